@@ -1,0 +1,127 @@
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/error.h"
+
+namespace qeval {
+namespace {
+
+std::string reason() { return std::strerror(errno); }
+
+}  // namespace
+
+MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail("{}: cannot open: {}", path.string(), reason());
+  struct stat info {};
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    const std::string why = S_ISDIR(info.st_mode) ? "is a directory" : "not a regular file";
+    ::close(fd);
+    fail("{}: cannot map: {}", path.string(), why);
+  }
+  size_ = static_cast<size_t>(info.st_size);
+  if (size_ > 0) {
+    void* address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0);
+    if (address == MAP_FAILED) {
+      const std::string why = reason();
+      ::close(fd);
+      fail("{}: cannot map {} bytes: {}", path.string(), size_, why);
+    }
+    data_ = static_cast<const std::byte*>(address);
+  }
+  ::close(fd);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : path_(std::move(other.path_)), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail("{}: cannot open: {}", path.string(), reason());
+  std::string content;
+  char buffer[1 << 16];
+  ssize_t count = 0;
+  while ((count = ::read(fd, buffer, sizeof buffer)) != 0) {
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) {
+      const std::string why = reason();
+      ::close(fd);
+      fail("{}: cannot read: {}", path.string(), why);
+    }
+    content.append(buffer, static_cast<size_t>(count));
+  }
+  ::close(fd);
+  return content;
+}
+
+void write_file_atomically(const std::filesystem::path& path, std::string_view content) {
+  AtomicFile file(path);
+  file.write(content);
+  file.commit();
+}
+
+AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  temporary_ = path_;
+  temporary_ += fmt::format(".tmp{}", ::getpid());
+  file_ = std::fopen(temporary_.c_str(), "wbe");
+  if (file_ == nullptr) fail("{}: cannot write: {}", temporary_.string(), reason());
+}
+
+AtomicFile::~AtomicFile() {
+  if (file_ != nullptr) {
+    std::fclose(file_);
+    ::unlink(temporary_.c_str());
+  }
+}
+
+void AtomicFile::write(std::span<const std::byte> bytes) {
+  if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) {
+    fail("{}: cannot write: {}", temporary_.string(), reason());
+  }
+}
+
+void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+
+void AtomicFile::commit() {
+  const bool flushed = std::fflush(file_) == 0 && ::fsync(::fileno(file_)) == 0;
+  const std::string why = flushed ? "" : reason();
+  const bool closed = std::fclose(std::exchange(file_, nullptr)) == 0;
+  if (!flushed || !closed) {
+    const std::string cause = flushed ? reason() : why;
+    ::unlink(temporary_.c_str());
+    fail("{}: cannot write: {}", temporary_.string(), cause);
+  }
+  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    const std::string cause = reason();
+    ::unlink(temporary_.c_str());
+    fail("{}: cannot replace: {}", path_.string(), cause);
+  }
+}
+
+void create_directories(const std::filesystem::path& path) {
+  std::error_code code;
+  std::filesystem::create_directories(path, code);
+  if (code) fail("{}: cannot create the folder: {}", path.string(), code.message());
+  if (!std::filesystem::is_directory(path)) fail("{}: is not a folder", path.string());
+}
+
+}  // namespace qeval

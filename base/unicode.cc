@@ -1,0 +1,81 @@
+#include "base/unicode.h"
+
+#include <utf8proc.h>
+
+#include <cstdlib>
+
+#include "base/error.h"
+
+namespace qeval {
+namespace {
+
+const utf8proc_uint8_t* bytes_of(std::string_view text) {
+  return reinterpret_cast<const utf8proc_uint8_t*>(text.data());
+}
+
+}  // namespace
+
+size_t find_invalid_utf8(std::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
+    if (static_cast<unsigned char>(text[at]) < 0x80) {
+      ++at;
+      continue;
+    }
+    utf8proc_int32_t code_point = 0;
+    const auto length = utf8proc_iterate(bytes_of(text) + at, static_cast<utf8proc_ssize_t>(text.size() - at), &code_point);
+    if (length < 1) return at;
+    at += static_cast<size_t>(length);
+  }
+  return std::string_view::npos;
+}
+
+size_t count_code_points(std::string_view text) {
+  size_t count = 0;
+  for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  return count;
+}
+
+std::string normalize_nfc(std::string_view text) {
+  utf8proc_uint8_t* result = nullptr;
+  const auto length = utf8proc_map(bytes_of(text), static_cast<utf8proc_ssize_t>(text.size()), &result,
+                                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  if (length < 0) {
+    std::free(result);
+    fail("cannot normalize text: {}", utf8proc_errmsg(length));
+  }
+  std::string out(reinterpret_cast<const char*>(result), static_cast<size_t>(length));
+  std::free(result);
+  return out;
+}
+
+bool is_python_space(char32_t c) {
+  return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+std::string_view strip_left(std::string_view text) {
+  while (!text.empty()) {
+    utf8proc_int32_t code_point = 0;
+    const auto length = utf8proc_iterate(bytes_of(text), static_cast<utf8proc_ssize_t>(text.size()), &code_point);
+    if (length < 1 || !is_python_space(static_cast<char32_t>(code_point))) break;
+    text.remove_prefix(static_cast<size_t>(length));
+  }
+  return text;
+}
+
+std::string_view strip_right(std::string_view text) {
+  while (!text.empty()) {
+    size_t start = text.size() - 1;
+    while (start > 0 && (static_cast<unsigned char>(text[start]) & 0xC0) == 0x80) --start;
+    utf8proc_int32_t code_point = 0;
+    const auto length = utf8proc_iterate(bytes_of(text) + start, static_cast<utf8proc_ssize_t>(text.size() - start), &code_point);
+    if (length < 1 || !is_python_space(static_cast<char32_t>(code_point))) break;
+    text = text.substr(0, start);
+  }
+  return text;
+}
+
+std::string_view strip(std::string_view text) { return strip_right(strip_left(text)); }
+
+}  // namespace qeval

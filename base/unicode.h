@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace qeval {
+
+/// Byte offset of the first byte that is not well-formed UTF-8 (overlong forms, surrogates and code points above
+/// U+10FFFF are malformed too); npos where all is well.
+size_t find_invalid_utf8(std::string_view text);
+
+/// Number of code points; `text` must be well-formed.
+size_t count_code_points(std::string_view text);
+
+/// Unicode normal form C; `text` must be well-formed.
+std::string normalize_nfc(std::string_view text);
+
+/// Python's str.isspace for one code point: what str.strip() and re's \s treat as white space.
+bool is_python_space(char32_t code_point);
+
+/// Python's str.strip(), str.lstrip() and str.rstrip() without arguments, on well-formed UTF-8.
+std::string_view strip(std::string_view text);
+std::string_view strip_left(std::string_view text);
+std::string_view strip_right(std::string_view text);
+
+}  // namespace qeval

@@ -1,0 +1,42 @@
+# Compiler settings shared by every target, and the two helpers that declare one.
+
+find_package(Threads REQUIRED)
+find_package(TBB REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(fmt REQUIRED)
+find_package(PkgConfig REQUIRED)
+
+add_library(qeval_settings INTERFACE)
+target_include_directories(qeval_settings INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_options(qeval_settings INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror
+  # Fused multiply-adds are written where they are meant: the compiler must not fuse one code path and
+  # not another, or a score would depend on the tile a row fell into.
+  -ffp-contract=off)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  target_compile_options(qeval_settings INTERFACE -march=x86-64-v2)
+endif()
+if(QEVAL_SANITIZE)
+  target_compile_options(qeval_settings INTERFACE -fsanitize=${QEVAL_SANITIZE} -fno-omit-frame-pointer
+                                                  -fno-sanitize-recover=all)
+  target_link_options(qeval_settings INTERFACE -fsanitize=${QEVAL_SANITIZE})
+endif()
+
+# qeval_library(NAME [DIRS sub...] LINK target...): one static library per folder, made of the *.cc files of
+# that folder and of the named sub-folders. What is not linked cannot be used, so a forbidden include across
+# folders fails at link time.
+function(qeval_library name)
+  cmake_parse_arguments(ARG "" "" "DIRS;LINK" ${ARGN})
+  set(patterns ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  foreach(dir IN LISTS ARG_DIRS)
+    list(APPEND patterns ${CMAKE_CURRENT_SOURCE_DIR}/${dir}/*.cc)
+  endforeach()
+  file(GLOB sources CONFIGURE_DEPENDS ${patterns})
+  if(sources)
+    add_library(${name} STATIC ${sources})
+    target_link_libraries(${name} PUBLIC qeval_settings ${ARG_LINK})
+  else()
+    add_library(${name} INTERFACE)
+    target_link_libraries(${name} INTERFACE qeval_settings ${ARG_LINK})
+  endif()
+endfunction()

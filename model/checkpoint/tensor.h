@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qeval::model {
+
+/// How the elements of a stored tensor are encoded. The q* types are GGUF's blocks.
+enum class DType : uint8_t { f32, f64, f16, bf16, i64, i32, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k };
+
+struct DTypeInfo {
+  std::string_view name;  ///< as the file format spells it: "F32", "Q4_1"
+  int64_t block_size;     ///< elements per block; 1 for plain types
+  int64_t block_bytes;    ///< bytes per block
+  bool is_float;          ///< can be decoded to float (all but the integers)
+};
+
+const DTypeInfo& info(DType dtype);
+
+/// A tensor inside a mapped file or an owned buffer: a view, valid as long as its Checkpoint.
+/// The checkpoint reader has checked that `bytes` holds exactly the elements of `shape`, and that a row is a whole
+/// number of blocks.
+struct TensorView {
+  std::string name;
+  DType dtype = DType::f32;
+  std::vector<int64_t> shape;  ///< outermost dimension first; the last one is contiguous
+  std::span<const std::byte> bytes;
+
+  int64_t element_count() const;
+};
+
+/// Decodes `count` consecutive elements (a multiple of the block size) at `source` to float32, by the formulas and in
+/// the operation order of the GGUF reference, so that the results are bitwise equal to it.
+/// Precondition: info(dtype).is_float.
+void decode(DType dtype, const std::byte* source, int64_t count, float* destination);
+
+}  // namespace qeval::model
