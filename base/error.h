@@ -9,8 +9,9 @@
 
 namespace qeval {
 
-/// Bad input, an impossible request or a failing machine: anything a user can mend. The message is one line that
-/// names what went wrong, where (file, tensor, line) and what would be accepted. Our own mistakes are assertions.
+/// Bad input, an impossible request or a failing machine: anything a user can mend. The message is one line
+/// that names what went wrong, where (file, tensor, line) and what would be accepted. Our own mistakes are
+/// assertions.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -28,8 +29,9 @@ template <typename... Args>
   throw Error(fmt::format(format, std::forward<Args>(args)...));
 }
 
-/// `text` fit for one line of a message: control characters and bytes that are not UTF-8 are escaped as \xNN, and
-/// what exceeds `limit` bytes is cut and replaced by "…". File contents may be hostile; terminals obey escapes.
+/// `text` fit for one line of a message: control characters and bytes that are not UTF-8 are escaped as \xNN,
+/// and what exceeds `limit` bytes is cut and replaced by "…". File contents may be hostile; terminals obey
+/// escapes.
 std::string printable(std::string_view text, size_t limit = 120);
 
 }  // namespace qeval

@@ -35,11 +35,12 @@ class MappedFile {
 std::string read_file(const std::filesystem::path& path);
 
 /// Replaces `path` by `content` so that a reader, a crash or a full disk never sees half of it: written to a
-/// temporary name in the same folder, flushed to the disk, renamed. Throws Error naming the path and the reason.
+/// temporary name in the same folder, flushed to the disk, renamed. Throws Error naming the path and the
+/// reason.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
-/// Writes a file of unknown length the same way: bytes go to a temporary name, commit() renames. Destroyed without
-/// commit(), it removes the temporary file.
+/// Writes a file of unknown length the same way: bytes go to a temporary name, commit() renames. Destroyed
+/// without commit(), it removes the temporary file.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);

@@ -1,8 +1,8 @@
 #include "base/unicode.h"
 
-#include <utf8proc.h>
-
 #include <cstdlib>
+
+#include <utf8proc.h>
 
 #include "base/error.h"
 
@@ -23,7 +23,8 @@ size_t find_invalid_utf8(std::string_view text) {
       continue;
     }
     utf8proc_int32_t code_point = 0;
-    const auto length = utf8proc_iterate(bytes_of(text) + at, static_cast<utf8proc_ssize_t>(text.size() - at), &code_point);
+    const auto length =
+        utf8proc_iterate(bytes_of(text) + at, static_cast<utf8proc_ssize_t>(text.size() - at), &code_point);
     if (length < 1) return at;
     at += static_cast<size_t>(length);
   }
@@ -51,13 +52,15 @@ std::string normalize_nfc(std::string_view text) {
 
 bool is_python_space(char32_t c) {
   return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+         c == 0x3000;
 }
 
 std::string_view strip_left(std::string_view text) {
   while (!text.empty()) {
     utf8proc_int32_t code_point = 0;
-    const auto length = utf8proc_iterate(bytes_of(text), static_cast<utf8proc_ssize_t>(text.size()), &code_point);
+    const auto length =
+        utf8proc_iterate(bytes_of(text), static_cast<utf8proc_ssize_t>(text.size()), &code_point);
     if (length < 1 || !is_python_space(static_cast<char32_t>(code_point))) break;
     text.remove_prefix(static_cast<size_t>(length));
   }
@@ -69,13 +72,16 @@ std::string_view strip_right(std::string_view text) {
     size_t start = text.size() - 1;
     while (start > 0 && (static_cast<unsigned char>(text[start]) & 0xC0) == 0x80) --start;
     utf8proc_int32_t code_point = 0;
-    const auto length = utf8proc_iterate(bytes_of(text) + start, static_cast<utf8proc_ssize_t>(text.size() - start), &code_point);
+    const auto length = utf8proc_iterate(bytes_of(text) + start,
+                                         static_cast<utf8proc_ssize_t>(text.size() - start), &code_point);
     if (length < 1 || !is_python_space(static_cast<char32_t>(code_point))) break;
     text = text.substr(0, start);
   }
   return text;
 }
 
-std::string_view strip(std::string_view text) { return strip_right(strip_left(text)); }
+std::string_view strip(std::string_view text) {
+  return strip_right(strip_left(text));
+}
 
 }  // namespace qeval

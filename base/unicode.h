@@ -6,8 +6,8 @@
 
 namespace qeval {
 
-/// Byte offset of the first byte that is not well-formed UTF-8 (overlong forms, surrogates and code points above
-/// U+10FFFF are malformed too); npos where all is well.
+/// Byte offset of the first byte that is not well-formed UTF-8 (overlong forms, surrogates and code points
+/// above U+10FFFF are malformed too); npos where all is well.
 size_t find_invalid_utf8(std::string_view text);
 
 /// Number of code points; `text` must be well-formed.

@@ -39,7 +39,8 @@ struct ModelConfig {
   RopeScaling rope_scaling;
   NormKind norm = NormKind::rms;
   double norm_eps = 1e-5;
-  /// RMSNorm in the blocks without eps, as √n·x/max(‖x‖₂, 1e-12)·w; the final norm keeps its eps (QUANTIZATION.md §2).
+  /// RMSNorm in the blocks without eps, as √n·x/max(‖x‖₂, 1e-12)·w; the final norm keeps its eps
+  /// (QUANTIZATION.md §2).
   bool l2norm_as_rmsnorm = false;
   /// Stored RMSNorm weights lack the 1 (Gemma on Hugging Face); loading adds it.
   bool norm_weight_plus_one = false;
@@ -53,8 +54,9 @@ struct ModelConfig {
 };
 
 /// Reads `config.json` of a Hugging Face (`llama`, `gemma`, `stablelm`; old and new spellings) or unified
-/// (`hfmodel`) folder. Unsupported architectures and fields (parallel residual, sliding window in use, q/k norms,
-/// mixture of experts, an unknown activation or rope scaling …) are Errors that name field, value and accepted set.
+/// (`hfmodel`) folder. Unsupported architectures and fields (parallel residual, sliding window in use, q/k
+/// norms, mixture of experts, an unknown activation or rope scaling …) are Errors that name field, value and
+/// accepted set.
 ModelConfig read_config(const std::filesystem::path& config_json);
 
 /// The same from the metadata of a GGUF file of architecture `llama`, `gemma` or `stablelm`.

@@ -19,8 +19,8 @@ struct Matrix {
   int64_t rows = 0, cols = 0;
   const std::byte* data = nullptr;
   int64_t row_bytes = 0;
-  /// GGUF stores Llama's q and k for interleaved rotary pairs: where non-zero, the head size by which logical row r
-  /// is found (within a head of d rows, logical row i + j·d/2 is stored at 2i + j).
+  /// GGUF stores Llama's q and k for interleaved rotary pairs: where non-zero, the head size by which logical
+  /// row r is found (within a head of d rows, logical row i + j·d/2 is stored at 2i + j).
   int64_t interleaved_head_dim = 0;
 
   const std::byte* row(int64_t r) const;
@@ -47,26 +47,26 @@ struct LayerWeights {
 
 /// A loaded model: configuration and views of the weights, which `checkpoint` keeps alive.
 struct Model {
-  std::string name;                 ///< last part of the path, for reports
-  std::filesystem::path path;       ///< as given by the user
-  std::string format;               ///< "gguf", "safetensors" or "pytorch"
+  std::string name;            ///< last part of the path, for reports
+  std::filesystem::path path;  ///< as given by the user
+  std::string format;          ///< "gguf", "safetensors" or "pytorch"
   ModelConfig config;
-  Matrix embedding;                 ///< [vocab_size, hidden_size]
+  Matrix embedding;  ///< [vocab_size, hidden_size]
   std::vector<LayerWeights> layers;
   NormWeights final_norm;
-  LinearWeights head;               ///< [vocab_size, hidden_size]; the embedding where tied
+  LinearWeights head;  ///< [vocab_size, hidden_size]; the embedding where tied
   std::shared_ptr<const Checkpoint> checkpoint;
 
-  /// SHA-256 over configuration and the tensors used (names, types, shapes, bytes): the identity of the weights in
-  /// results. Reads every weight once.
+  /// SHA-256 over configuration and the tensors used (names, types, shapes, bytes): the identity of the
+  /// weights in results. Reads every weight once.
   std::string weight_hash() const;
   /// Bytes of the weights as kept in memory (tied ones once).
   int64_t weight_bytes() const;
 };
 
-/// Loads a Hugging Face folder, a unified/MobileQuant folder or a `.gguf` file. Every tensor's name, type and shape
-/// is checked against the configuration; tensors of the file that no part of the model uses are Errors that name
-/// them (known left-overs such as `rotary_emb.inv_freq` are ignored).
+/// Loads a Hugging Face folder, a unified/MobileQuant folder or a `.gguf` file. Every tensor's name, type and
+/// shape is checked against the configuration; tensors of the file that no part of the model uses are Errors
+/// that name them (known left-overs such as `rotary_emb.inv_freq` are ignored).
 Model load_model(const std::filesystem::path& path);
 
 }  // namespace qeval::model

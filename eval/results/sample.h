@@ -17,10 +17,10 @@ enum class Scoring : uint8_t {
   rolling,          ///< perplexities of a whole document
 };
 
-/// What the metrics of one document need besides the model's answers. Stored in the samples file, so that metrics
-/// are a pure function of that file.
+/// What the metrics of one document need besides the model's answers. Stored in the samples file, so that
+/// metrics are a pure function of that file.
 struct DocumentFacts {
-  std::vector<int64_t> gold;          ///< index of the right choice (one), of all true choices (multiple_true)
+  std::vector<int64_t> gold;  ///< index of the right choice (one), of all true choices (multiple_true)
   std::vector<int64_t> choice_chars;  ///< code points per choice, without the joining space
   std::vector<int64_t> choice_bytes;  ///< UTF-8 bytes per choice, likewise
   int64_t words = 0, bytes = 0;       ///< rolling: of the raw document

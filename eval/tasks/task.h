@@ -18,8 +18,8 @@ namespace qeval::eval {
 /// Which tool's conventions a score follows (PROTOCOL.md).
 enum class Protocol : uint8_t { lm_eval_0_4, lm_eval_0_3 };
 
-/// What the model is asked: the log-likelihood of `continuation` after `context`, both as they stand. For rolling
-/// log-likelihoods the context is empty and the continuation is the whole document.
+/// What the model is asked: the log-likelihood of `continuation` after `context`, both as they stand. For
+/// rolling log-likelihoods the context is empty and the continuation is the whole document.
 struct TextRequest {
   std::string context;
   std::string continuation;
@@ -36,12 +36,12 @@ struct Document {
 
 /// A task of the registry.
 struct Task {
-  std::string name;          ///< "arc_easy", "mmlu_anatomy", or the name in a user's description file
-  std::string folder;        ///< under the data directory: "arc_easy", "mmlu/anatomy"
-  std::string split;         ///< the protocol's split: "test", "validation"
-  std::string fewshot_split; ///< "dev" for MMLU, "train" elsewhere
-  std::string description;   ///< one line for `qeval tasks`
-  int version = 1;           ///< raised when a prompt or metric changes
+  std::string name;           ///< "arc_easy", "mmlu_anatomy", or the name in a user's description file
+  std::string folder;         ///< under the data directory: "arc_easy", "mmlu/anatomy"
+  std::string split;          ///< the protocol's split: "test", "validation"
+  std::string fewshot_split;  ///< "dev" for MMLU, "train" elsewhere
+  std::string description;    ///< one line for `qeval tasks`
+  int version = 1;            ///< raised when a prompt or metric changes
   Scoring scoring = Scoring::multiple_choice;
   std::vector<std::string> metrics;  ///< names in the order they are reported, such as {"acc", "acc_norm"}
 };

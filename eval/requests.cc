@@ -1,0 +1,112 @@
+#include "eval/requests.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/unicode.h"
+
+namespace qeval::eval {
+
+RequestEncoder::RequestEncoder(const model::Tokenizer& tokenizer, Protocol protocol, PrefixToken prefix,
+                               int64_t max_length)
+    : tokenizer_(tokenizer), protocol_(protocol), max_length_(max_length) {
+  if (max_length < 1) fail("--max-length {}: at least 1", max_length);
+  if (prefix == PrefixToken::automatic) {
+    const bool bos = protocol == Protocol::lm_eval_0_4 && tokenizer.bos_id().has_value();
+    prefix = bos ? PrefixToken::bos : PrefixToken::eos;
+  }
+  if (prefix == PrefixToken::none) {
+    prefix_name_ = "none";
+    return;
+  }
+  prefix_name_ = prefix == PrefixToken::bos ? "bos" : "eos";
+  prefix_id_ = prefix == PrefixToken::bos ? tokenizer.bos_id() : tokenizer.eos_id();
+  if (!prefix_id_) {
+    fail(
+        "the tokenizer names no {} token to stand for an empty context; choose another --prefix-token (bos, "
+        "eos, none)",
+        prefix_name_);
+  }
+}
+
+std::string RequestEncoder::prefix_policy() const {
+  return prefix_id_ ? fmt::format("{} ({})", prefix_name_, *prefix_id_) : prefix_name_;
+}
+
+std::vector<int32_t> RequestEncoder::encode_with_special(std::string_view text) const {
+  std::vector<int32_t> ids = tokenizer_.encode(text);
+  const bool add = protocol_ == Protocol::lm_eval_0_4 && tokenizer_.adds_bos() && tokenizer_.bos_id();
+  if (add && (ids.empty() || ids.front() != *tokenizer_.bos_id()))
+    ids.insert(ids.begin(), *tokenizer_.bos_id());
+  return ids;
+}
+
+EncodedRequest RequestEncoder::encode(const TextRequest& request) const {
+  const std::string_view kept = strip_right(request.context);
+  const std::string continuation = request.context.substr(kept.size()) + request.continuation;
+  EncodedRequest out;
+  std::vector<int32_t> context;
+  std::vector<int32_t> scored;
+  if (kept.empty()) {
+    scored = tokenizer_.encode(continuation);
+    if (!prefix_id_)
+      fail("empty context, and --prefix-token none leaves nothing to predict the first token from");
+    // Where the continuation spells the prefix token itself, it is not put there twice.
+    if (scored.size() > 1 && scored.front() == *prefix_id_) scored.erase(scored.begin());
+    context = {*prefix_id_};
+  } else if (protocol_ == Protocol::lm_eval_0_3) {
+    context = tokenizer_.encode(kept);
+    scored = tokenizer_.encode(continuation);
+  } else {
+    context = encode_with_special(kept);
+    const std::vector<int32_t> whole = encode_with_special(std::string(kept) + continuation);
+    if (whole.size() > context.size()) {
+      // Where the join changes the context's last ids, they stay as the context alone has them: the harness
+      // does so.
+      scored.assign(whole.begin() + std::ssize(context), whole.end());
+    } else {
+      scored = tokenizer_.encode(continuation);
+      out.encoded_apart = true;
+    }
+  }
+  if (scored.empty()) fail("the continuation has no tokens: nothing to score");
+  if (std::ssize(scored) > max_length_) {
+    fail("the continuation has {} tokens, more than the {} that --max-length allows", scored.size(),
+         max_length_);
+  }
+  out.tokens.scored = std::ssize(scored);
+  out.tokens.tokens = std::move(context);
+  out.tokens.tokens.insert(out.tokens.tokens.end(), scored.begin(), scored.end());
+  out.truncated = std::max<int64_t>(0, std::ssize(out.tokens.tokens) - (max_length_ + 1));
+  out.tokens.tokens.erase(out.tokens.tokens.begin(), out.tokens.tokens.begin() + out.truncated);
+  return out;
+}
+
+std::vector<TokenRequest> RequestEncoder::windows(std::string_view document) const {
+  std::vector<int32_t> ids = tokenizer_.encode(document);
+  std::vector<TokenRequest> windows;
+  if (ids.empty()) return windows;
+  // With a prefix, ids[i] is predicted from the prefix and ids[0 … i); without, the first token stays
+  // unscored.
+  if (prefix_id_) ids.insert(ids.begin(), *prefix_id_);
+  const int64_t count = std::ssize(ids);
+  for (int64_t scored_end = 1; scored_end < count;) {
+    const int64_t end = std::min(count, scored_end + max_length_);
+    const int64_t begin = std::max<int64_t>(0, end - (max_length_ + 1));
+    windows.push_back({.tokens = {ids.begin() + begin, ids.begin() + end}, .scored = end - scored_end});
+    scored_end = end;
+  }
+  return windows;
+}
+
+std::string token_hash(std::span<const TokenRequest> requests) {
+  Sha256 hash;
+  for (const TokenRequest& request : requests) {
+    const int64_t header[] = {std::ssize(request.tokens), request.scored};
+    hash.update(std::as_bytes(std::span(header))).update(std::as_bytes(std::span(request.tokens)));
+  }
+  return hash.hex().substr(0, 16);
+}
+
+}  // namespace qeval::eval

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "eval/plan.h"
+#include "eval/tasks/task.h"
+#include "model/tokenizer/tokenizer.h"
+
+namespace qeval::eval {
+
+/// What an empty context becomes (`--prefix-token`).
+enum class PrefixToken : uint8_t { automatic, bos, eos, none };
+
+/// A request in tokens. Where max_length cut the context, `truncated` tokens are missing from its left.
+struct EncodedRequest {
+  TokenRequest tokens;
+  int64_t truncated = 0;
+  bool encoded_apart = false;  ///< a token spanned the join, so the two parts were encoded each alone
+};
+
+/// Turns text into tokens to score, by PROTOCOL.md "Log-likelihood of a continuation" and "Rolling
+/// log-likelihood".
+class RequestEncoder {
+ public:
+  /// Input length is limited to `max_length` ≥ 1 tokens. A prefix token that the tokenizer lacks is an Error.
+  RequestEncoder(const model::Tokenizer& tokenizer, Protocol protocol, PrefixToken prefix,
+                 int64_t max_length);
+
+  /// Throws Error where there is nothing to score or no context, or the continuation alone exceeds
+  /// max_length.
+  EncodedRequest encode(const TextRequest& request) const;
+
+  /// The windows of a document, in order; none for an empty one.
+  std::vector<TokenRequest> windows(std::string_view document) const;
+
+  /// The token that stands for an empty context, if there is one.
+  std::optional<int32_t> prefix_id() const { return prefix_id_; }
+  /// For the results: "bos (1)", "eos (2)", "none".
+  std::string prefix_policy() const;
+
+ private:
+  std::vector<int32_t> encode_with_special(std::string_view text) const;
+
+  const model::Tokenizer& tokenizer_;
+  Protocol protocol_;
+  int64_t max_length_;
+  std::optional<int32_t> prefix_id_;
+  std::string prefix_name_;
+};
+
+/// First 16 hexadecimal digits of a SHA-256 over the token ids of requests: equal only for the same ids and
+/// the same scored part.
+std::string token_hash(std::span<const TokenRequest> requests);
+
+}  // namespace qeval::eval

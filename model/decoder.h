@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/arithmetic.h"
+
+namespace qeval::model {
+
+/// Keys and values of one run of tokens. With `layers` = the model's, they last: later batches can attend to
+/// them. With `layers` = 1 the one block serves every layer in turn, and they are gone after the batch.
+class KvSpan {
+ public:
+  KvSpan(const Arithmetic& arithmetic, int64_t capacity, int64_t layers);
+
+  KvBlock block(int64_t layer) { return {blocks_[index(layer)].data(), capacity_}; }
+  KvPiece piece(int64_t layer, int64_t length) const {
+    return {blocks_[index(layer)].data(), capacity_, length};
+  }
+  int64_t capacity() const { return capacity_; }
+
+ private:
+  size_t index(int64_t layer) const { return blocks_.size() == 1 ? 0 : static_cast<size_t>(layer); }
+
+  int64_t capacity_;
+  std::vector<AlignedBuffer> blocks_;
+};
+
+/// A run of consecutive tokens of a batch: rows [first_row, first_row + length), at positions first_position
+/// onwards.
+struct Segment {
+  int64_t first_row = 0;
+  int64_t length = 0;
+  int64_t first_position = 0;
+  KvSpan* kv = nullptr;  ///< receives this segment's keys and values …
+  int64_t kv_at = 0;     ///< … from this token of the span on; earlier ones are attended to as well
+  /// What comes before `kv`, from position 0: spans filled by earlier batches or by earlier segments of this
+  /// one, each with the number of its tokens that are attended to. Lengths plus kv_at add up to
+  /// first_position.
+  struct Ancestor {
+    const KvSpan* kv;
+    int64_t length;
+  };
+  std::vector<Ancestor> ancestors{};
+};
+
+/// Tokens packed without padding; segments cover the rows in order.
+struct Batch {
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> positions;
+  std::vector<Segment> segments;
+};
+
+/// What is asked of the logits of one row of a batch, and the answer.
+struct TokenQuery {
+  int64_t row = 0;
+  int32_t token = 0;
+};
+struct TokenAnswer {
+  double log_probability = 0;  ///< natural logarithm of softmax(logits)[token]
+  int32_t top1 = 0;            ///< first arg-max of the row
+};
+
+/// The one forward pass: the block diagram of a pre-norm transformer, computed by whatever arithmetic it is
+/// given. Not thread-safe (it owns the activations); parallel inside.
+class Decoder {
+ public:
+  /// Both must outlive the decoder.
+  Decoder(const Model& model, const Arithmetic& arithmetic);
+
+  /// Runs all blocks; the residual stream of the batch stays in the decoder until the next call.
+  void forward(const Batch& batch);
+
+  /// Log-probabilities at rows of the batch last run; queries in ascending order of rows. A vocabulary tile
+  /// at a time: no rows × vocabulary matrix is ever held.
+  std::vector<TokenAnswer> answer(std::span<const TokenQuery> queries);
+
+  /// All logits [rows.size(), vocab_size] of the given rows of the batch last run.
+  std::vector<float> logits(std::span<const int64_t> rows);
+
+  const Model& model() const { return model_; }
+  const Arithmetic& arithmetic() const { return arithmetic_; }
+
+ private:
+  void attend(int64_t layer, const Batch& batch);
+
+  const Model& model_;
+  const Arithmetic& arithmetic_;
+  Tensor residual_, normed_, q_, k_, v_, mixed_, gate_, up_, update_;
+};
+
+}  // namespace qeval::model

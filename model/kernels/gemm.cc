@@ -1,0 +1,106 @@
+#include "model/kernels/gemm.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/parallel.h"
+#include "model/kernels/kernels.h"
+
+namespace qeval::model {
+namespace {
+
+// Rows of W per task: with kColumnBlock columns, 192 KiB of packed panels, which stay in the second-level
+// cache while the rows of A stream past.
+constexpr int64_t kRowsOfWeight = 64;
+// Rows of A per task: decoding and packing the weights again costs a few percent at this many.
+constexpr int64_t kRowsOfInput = 1024;
+
+void decode_matrix(const void* context, int64_t row, int64_t col, int64_t count, float* destination) {
+  const auto& matrix = *static_cast<const Matrix*>(context);
+  const DTypeInfo& type = info(matrix.dtype);
+  const std::byte* source = matrix.row(row) + col / type.block_size * type.block_bytes;
+  switch (matrix.dtype) {
+    case DType::f32:
+      std::memcpy(destination, source, static_cast<size_t>(count) * sizeof(float));
+      break;
+    case DType::f16:
+      kernels().widen_f16(reinterpret_cast<const uint16_t*>(source), count, destination);
+      break;
+    case DType::bf16:
+      kernels().widen_bf16(reinterpret_cast<const uint16_t*>(source), count, destination);
+      break;
+    default:
+      decode(matrix.dtype, source, count, destination);
+  }
+}
+
+struct Scratch {
+  AlignedBuffer rows, panels;
+};
+
+}  // namespace
+
+WeightView view(const Matrix& matrix, const float* bias) {
+  return {matrix.rows, matrix.cols, bias, &matrix, decode_matrix};
+}
+
+WeightView view(const LinearWeights& weights) {
+  return view(weights.weight, weights.bias.empty() ? nullptr : weights.bias.data());
+}
+
+void multiply_block(const WeightView& w, int64_t first, int64_t count, const float* a, int64_t lda, int64_t m,
+                    float* c, int64_t ldc) {
+  thread_local Scratch scratch;
+  const Kernels& kernel = kernels();
+  const int64_t panel = kernel.panel;
+  const int64_t panels = (count + panel - 1) / panel;
+  scratch.rows.resize(static_cast<size_t>(panel * kColumnBlock) * sizeof(float));
+  scratch.panels.resize(static_cast<size_t>(panels * panel * kColumnBlock) * sizeof(float));
+  auto* rows = scratch.rows.as<float>();
+  auto* packed = scratch.panels.as<float>();
+  for (int64_t col = 0; col < w.cols; col += kColumnBlock) {
+    const int64_t k = std::min(kColumnBlock, w.cols - col);
+    for (int64_t p = 0; p < panels; ++p) {
+      const int64_t in_panel = std::min(panel, count - p * panel);
+      for (int64_t r = 0; r < in_panel; ++r) w.decode(w.context, first + p * panel + r, col, k, rows + r * k);
+      kernel.pack_panel(rows, k, in_panel, k, packed + p * panel * k);
+    }
+    kernel.gemm({.m = m,
+                 .n = count,
+                 .k = k,
+                 .a = a + col,
+                 .lda = lda,
+                 .b = packed,
+                 .ldb = panel,
+                 .panel_stride = panel * k,
+                 .c = c,
+                 .ldc = ldc,
+                 .accumulate = col > 0});
+  }
+  if (w.bias != nullptr) {
+    for (int64_t r = 0; r < m; ++r) kernel.add(w.bias + first, count, c + r * ldc);
+  }
+}
+
+void multiply(const float* a, int64_t m, std::span<const Product> products) {
+  struct Task {
+    const Product* product;
+    int64_t first_weight, first_input;
+  };
+  std::vector<Task> tasks;
+  for (const Product& product : products) {
+    for (int64_t i = 0; i < m; i += kRowsOfInput) {
+      for (int64_t w = 0; w < product.weight.rows; w += kRowsOfWeight) tasks.push_back({&product, w, i});
+    }
+  }
+  parallel_tasks(static_cast<int64_t>(tasks.size()), [&](int64_t t) {
+    const Task& task = tasks[static_cast<size_t>(t)];
+    const WeightView& weight = task.product->weight;
+    multiply_block(weight, task.first_weight, std::min(kRowsOfWeight, weight.rows - task.first_weight),
+                   a + task.first_input * weight.cols, weight.cols,
+                   std::min(kRowsOfInput, m - task.first_input),
+                   task.product->out + task.first_input * weight.rows + task.first_weight, weight.rows);
+  });
+}
+
+}  // namespace qeval::model

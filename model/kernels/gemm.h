@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/weights.h"
+
+namespace qeval::model {
+
+/// A weight matrix [rows, cols] as the matrix product sees it: something that can decode stretches of its
+/// rows to float32. `context` must outlive the view. decode is called from many threads.
+struct WeightView {
+  int64_t rows = 0, cols = 0;
+  const float* bias = nullptr;  ///< [rows] or null
+  const void* context = nullptr;
+  /// Decodes elements [col, col + count) of logical row `row`; col and count are multiples of kColumnBlock
+  /// except for the end of the row.
+  void (*decode)(const void* context, int64_t row, int64_t col, int64_t count, float* destination) = nullptr;
+};
+
+/// Columns of a weight row that are decoded and multiplied at a time: a multiple of every GGUF block size.
+inline constexpr int64_t kColumnBlock = 768;
+
+/// View of a stored matrix, decoded from its stored type on the way into the product.
+WeightView view(const Matrix& matrix, const float* bias = nullptr);
+WeightView view(const LinearWeights& weights);
+
+/// c [m, count] ← a [m, cols] · w[first, first + count)ᵀ + bias, on the calling thread. Row strides lda and
+/// ldc. Bits as kernels.h's Gemm promises, then one addition for the bias.
+void multiply_block(const WeightView& w, int64_t first, int64_t count, const float* a, int64_t lda, int64_t m,
+                    float* c, int64_t ldc);
+
+/// One product of a group that shares its input.
+struct Product {
+  WeightView weight;
+  float* out;  ///< [m, weight.rows], contiguous
+};
+
+/// Computes all products of one input a [m, cols] in parallel.
+void multiply(const float* a, int64_t m, std::span<const Product> products);
+
+}  // namespace qeval::model

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+
+#include "model/kernels/cpu.h"
+
+namespace qeval::model {
+
+/// C[m, n] (+)= A[m, k] · B[k, n], B in panels of `panel` columns: element (i, j) of B is at
+/// b[(j / panel) · panel_stride + i · ldb + j % panel]; the last panel is padded to full width.
+/// Every element of C is one chain of fused multiply-adds (multiply, then add on the portable path) over i =
+/// 0 … k−1, starting from 0 or, with `accumulate`, from C: the result does not depend on m, n, tiling, or on
+/// how a long k was cut into calls.
+struct Gemm {
+  int64_t m = 0, n = 0, k = 0;
+  const float* a = nullptr;
+  int64_t lda = 0;
+  const float* b = nullptr;
+  int64_t ldb = 0, panel_stride = 0;
+  float* c = nullptr;
+  int64_t ldc = 0;
+  bool accumulate = false;
+};
+
+/// What log-sum-exp needs of one tile of logits.
+struct LogitTile {
+  float max = 0;        ///< largest logit
+  float sum = 0;        ///< Σ exp(x − max)
+  int32_t arg_max = 0;  ///< first index of the largest
+};
+
+/// The float kernels of one CPU path. All pointers are to float32 rows; no alignment is required. Results
+/// depend on the row's content and length only, so any partition over rows or threads gives the same bits.
+struct Kernels {
+  CpuPath path;
+  int64_t panel;  ///< columns of a Gemm panel
+
+  void (*gemm)(const Gemm&);
+  /// Writes rows [rows ≤ panel, k] (row stride ld) as one panel [k, panel]; missing rows become zeros.
+  void (*pack_panel)(const float* rows, int64_t ld, int64_t row_count, int64_t k, float* panel_out);
+  /// x ← softmax(scale · x) over n ≥ 1 elements.
+  void (*softmax)(float* x, int64_t n, float scale);
+  /// RMSNorm: y = x · w / √(mean(x²) + eps).
+  void (*rms_norm)(const float* x, const float* w, float eps, int64_t n, float* y);
+  /// RMSNorm as an L2 norm (QUANTIZATION.md §2): y = √n · x / max(‖x‖₂, 1e-12) · w.
+  void (*l2_norm)(const float* x, const float* w, int64_t n, float* y);
+  /// LayerNorm: y = (x − mean) / √(variance + eps) · w + b; b may be null.
+  void (*layer_norm)(const float* x, const float* w, const float* b, float eps, int64_t n, float* y);
+  /// Rotates the pairs (i, i + half) of one head in place, i < half, by angles given as cosines and sines.
+  void (*rotate)(float* head, const float* cosines, const float* sines, int64_t half);
+  /// y ← y + x.
+  void (*add)(const float* x, int64_t n, float* y);
+  /// y = silu(x) = x / (1 + exp(−x)); y may be x.
+  void (*silu)(const float* x, int64_t n, float* y);
+  /// tanh form of GELU; y may be x.
+  void (*gelu_tanh)(const float* x, int64_t n, float* y);
+  /// y ← y · x.
+  void (*multiply)(const float* x, int64_t n, float* y);
+  /// Over n ≥ 1 logits.
+  LogitTile (*logit_tile)(const float* x, int64_t n);
+  /// IEEE half and bfloat16 to float, exact.
+  void (*widen_f16)(const uint16_t* x, int64_t n, float* y);
+  void (*widen_bf16)(const uint16_t* x, int64_t n, float* y);
+};
+
+/// The kernels of the path in force (cpu_path()).
+const Kernels& kernels();
+/// The kernels of a given path, which the CPU must support: for tests that compare paths.
+const Kernels& kernels(CpuPath path);
+
+const Kernels& kernels_portable();
+const Kernels& kernels_avx2();
+const Kernels& kernels_avx512();
+
+}  // namespace qeval::model

@@ -1,0 +1,293 @@
+// The float kernels, written once over simd.h's Vec and compiled once per CPU path. Included by the
+// kernels_*.cc files only; see kernels.h for the contracts. No standard library call below: an inline
+// function of the library, compiled here for a newer instruction set, could be the copy the linker keeps for
+// the whole program.
+#pragma once
+
+#include "model/kernels/kernels.h"
+#include "model/kernels/simd.h"
+
+namespace qeval::model {
+namespace {
+
+constexpr int64_t kPanel = 2 * Vec::width;
+// Rows of the register tile: accumulators 2·rows, two vectors of B and one of A fill the register file.
+constexpr int64_t kTileRows = Vec::width == 16 ? 12 : Vec::width == 8 ? 6 : 4;
+
+template <int64_t rows>
+inline void gemm_tile(const Gemm& g, const float* a, const float* b, float* c, int64_t ldc, bool accumulate) {
+  Vec sum[rows][2];
+#pragma GCC unroll 16
+  for (int64_t r = 0; r < rows; ++r) {
+    sum[r][0] = accumulate ? load(c + r * ldc) : broadcast(0.0F);
+    sum[r][1] = accumulate ? load(c + r * ldc + Vec::width) : broadcast(0.0F);
+  }
+  for (int64_t i = 0; i < g.k; ++i) {
+    const Vec b0 = load(b);
+    const Vec b1 = load(b + Vec::width);
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < rows; ++r) {
+      const Vec x = broadcast(a[r * g.lda + i]);
+      sum[r][0] = fma(x, b0, sum[r][0]);
+      sum[r][1] = fma(x, b1, sum[r][1]);
+    }
+    b += g.ldb;
+  }
+#pragma GCC unroll 16
+  for (int64_t r = 0; r < rows; ++r) {
+    store(c + r * ldc, sum[r][0]);
+    store(c + r * ldc + Vec::width, sum[r][1]);
+  }
+}
+
+template <int64_t rows>
+inline void gemm_row_block(const Gemm& g, int64_t first_row) {
+  const float* a = g.a + first_row * g.lda;
+  float* c = g.c + first_row * g.ldc;
+  for (int64_t j = 0; j < g.n; j += kPanel) {
+    const float* b = g.b + j / kPanel * g.panel_stride;
+    if (j + kPanel <= g.n) {
+      gemm_tile<rows>(g, a, b, c + j, g.ldc, g.accumulate);
+      continue;
+    }
+    float edge[rows * kPanel];
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < kPanel; ++i) {
+        edge[r * kPanel + i] = g.accumulate && j + i < g.n ? c[r * g.ldc + j + i] : 0.0F;
+      }
+    }
+    gemm_tile<rows>(g, a, b, edge, kPanel, true);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; j + i < g.n; ++i) c[r * g.ldc + j + i] = edge[r * kPanel + i];
+    }
+  }
+}
+
+/// The rows left over after whole tiles: the same chain per element, in a smaller tile.
+template <int64_t rows>
+inline void gemm_remainder(const Gemm& g, int64_t first_row) {
+  if constexpr (rows > 0) {
+    if (g.m - first_row == rows) {
+      gemm_row_block<rows>(g, first_row);
+    } else {
+      gemm_remainder<rows - 1>(g, first_row);
+    }
+  }
+}
+
+void gemm(const Gemm& g) {
+  int64_t row = 0;
+  for (; row + kTileRows <= g.m; row += kTileRows) gemm_row_block<kTileRows>(g, row);
+  gemm_remainder<kTileRows - 1>(g, row);
+}
+
+#if defined(__AVX2__)
+inline void transpose_8x8(const float* in, int64_t ld, float* out, int64_t ld_out) {
+  __m256 r[8];
+  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(in + i * ld);
+  __m256 t[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
+    r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+  }
+  for (int i = 0; i < 4; ++i) {
+    _mm256_storeu_ps(out + i * ld_out, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+    _mm256_storeu_ps(out + (i + 4) * ld_out, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+  }
+}
+#endif
+
+void pack_panel(const float* rows, int64_t ld, int64_t row_count, int64_t k, float* out) {
+  int64_t i = 0;
+#if defined(__AVX2__)
+  if (row_count == kPanel) {
+    for (; i + 8 <= k; i += 8) {
+      for (int64_t r = 0; r < kPanel; r += 8)
+        transpose_8x8(rows + r * ld + i, ld, out + i * kPanel + r, kPanel);
+    }
+  }
+#endif
+  for (; i < k; ++i) {
+    for (int64_t r = 0; r < kPanel; ++r) out[i * kPanel + r] = r < row_count ? rows[r * ld + i] : 0.0F;
+  }
+}
+
+/// y[i] = f(x[i]); the tail goes through the same vector code, so that every element is computed alike.
+template <typename F>
+inline void map(const float* x, int64_t n, float* y, F f) {
+  int64_t i = 0;
+  for (; i + Vec::width <= n; i += Vec::width) store(y + i, f(load(x + i)));
+  if (i < n) store_partial(y + i, n - i, f(load_partial(x + i, n - i, 0.0F)));
+}
+
+template <typename F>
+inline void map2(const float* x, int64_t n, float* y, F f) {
+  int64_t i = 0;
+  for (; i + Vec::width <= n; i += Vec::width) store(y + i, f(load(x + i), load(y + i)));
+  if (i < n) {
+    store_partial(y + i, n - i, f(load_partial(x + i, n - i, 0.0F), load_partial(y + i, n - i, 0.0F)));
+  }
+}
+
+inline float row_max(const float* x, int64_t n) {
+  Vec largest = broadcast(x[0]);
+  int64_t i = 0;
+  for (; i + Vec::width <= n; i += Vec::width) largest = max(largest, load(x + i));
+  if (i < n) largest = max(largest, load_partial(x + i, n - i, x[0]));
+  return horizontal_max(largest);
+}
+
+/// Σ term(x[i]), lanes first.
+template <typename F>
+inline float row_sum(const float* x, int64_t n, F term) {
+  Vec sum = broadcast(0.0F);
+  int64_t i = 0;
+  for (; i + Vec::width <= n; i += Vec::width) sum = sum + term(load(x + i));
+  float tail = 0.0F;
+  if (i < n) {
+    float lanes[Vec::width];
+    store(lanes, term(load_partial(x + i, n - i, 0.0F)));
+    for (int64_t j = 0; j < n - i; ++j) tail += lanes[j];
+  }
+  return horizontal_sum(sum) + tail;
+}
+
+void softmax(float* x, int64_t n, float scale) {
+  const Vec s = broadcast(scale);
+  const Vec shift = broadcast(row_max(x, n) * scale);
+  map(x, n, x, [&](Vec v) { return exp(v * s - shift); });
+  const Vec inverse = broadcast(1.0F / row_sum(x, n, [](Vec v) { return v; }));
+  map(x, n, x, [&](Vec v) { return v * inverse; });
+}
+
+inline float square_root(float x) {
+  return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
+}
+
+inline float sum_of_squares(const float* x, int64_t n) {
+  return row_sum(x, n, [](Vec v) { return v * v; });
+}
+
+inline void scale_rows(const float* x, const float* w, float factor, int64_t n, float* y) {
+  const Vec f = broadcast(factor);
+  int64_t i = 0;
+  for (; i + Vec::width <= n; i += Vec::width) store(y + i, load(x + i) * f * load(w + i));
+  for (; i < n; ++i) y[i] = x[i] * factor * w[i];
+}
+
+void rms_norm(const float* x, const float* w, float eps, int64_t n, float* y) {
+  const float mean_square = sum_of_squares(x, n) / static_cast<float>(n);
+  scale_rows(x, w, 1.0F / square_root(mean_square + eps), n, y);
+}
+
+void l2_norm(const float* x, const float* w, int64_t n, float* y) {
+  const float norm = square_root(sum_of_squares(x, n));
+  const float divisor = norm > 1e-12F ? norm : 1e-12F;
+  scale_rows(x, w, square_root(static_cast<float>(n)) / divisor, n, y);
+}
+
+void layer_norm(const float* x, const float* w, const float* b, float eps, int64_t n, float* y) {
+  const float mean = row_sum(x, n, [](Vec v) { return v; }) / static_cast<float>(n);
+  const Vec m = broadcast(mean);
+  const float variance = row_sum(x, n, [&](Vec v) { return (v - m) * (v - m); }) / static_cast<float>(n);
+  const float factor = 1.0F / square_root(variance + eps);
+  for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - mean) * factor * w[i] + (b != nullptr ? b[i] : 0.0F);
+}
+
+void rotate(float* head, const float* cosines, const float* sines, int64_t half) {
+  int64_t i = 0;
+  for (; i + Vec::width <= half; i += Vec::width) {
+    const Vec c = load(cosines + i);
+    const Vec s = load(sines + i);
+    const Vec x = load(head + i);
+    const Vec y = load(head + half + i);
+    store(head + i, x * c - y * s);
+    store(head + half + i, y * c + x * s);
+  }
+  for (; i < half; ++i) {
+    const float x = head[i];
+    const float y = head[half + i];
+    head[i] = x * cosines[i] - y * sines[i];
+    head[half + i] = y * cosines[i] + x * sines[i];
+  }
+}
+
+void add(const float* x, int64_t n, float* y) {
+  map2(x, n, y, [](Vec a, Vec b) { return b + a; });
+}
+
+void multiply(const float* x, int64_t n, float* y) {
+  map2(x, n, y, [](Vec a, Vec b) { return b * a; });
+}
+
+void silu(const float* x, int64_t n, float* y) {
+  const Vec one = broadcast(1.0F);
+  const Vec zero = broadcast(0.0F);
+  map(x, n, y, [&](Vec v) { return v / (one + exp(zero - v)); });
+}
+
+void gelu_tanh(const float* x, int64_t n, float* y) {
+  // 0.5·x·(1 + tanh u) = x / (1 + exp(−2u)), u = √(2/π)·(x + 0.044715·x³)
+  const Vec one = broadcast(1.0F);
+  map(x, n, y, [&](Vec v) {
+    const Vec u = broadcast(0.7978845608028654F) * (v + broadcast(0.044715F) * v * v * v);
+    return v / (one + exp(broadcast(-2.0F) * u));
+  });
+}
+
+LogitTile logit_tile(const float* x, int64_t n) {
+  LogitTile tile;
+  tile.max = row_max(x, n);
+  const Vec shift = broadcast(tile.max);
+  tile.sum = row_sum(x, n, [&](Vec v) { return exp(v - shift); });
+  int64_t i = 0;
+  while (i + 1 < n && x[i] != tile.max) ++i;
+  tile.arg_max = static_cast<int32_t>(i);
+  return tile;
+}
+
+inline float bits_to_float(uint32_t bits) {
+  float value = 0;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline float widen_half(uint16_t h) {
+  const uint32_t sign = static_cast<uint32_t>(h & 0x8000U) << 16;
+  const uint32_t exponent = (h >> 10) & 0x1FU;
+  const uint32_t mantissa = h & 0x3FFU;
+  if (exponent == 0) {  // zero and subnormals: mantissa · 2⁻²⁴
+    const float magnitude = static_cast<float>(mantissa) * 5.9604644775390625e-8F;
+    return sign != 0 ? -magnitude : magnitude;
+  }
+  if (exponent == 31) return bits_to_float(sign | 0x7F800000U | (mantissa << 13));
+  return bits_to_float(sign | ((exponent + 112) << 23) | (mantissa << 13));
+}
+
+void widen_f16(const uint16_t* x, int64_t n, float* y) {
+  int64_t i = 0;
+#if defined(__F16C__)
+  for (; i + 8 <= n; i += 8) {
+    _mm256_storeu_ps(y + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i))));
+  }
+#endif
+  for (; i < n; ++i) y[i] = widen_half(x[i]);
+}
+
+void widen_bf16(const uint16_t* x, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = bits_to_float(static_cast<uint32_t>(x[i]) << 16);
+}
+
+constexpr Kernels make_kernels(CpuPath path) {
+  return {path,   kPanel, gemm, pack_panel, softmax,  rms_norm,   l2_norm,   layer_norm,
+          rotate, add,    silu, gelu_tanh,  multiply, logit_tile, widen_f16, widen_bf16};
+}
+
+}  // namespace
+}  // namespace qeval::model

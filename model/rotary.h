@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/config.h"
+
+namespace qeval::model {
+
+/// Cosines and sines of the rotary embedding for positions 0 … positions − 1, computed in float32 as the
+/// reference implementations do (inverse frequencies are float32 whatever the weights' type). Immutable after
+/// construction.
+class RotaryTable {
+ public:
+  RotaryTable(const ModelConfig& config, int64_t positions);
+
+  int64_t half() const { return half_; }
+  int64_t positions() const { return positions_; }
+  /// `half()` values each.
+  const float* cosines(int64_t position) const { return values_.data() + position * 2 * half_; }
+  const float* sines(int64_t position) const { return values_.data() + position * 2 * half_ + half_; }
+
+ private:
+  int64_t half_, positions_;
+  std::vector<float> values_;
+};
+
+/// Inverse frequencies [rotary_dim / 2] with the configuration's scaling applied (QUANTIZATION.md §2).
+std::vector<float> rotary_frequencies(const ModelConfig& config);
+
+}  // namespace qeval::model
