@@ -14,8 +14,8 @@
 namespace qeval::model {
 
 /// Named tensors of a checkpoint, whatever file format they come from (safetensors, GGUF, PyTorch pickle).
-/// Opening checks every size and offset against the file; later access cannot leave the mapping. Immutable once
-/// opened, so any number of threads may read. One of the project's three inheritance seams.
+/// Opening checks every size and offset against the file; later access cannot leave the mapping. Immutable
+/// once opened, so any number of threads may read. One of the project's three inheritance seams.
 class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
@@ -28,14 +28,18 @@ class Checkpoint {
   const TensorView& require(std::string_view name) const;
   /// What to call the checkpoint in messages: the file or folder.
   const std::filesystem::path& path() const { return path_; }
+  /// "safetensors", "gguf" or "pytorch".
+  std::string_view format() const { return format_; }
 
  protected:
-  explicit Checkpoint(std::filesystem::path path) : path_(std::move(path)) {}
+  /// `format` is a literal.
+  Checkpoint(std::filesystem::path path, std::string_view format) : path_(std::move(path)), format_(format) {}
   /// Adds a tensor; a second one of the same name is an Error.
   void add(TensorView tensor);
 
  private:
   std::filesystem::path path_;
+  std::string_view format_;
   std::vector<TensorView> tensors_;
   std::unordered_map<std::string, size_t> index_;
 };
@@ -43,9 +47,9 @@ class Checkpoint {
 std::unique_ptr<Checkpoint> open_safetensors(const std::filesystem::path& file);
 /// PyTorch `.bin`: a zip of raw storages and a pickle of the tensor dict, read by a data-only interpreter.
 std::unique_ptr<Checkpoint> open_pytorch(const std::filesystem::path& file);
-/// The weights of a Hugging Face or MobileQuant folder: `model.safetensors`, `model.safetensors.index.json` with its
-/// shards, `pytorch_model.bin` or `pytorch_model.bin.index.json` with its shards; the first that exists, in that
-/// order. None of them is an Error that lists what was looked for.
+/// The weights of a Hugging Face or MobileQuant folder: `model.safetensors`, `model.safetensors.index.json`
+/// with its shards, `pytorch_model.bin` or `pytorch_model.bin.index.json` with its shards; the first that
+/// exists, in that order. None of them is an Error that lists what was looked for.
 std::unique_ptr<Checkpoint> open_directory(const std::filesystem::path& directory);
 
 }  // namespace qeval::model

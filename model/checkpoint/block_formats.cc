@@ -1,0 +1,267 @@
+// Decoding of the stored number formats to float32.
+//
+// Plain types: F32, F64 (rounded to nearest), F16, BF16. GGUF blocks, all fields little-endian, `half` being
+// F16:
+//
+//   Q8_0  32 elements  half d; int8 q[32]                                          x = q·d
+//   Q4_0  32           half d; nibbles q[16]                                       x = d·(q − 8)
+//   Q4_1  32           half d, m; nibbles q[16]                                    x = d·q + m
+//   Q5_0  32           half d; bits h[4]; nibbles q[16]                            x = d·(q + 16h − 16)
+//   Q5_1  32           half d, m; bits h[4]; nibbles q[16]                         x = d·(q + 16h) + m
+//   Q2_K  256          scales[16] (low nibble s, high m); crumbs q[64]; half d, dm x = (d·s)·q − dm·m
+//   Q3_K  256          bits h[32]; crumbs q[64]; scales[12] (6 bits s); half d     x = (d·(s − 32))·(q + 4h −
+//   4) Q4_K  256          half d, dm; scales[12] (6 bits s, 6 bits m); nibbles q[128] x = (d·s)·q − dm·m Q5_K
+//   256          half d, dm; scales[12]; bits h[32]; nibbles q[128]          x = (d·s)·(q + 16h) − dm·m Q6_K
+//   256          nibbles q[128]; crumbs h[64]; int8 s[16]; half d            x = (d·s)·(q + 16h − 32)
+//
+// A 32-element block keeps elements 0–15 in the low nibbles and 16–31 in the high ones. The 256-element
+// blocks do the same per 32 bytes; sub-blocks with a scale of their own have 16 (Q2_K, Q3_K, Q6_K) or 32
+// elements (Q4_K, Q5_K). Every operation is rounded to float32 in the order written, so results equal the
+// reference's bit for bit.
+
+#include <bit>
+#include <cassert>
+#include <cstring>
+
+#include "model/checkpoint/tensor.h"
+
+namespace qeval::model {
+namespace {
+
+/// F16 to F32 for every input, in operations that a compiler vectorises without hardware support for F16.
+/// Subnormals go through a subtraction of normal numbers, so that no flush-to-zero mode can touch them.
+inline float half_to_float(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000U) << 16;
+  const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFFU) << 13;
+  const uint32_t normal = magnitude + (112U << 23);
+  const uint32_t special = magnitude | 0x7F800000U;
+  const uint32_t subnormal = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude + (113U << 23)) -
+                                                     std::bit_cast<float>(113U << 23));
+  uint32_t bits = magnitude < (1U << 23) ? subnormal : normal;
+  bits = magnitude >= (31U << 23) ? special : bits;
+  return std::bit_cast<float>(bits | sign);
+}
+
+inline float load_half(const uint8_t* source) {
+  uint16_t half = 0;
+  std::memcpy(&half, source, sizeof half);
+  return half_to_float(half);
+}
+
+inline uint32_t load_u32(const uint8_t* source) {
+  uint32_t value = 0;
+  std::memcpy(&value, source, sizeof value);
+  return value;
+}
+
+void decode_f64(const uint8_t* source, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    double value = 0;
+    std::memcpy(&value, source + 8 * i, sizeof value);
+    out[i] = static_cast<float>(value);
+  }
+}
+
+void decode_f16(const uint8_t* source, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    uint16_t half = 0;
+    std::memcpy(&half, source + 2 * i, sizeof half);
+    out[i] = half_to_float(half);
+  }
+}
+
+void decode_bf16(const uint8_t* source, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    uint16_t upper = 0;
+    std::memcpy(&upper, source + 2 * i, sizeof upper);
+    out[i] = std::bit_cast<float>(static_cast<uint32_t>(upper) << 16);
+  }
+}
+
+void decode_q8_0(const uint8_t* block, float* out) {
+  const float d = load_half(block);
+  const auto* q = reinterpret_cast<const int8_t*>(block + 2);
+  for (int i = 0; i < 32; ++i) out[i] = static_cast<float>(q[i]) * d;
+}
+
+void decode_q4_0(const uint8_t* block, float* out) {
+  const float d = load_half(block);
+  const uint8_t* q = block + 2;
+  for (int i = 0; i < 16; ++i) out[i] = d * static_cast<float>((q[i] & 15) - 8);
+  for (int i = 0; i < 16; ++i) out[16 + i] = d * static_cast<float>((q[i] >> 4) - 8);
+}
+
+void decode_q4_1(const uint8_t* block, float* out) {
+  const float d = load_half(block), m = load_half(block + 2);
+  const uint8_t* q = block + 4;
+  for (int i = 0; i < 16; ++i) out[i] = d * static_cast<float>(q[i] & 15) + m;
+  for (int i = 0; i < 16; ++i) out[16 + i] = d * static_cast<float>(q[i] >> 4) + m;
+}
+
+/// The fifth bits of Q5_0 and Q5_1, bit i belonging to element i, already at value 16.
+inline int fifth_bit(uint32_t high, int i) {
+  return static_cast<int>((high >> i) & 1U) << 4;
+}
+
+void decode_q5_0(const uint8_t* block, float* out) {
+  const float d = load_half(block);
+  const uint32_t high = load_u32(block + 2);
+  const uint8_t* q = block + 6;
+  for (int i = 0; i < 16; ++i) out[i] = d * static_cast<float>(((q[i] & 15) | fifth_bit(high, i)) - 16);
+  for (int i = 0; i < 16; ++i)
+    out[16 + i] = d * static_cast<float>(((q[i] >> 4) | fifth_bit(high, 16 + i)) - 16);
+}
+
+void decode_q5_1(const uint8_t* block, float* out) {
+  const float d = load_half(block), m = load_half(block + 2);
+  const uint32_t high = load_u32(block + 4);
+  const uint8_t* q = block + 8;
+  for (int i = 0; i < 16; ++i) out[i] = d * static_cast<float>((q[i] & 15) | fifth_bit(high, i)) + m;
+  for (int i = 0; i < 16; ++i)
+    out[16 + i] = d * static_cast<float>((q[i] >> 4) | fifth_bit(high, 16 + i)) + m;
+}
+
+void decode_q2_k(const uint8_t* block, float* out) {
+  const uint8_t *scales = block, *quants = block + 16;
+  const float d = load_half(block + 80), dm = load_half(block + 82);
+  for (int sub = 0; sub < 16; ++sub) {  // 16 elements each; 8 sub-blocks share 32 bytes of crumbs
+    const float scale = d * static_cast<float>(scales[sub] & 15);
+    const float minimum = dm * static_cast<float>(scales[sub] >> 4);
+    const uint8_t* q = quants + 32 * (sub / 8) + 16 * (sub % 2);
+    const int shift = 2 * (sub % 8 / 2);
+    for (int i = 0; i < 16; ++i)
+      out[16 * sub + i] = scale * static_cast<float>((q[i] >> shift) & 3) - minimum;
+  }
+}
+
+void decode_q3_k(const uint8_t* block, float* out) {
+  const uint8_t *mask = block, *quants = block + 32, *packed = block + 96;
+  const float d = load_half(block + 108);
+  for (int sub = 0; sub < 16; ++sub) {
+    const int low = (packed[sub % 8] >> (sub < 8 ? 0 : 4)) & 15;
+    const int high = (packed[8 + sub % 4] >> (2 * (sub / 4))) & 3;
+    const float scale = d * static_cast<float>((low | (high << 4)) - 32);
+    const uint8_t* q = quants + 32 * (sub / 8) + 16 * (sub % 2);
+    const uint8_t* h = mask + 16 * (sub % 2);
+    const int shift = 2 * (sub % 8 / 2), bit = sub / 2;
+    for (int i = 0; i < 16; ++i) {
+      const int value = ((q[i] >> shift) & 3) + 4 * ((h[i] >> bit) & 1) - 4;
+      out[16 * sub + i] = scale * static_cast<float>(value);
+    }
+  }
+}
+
+/// The eight 6-bit scales and minima of Q4_K and Q5_K. Bytes 0–3 hold scales 0–3 and bytes 4–7 minima 0–3 in
+/// their low six bits; bytes 8–11 the low nibbles of scales 4–7 and, above them, of minima 4–7, whose two
+/// upper bits are the two upper bits of bytes 0–7.
+struct SixBitScales {
+  float scale[8], minimum[8];
+  explicit SixBitScales(const uint8_t* packed) {
+    for (int i = 0; i < 4; ++i) {
+      scale[i] = static_cast<float>(packed[i] & 63);
+      minimum[i] = static_cast<float>(packed[4 + i] & 63);
+      scale[4 + i] = static_cast<float>((packed[8 + i] & 15) | ((packed[i] >> 6) << 4));
+      minimum[4 + i] = static_cast<float>((packed[8 + i] >> 4) | ((packed[4 + i] >> 6) << 4));
+    }
+  }
+};
+
+void decode_q4_k(const uint8_t* block, float* out) {
+  const float d = load_half(block), dm = load_half(block + 2);
+  const SixBitScales scales(block + 4);
+  for (int pair = 0; pair < 4; ++pair) {
+    const uint8_t* q = block + 16 + 32 * pair;
+    float* x = out + 64 * pair;
+    const float scale0 = d * scales.scale[2 * pair], minimum0 = dm * scales.minimum[2 * pair];
+    const float scale1 = d * scales.scale[2 * pair + 1], minimum1 = dm * scales.minimum[2 * pair + 1];
+    for (int i = 0; i < 32; ++i) x[i] = scale0 * static_cast<float>(q[i] & 15) - minimum0;
+    for (int i = 0; i < 32; ++i) x[32 + i] = scale1 * static_cast<float>(q[i] >> 4) - minimum1;
+  }
+}
+
+void decode_q5_k(const uint8_t* block, float* out) {
+  const float d = load_half(block), dm = load_half(block + 2);
+  const SixBitScales scales(block + 4);
+  const uint8_t *high = block + 16, *quants = block + 48;
+  for (int sub = 0; sub < 8; ++sub) {
+    const float scale = d * scales.scale[sub], minimum = dm * scales.minimum[sub];
+    const uint8_t* q = quants + 32 * (sub / 2);
+    const int shift = 4 * (sub % 2);
+    for (int i = 0; i < 32; ++i) {
+      const int value = ((q[i] >> shift) & 15) | (((high[i] >> sub) & 1) << 4);
+      out[32 * sub + i] = scale * static_cast<float>(value) - minimum;
+    }
+  }
+}
+
+void decode_q6_k(const uint8_t* block, float* out) {
+  const uint8_t *low = block, *high = block + 128;
+  const auto* scales = reinterpret_cast<const int8_t*>(block + 192);
+  const float d = load_half(block + 208);
+  for (int sub = 0; sub < 16; ++sub) {
+    // Elements come in runs of 32: four runs per 64 bytes of nibbles (low, low, high, high) and 32 bytes of
+    // crumbs.
+    const int run = sub / 2, half = sub / 8, within = 16 * (sub % 2);
+    const uint8_t* q = low + 64 * half + 32 * (run % 2) + within;
+    const uint8_t* h = high + 32 * half + within;
+    const int q_shift = 4 * (run % 4 / 2), h_shift = 2 * (run % 4);
+    const float scale = d * static_cast<float>(scales[sub]);
+    for (int i = 0; i < 16; ++i) {
+      const int value = (((q[i] >> q_shift) & 15) | (((h[i] >> h_shift) & 3) << 4)) - 32;
+      out[16 * sub + i] = scale * static_cast<float>(value);
+    }
+  }
+}
+
+template <void (*kDecodeBlock)(const uint8_t*, float*)>
+void decode_blocks(DType dtype, const uint8_t* source, int64_t count, float* out) {
+  const DTypeInfo& type = info(dtype);
+  assert(count % type.block_size == 0);
+  for (int64_t i = 0; i < count; i += type.block_size) {
+    kDecodeBlock(source, out + i);
+    source += type.block_bytes;
+  }
+}
+
+}  // namespace
+
+void decode(DType dtype, const std::byte* source, int64_t count, float* destination) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(source);
+  switch (dtype) {
+    case DType::f32:
+      if (count > 0) std::memcpy(destination, bytes, static_cast<size_t>(count) * sizeof(float));
+      return;
+    case DType::f64:
+      return decode_f64(bytes, count, destination);
+    case DType::f16:
+      return decode_f16(bytes, count, destination);
+    case DType::bf16:
+      return decode_bf16(bytes, count, destination);
+    case DType::q8_0:
+      return decode_blocks<decode_q8_0>(dtype, bytes, count, destination);
+    case DType::q4_0:
+      return decode_blocks<decode_q4_0>(dtype, bytes, count, destination);
+    case DType::q4_1:
+      return decode_blocks<decode_q4_1>(dtype, bytes, count, destination);
+    case DType::q5_0:
+      return decode_blocks<decode_q5_0>(dtype, bytes, count, destination);
+    case DType::q5_1:
+      return decode_blocks<decode_q5_1>(dtype, bytes, count, destination);
+    case DType::q2_k:
+      return decode_blocks<decode_q2_k>(dtype, bytes, count, destination);
+    case DType::q3_k:
+      return decode_blocks<decode_q3_k>(dtype, bytes, count, destination);
+    case DType::q4_k:
+      return decode_blocks<decode_q4_k>(dtype, bytes, count, destination);
+    case DType::q5_k:
+      return decode_blocks<decode_q5_k>(dtype, bytes, count, destination);
+    case DType::q6_k:
+      return decode_blocks<decode_q6_k>(dtype, bytes, count, destination);
+    case DType::i64:
+    case DType::i32:
+      break;
+  }
+  assert(!"integer tensors are not decoded");
+}
+
+}  // namespace qeval::model

@@ -1,0 +1,61 @@
+#include "model/checkpoint/tensor.h"
+
+#include <array>
+
+#include <fmt/ranges.h>
+
+#include "model/checkpoint/layout.h"
+
+namespace qeval::model {
+
+const DTypeInfo& info(DType dtype) {
+  static constexpr std::array<DTypeInfo, 16> kTypes{{
+      {"F32", 1, 4, true},
+      {"F64", 1, 8, true},
+      {"F16", 1, 2, true},
+      {"BF16", 1, 2, true},
+      {"I64", 1, 8, false},
+      {"I32", 1, 4, false},
+      {"Q8_0", 32, 34, true},
+      {"Q4_0", 32, 18, true},
+      {"Q4_1", 32, 20, true},
+      {"Q5_0", 32, 22, true},
+      {"Q5_1", 32, 24, true},
+      {"Q2_K", 256, 84, true},
+      {"Q3_K", 256, 110, true},
+      {"Q4_K", 256, 144, true},
+      {"Q5_K", 256, 176, true},
+      {"Q6_K", 256, 210, true},
+  }};
+  return kTypes.at(static_cast<size_t>(dtype));
+}
+
+int64_t TensorView::element_count() const {
+  int64_t count = 1;
+  for (const int64_t extent : shape) count *= extent;
+  return count;
+}
+
+std::optional<int64_t> byte_count(DType dtype, std::span<const int64_t> shape) {
+  constexpr int64_t kLimit = int64_t{1} << 62;
+  const DTypeInfo& type = info(dtype);
+  const int64_t last = shape.empty() ? 1 : shape.back();
+  if (last % type.block_size != 0) return std::nullopt;
+  int64_t blocks = 1;
+  bool empty = false;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i] < 0) return std::nullopt;
+    const int64_t extent = i + 1 == shape.size() ? last / type.block_size : shape[i];
+    // An empty dimension does not excuse an absurd one beside it.
+    empty = empty || extent == 0;
+    if (extent > 0 && blocks > kLimit / type.block_bytes / type.block_size / extent) return std::nullopt;
+    if (extent > 0) blocks *= extent;
+  }
+  return empty ? 0 : blocks * type.block_bytes;
+}
+
+std::string shape_text(std::span<const int64_t> shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+}  // namespace qeval::model
