@@ -28,18 +28,17 @@
 namespace qeval::model {
 namespace {
 
-/// F16 to F32 for every input, in operations that a compiler vectorises without hardware support for F16.
-/// Subnormals go through a subtraction of normal numbers, so that no flush-to-zero mode can touch them.
+/// F16 to F32 for every input, branch-free so that a compiler vectorises it without hardware support for F16.
+/// The exponent is rebased by 127 − 15 = 112. A subnormal is read as 2⁻¹⁴ + x, a normal number, and loses the
+/// 2⁻¹⁴ again: exact, and out of reach of flush-to-zero modes.
 inline float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000U) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFFU) << 13;
-  const uint32_t normal = magnitude + (112U << 23);
-  const uint32_t special = magnitude | 0x7F800000U;
-  const uint32_t subnormal = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude + (113U << 23)) -
-                                                     std::bit_cast<float>(113U << 23));
-  uint32_t bits = magnitude < (1U << 23) ? subnormal : normal;
-  bits = magnitude >= (31U << 23) ? special : bits;
-  return std::bit_cast<float>(bits | sign);
+  const uint32_t subnormal = magnitude < (1U << 23) ? ~0U : 0U;
+  const uint32_t infinite_or_nan = magnitude >= (31U << 23) ? ~0U : 0U;
+  const uint32_t rebased = magnitude + (112U << 23) + (subnormal & (1U << 23));
+  const float value = std::bit_cast<float>(rebased) - std::bit_cast<float>(subnormal & (113U << 23));
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | (infinite_or_nan & 0x7F800000U) | sign);
 }
 
 inline float load_half(const uint8_t* source) {

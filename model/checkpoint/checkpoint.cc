@@ -1,5 +1,7 @@
 #include "model/checkpoint/checkpoint.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace qeval::model {
@@ -18,6 +20,13 @@ const TensorView& Checkpoint::require(std::string_view name) const {
 void Checkpoint::add(TensorView tensor) {
   if (!index_.emplace(tensor.name, tensors_.size()).second) {
     fail("{}: tensor {} occurs twice", path_.string(), printable(tensor.name));
+  }
+  const DTypeInfo& type = info(tensor.dtype);
+  const auto alignment = static_cast<uintptr_t>(type.block_size == 1 ? type.block_bytes : 1);
+  if (reinterpret_cast<uintptr_t>(tensor.bytes.data()) % alignment != 0) {
+    const auto& copy = aligned_copies_.emplace_back(std::make_unique<std::byte[]>(tensor.bytes.size()));
+    std::copy(tensor.bytes.begin(), tensor.bytes.end(), copy.get());
+    tensor.bytes = {copy.get(), tensor.bytes.size()};
   }
   tensors_.push_back(std::move(tensor));
 }

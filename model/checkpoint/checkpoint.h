@@ -34,13 +34,15 @@ class Checkpoint {
  protected:
   /// `format` is a literal.
   Checkpoint(std::filesystem::path path, std::string_view format) : path_(std::move(path)), format_(format) {}
-  /// Adds a tensor; a second one of the same name is an Error.
+  /// Adds a tensor; a second one of the same name is an Error. Where the file leaves elements unaligned, the
+  /// tensor becomes an aligned copy.
   void add(TensorView tensor);
 
  private:
   std::filesystem::path path_;
   std::string_view format_;
   std::vector<TensorView> tensors_;
+  std::vector<std::unique_ptr<std::byte[]>> aligned_copies_;
   std::unordered_map<std::string, size_t> index_;
 };
 

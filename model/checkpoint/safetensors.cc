@@ -56,7 +56,7 @@ class SafetensorsFile : public Checkpoint {
     for (const auto& [key, entry] : header.items()) {
       if (key != "__metadata__") add_entry(key, entry, data);
     }
-    check_coverage(data);
+    check_coverage(data.size());
   }
 
  private:
@@ -83,33 +83,36 @@ class SafetensorsFile : public Checkpoint {
       fail("{}: shape {} of {} does not fit data_offsets {}", where, shape_text(shape), info(*dtype).name,
            shape_text(offsets));
     }
+    ranges_.push_back({static_cast<uint64_t>(offsets[0]), static_cast<uint64_t>(offsets[1]), name});
     const auto bytes = data.subspan(static_cast<size_t>(offsets[0]), static_cast<size_t>(*size));
     add({.name = name, .dtype = *dtype, .shape = std::move(shape), .bytes = bytes});
   }
 
+  struct Range {
+    uint64_t begin, end;
+    std::string name;
+  };
+
   /// Every byte belongs to exactly one tensor: otherwise two names alias, or the file carries something
   /// unseen.
-  void check_coverage(std::span<const std::byte> data) const {
-    std::vector<const TensorView*> order;
-    for (const TensorView& tensor : tensors()) order.push_back(&tensor);
-    std::sort(order.begin(), order.end(), [](const TensorView* a, const TensorView* b) {
-      return std::pair(a->bytes.data(), a->bytes.size()) < std::pair(b->bytes.data(), b->bytes.size());
+  void check_coverage(uint64_t data_size) {
+    std::sort(ranges_.begin(), ranges_.end(), [](const Range& a, const Range& b) {
+      return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
     });
-    size_t end = 0;
-    for (const TensorView* tensor : order) {
-      const auto begin = static_cast<size_t>(tensor->bytes.data() - data.data());
-      if (begin != end) {
+    uint64_t end = 0;
+    for (const Range& range : ranges_) {
+      if (range.begin != end) {
         fail("{}: tensor {} begins at {} of the data where {} was expected: tensors {}", path().string(),
-             printable(tensor->name), begin, end, begin < end ? "overlap" : "leave a hole");
+             printable(range.name), range.begin, end, range.begin < end ? "overlap" : "leave a hole");
       }
-      end += tensor->bytes.size();
+      end = range.end;
     }
-    if (end != data.size()) {
-      fail("{}: {} bytes after the last tensor belong to none", path().string(), data.size() - end);
-    }
+    if (end != data_size)
+      fail("{}: {} bytes after the last tensor belong to none", path().string(), data_size - end);
   }
 
   MappedFile file_;
+  std::vector<Range> ranges_;
 };
 
 }  // namespace

@@ -23,7 +23,7 @@ const DTypeInfo& info(DType dtype);
 
 /// A tensor inside a mapped file or an owned buffer: a view, valid as long as its Checkpoint.
 /// The checkpoint reader has checked that `bytes` holds exactly the elements of `shape`, and that a row is a whole
-/// number of blocks.
+/// number of blocks. Plain elements are aligned to their size.
 struct TensorView {
   std::string name;
   DType dtype = DType::f32;
