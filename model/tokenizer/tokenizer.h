@@ -11,14 +11,14 @@
 
 namespace qeval::model {
 
-/// Text to token ids and back. Immutable after loading: any number of threads may encode. One of the project's
-/// three inheritance seams.
+/// Text to token ids and back. Immutable after loading: any number of threads may encode. One of the
+/// project's three inheritance seams.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  /// Ids of `text` (well-formed UTF-8, else Error), without the special tokens that a model wraps around a text.
-  /// Special tokens spelt out in the text become their ids, as Hugging Face's tokenizers do.
+  /// Ids of `text` (well-formed UTF-8, else Error), without the special tokens that a model wraps around a
+  /// text. Special tokens spelt out in the text become their ids, as Hugging Face's tokenizers do.
   virtual std::vector<int32_t> encode(std::string_view text) const = 0;
 
   /// Bytes of the ids, special tokens spelt out; a single token may be a part of a UTF-8 character.
@@ -32,7 +32,8 @@ class Tokenizer {
 
   std::optional<int32_t> bos_id() const { return bos_id_; }
   std::optional<int32_t> eos_id() const { return eos_id_; }
-  /// Whether the model's own convention puts BOS in front of every text (Llama and Gemma do; SmolLM2, StableLM-2 do not).
+  /// Whether the model's own convention puts BOS in front of every text (Llama and Gemma do; SmolLM2,
+  /// StableLM-2 do not).
   bool adds_bos() const { return adds_bos_; }
   /// SHA-256 of all that decides the ids.
   const std::string& hash() const { return hash_; }
@@ -43,9 +44,9 @@ class Tokenizer {
   std::string hash_;
 };
 
-/// Loads the tokenizer of a model folder (`tokenizer.model`, else `tokenizer.json`, with `tokenizer_config.json` and
-/// friends), of a GGUF file (model or vocabulary only), or a bare `tokenizer.json` / `tokenizer.model`.
-/// Throws Error naming the file and what is missing or unsupported.
+/// Loads the tokenizer of a model folder (`tokenizer.model`, else `tokenizer.json`, with
+/// `tokenizer_config.json` and friends), of a GGUF file (model or vocabulary only), or a bare
+/// `tokenizer.json` / `tokenizer.model`. Throws Error naming the file and what is missing or unsupported.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
 
 }  // namespace qeval::model

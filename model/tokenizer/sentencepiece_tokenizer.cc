@@ -1,0 +1,242 @@
+#include "model/tokenizer/sentencepiece_tokenizer.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include <sentencepiece_processor.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/unicode.h"
+#include "model/tokenizer/added_tokens.h"
+#include "model/tokenizer/gguf_vocabulary.h"
+#include "model/tokenizer/sentencepiece_model.h"
+#include "model/tokenizer/special_tokens.h"
+
+namespace qeval::model {
+namespace {
+
+constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
+
+std::unique_ptr<sentencepiece::SentencePieceProcessor> load_processor(std::string_view serialized,
+                                                                      const std::string& name) {
+  auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
+  if (const auto status = processor->LoadFromSerializedProto(serialized); !status.ok()) {
+    fail("{}: the SentencePiece library refuses the model: {}", name, printable(status.ToString(), 200));
+  }
+  return processor;
+}
+
+std::string spell_spaces(std::string_view piece) {
+  std::string text;
+  for (size_t mark = 0; (mark = piece.find(kSpaceMark)) != std::string_view::npos;) {
+    text.append(piece.substr(0, mark)) += ' ';
+    piece.remove_prefix(mark + kSpaceMark.size());
+  }
+  return text.append(piece);
+}
+
+/// The byte that a piece "<0xHH>" stands for.
+char byte_of_piece(const std::string& piece, const std::string& name) {
+  unsigned byte = 0;
+  const char* end = piece.data() + piece.size();
+  if (piece.size() != 6 || !piece.starts_with("<0x") || piece.back() != '>' ||
+      std::from_chars(piece.data() + 3, end, byte, 16).ptr != end - 1) {
+    fail("{}: byte token '{}' is not of the form <0xHH>", name, printable(piece));
+  }
+  return static_cast<char>(byte);
+}
+
+/// What a folder or a GGUF file says beyond the model itself.
+struct Surroundings {
+  std::optional<int32_t> bos_id, eos_id;
+  bool adds_bos = true;
+  std::vector<AddedToken> added_tokens = {};
+  /// Whether text after an added token begins with the dummy space again.
+  bool prefix_every_segment = true;
+};
+
+class SentencePieceTokenizer final : public Tokenizer {
+ public:
+  SentencePieceTokenizer(std::string_view serialized, Surroundings around, const std::string& name)
+      : traits_(read_sentencepiece_traits(serialized, name)), processor_(load_processor(serialized, name)) {
+    if (traits_.add_dummy_prefix && !around.prefix_every_segment && !around.added_tokens.empty()) {
+      continuation_ = load_processor(without_dummy_prefix(serialized), name);
+    }
+    bos_id_ = around.bos_id;
+    eos_id_ = around.eos_id;
+    adds_bos_ = around.adds_bos && bos_id_.has_value();
+    set_hash(serialized, around);
+    read_surfaces(name);
+    for (const AddedToken& token : around.added_tokens) {
+      if (static_cast<size_t>(token.id) >= surfaces_.size())
+        surfaces_.resize(static_cast<size_t>(token.id) + 1);
+      surfaces_[static_cast<size_t>(token.id)] = {.text = token.content, .special = true};
+    }
+    added_ = AddedTokenMatcher(std::move(around.added_tokens));
+  }
+
+  std::vector<int32_t> encode(std::string_view text) const override {
+    if (const size_t bad = find_invalid_utf8(text); bad != std::string_view::npos) {
+      fail("text is not well-formed UTF-8 at byte {}", bad);
+    }
+    std::vector<int32_t> ids;
+    std::vector<int> segment_ids;
+    for (const TextSegment& segment : added_.split(text)) {
+      if (segment.id >= 0) {
+        ids.push_back(segment.id);
+        continue;
+      }
+      const auto& processor = continuation_ && !ids.empty() ? continuation_ : processor_;
+      if (const auto status = processor->Encode(segment.text, &segment_ids); !status.ok()) {
+        fail("the SentencePiece library cannot encode the text: {}", printable(status.ToString(), 200));
+      }
+      ids.insert(ids.end(), segment_ids.begin(), segment_ids.end());
+    }
+    return ids;
+  }
+
+  std::string decode(std::span<const int32_t> ids) const override {
+    std::string text;
+    bool at_start = true;  // no text yet: the dummy space would be first
+    for (const int32_t id : ids) {
+      if (id < 0 || id >= vocab_size() || surfaces_[static_cast<size_t>(id)].text.empty()) {
+        fail("token id {} is not in the vocabulary of {} ids", id, vocab_size());
+      }
+      const Surface& surface = surfaces_[static_cast<size_t>(id)];
+      std::string_view piece = surface.text;
+      if (at_start && !surface.special && has_dummy_prefix() && piece.starts_with(' '))
+        piece.remove_prefix(1);
+      text += piece;
+      at_start = surface.special && (at_start || continuation_ == nullptr);
+    }
+    if (!ids.empty() && traits_.add_dummy_prefix && traits_.treat_whitespace_as_suffix &&
+        text.ends_with(' ')) {
+      text.pop_back();
+    }
+    return text;
+  }
+
+  int32_t vocab_size() const override { return static_cast<int32_t>(surfaces_.size()); }
+  std::string_view kind() const override { return "SentencePiece"; }
+
+ private:
+  struct Surface {
+    std::string text;      // bytes; empty where no token has the id
+    bool special = false;  // control or added: spelt out
+  };
+
+  bool has_dummy_prefix() const { return traits_.add_dummy_prefix && !traits_.treat_whitespace_as_suffix; }
+
+  void read_surfaces(const std::string& name) {
+    surfaces_.resize(static_cast<size_t>(processor_->GetPieceSize()));
+    for (int id = 0; id < processor_->GetPieceSize(); ++id) {
+      const std::string& piece = processor_->IdToPiece(id);
+      Surface& surface = surfaces_[static_cast<size_t>(id)];
+      surface.special = processor_->IsControl(id) || processor_->IsUnknown(id);
+      if (processor_->IsByte(id)) {
+        surface.text.assign(1, byte_of_piece(piece, name));
+        continue;
+      }
+      surface.text = surface.special ? piece : spell_spaces(piece);
+    }
+  }
+
+  void set_hash(std::string_view serialized, const Surroundings& around) {
+    Sha256 hash;
+    hash.update(fmt::format("SentencePiece {} ", serialized.size())).update(serialized);
+    hash.update(fmt::format("{} {} {} {}", bos_id_.value_or(-1), eos_id_.value_or(-1), adds_bos_,
+                            around.prefix_every_segment));
+    for (const AddedToken& token : around.added_tokens) {
+      hash.update(fmt::format(" {} {} {} {} {}:{}", token.id, token.lstrip, token.rstrip, token.single_word,
+                              token.content.size(), token.content));
+    }
+    hash_ = hash.hex();
+  }
+
+  SentencePieceTraits traits_;
+  std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
+  std::unique_ptr<sentencepiece::SentencePieceProcessor>
+      continuation_;  // without the dummy space; may be absent
+  AddedTokenMatcher added_;
+  std::vector<Surface> surfaces_;
+};
+
+std::optional<int32_t> id_or_none(int id) {
+  return id < 0 ? std::nullopt : std::optional<int32_t>(id);
+}
+
+/// The id of a token that tokenizer_config.json names, among the added tokens and the model's own.
+int32_t id_of(const std::string& content, const std::vector<AddedToken>& added,
+              const sentencepiece::SentencePieceProcessor& processor, const std::string& where) {
+  for (const AddedToken& token : added) {
+    if (token.content == content) return token.id;
+  }
+  const int id = processor.PieceToId(content);
+  if (id < 0 || processor.IdToPiece(id) != content) {
+    fail("{}: token '{}' is not in the vocabulary", where, printable(content));
+  }
+  return id;
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file,
+                                              const std::filesystem::path& folder) {
+  const std::string name = file.string();
+  const std::string serialized = read_file(file);
+  if (serialized.empty()) fail("{}: the file is empty; a SentencePiece model is expected", name);
+  read_sentencepiece_traits(serialized, name);  // checks the bytes before the library sees them
+  const auto processor = load_processor(serialized, name);
+  Surroundings around{.bos_id = id_or_none(processor->bos_id()), .eos_id = id_or_none(processor->eos_id())};
+  if (!folder.empty()) {
+    TokenizerConfig config = read_tokenizer_config(folder);
+    const std::string where = (folder / "tokenizer_config.json").string();
+    for (const AddedToken& token : config.added_tokens) {
+      if (token.id < processor->GetPieceSize() && processor->IdToPiece(token.id) != token.content) {
+        fail("{}: added token '{}' has the id {}, which is '{}' in {}", where, printable(token.content),
+             token.id, printable(processor->IdToPiece(token.id)), name);
+      }
+    }
+    if (config.bos_token) around.bos_id = id_of(*config.bos_token, config.added_tokens, *processor, where);
+    if (config.eos_token) around.eos_id = id_of(*config.eos_token, config.added_tokens, *processor, where);
+    around.adds_bos = config.add_bos_token.value_or(true);
+    around.added_tokens = std::move(config.added_tokens);
+    around.prefix_every_segment = config.legacy;
+  }
+  return std::make_unique<SentencePieceTokenizer>(serialized, std::move(around), name);
+}
+
+std::unique_ptr<Tokenizer> load_sentencepiece_gguf(const GgufFile& gguf, const std::string& name) {
+  const GgufVocabulary vocabulary = read_gguf_vocabulary(gguf, name);
+  const std::vector<double>* scores = gguf.find_numbers("tokenizer.ggml.scores");
+  if (scores == nullptr || scores->size() != vocabulary.tokens.size()) {
+    fail("{}: tokenizer.ggml.scores has {} values for {} tokens", name,
+         scores == nullptr ? 0 : scores->size(), vocabulary.tokens.size());
+  }
+  if (gguf.find_value("tokenizer.ggml.precompiled_charsmap") != nullptr) {
+    fail(
+        "{}: tokenizer.ggml.precompiled_charsmap is not supported; SentencePiece models without character "
+        "normalization are",
+        name);
+  }
+  SentencePieceModel model;
+  model.pieces.reserve(vocabulary.tokens.size());
+  for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
+    model.pieces.push_back({.text = vocabulary.tokens[i],
+                            .score = static_cast<float>((*scores)[i]),
+                            .type = static_cast<int>(vocabulary.types[i])});
+  }
+  model.byte_fallback = std::find(vocabulary.types.begin(), vocabulary.types.end(), GgufTokenType::kByte) !=
+                        vocabulary.types.end();
+  model.add_dummy_prefix = gguf.boolean_or("tokenizer.ggml.add_space_prefix", true);
+  model.remove_extra_whitespaces = gguf.boolean_or("tokenizer.ggml.remove_extra_whitespaces", false);
+  Surroundings around{.bos_id = vocabulary.bos_id,
+                      .eos_id = vocabulary.eos_id,
+                      .adds_bos = gguf.boolean_or("tokenizer.ggml.add_bos_token", true)};
+  return std::make_unique<SentencePieceTokenizer>(serialize_sentencepiece(model), std::move(around), name);
+}
+
+}  // namespace qeval::model

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "model/checkpoint/gguf.h"
+#include "model/tokenizer/tokenizer.h"
+
+namespace qeval::model {
+
+/// A SentencePiece tokenizer from `tokenizer.model`; `folder`, unless empty, has the tokenizer_config.json
+/// and friends that name special and added tokens. The model's own control tokens (<s>, </s>) are not
+/// recognized in text, as the SentencePiece library has it, unless those files list them as added tokens, as
+/// Hugging Face has it. BOS is added unless add_bos_token is false. Throws Error naming the file and what is
+/// wrong with it.
+std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file,
+                                              const std::filesystem::path& folder);
+
+/// The same rebuilt from a GGUF file whose `tokenizer.ggml.model` is "llama": tokens, scores, token_type.
+/// User-defined tokens are recognized in text, control tokens are not. `name` is for messages.
+std::unique_ptr<Tokenizer> load_sentencepiece_gguf(const GgufFile& gguf, const std::string& name);
+
+}  // namespace qeval::model
