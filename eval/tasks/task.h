@@ -18,13 +18,6 @@ namespace qeval::eval {
 /// Which tool's conventions a score follows (PROTOCOL.md).
 enum class Protocol : uint8_t { lm_eval_0_4, lm_eval_0_3 };
 
-/// What the model is asked: the log-likelihood of `continuation` after `context`, both as they stand. For
-/// rolling log-likelihoods the context is empty and the continuation is the whole document.
-struct TextRequest {
-  std::string context;
-  std::string continuation;
-};
-
 /// One row of a task, ready to be asked and judged.
 struct Document {
   int64_t doc_id = 0;                 ///< index in the split, from 0

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "eval/results/sample.h"
+#include "eval/results/statistics.h"
+
+namespace qeval::eval {
+
+struct MetricDefinition {
+  std::string_view name;
+  Aggregation aggregation = Aggregation::mean;
+  bool higher_is_better = true;
+};
+
+/// The metrics that documents of this scoring can give, in the order they are reported by default:
+/// multiple_choice: acc, acc_norm, acc_bytes · multiple_true: acc · last_word: acc, perplexity ·
+/// rolling: word_perplexity, byte_perplexity, bits_per_byte, token_perplexity.
+std::span<const MetricDefinition> metrics_of(Scoring scoring);
+
+/// The one called `name`; throws Error naming the metrics there are.
+const MetricDefinition& find_metric(Scoring scoring, std::string_view name);
+
+/// Whether more is better of a metric of any scoring (false for perplexities and bits).
+bool higher_is_better(std::string_view name);
+
+/// Index of the largest value, the first of equals; NaN is less than any number. −1 where every value is NaN
+/// (or there is none): such a document is answered wrongly, whatever its gold.
+int64_t arg_max(std::span<const double> values);
+
+/// Multiple choice: acc = [arg-max of log-likelihood is gold]; acc_norm divides by choice_chars, acc_bytes by
+/// choice_bytes (a choice of length 0 scores −∞). multiple_true: Σ exp(ll) over gold / Σ exp(ll) over all.
+/// last_word: acc = greedy; perplexity: ll. rolling: ll with its words, bytes or tokens.
+DocumentTerm document_term(const Scores& scores, std::string_view metric);
+
+/// The term as the samples file shows it: the value, or [value, weight] for a rolling document.
+nlohmann::ordered_json document_metric_json(const Scores& scores, std::string_view metric);
+
+struct MetricValue {
+  std::string name;  ///< "acc"
+  double value = 0;
+  std::optional<double> standard_error;  ///< absent where one document, or a NaN, leaves it undefined
+};
+
+/// The metrics of a task from its documents alone, in the order each document lists them. Standard errors:
+/// means have sample standard deviation / √n; perplexities and bits per byte the standard deviation over
+/// bootstrap resamples of whole documents. `documents` must be in ascending order of doc_id and agree in
+/// scoring and metrics (Error).
+std::vector<MetricValue> compute_metrics(std::span<const Scores> documents,
+                                         const BootstrapOptions& bootstrap = {});
+
+/// What a group needs of each of its tasks.
+struct GroupMember {
+  double value = 0;
+  std::optional<double> standard_error;
+  int64_t documents = 0;
+};
+
+/// Mean weighted by documents (named `metric`), its standard error pooled: √(Σ n(n−1)·se² / (Σn − k) / Σn)
+/// over k members; then the unweighted mean of the members (`metric` + "_unweighted"), its standard error √(Σ
+/// se²) / k. A member of one document has no standard error: it leaves the pooled one as it is and the
+/// unweighted one out.
+std::vector<MetricValue> aggregate_group(std::string_view metric, std::span<const GroupMember> members);
+
+/// Counts over a task's documents that the results report beside the metrics.
+struct TaskCounts {
+  int64_t documents = 0;
+  int64_t requests = 0;
+  int64_t tokens_scored = 0;     ///< continuation tokens
+  int64_t tokens_requested = 0;  ///< input tokens of all requests after truncation, as if nothing were shared
+  int64_t truncated_requests = 0, truncated_tokens = 0;
+  int64_t encoded_apart = 0;                  ///< requests whose context and continuation were encoded apart
+  int64_t not_a_number = 0;                   ///< documents with a log-likelihood that is NaN
+  int64_t words = 0, bytes = 0, windows = 0;  ///< rolling
+  bool operator==(const TaskCounts&) const = default;
+};
+
+TaskCounts count(std::span<const Scores> documents);
+
+}  // namespace qeval::eval

@@ -1,0 +1,102 @@
+#include "eval/results/results.h"
+
+#include <algorithm>
+#include <functional>
+#include <set>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "eval/results/json_fields.h"
+
+namespace qeval::eval {
+namespace {
+
+template <typename Items>
+auto find_named(Items& items, std::string_view name) {
+  const auto found =
+      std::ranges::find(items, name, [](const auto& item) { return std::string_view(item.name); });
+  return found == items.end() ? nullptr : &*found;
+}
+
+}  // namespace
+
+const MetricValue* TaskResults::find(std::string_view metric_name) const {
+  return find_named(metrics, metric_name);
+}
+const MetricValue* GroupResults::find(std::string_view metric_name) const {
+  return find_named(metrics, metric_name);
+}
+const TaskResults* RunResults::find_task(std::string_view name) const {
+  return find_named(tasks, name);
+}
+const GroupResults* RunResults::find_group(std::string_view name) const {
+  return find_named(groups, name);
+}
+
+int64_t RunResults::tokens_requested() const {
+  int64_t total = 0;
+  for (const TaskResults& task : tasks) total += task.counts.tokens_requested;
+  return total;
+}
+
+int64_t RunResults::tokens_computed() const {
+  int64_t total = 0;
+  for (const TaskResults& task : tasks) total += task.tokens_computed;
+  return total;
+}
+
+TaskResults make_task_results(std::string name, std::span<const Scores> documents,
+                              const BootstrapOptions& bootstrap) {
+  TaskResults task;
+  task.name = std::move(name);
+  task.metrics = compute_metrics(documents, bootstrap);
+  task.counts = count(documents);
+  return task;
+}
+
+GroupResults make_group_results(const RunResults& run, std::string name, std::vector<std::string> members,
+                                const std::vector<std::string>& aggregated) {
+  // Every task below the group once, in order: groups may share tasks.
+  std::vector<const TaskResults*> tasks;
+  const std::function<void(const std::string&, int)> collect = [&](const std::string& member, int depth) {
+    if (const TaskResults* task = run.find_task(member)) {
+      if (std::ranges::find(tasks, task) == tasks.end()) tasks.push_back(task);
+    } else if (const GroupResults* group = run.find_group(member); group != nullptr && depth < 8) {
+      for (const std::string& below : group->members) collect(below, depth + 1);
+    } else {
+      fail("group {}: member {} has no results", printable(name), printable(member));
+    }
+  };
+  for (const std::string& member : members) collect(member, 0);
+
+  GroupResults group{std::move(name), std::move(members), {}, 0};
+  for (const TaskResults* task : tasks) group.documents += task->counts.documents;
+  for (const std::string& metric : aggregated) {
+    std::vector<GroupMember> values;
+    for (const TaskResults* task : tasks) {
+      const MetricValue* value = task->find(metric);
+      if (value == nullptr)
+        fail("group {}: task {} has no metric {}", printable(group.name), task->name, metric);
+      values.push_back({value->value, value->standard_error, task->counts.documents});
+    }
+    for (MetricValue& value : aggregate_group(metric, values)) group.metrics.push_back(std::move(value));
+  }
+  return group;
+}
+
+std::string samples_file(std::string_view task) {
+  return fmt::format("samples_{}.jsonl", task);
+}
+
+void write_results(const std::filesystem::path& directory, const RunResults& run) {
+  qeval::create_directories(directory);
+  const std::filesystem::path path = directory / results_file;
+  write_file_atomically(path, dump_json(to_json(run), path.string(), 2) + "\n");
+}
+
+RunResults read_results(const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / results_file;
+  return run_results_from_json(parse_json(read_file(path), path.string()), path.string());
+}
+
+}  // namespace qeval::eval

@@ -1,0 +1,233 @@
+// results.json: RunResults to JSON and back.
+//
+// results.TASK and groups.GROUP hold name, alias, sample_len and per metric "NAME,none" and
+// "NAME_stderr,none". Everything of ours that concerns one task stands in "tasks".TASK; the order of tasks
+// and groups is that of "task_order" and "group_order", because readers in other languages need not keep the
+// order of objects.
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "base/error.h"
+#include "eval/results/json_fields.h"
+#include "eval/results/results.h"
+
+namespace qeval::eval {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr int schema_version = 1;
+
+constexpr std::array<std::pair<const char*, int64_t TaskCounts::*>, 11> count_fields{{
+    {"documents", &TaskCounts::documents},
+    {"requests", &TaskCounts::requests},
+    {"tokens_scored", &TaskCounts::tokens_scored},
+    {"tokens_requested", &TaskCounts::tokens_requested},
+    {"truncated_requests", &TaskCounts::truncated_requests},
+    {"truncated_tokens", &TaskCounts::truncated_tokens},
+    {"encoded_apart", &TaskCounts::encoded_apart},
+    {"not_a_number", &TaskCounts::not_a_number},
+    {"words", &TaskCounts::words},
+    {"bytes", &TaskCounts::bytes},
+    {"windows", &TaskCounts::windows},
+}};
+
+std::string metric_key(const std::string& name) {
+  return name + ",none";
+}
+std::string error_key(const std::string& name) {
+  return name + "_stderr,none";
+}
+
+ordered_json metrics_to_json(const std::string& name, int64_t documents,
+                             const std::vector<MetricValue>& metrics) {
+  ordered_json out = {{"name", name}, {"alias", name}, {"sample_len", documents}};
+  for (const MetricValue& metric : metrics) {
+    out[metric_key(metric.name)] = number_to_json(metric.value);
+    if (metric.standard_error) out[error_key(metric.name)] = number_to_json(*metric.standard_error);
+  }
+  return out;
+}
+
+std::vector<MetricValue> metrics_from_json(const JsonFields& fields) {
+  std::vector<MetricValue> out;
+  for (const auto& [key, unused] : fields.json().items()) {
+    const size_t comma = key.rfind(",none");
+    if (comma == std::string::npos || comma + 5 != key.size()) continue;
+    const std::string name = key.substr(0, comma);
+    if (name.ends_with("_stderr")) continue;
+    MetricValue metric{name, fields.number(key.c_str()), {}};
+    const std::string error = error_key(name);
+    // The harness writes "N/A" where we leave the field out.
+    if (fields.has(error.c_str()) && fields.at(error.c_str()) != "N/A")
+      metric.standard_error = fields.number(error.c_str());
+    out.push_back(std::move(metric));
+  }
+  return out;
+}
+
+ordered_json directions(const std::vector<MetricValue>& metrics) {
+  ordered_json out = ordered_json::object();
+  for (const MetricValue& metric : metrics) out[metric.name] = higher_is_better(metric.name);
+  return out;
+}
+
+ordered_json task_details(const TaskResults& task) {
+  ordered_json out = {{"split", task.split}};
+  for (const auto& [key, member] : count_fields) out[key] = task.counts.*member;
+  out["tokens_computed"] = task.tokens_computed;
+  out["data_hash"] = task.data_hash;
+  out["prompt_hash"] = task.prompt_hash;
+  out["samples_hash"] = task.samples_hash;
+  out["first_request_ids"] = task.first_request_ids;
+  return out;
+}
+
+ordered_json task_config(const TaskResults& task) {
+  ordered_json out = {{"task", task.name}, {"split", task.split}, {"num_fewshot", task.num_fewshot}};
+  ordered_json metrics = ordered_json::array();
+  for (const MetricValue& metric : task.metrics) {
+    metrics.push_back({{"metric", metric.name}, {"higher_is_better", higher_is_better(metric.name)}});
+  }
+  out["metric_list"] = std::move(metrics);
+  for (const auto& [key, value] : task.config.items()) out[key] = value;
+  return out;
+}
+
+TaskResults task_from_json(const std::string& name, const JsonFields& run) {
+  const JsonFields results = run.object("results").object(name.c_str());
+  const JsonFields details = run.object("tasks").object(name.c_str());
+  TaskResults task;
+  task.name = name;
+  task.version = run.object("versions").text(name.c_str());
+  task.num_fewshot = run.object("n-shot").integer(name.c_str());
+  task.original_documents = run.object("n-samples").object(name.c_str()).integer("original");
+  task.metrics = metrics_from_json(results);
+  task.split = details.text("split");
+  for (const auto& [key, member] : count_fields) task.counts.*member = details.integer(key);
+  task.tokens_computed = details.integer("tokens_computed");
+  task.data_hash = details.text("data_hash");
+  task.prompt_hash = details.text("prompt_hash");
+  task.samples_hash = details.text("samples_hash");
+  task.first_request_ids = details.integers("first_request_ids");
+  for (const auto& [key, value] : run.object("configs").object(name.c_str()).json().items()) {
+    if (key != "task" && key != "split" && key != "num_fewshot" && key != "metric_list")
+      task.config[key] = value;
+  }
+  return task;
+}
+
+void write_harness_sections(const RunResults& run, ordered_json& out) {
+  const char* const sections[] = {"results",  "groups", "group_subtasks",   "configs",
+                                  "versions", "n-shot", "higher_is_better", "n-samples"};
+  for (const char* section : sections) out[section] = ordered_json::object();
+  for (const TaskResults& task : run.tasks) {
+    out["results"][task.name] = metrics_to_json(task.name, task.counts.documents, task.metrics);
+    out["configs"][task.name] = task_config(task);
+    out["versions"][task.name] = task.version;
+    out["n-shot"][task.name] = task.num_fewshot;
+    out["higher_is_better"][task.name] = directions(task.metrics);
+    out["n-samples"][task.name] = {{"original", task.original_documents},
+                                   {"effective", task.counts.documents}};
+  }
+  for (const GroupResults& group : run.groups) {
+    const ordered_json metrics = metrics_to_json(group.name, group.documents, group.metrics);
+    out["results"][group.name] = metrics;
+    if (!group.metrics.empty()) out["groups"][group.name] = metrics;
+    out["group_subtasks"][group.name] = group.members;
+    out["higher_is_better"][group.name] = directions(group.metrics);
+  }
+  if (out["groups"].empty()) out.erase("groups");
+  out["config"] = {{"model", "qeval"},
+                   {"model_args", {{"pretrained", run.model.name}, {"arithmetic", run.model.arithmetic}}},
+                   {"batch_size", nullptr},
+                   {"device", "cpu"},
+                   {"limit", run.limit.empty() ? ordered_json() : ordered_json(run.limit)},
+                   {"bootstrap_iters", run.bootstrap.resamples},
+                   {"bootstrap_seed", run.bootstrap.seed},
+                   {"fewshot_seed", run.seed}};
+  out["date"] = run.date;
+  out["model_name"] = run.model.name;
+  out["max_length"] = run.max_length;
+}
+
+void write_own_sections(const RunResults& run, ordered_json& out) {
+  out["schema_version"] = schema_version;
+  out["model"] = {{"name", run.model.name},
+                  {"arithmetic", run.model.arithmetic},
+                  {"format", run.model.format},
+                  {"weight_hash", run.model.weight_hash},
+                  {"quantization_hash", run.model.quantization_hash},
+                  {"details", run.model.details}};
+  out["protocol"] = run.protocol;
+  out["prefix_policy"] = run.prefix_policy;
+  out["tokenizer_hash"] = run.tokenizer_hash;
+  out["tasks"] = ordered_json::object();
+  out["task_order"] = ordered_json::array();
+  out["group_order"] = ordered_json::array();
+  for (const TaskResults& task : run.tasks) {
+    out["tasks"][task.name] = task_details(task);
+    out["task_order"].push_back(task.name);
+  }
+  for (const GroupResults& group : run.groups) out["group_order"].push_back(group.name);
+  out["tokens_computed"] = run.tokens_computed();
+  out["tokens_requested"] = run.tokens_requested();
+  out["command"] = run.command;
+  out["environment"] = {{"cpu", run.environment.cpu},
+                        {"cpu_path", run.environment.cpu_path},
+                        {"threads", run.environment.threads},
+                        {"version", run.environment.version}};
+  out["seconds"] = run.seconds;
+  out["peak_rss_bytes"] = run.peak_rss_bytes;
+}
+
+}  // namespace
+
+ordered_json to_json(const RunResults& run) {
+  ordered_json out;
+  write_harness_sections(run, out);
+  write_own_sections(run, out);
+  return out;
+}
+
+RunResults run_results_from_json(const ordered_json& json, const std::string& where) {
+  const JsonFields fields(json, where);
+  if (fields.integer("schema_version") != schema_version) {
+    fail("{}: schema_version {} is not known; {} expected", where, fields.integer("schema_version"),
+         schema_version);
+  }
+  RunResults run;
+  for (const std::string& name : fields.texts("task_order")) {
+    if (run.find_task(name) != nullptr) fail("{}: task {} is listed twice", where, printable(name));
+    run.tasks.push_back(task_from_json(name, fields));
+  }
+  for (const std::string& name : fields.texts("group_order")) {
+    const JsonFields results = fields.object("results").object(name.c_str());
+    run.groups.push_back({name, fields.object("group_subtasks").texts(name.c_str()),
+                          metrics_from_json(results), results.integer("sample_len")});
+  }
+  const JsonFields model = fields.object("model"), environment = fields.object("environment");
+  run.model = {model.text("name"),        model.text("arithmetic"),        model.text("format"),
+               model.text("weight_hash"), model.text("quantization_hash"), model.object("details").json()};
+  run.environment = {environment.text("cpu"), environment.text("cpu_path"), environment.integer("threads"),
+                     environment.text("version")};
+  run.protocol = fields.text("protocol");
+  run.prefix_policy = fields.text("prefix_policy");
+  run.tokenizer_hash = fields.text("tokenizer_hash");
+  run.max_length = fields.integer("max_length");
+  const JsonFields config = fields.object("config");
+  if (!config.at("limit").is_null()) run.limit = config.text("limit");
+  const int64_t resamples = config.integer("bootstrap_iters");
+  if (resamples > 1'000'000) config.wrong("bootstrap_iters", "at most 1000000");
+  run.bootstrap = {static_cast<int>(resamples), config.seed("bootstrap_seed")};
+  run.seed = config.seed("fewshot_seed");
+  run.command = fields.text("command");
+  run.date = fields.number("date");
+  run.seconds = fields.number("seconds");
+  run.peak_rss_bytes = fields.integer("peak_rss_bytes");
+  return run;
+}
+
+}  // namespace qeval::eval

@@ -1,0 +1,278 @@
+#include "eval/results/sample.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <utility>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "eval/results/json_fields.h"
+#include "eval/results/metrics.h"
+
+namespace qeval::eval {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr std::array<std::pair<Scoring, std::string_view>, 4> scoring_names{{
+    {Scoring::multiple_choice, "multiple_choice"},
+    {Scoring::multiple_true, "multiple_true"},
+    {Scoring::last_word, "last_word"},
+    {Scoring::rolling, "rolling"},
+}};
+
+constexpr std::string_view checksum_key = R"(,"checksum":")";
+constexpr size_t checksum_digits = 16;
+
+std::string checksum(std::string_view text) {
+  return sha256_hex(text).substr(0, checksum_digits);
+}
+
+/// Shortest decimal that reads back as the same double; "nan", "inf", "-inf" as Python spells them.
+std::string number_text(double value) {
+  if (std::isnan(value)) return "nan";  // whatever its sign
+  char buffer[32];
+  const auto result = std::to_chars(buffer, buffer + sizeof buffer, value);
+  return {buffer, result.ptr};
+}
+
+double parse_number(const ordered_json& value, const JsonFields& line) {
+  double out = 0;
+  if (value.is_string()) {
+    const auto& text = value.get_ref<const std::string&>();
+    const auto result = std::from_chars(text.data(), text.data() + text.size(), out);
+    if (result.ec == std::errc() && result.ptr == text.data() + text.size()) return out;
+  }
+  line.wrong("filtered_resps",
+             "a list of [\"number\", \"True\" or \"False\"], or of \"number\" for rolling documents");
+}
+
+/// Python's str(): a text as it stands, a number as JSON writes it.
+std::string target_text(const ordered_json& target, std::string_view where) {
+  return target.is_string() ? target.get<std::string>() : dump_json(target, where);
+}
+
+/// The response to one request as the harness shows it: [log-likelihood, is_greedy], or the bare
+/// log-likelihood of a rolling document.
+ordered_json response(const Scores& scores, const Answer& answer) {
+  if (scores.scoring == Scoring::rolling) return number_text(answer.log_likelihood);
+  return ordered_json::array({number_text(answer.log_likelihood), answer.is_greedy ? "True" : "False"});
+}
+
+template <typename Member>
+ordered_json per_request(const Scores& scores, Member member) {
+  ordered_json out = ordered_json::array();
+  for (const Answer& answer : scores.answers) out.push_back(answer.*member);
+  return out;
+}
+
+int64_t sum(const Scores& scores, int64_t Answer::*member) {
+  int64_t total = 0;
+  for (const Answer& answer : scores.answers) total += answer.*member;
+  return total;
+}
+
+void write_harness_fields(const Sample& sample, std::string_view where, ordered_json& line) {
+  const Scores& scores = sample.scores;
+  const std::string target = target_text(sample.target, where);
+  const bool rolling = scores.scoring == Scoring::rolling;
+  ordered_json arguments = ordered_json::object(), all = ordered_json::array(),
+               filtered = ordered_json::array();
+  for (size_t i = 0; i < sample.requests.size(); ++i) {
+    const TextRequest& request = sample.requests[i];
+    ordered_json& texts = arguments["gen_args_" + std::to_string(i)];
+    texts["arg_0"] = rolling ? request.continuation : request.context;
+    if (!rolling) texts["arg_1"] = request.continuation;
+    filtered.push_back(response(scores, scores.answers[i]));
+    all.push_back(ordered_json::array({filtered.back()}));
+  }
+  const TextRequest& first = sample.requests.front();
+  line["doc_id"] = scores.doc_id;
+  line["doc"] = sample.doc;
+  line["target"] = target;
+  line["arguments"] = std::move(arguments);
+  line["resps"] = std::move(all);
+  line["filtered_resps"] = std::move(filtered);
+  line["filter"] = "none";
+  line["metrics"] = scores.metrics;
+  line["doc_hash"] = sha256_hex(dump_json(sample.doc, where, 2));
+  line["prompt_hash"] = sha256_hex(rolling ? first.continuation : first.context);
+  line["target_hash"] = sha256_hex(target);
+  for (const std::string& metric : scores.metrics) line[metric] = document_metric_json(scores, metric);
+}
+
+void write_own_fields(const Scores& scores, ordered_json& line) {
+  const DocumentFacts& facts = scores.facts;
+  const bool rolling = scores.scoring == Scoring::rolling;
+  line["scoring"] = scoring_name(scores.scoring);
+  if (!facts.gold.empty()) line["gold"] = facts.gold;
+  if (!facts.choice_chars.empty()) line["choice_chars"] = facts.choice_chars;
+  if (!facts.choice_bytes.empty()) line["choice_bytes"] = facts.choice_bytes;
+  if (rolling) line["words"] = facts.words;
+  if (rolling) line["bytes"] = facts.bytes;
+  line["tokens"] = sum(scores, &Answer::tokens);
+  line["tokens_requested"] = sum(scores, &Answer::input_tokens);
+  line["request_tokens"] = per_request(scores, &Answer::tokens);
+  line["input_tokens"] = per_request(scores, &Answer::input_tokens);
+  line["truncated"] = per_request(scores, &Answer::truncated);
+  if (rolling) line["windows"] = scores.answers.front().windows;
+  ordered_json apart = ordered_json::array();
+  for (size_t i = 0; i < scores.answers.size(); ++i) {
+    if (scores.answers[i].encoded_apart) apart.push_back(i);
+  }
+  if (!apart.empty()) line["encoded_apart"] = std::move(apart);
+  line["token_hash"] = scores.token_hash;
+}
+
+std::vector<TextRequest> read_requests(const JsonFields& line, Scoring scoring) {
+  const bool rolling = scoring == Scoring::rolling, single = rolling || scoring == Scoring::last_word;
+  const JsonFields arguments = line.object("arguments");
+  std::vector<TextRequest> out;
+  for (size_t i = 0; i < arguments.json().size(); ++i) {
+    const JsonFields request = arguments.object(("gen_args_" + std::to_string(i)).c_str());
+    if (rolling) {
+      out.push_back({"", request.text("arg_0")});
+    } else {
+      out.push_back({request.text("arg_0"), request.text("arg_1")});
+    }
+  }
+  if (out.empty() || (out.size() > 1 && single))
+    line.wrong("arguments", single ? "one request" : "one request or more");
+  return out;
+}
+
+std::vector<Answer> read_answers(const JsonFields& line, size_t requests, bool rolling) {
+  std::vector<Answer> out(requests);
+  const ordered_json& responses = line.at("filtered_resps");
+  const auto tokens = line.integers("request_tokens");
+  const auto inputs = line.integers("input_tokens");
+  const auto truncated = line.integers("truncated");
+  for (const auto& [key, size] :
+       {std::pair{"filtered_resps", responses.is_array() ? responses.size() : 0},
+        std::pair{"request_tokens", tokens.size()}, std::pair{"input_tokens", inputs.size()},
+        std::pair{"truncated", truncated.size()}}) {
+    if (size != requests)
+      line.wrong(key, fmt::format("an array with an entry for each of the {} requests", requests));
+  }
+  for (size_t i = 0; i < requests; ++i) {
+    const ordered_json& response = responses[i];
+    const bool pair =
+        response.is_array() && response.size() == 2 && (response[1] == "True" || response[1] == "False");
+    out[i].log_likelihood = parse_number(rolling ? response : pair ? response[0] : ordered_json(), line);
+    out[i].is_greedy = pair && response[1] == "True";
+    out[i].tokens = tokens[i];
+    out[i].input_tokens = inputs[i];
+    out[i].truncated = truncated[i];
+    if (rolling) out[i].windows = line.integer("windows");
+  }
+  if (line.has("encoded_apart")) {
+    for (const int64_t index : line.integers("encoded_apart")) {
+      if (static_cast<size_t>(index) >= requests) line.wrong("encoded_apart", "indices of requests");
+      out[static_cast<size_t>(index)].encoded_apart = true;
+    }
+  }
+  return out;
+}
+
+DocumentFacts read_facts(const JsonFields& line, Scoring scoring, size_t requests) {
+  DocumentFacts facts;
+  const bool choices = scoring == Scoring::multiple_choice || scoring == Scoring::multiple_true;
+  if (choices) {
+    facts.gold = line.integers("gold");
+    for (const int64_t index : facts.gold) {
+      if (static_cast<size_t>(index) >= requests)
+        line.wrong("gold", fmt::format("below the {} choices", requests));
+    }
+    if (facts.gold.empty()) line.wrong("gold", "at least one index");
+  }
+  if (scoring == Scoring::multiple_choice || line.has("choice_chars"))
+    facts.choice_chars = line.integers("choice_chars");
+  if (scoring == Scoring::multiple_choice || line.has("choice_bytes"))
+    facts.choice_bytes = line.integers("choice_bytes");
+  for (const auto& [key, lengths] :
+       {std::pair{"choice_chars", &facts.choice_chars}, std::pair{"choice_bytes", &facts.choice_bytes}}) {
+    if (!lengths->empty() && lengths->size() != requests)
+      line.wrong(key, "an array with an entry for each choice");
+  }
+  if (scoring == Scoring::rolling) {
+    facts.words = line.integer("words");
+    facts.bytes = line.integer("bytes");
+  }
+  return facts;
+}
+
+}  // namespace
+
+std::string_view scoring_name(Scoring scoring) {
+  for (const auto& [value, name] : scoring_names) {
+    if (value == scoring) return name;
+  }
+  return "";
+}
+
+Scoring parse_scoring(std::string_view name) {
+  std::string known;
+  for (const auto& [value, text] : scoring_names) {
+    if (text == name) return value;
+    known += (known.empty() ? "" : ", ") + std::string(text);
+  }
+  fail("unknown scoring \"{}\"; there are {}", printable(name), known);
+}
+
+void TokenHasher::add(std::span<const int32_t> context, std::span<const int32_t> continuation) {
+  const auto put = [this](uint32_t value) {
+    for (int shift = 0; shift < 32; shift += 8) bytes_.push_back(static_cast<char>(value >> shift & 0xffU));
+  };
+  for (const auto ids : {context, continuation}) {
+    put(static_cast<uint32_t>(ids.size()));
+    for (const int32_t id : ids) put(static_cast<uint32_t>(id));
+  }
+}
+
+std::string TokenHasher::hex() const {
+  return sha256_hex(bytes_).substr(0, 32);
+}
+
+std::string to_line(const Sample& sample) {
+  const std::string where = fmt::format("document {}", sample.scores.doc_id);
+  if (sample.requests.empty() || sample.requests.size() != sample.scores.answers.size()) {
+    fail("{}: {} answers to {} requests", where, sample.scores.answers.size(), sample.requests.size());
+  }
+  ordered_json line;
+  write_harness_fields(sample, where, line);
+  write_own_fields(sample.scores, line);
+  std::string text = dump_json(line, where);
+  text.pop_back();  // the closing brace, which follows the checksum
+  const std::string digits = checksum(text);
+  return text.append(checksum_key).append(digits).append("\"}");
+}
+
+Sample parse_line(std::string_view text, std::string_view where) {
+  const size_t tail = checksum_key.size() + checksum_digits + 2;
+  const size_t body = text.size() < tail ? 0 : text.size() - tail;
+  if (text.substr(body, checksum_key.size()) != checksum_key)
+    fail("{}: the line does not end in its checksum", where);
+  if (text.substr(body + checksum_key.size()) != checksum(text.substr(0, body)) + "\"}") {
+    fail("{}: the line does not match its checksum: it was damaged or edited", where);
+  }
+  const ordered_json json = parse_json(text, where);
+  const JsonFields line(json, std::string(where));
+  Sample sample;
+  Scores& scores = sample.scores;
+  scores.doc_id = line.integer("doc_id");
+  scores.scoring = parse_scoring(line.text("scoring"));
+  scores.metrics = line.texts("metrics");
+  for (const std::string& metric : scores.metrics) find_metric(scores.scoring, metric);
+  const bool rolling = scores.scoring == Scoring::rolling;
+  sample.doc = line.at("doc");
+  sample.target = line.at("target");
+  sample.requests = read_requests(line, scores.scoring);
+  scores.facts = read_facts(line, scores.scoring, sample.requests.size());
+  scores.answers = read_answers(line, sample.requests.size(), rolling);
+  scores.token_hash = line.text("token_hash");
+  return sample;
+}
+
+}  // namespace qeval::eval

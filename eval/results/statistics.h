@@ -1,0 +1,98 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+namespace qeval::eval {
+
+/// How the documents' terms (value v, weight w) become one number. In all of them r = Σv / Σw, in document
+/// order.
+enum class Aggregation : uint8_t {
+  mean,           ///< r
+  perplexity,     ///< exp(−r): v a log-likelihood
+  bits_per_unit,  ///< −r / ln 2
+};
+
+/// One document's part in a metric.
+struct DocumentTerm {
+  double value = 0;   ///< 0 or 1, a probability mass, or a log-likelihood
+  double weight = 1;  ///< 1, words, bytes or tokens
+};
+
+struct BootstrapOptions {
+  int resamples = 1000;
+  uint64_t seed = 1234;
+  bool operator==(const BootstrapOptions&) const = default;
+};
+
+/// The project's random numbers for statistics: xoshiro256** (Blackman and Vigna, 2018) seeded through
+/// SplitMix64. The sequence is part of the result files' meaning (a bootstrap is reproduced from its seed):
+/// it must not change.
+class Random {
+ public:
+  explicit Random(uint64_t seed);
+  uint64_t next();
+  /// Uniform over 0 … bound − 1 without bias (Lemire 2019); bound > 0.
+  uint64_t below(uint64_t bound);
+  /// Uniform over [0, 1), 53 bits.
+  double uniform();
+
+ private:
+  uint64_t state_[4];
+};
+
+/// Σ(x − mean)² / (n − 1), square-rooted; NaN for fewer than two values.
+double sample_standard_deviation(std::span<const double> values);
+
+/// Sample standard deviation of the values / √n. At least two terms of weight 1.
+double mean_standard_error(std::span<const DocumentTerm> terms);
+
+/// The aggregate of the terms; NaN where there are none or they weigh nothing.
+double aggregate(Aggregation aggregation, std::span<const DocumentTerm> terms);
+
+/// `statistic` of each resample: the indices of n documents drawn with replacement from n. Resample i has a
+/// generator of its own, so the result does not depend on the threads that share the work. `statistic` is
+/// called from several threads at once.
+std::vector<double> bootstrap(size_t documents, const BootstrapOptions& options,
+                              const std::function<double(std::span<const uint32_t>)>& statistic);
+
+/// Standard deviation over bootstrap resamples of the documents.
+double bootstrap_standard_error(Aggregation aggregation, std::span<const DocumentTerm> terms,
+                                const BootstrapOptions& options);
+
+/// The q-quantile (0 ≤ q ≤ 1) of the values by linear interpolation (Hyndman and Fan's type 7); NaN where
+/// there are none or one is NaN.
+double quantile(std::vector<double> values, double q);
+
+struct Interval {
+  double low = 0, high = 0;
+};
+
+/// Two-sided exact McNemar test of paired right/wrong answers: `lost` right → wrong, `gained` wrong → right.
+/// Under no difference the smaller is binomial(lost + gained, ½): p = min(1, 2 P(X ≤ min(lost, gained))).
+double mcnemar_exact(int64_t lost, int64_t gained);
+
+/// Holm's step-down adjustment (1979): p-values to be compared with the level itself, in the order given. NaN
+/// (a test that could not be made) stays NaN and is not counted.
+std::vector<double> holm(std::span<const double> p_values);
+
+/// One document's terms in both runs; the weight is the same.
+struct PairedTerm {
+  double base = 0, other = 0;
+  double weight = 1;
+};
+
+struct PairedDifference {
+  double delta = 0;    ///< (Σ other − Σ base) / Σ weight, as the caller defines the terms
+  Interval interval;   ///< 95 %, bootstrap percentiles over documents
+  double p_value = 1;  ///< two-sided: 2 (1 + smaller tail) / (1 + resamples), at most 1
+  int64_t documents = 0;
+};
+
+/// Paired bootstrap over documents of the difference of two means (weight 1) or ratios. Equal runs give
+/// exactly 0, [0, 0] and p = 1. For Δ log-perplexity pass −log-likelihoods with their words, bytes or tokens.
+PairedDifference paired_bootstrap(std::span<const PairedTerm> terms, const BootstrapOptions& options = {});
+
+}  // namespace qeval::eval
