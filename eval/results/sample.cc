@@ -221,20 +221,6 @@ Scoring parse_scoring(std::string_view name) {
   fail("unknown scoring \"{}\"; there are {}", printable(name), known);
 }
 
-void TokenHasher::add(std::span<const int32_t> context, std::span<const int32_t> continuation) {
-  const auto put = [this](uint32_t value) {
-    for (int shift = 0; shift < 32; shift += 8) bytes_.push_back(static_cast<char>(value >> shift & 0xffU));
-  };
-  for (const auto ids : {context, continuation}) {
-    put(static_cast<uint32_t>(ids.size()));
-    for (const int32_t id : ids) put(static_cast<uint32_t>(id));
-  }
-}
-
-std::string TokenHasher::hex() const {
-  return sha256_hex(bytes_).substr(0, 32);
-}
-
 std::string to_line(const Sample& sample) {
   const std::string where = fmt::format("document {}", sample.scores.doc_id);
   if (sample.requests.empty() || sample.requests.size() != sample.scores.answers.size()) {

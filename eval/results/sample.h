@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -60,7 +59,7 @@ struct Scores {
   std::vector<std::string> metrics;  ///< the task's metrics in the order they are reported (metrics.h)
   DocumentFacts facts;
   std::vector<Answer> answers;  ///< per request
-  std::string token_hash;       ///< TokenHasher over every request
+  std::string token_hash;       ///< fingerprint of the ids scored; runs are comparable where it agrees
 };
 
 /// One finished document: a line of samples_TASK.jsonl.
@@ -69,19 +68,6 @@ struct Sample {
   nlohmann::ordered_json doc;         ///< the data row as read
   nlohmann::ordered_json target;      ///< the right answer as the task spells it: text or number
   std::vector<TextRequest> requests;  ///< parallel to scores.answers
-};
-
-/// Fingerprint of the token ids of a document's requests, in order. Two runs are comparable, document by
-/// document, only where it agrees.
-class TokenHasher {
- public:
-  /// One request's ids as they are scored, after truncation; a rolling request's context is its prefix.
-  void add(std::span<const int32_t> context, std::span<const int32_t> continuation);
-  /// 32 hexadecimal digits: half of the SHA-256 over each request's lengths and ids, little-endian.
-  std::string hex() const;
-
- private:
-  std::string bytes_;
 };
 
 /// The sample as one line of JSON without the newline; the same sample gives the same bytes on any machine.

@@ -163,20 +163,5 @@ TEST(SampleLine, TextThatIsNotUtf8IsAnError) {
   EXPECT_THROW(to_line(sample), Error);
 }
 
-TEST(TokenHasher, SeparatesContextFromContinuationAndRequestFromRequest) {
-  const auto hash = [](std::vector<std::vector<int32_t>> parts) {
-    TokenHasher hasher;
-    for (size_t i = 0; i + 1 < parts.size(); i += 2) hasher.add(parts[i], parts[i + 1]);
-    return hasher.hex();
-  };
-  const std::string base = hash({{1, 2}, {3}});
-  EXPECT_EQ(base.size(), 32U);
-  EXPECT_EQ(hash({{1, 2}, {3}}), base);
-  EXPECT_NE(hash({{1}, {2, 3}}), base);
-  EXPECT_NE(hash({{1, 2}, {4}}), base);
-  EXPECT_NE(hash({{1, 2}, {3}, {}, {}}), base);
-  EXPECT_NE(hash({{1, 2}, {-3}}), base);
-}
-
 }  // namespace
 }  // namespace qeval::eval
