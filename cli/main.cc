@@ -1,1 +1,101 @@
-int main() { return 2; }
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
+#include <new>
+#include <sstream>
+
+#include "base/error.h"
+#include "cli/command.h"
+
+namespace qeval::cli {
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kWrongUsage = 2;
+
+void print_overview(std::ostream& out) {
+  out << "qeval: what did quantization cost this model?\n\n"
+         "Usage: qeval COMMAND [options]\n\nCommands:\n";
+  for (const Command& command : commands())
+    out << fmt::format("  {:<10} {}\n", command.name, command.summary);
+  out << "\n`qeval COMMAND --help` shows a command's options, `qeval --version` the version.\n";
+}
+
+void print_help(const Command& command, const po::options_description& options) {
+  std::cout << fmt::format("{}\n\nUsage: qeval {} {}\n\n", command.summary, command.name, command.usage)
+            << options << "\nExample:\n  " << command.example << "\n";
+}
+
+int run_command(const Command& command, int argc, char** argv) {
+  po::options_description options = command.options();
+  options.add_options()("help,h", "show this help");
+  po::variables_map arguments;
+  try {
+    po::store(po::command_line_parser(argc, argv)
+                  .options(options)
+                  .positional({})
+                  .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
+                  .run(),
+              arguments);
+    po::notify(arguments);
+  } catch (const po::error& error) {
+    throw UsageError(error.what());
+  }
+  if (arguments.count("help") != 0) {
+    print_help(command, options);
+    return 0;
+  }
+  return command.run(arguments);
+}
+
+int dispatch(int argc, char** argv) {
+  const std::string_view name = argc > 1 ? argv[1] : "";
+  if (name == "--help" || name == "-h" || name == "help") {
+    print_overview(std::cout);
+    return 0;
+  }
+  if (name == "--version") {
+    std::cout << "qeval " QEVAL_VERSION "\n";
+    return 0;
+  }
+  if (name.empty()) {
+    print_overview(std::cerr);
+    return kWrongUsage;
+  }
+  const auto all = commands();
+  const auto command = std::ranges::find(all, name, &Command::name);
+  if (command == all.end()) {
+    std::string names;
+    for (const Command& known : all) names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
+    throw UsageError(fmt::format("unknown command {}; accepted: {}", printable(name), names));
+  }
+  try {
+    return run_command(*command, argc - 1, argv + 1);
+  } catch (const UsageError& error) {
+    throw UsageError(fmt::format("{} (see qeval {} --help)", error.what(), name));
+  }
+}
+
+}  // namespace
+}  // namespace qeval::cli
+
+int main(int argc, char** argv) {
+  std::ios::sync_with_stdio(false);
+  try {
+    const int status = qeval::cli::dispatch(argc, argv);
+    std::cout.flush();
+    if (!std::cout) {
+      std::fputs("qeval: standard output: cannot write (is the disk full, or the reader gone?)\n", stderr);
+      return qeval::cli::kFailed;
+    }
+    return status;
+  } catch (const qeval::UsageError& error) {
+    std::fprintf(stderr, "qeval: %s\n", error.what());
+    return qeval::cli::kWrongUsage;
+  } catch (const std::bad_alloc&) {
+    std::fputs("qeval: out of memory; a smaller --batch-tokens or --max-length needs less\n", stderr);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "qeval: %s\n", error.what());
+  }
+  return qeval::cli::kFailed;
+}

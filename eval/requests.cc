@@ -42,6 +42,16 @@ std::vector<int32_t> RequestEncoder::encode_with_special(std::string_view text) 
   return ids;
 }
 
+int64_t truncate_left(TokenRequest& request, int64_t max_length) {
+  if (request.scored > max_length) {
+    fail("the continuation has {} tokens, more than the {} that --max-length allows", request.scored,
+         max_length);
+  }
+  const int64_t excess = std::max<int64_t>(0, std::ssize(request.tokens) - (max_length + 1));
+  request.tokens.erase(request.tokens.begin(), request.tokens.begin() + excess);
+  return excess;
+}
+
 EncodedRequest RequestEncoder::encode(const TextRequest& request) const {
   const std::string_view kept = strip_right(request.context);
   const std::string continuation = request.context.substr(kept.size()) + request.continuation;
@@ -71,15 +81,10 @@ EncodedRequest RequestEncoder::encode(const TextRequest& request) const {
     }
   }
   if (scored.empty()) fail("the continuation has no tokens: nothing to score");
-  if (std::ssize(scored) > max_length_) {
-    fail("the continuation has {} tokens, more than the {} that --max-length allows", scored.size(),
-         max_length_);
-  }
   out.tokens.scored = std::ssize(scored);
   out.tokens.tokens = std::move(context);
   out.tokens.tokens.insert(out.tokens.tokens.end(), scored.begin(), scored.end());
-  out.truncated = std::max<int64_t>(0, std::ssize(out.tokens.tokens) - (max_length_ + 1));
-  out.tokens.tokens.erase(out.tokens.tokens.begin(), out.tokens.tokens.begin() + out.truncated);
+  out.truncated = truncate_left(out.tokens, max_length_);
   return out;
 }
 

@@ -22,6 +22,10 @@ struct EncodedRequest {
   bool encoded_apart = false;  ///< a token spanned the join, so the two parts were encoded each alone
 };
 
+/// Drops tokens from the left so that at most `max_length` remain as input, and returns how many went. A
+/// scored part that alone exceeds max_length is an Error.
+int64_t truncate_left(TokenRequest& request, int64_t max_length);
+
 /// Turns text into tokens to score, by PROTOCOL.md "Log-likelihood of a continuation" and "Rolling
 /// log-likelihood".
 class RequestEncoder {

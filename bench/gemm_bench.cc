@@ -1,0 +1,78 @@
+// Float matrix product at SmolLM2's shapes against the machine's multiply-add peak, in one run.
+#include <algorithm>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include <benchmark/benchmark.h>
+
+#include "model/kernels/gemm.h"
+#include "model/kernels/kernels.h"
+
+namespace {
+
+using qeval::model::DType;
+using qeval::model::kernels;
+using qeval::model::Matrix;
+
+/// Operations of a product whose operands sit in the first-level cache: what the kernel reaches without
+/// memory.
+void BM_peak_in_cache(benchmark::State& state) {
+  const int64_t panel = kernels().panel;
+  std::vector<float> a(12 * 256, 0.5F);
+  std::vector<float> b(static_cast<size_t>(panel * 256), 0.5F);
+  std::vector<float> c(static_cast<size_t>(12 * panel));
+  for (auto _ : state) {
+    kernels().gemm({.m = 12,
+                    .n = panel,
+                    .k = 256,
+                    .a = a.data(),
+                    .lda = 256,
+                    .b = b.data(),
+                    .ldb = panel,
+                    .panel_stride = 0,
+                    .c = c.data(),
+                    .ldc = panel});
+    benchmark::DoNotOptimize(c.data());
+  }
+  state.counters["GFLOP/s"] = benchmark::Counter(2.0 * 12 * static_cast<double>(panel) * 256,
+                                                 benchmark::Counter::kIsIterationInvariantRate);
+}
+BENCHMARK(BM_peak_in_cache)->ThreadRange(1, 2)->UseRealTime();
+
+void BM_linear(benchmark::State& state) {
+  const int64_t m = state.range(0);
+  const int64_t n = state.range(1);
+  const int64_t k = state.range(2);
+  const auto type = static_cast<DType>(state.range(3));
+  std::mt19937 random(1);
+  std::vector<uint16_t> weights(static_cast<size_t>(n * k) * (type == DType::f32 ? 2 : 1), 0x3C00);
+  std::vector<float> input(static_cast<size_t>(m * k));
+  std::ranges::generate(input, [&] { return static_cast<float>(random() % 1000) * 1e-3F; });
+  std::vector<float> out(static_cast<size_t>(m * n));
+  const auto& type_info = qeval::model::info(type);
+  const Matrix matrix{.name = "w",
+                      .dtype = type,
+                      .rows = n,
+                      .cols = k,
+                      .data = reinterpret_cast<const std::byte*>(weights.data()),
+                      .row_bytes = k * type_info.block_bytes};
+  const qeval::model::Product product{view(matrix), out.data()};
+  for (auto _ : state) {
+    qeval::model::multiply(input.data(), m, std::span(&product, 1));
+    benchmark::DoNotOptimize(out.data());
+  }
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(2.0 * static_cast<double>(m * n * k), benchmark::Counter::kIsIterationInvariantRate);
+}
+BENCHMARK(BM_linear)
+    ->ArgNames({"m", "n", "k", "type"})
+    ->ArgsProduct({{512, 2048}, {576}, {576}, {static_cast<long>(DType::f16)}})
+    ->Args({2048, 192, 576, static_cast<long>(DType::f16)})
+    ->Args({2048, 1536, 576, static_cast<long>(DType::f16)})
+    ->Args({2048, 576, 1536, static_cast<long>(DType::f16)})
+    ->Args({2048, 2048, 2048, static_cast<long>(DType::f32)})
+    ->Args({2048, 5632, 2048, static_cast<long>(DType::f16)})
+    ->UseRealTime();
+
+}  // namespace

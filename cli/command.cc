@@ -1,0 +1,46 @@
+#include "cli/command.h"
+
+#include <algorithm>
+#include <array>
+#include <memory>
+
+#include <tbb/global_control.h>
+#include <tbb/info.h>
+
+#include "base/error.h"
+
+namespace qeval::cli {
+
+std::span<const Command> commands() {
+  static const std::array table{score_command, tokenize_command, inspect_command};
+  return table;
+}
+
+void add_model_options(po::options_description& options) {
+  options.add_options()("model,m", po::value<std::string>()->value_name("MODEL"),
+                        "model: a Hugging Face or unified folder, a MobileQuant checkpoint, or a .gguf file");
+  options.add_options()("threads", po::value<int>()->value_name("N"), "threads to use (default: all cores)");
+}
+
+std::string require(const po::variables_map& arguments, const char* option) {
+  if (arguments.count(option) == 0) throw UsageError(fmt::format("--{} is required", option));
+  return arguments[option].as<std::string>();
+}
+
+struct ThreadLimit::Control {
+  explicit Control(int64_t threads)
+      : control(tbb::global_control::max_allowed_parallelism, static_cast<size_t>(threads)) {}
+  tbb::global_control control;
+};
+
+ThreadLimit::ThreadLimit(const po::variables_map& arguments)
+    : threads_(optional<int>(arguments, "threads").value_or(tbb::info::default_concurrency())) {
+  constexpr int64_t kMost = 4096;
+  if (threads_ < 1 || threads_ > kMost)
+    throw UsageError(fmt::format("--threads {}: 1 to {}", threads_, kMost));
+  control_ = std::make_unique<Control>(threads_);
+}
+
+ThreadLimit::~ThreadLimit() = default;
+
+}  // namespace qeval::cli

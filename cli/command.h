@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <boost/program_options.hpp>
+
+namespace qeval::cli {
+
+namespace po = boost::program_options;
+
+/// One subcommand: its option table serves parsing and help alike.
+struct Command {
+  std::string_view name;
+  std::string_view summary;  ///< one line
+  std::string_view usage;    ///< behind the name: "-m MODEL -t TASKS [options]"
+  std::string_view example;  ///< one command that works
+  po::options_description (*options)();
+  /// Returns the exit status; failures are thrown as Error, a wrong command line as UsageError.
+  int (*run)(const po::variables_map& arguments);
+};
+
+/// All subcommands, in the order of `qeval --help`.
+std::span<const Command> commands();
+
+extern const Command eval_command, score_command, tokenize_command, inspect_command, tasks_command;
+
+/// The options of every command that loads a model: -m and --threads.
+void add_model_options(po::options_description& options);
+
+/// The value of a required option; UsageError naming it where missing.
+std::string require(const po::variables_map& arguments, const char* option);
+/// The value of an option if it was given.
+template <typename T>
+std::optional<T> optional(const po::variables_map& arguments, const char* option) {
+  if (arguments.count(option) == 0) return std::nullopt;
+  return arguments[option].as<T>();
+}
+
+/// Limits TBB to --threads (default: all of the CPU's) while it lives.
+class ThreadLimit {
+ public:
+  explicit ThreadLimit(const po::variables_map& arguments);
+  ~ThreadLimit();
+  ThreadLimit(const ThreadLimit&) = delete;
+  ThreadLimit& operator=(const ThreadLimit&) = delete;
+  int64_t threads() const { return threads_; }
+
+ private:
+  int64_t threads_;
+  struct Control;
+  std::unique_ptr<Control> control_;
+};
+
+}  // namespace qeval::cli

@@ -1,0 +1,127 @@
+#include <iostream>
+#include <map>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "model/kernels/cpu.h"
+#include "model/tokenizer/tokenizer.h"
+#include "model/weights.h"
+
+namespace qeval::cli {
+namespace {
+
+po::options_description options() {
+  po::options_description options("Options");
+  options.add_options()("model,m", po::value<std::string>()->value_name("MODEL"),
+                        "model folder or .gguf file");
+  options.add_options()("tensors", "list every tensor with type and shape");
+  return options;
+}
+
+std::string_view text(model::Activation activation) {
+  switch (activation) {
+    case model::Activation::silu:
+      return "SiLU";
+    case model::Activation::gelu_erf:
+      return "GELU (erf)";
+    case model::Activation::gelu_tanh:
+      return "GELU (tanh)";
+  }
+  return "?";
+}
+
+std::string text(const model::RopeScaling& scaling) {
+  switch (scaling.kind) {
+    case model::RopeScaling::Kind::none:
+      return "none";
+    case model::RopeScaling::Kind::linear:
+      return fmt::format("linear, factor {}", scaling.factor);
+    case model::RopeScaling::Kind::llama3:
+      return fmt::format("llama3, factor {}", scaling.factor);
+  }
+  return "?";
+}
+
+void row(std::string_view name, const std::string& value) {
+  std::cout << fmt::format("{:<22} {}\n", name, value);
+}
+
+void print_model(const model::Model& model) {
+  const model::ModelConfig& c = model.config;
+  row("model", model.path.string());
+  row("format", model.format);
+  row("architecture", c.architecture);
+  row("layers", fmt::format("{}", c.num_layers));
+  row("hidden size", fmt::format("{} (feed-forward {})", c.hidden_size, c.intermediate_size));
+  row("heads", fmt::format("{} queries, {} keys and values, {} channels each", c.num_heads, c.num_kv_heads,
+                           c.head_dim));
+  row("rotary",
+      fmt::format("{} channels, theta {}, scaling {}", c.rotary_dim, c.rope_theta, text(c.rope_scaling)));
+  row("norm", fmt::format("{}, eps {}{}", c.norm == model::NormKind::rms ? "RMSNorm" : "LayerNorm",
+                          c.norm_eps, c.l2norm_as_rmsnorm ? " (none in the blocks: L2 form)" : ""));
+  row("activation", std::string(text(c.activation)));
+  row("vocabulary",
+      fmt::format("{}{}", c.vocab_size, c.tie_word_embeddings ? ", head tied to the embedding" : ""));
+  row("context", fmt::format("{} tokens", c.max_position_embeddings));
+  std::map<std::string_view, std::pair<int64_t, int64_t>> types;  // count and parameters per type
+  int64_t parameters = 0;
+  for (const model::TensorView& tensor : model.checkpoint->tensors()) {
+    auto& [count, elements] = types[model::info(tensor.dtype).name];
+    ++count;
+    elements += tensor.element_count();
+    parameters += tensor.element_count();
+  }
+  std::string summary;
+  for (const auto& [type, total] : types) {
+    summary += fmt::format("{}{} {} tensors ({:.1f} M)", summary.empty() ? "" : ", ", total.first, type,
+                           static_cast<double>(total.second) / 1e6);
+  }
+  row("parameters", fmt::format("{:.1f} M: {}", static_cast<double>(parameters) / 1e6, summary));
+  row("weights",
+      fmt::format("{:.1f} MiB as kept in memory", static_cast<double>(model.weight_bytes()) / (1 << 20)));
+  row("weight hash", model.weight_hash());
+}
+
+void print_tokenizer(const std::filesystem::path& path) {
+  try {
+    const auto tokenizer = model::load_tokenizer(path);
+    const auto id = [](std::optional<int32_t> token) { return token ? fmt::format("{}", *token) : "none"; };
+    row("tokenizer", fmt::format("{}, {} tokens, BOS {}, EOS {}{}", tokenizer->kind(),
+                                 tokenizer->vocab_size(), id(tokenizer->bos_id()), id(tokenizer->eos_id()),
+                                 tokenizer->adds_bos() ? ", BOS before every text" : ""));
+    row("tokenizer hash", tokenizer->hash());
+  } catch (const Error& error) {  // a model without a tokenizer can be inspected all the same
+    row("tokenizer", fmt::format("none usable: {}", error.what()));
+  }
+}
+
+void print_tensors(const model::Model& model) {
+  for (const model::TensorView& tensor : model.checkpoint->tensors()) {
+    std::string shape;
+    for (const int64_t extent : tensor.shape) shape += fmt::format("{}{}", shape.empty() ? "" : ", ", extent);
+    std::cout << fmt::format("{:<48} {:<6} [{}]\n", printable(tensor.name), model::info(tensor.dtype).name,
+                             shape);
+  }
+}
+
+int run(const po::variables_map& arguments) {
+  const model::Model model = model::load_model(require(arguments, "model"));
+  print_model(model);
+  print_tokenizer(model.path);
+  row("this CPU", fmt::format("{} ({})", model::cpu_name(), model::name(model::cpu_path())));
+  if (arguments.count("tensors") != 0) print_tensors(model);
+  return 0;
+}
+
+}  // namespace
+
+const Command inspect_command{
+    .name = "inspect",
+    .summary = "What a model is: architecture, types, sizes, tokenizer, hashes",
+    .usage = "-m MODEL [--tensors]",
+    .example = "qeval inspect -m model.gguf",
+    .options = options,
+    .run = run,
+};
+
+}  // namespace qeval::cli

@@ -1,0 +1,59 @@
+#include "cli/model_options.h"
+
+#include "base/error.h"
+
+namespace qeval::cli {
+
+void add_scoring_options(po::options_description& options) {
+  auto add = options.add_options();
+  add("arithmetic", po::value<std::string>()->value_name("A"), "how the model computes: float");
+  add("max-length", po::value<int64_t>()->value_name("N"),
+      "longest input in tokens (default: 2048, or the model's context if shorter)");
+  add("batch-tokens", po::value<int64_t>()->value_name("N")->default_value(2048),
+      "tokens computed at once: more needs more memory, fewer are slower; never changes a score");
+  add("protocol", po::value<std::string>()->value_name("NAME")->default_value("lm-eval-0.4"),
+      "whose conventions scores follow: lm-eval-0.4, or lm-eval-0.3 (the paper's)");
+  add("prefix-token", po::value<std::string>()->value_name("T")->default_value("auto"),
+      "what an empty context becomes: auto (BOS if the tokenizer has one, else EOS), bos, eos, none");
+}
+
+eval::SessionOptions session_options(const po::variables_map& arguments) {
+  return {.model = require(arguments, "model"),
+          .arithmetic = optional<std::string>(arguments, "arithmetic").value_or(""),
+          .max_length = optional<int64_t>(arguments, "max-length")};
+}
+
+int64_t batch_tokens(const po::variables_map& arguments) {
+  const auto count = arguments["batch-tokens"].as<int64_t>();
+  constexpr int64_t kMost = int64_t{1} << 24;
+  if (count < 1 || count > kMost) throw UsageError(fmt::format("--batch-tokens {}: 1 to {}", count, kMost));
+  return count;
+}
+
+eval::Protocol protocol(const po::variables_map& arguments) {
+  const auto name = arguments["protocol"].as<std::string>();
+  if (name == "lm-eval-0.4") return eval::Protocol::lm_eval_0_4;
+  if (name == "lm-eval-0.3") return eval::Protocol::lm_eval_0_3;
+  throw UsageError(
+      fmt::format("--protocol {}: unknown; accepted: lm-eval-0.4, lm-eval-0.3", printable(name)));
+}
+
+std::unique_ptr<eval::RequestEncoder> make_encoder(eval::Session& session,
+                                                   const po::variables_map& arguments) {
+  const auto name = arguments["prefix-token"].as<std::string>();
+  eval::PrefixToken prefix = eval::PrefixToken::automatic;
+  if (name == "bos") {
+    prefix = eval::PrefixToken::bos;
+  } else if (name == "eos") {
+    prefix = eval::PrefixToken::eos;
+  } else if (name == "none") {
+    prefix = eval::PrefixToken::none;
+  } else if (name != "auto") {
+    throw UsageError(
+        fmt::format("--prefix-token {}: unknown; accepted: auto, bos, eos, none", printable(name)));
+  }
+  return std::make_unique<eval::RequestEncoder>(session.tokenizer(), protocol(arguments), prefix,
+                                                session.max_length());
+}
+
+}  // namespace qeval::cli

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "model/decoder.h"
+#include "model/tokenizer/tokenizer.h"
+#include "model/weights.h"
+
+namespace qeval::eval {
+
+/// How a model is to be run.
+struct SessionOptions {
+  std::filesystem::path model;
+  std::string arithmetic;  ///< "float", "fake", "integer"; empty: what the model's folder is made for
+  std::optional<int64_t> max_length;  ///< tokens of input; default min(2048, the model's context)
+};
+
+/// A model ready to score: weights, arithmetic and decoder, and the tokenizer once somebody asks for it.
+class Session {
+ public:
+  /// Loads the model. Throws Error where it cannot be loaded, where the arithmetic is unknown or impossible
+  /// for this model, or where max_length exceeds the model's context.
+  explicit Session(const SessionOptions& options);
+
+  const model::Model& model() const { return model_; }
+  const model::Arithmetic& arithmetic() const { return *arithmetic_; }
+  model::Decoder& decoder() { return *decoder_; }
+  int64_t max_length() const { return max_length_; }
+
+  /// The model's own tokenizer, loaded on first use. One with more tokens than the model has embeddings
+  /// belongs to another model: an Error.
+  const model::Tokenizer& tokenizer();
+
+ private:
+  model::Model model_;
+  int64_t max_length_;
+  std::unique_ptr<model::Arithmetic> arithmetic_;
+  std::unique_ptr<model::Decoder> decoder_;
+  std::unique_ptr<model::Tokenizer> tokenizer_;
+};
+
+}  // namespace qeval::eval
