@@ -13,6 +13,29 @@ const utf8proc_uint8_t* bytes_of(std::string_view text) {
   return reinterpret_cast<const utf8proc_uint8_t*>(text.data());
 }
 
+/// Every letter lower, the first in title case if asked; bytes that are not UTF-8 stay as they are.
+std::string map_case(std::string_view text, bool title_first) {
+  std::string out;
+  out.reserve(text.size());
+  size_t at = 0;
+  while (at < text.size()) {
+    utf8proc_int32_t code_point = 0;
+    const auto length =
+        utf8proc_iterate(bytes_of(text) + at, static_cast<utf8proc_ssize_t>(text.size() - at), &code_point);
+    if (length < 1) {
+      out += text[at++];
+      continue;
+    }
+    const bool title = title_first && at == 0;
+    utf8proc_uint8_t bytes[4];
+    const auto size =
+        utf8proc_encode_char(title ? utf8proc_totitle(code_point) : utf8proc_tolower(code_point), bytes);
+    out.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(size));
+    at += static_cast<size_t>(length);
+  }
+  return out;
+}
+
 }  // namespace
 
 size_t find_invalid_utf8(std::string_view text) {
@@ -82,6 +105,13 @@ std::string_view strip_right(std::string_view text) {
 
 std::string_view strip(std::string_view text) {
   return strip_right(strip_left(text));
+}
+
+std::string lower(std::string_view text) {
+  return map_case(text, false);
+}
+std::string capitalize(std::string_view text) {
+  return map_case(text, true);
 }
 
 }  // namespace qeval

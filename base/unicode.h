@@ -24,4 +24,10 @@ std::string_view strip(std::string_view text);
 std::string_view strip_left(std::string_view text);
 std::string_view strip_right(std::string_view text);
 
+/// Python's str.lower() and str.capitalize() (first letter in title case, the rest lower) on well-formed
+/// UTF-8, by the simple case mappings: a letter becomes one letter. (Python maps İ, ß at the start of a word
+/// and a final Σ specially.)
+std::string lower(std::string_view text);
+std::string capitalize(std::string_view text);
+
 }  // namespace qeval

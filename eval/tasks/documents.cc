@@ -1,0 +1,176 @@
+#include "eval/tasks/documents.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <span>
+#include <utility>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/unicode.h"
+#include "datasets/locate.h"
+#include "datasets/reader.h"
+#include "datasets/sample.h"
+#include "datasets/wikitext.h"
+#include "eval/tasks/fewshot.h"
+
+namespace qeval::eval {
+namespace {
+
+using datasets::DataText;
+using datasets::Row;
+using datasets::Table;
+
+/// A rolling task's text file as rows of one field, `page`.
+Table read_pages(const DataText& data) {
+  const auto file = std::make_shared<const std::string>(data.name);
+  Table table{.rows = {}, .files = {datasets::describe(data)}};
+  const std::string_view text = datasets::checked_text(data);
+  for (const datasets::Page& page : datasets::wikitext_pages(text)) {
+    table.rows.emplace_back(datasets::Json{{"page", page.text}}, file, page.line);
+  }
+  if (table.rows.empty()) fail("{}: no text", printable(data.name, 4096));
+  return table;
+}
+
+Table parse(const Task& task, const DataText& data) {
+  if (task.scoring == Scoring::rolling) return read_pages(data);
+  if (data.name.ends_with(".csv")) {
+    return datasets::read_mmlu_csv(data, std::filesystem::path(task.folder).filename().string());
+  }
+  return datasets::read_jsonl(data);
+}
+
+Table read_split(const Task& task, const LoadOptions& options, std::span<const std::string> files,
+                 const std::string& split) {
+  if (task.shipped) return parse(task, datasets::shipped_sample(files, split));
+  const std::filesystem::path& root = task.root.empty() ? options.data : task.root;
+  if (root.empty())
+    fail("task {} reads data files; name the folder that holds {} with -d", task.name, task.folder);
+  const std::filesystem::path path = datasets::locate_split(root, files, split, task.dev_is_other);
+  Table table = parse(task, datasets::read_text(path));
+  const std::filesystem::path labels = datasets::locate_labels(path);
+  if (!labels.empty() && !table.rows.front().has("label") && !table.rows.front().has("answer")) {
+    datasets::attach_labels(table, datasets::read_text(labels));
+  }
+  return table;
+}
+
+std::vector<std::string> files_of(const Task& task) {
+  if (!task.files.empty()) return task.files;
+  return {task.folder + "/{split}.jsonl"};
+}
+
+bool names_split(std::span<const std::string> files) {
+  return std::any_of(files.begin(), files.end(), [](const std::string& file) {
+    return file.find("{split}") != std::string::npos || file.find("{Split}") != std::string::npos;
+  });
+}
+
+FewShot load_examples(const Task& task, const LoadOptions& options, std::vector<datasets::DataFile>& read) {
+  if (options.num_fewshot < 0) {
+    throw UsageError(fmt::format("--num-fewshot {}: a count from 0 is expected", options.num_fewshot));
+  }
+  if (options.num_fewshot == 0) return {};
+  if (task.scoring == Scoring::rolling) {
+    fail("task {} scores running text: it takes no few-shot examples (--num-fewshot {})", task.name,
+         options.num_fewshot);
+  }
+  const std::vector<std::string> files = task.fewshot_files.empty() ? files_of(task) : task.fewshot_files;
+  if (task.fewshot_files.empty() && !names_split(files)) {
+    fail("task {} names no file to take few-shot examples from; add the field \"fewshot\" to its description",
+         task.name);
+  }
+  Table table;
+  try {
+    table = read_split(task, options, files, task.fewshot_split);
+  } catch (const Error& error) {
+    fail("{} (--num-fewshot {} takes examples from the {} split)", error.what(), options.num_fewshot,
+         task.fewshot_split);
+  }
+  read.insert(read.end(), table.files.begin(), table.files.end());
+  return {task, table, options.num_fewshot, options.seed};
+}
+
+void check(const Row& row, const Question& question) {
+  assert(question.contexts.size() == 1 || question.contexts.size() == question.choices.size());
+  for (size_t i = 0; i < question.choices.size(); ++i) {
+    if (question.choices[i].empty()) {
+      fail("{}:{}: choice {} is empty text: nothing can be scored", printable(row.file(), 4096), row.line(),
+           i + 1);
+    }
+  }
+}
+
+Document make_document(const Task& task, Row& row, int64_t doc_id, const FewShot& examples) {
+  Question question = task.ask(row);
+  check(row, question);
+  const std::string prefix = task.preamble + examples.before(row);
+  Document document;
+  document.doc_id = doc_id;
+  document.target = question.target;
+  if (question.target.empty() && !question.gold.empty())
+    document.target = std::to_string(question.gold.front());
+  for (size_t i = 0; i < question.choices.size(); ++i) {
+    const std::string& context = question.contexts[question.contexts.size() == 1 ? 0 : i];
+    document.requests.push_back({prefix + context, question.join + question.choices[i]});
+    document.facts.choice_chars.push_back(static_cast<int64_t>(count_code_points(question.choices[i])));
+    document.facts.choice_bytes.push_back(static_cast<int64_t>(question.choices[i].size()));
+  }
+  document.facts.gold = std::move(question.gold);
+  if (task.scoring == Scoring::rolling) {
+    const std::string& page = row.text("page");
+    document.facts.words = datasets::count_words(page);
+    document.facts.bytes = static_cast<int64_t>(page.size());
+  }
+  document.row = std::move(row.fields());
+  return document;
+}
+
+void hash_text(Sha256& hash, std::string_view text) {
+  hash.update(fmt::format("{}:", text.size())).update(text);
+}
+
+}  // namespace
+
+int64_t limited_count(std::optional<double> limit, int64_t count) {
+  if (!limit) return count;
+  const double value = *limit;
+  const bool is_fraction = value > 0 && value < 1;
+  const bool is_count = value >= 1 && value <= 9e15 && value == std::floor(value);
+  if (!is_fraction && !is_count) {
+    throw UsageError(
+        fmt::format("--limit {}: a count of documents, or a fraction between 0 and 1, is expected", value));
+  }
+  if (is_count) return std::min(count, static_cast<int64_t>(value));
+  return static_cast<int64_t>(std::ceil(value * static_cast<double>(count)));
+}
+
+LoadedTask load_documents(const Task& task, const LoadOptions& options) {
+  const std::vector<std::string> files = files_of(task);
+  if (options.split && *options.split != task.split && !names_split(files)) {
+    fail("task {} reads one file and has no split \"{}\"; drop --split", task.name,
+         printable(*options.split));
+  }
+  LoadedTask loaded{
+      .documents = {}, .files = {}, .split = options.split.value_or(task.split), .prompt_hash = {}};
+  Table table = read_split(task, options, files, loaded.split);
+  loaded.files = table.files;
+  loaded.split_size = static_cast<int64_t>(table.rows.size());
+  const FewShot examples = load_examples(task, options, loaded.files);
+  const int64_t count = limited_count(options.limit, loaded.split_size);
+  loaded.documents.reserve(static_cast<size_t>(count));
+  Sha256 hash;
+  for (int64_t i = 0; i < count; ++i) {
+    loaded.documents.push_back(make_document(task, table.rows[static_cast<size_t>(i)], i, examples));
+    for (const TextRequest& request : loaded.documents.back().requests) {
+      hash_text(hash, request.context);
+      hash_text(hash, request.continuation);
+    }
+  }
+  loaded.prompt_hash = hash.hex();
+  return loaded;
+}
+
+}  // namespace qeval::eval

@@ -1,0 +1,86 @@
+#include "eval/tasks/fewshot.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "base/error.h"
+
+namespace qeval::eval {
+namespace {
+
+class SplitMix64 {
+ public:
+  explicit SplitMix64(uint64_t seed) : state_(seed) {}
+
+  uint64_t next() {
+    uint64_t z = (state_ += 0x9E3779B97F4A7C15U);
+    z = (z ^ (z >> 30U)) * 0xBF58476D1CE4E5B9U;
+    z = (z ^ (z >> 27U)) * 0x94D049BB133111EBU;
+    return z ^ (z >> 31U);
+  }
+
+  /// Uniform in [0, bound): values from the incomplete last stretch are drawn again.
+  uint64_t below(uint64_t bound) {
+    const uint64_t rejected = (0 - bound) % bound;
+    uint64_t value = next();
+    while (value < rejected) value = next();
+    return value % bound;
+  }
+
+ private:
+  uint64_t state_;
+};
+
+std::string worked_example(const Task& task, const datasets::Row& row) {
+  const Question question = task.ask(row);
+  const auto right = static_cast<size_t>(question.gold.front());
+  const std::string& context = question.contexts[question.contexts.size() == 1 ? 0 : right];
+  return context + question.join + question.choices[right] + "\n\n";
+}
+
+[[noreturn]] void fail_too_few(const std::string& file, size_t found, size_t count) {
+  fail("{}: {} usable rows where --num-fewshot {} takes {} examples other than the scored document",
+       printable(file, 4096), found, count, count);
+}
+
+}  // namespace
+
+std::vector<size_t> draw_order(size_t count, uint64_t seed) {
+  std::vector<size_t> order(count);
+  std::iota(order.begin(), order.end(), size_t{0});
+  SplitMix64 random(seed);
+  for (size_t i = 0; i + 1 < count; ++i) std::swap(order[i], order[i + random.below(count - i)]);
+  return order;
+}
+
+FewShot::FewShot(const Task& task, const datasets::Table& table, int64_t count, uint64_t seed)
+    : count_(static_cast<size_t>(count)), where_(table.files.front().path) {
+  std::vector<size_t> order(table.rows.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  if (!task.fewshot_first) order = draw_order(table.rows.size(), seed);
+  for (const size_t position : order) {
+    if (examples_.size() > count_) break;
+    const datasets::Row& row = table.rows[position];
+    // Equal rows count once: then a scored document can be at most one of the examples.
+    const bool known = std::any_of(examples_.begin(), examples_.end(),
+                                   [&](const Example& example) { return example.row == row.fields(); });
+    if (!known) examples_.push_back({row.fields(), worked_example(task, row)});
+  }
+  if (examples_.size() < count_) fail_too_few(where_, examples_.size(), count_);
+}
+
+std::string FewShot::before(const datasets::Row& scored) const {
+  std::string out;
+  size_t used = 0;
+  for (const Example& example : examples_) {
+    if (used == count_) break;
+    if (example.row == scored.fields()) continue;
+    out += example.text;
+    ++used;
+  }
+  if (used < count_) fail_too_few(where_, used, count_);
+  return out;
+}
+
+}  // namespace qeval::eval

@@ -1,0 +1,164 @@
+#include "eval/tasks/registry.h"
+
+#include <algorithm>
+#include <iterator>
+#include <numeric>
+#include <utility>
+
+#include "base/error.h"
+#include "base/unicode.h"
+#include "eval/tasks/user_task.h"
+
+namespace qeval::eval {
+namespace {
+
+/// Whether `pattern` covers `name`; on a mismatch the last `*` takes one character more.
+bool matches(std::string_view pattern, std::string_view name) {
+  size_t p = 0;
+  size_t n = 0;
+  size_t star = std::string_view::npos;
+  size_t resume = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      resume = n;
+    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
+      ++p;
+      ++n;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      n = ++resume;
+    } else {
+      return false;
+    }
+  }
+  return pattern.find_first_not_of('*', p) == std::string_view::npos;
+}
+
+/// Levenshtein's distance: insertions, deletions and substitutions that make one name the other.
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i + 1);
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({substituted, row[j] + 1, diagonal + 1});
+    }
+  }
+  return row.back();
+}
+
+/// At most five names that `wrong` may have meant, nearest first.
+std::vector<std::string> near_names(std::string_view wrong, const std::vector<std::string>& names) {
+  constexpr size_t kMost = 5;
+  constexpr size_t kLongest = 64;  // a longer text is no misspelt name
+  std::vector<std::pair<size_t, std::string>> near;
+  if (wrong.size() > kLongest) return {};
+  for (const std::string& name : names) {
+    const size_t distance = edit_distance(wrong, name);
+    const bool part = wrong.size() >= 3 && (name.find(wrong) != std::string::npos || wrong.find(name) == 0);
+    if (part || distance <= std::max<size_t>(2, wrong.size() / 4)) near.emplace_back(distance, name);
+  }
+  std::sort(near.begin(), near.end());
+  if (near.size() > kMost) near.resize(kMost);
+  std::vector<std::string> out;
+  for (auto& [distance, name] : near) out.push_back(std::move(name));
+  return out;
+}
+
+class Resolver {
+ public:
+  explicit Resolver(Protocol protocol) : tasks_(builtin_tasks(protocol)), groups_(builtin_groups(protocol)) {}
+
+  void add(std::string_view item) {
+    if (item.ends_with(".json")) return add_user_task(item);
+    if (item.find_first_of("*?") != std::string_view::npos) return add_matching(item);
+    if (const Task* task = find(tasks_, item)) return add_task(*task);
+    if (const Group* group = find(groups_, item)) return add_group(*group);
+    std::vector<std::string> names;
+    for (const Task& task : tasks_) names.push_back(task.name);
+    for (const Group& group : groups_) names.push_back(group.name);
+    const std::vector<std::string> near = near_names(item, names);
+    const std::string hint = near.empty() ? "" : fmt::format("near names: {}; ", fmt::join(near, ", "));
+    fail(
+        "unknown task \"{}\"; {}`qeval tasks` lists all, and a path that ends in .json describes a task of "
+        "your own",
+        printable(item), hint);
+  }
+
+  Selection take() { return std::move(selection_); }
+
+ private:
+  template <typename Named>
+  static const Named* find(const std::vector<Named>& all, std::string_view name) {
+    const auto found =
+        std::find_if(all.begin(), all.end(), [&](const Named& one) { return one.name == name; });
+    return found == all.end() ? nullptr : &*found;
+  }
+
+  void add_task(const Task& task) {
+    if (find(selection_.tasks, task.name) == nullptr) selection_.tasks.push_back(task);
+  }
+
+  void add_group(const Group& group) {
+    const auto contains = [&](const std::string& task) {
+      return std::find(group.tasks.begin(), group.tasks.end(), task) != group.tasks.end();
+    };
+    for (const std::string& name : group.tasks) add_task(*find(tasks_, name));
+    for (const Group& inner : groups_) {
+      const bool is_inside =
+          inner.name == group.name || (!inner.metrics.empty() && inner.tasks.size() < group.tasks.size() &&
+                                       std::all_of(inner.tasks.begin(), inner.tasks.end(), contains));
+      if (is_inside && find(selection_.groups, inner.name) == nullptr) selection_.groups.push_back(inner);
+    }
+  }
+
+  void add_matching(std::string_view pattern) {
+    bool any = false;
+    for (const Task& task : tasks_) {
+      if (!matches(pattern, task.name)) continue;
+      add_task(task);
+      any = true;
+    }
+    if (!any) fail("no task matches \"{}\"; `qeval tasks` lists all", printable(pattern));
+  }
+
+  void add_user_task(std::string_view path) {
+    Task task = read_user_task(std::filesystem::path(path));
+    if (find(tasks_, task.name) != nullptr || find(groups_, task.name) != nullptr) {
+      fail("{}: field \"name\": \"{}\" is a built-in name; choose another", printable(path, 4096), task.name);
+    }
+    // Two files of one name would share a samples file.
+    if (find(selection_.tasks, task.name) != nullptr) {
+      fail("{}: field \"name\": \"{}\" is the name of two tasks in this run", printable(path, 4096),
+           task.name);
+    }
+    selection_.tasks.push_back(std::move(task));
+  }
+
+  std::vector<Task> tasks_;
+  std::vector<Group> groups_;
+  Selection selection_;
+};
+
+}  // namespace
+
+Selection resolve_tasks(std::string_view selection, Protocol protocol) {
+  Resolver resolver(protocol);
+  bool any = false;
+  while (!selection.empty()) {
+    const size_t comma = selection.find(',');
+    const std::string_view item = strip(selection.substr(0, comma));
+    if (!item.empty()) {
+      resolver.add(item);
+      any = true;
+    }
+    selection.remove_prefix(comma == std::string_view::npos ? selection.size() : comma + 1);
+  }
+  if (!any) fail("no task named; `qeval tasks` lists all");
+  return resolver.take();
+}
+
+}  // namespace qeval::eval
