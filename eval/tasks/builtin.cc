@@ -261,6 +261,7 @@ std::vector<Group> builtin_groups(Protocol protocol) {
   std::vector<Group> areas;
   for (const std::string_view area : mmlu_areas()) {
     Group group = mmlu;
+    group.tasks.clear();
     group.name += "_" + std::string(area);
     group.description = "MMLU: the subjects of one area";
     for (const std::string_view subject : mmlu_subjects(area))
