@@ -1,0 +1,121 @@
+#include "quant/qcfg.h"
+
+#include "base/error.h"
+
+namespace qeval::quant {
+namespace {
+
+/// Bits of a point where the scheme's activation bits are 8 (QUANTIZATION.md §2); nothing where §2 has "–".
+std::optional<int> default_activation_bits(Module module, Slot slot) {
+  switch (module) {
+    case Module::input_norm:
+    case Module::post_attention_norm:
+      return slot == Slot::input ? 16 : 8;
+    case Module::q:
+    case Module::k:
+    case Module::v:
+    case Module::gate:
+    case Module::up:
+      if (slot == Slot::output) return 8;
+      return std::nullopt;
+    case Module::qk_product:
+      return slot == Slot::output ? 16 : 8;
+    case Module::pv_product:
+      return slot == Slot::input ? 16 : 8;
+    case Module::o:
+      if (slot == Slot::output) return 16;
+      return std::nullopt;
+    case Module::activation:
+      if (slot != Slot::input) return 8;
+      return std::nullopt;
+    case Module::down:
+      return slot == Slot::input ? 8 : 16;
+    case Module::final_norm:
+    case Module::head:
+      break;
+  }
+  return std::nullopt;
+}
+
+QuantSpec default_spec(const Scheme& scheme, const Point& point) {
+  const bool activations = scheme.activation_bits <= 16;
+  if (point.slot == Slot::weight) {
+    if (is_after_blocks(point.module)) return {};
+    if (is_norm(point.module)) return activations ? QuantSpec{.bits = 16} : QuantSpec{};
+    QuantSpec spec = scheme.weight;
+    if (point.module == Module::down) spec.per_channel = true;
+    return spec;
+  }
+  const std::optional<int> bits = default_activation_bits(point.module, point.slot);
+  if (!bits || !activations) return {};
+  return {.bits = *bits == 8 ? scheme.activation_bits : *bits, .dynamic = scheme.dynamic_activations};
+}
+
+}  // namespace
+
+Scheme parse_scheme(std::string_view name) {
+  Scheme scheme;
+  if (name == "w8a8") return scheme;
+  if (name == "w8a16") {
+    scheme.activation_bits = 16;
+    return scheme;
+  }
+  scheme.weight = {.bits = 4, .per_channel = true};
+  if (name == "w4a8") return scheme;
+  if (name == "w4a8-sym") {
+    scheme.weight.symmetric = true;
+    return scheme;
+  }
+  if (name == "w4a16") {
+    scheme.activation_bits = 32;
+    return scheme;
+  }
+  fail("{}: unknown scheme; accepted: {}", printable(name), kSchemeNames);
+}
+
+QuantConfig make_qcfg(const model::ModelConfig& config, const Scheme& scheme) {
+  QuantConfig qcfg(config.num_layers);
+  for (const Point& point : all_points(config)) {
+    qcfg[point] = default_spec(scheme, point);
+    check_group_size(qcfg[point], point, config, "quantization scheme");
+  }
+  return qcfg;
+}
+
+void check_group_size(const QuantSpec& spec, const Point& point, const model::ModelConfig& config,
+                      const std::string& where) {
+  if (spec.group_size < 0) return;
+  const int64_t inputs = point.module == Module::down ? config.intermediate_size
+                         : point.module == Module::o  ? config.num_heads * config.head_dim
+                                                      : config.hidden_size;
+  if (spec.group_size == 0 || inputs % spec.group_size != 0) {
+    fail("{}: {}: group_size is {}; accepted: -1 (none) or a divisor of its {} inputs", where,
+         point_name(point), spec.group_size, inputs);
+  }
+}
+
+bool needs_range(const QuantConfig& qcfg, const Point& point) {
+  const QuantSpec& spec = qcfg[point];
+  return point.slot != Slot::weight && spec.enabled() && !spec.dynamic;
+}
+
+ActRanges complete_ranges(const QuantConfig& qcfg, const ActRanges& ranges, const model::ModelConfig& config,
+                          const std::string& where) {
+  ActRanges complete(config.num_layers);
+  for (const Point& point : all_points(config)) {
+    if (!needs_range(qcfg, point)) continue;
+    complete[point] = ranges[point];
+    if (complete[point]) continue;
+    if (point.module == Module::activation && point.slot == Slot::input2) {
+      complete[point] = kSigmoidRange;
+      continue;
+    }
+    fail(
+        "{}: {} is quantized to {} bits but has no range there; accepted: a range, is_dynamic, or more than "
+        "16 bits",
+        where, point_name(point), qcfg[point].bits);
+  }
+  return complete;
+}
+
+}  // namespace qeval::quant
