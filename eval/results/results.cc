@@ -84,10 +84,6 @@ GroupResults make_group_results(const RunResults& run, std::string name, std::ve
   return group;
 }
 
-std::string samples_file(std::string_view task) {
-  return fmt::format("samples_{}.jsonl", task);
-}
-
 void write_results(const std::filesystem::path& directory, const RunResults& run) {
   qeval::create_directories(directory);
   const std::filesystem::path path = directory / results_file;

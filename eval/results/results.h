@@ -107,8 +107,6 @@ nlohmann::ordered_json to_json(const RunResults& run);
 RunResults run_results_from_json(const nlohmann::ordered_json& json, const std::string& where);
 
 inline constexpr const char* results_file = "results.json";
-/// "samples_TASK.jsonl".
-std::string samples_file(std::string_view task);
 
 /// DIRECTORY/results.json, replaced atomically; created folder included.
 void write_results(const std::filesystem::path& directory, const RunResults& run);

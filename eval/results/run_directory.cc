@@ -1,0 +1,277 @@
+#include "eval/results/run_directory.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "eval/results/json_fields.h"
+#include "eval/results/results.h"
+#include "eval/results/sample_file.h"
+
+namespace qeval::eval {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+constexpr const char* run_file = "run.json";
+
+fs::path create(fs::path directory) {
+  qeval::create_directories(directory);
+  return directory;
+}
+
+std::string shortened(const Fingerprint& fingerprint, const std::string& key) {
+  const auto found = fingerprint.find(key);
+  if (found == fingerprint.end()) return "absent";
+  if (found->second.empty()) return "none";
+  constexpr size_t digits = 12;  // enough of a hash to tell two apart
+  const std::string& value = found->second;
+  const bool hash = value.size() >= 32 && value.find_first_not_of("0123456789abcdef") == std::string::npos;
+  return hash ? value.substr(0, digits) + "…" : printable(value, 60);
+}
+
+std::optional<Fingerprint> read_fingerprint(const fs::path& path) {
+  if (!fs::exists(path)) return {};
+  const ordered_json json = parse_json(read_file(path), path.string());
+  const JsonFields fields = JsonFields(json, path.string()).object("fingerprint");
+  Fingerprint out;
+  for (const auto& [key, value] : fields.json().items()) out[key] = fields.text(key.c_str());
+  return out;
+}
+
+void write_fingerprint(const fs::path& path, const Fingerprint& fingerprint) {
+  const ordered_json json = {{"fingerprint", fingerprint}};
+  write_file_atomically(path, dump_json(json, path.string(), 2) + "\n");
+}
+
+/// The files of finished or unfinished work in the folder, whichever task they belong to.
+struct Holdings {
+  bool results = false;
+  std::vector<std::string> samples, journals;
+  bool any() const { return results || !samples.empty() || !journals.empty(); }
+  bool unfinished() const { return !journals.empty() || (!results && !samples.empty()); }
+};
+
+void remove_file(const fs::path& path) {
+  std::error_code code;
+  fs::remove(path, code);
+  if (code) fail("{}: cannot remove: {}", path.string(), code.message());
+}
+
+/// Also removes what a killed run left of files it was writing (base/file.h's temporary names); the folder is
+/// locked, so nobody is writing them.
+Holdings look(const fs::path& directory) {
+  Holdings out;
+  std::error_code code;
+  fs::directory_iterator entries(directory, code);
+  for (; !code && entries != fs::directory_iterator(); entries.increment(code)) {
+    const std::string name = entries->path().filename().string();
+    const bool samples = name.starts_with("samples_"), journal = name.starts_with("journal_");
+    if (samples && name.ends_with(".jsonl")) out.samples.push_back(name);
+    if (journal && name.ends_with(".jsonl")) out.journals.push_back(name);
+    if (name == results_file) out.results = true;
+    const size_t temporary = name.rfind(".tmp");
+    if (temporary == std::string::npos ||
+        name.find_first_not_of("0123456789", temporary + 4) != std::string::npos)
+      continue;
+    const std::string target = name.substr(0, temporary);
+    if (target == results_file || target == run_file || (samples && target.ends_with(".jsonl")))
+      remove_file(entries->path());
+  }
+  if (code) fail("{}: cannot list the folder: {}", directory.string(), code.message());
+  return out;
+}
+
+/// Throws where the rules of the class forbid to begin, and clears away results that are to be made again.
+void prepare(const fs::path& directory, const Fingerprint& here, bool resume) {
+  const fs::path run = directory / run_file;
+  const std::optional<Fingerprint> there = read_fingerprint(run);
+  const Holdings holdings = look(directory);
+  if (!there && holdings.any()) {
+    fail(
+        "{}: holds results but no {}, so they are not of a run that could be continued: choose another "
+        "directory",
+        directory.string(), run_file);
+  }
+  if (there && holdings.any()) {
+    const std::string changes = describe_changes(*there, here);
+    if (!changes.empty()) {
+      fail("{}: holds {} of a run with other settings: {}: choose another directory or the same settings",
+           directory.string(), holdings.unfinished() ? "unfinished work" : "results", changes);
+    }
+    if (!resume && holdings.unfinished()) {
+      fail("{}: holds an unfinished run: continue it with --resume or choose another directory",
+           directory.string());
+    }
+    if (!resume) {  // results.json first: without it the rest counts as unfinished, if we are killed here
+      remove_file(directory / results_file);
+      for (const std::string& name : holdings.samples) remove_file(directory / name);
+    }
+  }
+  write_fingerprint(run, here);
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string out;
+  for (const std::string& name : names) out += (out.empty() ? "" : ",") + name;
+  return out;
+}
+
+}  // namespace
+
+std::string describe_changes(const Fingerprint& there, const Fingerprint& here) {
+  Fingerprint all = there;
+  all.insert(here.begin(), here.end());
+  std::string out;
+  for (const auto& [key, unused] : all) {
+    const auto a = there.find(key), b = here.find(key);
+    if (a != there.end() && b != here.end() && a->second == b->second) continue;
+    out += fmt::format("{}{} ({} there, {} here)", out.empty() ? "" : ", ", printable(key, 60),
+                       shortened(there, key), shortened(here, key));
+  }
+  return out;
+}
+
+/// A task's finished documents: their scores, and where their lines stand.
+struct RunDirectory::Task {
+  struct Line {
+    bool in_journal = false;
+    uint64_t offset = 0, length = 0;  // without the newline
+  };
+  fs::path samples, journal;
+  int file = -1;  // the journal, opened at the first append
+  uint64_t journal_size = 0;
+  std::vector<Scores> scores;
+  std::unordered_map<int64_t, Line> lines;
+
+  ~Task() {
+    if (file >= 0) ::close(file);
+  }
+};
+
+RunDirectory::RunDirectory(fs::path directory, Fingerprint fingerprint, const std::vector<std::string>& tasks,
+                           bool resume)
+    : directory_(create(std::move(directory))), lock_(directory_) {
+  fingerprint["tasks"] = joined(tasks);
+  for (const std::string& name : tasks) {
+    auto task = std::make_unique<Task>();
+    task->samples = directory_ / samples_file(name);
+    task->journal = directory_ / journal_file(name);
+    tasks_.emplace(name, std::move(task));
+  }
+  prepare(directory_, fingerprint, resume);
+  for (const auto& [name, task] : tasks_) load(*task);
+}
+
+RunDirectory::~RunDirectory() = default;
+
+RunDirectory::Task& RunDirectory::task(std::string_view name) const {
+  const auto found = tasks_.find(name);
+  assert(found != tasks_.end());
+  return *found->second;
+}
+
+void RunDirectory::load(Task& task) {
+  const auto read = [&](const fs::path& path, bool in_journal) -> uint64_t {
+    if (!fs::exists(path)) return 0;
+    uint64_t offset = 0;
+    return for_each_sample(path, in_journal ? Tail::drop : Tail::refuse, [&](SampleLine&& line) {
+      const int64_t id = line.sample.scores.doc_id;
+      const Task::Line place{in_journal, offset, line.text.size()};
+      offset += line.text.size() + 1;
+      const auto [found, is_new] = task.lines.emplace(id, place);
+      if (is_new) {
+        task.scores.push_back(std::move(line.sample.scores));
+      } else if (found->second.in_journal == in_journal) {
+        fail("{}: document {} stands in the file twice", line.where, id);
+      }
+      // In both files: the run was killed after it had written the samples, before it removed the journal.
+    });
+  };
+  read(task.samples, false);
+  task.journal_size = read(task.journal, true);
+  if (fs::exists(task.journal) && fs::file_size(task.journal) > task.journal_size) {
+    std::error_code code;
+    fs::resize_file(task.journal, task.journal_size, code);  // the line under way when the run was killed
+    if (code) fail("{}: cannot drop the incomplete last line: {}", task.journal.string(), code.message());
+  }
+}
+
+void RunDirectory::open_journal(Task& task) {
+  task.file = ::open(task.journal.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (task.file < 0) fail("{}: cannot write: {}", task.journal.string(), std::strerror(errno));
+  if (::lseek(task.file, 0, SEEK_END) != static_cast<off_t>(task.journal_size)) {
+    ::close(std::exchange(task.file, -1));
+    fail("{}: was changed by something else while the run had it", task.journal.string());
+  }
+}
+
+bool RunDirectory::is_finished(std::string_view name, int64_t doc_id) const {
+  return task(name).lines.contains(doc_id);
+}
+
+int64_t RunDirectory::finished_documents(std::string_view name) const {
+  return static_cast<int64_t>(task(name).lines.size());
+}
+
+void RunDirectory::append(std::string_view name, const Sample& sample) {
+  Task& task = this->task(name);
+  const int64_t id = sample.scores.doc_id;
+  if (task.lines.contains(id)) fail("{}: document {} was finished before", task.journal.string(), id);
+  const std::string text = to_line(sample) + '\n';
+  if (task.file < 0) open_journal(task);
+  for (size_t written = 0; written < text.size();) {
+    const ssize_t count = ::write(task.file, text.data() + written, text.size() - written);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) {
+      const std::string reason = std::strerror(errno);
+      // What was finished before stays usable even if this fails too: load() drops an incomplete last line.
+      if (::ftruncate(task.file, static_cast<off_t>(task.journal_size)) != 0)
+        ::close(std::exchange(task.file, -1));
+      fail("{}: cannot write: {}", task.journal.string(), reason);
+    }
+    written += static_cast<size_t>(count);
+  }
+  task.lines.emplace(id, Task::Line{true, task.journal_size, text.size() - 1});
+  task.journal_size += text.size();
+  task.scores.push_back(sample.scores);
+}
+
+RunDirectory::Finished RunDirectory::finish(std::string_view name) {
+  Task& task = this->task(name);
+  std::ranges::sort(task.scores, {}, &Scores::doc_id);
+  Finished out;
+  {
+    const std::optional<MappedFile> samples =
+        fs::exists(task.samples) ? std::optional<MappedFile>(task.samples) : std::nullopt;
+    const std::optional<MappedFile> journal =
+        fs::exists(task.journal) ? std::optional<MappedFile>(task.journal) : std::nullopt;
+    AtomicFile file(task.samples);
+    Sha256 hash;
+    for (const Scores& scores : task.scores) {
+      const Task::Line& line = task.lines.at(scores.doc_id);
+      const std::string_view text = (line.in_journal ? journal : samples).value().text();
+      const std::string_view with_newline = text.substr(line.offset, line.length + 1);
+      file.write(with_newline);
+      hash.update(with_newline);
+    }
+    file.commit();
+    out.samples_hash = hash.hex();
+  }
+  if (task.file >= 0) ::close(std::exchange(task.file, -1));
+  if (fs::exists(task.journal)) remove_file(task.journal);
+  out.scores = std::move(task.scores);
+  task.scores.clear();
+  return out;
+}
+
+}  // namespace qeval::eval

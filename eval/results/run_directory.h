@@ -1,0 +1,99 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "eval/results/sample.h"
+
+namespace qeval::eval {
+
+/// Everything that a score depends on, as flat text: weight and tokenizer hashes, task versions, prompt and
+/// data hashes, arithmetic, quantization, protocol, prefix policy, max_length, few-shot, limit, seed, version
+/// of qeval. Not what a score is independent of: threads, batch size.
+using Fingerprint = std::map<std::string, std::string>;
+
+/// "arithmetic (float there, fake here), weights (3f29ab…  there, 91cc04… here)", "" where they agree. Long
+/// values are cut.
+std::string describe_changes(const Fingerprint& there, const Fingerprint& here);
+
+/// Exclusive use of a folder by this process: an flock on FOLDER/.lock, which holds the owner's process and
+/// host for the message of whoever comes second. The system lets go of it when the process dies.
+class DirectoryLock {
+ public:
+  /// Throws Error naming the holder.
+  explicit DirectoryLock(const std::filesystem::path& directory);
+  ~DirectoryLock();
+  DirectoryLock(const DirectoryLock&) = delete;
+  DirectoryLock& operator=(const DirectoryLock&) = delete;
+
+ private:
+  std::filesystem::path path_;
+  int file_ = -1;
+};
+
+/// Where a run keeps what it has finished, so that a killed run loses at most the document under way.
+///
+/// Files: run.json (fingerprint) from the start; journal_TASK.jsonl, a line per finished document in the
+/// order they finish, handed to the system at once; samples_TASK.jsonl, the same lines in the order of
+/// doc_id, written atomically when the task is finished, after which its journal goes; results.json last of
+/// all, once every task is finished (its presence says so).
+///
+/// A folder that already holds work is opened by these rules:
+/// - unfinished work: with resume it is continued; without, Error.
+/// - finished results: with resume nothing is left to do; without, the run is done again from the start, and
+/// the
+///   old files go first (the same run can make them again).
+/// - either of them, of a run with another fingerprint: Error that names every key with both values.
+/// - results.json or samples without run.json, so not of a run of ours: Error.
+///
+/// So nothing is ever mixed, or overwritten by another run.
+///
+/// Not thread-safe.
+class RunDirectory {
+ public:
+  /// Creates the folder where missing and locks it. `tasks` are the names of all tasks of the run (part of
+  /// the fingerprint, as "tasks").
+  RunDirectory(std::filesystem::path directory, Fingerprint fingerprint,
+               const std::vector<std::string>& tasks, bool resume);
+  ~RunDirectory();
+  RunDirectory(const RunDirectory&) = delete;
+  RunDirectory& operator=(const RunDirectory&) = delete;
+
+  const std::filesystem::path& path() const { return directory_; }
+
+  /// Whether the document was finished, in this process or by the run that is resumed.
+  bool is_finished(std::string_view task, int64_t doc_id) const;
+  int64_t finished_documents(std::string_view task) const;
+
+  /// Adds a finished document: after this returns, a SIGKILL does not lose it. A document may be finished
+  /// once.
+  void append(std::string_view task, const Sample& sample);
+
+  struct Finished {
+    std::vector<Scores> scores;  ///< ascending doc_id
+    std::string samples_hash;    ///< SHA-256 of the samples file
+  };
+  /// Writes samples_TASK.jsonl from the documents finished so far and removes the journal; the same documents
+  /// give the same bytes, whatever order and however many runs they took. Takes the task's scores out of
+  /// memory.
+  Finished finish(std::string_view task);
+
+ private:
+  struct Task;
+  Task& task(std::string_view name) const;
+  static void load(Task& task);
+  static void open_journal(Task& task);
+
+  std::filesystem::path directory_;
+  DirectoryLock lock_;
+  std::map<std::string, std::unique_ptr<Task>, std::less<>> tasks_;
+};
+
+}  // namespace qeval::eval
