@@ -12,7 +12,8 @@
 namespace qeval::cli {
 
 std::span<const Command> commands() {
-  static const std::array table{score_command, tokenize_command, inspect_command};
+  static const std::array table{eval_command, score_command, tokenize_command, inspect_command,
+                                tasks_command};
   return table;
 }
 
@@ -20,6 +21,36 @@ void add_model_options(po::options_description& options) {
   options.add_options()("model,m", po::value<std::string>()->value_name("MODEL"),
                         "model: a Hugging Face or unified folder, a MobileQuant checkpoint, or a .gguf file");
   options.add_options()("threads", po::value<int>()->value_name("N"), "threads to use (default: all cores)");
+}
+
+namespace {
+
+std::string& stored_command_line() {
+  static std::string text;
+  return text;
+}
+
+}  // namespace
+
+const std::string& command_line() {
+  return stored_command_line();
+}
+
+void remember_command_line(int argc, char** argv) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+.,:/@%";
+  std::string& line = stored_command_line();
+  for (int i = 0; i < argc; ++i) {
+    const std::string_view word = i == 0 ? "qeval" : argv[i];
+    if (!line.empty()) line += ' ';
+    if (!word.empty() && word.find_first_not_of(kPlain) == std::string_view::npos) {
+      line += word;
+      continue;
+    }
+    line += '\'';
+    for (const char c : word) line += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    line += '\'';
+  }
 }
 
 std::string require(const po::variables_map& arguments, const char* option) {

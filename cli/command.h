@@ -33,6 +33,10 @@ extern const Command eval_command, score_command, tokenize_command, inspect_comm
 /// The options of every command that loads a model: -m and --threads.
 void add_model_options(po::options_description& options);
 
+/// The command line of this process, quoted for a shell: what reproduces the run.
+const std::string& command_line();
+void remember_command_line(int argc, char** argv);
+
 /// The value of a required option; UsageError naming it where missing.
 std::string require(const po::variables_map& arguments, const char* option);
 /// The value of an option if it was given.

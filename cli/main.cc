@@ -82,6 +82,7 @@ int dispatch(int argc, char** argv) {
 int main(int argc, char** argv) {
   std::ios::sync_with_stdio(false);
   try {
+    qeval::cli::remember_command_line(argc, argv);
     const int status = qeval::cli::dispatch(argc, argv);
     std::cout.flush();
     if (!std::cout) {

@@ -11,10 +11,15 @@ void add_scoring_options(po::options_description& options) {
       "longest input in tokens (default: 2048, or the model's context if shorter)");
   add("batch-tokens", po::value<int64_t>()->value_name("N")->default_value(2048),
       "tokens computed at once: more needs more memory, fewer are slower; never changes a score");
-  add("protocol", po::value<std::string>()->value_name("NAME")->default_value("lm-eval-0.4"),
-      "whose conventions scores follow: lm-eval-0.4, or lm-eval-0.3 (the paper's)");
+  add_protocol_option(options);
   add("prefix-token", po::value<std::string>()->value_name("T")->default_value("auto"),
       "what an empty context becomes: auto (BOS if the tokenizer has one, else EOS), bos, eos, none");
+}
+
+void add_protocol_option(po::options_description& options) {
+  options.add_options()("protocol",
+                        po::value<std::string>()->value_name("NAME")->default_value("lm-eval-0.4"),
+                        "whose conventions scores follow: lm-eval-0.4, or lm-eval-0.3 (the paper's)");
 }
 
 eval::SessionOptions session_options(const po::variables_map& arguments) {
@@ -38,22 +43,20 @@ eval::Protocol protocol(const po::variables_map& arguments) {
       fmt::format("--protocol {}: unknown; accepted: lm-eval-0.4, lm-eval-0.3", printable(name)));
 }
 
+eval::PrefixToken prefix_token(const po::variables_map& arguments) {
+  const auto name = arguments["prefix-token"].as<std::string>();
+  if (name == "auto") return eval::PrefixToken::automatic;
+  if (name == "bos") return eval::PrefixToken::bos;
+  if (name == "eos") return eval::PrefixToken::eos;
+  if (name == "none") return eval::PrefixToken::none;
+  throw UsageError(
+      fmt::format("--prefix-token {}: unknown; accepted: auto, bos, eos, none", printable(name)));
+}
+
 std::unique_ptr<eval::RequestEncoder> make_encoder(eval::Session& session,
                                                    const po::variables_map& arguments) {
-  const auto name = arguments["prefix-token"].as<std::string>();
-  eval::PrefixToken prefix = eval::PrefixToken::automatic;
-  if (name == "bos") {
-    prefix = eval::PrefixToken::bos;
-  } else if (name == "eos") {
-    prefix = eval::PrefixToken::eos;
-  } else if (name == "none") {
-    prefix = eval::PrefixToken::none;
-  } else if (name != "auto") {
-    throw UsageError(
-        fmt::format("--prefix-token {}: unknown; accepted: auto, bos, eos, none", printable(name)));
-  }
-  return std::make_unique<eval::RequestEncoder>(session.tokenizer(), protocol(arguments), prefix,
-                                                session.max_length());
+  return std::make_unique<eval::RequestEncoder>(session.tokenizer(), protocol(arguments),
+                                                prefix_token(arguments), session.max_length());
 }
 
 }  // namespace qeval::cli

@@ -10,10 +10,12 @@ namespace qeval::cli {
 
 /// The options of commands that score: arithmetic, lengths, protocol, prefix token.
 void add_scoring_options(po::options_description& options);
+void add_protocol_option(po::options_description& options);
 
 eval::SessionOptions session_options(const po::variables_map& arguments);
 int64_t batch_tokens(const po::variables_map& arguments);
 eval::Protocol protocol(const po::variables_map& arguments);
+eval::PrefixToken prefix_token(const po::variables_map& arguments);
 std::unique_ptr<eval::RequestEncoder> make_encoder(eval::Session& session,
                                                    const po::variables_map& arguments);
 

@@ -1,0 +1,132 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "eval/plan.h"
+#include "eval/requests.h"
+#include "eval/results/results.h"
+#include "eval/results/run_directory.h"
+#include "eval/results/sample_file.h"
+#include "eval/session.h"
+#include "eval/tasks/documents.h"
+#include "eval/tasks/registry.h"
+
+namespace qeval::eval {
+
+/// What to evaluate and how.
+struct EvaluationOptions {
+  std::string tasks;  ///< as -t takes them
+  Protocol protocol = Protocol::lm_eval_0_4;
+  PrefixToken prefix = PrefixToken::automatic;
+  LoadOptions load;
+  std::string limit;  ///< as given, for the results
+  int64_t batch_tokens = 2048;
+  std::optional<std::filesystem::path>
+      output;  ///< folder of results and samples; none: results are only returned
+  bool resume = false;
+  std::string command;  ///< the command line that reproduces the run
+  std::string version;  ///< of qeval
+  int64_t threads = 0;
+};
+
+/// One task under way: its documents as token requests, scored batch by batch.
+class TaskRun {
+ public:
+  /// Encodes every document. `skip[i]` says that document i needs no scoring any more. Throws Error naming
+  /// task and document for a request that cannot be scored.
+  TaskRun(Task task, LoadedTask loaded, const RequestEncoder& encoder, int64_t batch_tokens);
+
+  const Task& task() const { return task_; }
+  const LoadedTask& loaded() const { return loaded_; }
+  /// Input tokens that a run over all documents computes.
+  int64_t tokens_computed() const { return tokens_computed_; }
+  /// Ids of the first request: shows prefix and special tokens at a glance.
+  const std::vector<int64_t>& first_request_ids() const { return first_request_ids_; }
+
+  /// Prepares the documents of which `finished(doc_id)` is false.
+  template <typename Finished>
+  void start(model::Decoder& decoder, const Finished& finished) {
+    std::vector<size_t> open;
+    for (size_t i = 0; i < loaded_.documents.size(); ++i) {
+      if (!finished(loaded_.documents[i].doc_id)) open.push_back(i);
+    }
+    start_documents(decoder, open);
+  }
+  bool done() const { return run_ == nullptr || (run_->done() && ready_.empty()); }
+  /// Computes the next batch and returns the documents that are complete with it.
+  std::vector<Sample> step();
+  int64_t tokens_done() const { return run_ ? run_->tokens_done() : 0; }
+  int64_t tokens_to_do() const { return plan_ ? plan_->tokens_computed() : 0; }
+
+ private:
+  struct EncodedDocument {
+    std::vector<TokenRequest> requests;  ///< per choice, or the windows of a rolling document
+    std::vector<int64_t> truncated;
+    std::vector<bool> encoded_apart;
+    int64_t missing = 0;  ///< requests not scored yet
+  };
+  EncodedDocument encode(const Document& document, const RequestEncoder& encoder) const;
+  void start_documents(model::Decoder& decoder, const std::vector<size_t>& open);
+  Sample make_sample(size_t document);
+
+  Task task_;
+  LoadedTask loaded_;
+  std::vector<EncodedDocument> encoded_;
+  std::vector<int64_t> first_request_ids_;
+  int64_t batch_tokens_;
+  int64_t tokens_computed_ = 0;
+
+  std::vector<TokenRequest> requests_;            ///< of the open documents, flat
+  std::vector<std::pair<size_t, size_t>> owner_;  ///< document and its request, per flat request
+  std::vector<std::vector<TokenScores>> scores_;  ///< per document and request
+  std::vector<size_t> ready_;                     ///< documents complete before any batch: nothing to score
+  std::unique_ptr<Plan> plan_;
+  std::unique_ptr<ScoringRun> run_;
+};
+
+/// A whole `qeval eval`: everything named and read is checked before the first batch; then step() until
+/// done(), then finish(). Leaving early loses no finished document where there is an output folder.
+class Evaluation {
+ public:
+  /// `session` must outlive the evaluation.
+  Evaluation(Session& session, EvaluationOptions options);
+  ~Evaluation();
+
+  bool done() const { return current_ == runs_.size(); }
+  void step();
+
+  struct Progress {
+    std::string task;
+    int64_t tokens_done, tokens_total;  ///< over all tasks, of what this process has to compute
+    int64_t documents_done;
+  };
+  Progress progress() const;
+  int64_t documents_finished() const { return documents_finished_; }
+
+  /// The results of all tasks and groups; writes results.json where there is an output folder.
+  RunResults finish();
+
+ private:
+  Fingerprint fingerprint() const;
+  void close_task();
+
+  Session& session_;
+  EvaluationOptions options_;
+  Selection selection_;
+  RequestEncoder encoder_;
+  std::vector<std::unique_ptr<TaskRun>> runs_;
+  std::string weight_hash_;
+  std::unique_ptr<RunDirectory> directory_;
+  std::vector<Scores> scores_;  ///< of the current task, where there is no folder
+  std::vector<TaskResults> results_;
+  size_t current_ = 0;
+  int64_t tokens_done_ = 0, tokens_total_ = 0, documents_finished_ = 0;
+  double started_ = 0, started_monotonic_ = 0;
+};
+
+}  // namespace qeval::eval
