@@ -38,11 +38,17 @@ std::string fill(std::string pattern, std::string split) {
   return pattern;
 }
 
+}  // namespace
+
+fs::path path_of_split(const fs::path& data, const std::string& pattern, std::string_view split) {
+  return data / fill(pattern, std::string(split));
+}
+
 fs::path find_split(const fs::path& data, std::span<const std::string> patterns, std::string_view split,
                     bool dev_is_other) {
   for (const std::string& pattern : patterns) {
     for (const std::string& name : spellings(split, dev_is_other)) {
-      fs::path path = data / fill(pattern, name);
+      fs::path path = path_of_split(data, pattern, name);
       std::error_code ignored;
       if (fs::exists(path, ignored)) return path;
     }
@@ -50,13 +56,11 @@ fs::path find_split(const fs::path& data, std::span<const std::string> patterns,
   return {};
 }
 
-}  // namespace
-
 fs::path locate_split(const fs::path& data, std::span<const std::string> patterns, std::string_view split,
                       bool dev_is_other) {
   fs::path found = find_split(data, patterns, split, dev_is_other);
   if (!found.empty()) return found;
-  const std::string tried = printable((data / fill(patterns.front(), std::string(split))).string(), 4096);
+  const std::string tried = printable(path_of_split(data, patterns.front(), split).string(), 4096);
   for (const std::string_view other : kSplits) {
     if (other == split) continue;
     const fs::path there = find_split(data, patterns, other, dev_is_other);

@@ -42,13 +42,15 @@ Table parse(const Task& task, const DataText& data) {
   return datasets::read_jsonl(data);
 }
 
-Table read_split(const Task& task, const LoadOptions& options, std::span<const std::string> files,
-                 const std::string& split) {
-  if (task.shipped) return parse(task, datasets::shipped_sample(files, split));
+/// The folder that the task's files are relative to.
+const std::filesystem::path& root_of(const Task& task, const LoadOptions& options) {
   const std::filesystem::path& root = task.root.empty() ? options.data : task.root;
   if (root.empty())
     fail("task {} reads data files; name the folder that holds {} with -d", task.name, task.folder);
-  const std::filesystem::path path = datasets::locate_split(root, files, split, task.dev_is_other);
+  return root;
+}
+
+Table read_rows(const Task& task, const std::filesystem::path& path) {
   Table table = parse(task, datasets::read_text(path));
   const std::filesystem::path labels = datasets::locate_labels(path);
   if (!labels.empty() && !table.rows.front().has("label") && !table.rows.front().has("answer")) {
@@ -82,12 +84,19 @@ FewShot load_examples(const Task& task, const LoadOptions& options, std::vector<
     fail("task {} names no file to take few-shot examples from; add the field \"fewshot\" to its description",
          task.name);
   }
+  const std::string& split = task.fewshot_split;
   Table table;
-  try {
-    table = read_split(task, options, files, task.fewshot_split);
-  } catch (const Error& error) {
-    fail("{} (--num-fewshot {} takes examples from the {} split)", error.what(), options.num_fewshot,
-         task.fewshot_split);
+  if (task.shipped) {
+    table = parse(task, datasets::shipped_sample(files, split));
+  } else {
+    const std::filesystem::path& root = root_of(task, options);
+    const std::filesystem::path path = datasets::find_split(root, files, split, task.dev_is_other);
+    if (path.empty()) {
+      fail("task {}: no file of the {} split, which --num-fewshot {} takes examples from; {} is expected",
+           task.name, split, options.num_fewshot,
+           printable(datasets::path_of_split(root, files.front(), split).string(), 4096));
+    }
+    table = read_rows(task, path);
   }
   read.insert(read.end(), table.files.begin(), table.files.end());
   return {task, table, options.num_fewshot, options.seed};
@@ -155,7 +164,9 @@ LoadedTask load_documents(const Task& task, const LoadOptions& options) {
   }
   LoadedTask loaded{
       .documents = {}, .files = {}, .split = options.split.value_or(task.split), .prompt_hash = {}};
-  Table table = read_split(task, options, files, loaded.split);
+  Table table = task.shipped ? parse(task, datasets::shipped_sample(files, loaded.split))
+                             : read_rows(task, datasets::locate_split(root_of(task, options), files,
+                                                                      loaded.split, task.dev_is_other));
   loaded.files = table.files;
   loaded.split_size = static_cast<int64_t>(table.rows.size());
   const FewShot examples = load_examples(task, options, loaded.files);

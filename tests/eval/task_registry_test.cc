@@ -1,0 +1,113 @@
+#include <algorithm>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "eval/tasks/registry.h"
+#include "tests/datasets/temporary_folder.h"
+
+namespace qeval::eval {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+template <typename Named>
+std::vector<std::string> names_of(const std::vector<Named>& all) {
+  std::vector<std::string> out;
+  for (const Named& one : all) out.push_back(one.name);
+  return out;
+}
+
+std::string error_of(const std::string& selection) {
+  return message_of<Error>([&] { resolve_tasks(selection); });
+}
+
+TEST(Registry, EntriesAreComplete) {
+  std::set<std::string> names;
+  for (const Protocol protocol : {Protocol::lm_eval_0_4, Protocol::lm_eval_0_3}) {
+    names.clear();
+    for (const Task& task : builtin_tasks(protocol)) {
+      EXPECT_TRUE(names.insert(task.name).second) << task.name;
+      EXPECT_TRUE(task.ask) << task.name;
+      EXPECT_FALSE(task.metrics.empty()) << task.name;
+      EXPECT_FALSE(task.description.empty()) << task.name;
+      EXPECT_FALSE(task.split.empty()) << task.name;
+    }
+    for (const Group& group : builtin_groups(protocol)) {
+      EXPECT_TRUE(names.insert(group.name).second) << group.name;
+      for (const std::string& task : group.tasks) EXPECT_EQ(names.count(task), 1U) << task;
+    }
+  }
+  EXPECT_EQ(names.size(), 18U + 57U + 8U);
+}
+
+TEST(Registry, ReadsListsInOrderAndOnce) {
+  const Selection selection = resolve_tasks(" piqa,arc_easy , piqa,");
+  EXPECT_THAT(names_of(selection.tasks), ElementsAre("piqa", "arc_easy"));
+  EXPECT_THAT(selection.groups, IsEmpty());
+}
+
+TEST(Registry, MmluBringsItsAreas) {
+  const Selection selection = resolve_tasks("mmlu");
+  EXPECT_EQ(selection.tasks.size(), 57U);
+  EXPECT_THAT(names_of(selection.groups),
+              ElementsAre("mmlu", "mmlu_stem", "mmlu_humanities", "mmlu_social_sciences", "mmlu_other"));
+  const std::vector<size_t> sizes = {57, 19, 13, 12, 13};
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    EXPECT_EQ(selection.groups[i].tasks.size(), sizes[i]);
+    EXPECT_THAT(selection.groups[i].metrics, ElementsAre("acc"));
+    EXPECT_TRUE(selection.groups[i].weighted);
+  }
+  EXPECT_FALSE(resolve_tasks("mmlu", Protocol::lm_eval_0_3).groups[0].weighted);
+}
+
+TEST(Registry, OneAreaAlone) {
+  const Selection selection = resolve_tasks("mmlu_other");
+  EXPECT_EQ(selection.tasks.size(), 13U);
+  EXPECT_THAT(names_of(selection.groups), ElementsAre("mmlu_other"));
+}
+
+TEST(Registry, PaperAndCommonsense) {
+  const Selection paper = resolve_tasks("paper");
+  EXPECT_EQ(paper.tasks.size(), 60U);
+  EXPECT_EQ(paper.tasks[0].name, "wikitext");
+  EXPECT_THAT(names_of(paper.groups), testing::IsSupersetOf({"paper", "mmlu", "mmlu_stem"}));
+  EXPECT_THAT(names_of(paper.groups), Not(testing::Contains("commonsense")));
+  EXPECT_THAT(
+      names_of(resolve_tasks("commonsense").tasks),
+      ElementsAre("arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande", "boolq", "openbookqa"));
+}
+
+TEST(Registry, WildcardsCoverTasks) {
+  const Selection selection = resolve_tasks("mmlu_*");
+  EXPECT_EQ(selection.tasks.size(), 57U);
+  EXPECT_THAT(selection.groups, IsEmpty());
+  EXPECT_THAT(names_of(resolve_tasks("arc_*").tasks), ElementsAre("arc_easy", "arc_challenge"));
+  EXPECT_THAT(names_of(resolve_tasks("*_ea?y").tasks), ElementsAre("arc_easy"));
+  EXPECT_THAT(names_of(resolve_tasks("truthfulqa_mc?").tasks),
+              ElementsAre("truthfulqa_mc1", "truthfulqa_mc2"));
+  EXPECT_THAT(error_of("nothing_*"), HasSubstr("no task matches \"nothing_*\""));
+  EXPECT_THAT(error_of("arc_*y?"), HasSubstr("no task matches"));
+}
+
+TEST(Registry, UnknownNamesListTheNearOnes) {
+  EXPECT_THAT(error_of("arc_esy"),
+              AllOf(HasSubstr("unknown task \"arc_esy\""), HasSubstr("near names: arc_easy;")));
+  EXPECT_THAT(error_of("winogrand"), HasSubstr("winogrande"));
+  EXPECT_THAT(error_of("truthfulqa"), AllOf(HasSubstr("truthfulqa_mc1"), HasSubstr("truthfulqa_mc2")));
+  EXPECT_THAT(error_of("zzzzzzzzzz"), Not(HasSubstr("near names")));
+  EXPECT_THAT(error_of(std::string(100000, 'a')), HasSubstr("unknown task"));
+  EXPECT_THAT(error_of(" , "), HasSubstr("no task named"));
+  EXPECT_THAT(error_of(""), HasSubstr("no task named"));
+}
+
+}  // namespace
+}  // namespace qeval::eval
