@@ -1,0 +1,360 @@
+#include "model/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "fixtures.h"
+#include "model/checkpoint/gguf.h"
+
+namespace qeval::model {
+namespace {
+
+using fixtures::error_of;
+using nlohmann::json;
+using testing::HasSubstr;
+
+ModelConfig parse(const json& config) {
+  const fixtures::TemporaryFolder folder;
+  fixtures::write(folder / "config.json", config.dump());
+  return read_config(folder / "config.json");
+}
+
+std::string refusal(const json& config) {
+  return error_of([&] { parse(config); });
+}
+
+json llama() {
+  return {{"model_type", "llama"},    {"vocab_size", 100},      {"hidden_size", 64},
+          {"intermediate_size", 160}, {"num_hidden_layers", 3}, {"num_attention_heads", 4},
+          {"num_key_value_heads", 2}, {"rms_norm_eps", 1e-5},   {"max_position_embeddings", 256},
+          {"hidden_act", "silu"},     {"bos_token_id", 1},      {"eos_token_id", 2}};
+}
+
+json with(json config, const json& changes) {
+  config.update(changes);
+  return config;
+}
+
+json without(json config, const char* key) {
+  config.erase(key);
+  return config;
+}
+
+TEST(HuggingFaceConfig, Llama) {
+  const ModelConfig config = parse(llama());
+  EXPECT_EQ(config.architecture, "llama");
+  EXPECT_EQ(config.vocab_size, 100);
+  EXPECT_EQ(config.hidden_size, 64);
+  EXPECT_EQ(config.intermediate_size, 160);
+  EXPECT_EQ(config.num_layers, 3);
+  EXPECT_EQ(config.num_heads, 4);
+  EXPECT_EQ(config.num_kv_heads, 2);
+  EXPECT_EQ(config.head_dim, 16);
+  EXPECT_EQ(config.rotary_dim, 16);
+  EXPECT_EQ(config.max_position_embeddings, 256);
+  EXPECT_EQ(config.rope_theta, 10000.0);
+  EXPECT_EQ(config.rope_scaling.kind, RopeScaling::Kind::none);
+  EXPECT_EQ(config.norm, NormKind::rms);
+  EXPECT_EQ(config.norm_eps, 1e-5);
+  EXPECT_EQ(config.activation, Activation::silu);
+  EXPECT_FALSE(config.norm_weight_plus_one || config.scale_embedding || config.tie_word_embeddings);
+  EXPECT_FALSE(config.qkv_bias || config.o_bias || config.mlp_bias || config.l2norm_as_rmsnorm);
+  EXPECT_EQ(config.bos_token_id, 1);
+  EXPECT_EQ(config.eos_token_id, 2);
+  EXPECT_EQ(parse(without(llama(), "num_key_value_heads")).num_kv_heads, 4);
+  EXPECT_EQ(parse(with(llama(), {{"head_dim", 32}})).head_dim, 32);
+}
+
+TEST(HuggingFaceConfig, LlamaBiases) {
+  const ModelConfig config = parse(with(llama(), {{"attention_bias", true}, {"mlp_bias", true}}));
+  EXPECT_TRUE(config.qkv_bias && config.o_bias && config.mlp_bias);
+}
+
+TEST(HuggingFaceConfig, TokenIdsMayBeListsOrMissing) {
+  const ModelConfig config = parse(with(llama(), {{"bos_token_id", nullptr}, {"eos_token_id", {5, 6}}}));
+  EXPECT_EQ(config.bos_token_id, std::nullopt);
+  EXPECT_EQ(config.eos_token_id, 5);
+}
+
+void expect_llama3(const ModelConfig& config) {
+  EXPECT_EQ(config.rope_theta, 500000.0);
+  EXPECT_EQ(config.rope_scaling.kind, RopeScaling::Kind::llama3);
+  EXPECT_EQ(config.rope_scaling.factor, 8.0);
+  EXPECT_EQ(config.rope_scaling.low_freq_factor, 1.5);
+  EXPECT_EQ(config.rope_scaling.high_freq_factor, 4.5);
+  EXPECT_EQ(config.rope_scaling.original_max_position_embeddings, 64);
+}
+
+TEST(HuggingFaceConfig, RopeInOldAndNewSpelling) {
+  const json llama3 = {{"factor", 8.0},
+                       {"low_freq_factor", 1.5},
+                       {"high_freq_factor", 4.5},
+                       {"original_max_position_embeddings", 64}};
+  expect_llama3(parse(
+      with(llama(), {{"rope_theta", 500000.0}, {"rope_scaling", with(llama3, {{"rope_type", "llama3"}})}})));
+  expect_llama3(
+      parse(with(llama(), {{"rope_theta", 500000}, {"rope_scaling", with(llama3, {{"type", "llama3"}})}})));
+  expect_llama3(parse(with(
+      llama(), {{"rope_parameters", with(llama3, {{"rope_type", "llama3"}, {"rope_theta", 500000.0}})}})));
+
+  const ModelConfig linear = parse(with(llama(), {{"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}}}));
+  EXPECT_EQ(linear.rope_scaling.kind, RopeScaling::Kind::linear);
+  EXPECT_EQ(linear.rope_scaling.factor, 2.0);
+  EXPECT_EQ(parse(with(llama(), {{"rope_scaling", nullptr}})).rope_scaling.kind, RopeScaling::Kind::none);
+}
+
+TEST(HuggingFaceConfig, Gemma) {
+  json gemma =
+      with(llama(), {{"model_type", "gemma"}, {"head_dim", 32}, {"hidden_act", "gelu_pytorch_tanh"}});
+  const ModelConfig config = parse(gemma);
+  EXPECT_EQ(config.head_dim, 32);
+  EXPECT_EQ(config.activation, Activation::gelu_tanh);
+  EXPECT_TRUE(config.norm_weight_plus_one && config.scale_embedding && config.tie_word_embeddings);
+  EXPECT_EQ(parse(without(gemma, "head_dim")).head_dim, 256);
+  EXPECT_EQ(parse(without(gemma, "hidden_act")).activation, Activation::gelu_tanh);
+  gemma["hidden_act"] = "gelu";
+  EXPECT_EQ(parse(gemma).activation, Activation::gelu_erf);
+  gemma["hidden_activation"] = nullptr;
+  EXPECT_EQ(parse(gemma).activation, Activation::gelu_erf);
+  gemma["hidden_activation"] = "gelu_pytorch_tanh";
+  EXPECT_EQ(parse(gemma).activation, Activation::gelu_tanh);
+}
+
+TEST(HuggingFaceConfig, StableLm) {
+  const json stablelm =
+      with(without(llama(), "rms_norm_eps"), {{"model_type", "stablelm"}, {"use_qkv_bias", true}});
+  const ModelConfig config = parse(stablelm);
+  EXPECT_EQ(config.norm, NormKind::layer);
+  EXPECT_EQ(config.norm_eps, 1e-5);
+  EXPECT_TRUE(config.qkv_bias);
+  EXPECT_FALSE(config.o_bias || config.mlp_bias);
+  EXPECT_EQ(config.rotary_dim, 4);  // a quarter by default
+  EXPECT_EQ(parse(with(stablelm, {{"partial_rotary_factor", 0.5}, {"layer_norm_eps", 1e-6}})).rotary_dim, 8);
+  EXPECT_EQ(parse(with(stablelm, {{"rope_parameters", {{"partial_rotary_factor", 0.5}}}})).rotary_dim, 8);
+  EXPECT_THAT(refusal(with(stablelm, {{"use_parallel_residual", true}})),
+              HasSubstr("use_parallel_residual is true"));
+  EXPECT_THAT(refusal(with(stablelm, {{"qk_layernorm", true}})),
+              HasSubstr("qk_layernorm is true; accepted: false"));
+  EXPECT_THAT(refusal(with(stablelm, {{"partial_rotary_factor", 0.2}})), HasSubstr("an even number"));
+  EXPECT_THAT(refusal(with(stablelm, {{"partial_rotary_factor", 1.5}})), HasSubstr("at most 1"));
+}
+
+json unified() {
+  return with(without(llama(), "rms_norm_eps"), {{"model_type", "hfmodel"},
+                                                 {"norm_class", "rmsnorm"},
+                                                 {"layer_norm_eps", 1e-6},
+                                                 {"head_dim", nullptr},
+                                                 {"partial_rotary_factor", 0.5},
+                                                 {"attention_bias", true},
+                                                 {"use_qkv_bias_only", true},
+                                                 {"mlp_bias", true},
+                                                 {"normalize_embed", true},
+                                                 {"num_linears_per_mlp", 3},
+                                                 {"l2norm_as_rmsnorm", true},
+                                                 {"hidden_act", "gelu"},
+                                                 {"tie_word_embeddings", true}});
+}
+
+TEST(UnifiedConfig, ReadsItsFields) {
+  const ModelConfig config = parse(unified());
+  EXPECT_EQ(config.architecture, "hfmodel");
+  EXPECT_EQ(config.norm, NormKind::rms);
+  EXPECT_EQ(config.norm_eps, 1e-6);
+  EXPECT_EQ(config.head_dim, 16);
+  EXPECT_EQ(config.rotary_dim, 8);
+  EXPECT_EQ(config.activation, Activation::gelu_erf);
+  EXPECT_TRUE(config.qkv_bias && config.mlp_bias && config.scale_embedding && config.l2norm_as_rmsnorm);
+  EXPECT_TRUE(config.tie_word_embeddings);
+  EXPECT_FALSE(config.o_bias || config.norm_weight_plus_one);
+  EXPECT_TRUE(parse(with(unified(), {{"use_qkv_bias_only", false}})).o_bias);
+  const ModelConfig layer = parse(with(unified(), {{"norm_class", "layernorm"}}));
+  EXPECT_EQ(layer.norm, NormKind::layer);
+  EXPECT_FALSE(layer.l2norm_as_rmsnorm);
+}
+
+TEST(UnifiedConfig, RefusesWhatTheDecoderLacks) {
+  EXPECT_THAT(refusal(with(unified(), {{"norm_class", "batchnorm"}})),
+              HasSubstr("accepted: rmsnorm, layernorm"));
+  EXPECT_THAT(refusal(without(unified(), "norm_class")), HasSubstr("norm_class is missing"));
+  EXPECT_THAT(refusal(with(unified(), {{"num_linears_per_mlp", 2}})), HasSubstr("num_linears_per_mlp is 2"));
+  for (const char* key : {"shared_attention_norm", "parallel_residual", "qk_layernorm", "use_megablocks"}) {
+    EXPECT_THAT(refusal(with(unified(), {{key, true}})), HasSubstr(std::string(key) + " is true"));
+  }
+  EXPECT_THAT(refusal(with(unified(), {{"num_local_experts", 8}})), HasSubstr("mixture of experts"));
+  EXPECT_THAT(refusal(with(unified(), {{"sliding_window", 4096}})), HasSubstr("sliding_window is 4096"));
+}
+
+TEST(UnifiedConfig, WritesWhatItReads) {
+  for (const json& source :
+       {llama(), unified(),
+        with(llama(), {{"model_type", "gemma"}, {"head_dim", 32}, {"hidden_act", "silu"}}),
+        with(llama(), {{"model_type", "stablelm"}, {"use_qkv_bias", true}}),
+        with(llama(), {{"attention_bias", true}}),
+        with(llama(), {{"rope_scaling", {{"type", "linear"}, {"factor", 4.0}}}}),
+        with(llama(), {{"rope_parameters",
+                        {{"rope_type", "llama3"},
+                         {"factor", 8.0},
+                         {"low_freq_factor", 1.0},
+                         {"high_freq_factor", 4.0},
+                         {"original_max_position_embeddings", 64}}}})}) {
+    const ModelConfig config = parse(source);
+    const json written = unified_config(config, "float16");
+    EXPECT_EQ(written["torch_dtype"], "float16");
+    EXPECT_EQ(written["model_type"], "hfmodel");
+    // A second pass through the file changes nothing that the writer knows.
+    EXPECT_EQ(unified_config(parse(written), "float16"), written);
+    EXPECT_EQ(parse(written).rotary_dim, config.rotary_dim);
+    EXPECT_EQ(parse(written).o_bias, config.o_bias);
+  }
+}
+
+struct BadField {
+  const char* key;
+  json value;
+  const char* message;
+};
+
+class BadConfig : public testing::TestWithParam<BadField> {};
+
+TEST_P(BadConfig, IsRefusedByName) {
+  const auto& [key, value, message] = GetParam();
+  EXPECT_THAT(refusal(with(llama(), {{key, value}})),
+              testing::AllOf(HasSubstr("config.json"), HasSubstr(message)));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Fields, BadConfig,
+    testing::Values(BadField{"model_type", "mistral",
+                             "model_type is \"mistral\"; accepted: llama, gemma, stablelm, hfmodel"},
+                    BadField{"model_type", 3, "model_type is 3"},
+                    BadField{"hidden_act", "relu", "hidden_act is \"relu\""},
+                    BadField{"hidden_size", 0, "hidden_size is 0"},
+                    BadField{"hidden_size", -64, "hidden_size is -64"},
+                    BadField{"hidden_size", 64.5, "hidden_size is 64.5"},
+                    BadField{"hidden_size", "64", "hidden_size is \"64\""},
+                    BadField{"hidden_size", 1ULL << 63, "hidden_size is 9223372036854775808"},
+                    BadField{"hidden_size", 1 << 30, "hidden_size is"},
+                    BadField{"hidden_size", 66, "a divisor of hidden_size"},
+                    BadField{"vocab_size", int64_t{1} << 40, "vocab_size is"},
+                    BadField{"vocab_size", nullptr, "is missing"},
+                    BadField{"num_hidden_layers", 1000000, "num_hidden_layers"},
+                    BadField{"num_attention_heads", 0, "num_attention"},
+                    BadField{"num_key_value_heads", 3, "a divisor of num_attention_heads"},
+                    BadField{"num_key_value_heads", 8, "num_key_value_heads is 8"},
+                    BadField{"head_dim", 15, "even number"}, BadField{"rms_norm_eps", 0.0, "eps is 0"},
+                    BadField{"rms_norm_eps", -1e-5, "eps is"}, BadField{"rope_theta", 0, "rope_theta is 0"},
+                    BadField{"rope_theta", "x", "rope_theta is \"x\""},
+                    BadField{"partial_rotary_factor", 0.5, "accepted for llama: 1"},
+                    BadField{"rope_scaling",
+                             {{"type", "yarn"}, {"factor", 2}},
+                             "type is \"yarn\"; accepted: default, linear, llama3"},
+                    BadField{"rope_scaling", {{"rope_type", "linear"}}, "rope_scaling: factor is missing"},
+                    BadField{"rope_scaling", {{"rope_type", "linear"}, {"factor", 0}}, "factor is 0"},
+                    BadField{"rope_scaling", 2.0, "rope_scaling is not a JSON object"},
+                    BadField{"rope_parameters", {{"full_attention", json::object()}}, "one set of values"},
+                    BadField{"quantization_config", {{"bits", 4}}, "quantization_config"},
+                    BadField{"sliding_window", 128, "sliding_window is 128"},
+                    BadField{"layer_types", {"full_attention", "sliding_attention"}, "layer_types"},
+                    BadField{"bos_token_id", 100, "bos_token_id is 100"},
+                    BadField{"eos_token_id", -1, "eos_token_id is -1"},
+                    BadField{"tie_word_embeddings", 1, "tie_word_embeddings is 1"}));
+
+TEST(HuggingFaceConfig, RefusesDamagedFiles) {
+  const fixtures::TemporaryFolder folder;
+  const auto path = folder / "config.json";
+  fixtures::expect_error_at_every_length(path, fixtures::tiny_config(), [&] { read_config(path); });
+  EXPECT_THAT(error_of([&] { read_config(folder / "missing.json"); }),
+              HasSubstr("missing.json: cannot open"));
+}
+
+class GgufConfig : public testing::Test {
+ protected:
+  ModelConfig parse_gguf(const fixtures::GgufParts& parts) {
+    fixtures::write(folder_ / "x.gguf", fixtures::gguf(parts));
+    return read_config(GgufFile(folder_ / "x.gguf"));
+  }
+  std::string refusal_with(const std::string& value) {
+    fixtures::GgufParts parts = fixtures::tiny_gguf();
+    parts.values.push_back(value);
+    return error_of([&] { parse_gguf(parts); });
+  }
+  fixtures::TemporaryFolder folder_;
+};
+
+TEST_F(GgufConfig, Llama) {
+  fixtures::GgufParts parts = fixtures::tiny_gguf();
+  parts.values.push_back(fixtures::gguf_f32("llama.rope.freq_base", 500000.0F));
+  parts.values.push_back(fixtures::gguf_u32("tokenizer.ggml.bos_token_id", 1));
+  parts.values.push_back(fixtures::gguf_text("llama.rope.scaling.type", "linear"));
+  parts.values.push_back(fixtures::gguf_f32("llama.rope.scaling.factor", 2.0F));
+  const ModelConfig config = parse_gguf(parts);
+  EXPECT_EQ(config.architecture, "llama");
+  EXPECT_EQ(config.vocab_size, fixtures::kTinyVocab);
+  EXPECT_EQ(config.hidden_size, fixtures::kTinyHidden);
+  EXPECT_EQ(config.intermediate_size, fixtures::kTinyInner);
+  EXPECT_EQ(config.num_layers, fixtures::kTinyLayers);
+  EXPECT_EQ(config.num_heads, fixtures::kTinyHeads);
+  EXPECT_EQ(config.num_kv_heads, fixtures::kTinyKvHeads);
+  EXPECT_EQ(config.head_dim, fixtures::kTinyHeadDim);
+  EXPECT_EQ(config.rotary_dim, fixtures::kTinyHeadDim);
+  EXPECT_EQ(config.rope_theta, 500000.0);
+  EXPECT_EQ(config.rope_scaling.kind, RopeScaling::Kind::linear);
+  EXPECT_EQ(config.rope_scaling.factor, 2.0);
+  EXPECT_FLOAT_EQ(static_cast<float>(config.norm_eps), 1e-5F);
+  EXPECT_EQ(config.bos_token_id, 1);
+  EXPECT_EQ(config.eos_token_id, std::nullopt);
+  EXPECT_FALSE(config.tie_word_embeddings || config.qkv_bias || config.scale_embedding);
+}
+
+TEST_F(GgufConfig, GemmaAndStableLm) {
+  fixtures::GgufParts parts = fixtures::tiny_gguf({.qkv_bias = true, .head = false});
+  const auto rename = [&](const std::string& architecture) {
+    fixtures::GgufParts renamed = parts;
+    renamed.values = {fixtures::gguf_text("general.architecture", architecture),
+                      fixtures::gguf_u32(architecture + ".block_count", 2),
+                      fixtures::gguf_u32(architecture + ".context_length", 128),
+                      fixtures::gguf_u32(architecture + ".embedding_length", 32),
+                      fixtures::gguf_u32(architecture + ".feed_forward_length", 64),
+                      fixtures::gguf_u32(architecture + ".attention.head_count", 4)};
+    return renamed;
+  };
+  fixtures::GgufParts gemma = rename("gemma");
+  gemma.values.push_back(fixtures::gguf_f32("gemma.attention.layer_norm_rms_epsilon", 1e-6F));
+  gemma.values.push_back(fixtures::gguf_u32("gemma.attention.key_length", 16));
+  const ModelConfig gemma_config = parse_gguf(gemma);
+  EXPECT_EQ(gemma_config.head_dim, 16);
+  EXPECT_EQ(gemma_config.num_kv_heads, 4);
+  EXPECT_EQ(gemma_config.activation, Activation::gelu_tanh);
+  EXPECT_TRUE(gemma_config.scale_embedding && gemma_config.tie_word_embeddings);
+  EXPECT_FALSE(gemma_config.norm_weight_plus_one);  // the converter has added it
+
+  fixtures::GgufParts stablelm = rename("stablelm");
+  stablelm.values.push_back(fixtures::gguf_f32("stablelm.attention.layer_norm_epsilon", 1e-5F));
+  stablelm.values.push_back(fixtures::gguf_u32("stablelm.rope.dimension_count", 2));
+  const ModelConfig stablelm_config = parse_gguf(stablelm);
+  EXPECT_EQ(stablelm_config.norm, NormKind::layer);
+  EXPECT_EQ(stablelm_config.rotary_dim, 2);
+  EXPECT_TRUE(stablelm_config.qkv_bias);
+  EXPECT_FALSE(stablelm_config.o_bias);
+}
+
+TEST_F(GgufConfig, RefusesWhatTheDecoderLacks) {
+  using fixtures::gguf_f32, fixtures::gguf_text, fixtures::gguf_u32;
+  EXPECT_THAT(refusal_with(gguf_u32("llama.expert_count", 8)), HasSubstr("expert_count is 8"));
+  EXPECT_THAT(refusal_with(gguf_text("llama.rope.scaling.type", "yarn")),
+              HasSubstr("accepted: none, linear"));
+  EXPECT_THAT(refusal_with(gguf_u32("llama.attention.value_length", 4)), HasSubstr("value_length is 4"));
+  EXPECT_THAT(refusal_with(gguf_u32("llama.rope.dimension_count", 4)), HasSubstr("dimension_count is 4"));
+  EXPECT_THAT(refusal_with(gguf_u32("llama.attention.sliding_window", 4)), HasSubstr("sliding_window is 4"));
+  EXPECT_THAT(refusal_with(gguf_u32("tokenizer.ggml.eos_token_id", 48)), HasSubstr("eos_token_id is 48"));
+  fixtures::GgufParts parts = fixtures::tiny_gguf();
+  parts.values[0] = gguf_text("general.architecture", "qwen2");
+  EXPECT_THAT(error_of([&] { parse_gguf(parts); }), HasSubstr("qwen2; accepted: llama, gemma, stablelm"));
+  parts.values.erase(parts.values.begin());
+  EXPECT_THAT(error_of([&] { parse_gguf(parts); }), HasSubstr("general.architecture (a string) is missing"));
+}
+
+}  // namespace
+}  // namespace qeval::model
