@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Installs, builds and runs every test; made for a bare Debian 12 and about 20 minutes of two cores.
+# Ends with the totals, and with a non-zero status if anything failed.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+golden_kinds="float"                      # what check_goldens.py --only is run for
+reference_tasks="arc_easy,piqa"           # what check_reference.py is run for
+sanitized_tests="base model eval"         # the tests that run under the address and undefined sanitizers too
+shared=../shared                          # goldens and references, where there are any
+model_file=""
+
+passed=0
+failed=0
+summary=""
+
+# note TEXT PASSED FAILED: a line of the closing summary.
+note() {
+  summary+="$1"$'\n'
+  passed=$((passed + $2))
+  failed=$((failed + $3))
+}
+
+# run_ctest PRESET [ctest options]: ctest says "…% tests passed, F tests failed out of N".
+run_ctest() {
+  local preset=$1 log="build/$1/ctest.log" line total bad
+  shift
+  ctest --preset "$preset" -j "$(nproc)" --no-tests=error "$@" </dev/null 2>&1 | tee "$log" || true
+  line=$(grep -E 'tests passed, .* out of' "$log" | tail -n 1 || true)
+  if [ -z "$line" ]; then
+    note "$preset: ctest ran no test" 0 1
+    return
+  fi
+  bad=$(sed -E 's/.*, ([0-9]+) tests? failed out of.*/\1/' <<<"$line")
+  total=${line##* }
+  note "$preset: $line" $((total - bad)) "$bad"
+}
+
+# run_check TITLE COMMAND...: the checkers print "ok   case" and "FAIL case".
+run_check() {
+  local title=$1 log=build/check.log good bad status=0
+  shift
+  "$@" </dev/null 2>&1 | tee "$log" || status=$?
+  good=$(grep -c '^ok ' "$log" || true)
+  bad=$(grep -c '^FAIL ' "$log" || true)
+  if ((status != 0 && bad == 0)); then
+    bad=1
+  fi
+  note "$title: $good ok, $bad failed" "$good" "$bad"
+}
+
+step "Debian packages"
+scripts/install_deps.sh
+
+step "Build"
+build release
+
+step "Tests"
+run_ctest release
+
+step "Tests under the sanitizers"
+targets=()
+pattern=""
+for folder in $sanitized_tests; do
+  if compgen -G "tests/$folder/*_test.cc" >/dev/null; then
+    targets+=("${folder}_test")
+    pattern+="${pattern:+|}$folder"
+  fi
+done
+build asan "${targets[@]}"
+run_ctest asan -R "^($pattern)\\."
+
+step "Goldens and references"
+if [ -d "$shared" ]; then
+  for kind in $golden_kinds; do
+    run_check "goldens, $kind" python3 "$shared/tools/check_goldens.py" build/release/bin/qeval --only "$kind"
+  done
+  if model_file=$(scripts/fetch_model.py); then
+    run_check "reference" python3 "$shared/tools/check_reference.py" build/release/bin/qeval "$model_file" \
+      --tasks "$reference_tasks"
+  else
+    note "reference: left out, the model cannot be fetched" 0 0
+  fi
+else
+  note "goldens and references: left out, there is no $shared" 0 0
+fi
+
+step "Summary"
+printf '%s' "$summary"
+echo "$passed passed, $failed failed"
+((failed == 0))
