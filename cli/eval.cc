@@ -33,6 +33,7 @@ po::options_description options() {
   add("limit", po::value<std::string>()->value_name("N"),
       "first N documents of a task, or a fraction below 1 of them");
   add("seed", po::value<uint64_t>()->value_name("N")->default_value(1234), "seed of the few-shot draw");
+  add("plan", "load and check everything, print what would be computed, and stop");
   add("log-samples", "accepted for compatibility: an output folder always gets the samples");
   add_scoring_options(options);
   return options;
@@ -78,11 +79,26 @@ eval::EvaluationOptions evaluation_options(const po::variables_map& arguments, c
   return options;
 }
 
+void print_plan(const eval::Evaluation& evaluation) {
+  std::cout << fmt::format("{:<34} {:>10} {:>16} {:>15} {:>6}\n", "task", "documents", "tokens requested",
+                           "computed", "ratio");
+  for (const eval::Evaluation::TaskPlan& plan : evaluation.plan()) {
+    std::cout << fmt::format("{:<34} {:>10} {:>16} {:>15} {:>6.3f}\n", plan.task, plan.documents,
+                             plan.tokens_requested, plan.tokens_computed,
+                             static_cast<double>(plan.tokens_computed) /
+                                 static_cast<double>(std::max<int64_t>(1, plan.tokens_requested)));
+  }
+}
+
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   eval::EvaluationOptions options = evaluation_options(arguments, limit);
   eval::Session session(session_options(arguments));
   eval::Evaluation evaluation(session, options);
+  if (arguments.count("plan") != 0) {
+    print_plan(evaluation);
+    return 0;
+  }
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
   {

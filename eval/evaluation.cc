@@ -74,7 +74,9 @@ TaskRun::TaskRun(Task task, LoadedTask loaded, const RequestEncoder& encoder, in
   for (const EncodedDocument& document : encoded_) {
     all.insert(all.end(), document.requests.begin(), document.requests.end());
   }
-  tokens_computed_ = Plan(all, batch_tokens).tokens_computed();
+  const Plan plan(all, batch_tokens);
+  tokens_computed_ = plan.tokens_computed();
+  tokens_requested_ = plan.tokens_requested();
 }
 
 TaskRun::EncodedDocument TaskRun::encode(const Document& document, const RequestEncoder& encoder) const {
@@ -254,6 +256,16 @@ void Evaluation::close_task() {
   results_.push_back(std::move(results));
   runs_[current_].reset();
   ++current_;
+}
+
+std::vector<Evaluation::TaskPlan> Evaluation::plan() const {
+  std::vector<TaskPlan> plans;
+  for (const auto& run : runs_) {
+    if (!run) continue;
+    plans.push_back({run->task().name, std::ssize(run->loaded().documents), run->tokens_requested(),
+                     run->tokens_computed()});
+  }
+  return plans;
 }
 
 Evaluation::Progress Evaluation::progress() const {

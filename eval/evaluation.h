@@ -45,6 +45,8 @@ class TaskRun {
   const LoadedTask& loaded() const { return loaded_; }
   /// Input tokens that a run over all documents computes.
   int64_t tokens_computed() const { return tokens_computed_; }
+  /// The same if every request were computed alone.
+  int64_t tokens_requested() const { return tokens_requested_; }
   /// Ids of the first request: shows prefix and special tokens at a glance.
   const std::vector<int64_t>& first_request_ids() const { return first_request_ids_; }
 
@@ -79,7 +81,7 @@ class TaskRun {
   std::vector<EncodedDocument> encoded_;
   std::vector<int64_t> first_request_ids_;
   int64_t batch_tokens_;
-  int64_t tokens_computed_ = 0;
+  int64_t tokens_computed_ = 0, tokens_requested_ = 0;
 
   std::vector<TokenRequest> requests_;            ///< of the open documents, flat
   std::vector<std::pair<size_t, size_t>> owner_;  ///< document and its request, per flat request
@@ -99,6 +101,14 @@ class Evaluation {
 
   bool done() const { return current_ == runs_.size(); }
   void step();
+
+  /// What a task takes when nothing of it is finished. `tokens_requested` counts the input tokens of every
+  /// request alone, `tokens_computed` those that sharing leaves.
+  struct TaskPlan {
+    std::string task;
+    int64_t documents, tokens_requested, tokens_computed;
+  };
+  std::vector<TaskPlan> plan() const;
 
   struct Progress {
     std::string task;

@@ -40,7 +40,7 @@ std::string worked_example(const Task& task, const datasets::Row& row) {
 }
 
 [[noreturn]] void fail_too_few(const std::string& file, size_t found, size_t count) {
-  fail("{}: {} usable rows where --num-fewshot {} takes {} examples other than the scored document",
+  fail("{}: {} usable rows where --num-fewshot {} takes {} examples, a drawn one never the scored document",
        printable(file, 4096), found, count, count);
 }
 
@@ -55,16 +55,19 @@ std::vector<size_t> draw_order(size_t count, uint64_t seed) {
 }
 
 FewShot::FewShot(const Task& task, const datasets::Table& table, int64_t count, uint64_t seed)
-    : count_(static_cast<size_t>(count)), where_(table.files.front().path) {
+    : count_(static_cast<size_t>(count)), fixed_(task.fewshot_first), where_(table.files.front().path) {
   std::vector<size_t> order(table.rows.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  if (!task.fewshot_first) order = draw_order(table.rows.size(), seed);
+  if (!fixed_) order = draw_order(table.rows.size(), seed);
+  const size_t wanted =
+      fixed_ ? count_ : count_ + 1;  // a drawn example may turn out to be the scored document
   for (const size_t position : order) {
-    if (examples_.size() > count_) break;
+    if (examples_.size() == wanted) break;
     const datasets::Row& row = table.rows[position];
-    // Equal rows count once: then a scored document can be at most one of the examples.
-    const bool known = std::any_of(examples_.begin(), examples_.end(),
-                                   [&](const Example& example) { return example.row == row.fields(); });
+    // Equal rows count once in a draw: then a scored document can be at most one of the examples.
+    const bool known = !fixed_ && std::ranges::any_of(examples_, [&](const Example& example) {
+      return example.row == row.fields();
+    });
     if (!known) examples_.push_back({row.fields(), worked_example(task, row)});
   }
   if (examples_.size() < count_) fail_too_few(where_, examples_.size(), count_);
@@ -75,7 +78,7 @@ std::string FewShot::before(const datasets::Row& scored) const {
   size_t used = 0;
   for (const Example& example : examples_) {
     if (used == count_) break;
-    if (example.row == scored.fields()) continue;
+    if (!fixed_ && example.row == scored.fields()) continue;
     out += example.text;
     ++used;
   }

@@ -67,6 +67,16 @@ TEST(FewShot, MmluTakesTheFirstOfDevAfterOneOpeningSentence) {
   EXPECT_EQ(loaded.files.size(), 2U);
 }
 
+TEST(FewShot, MmluTakesEqualRowsAndTheScoredRowAsTheyStand) {
+  // The harness does; the public dev split of college_physics holds one row twice.
+  const TemporaryFolder folder;
+  folder.write("mmlu/virology/test.jsonl", mmlu_row("D1?", 1));
+  folder.write("mmlu/virology/dev.jsonl", mmlu_row("D1?", 1) + mmlu_row("D1?", 1) + mmlu_row("D3?", 0));
+  const std::string context =
+      load("mmlu_virology", {.data = folder.path(), .num_fewshot = 3}).documents[0].requests[0].context;
+  EXPECT_EQ(std::count(context.begin(), context.end(), '?'), 4) << context;
+}
+
 TEST(FewShot, ElsewhereASeedDrawsFromTheTrainingSplit) {
   const TemporaryFolder folder;
   std::string train;
