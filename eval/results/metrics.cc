@@ -1,7 +1,6 @@
 #include "eval/results/metrics.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 
@@ -13,15 +12,18 @@ namespace {
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
-constexpr std::array multiple_choice_metrics{MetricDefinition{"acc"}, MetricDefinition{"acc_norm"},
-                                             MetricDefinition{"acc_bytes"}};
-constexpr std::array multiple_true_metrics{MetricDefinition{"acc"}};
-constexpr std::array last_word_metrics{MetricDefinition{"acc"},
-                                       MetricDefinition{"perplexity", Aggregation::perplexity, false}};
-constexpr std::array rolling_metrics{MetricDefinition{"word_perplexity", Aggregation::perplexity, false},
-                                     MetricDefinition{"byte_perplexity", Aggregation::perplexity, false},
-                                     MetricDefinition{"bits_per_byte", Aggregation::bits_per_unit, false},
-                                     MetricDefinition{"token_perplexity", Aggregation::perplexity, false}};
+constexpr auto mean = Aggregation::mean;
+constexpr auto perplexity = Aggregation::perplexity;
+constexpr auto bits = Aggregation::bits_per_unit;
+
+constexpr MetricDefinition multiple_choice_metrics[] = {
+    {"acc", mean, true}, {"acc_norm", mean, true}, {"acc_bytes", mean, true}};
+constexpr MetricDefinition multiple_true_metrics[] = {{"acc", mean, false}};
+constexpr MetricDefinition last_word_metrics[] = {{"acc", mean, true}, {"perplexity", perplexity}};
+constexpr MetricDefinition rolling_metrics[] = {{"word_perplexity", perplexity},
+                                                {"byte_perplexity", perplexity},
+                                                {"bits_per_byte", bits},
+                                                {"token_perplexity", perplexity}};
 
 /// 1 if the best of the log-likelihoods, each over its length, is a gold choice. `lengths` empty: as they
 /// stand.

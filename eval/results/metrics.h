@@ -17,7 +17,7 @@ namespace qeval::eval {
 struct MetricDefinition {
   std::string_view name;
   Aggregation aggregation = Aggregation::mean;
-  bool higher_is_better = true;
+  bool right_or_wrong = false;  ///< 0 or 1 per document, so that runs can be compared by their flips
 };
 
 /// The metrics that documents of this scoring can give, in the order they are reported by default:

@@ -138,6 +138,16 @@ void write_harness_sections(const RunResults& run, ordered_json& out) {
     if (!group.metrics.empty()) out["groups"][group.name] = metrics;
     out["group_subtasks"][group.name] = group.members;
     out["higher_is_better"][group.name] = directions(group.metrics);
+    ordered_json shots;  // as the harness does: where its members agree
+    for (const std::string& member : group.members) {
+      const ordered_json of_member = out["n-shot"].value(member, ordered_json());
+      if (member != group.members.front() && of_member != shots) {
+        shots = nullptr;
+        break;
+      }
+      shots = of_member;
+    }
+    if (!shots.is_null()) out["n-shot"][group.name] = shots;
   }
   if (out["groups"].empty()) out.erase("groups");
   out["config"] = {{"model", "qeval"},

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "eval/results/metrics.h"
+#include "eval/results/sample.h"
+#include "eval/results/statistics.h"
+
+namespace qeval::eval {
+
+/// One metric of one task in two runs over the same documents.
+struct MetricComparison {
+  std::string metric;
+  double base = 0, other = 0;  ///< the metric in either run
+  /// Means: other − base. Perplexities: ln other − ln base (positive is worse; exp(delta) − 1 is the relative
+  /// increase). Bits per byte: other − base.
+  PairedDifference difference;
+  /// Metrics that are right or wrong per document: documents right in base and wrong in other, and the
+  /// reverse.
+  std::vector<int64_t> lost, gained;
+  std::optional<double> mcnemar_p;  ///< exact; present for right-or-wrong metrics
+
+  /// The p-value to judge by: McNemar's where there is one, else the bootstrap's.
+  double p_value() const { return mcnemar_p.value_or(difference.p_value); }
+};
+
+struct TaskComparison {
+  std::string task;
+  int64_t documents = 0;
+  std::vector<MetricComparison> metrics;  ///< in the order of the base's; those that both have
+};
+
+/// Compares two runs of a task, paired by document. Refuses (Error that names the first document at fault)
+/// unless both hold the same documents, scored by the same rule, from the same token ids. Both in ascending
+/// order of doc_id. A run against itself gives differences of exactly 0, no flips and p = 1.
+TaskComparison compare_documents(const std::string& task, std::span<const Scores> base,
+                                 std::span<const Scores> other, const BootstrapOptions& options = {});
+
+/// The same from two result folders' samples_TASK.jsonl.
+TaskComparison compare_folders(const std::string& task, const std::filesystem::path& base,
+                               const std::filesystem::path& other, const BootstrapOptions& options = {});
+
+}  // namespace qeval::eval

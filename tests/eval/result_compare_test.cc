@@ -1,0 +1,116 @@
+#include <cmath>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "eval/results/compare.h"
+#include "eval/results/sample_file.h"
+#include "tests/eval/result_fixture.h"
+
+namespace qeval::eval {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::string refusal(const std::vector<Scores>& base, const std::vector<Scores>& other) {
+  try {
+    compare_documents("arc", base, other);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Compare, ARunAgainstItselfIsExactlyZero) {
+  std::vector<Scores> pages;
+  Random random(8);
+  for (int64_t i = 0; i < 40; ++i)
+    pages.push_back(rolling_sample(i, -1000 * random.uniform(), 100 + i, 600, 130).scores);
+  for (const auto& run : {scores_of(choice_samples(20)), pages}) {
+    const TaskComparison result = compare_documents("t", run, run);
+    EXPECT_EQ(result.documents, std::ssize(run));
+    EXPECT_EQ(result.metrics.size(), run[0].metrics.size());
+    for (const MetricComparison& metric : result.metrics) {
+      EXPECT_EQ(metric.base, metric.other);
+      EXPECT_EQ(metric.difference.delta, 0);
+      EXPECT_EQ(metric.difference.interval.low, 0);
+      EXPECT_EQ(metric.difference.interval.high, 0);
+      EXPECT_EQ(metric.p_value(), 1);
+      EXPECT_TRUE(metric.lost.empty() && metric.gained.empty());
+    }
+  }
+}
+
+TEST(Compare, CountsFlipsBothWaysAndTestsThem) {
+  auto base = scores_of(choice_samples(12));  // acc: all right; acc_norm: all wrong
+  auto other = base;
+  for (const size_t i : {1, 4, 5, 7, 9, 10}) other[i].answers[0].log_likelihood = -1;  // wrong now
+  base[3].answers[0].log_likelihood = -1;                                              // was wrong
+  const TaskComparison result = compare_documents("arc", base, other);
+  const MetricComparison& acc = result.metrics[0];
+  EXPECT_EQ(acc.metric, "acc");
+  EXPECT_THAT(acc.lost, ElementsAre(1, 4, 5, 7, 9, 10));
+  EXPECT_THAT(acc.gained, ElementsAre(3));
+  EXPECT_NEAR(acc.base, 11.0 / 12, 1e-15);
+  EXPECT_NEAR(acc.other, 6.0 / 12, 1e-15);
+  EXPECT_NEAR(acc.difference.delta, -5.0 / 12, 1e-15);
+  EXPECT_NEAR(acc.p_value(), 0.125, 1e-12);  // 2 (1 + 7) / 2^7
+  EXPECT_LT(acc.difference.interval.low, acc.difference.delta);
+}
+
+TEST(Compare, PerplexityDifferencesAreLogarithmic) {
+  std::vector<Scores> base, other;
+  for (int64_t i = 0; i < 6; ++i) {
+    base.push_back(rolling_sample(i, -300.0 - static_cast<double>(i), 100, 500, 150).scores);
+    other.push_back(rolling_sample(i, -310.0 - 2 * static_cast<double>(i), 100, 500, 150).scores);
+  }
+  const TaskComparison result = compare_documents("wikitext", base, other);
+  const double words = 600, difference = 60 + 15;
+  EXPECT_NEAR(result.metrics[0].difference.delta, difference / words, 1e-12);
+  EXPECT_NEAR(result.metrics[0].difference.delta, std::log(result.metrics[0].other / result.metrics[0].base),
+              1e-12);
+  EXPECT_EQ(result.metrics[2].metric, "bits_per_byte");
+  EXPECT_NEAR(result.metrics[2].difference.delta, result.metrics[2].other - result.metrics[2].base, 1e-12);
+  EXPECT_GT(result.metrics[0].difference.interval.low, 0) << "worse in every document";
+  EXPECT_FALSE(result.metrics[0].mcnemar_p);
+}
+
+TEST(Compare, RefusesWhatIsNotTheSameMeasurement) {
+  const auto base = scores_of(choice_samples(3));
+  auto other = base;
+  other.pop_back();
+  EXPECT_THAT(refusal(base, other), HasSubstr("document 2 is in the first only"));
+  EXPECT_THAT(refusal(other, base), HasSubstr("document 2 is in the second only"));
+  other = base;
+  other[1].doc_id = 7;
+  EXPECT_THAT(refusal(base, other), HasSubstr("document 1 is in the first only"));
+  other = base;
+  other[1].token_hash = "0";
+  EXPECT_THAT(refusal(base, other), HasSubstr("document 1 was scored from different token ids"));
+  other = base;
+  other[2].facts.gold = {0};
+  EXPECT_THAT(refusal(base, other), HasSubstr("document 2"));
+  std::vector<Scores> pages{rolling_sample(0, -1, 2, 3, 4).scores};
+  auto windows = pages;
+  windows[0].answers[0].windows = 1;
+  EXPECT_THAT(refusal(pages, windows), HasSubstr("windows"));
+  EXPECT_TRUE(compare_documents("arc", {}, {}).metrics.empty());
+}
+
+TEST(Compare, ReadsResultFolders) {
+  const TemporaryFolder folder;
+  std::string text;
+  for (const Sample& sample : choice_samples(3)) text += to_line(sample) + "\n";
+  for (const char* name : {"a", "b"}) {
+    std::filesystem::create_directory(folder.path() / name);
+    write_file_atomically(folder.path() / name / samples_file("arc"), text);
+  }
+  EXPECT_EQ(compare_folders("arc", folder.path() / "a", folder.path() / "b").documents, 3);
+  EXPECT_THROW(compare_folders("piqa", folder.path() / "a", folder.path() / "b"), Error);
+}
+
+}  // namespace
+}  // namespace qeval::eval
