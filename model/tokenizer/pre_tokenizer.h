@@ -13,7 +13,7 @@ namespace qeval::model {
 
 /// One step of a pre-tokenizer: every piece is cut by a pattern, and each cut is a piece for the next step.
 struct PreTokenizerStage {
-  std::string pattern;        // SplitPattern's dialect; empty: no cutting
+  std::string pattern = {};   // SplitPattern's dialect; empty: no cutting
   bool keep_matches = true;   // matches become pieces
   bool keep_gaps = true;      // so does what lies between them
   bool prefix_space = false;  // first put a space before each piece that does not begin with one

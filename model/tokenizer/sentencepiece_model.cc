@@ -134,6 +134,11 @@ void check_charsmap(std::string_view map, const std::string& name) {
   }
 }
 
+bool holds_space_after_other(std::string_view piece) {
+  while (piece.starts_with(kSpaceMark)) piece.remove_prefix(kSpaceMark.size());
+  return piece.find(kSpaceMark) != std::string_view::npos;
+}
+
 }  // namespace
 
 std::string serialize_sentencepiece(const SentencePieceModel& model) {
@@ -161,24 +166,47 @@ std::string serialize_sentencepiece(const SentencePieceModel& model) {
 SentencePieceTraits read_sentencepiece_traits(std::string_view serialized, const std::string& name) {
   SentencePieceTraits traits;
   std::string_view charsmap;
+  uint64_t model_type = 1, remove_extra_whitespaces = 1, escape_whitespaces = 1;
+  bool has_space = false, space_inside = false;
+
   WireReader model(serialized, name);
   while (const auto field = model.next()) {
-    if (field->type != kBytes || (field->number != kModelTrainer && field->number != kModelNormalizer))
-      continue;
-    WireReader spec(field->bytes, name);
-    while (const auto inner = spec.next()) {
-      if (field->number == kModelTrainer && inner->number == kTrainerWhitespaceAsSuffix &&
-          inner->type == kVarint) {
-        traits.treat_whitespace_as_suffix = inner->integer != 0;
+    if (field->type != kBytes || field->number > kModelNormalizer) continue;
+    WireReader message(field->bytes, name);
+    while (const auto inner = message.next()) {
+      if (inner->number > 0xFF) continue;
+      switch (field->number << 8 | inner->number) {
+        case kModelPieces << 8 | kPieceText:
+          has_space |= inner->bytes == kSpaceMark;
+          space_inside |= holds_space_after_other(inner->bytes);
+          break;
+        case kModelTrainer << 8 | kTrainerModelType:
+          model_type = inner->integer;
+          break;
+        case kModelTrainer << 8 | kTrainerWhitespaceAsSuffix:
+          traits.treat_whitespace_as_suffix = inner->integer != 0;
+          break;
+        case kModelNormalizer << 8 | kNormalizerCharsmap:
+          charsmap = inner->bytes;
+          break;
+        case kModelNormalizer << 8 | kNormalizerDummyPrefix:
+          traits.add_dummy_prefix = inner->integer != 0;
+          break;
+        case kModelNormalizer << 8 | kNormalizerRemoveExtra:
+          remove_extra_whitespaces = inner->integer;
+          break;
+        case kModelNormalizer << 8 | kNormalizerEscape:
+          escape_whitespaces = inner->integer;
+          break;
+        default:
+          break;
       }
-      if (field->number != kModelNormalizer) continue;
-      if (inner->number == kNormalizerDummyPrefix && inner->type == kVarint) {
-        traits.add_dummy_prefix = inner->integer != 0;
-      }
-      if (inner->number == kNormalizerCharsmap && inner->type == kBytes) charsmap = inner->bytes;
     }
   }
   if (!charsmap.empty()) check_charsmap(charsmap, name);
+  traits.words_are_independent = model_type == kModelTypeBpe && remove_extra_whitespaces == 0 &&
+                                 escape_whitespaces == 1 && charsmap.empty() && has_space && !space_inside &&
+                                 !traits.treat_whitespace_as_suffix;
   return traits;
 }
 

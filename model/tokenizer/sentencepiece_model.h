@@ -25,10 +25,17 @@ struct SentencePieceModel {
 /// The model as a `tokenizer.model` file: a protocol buffer, message ModelProto of sentencepiece_model.proto.
 std::string serialize_sentencepiece(const SentencePieceModel& model);
 
+/// U+2581, which stands for a space in pieces.
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
+
 /// What qeval itself wants to know of a serialized ModelProto.
 struct SentencePieceTraits {
   bool add_dummy_prefix = true;
   bool treat_whitespace_as_suffix = false;
+  /// Text may be encoded in parts, cut where a space follows something else: a model of the BPE kind, no
+  /// piece of which holds a space mark after another character, that leaves characters and runs of spaces as
+  /// they are.
+  bool words_are_independent = false;
 };
 
 /// Throws Error naming `name` where the bytes are no protocol buffer or its character map points outside

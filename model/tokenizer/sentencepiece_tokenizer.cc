@@ -18,7 +18,9 @@
 namespace qeval::model {
 namespace {
 
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
+/// The library's time per byte grows with the text (its heap leaves the cache): long ones are cut into parts
+/// this long.
+constexpr size_t kPartBytes = 512;
 
 std::unique_ptr<sentencepiece::SentencePieceProcessor> load_processor(std::string_view serialized,
                                                                       const std::string& name) {
@@ -83,17 +85,12 @@ class SentencePieceTokenizer final : public Tokenizer {
       fail("text is not well-formed UTF-8 at byte {}", bad);
     }
     std::vector<int32_t> ids;
-    std::vector<int> segment_ids;
     for (const TextSegment& segment : added_.split(text)) {
       if (segment.id >= 0) {
         ids.push_back(segment.id);
-        continue;
+      } else {
+        encode_segment(segment.text, continuation_ && !ids.empty() ? *continuation_ : *processor_, ids);
       }
-      const auto& processor = continuation_ && !ids.empty() ? continuation_ : processor_;
-      if (const auto status = processor->Encode(segment.text, &segment_ids); !status.ok()) {
-        fail("the SentencePiece library cannot encode the text: {}", printable(status.ToString(), 200));
-      }
-      ids.insert(ids.end(), segment_ids.begin(), segment_ids.end());
     }
     return ids;
   }
@@ -127,6 +124,35 @@ class SentencePieceTokenizer final : public Tokenizer {
     std::string text;      // bytes; empty where no token has the id
     bool special = false;  // control or added: spelt out
   };
+
+  /// Appends the ids of text that holds no added token; `first` encodes its beginning.
+  void encode_segment(std::string_view text, const sentencepiece::SentencePieceProcessor& first,
+                      std::vector<int32_t>& ids) const {
+    std::vector<int> part_ids;
+    const sentencepiece::SentencePieceProcessor* processor = &first;
+    while (!text.empty()) {
+      const size_t end = traits_.words_are_independent ? end_of_part(text) : text.size();
+      if (const auto status = processor->Encode(text.substr(0, end), &part_ids); !status.ok()) {
+        fail("the SentencePiece library cannot encode the text: {}", printable(status.ToString(), 200));
+      }
+      ids.insert(ids.end(), part_ids.begin(), part_ids.end());
+      text.remove_prefix(end);
+      // The next part begins with a space, which is just what a dummy prefix puts there.
+      if (traits_.add_dummy_prefix && !text.empty()) text.remove_prefix(1);
+      processor = processor_.get();
+    }
+  }
+
+  /// Where the first space after kPartBytes follows something that is no space and precedes anything.
+  static size_t end_of_part(std::string_view text) {
+    size_t end = kPartBytes;
+    while ((end = text.find(' ', end)) != std::string_view::npos && end + 1 < text.size()) {
+      const std::string_view part = text.substr(0, end);
+      if (!part.ends_with(' ') && !part.ends_with(kSpaceMark)) return end;
+      ++end;
+    }
+    return text.size();
+  }
 
   bool has_dummy_prefix() const { return traits_.add_dummy_prefix && !traits_.treat_whitespace_as_suffix; }
 
