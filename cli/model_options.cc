@@ -6,7 +6,14 @@ namespace qeval::cli {
 
 void add_scoring_options(po::options_description& options) {
   auto add = options.add_options();
-  add("arithmetic", po::value<std::string>()->value_name("A"), "how the model computes: float");
+  add("arithmetic", po::value<std::string>()->value_name("A"),
+      "how the model computes: float, or fake (quantization simulated; default where the folder has "
+      "act_dict.json "
+      "and default_qcfg.json)");
+  add("qcfg", po::value<std::string>()->value_name("FILE"),
+      "what is quantized and to how many bits, instead of the model's default_qcfg.json");
+  add("act-ranges", po::value<std::string>()->value_name("FILE"),
+      "ranges of the activations, instead of the model's act_dict.json");
   add("max-length", po::value<int64_t>()->value_name("N"),
       "longest input in tokens (default: 2048, or the model's context if shorter)");
   add("batch-tokens", po::value<int64_t>()->value_name("N")->default_value(2048),
@@ -23,9 +30,12 @@ void add_protocol_option(po::options_description& options) {
 }
 
 eval::SessionOptions session_options(const po::variables_map& arguments) {
-  return {.model = require(arguments, "model"),
-          .arithmetic = optional<std::string>(arguments, "arithmetic").value_or(""),
-          .max_length = optional<int64_t>(arguments, "max-length")};
+  eval::SessionOptions options{.model = require(arguments, "model"),
+                               .arithmetic = optional<std::string>(arguments, "arithmetic").value_or(""),
+                               .max_length = optional<int64_t>(arguments, "max-length")};
+  if (const auto file = optional<std::string>(arguments, "qcfg")) options.qcfg = *file;
+  if (const auto file = optional<std::string>(arguments, "act-ranges")) options.act_ranges = *file;
+  return options;
 }
 
 int64_t batch_tokens(const po::variables_map& arguments) {

@@ -17,21 +17,31 @@ int64_t choose_max_length(const SessionOptions& options, const model::ModelConfi
   return *options.max_length;
 }
 
-std::unique_ptr<model::Arithmetic> make_arithmetic(const SessionOptions& options, const model::Model& model,
-                                                   int64_t max_length) {
-  if (options.arithmetic.empty() || options.arithmetic == "float") {
-    return model::make_float_arithmetic(model, max_length);
-  }
-  fail("--arithmetic {}: unknown; accepted: float", printable(options.arithmetic));
+std::string choose_arithmetic(const SessionOptions& options) {
+  if (!options.arithmetic.empty()) return options.arithmetic;
+  const bool quantized = options.qcfg || options.act_ranges || quant::is_quantized_checkpoint(options.model);
+  return quantized ? "fake" : "float";
 }
 
 }  // namespace
 
 Session::Session(const SessionOptions& options)
-    : model_(model::load_model(options.model)),
-      max_length_(choose_max_length(options, model_.config)),
-      arithmetic_(make_arithmetic(options, model_, max_length_)),
-      decoder_(std::make_unique<model::Decoder>(model_, *arithmetic_)) {}
+    : model_(model::load_model(options.model)), max_length_(choose_max_length(options, model_.config)) {
+  const std::string arithmetic = choose_arithmetic(options);
+  if (arithmetic == "float") {
+    if (options.qcfg) fail("--qcfg: not used by float arithmetic; accepted with --arithmetic fake");
+    if (options.act_ranges)
+      fail("--act-ranges: not used by float arithmetic; accepted with --arithmetic fake");
+    arithmetic_ = model::make_float_arithmetic(model_, max_length_);
+  } else if (arithmetic == "fake") {
+    quantization_ = quant::load_quantization(model_, options.qcfg, options.act_ranges);
+    arithmetic_ = std::make_unique<quant::FakeArithmetic>(model_, quantization_->qcfg, quantization_->ranges,
+                                                          max_length_);
+  } else {
+    fail("--arithmetic {}: unknown; accepted: float, fake", printable(arithmetic));
+  }
+  decoder_ = std::make_unique<model::Decoder>(model_, *arithmetic_);
+}
 
 const model::Tokenizer& Session::tokenizer() {
   if (!tokenizer_) {

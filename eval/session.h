@@ -9,13 +9,17 @@
 #include "model/decoder.h"
 #include "model/tokenizer/tokenizer.h"
 #include "model/weights.h"
+#include "quant/fake_arithmetic.h"
 
 namespace qeval::eval {
 
 /// How a model is to be run.
 struct SessionOptions {
   std::filesystem::path model;
-  std::string arithmetic;  ///< "float", "fake", "integer"; empty: what the model's folder is made for
+  /// "float" or "fake"; empty: fake where the folder has act_dict.json and default_qcfg.json, else float.
+  std::string arithmetic;
+  /// Instead of the folder's default_qcfg.json and act_dict.json.
+  std::optional<std::filesystem::path> qcfg{}, act_ranges{};
   std::optional<int64_t> max_length;  ///< tokens of input; default min(2048, the model's context)
 };
 
@@ -30,6 +34,8 @@ class Session {
   const model::Arithmetic& arithmetic() const { return *arithmetic_; }
   model::Decoder& decoder() { return *decoder_; }
   int64_t max_length() const { return max_length_; }
+  /// How the model is quantized, nothing in float arithmetic.
+  const std::optional<quant::Quantization>& quantization() const { return quantization_; }
 
   /// The model's own tokenizer, loaded on first use. One with more tokens than the model has embeddings
   /// belongs to another model: an Error.
@@ -38,6 +44,7 @@ class Session {
  private:
   model::Model model_;
   int64_t max_length_;
+  std::optional<quant::Quantization> quantization_;
   std::unique_ptr<model::Arithmetic> arithmetic_;
   std::unique_ptr<model::Decoder> decoder_;
   std::unique_ptr<model::Tokenizer> tokenizer_;

@@ -260,8 +260,7 @@ void FloatArithmetic::activate(int64_t, Tensor& gate) const {
         kernels().gelu_tanh(row, gate.cols, row);
         break;
       case Activation::gelu_erf:
-        for (int64_t i = 0; i < gate.cols; ++i)
-          row[i] = 0.5F * row[i] * (1.0F + std::erf(row[i] * 0.70710678F));
+        kernels().gelu_erf(row, gate.cols, row);
     }
   });
 }

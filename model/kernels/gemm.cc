@@ -96,10 +96,14 @@ void multiply(const float* a, int64_t m, std::span<const Product> products) {
   parallel_tasks(static_cast<int64_t>(tasks.size()), [&](int64_t t) {
     const Task& task = tasks[static_cast<size_t>(t)];
     const WeightView& weight = task.product->weight;
-    multiply_block(weight, task.first_weight, std::min(kRowsOfWeight, weight.rows - task.first_weight),
-                   a + task.first_input * weight.cols, weight.cols,
-                   std::min(kRowsOfInput, m - task.first_input),
-                   task.product->out + task.first_input * weight.rows + task.first_weight, weight.rows);
+    const Epilogue& epilogue = task.product->epilogue;
+    const int64_t count = std::min(kRowsOfWeight, weight.rows - task.first_weight);
+    const int64_t rows = std::min(kRowsOfInput, m - task.first_input);
+    float* out = task.product->out + task.first_input * weight.rows + task.first_weight;
+    multiply_block(weight, task.first_weight, count, a + task.first_input * weight.cols, weight.cols, rows,
+                   out, weight.rows);
+    if (epilogue.apply == nullptr) return;
+    for (int64_t r = 0; r < rows; ++r) epilogue.apply(epilogue.context, out + r * weight.rows, count);
   });
 }
 

@@ -31,10 +31,18 @@ WeightView view(const LinearWeights& weights);
 void multiply_block(const WeightView& w, int64_t first, int64_t count, const float* a, int64_t lda, int64_t m,
                     float* c, int64_t ldc);
 
+/// What happens to finished elements while they are in the cache: apply(context, x, n) changes n of them in
+/// place, each by itself. Called from many threads.
+struct Epilogue {
+  const void* context = nullptr;
+  void (*apply)(const void* context, float* x, int64_t n) = nullptr;  ///< null: nothing
+};
+
 /// One product of a group that shares its input.
 struct Product {
   WeightView weight;
   float* out;  ///< [m, weight.rows], contiguous
+  Epilogue epilogue{};
 };
 
 /// Computes all products of one input a [m, cols] in parallel.

@@ -52,8 +52,12 @@ struct Kernels {
   void (*add)(const float* x, int64_t n, float* y);
   /// y = silu(x) = x / (1 + exp(−x)); y may be x.
   void (*silu)(const float* x, int64_t n, float* y);
+  /// y = 1 / (1 + exp(−x)); y may be x.
+  void (*sigmoid)(const float* x, int64_t n, float* y);
   /// tanh form of GELU; y may be x.
   void (*gelu_tanh)(const float* x, int64_t n, float* y);
+  /// erf form of GELU, x · Φ(x), within 2e-7 · max(1, |x|); y may be x.
+  void (*gelu_erf)(const float* x, int64_t n, float* y);
   /// y ← y · x.
   void (*multiply)(const float* x, int64_t n, float* y);
   /// Over n ≥ 1 logits.

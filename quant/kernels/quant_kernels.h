@@ -20,8 +20,7 @@ struct Grid {
   bool operator==(const Grid&) const = default;
 };
 
-/// The quantizer's inner loops for one CPU path. Every result is bit for bit the same on all paths, but for
-/// sigmoid and gelu_erf, where paths with and without fused multiply-add differ in the last places. No
+/// The quantizer's inner loops for one CPU path. Every result is bit for bit the same on all paths. No
 /// alignment is required; outputs may be the inputs.
 struct QuantKernels {
   model::CpuPath path;
@@ -39,10 +38,6 @@ struct QuantKernels {
   void (*dequantize_i16)(const int16_t* codes, int64_t n, float scale, int32_t zero_point, float* y);
   /// y = max(y, |x|), per element: channel maxima over rows.
   void (*abs_max)(const float* x, int64_t n, float* y);
-  /// y = 1 / (1 + exp(−x)).
-  void (*sigmoid)(const float* x, int64_t n, float* y);
-  /// y = x · Φ(x), Φ the normal distribution function: GELU in its erf form, within 2e-7 · max(1, |x|).
-  void (*gelu_erf)(const float* x, int64_t n, float* y);
 };
 
 /// The kernels of the path in force (model::cpu_path()).

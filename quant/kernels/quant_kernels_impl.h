@@ -138,40 +138,8 @@ void abs_max(const float* x, int64_t n, float* y) {
   }
 }
 
-void sigmoid(const float* x, int64_t n, float* y) {
-  const Vec one = broadcast(1.0F);
-  const Vec zero = broadcast(0.0F);
-  map(x, n, y, [&](Vec v) { return one / (one + exp(zero - v)); });
-}
-
-/// erfc(t) for t ≥ 0 as exp(−t²) · P(u) / (1 + 2t), u = (t − 3.75) / (t + 3.75), the substitution of Shepherd
-/// and Laframboise (1981); P of degree 10, our own fit, relative error below 1e-8 on [0, 12].
-inline Vec erfc_positive(Vec t) {
-  constexpr float kCoefficients[] = {1.019923133e-03F,  2.088973531e-03F,  -1.010898221e-02F,
-                                     2.806189470e-02F,  -5.864646286e-02F, 9.237840027e-02F,
-                                     -1.088034958e-01F, 8.226998150e-02F,  3.585199825e-03F,
-                                     -1.402404308e-01F, 1.237512589e+00F};
-  const Vec center = broadcast(3.75F);
-  const Vec u = (t - center) / (t + center);
-  Vec p = broadcast(kCoefficients[0]);
-  for (int i = 1; i < 11; ++i) p = fma(p, u, broadcast(kCoefficients[i]));
-  return exp(broadcast(0.0F) - t * t) * p / fma(broadcast(2.0F), t, broadcast(1.0F));
-}
-
-void gelu_erf(const float* x, int64_t n, float* y) {
-  const Vec half = broadcast(0.5F);
-  const Vec zero = broadcast(0.0F);
-  map(x, n, y, [&](Vec v) {
-    // Φ(v) = 1 − e for v ≥ 0 and e below, e = erfc(|v|/√2) / 2: without a branch, v·Φ(v) = max(v, 0) − |v|·e.
-    const Vec t = magnitude(v);
-    const Vec e = half * erfc_positive(min(t, broadcast(1e4F)) * broadcast(0.70710678118654752F));
-    return max(zero, v) - t * e;
-  });
-}
-
 constexpr QuantKernels make_quant_kernels(model::CpuPath path) {
-  return {path,          fake_quantize,  range,   quantize_i8, quantize_i16,
-          dequantize_i8, dequantize_i16, abs_max, sigmoid,     gelu_erf};
+  return {path, fake_quantize, range, quantize_i8, quantize_i16, dequantize_i8, dequantize_i16, abs_max};
 }
 
 }  // namespace

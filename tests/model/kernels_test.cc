@@ -162,6 +162,21 @@ TEST_P(KernelsTest, ActivationsMatchTheirFormulas) {
   }
 }
 
+TEST_P(KernelsTest, ErfGeluAndSigmoidHoldTheirTolerance) {
+  std::vector<float> x;
+  for (int i = -4000; i <= 4000; ++i) x.push_back(static_cast<float>(i) / 250.0F);
+  x.insert(x.end(), {-1e30F, 1e30F, -100.0F, 100.0F, 0.0F});
+  const auto n = static_cast<int64_t>(x.size());
+  std::vector<float> gelu(x.size()), sigmoid(x.size());
+  kernel().gelu_erf(x.data(), n, gelu.data());
+  kernel().sigmoid(x.data(), n, sigmoid.data());
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double v = x[i];
+    EXPECT_NEAR(gelu[i], 0.5 * v * std::erfc(-v / std::sqrt(2.0)), 2e-7 * std::max(1.0, std::abs(v))) << v;
+    EXPECT_NEAR(sigmoid[i], 1.0 / (1.0 + std::exp(-v)), 2e-7) << v;
+  }
+}
+
 TEST_P(KernelsTest, RotationTurnsPairsByTheAngle) {
   const int64_t half = 5;
   auto head = random_floats(2 * half, 10);

@@ -159,23 +159,6 @@ TEST(Quantizer, DynamicRowsTakeTheirOwnRange) {
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(row[i], reference(original[i], grid));
 }
 
-TEST(Activation, GeluAndSigmoidFollowTheLibrary) {
-  std::vector<float> x;
-  for (int i = -4000; i <= 4000; ++i) x.push_back(static_cast<float>(i) / 250.0F);
-  x.insert(x.end(), {-1e30F, 1e30F, -100.0F, 100.0F, 0.0F});
-  for (const CpuPath path : paths()) {
-    std::vector<float> gelu(x.size()), sigmoid(x.size());
-    quant_kernels(path).gelu_erf(x.data(), static_cast<int64_t>(x.size()), gelu.data());
-    quant_kernels(path).sigmoid(x.data(), static_cast<int64_t>(x.size()), sigmoid.data());
-    for (size_t i = 0; i < x.size(); ++i) {
-      const double v = x[i];
-      EXPECT_NEAR(gelu[i], 0.5 * v * std::erfc(-v / std::sqrt(2.0)), 2e-7 * std::max(1.0, std::abs(v)))
-          << v << " " << model::name(path);
-      EXPECT_NEAR(sigmoid[i], 1.0 / (1.0 + std::exp(-v)), 2e-7) << v << " " << model::name(path);
-    }
-  }
-}
-
 TEST(ChannelMaxima, KeepTheLargestMagnitude) {
   for (const CpuPath path : paths()) {
     std::vector<float> largest(21, 1.0F);
