@@ -6,6 +6,7 @@
 #include "cli/model_options.h"
 #include "cli/progress.h"
 #include "eval/evaluation.h"
+#include "eval/results/table.h"
 
 namespace qeval::cli {
 namespace {
@@ -115,7 +116,7 @@ int run(const po::variables_map& arguments) {
     }
   }
   const eval::RunResults results = evaluation.finish();
-  std::cout << eval::to_json(results)["results"].dump(1) << "\n";
+  std::cout << eval::render_table(results);
   if (options.output)
     std::cout << fmt::format("\nResults: {}\n", (*options.output / eval::results_file).string());
   return 0;
