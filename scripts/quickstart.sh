@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 tasks=arc_easy,hellaswag,piqa,winogrande,boolq,openbookqa
-limit=100  # documents of each task
+limit=400  # documents of each task
 results=results/quickstart
 qeval=build/release/bin/qeval
 

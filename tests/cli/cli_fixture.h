@@ -1,0 +1,42 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "../model/fixtures.h"
+#include "program.h"
+
+namespace qeval::test {
+
+/// A user's folder: a tiny model with its tokenizer in model/, data of one task in data/, and qeval run
+/// there.
+class Cli : public testing::Test {
+ protected:
+  Cli();
+
+  Outcome run(const std::vector<std::string>& arguments, std::string_view input = "") const;
+  /// `qeval eval` on the model and the data with further arguments.
+  Outcome eval(const std::vector<std::string>& arguments) const;
+
+  /// Path of a file or folder below the user's folder.
+  std::string path(std::string_view name) const { return folder_ / name; }
+  void write(std::string_view name, std::string_view content) const;
+  std::string read(std::string_view name) const;
+
+ private:
+  model::fixtures::TemporaryFolder folder_;
+};
+
+/// Number of ids of the tiny tokenizer: all bytes, and an end-of-text token.
+constexpr int64_t kTokens = 257;
+
+/// tokenizer.json of a byte-level BPE without merges: the byte b is the token b.
+std::string byte_tokenizer();
+/// The weights of the tiny model, as a safetensors file.
+std::string tiny_weights();
+std::string tiny_model_config();
+
+}  // namespace qeval::test
