@@ -112,8 +112,9 @@ TEST(Recompute, TheHarnessReadsOurFiles) {
   const auto script = std::filesystem::path(__FILE__).parent_path() / "../python/check_lm_eval_table.py";
   const char* python = std::getenv("QEVAL_PYTHON");  // one that has lm_eval, if the first on the path has not
   const auto log = folder.path() / "log";
-  const std::string command = fmt::format("'{}' '{}' '{}' > '{}' 2>&1", python == nullptr ? "python3" : python,
-                                          script.string(), folder.path().string(), log.string());
+  const std::string command =
+      fmt::format("'{}' '{}' '{}' > '{}' 2>&1", python == nullptr ? "python3" : python, script.string(),
+                  folder.path().string(), log.string());
   const int status = std::system(command.c_str());
   const std::string text = read_file(log);
   if (text.starts_with("skip") || text.find("not found") != std::string::npos) GTEST_SKIP() << text;
