@@ -42,6 +42,7 @@ void remember_command_line(int argc, char** argv) {
   std::string& line = stored_command_line();
   for (int i = 0; i < argc; ++i) {
     const std::string_view word = i == 0 ? "qeval" : argv[i];
+    if (word == "--resume") continue;  // it changes when the work is done, not what comes out
     if (!line.empty()) line += ' ';
     if (!word.empty() && word.find_first_not_of(kPlain) == std::string_view::npos) {
       line += word;

@@ -199,8 +199,9 @@ Evaluation::~Evaluation() = default;
 
 Fingerprint Evaluation::fingerprint() const {
   Fingerprint print{{"weights", weight_hash_},
-                    {"tokenizer", session_.model().path.empty() ? "" : session_.tokenizer().hash()},
+                    {"tokenizer", session_.tokenizer().hash()},
                     {"arithmetic", session_.arithmetic().name()},
+                    {"quantization", session_.quantization() ? session_.quantization()->hash : ""},
                     {"protocol", std::string(name(options_.protocol))},
                     {"prefix", encoder_.prefix_policy()},
                     {"max_length", std::to_string(session_.max_length())},
@@ -286,6 +287,7 @@ RunResults Evaluation::finish() {
   run.model.arithmetic = session_.arithmetic().name();
   run.model.format = model.format;
   run.model.weight_hash = weight_hash_;
+  if (session_.quantization()) run.model.quantization_hash = session_.quantization()->hash;
   run.model.details["weight_bytes"] = model.weight_bytes();
   run.environment = {.cpu = model::cpu_name(),
                      .cpu_path = std::string(model::name(model::cpu_path())),
