@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "quant/integer/integer_arithmetic.h"
 
 namespace qeval::eval {
 namespace {
@@ -29,16 +30,21 @@ Session::Session(const SessionOptions& options)
     : model_(model::load_model(options.model)), max_length_(choose_max_length(options, model_.config)) {
   const std::string arithmetic = choose_arithmetic(options);
   if (arithmetic == "float") {
-    if (options.qcfg) fail("--qcfg: not used by float arithmetic; accepted with --arithmetic fake");
+    if (options.qcfg)
+      fail("--qcfg: not used by float arithmetic; accepted with --arithmetic fake or integer");
     if (options.act_ranges)
-      fail("--act-ranges: not used by float arithmetic; accepted with --arithmetic fake");
+      fail("--act-ranges: not used by float arithmetic; accepted with --arithmetic fake or integer");
     arithmetic_ = model::make_float_arithmetic(model_, max_length_);
   } else if (arithmetic == "fake") {
     quantization_ = quant::load_quantization(model_, options.qcfg, options.act_ranges);
     arithmetic_ = std::make_unique<quant::FakeArithmetic>(model_, quantization_->qcfg, quantization_->ranges,
                                                           max_length_);
+  } else if (arithmetic == "integer") {
+    quantization_ = quant::load_quantization(model_, options.qcfg, options.act_ranges);
+    arithmetic_ = std::make_unique<quant::IntegerArithmetic>(model_, quantization_->qcfg,
+                                                             quantization_->known_ranges, max_length_);
   } else {
-    fail("--arithmetic {}: unknown; accepted: float, fake", printable(arithmetic));
+    fail("--arithmetic {}: unknown; accepted: float, fake, integer", printable(arithmetic));
   }
   decoder_ = std::make_unique<model::Decoder>(model_, *arithmetic_);
 }

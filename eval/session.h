@@ -16,7 +16,8 @@ namespace qeval::eval {
 /// How a model is to be run.
 struct SessionOptions {
   std::filesystem::path model;
-  /// "float" or "fake"; empty: fake where the folder has act_dict.json and default_qcfg.json, else float.
+  /// "float", "fake" or "integer"; empty: fake where the folder has act_dict.json and default_qcfg.json, else
+  /// float.
   std::string arithmetic;
   /// Instead of the folder's default_qcfg.json and act_dict.json.
   std::optional<std::filesystem::path> qcfg{}, act_ranges{};

@@ -303,10 +303,11 @@ Quantization load_quantization(const model::Model& model, const std::optional<st
   result.qcfg = read_qcfg(qcfg ? *qcfg : own_qcfg, model.config);
   if (act_ranges || std::filesystem::exists(own_ranges, code)) {
     const std::filesystem::path& file = act_ranges ? *act_ranges : own_ranges;
-    result.ranges =
-        complete_ranges(result.qcfg, read_act_ranges(file, model.config), model.config, file.string());
+    result.known_ranges = read_act_ranges(file, model.config);
+    result.ranges = complete_ranges(result.qcfg, result.known_ranges, model.config, file.string());
   } else {  // weight-only schemes need none
-    result.ranges = complete_ranges(result.qcfg, ActRanges(model.config.num_layers), model.config,
+    result.known_ranges = ActRanges(model.config.num_layers);
+    result.ranges = complete_ranges(result.qcfg, result.known_ranges, model.config,
                                     model.path.string() + ": no act_dict.json and no --act-ranges");
   }
   result.hash = quantization_hash(result.qcfg, result.ranges, model.config);

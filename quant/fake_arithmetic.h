@@ -74,7 +74,9 @@ class FakeArithmetic : public model::FloatArithmetic {
 struct Quantization {
   QuantConfig qcfg;
   ActRanges ranges;  ///< of every point that needs one; the others' are left out
-  std::string hash;  ///< SHA-256 over both: the identity of the settings in results
+  /// All that act_dict.json holds: the integer residual takes its last range from the final norm's input.
+  ActRanges known_ranges;
+  std::string hash;  ///< SHA-256 over qcfg and ranges: the identity of the settings in results
 };
 
 /// Whether a model folder holds act_dict.json and default_qcfg.json.

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/arithmetic.h"
+#include "quant/integer/integer_model.h"
+#include "quant/qcfg.h"
+
+namespace qeval::quant {
+
+/// The floating-point side of the seam: the embedding rows on their way in, the logits on their way out.
+struct IntegerSeam;
+
+/// What an NPU executes (QUANTIZATION.md §5): no floating point between the embedding look-up and the logits.
+/// The operations between the two are compiled in translation units of their own (run/), whose objects a test
+/// disassembles. Every tensor holds int16_t codes, whatever the point's bits.
+///
+/// A KvBlock holds, per key/value head: the keys as panels of kPanel tokens, the sums of the keys' codes, and
+/// the values as panels of kPanel channels; one byte a code up to 8 bits, two above.
+class IntegerArithmetic final : public model::Arithmetic {
+ public:
+  /// `ranges` as read from act_dict.json: besides those that `qcfg` needs, the final norm's input is used
+  /// where there is one. Throws Error, naming the point, for a setting that integers cannot do: a dynamic
+  /// range, a point or weight left in float, weights in groups, a range too far from 0 for its width. `model`
+  /// must outlive the arithmetic.
+  IntegerArithmetic(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
+                    int64_t max_positions);
+  ~IntegerArithmetic() override;
+
+  std::string name() const override { return "integer"; }
+  void embed(std::span<const int32_t> tokens, model::Tensor& residual) const override;
+  void norm(int64_t layer, model::NormPoint point, const model::Tensor& residual,
+            model::Tensor& out) const override;
+  void linear(int64_t layer, const model::Tensor& in, std::span<const Target> targets) const override;
+  void rotate(int64_t layer, model::Projection which, std::span<const int32_t> positions,
+              model::Tensor& heads) const override;
+  int64_t kv_bytes(int64_t tokens) const override;
+  void store_kv(int64_t layer, const model::Tensor& k, const model::Tensor& v, int64_t first_row,
+                int64_t count, const model::KvBlock& block, int64_t at) const override;
+  void scores(const model::AttentionTile& tile, const model::Tensor& q) const override;
+  void softmax(const model::AttentionTile& tile) const override;
+  void mix(const model::AttentionTile& tile, model::Tensor& out) const override;
+  void shape_mixed(int64_t rows, model::Tensor& out) const override;
+  void add(int64_t layer, model::Projection from, const model::Tensor& update,
+           model::Tensor& residual) const override;
+  void activate(int64_t layer, model::Tensor& gate) const override;
+  void multiply(int64_t layer, const model::Tensor& up, model::Tensor& gate) const override;
+  void gather(const model::Tensor& residual, std::span<const int64_t> rows,
+              model::Tensor& out) const override;
+  void logits(const model::Tensor& normed, int64_t first, int64_t count, float* logits) const override;
+
+  /// The prepared integers, for tests and reports of memory.
+  const IntegerModel& prepared() const { return model_; }
+
+ private:
+  const IntegerLayer& layer_at(int64_t layer) const { return model_.layers[static_cast<size_t>(layer)]; }
+  void integer_logits(const model::Tensor& normed, int64_t first, int64_t count, int32_t* logits) const;
+
+  IntegerModel model_;
+  std::unique_ptr<IntegerSeam> seam_;
+};
+
+}  // namespace qeval::quant

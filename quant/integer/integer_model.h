@@ -1,0 +1,139 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "base/parallel.h"
+#include "quant/integer/fixed_point.h"
+
+namespace qeval::quant {
+
+// What integer-only arithmetic needs at run time, prepared once from the float weights and the quantization
+// settings (prepare.h). By construction there is no floating-point member in any of these types.
+
+/// A function of one code, tabulated: result = values[code − lo]. Empty: the identity.
+struct CodeTable {
+  int32_t lo = 0;
+  std::vector<int16_t> values;
+
+  bool identity() const { return values.empty(); }
+  int16_t operator()(int16_t code) const { return values[static_cast<size_t>(code - lo)]; }
+};
+
+enum class WeightStorage : uint8_t { int4, int8, int16 };
+
+/// Columns of a panel: outputs (or keys) whose codes lie side by side.
+inline constexpr int64_t kPanel = 16;
+
+/// A linear map [rows, cols] in the layout of the products: panels of kPanel rows, each [cols / pair, kPanel,
+/// pair] of codes with `pair` = 2 inputs side by side and zeros where there is no row or input. int4: two
+/// codes a byte, each stored plus 8; of every 32 consecutive codes the first 16 are the low halves of 16
+/// bytes.
+struct IntegerMatrix {
+  int64_t rows = 0, cols = 0;
+  WeightStorage storage = WeightStorage::int8;
+  AlignedBuffer panels;
+  /// Accumulator of output j: Σ x·w + constant[j] − zero_point[j]·Σ x, x and w the codes. The constant holds
+  /// the bias and the input's zero point.
+  std::vector<int64_t> constant;     ///< [rows rounded up to panels]
+  std::vector<int32_t> zero_points;  ///< [rows rounded up to panels], of the weights
+  std::vector<Rescale> factors;      ///< [rows rounded up to panels], accumulator to output
+  bool has_zero_points = false;      ///< whether any is not 0
+  CodeTable input_table;             ///< where the input is rounded again on its way in
+  bool narrow_input = true;          ///< the input's codes are 0 … 255
+  CodeRange output;
+  CodeTable output_table;  ///< where the output is rounded again on its way out
+
+  int64_t panel_count() const { return (rows + kPanel - 1) / kPanel; }
+  int64_t panel_codes() const { return (cols + 1) / 2 * 2 * kPanel; }
+  int64_t panel_bytes() const {
+    return storage == WeightStorage::int4   ? panel_codes() / 2
+           : storage == WeightStorage::int8 ? panel_codes()
+                                            : panel_codes() * 2;
+  }
+};
+
+/// A norm (QUANTIZATION.md §5). With d = code − zero_point of the residual's codes, f extra bits and, for
+/// LayerNorm, the mean taken off: e = d·2^f − mean; u = e / √(Σe² + eps) in units of 2^−kUnitBits, times √n;
+/// output = rescale(u · weight + bias).
+struct IntegerNorm {
+  bool subtract_mean = false;
+  CodeTable input_table;  ///< where the input is rounded to fewer bits than the residual's
+  int32_t zero_point = 0;
+  int32_t extra_bits = 0;  ///< f
+  int64_t eps = 0;         ///< n·eps in units of e²
+  uint64_t root_n = 0;     ///< √n · 2^root_n_bits, between 2^61 and 2^62
+  int32_t root_n_bits = 0;
+  std::vector<int32_t> weight;  ///< code − zero point
+  std::vector<int64_t> bias;    ///< empty, or in units of u · weight
+  Rescale factor;
+  CodeRange output;
+  CodeTable output_table;
+};
+inline constexpr int32_t kUnitBits = 20;
+
+/// residual ← residual · keep + update · join, from one norm's input range to the next one's.
+struct IntegerAdd {
+  int32_t residual_zero_point = 0, update_zero_point = 0;
+  Rescale keep, join;  ///< to 2^−kAddBits of the new step: one rounding at the end
+  CodeRange output;
+};
+inline constexpr int32_t kAddBits = 12;
+
+/// Rotary embedding from a projection's output to the scores' operand.
+struct IntegerRotary {
+  int32_t zero_point = 0;
+  Rescale rotated;  ///< of d·cos − d·sin with the angles' kAngleBits
+  Rescale passed;   ///< of the channels that do not rotate
+  CodeRange output;
+};
+inline constexpr int32_t kAngleBits = 30;
+
+/// Scores, softmax and mix of one layer.
+struct IntegerAttention {
+  int32_t q_zero_point = 0, k_zero_point = 0;  ///< of the codes as stored; k's as kept in the cache
+  bool narrow_q = true, narrow_k = true, narrow_v = true;
+  int32_t k_offset = 0, v_offset = 0;  ///< cache code = code − offset, so that a narrow one fits int8_t
+  Rescale score_factor;
+  CodeRange score_codes;
+  /// exp(−δ·scale) of a difference δ = 256·h + l of score codes: coarse[h] · fine[l] / 2^kExpBits.
+  std::array<uint32_t, 256> coarse{}, fine{};
+  uint64_t inverse_step = 0;  ///< 2^inverse_bits / scale of the probabilities, 2^61 … 2^62
+  int32_t inverse_bits = 0;
+  CodeRange probability_codes;
+  int32_t v_zero_point = 0;
+  Rescale mix_factor;
+  CodeRange mix_codes;
+};
+inline constexpr int32_t kExpBits = 31;
+
+/// gate ← gate · up, as the down projection's input.
+struct IntegerProduct {
+  int32_t gate_zero_point = 0, up_zero_point = 0;
+  Rescale factor;
+  CodeRange output;
+};
+
+struct IntegerLayer {
+  std::array<IntegerNorm, 2> norms;      ///< [NormPoint]
+  std::array<IntegerMatrix, 7> linears;  ///< [Projection]
+  std::array<IntegerRotary, 2> rotary;   ///< q, k
+  IntegerAttention attention;
+  std::array<IntegerAdd, 2> adds;  ///< after o, after down
+  CodeTable activation;
+  IntegerProduct product;
+};
+
+struct IntegerModel {
+  int64_t hidden_size = 0, head_dim = 0, num_heads = 0, num_kv_heads = 0, rotary_half = 0, positions = 0;
+  std::vector<int32_t> angles;  ///< [positions, 2, rotary_half]: cosines, sines, kAngleBits fractional bits
+  std::vector<IntegerLayer> layers;
+  IntegerNorm final_norm;
+  IntegerMatrix head;  ///< to 32-bit logits of one scale
+
+  int64_t group() const { return num_heads / num_kv_heads; }
+  int64_t byte_count() const;
+};
+
+}  // namespace qeval::quant

@@ -1,0 +1,247 @@
+#include "quant/integer/prepare.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "base/error.h"
+#include "model/rotary.h"
+
+namespace qeval::quant {
+
+using model::ModelConfig;
+using model::NormPoint;
+using model::Projection;
+
+namespace {
+
+constexpr int32_t kFarthestZeroPoint = 1 << 23;
+
+size_t index(int64_t i) {
+  return static_cast<size_t>(i);
+}
+size_t index(Projection p) {
+  return static_cast<size_t>(p);
+}
+
+/// Builds the layers of one model; the settings it reads are checked as it goes.
+class Preparer {
+ public:
+  Preparer(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges, int64_t max_positions)
+      : model_(model),
+        config_(model.config),
+        qcfg_(qcfg),
+        given_(ranges),
+        ranges_(complete_ranges(qcfg, ranges, model.config, "activation ranges")),
+        positions_(max_positions) {}
+
+  PreparedModel prepare() {
+    PreparedModel result;
+    IntegerModel& integers = result.integers;
+    integers.hidden_size = config_.hidden_size;
+    integers.head_dim = config_.head_dim;
+    integers.num_heads = config_.num_heads;
+    integers.num_kv_heads = config_.num_kv_heads;
+    integers.rotary_half = config_.rotary_dim / 2;
+    integers.positions = positions_;
+    integers.angles = angles();
+    result.embedding = residual(0, Module::input_norm);
+    for (int64_t layer = 0; layer < config_.num_layers; ++layer) integers.layers.push_back(block(layer));
+    head(result);
+    return result;
+  }
+
+ private:
+  /// The grid of an activation point, which integers cannot do without.
+  PointGrid required(int64_t layer, Module module, Slot slot) const {
+    const Point point{layer, module, slot};
+    const QuantSpec& spec = qcfg_[point];
+    if (!spec.enabled()) {
+      fail("{}: left in float ({} bits); integer arithmetic accepts 2 to 16 bits", point_name(point),
+           spec.bits);
+    }
+    return checked(point, spec, ranges_[point]);
+  }
+
+  /// The grid of a point that may be left alone: then its tensor stays on the grid it has.
+  PointGrid optional(int64_t layer, Module module, Slot slot, const PointGrid& present) const {
+    const Point point{layer, module, slot};
+    return qcfg_[point].enabled() ? checked(point, qcfg_[point], ranges_[point]) : present;
+  }
+
+  static PointGrid checked(const Point& point, const QuantSpec& spec, const std::optional<Range>& range) {
+    if (spec.dynamic) {
+      fail("{}: a dynamic range needs a floating-point scale; integer arithmetic accepts static ranges",
+           point_name(point));
+    }
+    const PointGrid grid = make_point_grid(spec, range.value());
+    if (std::abs(grid.grid.zero_point) > kFarthestZeroPoint) {
+      fail(
+          "{}: the range [{}, {}] lies too far from 0 for its width; integer arithmetic accepts a zero point "
+          "of "
+          "at most 2^23",
+          point_name(point), range->lo, range->hi);
+    }
+    return grid;
+  }
+
+  /// The residual stream's codes where this norm reads them: always 16 bits, on the norm's input range.
+  PointGrid residual(int64_t layer, Module norm) const {
+    const Point point{layer, norm, Slot::input};
+    if (norm == Module::final_norm) return checked(point, {.bits = 16}, final_range());
+    required(layer, norm, Slot::input);
+    return checked(point, {.bits = 16}, ranges_[point]);
+  }
+
+  /// The final norm's input: its own range where known, else all that the last addition can reach.
+  Range final_range() const {
+    if (const auto& known = given_[{0, Module::final_norm, Slot::input}]) return *known;
+    const int64_t last = config_.num_layers - 1;
+    const Range stream = ranges_[{last, Module::post_attention_norm, Slot::input}].value();
+    required(last, Module::down, Slot::output);
+    const Range update = ranges_[{last, Module::down, Slot::output}].value();
+    return {stream.lo + update.lo, stream.hi + update.hi};
+  }
+
+  PointGrid norm_output(int64_t layer, Module module) const { return required(layer, module, Slot::output); }
+
+  IntegerNorm block_norm(int64_t layer, Module module, const model::NormWeights& weights) const {
+    const QuantSpec& spec = qcfg_[{layer, module, Slot::weight}];
+    if (!spec.enabled()) {
+      fail("{}.weight: left in float; integer arithmetic accepts 2 to 16 bits", module_name(layer, module));
+    }
+    const bool layer_norm = config_.norm == model::NormKind::layer;
+    // RMSNorm in the blocks has no eps once quantized (QUANTIZATION.md §2).
+    return prepare_norm(weights, spec, layer_norm, layer_norm ? config_.norm_eps : 0, residual(layer, module),
+                        required(layer, module, Slot::input), norm_output(layer, module));
+  }
+
+  IntegerMatrix linear(int64_t layer, Module module, const model::LinearWeights& weights,
+                       const PointGrid& present) const {
+    // The down projection's input point was applied by the product that made it.
+    const PointGrid input = module == Module::down ? present : optional(layer, module, Slot::input, present);
+    IntegerMatrix matrix = prepare_linear(weights, qcfg_[{layer, module, Slot::weight}], input,
+                                          required(layer, module, Slot::output));
+    matrix.input_table = regrid(present, input);
+    return matrix;
+  }
+
+  CodeTable activation(int64_t layer, const PointGrid& gate, const PointGrid& output) const {
+    const PointGrid input = optional(layer, Module::activation, Slot::input, gate);
+    const auto rounded = [&](float x) { return input.value(input.code(x)); };
+    if (config_.activation != model::Activation::silu) {
+      // The erf form, whatever the configuration says (QUANTIZATION.md §2).
+      return make_table(gate, output, [&](float x) {
+        const double u = rounded(x);
+        return static_cast<float>(0.5 * u * (1 + std::erf(u / std::sqrt(2.0))));
+      });
+    }
+    const PointGrid none;
+    const bool round_sigmoid = qcfg_[{layer, Module::activation, Slot::input2}].enabled();
+    const PointGrid sigmoid = optional(layer, Module::activation, Slot::input2, none);
+    return make_table(gate, output, [&](float x) {
+      const float u = rounded(x);
+      const auto s = static_cast<float>(1 / (1 + std::exp(-static_cast<double>(u))));
+      return u * (round_sigmoid ? sigmoid.value(sigmoid.code(s)) : s);
+    });
+  }
+
+  IntegerLayer block(int64_t i) const {
+    const model::LayerWeights& w = model_.layers[index(i)];
+    IntegerLayer layer;
+    layer.norms[0] = block_norm(i, Module::input_norm, w.input_norm);
+    layer.norms[1] = block_norm(i, Module::post_attention_norm, w.post_attention_norm);
+    const PointGrid normed = norm_output(i, Module::input_norm);
+    const PointGrid mlp_input = norm_output(i, Module::post_attention_norm);
+    const auto set = [&](Projection p, Module module, const model::LinearWeights& weights,
+                         const PointGrid& input) {
+      layer.linears[index(p)] = linear(i, module, weights, input);
+    };
+    const PointGrid mixed = required(i, Module::pv_product, Slot::output);
+    set(Projection::q, Module::q, w.q, normed);
+    set(Projection::k, Module::k, w.k, normed);
+    set(Projection::v, Module::v, w.v, normed);
+    set(Projection::o, Module::o, w.o, mixed);
+    set(Projection::gate, Module::gate, w.gate, mlp_input);
+    set(Projection::up, Module::up, w.up, mlp_input);
+
+    const PointGrid q = required(i, Module::qk_product, Slot::input);
+    const PointGrid k = required(i, Module::qk_product, Slot::input2);
+    const PointGrid v = required(i, Module::pv_product, Slot::input2);
+    layer.rotary[0] = prepare_rotary(required(i, Module::q, Slot::output), q);
+    layer.rotary[1] = prepare_rotary(required(i, Module::k, Slot::output), k);
+    layer.linears[index(Projection::v)].output_table = regrid(required(i, Module::v, Slot::output), v);
+    layer.attention =
+        prepare_attention(config_.head_dim, positions_, q, k, required(i, Module::qk_product, Slot::output),
+                          required(i, Module::pv_product, Slot::input), v, mixed);
+
+    const PointGrid gate = required(i, Module::gate, Slot::output);
+    const PointGrid activated = required(i, Module::activation, Slot::output);
+    const PointGrid product = required(i, Module::down, Slot::input);
+    layer.activation = activation(i, gate, activated);
+    layer.product = prepare_product(activated, required(i, Module::up, Slot::output), product);
+    set(Projection::down, Module::down, w.down, product);
+
+    const PointGrid before = residual(i, Module::input_norm);
+    const PointGrid between = residual(i, Module::post_attention_norm);
+    const PointGrid after =
+        i + 1 < config_.num_layers ? residual(i + 1, Module::input_norm) : residual(0, Module::final_norm);
+    layer.adds[0] = prepare_add(before, required(i, Module::o, Slot::output), between);
+    layer.adds[1] = prepare_add(between, required(i, Module::down, Slot::output), after);
+    return layer;
+  }
+
+  void head(PreparedModel& result) const {
+    const model::NormWeights& norm = model_.final_norm;
+    const bool layer_norm = config_.norm == model::NormKind::layer;
+    float bound = 0;
+    float bias = 0;
+    for (const float w : norm.weight) bound = std::max(bound, std::abs(w));
+    for (const float b : norm.bias) bias = std::max(bias, std::abs(b));
+    bound = bound * std::sqrt(static_cast<float>(config_.hidden_size)) + bias;
+    const PointGrid widest = make_point_grid({.bits = 16, .symmetric = true}, {-bound, bound});
+    const PointGrid reader = optional(0, Module::head, Slot::input, widest);
+    const PointGrid output = optional(0, Module::final_norm, Slot::output, reader);
+    QuantSpec weight = qcfg_[{0, Module::final_norm, Slot::weight}];
+    if (!weight.enabled()) weight = {.bits = 16, .symmetric = true};
+    const PointGrid stream = residual(0, Module::final_norm);
+    result.integers.final_norm = prepare_norm(norm, weight, layer_norm, config_.norm_eps, stream,
+                                              optional(0, Module::final_norm, Slot::input, stream), output);
+    result.integers.final_norm.output_table = regrid(output, reader);
+    QuantSpec head_weight = qcfg_[{0, Module::head, Slot::weight}];
+    if (!head_weight.enabled()) head_weight = {.bits = 8, .symmetric = true, .per_channel = true};
+    result.integers.head = prepare_head(model_.head, head_weight, reader, result.logit_scale);
+  }
+
+  std::vector<int32_t> angles() const {
+    const model::RotaryTable table(config_, positions_);
+    const int64_t half = table.half();
+    std::vector<int32_t> fixed(index(positions_ * 2 * half));
+    for (int64_t p = 0; p < positions_; ++p) {
+      for (int64_t i = 0; i < half; ++i) {
+        const auto to_fixed = [](float x) {
+          return static_cast<int32_t>(std::lround(std::ldexp(static_cast<double>(x), kAngleBits)));
+        };
+        fixed[index(p * 2 * half + i)] = to_fixed(table.cosines(p)[i]);
+        fixed[index(p * 2 * half + half + i)] = to_fixed(table.sines(p)[i]);
+      }
+    }
+    return fixed;
+  }
+
+  const model::Model& model_;
+  const ModelConfig& config_;
+  const QuantConfig& qcfg_;
+  const ActRanges& given_;
+  ActRanges ranges_;
+  int64_t positions_;
+};
+
+}  // namespace
+
+PreparedModel prepare_model(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
+                            int64_t max_positions) {
+  return Preparer(model, qcfg, ranges, max_positions).prepare();
+}
+
+}  // namespace qeval::quant

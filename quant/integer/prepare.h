@@ -1,0 +1,43 @@
+#pragma once
+
+#include "model/weights.h"
+#include "quant/integer/integer_model.h"
+#include "quant/integer/point_grid.h"
+#include "quant/qcfg.h"
+
+namespace qeval::quant {
+
+// Load time: from float weights and the quantization settings to integers. The only part of the integer
+// arithmetic, with the embedding look-up and the logits' scale, that may compute in floating point.
+
+/// A prepared model, and what the two ends of the seam need.
+struct PreparedModel {
+  IntegerModel integers;
+  PointGrid embedding;     ///< the residual's codes before the first block
+  double logit_scale = 0;  ///< of the head's 32-bit results
+};
+
+/// See IntegerArithmetic for what is refused.
+PreparedModel prepare_model(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
+                            int64_t max_positions);
+
+/// Weights and bias of a linear map whose input has the codes of `input` and whose output goes to `output`.
+IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpec& spec,
+                             const PointGrid& input, const PointGrid& output);
+/// The same with 32-bit outputs of one scale, which is returned through `scale`.
+IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec& spec, const PointGrid& input,
+                           double& scale);
+
+/// A norm from the residual's codes (rounded again to `input`) to those of `output`. eps = 0: none.
+IntegerNorm prepare_norm(const model::NormWeights& weights, const QuantSpec& spec, bool subtract_mean,
+                         double eps, const PointGrid& residual, const PointGrid& input,
+                         const PointGrid& output);
+IntegerAdd prepare_add(const PointGrid& residual, const PointGrid& update, const PointGrid& next);
+IntegerRotary prepare_rotary(const PointGrid& input, const PointGrid& output);
+IntegerProduct prepare_product(const PointGrid& gate, const PointGrid& up, const PointGrid& output);
+/// `keys`: the longest path that is attended to.
+IntegerAttention prepare_attention(int64_t head_dim, int64_t keys, const PointGrid& q, const PointGrid& k,
+                                   const PointGrid& scores, const PointGrid& probabilities,
+                                   const PointGrid& v, const PointGrid& mixed);
+
+}  // namespace qeval::quant

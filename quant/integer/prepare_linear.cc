@@ -1,0 +1,149 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+#include "quant/integer/prepare.h"
+#include "quant/quantized_matrix.h"
+
+namespace qeval::quant {
+namespace {
+
+// A zero point further out than this overflows 64-bit sums of products in the worst case.
+constexpr int32_t kFarthestZeroPoint = 1 << 23;
+
+WeightStorage storage_for(int bits) {
+  return bits <= 4 ? WeightStorage::int4 : bits <= 8 ? WeightStorage::int8 : WeightStorage::int16;
+}
+
+int32_t code_at(const QuantizedMatrix& w, int64_t row, int64_t col) {
+  const int64_t at = row * w.cols + col;
+  return w.wide() ? w.codes.as<int16_t>()[at] : w.codes.as<int8_t>()[at];
+}
+
+/// One panel's codes in the order of the products, zeros where there is no row or input.
+template <typename Code>
+void fill_panel(const QuantizedMatrix& w, int64_t panel, Code* out) {
+  for (int64_t i = 0; i < (w.cols + 1) / 2 * 2; ++i) {
+    for (int64_t j = 0; j < kPanel; ++j) {
+      const int64_t row = panel * kPanel + j;
+      const bool inside = row < w.rows && i < w.cols;
+      out[i / 2 * 2 * kPanel + 2 * j + i % 2] = static_cast<Code>(inside ? code_at(w, row, i) : 0);
+    }
+  }
+}
+
+void pack(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
+  matrix.panels.resize(static_cast<size_t>(matrix.panel_count() * matrix.panel_bytes()));
+  parallel_ranges(matrix.panel_count(), 1, [&](int64_t first, int64_t last) {
+    std::vector<int8_t> wide;
+    for (int64_t p = first; p < last; ++p) {
+      std::byte* out = matrix.panels.data() + p * matrix.panel_bytes();
+      if (matrix.storage == WeightStorage::int16) {
+        fill_panel(codes, p, reinterpret_cast<int16_t*>(out));
+      } else if (matrix.storage == WeightStorage::int8) {
+        fill_panel(codes, p, reinterpret_cast<int8_t*>(out));
+      } else {
+        wide.resize(static_cast<size_t>(matrix.panel_codes()));
+        fill_panel(codes, p, wide.data());
+        for (int64_t i = 0; i < matrix.panel_bytes(); ++i) {
+          const auto at = static_cast<size_t>(i / 16 * 32 + i % 16);
+          out[i] = static_cast<std::byte>((wide[at] + 8) | (wide[at + 16] + 8) << 4);
+        }
+      }
+    }
+  });
+}
+
+/// Everything but the factors; `bounds` receives the largest accumulator of each row.
+IntegerMatrix integer_matrix(const model::LinearWeights& weights, const QuantSpec& spec,
+                             const PointGrid& input, std::vector<double>& bounds,
+                             std::vector<double>& scales) {
+  const std::string& name = weights.weight.name;
+  if (!spec.enabled()) {
+    fail("{}.weight: left in float; integer arithmetic accepts 2 to 16 bits", name);
+  }
+  if (spec.group_size > 0 && spec.group_size < weights.weight.cols) {
+    fail("{}.weight: group_size {}: integer arithmetic accepts a scale per tensor or per channel", name,
+         spec.group_size);
+  }
+  if (weights.weight.cols > 65536) {
+    fail("{}: {} inputs; integer arithmetic accepts at most 65536", name, weights.weight.cols);
+  }
+  const QuantizedMatrix codes = quantize_matrix(weights.weight, spec);
+  IntegerMatrix matrix;
+  matrix.rows = codes.rows;
+  matrix.cols = codes.cols;
+  matrix.storage = storage_for(spec.bits);
+  matrix.narrow_input = input.codes.narrow();
+  pack(codes, matrix);
+  const auto padded = static_cast<size_t>(matrix.panel_count() * kPanel);
+  matrix.constant.resize(padded);
+  matrix.zero_points.resize(padded);
+  matrix.factors.resize(padded);
+  bounds.assign(static_cast<size_t>(matrix.rows), 0);
+  scales.assign(static_cast<size_t>(matrix.rows), 0);
+  for (int64_t r = 0; r < matrix.rows; ++r) {
+    const auto row = static_cast<size_t>(r);
+    const auto grid = static_cast<size_t>(codes.grid_index(r, 0));
+    const int64_t zero_point = codes.zero_points[grid];
+    if (std::abs(zero_point) > kFarthestZeroPoint) {
+      fail(
+          "{}.weight: row {}: its values lie too far from 0 for their spread; integer arithmetic accepts a "
+          "zero "
+          "point of at most 2^23",
+          name, r);
+    }
+    int64_t sum = 0;
+    int64_t reach = 0;
+    for (int64_t i = 0; i < matrix.cols; ++i) {
+      const int64_t code = code_at(codes, r, i);
+      sum += code;
+      reach += std::abs(code - zero_point);
+    }
+    scales[row] = input.scale() * static_cast<double>(codes.scales[grid]);
+    double bias = 0;
+    if (!weights.bias.empty()) {
+      bias = std::nearbyint(static_cast<double>(weights.bias[row]) / scales[row]);
+      if (!(std::abs(bias) < 0x1p60)) {
+        fail("{}.bias: element {} is {}: outside what 64-bit sums hold at this scale", name, r,
+             weights.bias[row]);
+      }
+    }
+    const int64_t input_zero = input.codes.zero_point;
+    matrix.constant[row] =
+        static_cast<int64_t>(bias) - input_zero * sum + matrix.cols * input_zero * zero_point;
+    matrix.zero_points[row] = static_cast<int32_t>(zero_point);
+    matrix.has_zero_points = matrix.has_zero_points || zero_point != 0;
+    bounds[row] = static_cast<double>(input.reach()) * static_cast<double>(reach) + std::abs(bias);
+  }
+  return matrix;
+}
+
+}  // namespace
+
+IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpec& spec,
+                             const PointGrid& input, const PointGrid& output) {
+  std::vector<double> bounds;
+  std::vector<double> scales;
+  IntegerMatrix matrix = integer_matrix(weights, spec, input, bounds, scales);
+  for (size_t r = 0; r < bounds.size(); ++r) {
+    matrix.factors[r] = make_rescale(scales[r] / output.scale(), bounds[r]);
+  }
+  matrix.output = output.codes;
+  return matrix;
+}
+
+IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec& spec, const PointGrid& input,
+                           double& scale) {
+  std::vector<double> bounds;
+  std::vector<double> scales;
+  IntegerMatrix matrix = integer_matrix(weights, spec, input, bounds, scales);
+  double largest = 0;
+  for (size_t r = 0; r < bounds.size(); ++r) largest = std::max(largest, bounds[r] * scales[r]);
+  scale = std::max(largest, 1e-30) * 0x1p-30;
+  for (size_t r = 0; r < bounds.size(); ++r) matrix.factors[r] = make_rescale(scales[r] / scale, bounds[r]);
+  return matrix;
+}
+
+}  // namespace qeval::quant

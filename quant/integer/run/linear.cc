@@ -1,0 +1,109 @@
+#include "quant/integer/run/linear.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "quant/integer/run/kernels.h"
+
+namespace qeval::quant {
+namespace {
+
+// Rows whose accumulators wait for their requantization at a time: they stay in the first-level cache.
+constexpr int64_t kRows = 48;
+constexpr int64_t kColumns = 4 * kPanel;
+
+/// The codes of `count` panels from the first on, unpacked where they are stored in four bits.
+const void* unpacked(const IntegerMatrix& w, int64_t first_panel, int64_t count, AlignedBuffer& scratch) {
+  const std::byte* stored = w.panels.data() + first_panel * w.panel_bytes();
+  if (w.storage != WeightStorage::int4) return stored;
+  const int64_t bytes = count * w.panel_bytes();
+  scratch.resize(static_cast<size_t>(2 * bytes));
+  const auto* packed = reinterpret_cast<const uint8_t*>(stored);
+  auto* codes = scratch.as<int8_t>();
+  for (int64_t i = 0; i < bytes; i += 16) {
+    for (int64_t j = 0; j < 16; ++j) {
+      codes[2 * i + j] = static_cast<int8_t>((packed[i + j] & 15) - 8);
+      codes[2 * i + 16 + j] = static_cast<int8_t>((packed[i + j] >> 4) - 8);
+    }
+  }
+  return codes;
+}
+
+/// Calls sink(row, column, accumulator) for every output of the tile.
+template <typename Sum, typename Sink>
+void accumulate(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
+                int64_t first_row, int64_t row_count, const Sink& sink) {
+  thread_local AlignedBuffer unpacked_panels;
+  thread_local AlignedBuffer sums;
+  assert(first % kPanel == 0);
+  const IntegerKernels& kernel = integer_kernels();
+  const auto gemm = w.storage == WeightStorage::int16 ? kernel.gemm_wide16
+                    : sizeof(Sum) == 4                ? kernel.gemm_narrow
+                                                      : kernel.gemm_wide;
+  sums.resize(static_cast<size_t>(kRows * kColumns) * sizeof(Sum));
+  for (int64_t column = 0; column < count; column += kColumns) {
+    const int64_t columns = std::min(kColumns, count - column);
+    const void* panels =
+        unpacked(w, (first + column) / kPanel, (columns + kPanel - 1) / kPanel, unpacked_panels);
+    for (int64_t row = 0; row < row_count; row += kRows) {
+      const int64_t rows = std::min(kRows, row_count - row);
+      gemm({.m = rows,
+            .n = columns,
+            .k = w.cols,
+            .a = in.codes + (first_row + row) * in.cols,
+            .lda = in.cols,
+            .b = panels,
+            .panel_stride = w.panel_codes(),
+            .c = sums.data(),
+            .ldc = kColumns});
+      for (int64_t r = 0; r < rows; ++r) {
+        const Sum* line = sums.as<Sum>() + r * kColumns;
+        const int64_t input_sum = w.has_zero_points ? in.sums[first_row + row + r] : 0;
+        for (int64_t j = 0; j < columns; ++j) {
+          const auto output = static_cast<size_t>(first + column + j);
+          sink(row + r, column + j, output, line[j] + w.constant[output] - w.zero_points[output] * input_sum);
+        }
+      }
+    }
+  }
+}
+
+template <typename Sink>
+void accumulate_any(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
+                    int64_t first_row, int64_t row_count, const Sink& sink) {
+  if (w.narrow_input && w.storage != WeightStorage::int16) {
+    accumulate<int32_t>(w, first, count, in, first_row, row_count, sink);
+  } else {
+    accumulate<int64_t>(w, first, count, in, first_row, row_count, sink);
+  }
+}
+
+}  // namespace
+
+void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
+                  int64_t first_row, int64_t row_count, int16_t* out, int64_t ld) {
+  accumulate_any(w, first, count, in, first_row, row_count,
+                 [&](int64_t row, int64_t column, size_t output, int64_t sum) {
+                   const int16_t code = requantize(sum, w.factors[output], w.output);
+                   out[row * ld + column] = w.output_table.identity() ? code : w.output_table(code);
+                 });
+}
+
+void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in, int32_t* out,
+                 int64_t ld) {
+  accumulate_any(
+      w, first, count, in, 0, in.rows, [&](int64_t row, int64_t column, size_t output, int64_t sum) {
+        out[row * ld + column] =
+            static_cast<int32_t>(std::clamp<int64_t>(rescale(sum, w.factors[output]), INT32_MIN, INT32_MAX));
+      });
+}
+
+void row_sums(const int16_t* codes, int64_t rows, int64_t cols, int64_t* sums) {
+  for (int64_t r = 0; r < rows; ++r) {
+    int64_t sum = 0;
+    for (int64_t i = 0; i < cols; ++i) sum += codes[r * cols + i];
+    sums[r] = sum;
+  }
+}
+
+}  // namespace qeval::quant

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+
+#include "base/parallel.h"
+#include "quant/integer/integer_model.h"
+
+namespace qeval::quant {
+
+/// A product's input: codes [rows, cols], and the sum of each row's codes.
+struct LinearInput {
+  int64_t rows = 0, cols = 0;
+  const int16_t* codes = nullptr;
+  const int64_t* sums = nullptr;
+};
+
+/// out [rows, count] (row stride ld) ← the outputs [first, first + count) of the linear map as codes, on the
+/// calling thread. `first` is a multiple of kPanel.
+void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
+                  int64_t first_row, int64_t row_count, int16_t* out, int64_t ld);
+/// The same as 32-bit numbers (the logits), not clamped to codes.
+void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in, int32_t* out,
+                 int64_t ld);
+/// sums [rows] ← Σ of each row.
+void row_sums(const int16_t* codes, int64_t rows, int64_t cols, int64_t* sums);
+
+}  // namespace qeval::quant

@@ -1,0 +1,153 @@
+// The operations of the block diagram that work on rows.
+
+#include <cassert>
+#include <cstring>
+
+#include "quant/integer/integer_arithmetic.h"
+#include "quant/integer/run/linear.h"
+#include "quant/integer/run/rowwise.h"
+
+namespace qeval::quant {
+
+using model::NormPoint;
+using model::Projection;
+using model::Tensor;
+
+namespace {
+
+constexpr int64_t kRowGrain = 8;
+constexpr int64_t kTaskColumns = 64;
+constexpr int64_t kTaskRows = 1024;
+
+template <typename Body>
+void for_each_row(int64_t rows, const Body& body) {
+  parallel_ranges(rows, kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) body(r);
+  });
+}
+
+}  // namespace
+
+void IntegerArithmetic::norm(int64_t layer, NormPoint point, const Tensor& residual, Tensor& out) const {
+  const IntegerNorm& norm =
+      point == NormPoint::final ? model_.final_norm : layer_at(layer).norms[static_cast<size_t>(point)];
+  out.resize(residual.rows, residual.cols, sizeof(int16_t));
+  for_each_row(residual.rows, [&](int64_t r) {
+    norm_row(norm, residual.row<int16_t>(r), residual.cols, out.row<int16_t>(r));
+  });
+}
+
+void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+  struct Task {
+    const IntegerMatrix* matrix;
+    const LinearInput* input;
+    Tensor* out;
+    int64_t first_column, first_row;
+  };
+  // Projections that round the shared input again get a copy of their own.
+  struct Input {
+    Tensor copy;
+    std::vector<int64_t> sums;
+    LinearInput view;
+  };
+  std::vector<std::unique_ptr<Input>> inputs;
+  std::vector<Task> tasks;
+  const Input* shared = nullptr;
+  for (const Target& target : targets) {
+    const IntegerMatrix& w = layer_at(layer).linears[static_cast<size_t>(target.projection)];
+    const Input* input = shared;
+    if (input == nullptr || !w.input_table.identity()) {
+      auto made = std::make_unique<Input>();
+      made->sums.resize(static_cast<size_t>(in.rows));
+      made->view = {in.rows, in.cols, in.row<int16_t>(0), made->sums.data()};
+      if (!w.input_table.identity()) {
+        made->copy.resize(in.rows, in.cols, sizeof(int16_t));
+        made->view.codes = made->copy.row<int16_t>(0);
+      }
+      for_each_row(in.rows, [&](int64_t r) {
+        if (!w.input_table.identity()) {
+          std::memcpy(made->copy.row<int16_t>(r), in.row<int16_t>(r),
+                      static_cast<size_t>(in.cols) * sizeof(int16_t));
+          apply_table(w.input_table, in.cols, made->copy.row<int16_t>(r));
+        }
+        row_sums(made->view.codes + r * in.cols, 1, in.cols, made->sums.data() + r);
+      });
+      input = made.get();
+      if (w.input_table.identity()) shared = input;
+      inputs.push_back(std::move(made));
+    }
+    target.out->resize(in.rows, w.rows, sizeof(int16_t));
+    for (int64_t row = 0; row < in.rows; row += kTaskRows) {
+      for (int64_t column = 0; column < w.rows; column += kTaskColumns) {
+        tasks.push_back({&w, &input->view, target.out, column, row});
+      }
+    }
+  }
+  parallel_tasks(static_cast<int64_t>(tasks.size()), [&](int64_t t) {
+    const Task& task = tasks[static_cast<size_t>(t)];
+    linear_codes(*task.matrix, task.first_column,
+                 std::min(kTaskColumns, task.matrix->rows - task.first_column), *task.input, task.first_row,
+                 std::min(kTaskRows, in.rows - task.first_row),
+                 task.out->row<int16_t>(task.first_row) + task.first_column, task.matrix->rows);
+  });
+}
+
+void IntegerArithmetic::rotate(int64_t layer, Projection which, std::span<const int32_t> positions,
+                               Tensor& heads) const {
+  const IntegerRotary& rotary = layer_at(layer).rotary[which == Projection::q ? 0 : 1];
+  const int64_t half = model_.rotary_half;
+  for_each_row(heads.rows, [&](int64_t r) {
+    const int64_t position = positions[static_cast<size_t>(r)];
+    assert(position < model_.positions);
+    const int32_t* cosines = model_.angles.data() + position * 2 * half;
+    for (int64_t h = 0; h < heads.cols; h += model_.head_dim) {
+      rotate_head(rotary, cosines, cosines + half, half, model_.head_dim, heads.row<int16_t>(r) + h);
+    }
+  });
+}
+
+void IntegerArithmetic::add(int64_t layer, Projection from, const Tensor& update, Tensor& residual) const {
+  const IntegerAdd& add = layer_at(layer).adds[from == Projection::o ? 0 : 1];
+  for_each_row(residual.rows, [&](int64_t r) {
+    add_row(add, update.row<int16_t>(r), residual.cols, residual.row<int16_t>(r));
+  });
+}
+
+void IntegerArithmetic::activate(int64_t layer, Tensor& gate) const {
+  const CodeTable& table = layer_at(layer).activation;
+  for_each_row(gate.rows, [&](int64_t r) { apply_table(table, gate.cols, gate.row<int16_t>(r)); });
+}
+
+void IntegerArithmetic::multiply(int64_t layer, const Tensor& up, Tensor& gate) const {
+  const IntegerProduct& product = layer_at(layer).product;
+  for_each_row(gate.rows, [&](int64_t r) {
+    multiply_row(product, up.row<int16_t>(r), gate.cols, gate.row<int16_t>(r));
+  });
+}
+
+void IntegerArithmetic::gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const {
+  out.resize(static_cast<int64_t>(rows.size()), residual.cols, sizeof(int16_t));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::memcpy(out.row<int16_t>(static_cast<int64_t>(i)), residual.row<int16_t>(rows[i]),
+                static_cast<size_t>(residual.cols) * sizeof(int16_t));
+  }
+}
+
+void IntegerArithmetic::integer_logits(const Tensor& normed, int64_t first, int64_t count,
+                                       int32_t* logits) const {
+  thread_local std::vector<int64_t> sums;
+  sums.resize(static_cast<size_t>(normed.rows));
+  row_sums(normed.row<int16_t>(0), normed.rows, normed.cols, sums.data());
+  linear_wide(model_.head, first, count, {normed.rows, normed.cols, normed.row<int16_t>(0), sums.data()},
+              logits, count);
+}
+
+int64_t IntegerModel::byte_count() const {
+  int64_t bytes = static_cast<int64_t>(head.panels.size());
+  for (const IntegerLayer& layer : layers) {
+    for (const IntegerMatrix& matrix : layer.linears) bytes += static_cast<int64_t>(matrix.panels.size());
+  }
+  return bytes;
+}
+
+}  // namespace qeval::quant
