@@ -1,6 +1,7 @@
 #include "model/weights.h"
 
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 
 #include <gmock/gmock.h>
@@ -234,6 +235,16 @@ TEST_F(Weights, RefusesOtherPaths) {
 TEST_F(Weights, NameIgnoresATrailingSlash) {
   load(TinyModel{}, "");
   EXPECT_EQ(load_model(folder_.path() / "").name, folder_.path().filename());
+}
+
+TEST(RealModel, SmolLm2Loads) {
+  const char* path = std::getenv("QEVAL_SMOLLM2_GGUF");
+  if (path == nullptr) GTEST_SKIP() << "QEVAL_SMOLLM2_GGUF does not name a SmolLM2 GGUF file";
+  const Model model = load_model(path);
+  EXPECT_EQ(model.config.architecture, "llama");
+  EXPECT_EQ(model.layers.size(), 30U);
+  EXPECT_TRUE(model.config.tie_word_embeddings);
+  EXPECT_EQ(model.embedding.rows, 49152);
 }
 
 TEST(Goldens, Load) {
