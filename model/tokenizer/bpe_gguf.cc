@@ -44,6 +44,9 @@ BpeDefinition read_bpe_gguf(const GgufFile& gguf, const std::string& name) {
         "again with a current converter",
         name);
   }
+  if (gguf.boolean_or("tokenizer.ggml.add_space_prefix", false)) {
+    fail("{}: tokenizer.ggml.add_space_prefix is true, which is not supported with byte-level BPE", name);
+  }
   NamedPreTokenizer pre_tokenizer;
   try {
     pre_tokenizer = find_named_pre_tokenizer(gguf.string("tokenizer.ggml.pre"));
@@ -51,8 +54,6 @@ BpeDefinition read_bpe_gguf(const GgufFile& gguf, const std::string& name) {
     fail("{}: tokenizer.ggml.pre: {}", name, error.what());
   }
   definition.pre_tokenizer = std::move(pre_tokenizer.stages);
-  if (gguf.boolean_or("tokenizer.ggml.add_space_prefix", false))
-    definition.pre_tokenizer[0].prefix_space = true;
   definition.ignore_merges = pre_tokenizer.ignore_merges;
   definition.bos_id = vocabulary.bos_id;
   definition.eos_id = vocabulary.eos_id;

@@ -22,13 +22,21 @@ namespace {
 /// this long.
 constexpr size_t kPartBytes = 512;
 
-std::unique_ptr<sentencepiece::SentencePieceProcessor> load_processor(std::string_view serialized,
-                                                                      const std::string& name) {
-  auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
-  if (const auto status = processor->LoadFromSerializedProto(serialized); !status.ok()) {
+using Processor = sentencepiece::SentencePieceProcessor;
+
+/// A model that the library has accepted.
+struct LoadedModel {
+  SentencePieceTraits traits;
+  std::unique_ptr<Processor> processor;
+};
+
+LoadedModel load_model(std::string_view serialized, const std::string& name) {
+  // Reading the traits first keeps hostile bytes from the library.
+  LoadedModel loaded{read_sentencepiece_traits(serialized, name), std::make_unique<Processor>()};
+  if (const auto status = loaded.processor->LoadFromSerializedProto(serialized); !status.ok()) {
     fail("{}: the SentencePiece library refuses the model: {}", name, printable(status.ToString(), 200));
   }
-  return processor;
+  return loaded;
 }
 
 std::string spell_spaces(std::string_view piece) {
@@ -62,10 +70,11 @@ struct Surroundings {
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  SentencePieceTokenizer(std::string_view serialized, Surroundings around, const std::string& name)
-      : traits_(read_sentencepiece_traits(serialized, name)), processor_(load_processor(serialized, name)) {
+  SentencePieceTokenizer(LoadedModel loaded, std::string_view serialized, Surroundings around,
+                         const std::string& name)
+      : traits_(loaded.traits), processor_(std::move(loaded.processor)) {
     if (traits_.add_dummy_prefix && !around.prefix_every_segment && !around.added_tokens.empty()) {
-      continuation_ = load_processor(without_dummy_prefix(serialized), name);
+      continuation_ = load_model(without_dummy_prefix(serialized), name).processor;
     }
     bos_id_ = around.bos_id;
     eos_id_ = around.eos_id;
@@ -126,10 +135,9 @@ class SentencePieceTokenizer final : public Tokenizer {
   };
 
   /// Appends the ids of text that holds no added token; `first` encodes its beginning.
-  void encode_segment(std::string_view text, const sentencepiece::SentencePieceProcessor& first,
-                      std::vector<int32_t>& ids) const {
+  void encode_segment(std::string_view text, const Processor& first, std::vector<int32_t>& ids) const {
     std::vector<int> part_ids;
-    const sentencepiece::SentencePieceProcessor* processor = &first;
+    const Processor* processor = &first;
     while (!text.empty()) {
       const size_t end = traits_.words_are_independent ? end_of_part(text) : text.size();
       if (const auto status = processor->Encode(text.substr(0, end), &part_ids); !status.ok()) {
@@ -183,9 +191,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
 
   SentencePieceTraits traits_;
-  std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
-  std::unique_ptr<sentencepiece::SentencePieceProcessor>
-      continuation_;  // without the dummy space; may be absent
+  std::unique_ptr<Processor> processor_;
+  std::unique_ptr<Processor> continuation_;  // without the dummy space; may be absent
   AddedTokenMatcher added_;
   std::vector<Surface> surfaces_;
 };
@@ -195,8 +202,8 @@ std::optional<int32_t> id_or_none(int id) {
 }
 
 /// The id of a token that tokenizer_config.json names, among the added tokens and the model's own.
-int32_t id_of(const std::string& content, const std::vector<AddedToken>& added,
-              const sentencepiece::SentencePieceProcessor& processor, const std::string& where) {
+int32_t id_of(const std::string& content, const std::vector<AddedToken>& added, const Processor& processor,
+              const std::string& where) {
   for (const AddedToken& token : added) {
     if (token.content == content) return token.id;
   }
@@ -214,8 +221,8 @@ std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file,
   const std::string name = file.string();
   const std::string serialized = read_file(file);
   if (serialized.empty()) fail("{}: the file is empty; a SentencePiece model is expected", name);
-  read_sentencepiece_traits(serialized, name);  // checks the bytes before the library sees them
-  const auto processor = load_processor(serialized, name);
+  LoadedModel loaded = load_model(serialized, name);
+  const Processor* processor = loaded.processor.get();
   Surroundings around{.bos_id = id_or_none(processor->bos_id()), .eos_id = id_or_none(processor->eos_id())};
   if (!folder.empty()) {
     TokenizerConfig config = read_tokenizer_config(folder);
@@ -232,7 +239,7 @@ std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file,
     around.added_tokens = std::move(config.added_tokens);
     around.prefix_every_segment = config.legacy;
   }
-  return std::make_unique<SentencePieceTokenizer>(serialized, std::move(around), name);
+  return std::make_unique<SentencePieceTokenizer>(std::move(loaded), serialized, std::move(around), name);
 }
 
 std::unique_ptr<Tokenizer> load_sentencepiece_gguf(const GgufFile& gguf, const std::string& name) {
@@ -262,7 +269,9 @@ std::unique_ptr<Tokenizer> load_sentencepiece_gguf(const GgufFile& gguf, const s
   Surroundings around{.bos_id = vocabulary.bos_id,
                       .eos_id = vocabulary.eos_id,
                       .adds_bos = gguf.boolean_or("tokenizer.ggml.add_bos_token", true)};
-  return std::make_unique<SentencePieceTokenizer>(serialize_sentencepiece(model), std::move(around), name);
+  const std::string serialized = serialize_sentencepiece(model);
+  return std::make_unique<SentencePieceTokenizer>(load_model(serialized, name), serialized, std::move(around),
+                                                  name);
 }
 
 }  // namespace qeval::model

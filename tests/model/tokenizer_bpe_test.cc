@@ -38,8 +38,8 @@ TEST(BpeTokenizer, EncodesAndDecodes) {
   EXPECT_TRUE(tokenizer->encode("").empty());
   EXPECT_EQ(tokenizer->vocab_size(), 301);
   EXPECT_EQ(tokenizer->kind(), "byte-level BPE");
-  for (const std::string text :
-       {"hello w12", "naïve 世界 😁\n\t x", "a<end> b", std::string("\0x", 2).c_str()}) {
+  for (const std::string& text : {std::string("hello w12"), std::string("naïve 世界 😁\n\t x"),
+                                  std::string("a<end> b"), std::string("\0x", 2)}) {
     EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
   }
   // One byte of a character is a token.
@@ -308,6 +308,8 @@ TEST(BpeTokenizer, MalformedGgufIsRefused) {
   EXPECT_THAT(refused(tiny_gguf("")), HasSubstr("tokenizer.ggml.pre is missing"));
   EXPECT_THAT(refused(tiny_gguf("gpt-2").integer("tokenizer.ggml.bos_token_id", 264)),
               HasSubstr("bos_token_id is 264"));
+  EXPECT_THAT(refused(tiny_gguf("gpt-2").boolean("tokenizer.ggml.add_space_prefix", true)),
+              HasSubstr("add_space_prefix"));
   EXPECT_THAT(refused(GgufWriter().string("tokenizer.ggml.model", "bert")), HasSubstr("'bert'"));
   EXPECT_THAT(refused(GgufWriter().string("general.architecture", "llama")), HasSubstr("no tokenizer"));
   const auto with = [&](const std::vector<std::string>& tokens, const std::vector<int32_t>& types,

@@ -26,7 +26,8 @@ TEST(SentencePieceTokenizer, EncodesAndDecodes) {
   EXPECT_THAT(tokenizer->encode("ab b"), ElementsAre(264, 259, 261));
   EXPECT_THAT(tokenizer->encode("é"), ElementsAre(259, 3 + 0xC3, 3 + 0xA9));
   EXPECT_TRUE(tokenizer->encode("").empty());
-  for (const std::string text : {"ab b", "  a  b ", "é\n世😁", "x", " "}) {
+  for (const std::string& text : {std::string("ab b"), std::string("  a  b "), std::string("é\n世😁"),
+                                  std::string("x"), std::string(" "), std::string("a\0b", 3)}) {
     EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
   }
   EXPECT_EQ(tokenizer->decode(std::vector<int32_t>{3 + 0xC3}), "\xC3");
