@@ -23,12 +23,14 @@ struct Command {
   po::options_description (*options)();
   /// Returns the exit status; failures are thrown as Error, a wrong command line as UsageError.
   int (*run)(const po::variables_map& arguments);
+  const char* positional = nullptr;  ///< the option that arguments without a name belong to; none: refused
 };
 
 /// All subcommands, in the order of `qeval --help`.
 std::span<const Command> commands();
 
-extern const Command eval_command, score_command, tokenize_command, inspect_command, tasks_command;
+extern const Command eval_command, score_command, tokenize_command, inspect_command, tasks_command,
+    report_command;
 
 /// The options of every command that loads a model: -m and --threads.
 void add_model_options(po::options_description& options);

@@ -29,11 +29,13 @@ void print_help(const Command& command, const po::options_description& options) 
 int run_command(const Command& command, int argc, char** argv) {
   po::options_description options = command.options();
   options.add_options()("help,h", "show this help");
+  po::positional_options_description positional;
+  if (command.positional != nullptr) positional.add(command.positional, -1);
   po::variables_map arguments;
   try {
     po::store(po::command_line_parser(argc, argv)
                   .options(options)
-                  .positional({})
+                  .positional(positional)
                   .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
                   .run(),
               arguments);
