@@ -15,6 +15,7 @@ struct Gemm {
   int64_t m = 0, n = 0, k = 0;
   const float* a = nullptr;
   int64_t lda = 0;
+  int64_t a_step = 1;  ///< element (r, i) of A is at a[r · lda + i · a_step]: a transposed A has lda = 1
   const float* b = nullptr;
   int64_t ldb = 0, panel_stride = 0;
   float* c = nullptr;

@@ -27,10 +27,11 @@ inline void gemm_tile(const Gemm& g, const float* a, const float* b, float* c, i
     const Vec b1 = load(b + Vec::width);
 #pragma GCC unroll 16
     for (int64_t r = 0; r < rows; ++r) {
-      const Vec x = broadcast(a[r * g.lda + i]);
+      const Vec x = broadcast(a[r * g.lda]);
       sum[r][0] = fma(x, b0, sum[r][0]);
       sum[r][1] = fma(x, b1, sum[r][1]);
     }
+    a += g.a_step;
     b += g.ldb;
   }
 #pragma GCC unroll 16

@@ -50,6 +50,10 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 inline Vec round_even(Vec a) {
   return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
+/// x where a = b, else 0.
+inline Vec where_equal(Vec a, Vec b, Vec x) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ), x.v)};
+}
 inline Vec power_of_two(Vec n) {
   return {_mm512_castsi512_ps(
       _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
@@ -94,6 +98,9 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 inline Vec round_even(Vec a) {
   return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
+inline Vec where_equal(Vec a, Vec b, Vec x) {
+  return {_mm256_and_ps(_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ), x.v)};
+}
 inline Vec power_of_two(Vec n) {
   return {_mm256_castsi256_ps(
       _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};
@@ -137,6 +144,9 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 }
 inline Vec round_even(Vec a) {
   return {_mm_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+inline Vec where_equal(Vec a, Vec b, Vec x) {
+  return {_mm_and_ps(_mm_cmpeq_ps(a.v, b.v), x.v)};
 }
 inline Vec power_of_two(Vec n) {
   return {_mm_castsi128_ps(_mm_slli_epi32(_mm_add_epi32(_mm_cvtps_epi32(n.v), _mm_set1_epi32(127)), 23))};

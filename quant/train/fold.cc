@@ -1,0 +1,50 @@
+#include "quant/train/fold.h"
+
+#include <algorithm>
+
+#include "quant/train/block_pass.h"
+
+namespace qeval::quant {
+namespace {
+
+void fold_weight(const TransformedWeight<float>& weight, const QuantSpec& spec,
+                 const Clipping<float>& clipping, std::vector<float>& stored) {
+  const WeightGrids<float> grids = weight_grids(weight, spec, clipping);
+  parallel_ranges(weight.rows, kRowsPerTask, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      float* row = stored.data() + r * weight.cols;
+      weight.row(r, row);
+      if (!spec.enabled()) continue;
+      const MinMax<float> range = grids.clipped[spec.per_channel ? static_cast<size_t>(r) : 0];
+      for (int64_t i = 0; i < weight.cols; ++i) row[i] = std::min(std::max(row[i], range.lo), range.hi);
+    }
+  });
+}
+
+}  // namespace
+
+void fold_block(const Block<float>& block, const BlockParameters<float>& parameters,
+                BlockWeights<float>& weights) {
+  Workspace<float> workspace;
+  const BlockPass<float> pass(block, &parameters, workspace, 0);
+  for (int64_t m = 0; m < kBlockModules; ++m) {
+    const auto module = static_cast<Module>(m);
+    if (!is_norm(module) && !is_linear(module)) continue;
+    std::vector<float> bias;
+    if (pass.bias(module, bias)) {
+      (is_norm(module) ? weights.norm(module).bias : weights.projection(module).bias) = bias;
+    }
+    fold_weight(pass.weight(module), block.spec(module, Slot::weight), pass.clipping(module),
+                is_norm(module) ? weights.norm(module).weight : weights.projection(module).weight);
+  }
+}
+
+BlockParameters<float> folded_parameters(const BlockParameters<float>& parameters) {
+  BlockParameters<float> folded = parameters;
+  folded.let = {};
+  folded.upper = {};
+  folded.lower = {};
+  return folded;
+}
+
+}  // namespace qeval::quant

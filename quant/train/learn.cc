@@ -1,0 +1,314 @@
+#include "quant/train/learn.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "quant/train/fold.h"
+
+namespace qeval::quant {
+namespace {
+
+using Activations = std::vector<float>;  // [tokens, hidden]
+
+int64_t longest(const std::vector<std::vector<int32_t>>& samples) {
+  size_t most = 1;
+  for (const auto& sample : samples) most = std::max(most, sample.size());
+  return static_cast<int64_t>(most);
+}
+
+void add_loss_gradient(const Activations& y, const Activations& target, double share, double& loss,
+                       Activations& gradient) {
+  const double count = static_cast<double>(y.size());
+  gradient.resize(y.size());
+  double sum = 0;
+  const auto factor = static_cast<float>(2 * share / count);
+  for (size_t i = 0; i < y.size(); ++i) {
+    const float difference = y[i] - target[i];
+    sum += static_cast<double>(difference) * static_cast<double>(difference);
+    gradient[i] = factor * difference;
+  }
+  loss += share * sum / count;
+}
+
+bool all_finite(std::span<const float> values) {
+  return std::ranges::all_of(values, [](float v) { return std::isfinite(v); });
+}
+
+class Learner {
+ public:
+  Learner(LearnProblem& problem, const LearnSettings& settings, const LearnObserver& observer)
+      : problem_(problem),
+        settings_(settings),
+        observer_(observer),
+        config_(problem.model->config),
+        rotary_(config_, longest(problem.samples)) {
+    if (problem.samples.empty()) fail("learning: no calibration samples");
+    const LearnOptions options{.modified = settings.modified,
+                               .ranges = settings.method != LearnMethod::omniquant};
+    for (int64_t layer = 0; layer < layers(); ++layer) {
+      blocks_.push_back(
+          make_block(config_, rotary_, problem.blocks[static_cast<size_t>(layer)], problem.qcfg, layer));
+      state_.parameters.push_back(
+          initial_parameters<float>(config_, problem.qcfg, problem.ranges, layer, options));
+    }
+  }
+
+  void resume(const LearnState& state) {
+    if (state.parameters.size() != state_.parameters.size()) fail("resume: the saved state has other blocks");
+    state_ = state;
+    resumed_ = state.step > 0;
+  }
+
+  void run() {
+    if (settings_.end_to_end()) {
+      learn_end_to_end();
+    } else {
+      learn_block_wise();
+    }
+    for (int64_t layer = 0; layer < layers(); ++layer)
+      export_ranges(parameters(layer), config_, problem_.qcfg, layer, problem_.ranges);
+  }
+
+  LearnState& state() { return state_; }
+
+  /// Loss of one sample and the gradient of share · loss, added to all parameters.
+  double end_to_end_pass(const std::vector<int32_t>& sample, const Activations& target, double share) {
+    const auto tokens = static_cast<int64_t>(sample.size());
+    const bool keep =
+        kept_per_token(config_) * tokens * layers() * int64_t{sizeof(float)} <= settings_.activation_bytes;
+    kept_.resize(keep ? static_cast<size_t>(layers()) : 1);
+    inputs_.resize(static_cast<size_t>(keep ? 0 : layers()));
+    Activations x = embed(sample);
+    for (int64_t layer = 0; layer < layers(); ++layer) {
+      if (!keep) inputs_[static_cast<size_t>(layer)] = x;
+      forward(layer, x, keep ? layer : 0);
+    }
+    double loss = 0;
+    Activations gradient;
+    add_loss_gradient(x, target, share, loss, gradient);
+    for (int64_t layer = layers() - 1; layer >= 0; --layer) {
+      if (!keep) {
+        x = inputs_[static_cast<size_t>(layer)];
+        forward(layer, x, 0);
+      }
+      block_backward(block(layer), parameters(layer), kept_[static_cast<size_t>(keep ? layer : 0)],
+                     workspace_, gradient.data());
+    }
+    return loss;
+  }
+
+  Activations embed(const std::vector<int32_t>& sample) const {
+    const int64_t n = config_.hidden_size;
+    Activations x(sample.size() * static_cast<size_t>(n));
+    const float scale = config_.scale_embedding ? std::sqrt(static_cast<float>(n)) : 1.0F;
+    for (size_t i = 0; i < sample.size(); ++i) {
+      if (sample[i] < 0 || sample[i] >= config_.vocab_size) {
+        fail("calibration: token {}; accepted: 0 to {}", sample[i], config_.vocab_size - 1);
+      }
+      float* row = x.data() + i * static_cast<size_t>(n);
+      problem_.model->embedding.decode_rows(sample[i], 1, row);
+      for (int64_t j = 0; j < n; ++j) row[j] *= scale;
+    }
+    return x;
+  }
+
+  Activations float_output(const std::vector<int32_t>& sample) {
+    Activations x = embed(sample);
+    for (int64_t layer = 0; layer < layers(); ++layer) float_forward(layer, x);
+    return x;
+  }
+
+ private:
+  int64_t layers() const { return config_.num_layers; }
+  const Block<float>& block(int64_t layer) const { return blocks_[static_cast<size_t>(layer)]; }
+  BlockParameters<float>& parameters(int64_t layer) { return state_.parameters[static_cast<size_t>(layer)]; }
+  int64_t tokens(const Activations& x) const { return static_cast<int64_t>(x.size()) / config_.hidden_size; }
+  int64_t batches() const {
+    return (static_cast<int64_t>(problem_.samples.size()) + settings_.batch_size - 1) / settings_.batch_size;
+  }
+
+  void forward(int64_t layer, Activations& x, int64_t kept) {
+    block_forward(block(layer), parameters(layer), x.data(), tokens(x), kept_[static_cast<size_t>(kept)],
+                  workspace_, x.data());
+  }
+  void float_forward(int64_t layer, Activations& x) {
+    float_block_forward(block(layer), x.data(), tokens(x), workspace_, x.data());
+  }
+
+  void learn_end_to_end() {
+    std::vector<Activations> targets;
+    for (const auto& sample : problem_.samples) targets.push_back(float_output(sample));
+    const auto learned = [&] {
+      std::vector<Parameter<float>*> all;
+      for (int64_t layer = 0; layer < layers(); ++layer) {
+        const auto of_block = parameters(layer).learned();
+        all.insert(all.end(), of_block.begin(), of_block.end());
+      }
+      return all;
+    };
+    optimize(learned(), -1, 0, batches() * settings_.epochs,
+             [&](size_t i, double share) { return end_to_end_pass(problem_.samples[i], targets[i], share); });
+    for (int64_t layer = 0; layer < layers(); ++layer) {
+      fold_block(block(layer), parameters(layer), problem_.blocks[static_cast<size_t>(layer)]);
+    }
+  }
+
+  void learn_block_wise() {
+    std::vector<Activations> float_inputs;
+    for (const auto& sample : problem_.samples) float_inputs.push_back(embed(sample));
+    std::vector<Activations> inputs = float_inputs;
+    const int64_t steps = batches() * settings_.epochs;
+    for (int64_t layer = 0; layer < layers(); ++layer) {
+      for (Activations& x : float_inputs) float_forward(layer, x);  // now the targets
+      kept_.resize(1);
+      if (state_.step < (layer + 1) * steps) {
+        optimize(parameters(layer).learned(), layer, layer * steps, steps, [&](size_t i, double share) {
+          Activations y = inputs[i];
+          forward(layer, y, 0);
+          double loss = 0;
+          Activations gradient;
+          add_loss_gradient(y, float_inputs[i], share, loss, gradient);
+          block_backward(block(layer), parameters(layer), kept_[0], workspace_, gradient.data());
+          return loss;
+        });
+      }
+      fold_block(block(layer), parameters(layer), problem_.blocks[static_cast<size_t>(layer)]);
+      const BlockParameters<float> folded = folded_parameters(parameters(layer));
+      for (Activations& x : inputs) {
+        block_forward(block(layer), folded, x.data(), tokens(x), kept_[0], workspace_, x.data());
+      }
+    }
+  }
+
+  /// Runs the steps [state_.step, first + steps) of an optimisation that began at step `first` of the run.
+  /// pass(i, share): loss of sample i, gradients of share · loss added.
+  template <typename Pass>
+  void optimize(std::vector<Parameter<float>*> learned, int64_t layer, int64_t first, int64_t steps,
+                const Pass& pass) {
+    AdamW optimizer(std::move(learned));
+    if (resumed_ && state_.step > first) {
+      if (state_.moments.size() != optimizer.moments().size()) fail("resume: the saved state does not fit");
+      optimizer.moments() = state_.moments;
+      optimizer.set_steps(state_.optimizer_steps);
+    }
+    resumed_ = false;
+    const auto samples = static_cast<int64_t>(problem_.samples.size());
+    const int64_t all_steps = settings_.end_to_end() ? steps : steps * layers();
+    const int64_t warmup = batches() * settings_.warmup_epochs;
+    for (int64_t t = state_.step - first; t < steps; ++t) {
+      const int64_t begin = t % batches() * settings_.batch_size;
+      const int64_t end = std::min(samples, begin + settings_.batch_size);
+      for (int64_t l = 0; l < layers(); ++l) {
+        if (layer >= 0 && l != layer) continue;
+        parameters(l).bound_let();
+        parameters(l).clear_gradients();
+      }
+      double loss = 0;
+      for (int64_t i = begin; i < end; ++i)
+        loss += pass(static_cast<size_t>(i), 1.0 / static_cast<double>(end - begin));
+      check(loss, optimizer, layer, first + t, problem_.samples[static_cast<size_t>(begin)]);
+      StepRecord record{first + t, all_steps, layer, t / batches(), loss, {}};
+      for (size_t g = 0; g < record.rates.size(); ++g)
+        record.rates[g] = settings_.rates[g].at(t, steps, warmup);
+      remember(optimizer);
+      optimizer.step(record.rates);
+      state_.step = first + t + 1;
+      if (observer_.step) observer_.step(record);
+      if (observer_.state) {
+        state_.moments = optimizer.moments();
+        state_.optimizer_steps = optimizer.steps();
+        observer_.state(state_, false);
+      }
+    }
+    for (int64_t l = 0; l < layers(); ++l) {
+      if (layer < 0 || l == layer) parameters(l).bound_let();
+    }
+  }
+
+  /// The values whose loss is known to be finite.
+  void remember(const AdamW& optimizer) {
+    good_.clear();
+    for (const Parameter<float>* p : optimizer.parameters()) good_.push_back(p->value);
+  }
+
+  void check(double loss, AdamW& optimizer, int64_t layer, int64_t step, const std::vector<int32_t>& sample) {
+    std::string what;
+    if (!std::isfinite(loss)) {
+      what = fmt::format("the loss of {} is {}",
+                         layer >= 0 ? fmt::format("layer {}", layer) : first_bad_layer(sample), loss);
+    } else {
+      for (const Parameter<float>* p : optimizer.parameters()) {
+        if (all_finite(p->gradient)) continue;
+        what = fmt::format("the gradient of {} is not finite", p->name);
+        break;
+      }
+    }
+    if (what.empty()) return;
+    if (!good_.empty()) {
+      for (size_t i = 0; i < good_.size(); ++i) optimizer.parameters()[i]->value = good_[i];
+    }
+    if (observer_.state) observer_.state(state_, true);
+    fail("learning stopped at step {}: {}; the last good state is kept (lower learning rates may help)", step,
+         what);
+  }
+
+  std::string first_bad_layer(const std::vector<int32_t>& sample) {
+    Activations x = embed(sample);
+    for (int64_t layer = 0; layer < layers(); ++layer) {
+      forward(layer, x, 0);
+      if (!all_finite(x)) return fmt::format("layer {}", layer);
+    }
+    return "the last layer";
+  }
+
+  LearnProblem& problem_;
+  const LearnSettings& settings_;
+  const LearnObserver& observer_;
+  const model::ModelConfig& config_;
+  model::RotaryTable rotary_;
+  std::vector<Block<float>> blocks_;
+  LearnState state_;
+  bool resumed_ = false;
+  std::vector<std::vector<float>> good_;
+  std::vector<Kept<float>> kept_;
+  std::vector<Activations> inputs_;
+  Workspace<float> workspace_;
+};
+
+}  // namespace
+
+std::string step_json(const StepRecord& record) {
+  nlohmann::ordered_json line{{"step", record.step}, {"epoch", record.epoch}};
+  if (record.layer >= 0) line["layer"] = record.layer;
+  line["loss"] = record.loss;
+  line["let_lr"] = record.rates[0];
+  line["lwc_lr"] = record.rates[1];
+  line["lrl_lr"] = record.rates[2];
+  return line.dump();
+}
+
+std::vector<BlockParameters<float>> learn(LearnProblem& problem, const LearnSettings& settings,
+                                          const LearnObserver& observer, const LearnState* resume) {
+  Learner learner(problem, settings, observer);
+  if (resume != nullptr) learner.resume(*resume);
+  learner.run();
+  return std::move(learner.state().parameters);
+}
+
+Gradients end_to_end_gradients(const LearnProblem& problem, bool modified) {
+  LearnProblem& unchanged = const_cast<LearnProblem&>(problem);  // only run() changes it
+  const LearnSettings settings{.modified = modified};
+  const LearnObserver observer;
+  Learner learner(unchanged, settings, observer);
+  const std::vector<int32_t>& sample = problem.samples.front();
+  Gradients gradients;
+  gradients.loss = learner.end_to_end_pass(sample, learner.float_output(sample), 1);
+  gradients.parameters = std::move(learner.state().parameters);
+  return gradients;
+}
+
+}  // namespace qeval::quant

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "quant/train/block.h"
+#include "quant/train/optimizer.h"
+
+namespace qeval::quant {
+
+/// The learned methods (QUANTIZATION.md §4).
+enum class LearnMethod : uint8_t {
+  omniquant,   ///< LET and LWC, block by block
+  lrl,         ///< the same, with the ranges of activations
+  mobilequant  ///< all three, of all blocks at once, end to end
+};
+
+struct LearnSettings {
+  LearnMethod method = LearnMethod::mobilequant;
+  bool modified = true;  ///< transform up → down as well
+  int64_t epochs = 2;
+  int64_t warmup_epochs = 0;
+  int64_t batch_size = 1;  ///< samples per step, whose gradients are averaged
+  RateSchedules rates{{{1e-3, 1e-4}, {1e-2, 1e-3}, {1e-6, 1e-7}}};
+  /// Activations kept for backward (bytes); beyond, a block's are computed a second time.
+  int64_t activation_bytes = int64_t{1} << 30;
+
+  bool end_to_end() const { return method == LearnMethod::mobilequant; }
+  bool operator==(const LearnSettings&) const = default;
+};
+
+/// What is learned on: the float model's embeddings and blocks, what to quantize, where ranges start, and the
+/// calibration samples.
+struct LearnProblem {
+  const model::Model* model = nullptr;      ///< configuration and embedding
+  std::vector<BlockWeights<float>> blocks;  ///< the weights to start from; folded by learn()
+  QuantConfig qcfg;
+  ActRanges ranges;                           ///< start; learn() puts the learned ones in their place
+  std::vector<std::vector<int32_t>> samples;  ///< token ids
+};
+
+/// One optimiser step, as a line of training.jsonl has it.
+struct StepRecord {
+  int64_t step = 0;    ///< from 0, over the whole run
+  int64_t steps = 0;   ///< of the whole run
+  int64_t layer = -1;  ///< block-wise methods: the block that learns
+  int64_t epoch = 0;
+  double loss = 0;  ///< mean squared error, mean over the batch
+  Rates rates{};
+};
+std::string step_json(const StepRecord& record);
+
+/// How far a run has come: enough to continue it.
+struct LearnState {
+  int64_t step = 0;                                ///< steps done, over the whole run
+  std::vector<BlockParameters<float>> parameters;  ///< of all blocks
+  std::vector<AdamW::Moments> moments;             ///< of the optimiser at work
+  int64_t optimizer_steps = 0;
+};
+
+/// What learn() tells while it runs; empty functions are not called.
+struct LearnObserver {
+  std::function<void(const StepRecord&)> step;
+  /// Called after every step with the state to save if it is time to; and before learn() fails on a loss that
+  /// is not finite, with the last state whose loss was (`failing`).
+  std::function<void(const LearnState&, bool failing)> state;
+};
+
+/// Learns, folds what was learned into problem.blocks and puts the learned ranges into problem.ranges. With
+/// `resume`, continues from there. Returns the learned parameters. A loss or gradient that is not finite is
+/// an Error that names the block and the step. Parallel; the same bits for any number of threads.
+std::vector<BlockParameters<float>> learn(LearnProblem& problem, const LearnSettings& settings,
+                                          const LearnObserver& observer, const LearnState* resume = nullptr);
+
+/// The gradient of the end-to-end loss on the first sample at the starting point, in the parameters of every
+/// block, ranges included; the loss comes back too.
+struct Gradients {
+  double loss = 0;
+  std::vector<BlockParameters<float>> parameters;
+};
+Gradients end_to_end_gradients(const LearnProblem& problem, bool modified);
+
+}  // namespace qeval::quant

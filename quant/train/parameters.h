@@ -1,0 +1,83 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "quant/qcfg.h"
+#include "quant/train/train_kernels.h"
+
+namespace qeval::quant {
+
+/// What is learned, each with its own learning rate (QUANTIZATION.md §4).
+enum class ParameterGroup : uint8_t {
+  let,  ///< scales of weight-equivalent transformations
+  lwc,  ///< bounds of the weights' clipping
+  lrl   ///< scales and offsets of the activations' quantizers
+};
+inline constexpr int64_t kParameterGroups = 3;
+
+/// A learnable vector and the gradient of the loss with respect to it.
+template <typename Real>
+struct Parameter {
+  std::string name;  ///< "0.qkv_smooth_scale", "2.mlp.w1.weight_quantizer.upbound_factor", …
+  ParameterGroup group = ParameterGroup::let;
+  std::vector<Real> value, gradient;
+};
+
+/// The places of a block where a weight-equivalent transformation may stand.
+enum class LetPair : uint8_t {
+  norm_qkv,      ///< input norm → q, k, v: qkv_smooth_scale [hidden]
+  norm_gate_up,  ///< post-attention norm → gate, up: fc1_smooth_scale [hidden]
+  up_down,       ///< up → down: fc2_smooth_scale [intermediate]
+  v_o,           ///< v → o: out_smooth_scale [heads · head_dim], multi-head attention only
+  q_k            ///< q ↔ k: qkt_smooth_scale [heads · head_dim], multi-head attention only
+};
+inline constexpr int64_t kLetPairs = 5;
+
+/// Which parameters are learned.
+struct LearnOptions {
+  bool modified = true;  ///< up → down as well (the paper's "Edge"); else the original OmniQuant
+  bool ranges = false;   ///< the activation quantizers too
+};
+
+/// All learnable numbers of one block. Absent ones are empty vectors.
+template <typename Real>
+struct BlockParameters {
+  std::array<Parameter<Real>, kLetPairs> let;
+  std::array<Parameter<Real>, kBlockModules> upper, lower;  ///< of the modules with a quantized weight
+  std::array<Parameter<Real>, kBlockModules * kSlots> scale, offset;  ///< of the quantized activation points
+  bool ranges_learned = false;
+
+  static size_t slot_index(Module module, Slot slot) {
+    return static_cast<size_t>(module) * static_cast<size_t>(kSlots) + static_cast<size_t>(slot);
+  }
+  const Real* let_values(LetPair pair) const {
+    const Parameter<Real>& p = let[static_cast<size_t>(pair)];
+    return p.value.empty() ? nullptr : p.value.data();
+  }
+  Real* let_gradient(LetPair pair) {
+    Parameter<Real>& p = let[static_cast<size_t>(pair)];
+    return p.value.empty() ? nullptr : p.gradient.data();
+  }
+
+  /// Every parameter that is learned, in a fixed order.
+  std::vector<Parameter<Real>*> learned();
+  void clear_gradients();
+  /// Keeps transformation scales away from 0: |scale| ≥ 0.01, sign kept.
+  void bound_let();
+};
+
+/// The starting point: scales 1, bounds 4, activation grids of `ranges` (completed, of all points that qcfg
+/// quantizes). Errors name points that cannot be learned: dynamic activations, weight groups.
+template <typename Real>
+BlockParameters<Real> initial_parameters(const model::ModelConfig& config, const QuantConfig& qcfg,
+                                         const ActRanges& ranges, int64_t layer, const LearnOptions& options);
+
+/// Writes the block's activation grids as ranges [−z·s, (q_max − z)·s], s clamped to [1e-5, 1e6], z real
+/// (symmetric points: [q_min·s, q_max·s]).
+void export_ranges(const BlockParameters<float>& parameters, const model::ModelConfig& config,
+                   const QuantConfig& qcfg, int64_t layer, ActRanges& ranges);
+
+}  // namespace qeval::quant
