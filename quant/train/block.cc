@@ -7,17 +7,6 @@
 namespace qeval::quant {
 namespace {
 
-constexpr std::array kLinears{Module::q,    Module::k,  Module::v,   Module::o,
-                              Module::gate, Module::up, Module::down};
-
-void read_linear(const model::LinearWeights& from, BlockWeights<float>::Linear& to) {
-  to.rows = from.weight.rows;
-  to.cols = from.weight.cols;
-  to.weight.resize(static_cast<size_t>(to.rows * to.cols));
-  from.weight.decode_rows(0, to.rows, to.weight.data());
-  to.bias = from.bias;
-}
-
 template <typename Real>
 class Forward : public BlockPass<Real> {
  public:
@@ -57,7 +46,7 @@ class Forward : public BlockPass<Real> {
   }
 
   void linear(Module module, Kept<Real>& kept, const Real* in, Scratch<Real>& out) {
-    const auto& w = this->block_.weights->projection(module);
+    const auto& w = this->block_.weights.projection(module);
     find_grids(module, kept);
     const Real* weight =
         this->quantized_weight(module, kept.grids[static_cast<size_t>(module)], this->work_.weight);
@@ -108,20 +97,10 @@ class Forward : public BlockPass<Real> {
 
 }  // namespace
 
-BlockWeights<float> read_block(const model::Model& model, int64_t layer) {
-  const model::LayerWeights& from = model.layers[static_cast<size_t>(layer)];
-  BlockWeights<float> weights;
-  weights.input_norm = {from.input_norm.weight, from.input_norm.bias};
-  weights.post_attention_norm = {from.post_attention_norm.weight, from.post_attention_norm.bias};
-  const std::array sources{&from.q, &from.k, &from.v, &from.o, &from.gate, &from.up, &from.down};
-  for (size_t i = 0; i < kLinears.size(); ++i) read_linear(*sources[i], weights.projection(kLinears[i]));
-  return weights;
-}
-
 template <typename Real>
 Block<Real> make_block(const model::ModelConfig& config, const model::RotaryTable& rotary,
                        const BlockWeights<Real>& weights, const QuantConfig& qcfg, int64_t layer) {
-  Block<Real> block{.config = &config, .rotary = &rotary, .weights = &weights, .specs = {}};
+  Block<Real> block{.config = &config, .rotary = &rotary, .weights = weights, .specs = {}};
   for (int64_t m = 0; m < kBlockModules; ++m) {
     for (int64_t s = 0; s < kSlots; ++s) {
       const auto module = static_cast<Module>(m);
@@ -142,14 +121,14 @@ template <typename Real>
 TransformedWeight<Real> BlockPass<Real>::weight(Module module) const {
   TransformedWeight<Real> w;
   if (is_norm(module)) {
-    w.data = block_.weights->norm(module).weight.data();
+    w.data = block_.weights.norm(module).weight->data();
     w.rows = 1;
     w.cols = hidden();
     w.column_divisor = let(module == Module::input_norm ? LetPair::norm_qkv : LetPair::norm_gate_up);
     return w;
   }
-  const auto& linear = block_.weights->projection(module);
-  w.data = linear.weight.data();
+  const auto& linear = block_.weights.projection(module);
+  w.data = linear.weight;
   w.rows = linear.rows;
   w.cols = linear.cols;
   switch (module) {
@@ -176,7 +155,7 @@ TransformedWeight<Real> BlockPass<Real>::weight(Module module) const {
 
 template <typename Real>
 bool BlockPass<Real>::bias(Module module, std::vector<Real>& out) const {
-  out = is_norm(module) ? block_.weights->norm(module).bias : block_.weights->projection(module).bias;
+  out = is_norm(module) ? *block_.weights.norm(module).bias : *block_.weights.projection(module).bias;
   if (out.empty()) return false;
   const TransformedWeight<Real> w = weight(module);
   const Real* divisor = is_norm(module) ? w.column_divisor : w.row_divisor;

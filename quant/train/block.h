@@ -13,15 +13,18 @@ namespace qeval::quant {
 
 inline constexpr size_t kProjections = 7;
 
-/// The weights of one block in the number type of the training, row-major as stored.
+/// The weights of one block in the number type of the training: views of memory that outlives it and that
+/// folding writes to.
 template <typename Real>
 struct BlockWeights {
   struct Norm {
-    std::vector<Real> weight, bias;  ///< [hidden]; the bias may be empty
+    std::vector<Real>* weight = nullptr;  ///< [hidden]
+    std::vector<Real>* bias = nullptr;    ///< [hidden], or an empty vector
   };
   struct Linear {
-    std::vector<Real> weight, bias;  ///< [rows, cols], [rows] or empty
+    Real* weight = nullptr;  ///< [rows, cols], row-major
     int64_t rows = 0, cols = 0;
+    std::vector<Real>* bias = nullptr;  ///< [rows], or an empty vector
   };
   Norm input_norm, post_attention_norm;
   std::array<Linear, kProjections> linear;  ///< by model::Projection
@@ -36,15 +39,12 @@ struct BlockWeights {
   }
 };
 
-/// Decodes a block's weights to float32.
-BlockWeights<float> read_block(const model::Model& model, int64_t layer);
-
-/// What the passes of one block read. The pointers' targets must outlive it.
+/// What the passes of one block read. The targets of pointers must outlive it.
 template <typename Real>
 struct Block {
   const model::ModelConfig* config = nullptr;
   const model::RotaryTable* rotary = nullptr;  ///< for at least as many positions as a sample has tokens
-  const BlockWeights<Real>* weights = nullptr;
+  BlockWeights<Real> weights;
   std::array<QuantSpec, kBlockModules * kSlots> specs;  ///< by BlockParameters::slot_index
 
   const QuantSpec& spec(Module module, Slot slot) const {

@@ -139,7 +139,7 @@ class Backward : public BlockPass<Real> {
 
   /// d_in (+)= d_out · W, and the gradients of what makes W from the stored weight.
   void linear(Module module, const Real* in, const Real* d_out, Real* d_in, bool accumulate) {
-    const auto& stored = this->block_.weights->projection(module);
+    const auto& stored = this->block_.weights.projection(module);
     const WeightGrids<Real>& grids = kept_.grids[static_cast<size_t>(module)];
     const Real* w = this->quantized_weight(module, grids, this->work_.weight);
     product(operand(d_out, this->tokens_, stored.rows), operand(w, stored.rows, stored.cols), d_in,
@@ -149,7 +149,7 @@ class Backward : public BlockPass<Real> {
             d_weight, stored.cols);
     quantize_weight_backward(this->weight(module), this->block_.spec(module, Slot::weight),
                              this->clipping(module), grids, d_weight, weight_gradients(module));
-    if (!stored.bias.empty()) bias_backward(module, column_sums(d_out, stored.rows));
+    if (!stored.bias->empty()) bias_backward(module, column_sums(d_out, stored.rows));
   }
 
   /// The norm's output, quantized, as the projections read it; the same before the quantizer in `raw`.
@@ -191,7 +191,7 @@ class Backward : public BlockPass<Real> {
     }
     quantize_weight_backward(this->weight(module), this->block_.spec(module, Slot::weight),
                              this->clipping(module), grids, d_weight.data(), weight_gradients(module));
-    if (!this->block_.weights->norm(module).bias.empty()) bias_backward(module, column_sums(d_out, n));
+    if (!this->block_.weights.norm(module).bias->empty()) bias_backward(module, column_sums(d_out, n));
   }
 
   /// One row of y = (x − mean)·factor·w: dx, and d_weight += dy·x̂.

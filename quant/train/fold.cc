@@ -8,11 +8,11 @@ namespace qeval::quant {
 namespace {
 
 void fold_weight(const TransformedWeight<float>& weight, const QuantSpec& spec,
-                 const Clipping<float>& clipping, std::vector<float>& stored) {
+                 const Clipping<float>& clipping, float* stored) {
   const WeightGrids<float> grids = weight_grids(weight, spec, clipping);
   parallel_ranges(weight.rows, kRowsPerTask, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
-      float* row = stored.data() + r * weight.cols;
+      float* row = stored + r * weight.cols;
       weight.row(r, row);
       if (!spec.enabled()) continue;
       const MinMax<float> range = grids.clipped[spec.per_channel ? static_cast<size_t>(r) : 0];
@@ -23,8 +23,8 @@ void fold_weight(const TransformedWeight<float>& weight, const QuantSpec& spec,
 
 }  // namespace
 
-void fold_block(const Block<float>& block, const BlockParameters<float>& parameters,
-                BlockWeights<float>& weights) {
+void fold_block(const Block<float>& block, const BlockParameters<float>& parameters) {
+  const BlockWeights<float>& weights = block.weights;
   Workspace<float> workspace;
   const BlockPass<float> pass(block, &parameters, workspace, 0);
   for (int64_t m = 0; m < kBlockModules; ++m) {
@@ -32,10 +32,10 @@ void fold_block(const Block<float>& block, const BlockParameters<float>& paramet
     if (!is_norm(module) && !is_linear(module)) continue;
     std::vector<float> bias;
     if (pass.bias(module, bias)) {
-      (is_norm(module) ? weights.norm(module).bias : weights.projection(module).bias) = bias;
+      *(is_norm(module) ? weights.norm(module).bias : weights.projection(module).bias) = bias;
     }
     fold_weight(pass.weight(module), block.spec(module, Slot::weight), pass.clipping(module),
-                is_norm(module) ? weights.norm(module).weight : weights.projection(module).weight);
+                is_norm(module) ? weights.norm(module).weight->data() : weights.projection(module).weight);
   }
 }
 

@@ -153,7 +153,7 @@ class Learner {
     optimize(learned(), -1, 0, batches() * settings_.epochs,
              [&](size_t i, double share) { return end_to_end_pass(problem_.samples[i], targets[i], share); });
     for (int64_t layer = 0; layer < layers(); ++layer) {
-      fold_block(block(layer), parameters(layer), problem_.blocks[static_cast<size_t>(layer)]);
+      fold_block(block(layer), parameters(layer));
     }
   }
 
@@ -176,7 +176,7 @@ class Learner {
           return loss;
         });
       }
-      fold_block(block(layer), parameters(layer), problem_.blocks[static_cast<size_t>(layer)]);
+      fold_block(block(layer), parameters(layer));
       const BlockParameters<float> folded = folded_parameters(parameters(layer));
       for (Activations& x : inputs) {
         block_forward(block(layer), folded, x.data(), tokens(x), kept_[0], workspace_, x.data());

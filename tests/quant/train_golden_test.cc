@@ -38,6 +38,7 @@ std::vector<std::vector<int32_t>> samples(const std::filesystem::path& directory
 }
 
 struct Case {
+  std::vector<std::unique_ptr<std::vector<float>>> weights;
   std::unique_ptr<model::Model> model;
   LearnProblem problem;
 };
@@ -47,8 +48,18 @@ Case load(const std::string& name, const std::string& scheme) {
   c.model = std::make_unique<model::Model>(model::load_model(kGoldens / name));
   const model::ModelConfig& config = c.model->config;
   c.problem.model = c.model.get();
-  for (int64_t layer = 0; layer < config.num_layers; ++layer)
-    c.problem.blocks.push_back(read_block(*c.model, layer));
+  const auto linear = [&](model::LinearWeights& from) -> BlockWeights<float>::Linear {
+    const model::Matrix& w = from.weight;
+    c.weights.push_back(std::make_unique<std::vector<float>>(static_cast<size_t>(w.rows * w.cols)));
+    w.decode_rows(0, w.rows, c.weights.back()->data());
+    return {c.weights.back()->data(), w.rows, w.cols, &from.bias};
+  };
+  for (model::LayerWeights& layer : c.model->layers) {
+    c.problem.blocks.push_back({{&layer.input_norm.weight, &layer.input_norm.bias},
+                                {&layer.post_attention_norm.weight, &layer.post_attention_norm.bias},
+                                {linear(layer.q), linear(layer.k), linear(layer.v), linear(layer.o),
+                                 linear(layer.gate), linear(layer.up), linear(layer.down)}});
+  }
   c.problem.qcfg = make_qcfg(config, parse_scheme(scheme));
   c.problem.ranges = complete_ranges(
       c.problem.qcfg, read_act_ranges(kGoldens / name / "act_dict.json", config), config, "act_dict.json");
