@@ -47,14 +47,11 @@ class Learner {
         config_(problem.model->config),
         rotary_(config_, longest(problem.samples)) {
     if (problem.samples.empty()) fail("learning: no calibration samples");
-    const LearnOptions options{.modified = settings.modified,
-                               .ranges = settings.method != LearnMethod::omniquant};
     for (int64_t layer = 0; layer < layers(); ++layer) {
       blocks_.push_back(
           make_block(config_, rotary_, problem.blocks[static_cast<size_t>(layer)], problem.qcfg, layer));
-      state_.parameters.push_back(
-          initial_parameters<float>(config_, problem.qcfg, problem.ranges, layer, options));
     }
+    state_ = initial_state(problem, settings);
   }
 
   void resume(const LearnState& state) {
@@ -191,7 +188,12 @@ class Learner {
                 const Pass& pass) {
     AdamW optimizer(std::move(learned));
     if (resumed_ && state_.step > first) {
-      if (state_.moments.size() != optimizer.moments().size()) fail("resume: the saved state does not fit");
+      for (size_t i = 0; i < std::max(state_.moments.size(), optimizer.moments().size()); ++i) {
+        if (i >= state_.moments.size() || i >= optimizer.moments().size() ||
+            state_.moments[i].first.size() != optimizer.moments()[i].first.size()) {
+          fail("resume: the saved state does not fit this run");
+        }
+      }
       optimizer.moments() = state_.moments;
       optimizer.set_steps(state_.optimizer_steps);
     }
@@ -289,6 +291,18 @@ std::string step_json(const StepRecord& record) {
   line["lwc_lr"] = record.rates[1];
   line["lrl_lr"] = record.rates[2];
   return line.dump();
+}
+
+LearnState initial_state(const LearnProblem& problem, const LearnSettings& settings) {
+  const LearnOptions options{.modified = settings.modified,
+                             .ranges = settings.method != LearnMethod::omniquant};
+  const model::ModelConfig& config = problem.model->config;
+  LearnState state;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    state.parameters.push_back(
+        initial_parameters<float>(config, problem.qcfg, problem.ranges, layer, options));
+  }
+  return state;
 }
 
 std::vector<BlockParameters<float>> learn(LearnProblem& problem, const LearnSettings& settings,

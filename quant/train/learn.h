@@ -69,6 +69,9 @@ struct LearnObserver {
   std::function<void(const LearnState&, bool failing)> state;
 };
 
+/// The state before the first step.
+LearnState initial_state(const LearnProblem& problem, const LearnSettings& settings);
+
 /// Learns, folds what was learned into problem.blocks and puts the learned ranges into problem.ranges. With
 /// `resume`, continues from there. Returns the learned parameters. A loss or gradient that is not finite is
 /// an Error that names the block and the step. Parallel; the same bits for any number of threads.

@@ -165,6 +165,17 @@ void export_ranges(const BlockParameters<float>& parameters, const model::ModelC
                             (static_cast<float>(limits.q_max) - offset) * scale};
     }
   }
+  // Tensors that are not quantized where they are read have the range of where they were written.
+  using Pair = std::pair<Module, Module>;
+  for (const auto& [to, from] :
+       {Pair{Module::q, Module::input_norm}, Pair{Module::k, Module::input_norm},
+        Pair{Module::v, Module::input_norm}, Pair{Module::o, Module::pv_product},
+        Pair{Module::gate, Module::post_attention_norm}, Pair{Module::up, Module::post_attention_norm},
+        Pair{Module::activation, Module::gate}}) {
+    const Point point{layer, to, Slot::input};
+    const Point source{layer, from, Slot::output};
+    if (!qcfg[point].enabled() && qcfg[source].enabled()) ranges[point] = ranges[source];
+  }
 }
 
 #define QEVAL_INSTANTIATE(Real)                                                                    \

@@ -1,0 +1,99 @@
+#include "quant/train/learn_state.h"
+
+#include <cstring>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace qeval::quant {
+namespace {
+
+constexpr std::string_view kMagic = "QEVALRUN";
+
+/// Calls visit(values) for every vector of the parameters, in the order of the file.
+template <typename State, typename Visit>
+void visit_values(State& state, const Visit& visit) {
+  for (auto& block : state.parameters) {
+    const auto all = [&](auto& parameters) {
+      for (auto& p : parameters) visit(p.value);
+    };
+    all(block.let);
+    all(block.upper);
+    all(block.lower);
+    all(block.scale);
+    all(block.offset);
+  }
+}
+
+}  // namespace
+
+void save_state(const std::filesystem::path& file, const LearnState& state, const std::string& fingerprint) {
+  std::vector<size_t> sizes;
+  for (const AdamW::Moments& m : state.moments) sizes.push_back(m.first.size());
+  const std::string header = nlohmann::ordered_json{
+      {"fingerprint", fingerprint},
+      {"step", state.step},
+      {"optimizer_steps", state.optimizer_steps},
+      {"moments", sizes}}.dump();
+  const uint64_t length = header.size();
+  AtomicFile out(file);
+  out.write(kMagic);
+  out.write(std::as_bytes(std::span(&length, 1)));
+  out.write(header);
+  const auto write = [&](const std::vector<float>& values) { out.write(std::as_bytes(std::span(values))); };
+  visit_values(state, write);
+  for (const AdamW::Moments& m : state.moments) {
+    write(m.first);
+    write(m.second);
+  }
+  out.commit();
+}
+
+void load_state(const std::filesystem::path& file, const std::string& fingerprint, LearnState& state) {
+  const MappedFile mapped(file);
+  std::span<const std::byte> rest = mapped.bytes();
+  const auto take = [&](size_t size) {
+    if (size > rest.size()) fail("{}: damaged: it ends too early", file.string());
+    const auto part = rest.first(size);
+    rest = rest.subspan(size);
+    return part;
+  };
+  const auto text = [](std::span<const std::byte> bytes) {
+    return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  };
+  if (text(take(kMagic.size())) != kMagic) fail("{}: not the state of a learning run", file.string());
+  uint64_t length = 0;
+  std::memcpy(&length, take(sizeof length).data(), sizeof length);
+  const auto header = nlohmann::json::parse(text(take(length)), nullptr, false);
+  std::vector<size_t> sizes;
+  try {
+    if (header.at("fingerprint").get<std::string>() != fingerprint) {
+      fail("{}: the run was started with other settings, weights or calibration; start without --resume",
+           file.string());
+    }
+    state.step = header.at("step").get<int64_t>();
+    state.optimizer_steps = header.at("optimizer_steps").get<int64_t>();
+    sizes = header.at("moments").get<std::vector<size_t>>();
+  } catch (const nlohmann::json::exception&) {
+    fail("{}: damaged header", file.string());
+  }
+  if (state.step < 0 || state.optimizer_steps < 0) fail("{}: damaged header", file.string());
+  const auto read = [&](std::vector<float>& values) {
+    const auto bytes = take(values.size() * sizeof(float));
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+  };
+  visit_values(state, read);
+  state.moments.clear();
+  for (const size_t size : sizes) {
+    if (size > rest.size() / (2 * sizeof(float))) fail("{}: damaged: it ends too early", file.string());
+    AdamW::Moments moments{std::vector<float>(size), std::vector<float>(size)};
+    read(moments.first);
+    read(moments.second);
+    state.moments.push_back(std::move(moments));
+  }
+  if (!rest.empty()) fail("{}: damaged: {} bytes too many", file.string(), rest.size());
+}
+
+}  // namespace qeval::quant

@@ -1,0 +1,55 @@
+#include "quant/train/preset.h"
+
+#include "base/error.h"
+
+namespace qeval::quant {
+namespace {
+
+/// The families whose rates the paper gives, told apart by what makes them differ.
+enum class Family : uint8_t { llama, gemma, stablelm };
+
+Family family(const model::ModelConfig& config) {
+  if (config.norm == model::NormKind::layer) return Family::stablelm;
+  return config.scale_embedding ? Family::gemma : Family::llama;
+}
+
+RateSchedules paper_rates(Family family) {
+  switch (family) {
+    case Family::stablelm:
+      return {{{1e-3, 5e-4}, {5e-3, 1e-3}, {1e-6, 1e-7}}};
+    case Family::gemma:
+      return {{{1e-3, 1e-3}, {5e-3, 5e-3}, {5e-6, 1e-6}}};
+    case Family::llama:
+      break;
+  }
+  return {{{1e-3, 1e-4}, {1e-2, 1e-3}, {1e-6, 1e-7}}};
+}
+
+bool is_paper(std::string_view preset) {
+  if (preset == "paper") return true;
+  if (preset == "laptop") return false;
+  fail("{}: unknown preset; accepted: laptop, paper", printable(preset));
+}
+
+}  // namespace
+
+LearnSettings preset_settings(std::string_view preset, LearnMethod method, const model::ModelConfig& config) {
+  LearnSettings settings;
+  settings.method = method;
+  const bool paper = is_paper(preset);
+  if (method == LearnMethod::mobilequant) {
+    settings.rates = paper_rates(family(config));
+    settings.epochs = paper ? 60 : 4;
+  } else {
+    settings.rates = {{{1e-3, 1e-4}, {1e-2, 1e-3}, {1e-5, 5e-6}}};
+    settings.epochs = paper ? 20 : 4;
+  }
+  return settings;
+}
+
+int64_t preset_samples(std::string_view preset, LearnMethod method) {
+  if (!is_paper(preset)) return 32;
+  return method == LearnMethod::mobilequant ? 1024 : 128;
+}
+
+}  // namespace qeval::quant

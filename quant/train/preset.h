@@ -1,0 +1,17 @@
+#pragma once
+
+#include <string_view>
+
+#include "model/config.h"
+#include "quant/train/learn.h"
+
+namespace qeval::quant {
+
+/// Settings to start from: "paper" has the paper's rates for the model's family and its number of epochs
+/// (QUANTIZATION.md §4; days on a CPU), "laptop" few epochs for minutes. Anything else is an Error that lists
+/// them.
+LearnSettings preset_settings(std::string_view preset, LearnMethod method, const model::ModelConfig& config);
+/// Calibration samples that a preset asks for where the text has that many.
+int64_t preset_samples(std::string_view preset, LearnMethod method);
+
+}  // namespace qeval::quant
