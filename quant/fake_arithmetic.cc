@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "model/kernels/kernels.h"
+#include "quant/editable_model.h"
 
 namespace qeval::quant {
 
@@ -89,10 +90,7 @@ void FakeArithmetic::norm(int64_t layer, NormPoint point, const Tensor& residual
   const Module module = norm_module(point);
   const bool final = point == NormPoint::final;
   if (final) layer = 0;
-  const model::NormWeights& stored = final ? model().final_norm
-                                     : point == NormPoint::input
-                                         ? model().layers[index(layer)].input_norm
-                                         : model().layers[index(layer)].post_attention_norm;
+  const model::NormWeights& stored = norm_of(model(), layer, module);
   const std::vector<float>& weight =
       final ? final_norm_ : norms_[index(layer)][point == NormPoint::input ? 0 : 1];
   const float* bias = stored.bias.empty() ? nullptr : stored.bias.data();

@@ -310,6 +310,7 @@ GgufFile::GgufFile(const std::filesystem::path& file) : Checkpoint(file, "gguf")
     if (metadata_.contains(key)) fail("{}: metadata key {} occurs twice", where, printable(key));
     metadata_.emplace(key, reader.value(printable(key)));
   }
+  metadata_end_ = bytes.offset();
   if (integer_or("split.count", 1) > 1) {
     fail("{}: split.count is {}; accepted: a GGUF in one file (merge the parts first)", where,
          integer("split.count"));

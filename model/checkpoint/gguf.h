@@ -14,8 +14,8 @@
 
 namespace qeval::model {
 
-/// One metadata value. Integers of every width are held as int64 (an uint64 above its range is refused), floats as
-/// double; arrays are homogeneous and not nested.
+/// One metadata value. Integers of every width are held as int64 (an uint64 above its range is refused),
+/// floats as double; arrays are homogeneous and not nested.
 using GgufValue = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>, std::vector<double>,
                                std::vector<std::string>>;
 
@@ -26,8 +26,8 @@ class GgufFile : public Checkpoint {
   explicit GgufFile(const std::filesystem::path& file);
 
   const GgufValue* find_value(std::string_view key) const;
-  /// Typed look-ups: a missing key or another type is an Error that names it; the *_or forms default a missing key
-  /// only.
+  /// Typed look-ups: a missing key or another type is an Error that names it; the *_or forms default a
+  /// missing key only.
   int64_t integer(std::string_view key) const;
   int64_t integer_or(std::string_view key, int64_t fallback) const;
   double number(std::string_view key) const;
@@ -41,8 +41,12 @@ class GgufFile : public Checkpoint {
   const std::vector<double>* find_numbers(std::string_view key) const;
   const std::vector<std::string>* find_strings(std::string_view key) const;
 
+  /// The content of a GGUF file with the same metadata and no tensors: a vocabulary file.
+  std::string without_tensors() const;
+
  private:
   MappedFile file_;
+  size_t metadata_end_ = 0;  ///< offset of the first byte behind the metadata
   std::unordered_map<std::string, GgufValue> metadata_;
 };
 

@@ -81,4 +81,11 @@ const std::vector<std::string>* GgufFile::find_strings(std::string_view key) con
   return find_as<std::vector<std::string>>(*this, key, "an array of strings");
 }
 
+std::string GgufFile::without_tensors() const {
+  constexpr size_t kTensorCountAt = 8, kTensorCountBytes = 8;  // behind the magic and the version
+  std::string content(file_.text().substr(0, metadata_end_));
+  content.replace(kTensorCountAt, kTensorCountBytes, kTensorCountBytes, '\0');
+  return content;
+}
+
 }  // namespace qeval::model

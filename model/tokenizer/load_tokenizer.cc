@@ -28,7 +28,9 @@ std::unique_ptr<Tokenizer> load_folder(const std::filesystem::path& folder) {
   }
   if (const auto file = folder / "tokenizer.json"; std::filesystem::exists(file))
     return load_json(file, folder);
-  fail("{}: the folder has no tokenizer; tokenizer.model or tokenizer.json is expected", folder.string());
+  if (const auto file = folder / "tokenizer.gguf"; std::filesystem::exists(file)) return load_gguf(file);
+  fail("{}: the folder has no tokenizer; tokenizer.model, tokenizer.json or tokenizer.gguf is expected",
+       folder.string());
 }
 
 }  // namespace

@@ -1,0 +1,102 @@
+// safetensors: an 8-byte little-endian header length, a JSON header of names, types, shapes and byte ranges,
+// then the data, tensor after tensor.
+
+#include "model/checkpoint/safetensors_writer.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace qeval::model {
+namespace {
+
+constexpr int64_t kValuesAtATime = int64_t{1} << 18;
+
+int64_t row_size(const TensorSource& tensor) {
+  return tensor.shape.back();
+}
+int64_t row_count(const TensorSource& tensor) {
+  return tensor.shape.size() == 1 ? 1 : tensor.shape.front();
+}
+
+std::string header(std::span<const TensorSource> tensors, DType dtype) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  json["__metadata__"] = {{"format", "pt"}};
+  int64_t offset = 0;
+  for (const TensorSource& tensor : tensors) {
+    const int64_t size = row_count(tensor) * row_size(tensor) * info(dtype).block_bytes;
+    json[tensor.name] = {
+        {"dtype", info(dtype).name}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + size}}};
+    offset += size;
+  }
+  std::string text = json.dump();
+  text.append((8 - text.size() % 8) % 8, ' ');  // the data begins aligned
+  return text;
+}
+
+void write_values(AtomicFile& file, std::span<const float> values, const TensorSource& tensor, DType dtype) {
+  if (dtype == DType::f32) {
+    file.write(std::as_bytes(values));
+    return;
+  }
+  std::vector<uint16_t> narrow(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    narrow[i] = dtype == DType::f16 ? narrow_f16(values[i]) : narrow_bf16(values[i]);
+    if (dtype == DType::f16 && std::isfinite(values[i]) && (narrow[i] & 0x7C00U) == 0x7C00U) {
+      fail("tensor {}: {} is beyond float16; accepted with this model: f32, bf16", tensor.name, values[i]);
+    }
+  }
+  file.write(std::as_bytes(std::span(narrow)));
+}
+
+}  // namespace
+
+uint16_t narrow_bf16(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  if (std::isnan(value)) return static_cast<uint16_t>((bits >> 16) | 0x40U);
+  return static_cast<uint16_t>((bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16);
+}
+
+uint16_t narrow_f16(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t sign = (bits >> 16) & 0x8000U;
+  if (std::isnan(value)) return static_cast<uint16_t>(sign | 0x7E00U);
+  const float magnitude = std::abs(value);
+  if (magnitude >= 65520.0F) return static_cast<uint16_t>(sign | 0x7C00U);  // half of the last step above
+  if (magnitude < 6.103515625e-5F) {
+    // Subnormal: multiples of 2^-24; rounding up to 1024 of them gives the first normal number.
+    return static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyint(magnitude * 16777216.0F)));
+  }
+  const uint32_t body = std::bit_cast<uint32_t>(magnitude) - (112U << 23);
+  return static_cast<uint16_t>(sign | ((body + 0xFFFU + ((body >> 13) & 1U)) >> 13));
+}
+
+void write_safetensors(const std::filesystem::path& path, std::span<const TensorSource> tensors,
+                       DType dtype) {
+  if (dtype != DType::f32 && dtype != DType::f16 && dtype != DType::bf16) {
+    fail("{}: cannot write {}; accepted: F32, F16, BF16", path.string(), info(dtype).name);
+  }
+  AtomicFile file(path);
+  const std::string text = header(tensors, dtype);
+  const auto length = static_cast<uint64_t>(text.size());
+  file.write(std::as_bytes(std::span(&length, 1)));
+  file.write(text);
+  std::vector<float> values;
+  for (const TensorSource& tensor : tensors) {
+    const int64_t at_a_time = std::max<int64_t>(1, kValuesAtATime / row_size(tensor));
+    for (int64_t first = 0; first < row_count(tensor); first += at_a_time) {
+      const int64_t count = std::min(at_a_time, row_count(tensor) - first);
+      values.resize(static_cast<size_t>(count * row_size(tensor)));
+      tensor.rows(first, count, values.data());
+      write_values(file, values, tensor, dtype);
+    }
+  }
+  file.commit();
+}
+
+}  // namespace qeval::model

@@ -1,0 +1,90 @@
+#include "model/export.h"
+
+#include <array>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "model/checkpoint/gguf.h"
+#include "model/checkpoint/safetensors_writer.h"
+
+namespace qeval::model {
+namespace {
+
+TensorSource source(const Matrix& matrix) {
+  return {matrix.name + ".weight",
+          {matrix.rows, matrix.cols},
+          [&matrix](int64_t first, int64_t count, float* out) { matrix.decode_rows(first, count, out); }};
+}
+
+TensorSource source(std::string name, const std::vector<float>& values) {
+  return {std::move(name), {std::ssize(values)}, [&values](int64_t, int64_t, float* out) {
+            std::copy(values.begin(), values.end(), out);
+          }};
+}
+
+class Sources {
+ public:
+  void add(const NormWeights& norm) {
+    tensors_.push_back(source(norm.name + ".weight", norm.weight));
+    if (!norm.bias.empty()) tensors_.push_back(source(norm.name + ".bias", norm.bias));
+  }
+  void add(const LinearWeights& linear) {
+    tensors_.push_back(source(linear.weight));
+    if (!linear.bias.empty()) tensors_.push_back(source(linear.weight.name + ".bias", linear.bias));
+  }
+  void add(const Matrix& matrix) { tensors_.push_back(source(matrix)); }
+  const std::vector<TensorSource>& tensors() const { return tensors_; }
+
+ private:
+  std::vector<TensorSource> tensors_;
+};
+
+const char* torch_name(DType dtype) {
+  return dtype == DType::f16 ? "float16" : dtype == DType::bf16 ? "bfloat16" : "float32";
+}
+
+/// What Hugging Face folders keep beside the weights and that tokenizers, ours and others', read.
+constexpr std::array kTokenizerFiles{
+    "tokenizer.model",         "tokenizer.json",    "tokenizer.gguf", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json",     "merges.txt",
+    "generation_config.json"};
+
+}  // namespace
+
+void write_unified(const Model& model, const std::filesystem::path& folder, DType dtype) {
+  Sources sources;
+  sources.add(model.embedding);
+  for (const LayerWeights& layer : model.layers) {
+    sources.add(layer.input_norm);
+    for (const LinearWeights* weights : {&layer.q, &layer.k, &layer.v, &layer.o}) sources.add(*weights);
+    sources.add(layer.post_attention_norm);
+    for (const LinearWeights* weights : {&layer.gate, &layer.up, &layer.down}) sources.add(*weights);
+  }
+  sources.add(model.final_norm);
+  if (!model.config.tie_word_embeddings) sources.add(model.head);
+  write_safetensors(folder / "model.safetensors", sources.tensors(), dtype);
+  write_file_atomically(folder / "config.json",
+                        unified_config(model.config, torch_name(dtype)).dump(2) + "\n");
+}
+
+bool copy_tokenizer(const Model& model, const std::filesystem::path& folder) {
+  if (model.format == "gguf") {
+    const GgufFile file(model.path);
+    if (file.find_value("tokenizer.ggml.model") == nullptr) return false;
+    write_file_atomically(folder / "tokenizer.gguf", file.without_tensors());
+    return true;
+  }
+  bool copied = false;
+  for (const char* name : kTokenizerFiles) {
+    const std::filesystem::path file = model.path / name;
+    std::error_code code;
+    if (!std::filesystem::exists(file, code)) continue;
+    write_file_atomically(folder / name, read_file(file));
+    copied = copied || std::string_view(name).starts_with("tokenizer.");
+  }
+  return copied;
+}
+
+}  // namespace qeval::model

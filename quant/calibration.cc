@@ -1,0 +1,158 @@
+#include "quant/calibration.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <mutex>
+
+#include "base/error.h"
+#include "quant/observer.h"
+#include "quant/range_search.h"
+
+namespace qeval::quant {
+namespace {
+
+constexpr std::array<std::string_view, 3> kEstimators{"minmax", "percentile", "mse"};
+
+/// Grids finer than this lose nothing to min and max.
+constexpr int kNarrowedBits = 10;
+
+/// What is made at this point feeds a linear of a block: its channel maxima are wanted.
+bool feeds_a_linear(const Point& point) {
+  switch (point.module) {
+    case Module::input_norm:
+    case Module::post_attention_norm:
+    case Module::pv_product:
+      return point.slot == Slot::output;
+    case Module::down:
+      return point.slot == Slot::input;
+    default:
+      return false;
+  }
+}
+
+/// First pass: smallest and largest value per point, largest magnitude per channel.
+class ExtremesObserver : public PointObserver {
+ public:
+  explicit ExtremesObserver(int64_t num_layers) : ranges_(num_layers), maxima_(num_layers) {}
+
+  void observe(const Point& point, const float* x, int64_t rows, int64_t cols, int64_t stride) override {
+    const QuantKernels& kernel = quant_kernels();
+    std::optional<Range> range;
+    for (int64_t r = 0; r < rows; ++r) {
+      const Range row = kernel.range(x + r * stride, cols);
+      if (std::isnan(row.lo)) fail("{}: calibration met a value that is not finite", point_name(point));
+      widen(range, row);
+    }
+    const std::lock_guard lock(locks_[point]);
+    if (range) widen(ranges_[point], *range);
+    if (!feeds_a_linear(point)) return;
+    std::vector<float>& maxima = maxima_[point];
+    if (maxima.empty()) maxima.resize(static_cast<size_t>(cols), 0.0F);
+    for (int64_t r = 0; r < rows; ++r) kernel.abs_max(x + r * stride, cols, maxima.data());
+  }
+
+  const PointMap<std::optional<Range>>& ranges() const { return ranges_; }
+  const PointMap<std::vector<float>>& maxima() const { return maxima_; }
+
+ private:
+  static void widen(std::optional<Range>& known, Range more) {
+    known = known ? Range{std::min(known->lo, more.lo), std::max(known->hi, more.hi)} : more;
+  }
+
+  PointMap<std::optional<Range>> ranges_;
+  PointMap<std::vector<float>> maxima_;
+  PointLocks locks_;
+};
+
+/// Second pass: how the values are spread between the extremes, for the points that want to know.
+class HistogramObserver : public PointObserver {
+ public:
+  explicit HistogramObserver(int64_t num_layers) : histograms_(num_layers) {}
+
+  void want(const Point& point, Range range) { histograms_[point].emplace(range); }
+
+  void observe(const Point& point, const float* x, int64_t rows, int64_t cols, int64_t stride) override {
+    std::optional<Histogram>& histogram = histograms_[point];
+    if (!histogram) return;
+    const std::lock_guard lock(locks_[point]);
+    for (int64_t r = 0; r < rows; ++r) histogram->add(x + r * stride, cols);
+  }
+
+  const std::optional<Histogram>& histogram(const Point& point) const { return histograms_[point]; }
+
+ private:
+  PointMap<std::optional<Histogram>> histograms_;
+  PointLocks locks_;
+};
+
+/// The sigmoid has a range by nature, weights are measured when they are quantized.
+bool is_measured(const Point& point) {
+  return point.slot != Slot::weight && !(point.module == Module::activation && point.slot == Slot::input2);
+}
+
+bool is_narrowed(const QuantConfig& qcfg, const Point& point) {
+  return is_measured(point) && needs_range(qcfg, point) && qcfg[point].bits <= kNarrowedBits;
+}
+
+}  // namespace
+
+RangeEstimator parse_range_estimator(std::string_view name) {
+  for (size_t i = 0; i < kEstimators.size(); ++i) {
+    if (kEstimators[i] == name) return static_cast<RangeEstimator>(i);
+  }
+  fail("{}: unknown range estimator; accepted: minmax, percentile, mse", printable(name));
+}
+
+std::string_view name(RangeEstimator estimator) {
+  return kEstimators[static_cast<size_t>(estimator)];
+}
+
+Calibration calibrate(const model::Model& model, const Samples& samples, const QuantConfig& qcfg,
+                      const CalibrationOptions& options,
+                      const std::function<void(int64_t, int64_t)>& progress) {
+  const int64_t num_layers = model.config.num_layers;
+  const auto count = std::ssize(samples);
+  if (count == 0) fail("calibration: no samples");
+  const int64_t passes = options.estimator == RangeEstimator::minmax ? 1 : 2;
+  int64_t done = 0;
+  const auto run = [&](PointObserver& observer) {
+    size_t longest = 0;
+    for (const auto& sample : samples) longest = std::max(longest, sample.size());
+    const ObservedArithmetic arithmetic(model, static_cast<int64_t>(longest), observer);
+    for (const auto& sample : samples) {
+      run_sample(model, arithmetic, sample);
+      if (progress) progress(++done, passes * count);
+    }
+  };
+
+  ExtremesObserver extremes(num_layers);
+  run(extremes);
+  Calibration result{ActRanges(num_layers), PointMap<std::vector<float>>(num_layers)};
+  const std::vector<Point> points = all_points(model.config);
+  for (const Point& point : points) {
+    if (!is_measured(point)) continue;
+    result.ranges[point] = extremes.ranges()[observed_point(point)];
+    if (point.slot == Slot::input && is_linear(point.module)) {
+      result.channel_maxima[point] = extremes.maxima()[observed_point(point)];
+    }
+  }
+  if (options.estimator == RangeEstimator::minmax) return result;
+
+  HistogramObserver histograms(num_layers);
+  for (const Point& point : points) {
+    if (is_narrowed(qcfg, point)) histograms.want(observed_point(point), result.ranges[point].value());
+  }
+  run(histograms);
+  parallel_tasks(std::ssize(points), [&](int64_t i) {
+    const Point& point = points[static_cast<size_t>(i)];
+    if (!is_narrowed(qcfg, point)) return;
+    const Histogram& histogram = histograms.histogram(observed_point(point)).value();
+    result.ranges[point] = options.estimator == RangeEstimator::mse
+                               ? mse_range(histogram, qcfg[point])
+                               : percentile_range(histogram, options.percentile);
+  });
+  return result;
+}
+
+}  // namespace qeval::quant

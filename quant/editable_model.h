@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/parallel.h"
+#include "model/arithmetic.h"
+#include "quant/points.h"
+
+namespace qeval::quant {
+
+/// A model whose blocks' weights lie in memory as float32, to be transformed: scaled, clipped, folded.
+/// Embedding and head stay views into the source's checkpoint.
+class EditableModel {
+ public:
+  /// Copies the block weights of `source`.
+  explicit EditableModel(const model::Model& source);
+  EditableModel(const EditableModel&) = delete;
+  EditableModel& operator=(const EditableModel&) = delete;
+  EditableModel(EditableModel&&) = default;
+  EditableModel& operator=(EditableModel&&) = default;
+
+  /// The model as it stands, to be run or written; valid as long as this object.
+  const model::Model& model() const { return model_; }
+
+  /// A projection's weight [rows, cols] and its bias ([rows], or empty where it has none).
+  struct Linear {
+    int64_t rows, cols;
+    float* weight;
+    std::vector<float>& bias;
+
+    float* row(int64_t r) const { return weight + r * cols; }
+  };
+  Linear linear(int64_t layer, model::Projection projection);
+  /// The input or post-attention norm of a block.
+  model::NormWeights& norm(int64_t layer, model::NormPoint point);
+
+ private:
+  model::Model model_;
+  std::vector<AlignedBuffer> weights_;  ///< [layers · projections]
+};
+
+/// The linear of a block by its name.
+const model::LinearWeights& linear_of(const model::LayerWeights& layer, model::Projection projection);
+/// A norm by its module; `layer` is ignored for the final one.
+const model::NormWeights& norm_of(const model::Model& model, int64_t layer, Module module);
+
+}  // namespace qeval::quant

@@ -1,0 +1,87 @@
+#include "quant/mixed_precision.h"
+
+#include <charconv>
+
+#include "base/error.h"
+#include "quant/analysis.h"
+
+namespace qeval::quant {
+namespace {
+
+constexpr std::string_view kAutomatic = "auto:";
+constexpr int kBits = 16;
+
+bool glob(std::string_view pattern, std::string_view name) {
+  // Greedy with one point to return to: the last star.
+  size_t p = 0, n = 0, star = std::string_view::npos, resume = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      resume = n;
+    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
+      ++p;
+      ++n;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      n = ++resume;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+bool can_be_raised(const QuantSpec& spec) {
+  return spec.bits < kBits;
+}
+
+}  // namespace
+
+bool matches(std::string_view pattern, std::string_view name) {
+  if (glob(pattern, name)) return true;
+  for (size_t dot = name.find('.'); dot != std::string_view::npos; dot = name.find('.', dot + 1)) {
+    if (glob(pattern, name.substr(dot + 1))) return true;
+  }
+  return false;
+}
+
+int64_t keep_16bit(std::string_view wish, const model::Model& model, const Samples& samples,
+                   const ActRanges& ranges, QuantConfig& qcfg,
+                   const std::function<void(int64_t, int64_t)>& progress) {
+  int64_t changed = 0;
+  if (wish.starts_with(kAutomatic)) {
+    const std::string_view digits = wish.substr(kAutomatic.size());
+    int64_t count = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), count);
+    if (error != std::errc() || end != digits.data() + digits.size() || count < 1) {
+      fail("--keep-16bit {}: accepted: auto:N with N points, 1 or more", printable(wish));
+    }
+    std::vector<Point> points;
+    for (const Point& point : all_points(model.config)) {
+      if (point.slot != Slot::weight && can_be_raised(qcfg[point])) points.push_back(point);
+    }
+    const std::vector<PointSensitivity> worst_first =
+        sensitivity(model, samples, qcfg, ranges, points, progress);
+    for (const PointSensitivity& found : worst_first) {
+      if (changed == count) break;
+      qcfg[found.point].bits = kBits;
+      ++changed;
+    }
+  } else {
+    for (const Point& point : all_points(model.config)) {
+      if (!can_be_raised(qcfg[point]) || !matches(wish, point_name(point))) continue;
+      qcfg[point].bits = kBits;
+      ++changed;
+    }
+  }
+  if (changed == 0) {
+    fail(
+        "--keep-16bit {}: no point of fewer bits; accepted: names such as mlp.w2.input, * for any text, "
+        "auto:N",
+        printable(wish));
+  }
+  return changed;
+}
+
+}  // namespace qeval::quant

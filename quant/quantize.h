@@ -1,0 +1,50 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quant/calibration.h"
+#include "quant/editable_model.h"
+#include "quant/smoothquant.h"
+
+namespace qeval::quant {
+
+/// How a model is quantized (QUANTIZATION.md §4).
+enum class Method : uint8_t { rtn, smoothquant };
+Method parse_method(std::string_view name);
+std::string_view name(Method method);
+inline constexpr std::string_view kMethodNames = "rtn, smoothquant";
+
+struct QuantizeOptions {
+  Method method = Method::rtn;
+  Scheme scheme;
+  Variant variant = Variant::modified;
+  double alpha = 0.5;
+  CalibrationOptions calibration;
+  std::optional<ActRanges> act_ranges;  ///< instead of measured ones
+  /// Points of higher precision: patterns over point names, or "auto:N" (mixed_precision.h).
+  std::vector<std::string> keep_16bit;
+};
+
+/// A quantized model: float weights, transformed where the method does so, and what rounds them.
+struct QuantizedModel {
+  model::Model base;                    ///< the source, its blocks' RMSNorm without eps
+  std::optional<EditableModel> edited;  ///< where the method changes weights
+  QuantConfig qcfg;
+  ActRanges ranges;
+
+  const model::Model& model() const { return edited ? edited->model() : base; }
+};
+
+/// Progress of the longer steps: what is being done, how much of it, how much in all.
+using ProgressFunction = std::function<void(const std::string& step, int64_t done, int64_t total)>;
+
+/// Quantizes `model` with the samples as calibration text. The result refers to the model's checkpoint, not
+/// to `model`.
+QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,
+                        const ProgressFunction& progress = {});
+
+}  // namespace qeval::quant
