@@ -12,8 +12,8 @@
 namespace qeval::cli {
 
 std::span<const Command> commands() {
-  static const std::array table{eval_command,    score_command, tokenize_command,
-                                inspect_command, tasks_command, report_command};
+  static const std::array table{eval_command,   score_command,    quantize_command, convert_command,
+                                report_command, tokenize_command, inspect_command,  tasks_command};
   return table;
 }
 

@@ -163,8 +163,10 @@ void softmax(float* x, int64_t n, float scale) {
   const Vec s = broadcast(scale);
   const Vec shift = broadcast(row_max(x, n) * scale);
   map(x, n, x, [&](Vec v) { return exp(v * s - shift); });
-  const Vec inverse = broadcast(1.0F / row_sum(x, n, [](Vec v) { return v; }));
-  map(x, n, x, [&](Vec v) { return v * inverse; });
+  // Divided, not multiplied by the inverse: one rounding less, so that calibrated ranges lie as close to the
+  // true ones as float32 can.
+  const Vec sum = broadcast(row_sum(x, n, [](Vec v) { return v; }));
+  map(x, n, x, [&](Vec v) { return v / sum; });
 }
 
 inline float square_root(float x) {
@@ -194,11 +196,28 @@ void l2_norm(const float* x, const float* w, int64_t n, float* y) {
 }
 
 void layer_norm(const float* x, const float* w, const float* b, float eps, int64_t n, float* y) {
-  const float mean = row_sum(x, n, [](Vec v) { return v; }) / static_cast<float>(n);
-  const Vec m = broadcast(mean);
-  const float variance = row_sum(x, n, [&](Vec v) { return (v - m) * (v - m); }) / static_cast<float>(n);
-  const float factor = 1.0F / square_root(variance + eps);
-  for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - mean) * factor * w[i] + (b != nullptr ? b[i] : 0.0F);
+  // The moments in double: float sums would cost the last bits of every element of the row.
+  double total = 0;
+  for (int64_t i = 0; i < n; ++i) total += static_cast<double>(x[i]);
+  const double mean = total / static_cast<double>(n);
+  double squares = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double difference = static_cast<double>(x[i]) - mean;
+    squares += difference * difference;
+  }
+  const auto variance = static_cast<float>(squares / static_cast<double>(n));
+  const Vec m = broadcast(static_cast<float>(mean));
+  const Vec factor = broadcast(1.0F / square_root(variance + eps));
+  int64_t i = 0;
+  for (; i + Vec::width <= n; i += Vec::width) {
+    const Vec bias = b != nullptr ? load(b + i) : broadcast(0.0F);
+    store(y + i, fma((load(x + i) - m) * factor, load(w + i), bias));
+  }
+  if (i < n) {
+    const Vec bias = b != nullptr ? load_partial(b + i, n - i, 0.0F) : broadcast(0.0F);
+    const Vec normed = (load_partial(x + i, n - i, 0.0F) - m) * factor;
+    store_partial(y + i, n - i, fma(normed, load_partial(w + i, n - i, 0.0F), bias));
+  }
 }
 
 void rotate(float* head, const float* cosines, const float* sines, int64_t half) {

@@ -45,7 +45,7 @@ class Tokenizer {
 };
 
 /// Loads the tokenizer of a model folder (`tokenizer.model`, else `tokenizer.json`, with
-/// `tokenizer_config.json` and friends), of a GGUF file (model or vocabulary only), or a bare
+/// `tokenizer_config.json` and friends, else the vocabulary file `tokenizer.gguf`), of a GGUF file (model or vocabulary only), or a bare
 /// `tokenizer.json` / `tokenizer.model`. Throws Error naming the file and what is missing or unsupported.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
 

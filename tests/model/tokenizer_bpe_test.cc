@@ -333,7 +333,7 @@ TEST(BpeTokenizer, MalformedGgufIsRefused) {
 TEST(LoadTokenizer, NamesWhatIsMissing) {
   const TemporaryFolder folder;
   EXPECT_THAT(error_of([&] { load_tokenizer(folder.path()); }),
-              HasSubstr("tokenizer.model or tokenizer.json"));
+              HasSubstr("tokenizer.model, tokenizer.json or tokenizer.gguf"));
   EXPECT_THAT(error_of([&] { load_tokenizer(folder.path() / "nothing"); }), HasSubstr("no such file"));
   const auto text = folder.write("notes.txt", "hello");
   EXPECT_THAT(error_of([&] { load_tokenizer(text); }), HasSubstr("not a tokenizer"));

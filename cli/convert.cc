@@ -1,0 +1,57 @@
+#include <iostream>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "cli/command.h"
+#include "model/export.h"
+
+namespace qeval::cli {
+namespace {
+
+po::options_description options() {
+  po::options_description options("Options");
+  add_model_options(options);
+  auto add = options.add_options();
+  add("output,o", po::value<std::string>()->value_name("DIR"), "new or empty folder for the converted model");
+  add("dtype", po::value<std::string>()->value_name("TYPE")->default_value("f32"),
+      "how weights are stored: f32, f16, bf16");
+  return options;
+}
+
+model::DType parse_dtype(const std::string& name) {
+  if (name == "f32") return model::DType::f32;
+  if (name == "f16") return model::DType::f16;
+  if (name == "bf16") return model::DType::bf16;
+  throw UsageError(fmt::format("--dtype {}: unknown; accepted: f32, f16, bf16", printable(name)));
+}
+
+int run(const po::variables_map& arguments) {
+  const ThreadLimit limit(arguments);
+  const std::filesystem::path output = require(arguments, "output");
+  const model::DType dtype = parse_dtype(arguments["dtype"].as<std::string>());
+  const model::Model model = model::load_model(require(arguments, "model"));
+  std::error_code code;
+  if (std::filesystem::exists(output, code) &&
+      !(std::filesystem::is_directory(output, code) && std::filesystem::is_empty(output, code))) {
+    fail("{}: exists and is not empty; accepted: a new or empty folder", output.string());
+  }
+  qeval::create_directories(output);
+  const bool tokenizer = model::copy_tokenizer(model, output);
+  model::write_unified(model, output, dtype);
+  std::cout << fmt::format("Wrote {}{}\n", output.string(),
+                           tokenizer ? "" : " (the model has no tokenizer: it can be scored by ids only)");
+  return 0;
+}
+
+}  // namespace
+
+const Command convert_command{
+    .name = "convert",
+    .summary = "Rewrite a model in the unified layout: config.json, model.safetensors, tokenizer",
+    .usage = "-m MODEL -o DIR [--dtype f32|f16|bf16]",
+    .example = "qeval convert -m model.gguf -o unified --dtype bf16",
+    .options = options,
+    .run = run,
+};
+
+}  // namespace qeval::cli

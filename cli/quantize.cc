@@ -1,0 +1,287 @@
+#include "quant/quantize.h"
+
+#include <array>
+#include <chrono>
+#include <iostream>
+
+#include <nlohmann/json.hpp>
+#include <sys/resource.h>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/progress.h"
+#include "model/tokenizer/tokenizer.h"
+#include "quant/checkpoint.h"
+#include "quant/fake_arithmetic.h"
+
+namespace qeval::cli {
+namespace {
+
+po::options_description options() {
+  po::options_description options("Options");
+  add_model_options(options);
+  auto add = options.add_options();
+  const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
+  const auto count = [](const char* name) { return po::value<int64_t>()->value_name(name); };
+  add("output,o", text("DIR"), "folder for the quantized checkpoint, which `qeval eval` reads");
+  add("method", text("METHOD")->default_value("rtn"),
+      "rtn (round to nearest), smoothquant (move outliers from activations to weights)");
+  add("scheme", text("SCHEME")->default_value("w8a8"),
+      "bits of weights and activations: w8a8, w4a8, w4a8-sym, w8a16, w4a16");
+  add("weight-bits", po::value<int>()->value_name("N"), "2 to 16, instead of the scheme's");
+  add("weight-per-channel", "a grid per output channel of the weights");
+  add("weight-symmetric", "weights with zero point 0");
+  add("weight-group-size", count("N"), "a grid per N inputs of each output channel");
+  add("act-bits", po::value<int>()->value_name("N"),
+      "2 to 16 for the points that w8a8 has at 8 (its 16-bit ones stay), 32 to leave activations alone");
+  add("act-dynamic", "activations take their range at run time, token by token");
+  add("calibration", text("FILE"), "calibration text: a .txt, or a .jsonl with \"text\" on each line");
+  add("calibration-ids", text("FILE"), "calibration token ids: a JSON array of ids per line");
+  add("samples", count("N"), "calibration samples (default: 32, or all of --calibration-ids)");
+  add("sequence-length", count("N"), "tokens per sample (default: 512, or all of --calibration-ids)");
+  add("seed", po::value<uint64_t>()->value_name("N"),
+      "seed of the places that samples are drawn from (default: 0)");
+  add("range", text("ESTIMATOR"),
+      "static activation ranges of 10 bits or fewer: minmax (default, the paper's), percentile, mse");
+  add("percentile", po::value<double>()->value_name("P"),
+      "percent of the values below the upper bound and above the lower one (default: 99.99)");
+  add("act-ranges", text("FILE"), "an act_dict.json to use instead of measuring ranges");
+  add("keep-16bit", po::value<std::vector<std::string>>()->value_name("POINTS")->composing(),
+      "points to give 16 bits: a name such as mlp.w2.input, * for any text, or auto:N for the N most "
+      "sensitive; may be repeated");
+  add("variant", text("NAME"),
+      "pairs that smoothing treats: modified (default, the paper's: v to o and up to down as well), "
+      "original");
+  add("alpha", po::value<double>()->value_name("A"),
+      "how much of the outliers moves into the weights, 0 to 1 (default: 0.5)");
+  return options;
+}
+
+/// Which options only some methods use; they are refused elsewhere, by name.
+struct Restricted {
+  const char* option;
+  std::string_view used_by;
+};
+constexpr std::array kRestricted{Restricted{"variant", "smoothquant"}, Restricted{"alpha", "smoothquant"}};
+
+bool given(const po::variables_map& arguments, const char* option) {
+  return arguments.count(option) != 0 && !arguments[option].defaulted();
+}
+
+void refuse(const char* option, std::string_view reason) {
+  throw UsageError(fmt::format("--{}: {}", option, reason));
+}
+
+void check_combinations(const po::variables_map& arguments, quant::Method method) {
+  for (const Restricted& restricted : kRestricted) {
+    if (given(arguments, restricted.option) && restricted.used_by != quant::name(method)) {
+      refuse(restricted.option,
+             fmt::format("not used by method {}; used by {}", quant::name(method), restricted.used_by));
+    }
+  }
+  if (given(arguments, "calibration") && given(arguments, "calibration-ids")) {
+    refuse("calibration-ids", "not used with --calibration; one of the two");
+  }
+  if (given(arguments, "seed") && !given(arguments, "calibration")) {
+    refuse("seed", "not used without --calibration, which draws samples from text");
+  }
+  if (given(arguments, "range") && given(arguments, "act-ranges")) {
+    refuse("range", "not used with --act-ranges, which holds the ranges");
+  }
+  if (given(arguments, "percentile") && optional<std::string>(arguments, "range") != "percentile") {
+    refuse("percentile", "not used without --range percentile");
+  }
+  const bool no_calibration = !given(arguments, "calibration") && !given(arguments, "calibration-ids");
+  for (const char* option : {"samples", "sequence-length", "range", "percentile"}) {
+    if (no_calibration && given(arguments, option)) {
+      refuse(option, "not used without --calibration or --calibration-ids");
+    }
+  }
+}
+
+template <typename T>
+T in_range(const char* option, T value, T least, T most) {
+  if (!(value >= least && value <= most)) refuse(option, fmt::format("{}: {} to {}", value, least, most));
+  return value;
+}
+
+quant::Scheme scheme(const po::variables_map& arguments) {
+  quant::Scheme scheme = quant::parse_scheme(arguments["scheme"].as<std::string>());
+  if (const auto bits = optional<int>(arguments, "weight-bits")) {
+    scheme.weight.bits = in_range("weight-bits", *bits, 2, 16);
+  }
+  if (const auto bits = optional<int>(arguments, "act-bits")) {
+    scheme.activation_bits = *bits == 32 ? 32 : in_range("act-bits", *bits, 2, 16);
+  }
+  if (const auto size = optional<int64_t>(arguments, "weight-group-size")) {
+    scheme.weight.group_size = in_range<int64_t>("weight-group-size", *size, 1, int64_t{1} << 20);
+  }
+  scheme.weight.per_channel = scheme.weight.per_channel || given(arguments, "weight-per-channel");
+  scheme.weight.symmetric = scheme.weight.symmetric || given(arguments, "weight-symmetric");
+  scheme.dynamic_activations = given(arguments, "act-dynamic");
+  return scheme;
+}
+
+quant::QuantizeOptions quantize_options(const po::variables_map& arguments,
+                                        const model::ModelConfig& config) {
+  quant::QuantizeOptions options;
+  options.method = quant::parse_method(arguments["method"].as<std::string>());
+  check_combinations(arguments, options.method);
+  options.scheme = scheme(arguments);
+  options.variant = quant::parse_variant(optional<std::string>(arguments, "variant").value_or("modified"));
+  options.alpha = in_range("alpha", optional<double>(arguments, "alpha").value_or(0.5), 0.0, 1.0);
+  options.calibration.estimator =
+      quant::parse_range_estimator(optional<std::string>(arguments, "range").value_or("minmax"));
+  options.calibration.percentile =
+      in_range("percentile", optional<double>(arguments, "percentile").value_or(99.99), 50.0, 100.0);
+  if (const auto file = optional<std::string>(arguments, "act-ranges")) {
+    options.act_ranges = quant::read_act_ranges(*file, config);
+  }
+  if (const auto wishes = optional<std::vector<std::string>>(arguments, "keep-16bit")) {
+    options.keep_16bit = *wishes;
+  }
+  return options;
+}
+
+quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model) {
+  const auto samples = optional<int64_t>(arguments, "samples");
+  const auto length = optional<int64_t>(arguments, "sequence-length");
+  const int64_t context = model.config.max_position_embeddings;
+  if (samples) in_range<int64_t>("samples", *samples, 1, int64_t{1} << 20);
+  if (length) in_range<int64_t>("sequence-length", *length, 1, context);
+  if (const auto file = optional<std::string>(arguments, "calibration-ids")) {
+    quant::Samples ids = quant::read_ids(*file, model.config.vocab_size, samples, length);
+    for (const auto& sample : ids) {
+      if (std::ssize(sample) > context) {
+        fail("{}: a sample of {} ids; accepted: at most {}, the model's context", *file, sample.size(),
+             context);
+      }
+    }
+    return ids;
+  }
+  const auto file = optional<std::string>(arguments, "calibration");
+  if (!file) return {};
+  constexpr int64_t kSamples = 32, kLength = 512;
+  const auto tokenizer = model::load_tokenizer(model.path);
+  if (tokenizer->vocab_size() > model.config.vocab_size) {
+    fail("{}: the tokenizer has {} tokens, the model {}: it belongs to another model", model.path.string(),
+         tokenizer->vocab_size(), model.config.vocab_size);
+  }
+  return quant::sample_text(*file, *tokenizer, samples.value_or(kSamples),
+                            length.value_or(std::min(kLength, context)),
+                            optional<uint64_t>(arguments, "seed").value_or(0));
+}
+
+/// Calibration text is missing and would be used.
+void require_samples(const quant::Samples& samples, const quant::QuantizeOptions& options,
+                     const model::ModelConfig& config) {
+  if (!samples.empty()) return;
+  const auto need = [&](std::string_view what) {
+    throw UsageError(fmt::format("--calibration or --calibration-ids is required: {}", what));
+  };
+  if (options.method == quant::Method::smoothquant) need("smoothquant measures channel maxima");
+  for (const std::string& wish : options.keep_16bit) {
+    if (wish.starts_with("auto:")) need("--keep-16bit auto measures sensitivities");
+  }
+  if (options.act_ranges) return;
+  const quant::QuantConfig qcfg = quant::make_qcfg(config, options.scheme);
+  for (const quant::Point& point : quant::all_points(config)) {
+    if (quant::needs_range(qcfg, point)) need("static activation ranges are measured (or give --act-ranges)");
+  }
+}
+
+nlohmann::ordered_json settings_json(const po::variables_map& arguments,
+                                     const quant::QuantizeOptions& options) {
+  const quant::QuantSpec& weight = options.scheme.weight;
+  nlohmann::ordered_json json{{"scheme", arguments["scheme"].as<std::string>()},
+                              {"weight_bits", weight.bits},
+                              {"weight_symmetric", weight.symmetric},
+                              {"weight_per_channel", weight.per_channel},
+                              {"weight_group_size", weight.group_size},
+                              {"act_bits", options.scheme.activation_bits},
+                              {"act_dynamic", options.scheme.dynamic_activations}};
+  if (options.act_ranges) {
+    json["act_ranges"] = arguments["act-ranges"].as<std::string>();
+  } else {
+    json["range"] = quant::name(options.calibration.estimator);
+    if (options.calibration.estimator == quant::RangeEstimator::percentile) {
+      json["percentile"] = options.calibration.percentile;
+    }
+  }
+  if (options.method == quant::Method::smoothquant) {
+    json["variant"] = quant::name(options.variant);
+    json["alpha"] = options.alpha;
+  }
+  if (!options.keep_16bit.empty()) json["keep_16bit"] = options.keep_16bit;
+  return json;
+}
+
+nlohmann::ordered_json calibration_json(const po::variables_map& arguments, const quant::Samples& samples) {
+  if (samples.empty()) return nullptr;
+  const bool ids = given(arguments, "calibration-ids");
+  int64_t tokens = 0;
+  for (const auto& sample : samples) tokens += std::ssize(sample);
+  nlohmann::ordered_json json{{"file", arguments[ids ? "calibration-ids" : "calibration"].as<std::string>()},
+                              {"samples", samples.size()},
+                              {"tokens", tokens},
+                              {"sha256", quant::samples_hash(samples)}};
+  if (!ids) json["seed"] = optional<uint64_t>(arguments, "seed").value_or(0);
+  return json;
+}
+
+int64_t peak_rss_bytes() {
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+int run(const po::variables_map& arguments) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  const ThreadLimit limit(arguments);
+  const std::filesystem::path output = require(arguments, "output");
+  const model::Model model = model::load_model(require(arguments, "model"));
+  const quant::QuantizeOptions options = quantize_options(arguments, model.config);
+  const quant::Samples samples = read_samples(arguments, model);
+  require_samples(samples, options, model.config);
+  quant::prepare_checkpoint_folder(output, model);
+
+  Progress progress;
+  const quant::QuantizedModel quantized =
+      quant::quantize(model, samples, options, [&](const std::string& step, int64_t done, int64_t total) {
+        const int64_t tokens = std::ssize(samples.front());  // per unit of work, for the rate shown
+        progress.update(step, done * tokens, total * tokens);
+      });
+  progress.clear();
+
+  nlohmann::ordered_json record{
+      {"method", quant::name(options.method)},
+      {"settings", settings_json(arguments, options)},
+      {"model", {{"path", model.path.string()}, {"weight_hash", model.weight_hash()}}},
+      {"calibration", calibration_json(arguments, samples)},
+      {"quantization_hash", quant::quantization_hash(quantized.qcfg, quantized.ranges, model.config)},
+      {"version", QEVAL_VERSION},
+      {"command", command_line()},
+      {"threads", limit.threads()}};
+  record["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
+  record["peak_rss_bytes"] = peak_rss_bytes();
+  quant::write_checkpoint(output, quantized, samples, record);
+  std::cout << fmt::format("Quantized with {} to {}; evaluate it with: qeval eval -m {} -t TASKS\n",
+                           quant::name(options.method), output.string(), output.string());
+  return 0;
+}
+
+}  // namespace
+
+const Command quantize_command{
+    .name = "quantize",
+    .summary = "Quantize a model: measure ranges, transform weights, write a checkpoint",
+    .usage = "-m MODEL --method METHOD --scheme SCHEME --calibration FILE -o DIR [options]",
+    .example =
+        "qeval quantize -m model.gguf --method smoothquant --scheme w8a8 --calibration text.txt -o "
+        "smoothed",
+    .options = options,
+    .run = run,
+};
+
+}  // namespace qeval::cli
