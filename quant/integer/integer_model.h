@@ -12,6 +12,18 @@ namespace qeval::quant {
 // What integer-only arithmetic needs at run time, prepared once from the float weights and the quantization
 // settings (prepare.h). By construction there is no floating-point member in any of these types.
 
+/// Factors below 1/2 for sums that fit 32 bits: multiplier and shift − 32 of each, side by side.
+struct FastRescaleView {
+  const int32_t* multiplier = nullptr;
+  const int32_t* shift = nullptr;
+};
+struct FastRescale {
+  std::vector<int32_t> multiplier, shift;
+
+  bool usable() const { return !multiplier.empty(); }
+  FastRescaleView view(int64_t first) const { return {multiplier.data() + first, shift.data() + first}; }
+};
+
 /// A function of one code, tabulated: result = values[code − lo]. Empty: the identity.
 struct CodeTable {
   int32_t lo = 0;
@@ -36,12 +48,14 @@ struct IntegerMatrix {
   AlignedBuffer panels;
   /// Accumulator of output j: Σ x·w + constant[j] − zero_point[j]·Σ x, x and w the codes. The constant holds
   /// the bias and the input's zero point.
-  std::vector<int64_t> constant;     ///< [rows rounded up to panels]
-  std::vector<int32_t> zero_points;  ///< [rows rounded up to panels], of the weights
-  std::vector<Rescale> factors;      ///< [rows rounded up to panels], accumulator to output
-  bool has_zero_points = false;      ///< whether any is not 0
-  CodeTable input_table;             ///< where the input is rounded again on its way in
-  bool narrow_input = true;          ///< the input's codes are 0 … 255
+  std::vector<int64_t> constant;       ///< [rows rounded up to panels]
+  std::vector<int32_t> zero_points;    ///< [rows rounded up to panels], of the weights
+  std::vector<Rescale> factors;        ///< [rows rounded up to panels], accumulator to output
+  bool has_zero_points = false;        ///< whether any is not 0
+  FastRescale fast;                    ///< the factors again, where all of them are fast and so is the input
+  std::vector<int32_t> fast_constant;  ///< the constants modulo 2^32
+  CodeTable input_table;               ///< where the input is rounded again on its way in
+  bool narrow_input = true;            ///< the input's codes are 0 … 255
   CodeRange output;
   CodeTable output_table;  ///< where the output is rounded again on its way out
 
@@ -96,6 +110,7 @@ struct IntegerAttention {
   bool narrow_q = true, narrow_k = true, narrow_v = true;
   int32_t k_offset = 0, v_offset = 0;  ///< cache code = code − offset, so that a narrow one fits int8_t
   Rescale score_factor;
+  FastRescale fast_score;  ///< eight times the same
   CodeRange score_codes;
   /// exp(−δ·scale) of a difference δ = 256·h + l of score codes: coarse[h] · fine[l] / 2^kExpBits.
   std::array<uint32_t, 256> coarse{}, fine{};

@@ -61,6 +61,16 @@ Rescale make_rescale(double factor, double bound) {
   return result;
 }
 
+FastRescale make_fast(const std::vector<Rescale>& factors) {
+  FastRescale fast;
+  for (const Rescale& factor : factors) {
+    if (factor.pre_shift != 0 || factor.shift < 32) return {};
+    fast.multiplier.push_back(factor.multiplier);
+    fast.shift.push_back(factor.shift - 32);
+  }
+  return fast;
+}
+
 CodeTable regrid(const PointGrid& from, const PointGrid& to) {
   if (from == to) return {};
   return make_table(from, to, [](float x) { return x; });

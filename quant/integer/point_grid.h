@@ -27,6 +27,9 @@ PointGrid make_point_grid(const QuantSpec& spec, Range range);
 /// The fixed-point form of a factor > 0 for |x| ≤ bound.
 Rescale make_rescale(double factor, double bound);
 
+/// The same factors side by side, or nothing where one of them needs more than 32 bits (FastRescale).
+FastRescale make_fast(const std::vector<Rescale>& factors);
+
 /// to.code(function(from.value(c))) for every code c of `from`.
 template <typename Function>
 CodeTable make_table(const PointGrid& from, const PointGrid& to, const Function& function) {

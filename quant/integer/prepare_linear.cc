@@ -131,6 +131,14 @@ IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpe
     matrix.factors[r] = make_rescale(scales[r] / output.scale(), bounds[r]);
   }
   matrix.output = output.codes;
+  if (matrix.narrow_input && matrix.storage != WeightStorage::int16) {
+    // The panel's padding has factors too; they decide nothing.
+    for (size_t r = bounds.size(); r < matrix.factors.size(); ++r) matrix.factors[r] = matrix.factors[0];
+    matrix.fast = make_fast(matrix.factors);
+    for (const int64_t c : matrix.constant) {
+      matrix.fast_constant.push_back(static_cast<int32_t>(static_cast<uint32_t>(c)));
+    }
+  }
   return matrix;
 }
 

@@ -96,6 +96,7 @@ IntegerAttention prepare_attention(int64_t head_dim, int64_t keys, const PointGr
   const auto d = static_cast<double>(head_dim);
   a.score_factor = make_rescale(q.scale() * k.scale() / scores.scale(),
                                 d * static_cast<double>(q.reach()) * static_cast<double>(k.reach()));
+  if (a.narrow_q && a.narrow_k) a.fast_score = make_fast(std::vector<Rescale>(8, a.score_factor));
   a.score_codes = scores.codes;
   const double step = scores.scale() / std::sqrt(d);
   for (size_t i = 0; i < a.coarse.size(); ++i) {

@@ -167,7 +167,19 @@ void IntegerArithmetic::scores(const AttentionTile& tile, const Tensor& q) const
             .c = tile.scratch.data(),
             .ldc = kKeyBlock});
       int16_t* out = tile.scores.as<int16_t>() + position + first;
-      if (narrow) {
+      if (a.fast_score.usable()) {
+        for (int64_t r = 0; r < rows; ++r) {
+          kernel.requantize_row({.n = block,
+                                 .sums = tile.scratch.as<int32_t>() + r * kKeyBlock,
+                                 .base = static_cast<int32_t>(static_cast<uint32_t>(terms[r])),
+                                 .weight = key_sums + first,
+                                 .weight_factor = a.q_zero_point,
+                                 .fast = a.fast_score.view(0),
+                                 .uniform = true,
+                                 .output = a.score_codes,
+                                 .out = out + r * stride});
+        }
+      } else if (narrow) {
         finish_scores(a, tile.scratch.as<int32_t>(), rows, block, terms, key_sums + first, out, stride);
       } else {
         finish_scores(a, tile.scratch.as<int64_t>(), rows, block, terms, key_sums + first, out, stride);

@@ -20,15 +20,6 @@ namespace {
 constexpr int64_t kWideChunk = 480;
 constexpr int64_t kTileRows = 6;
 
-/// The last, half-filled pair of a row: its second input counts as 0.
-inline int32_t pair_at(const int16_t* a, int64_t i, int64_t k) {
-  uint16_t first = 0;
-  uint16_t second = 0;
-  std::memcpy(&first, a + i, sizeof(first));
-  if (i + 1 < k) std::memcpy(&second, a + i + 1, sizeof(second));
-  return static_cast<int32_t>(static_cast<uint32_t>(second) << 16 | first);
-}
-
 #ifdef __AVX2__
 
 /// Eight columns' pairs as 16-bit numbers.
@@ -39,28 +30,35 @@ inline __m256i load_pairs(const int8_t* b) {
 /// sums [ROWS, kPanel] = A [ROWS, k] · one panel, over at most kWideChunk inputs where A is wide.
 template <int ROWS>
 void panel_product(const int16_t* a, int64_t lda, const int8_t* b, int64_t k, int32_t* sums) {
+  // Every loop over rows is unrolled, so that the sums stay in registers.
   __m256i left[ROWS];
   __m256i right[ROWS];
+#pragma GCC unroll 6
   for (int r = 0; r < ROWS; ++r) left[r] = right[r] = _mm256_setzero_si256();
-  const auto step = [&](int64_t i, auto pair) {
+  int64_t i = 0;
+  for (; i + 1 < k; i += 2) {
     const __m256i b0 = load_pairs(b + i * kPanel);
     const __m256i b1 = load_pairs(b + i * kPanel + 16);
 #pragma GCC unroll 6
     for (int r = 0; r < ROWS; ++r) {
-      const __m256i x = _mm256_set1_epi32(pair(a + r * lda, i));
+      int32_t pair = 0;
+      std::memcpy(&pair, a + r * lda + i, sizeof(pair));
+      const __m256i x = _mm256_set1_epi32(pair);
       left[r] = _mm256_add_epi32(left[r], _mm256_madd_epi16(x, b0));
       right[r] = _mm256_add_epi32(right[r], _mm256_madd_epi16(x, b1));
     }
-  };
-  const int64_t whole = k / 2 * 2;
-  for (int64_t i = 0; i < whole; i += 2) {
-    step(i, [](const int16_t* row, int64_t at) {
-      int32_t pair = 0;
-      std::memcpy(&pair, row + at, sizeof(pair));
-      return pair;
-    });
   }
-  if (whole < k) step(whole, [&](const int16_t* row, int64_t at) { return pair_at(row, at, k); });
+  if (i < k) {
+    const __m256i b0 = load_pairs(b + i * kPanel);
+    const __m256i b1 = load_pairs(b + i * kPanel + 16);
+#pragma GCC unroll 6
+    for (int r = 0; r < ROWS; ++r) {
+      const __m256i x = _mm256_set1_epi32(static_cast<uint16_t>(a[r * lda + i]));
+      left[r] = _mm256_add_epi32(left[r], _mm256_madd_epi16(x, b0));
+      right[r] = _mm256_add_epi32(right[r], _mm256_madd_epi16(x, b1));
+    }
+  }
+#pragma GCC unroll 6
   for (int r = 0; r < ROWS; ++r) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + r * kPanel), left[r]);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + r * kPanel + 8), right[r]);
@@ -156,8 +154,99 @@ void gemm_wide16(const IntegerGemm& g) {
   }
 }
 
+void requantize_row(const Requantization& r) {
+  int64_t j = 0;
+#ifdef __AVX2__
+  const __m256i base = _mm256_set1_epi32(r.base);
+  const __m256i factor = _mm256_set1_epi32(r.weight_factor);
+  const __m256i zero_point = _mm256_set1_epi32(r.output.zero_point);
+  const __m256i lo = _mm256_set1_epi32(r.output.lo);
+  const __m256i hi = _mm256_set1_epi32(r.output.hi);
+  const auto load = [](const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); };
+  for (; j + 8 <= r.n; j += 8) {
+    const int64_t column = r.uniform ? 0 : j;
+    __m256i sum = _mm256_add_epi32(load(r.sums + j), base);
+    if (r.constant != nullptr) sum = _mm256_add_epi32(sum, load(r.constant + j));
+    sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(load(r.weight + j), factor));
+    const __m256i multiplier = load(r.fast.multiplier + column);
+    const __m256i shift = load(r.fast.shift + column);
+    // 64-bit products of the even and of the odd columns, half a unit added; what counts is above bit 32.
+    const __m256i one = _mm256_set1_epi64x(1);
+    const __m256i even_half = _mm256_sllv_epi64(
+        one, _mm256_add_epi64(_mm256_and_si256(shift, _mm256_set1_epi64x(63)), _mm256_set1_epi64x(31)));
+    const __m256i odd_half =
+        _mm256_sllv_epi64(one, _mm256_add_epi64(_mm256_srli_epi64(shift, 32), _mm256_set1_epi64x(31)));
+    const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(sum, multiplier), even_half);
+    const __m256i odd = _mm256_add_epi64(
+        _mm256_mul_epi32(_mm256_srli_epi64(sum, 32), _mm256_srli_epi64(multiplier, 32)), odd_half);
+    __m256i code = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
+    code = _mm256_add_epi32(_mm256_srav_epi32(code, shift), zero_point);
+    code = _mm256_min_epi32(_mm256_max_epi32(code, lo), hi);
+    const __m128i packed = _mm_packs_epi32(_mm256_castsi256_si128(code), _mm256_extracti128_si256(code, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(r.out + j), packed);
+  }
+#endif
+  for (; j < r.n; ++j) {
+    const int64_t column = r.uniform ? 0 : j;
+    // Modulo 2^32: the sum itself fits.
+    uint32_t sum = static_cast<uint32_t>(r.sums[j]) + static_cast<uint32_t>(r.base);
+    if (r.constant != nullptr) sum += static_cast<uint32_t>(r.constant[j]);
+    sum -= static_cast<uint32_t>(r.weight[j]) * static_cast<uint32_t>(r.weight_factor);
+    const int64_t product = static_cast<int64_t>(static_cast<int32_t>(sum)) * r.fast.multiplier[column];
+    const int64_t scaled = shift_rounded(product, r.fast.shift[column] + 32);
+    r.out[j] =
+        static_cast<int16_t>(std::clamp<int64_t>(scaled + r.output.zero_point, r.output.lo, r.output.hi));
+  }
+}
+
+uint64_t exponentials(const uint32_t* coarse, const uint32_t* fine, int64_t n, const int16_t* row,
+                      uint32_t* powers) {
+  int32_t largest = row[0];
+  for (int64_t i = 1; i < n; ++i) largest = std::max<int32_t>(largest, row[i]);
+  uint64_t sum = 0;
+  int64_t i = 0;
+#ifdef __AVX2__
+  __m256i sums = _mm256_setzero_si256();
+  const __m256i low_byte = _mm256_set1_epi32(255);
+  for (; i + 8 <= n; i += 8) {
+    const __m256i codes = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row + i)));
+    const __m256i below = _mm256_sub_epi32(_mm256_set1_epi32(largest), codes);
+    const __m256i c =
+        _mm256_i32gather_epi32(reinterpret_cast<const int*>(coarse), _mm256_srli_epi32(below, 8), 4);
+    const __m256i f =
+        _mm256_i32gather_epi32(reinterpret_cast<const int*>(fine), _mm256_and_si256(below, low_byte), 4);
+    const __m256i even = _mm256_srli_epi64(_mm256_mul_epu32(c, f), kExpBits);
+    const __m256i odd =
+        _mm256_srli_epi64(_mm256_mul_epu32(_mm256_srli_epi64(c, 32), _mm256_srli_epi64(f, 32)), kExpBits);
+    sums = _mm256_add_epi64(sums, _mm256_add_epi64(even, odd));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(powers + i),
+                        _mm256_or_si256(even, _mm256_slli_epi64(odd, 32)));
+  }
+  alignas(32) uint64_t parts[4];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(parts), sums);
+  sum = parts[0] + parts[1] + parts[2] + parts[3];
+#endif
+  for (; i < n; ++i) {
+    const auto below = static_cast<uint32_t>(largest - row[i]);
+    const uint64_t product = static_cast<uint64_t>(coarse[below >> 8]) * fine[below & 255];
+    powers[i] = static_cast<uint32_t>(product >> kExpBits);
+    sum += powers[i];
+  }
+  return sum;
+}
+
+void shares(const uint32_t* powers, int64_t n, uint32_t reciprocal, int32_t shift, const CodeRange& codes,
+            int16_t* row) {
+  // shift ≥ 44 in practice, ≥ 32 by contract: shares fit 31 bits, so that codes may be clamped in 32.
+  const uint64_t half = UINT64_C(1) << (shift - 1);
+  for (int64_t i = 0; i < n; ++i) {
+    const auto share = static_cast<int32_t>((static_cast<uint64_t>(powers[i]) * reciprocal + half) >> shift);
+    row[i] = static_cast<int16_t>(std::clamp(share + codes.zero_point, codes.lo, codes.hi));
+  }
+}
+
 constexpr IntegerKernels make_integer_kernels(model::CpuPath path) {
-  return {path, gemm_narrow, gemm_wide, gemm_wide16};
+  return {path, gemm_narrow, gemm_wide, gemm_wide16, requantize_row, exponentials, shares};
 }
 
 }  // namespace

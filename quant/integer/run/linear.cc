@@ -4,6 +4,7 @@
 #include <cassert>
 
 #include "quant/integer/run/kernels.h"
+#include "quant/integer/run/rowwise.h"
 
 namespace qeval::quant {
 namespace {
@@ -29,7 +30,8 @@ const void* unpacked(const IntegerMatrix& w, int64_t first_panel, int64_t count,
   return codes;
 }
 
-/// Calls sink(row, column, accumulator) for every output of the tile.
+/// Calls sink(row, column, columns, sums) with the products of one row of the tile at a time, before
+/// constants and zero points.
 template <typename Sum, typename Sink>
 void accumulate(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
                 int64_t first_row, int64_t row_count, const Sink& sink) {
@@ -56,25 +58,26 @@ void accumulate(const IntegerMatrix& w, int64_t first, int64_t count, const Line
             .panel_stride = w.panel_codes(),
             .c = sums.data(),
             .ldc = kColumns});
-      for (int64_t r = 0; r < rows; ++r) {
-        const Sum* line = sums.as<Sum>() + r * kColumns;
-        const int64_t input_sum = w.has_zero_points ? in.sums[first_row + row + r] : 0;
-        for (int64_t j = 0; j < columns; ++j) {
-          const auto output = static_cast<size_t>(first + column + j);
-          sink(row + r, column + j, output, line[j] + w.constant[output] - w.zero_points[output] * input_sum);
-        }
-      }
+      for (int64_t r = 0; r < rows; ++r) sink(row + r, column, columns, sums.as<Sum>() + r * kColumns);
     }
   }
 }
 
+/// Calls sink(row, column, output, sum) for every output of the tile.
 template <typename Sink>
 void accumulate_any(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
                     int64_t first_row, int64_t row_count, const Sink& sink) {
+  const auto finish = [&](int64_t row, int64_t column, int64_t columns, const auto* sums) {
+    const int64_t input_sum = w.has_zero_points ? in.sums[first_row + row] : 0;
+    for (int64_t j = 0; j < columns; ++j) {
+      const auto output = static_cast<size_t>(first + column + j);
+      sink(row, column + j, output, sums[j] + w.constant[output] - w.zero_points[output] * input_sum);
+    }
+  };
   if (w.narrow_input && w.storage != WeightStorage::int16) {
-    accumulate<int32_t>(w, first, count, in, first_row, row_count, sink);
+    accumulate<int32_t>(w, first, count, in, first_row, row_count, finish);
   } else {
-    accumulate<int64_t>(w, first, count, in, first_row, row_count, sink);
+    accumulate<int64_t>(w, first, count, in, first_row, row_count, finish);
   }
 }
 
@@ -82,6 +85,28 @@ void accumulate_any(const IntegerMatrix& w, int64_t first, int64_t count, const 
 
 void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
                   int64_t first_row, int64_t row_count, int16_t* out, int64_t ld) {
+  if (w.fast.usable()) {
+    const IntegerKernels& kernel = integer_kernels();
+    accumulate<int32_t>(
+        w, first, count, in, first_row, row_count,
+        [&](int64_t row, int64_t column, int64_t columns, const int32_t* sums) {
+          const int64_t output = first + column;
+          int16_t* codes = out + row * ld + column;
+          kernel.requantize_row({.n = columns,
+                                 .sums = sums,
+                                 .base = 0,
+                                 .constant = w.fast_constant.data() + output,
+                                 .weight = w.zero_points.data() + output,
+                                 // The input's codes are 0 … 255: their sum fits.
+                                 .weight_factor = static_cast<int32_t>(in.sums[first_row + row]),
+                                 .fast = w.fast.view(output),
+                                 .uniform = false,
+                                 .output = w.output,
+                                 .out = codes});
+          apply_table(w.output_table, columns, codes);
+        });
+    return;
+  }
   accumulate_any(w, first, count, in, first_row, row_count,
                  [&](int64_t row, int64_t column, size_t output, int64_t sum) {
                    const int16_t code = requantize(sum, w.factors[output], w.output);

@@ -4,6 +4,8 @@
 #include <bit>
 #include <vector>
 
+#include "quant/integer/run/kernels.h"
+
 namespace qeval::quant {
 
 void apply_table(const CodeTable& table, int64_t n, int16_t* codes) {
@@ -79,16 +81,9 @@ void multiply_row(const IntegerProduct& product, const int16_t* up, int64_t n, i
 void softmax_row(const IntegerAttention& attention, int64_t n, int16_t* row) {
   thread_local std::vector<uint32_t> powers;
   powers.resize(static_cast<size_t>(n));
-  const int32_t largest = *std::max_element(row, row + n);
-  uint64_t sum = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const auto below = static_cast<uint32_t>(largest - row[i]);
-    const uint64_t product =
-        static_cast<uint64_t>(attention.coarse[below >> 8]) * attention.fine[below & 255];
-    const auto power = static_cast<uint32_t>(product >> kExpBits);
-    powers[static_cast<size_t>(i)] = power;
-    sum += power;
-  }
+  const IntegerKernels& kernel = integer_kernels();
+  const uint64_t sum =
+      kernel.exponentials(attention.coarse.data(), attention.fine.data(), n, row, powers.data());
   // The largest score contributes 2^31, so the sum has at least 32 bits.
   const int32_t excess = static_cast<int32_t>(std::bit_width(sum)) - 32;
   uint64_t reciprocal = attention.inverse_step / (sum >> excess);
@@ -97,12 +92,7 @@ void softmax_row(const IntegerAttention& attention, int64_t n, int16_t* row) {
     reciprocal >>= std::min(shift - 62, 63);
     shift = 62;
   }
-  const CodeRange& codes = attention.probability_codes;
-  for (int64_t i = 0; i < n; ++i) {
-    const auto share = static_cast<int64_t>(powers[static_cast<size_t>(i)] * reciprocal);
-    row[i] = static_cast<int16_t>(
-        std::clamp<int64_t>(shift_rounded(share, shift) + codes.zero_point, codes.lo, codes.hi));
-  }
+  kernel.shares(powers.data(), n, static_cast<uint32_t>(reciprocal), shift, attention.probability_codes, row);
 }
 
 }  // namespace qeval::quant
