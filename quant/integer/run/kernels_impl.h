@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #ifdef __AVX2__
 #include <immintrin.h>
@@ -18,6 +19,7 @@ namespace {
 
 // Products of an int16_t and an int8_t that an int32_t lane can add up in pairs: 255 · 2 · 2^22 < 2^31.
 constexpr int64_t kWideChunk = 480;
+// Two registers of sums a row, two of B, one of A and one for the product: six rows fit sixteen registers.
 constexpr int64_t kTileRows = 6;
 
 #ifdef __AVX2__
@@ -28,40 +30,39 @@ inline __m256i load_pairs(const int8_t* b) {
 }
 
 /// sums [ROWS, kPanel] = A [ROWS, k] · one panel, over at most kWideChunk inputs where A is wide.
+/// Rows are a pack rather than a loop: indices that are known before the compiler places the sums keep these
+/// in registers.
+template <size_t... ROW>
+void panel_product(std::index_sequence<ROW...>, const int16_t* a, int64_t lda, const int8_t* b, int64_t k,
+                   int32_t* sums) {
+  __m256i left[] = {(static_cast<void>(ROW), _mm256_setzero_si256())...};
+  __m256i right[] = {(static_cast<void>(ROW), _mm256_setzero_si256())...};
+  const int16_t* rows[] = {(a + static_cast<int64_t>(ROW) * lda)...};
+  const auto add = [](__m256i x, __m256i codes, __m256i& sum) {
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(x, codes));
+  };
+  const auto pair_at = [](const int16_t* from) {
+    int32_t pair = 0;
+    std::memcpy(&pair, from, sizeof(pair));
+    return _mm256_set1_epi32(pair);
+  };
+  for (int64_t i = 0; i + 1 < k; i += 2) {
+    const __m256i b0 = load_pairs(b + i * kPanel);
+    const __m256i b1 = load_pairs(b + i * kPanel + 16);
+    ((add(pair_at(rows[ROW] + i), b0, left[ROW]), add(pair_at(rows[ROW] + i), b1, right[ROW])), ...);
+  }
+  (_mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + ROW * kPanel), left[ROW]), ...);
+  (_mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + ROW * kPanel + 8), right[ROW]), ...);
+}
+
 template <int ROWS>
 void panel_product(const int16_t* a, int64_t lda, const int8_t* b, int64_t k, int32_t* sums) {
-  // Every loop over rows is unrolled, so that the sums stay in registers.
-  __m256i left[ROWS];
-  __m256i right[ROWS];
-#pragma GCC unroll 6
-  for (int r = 0; r < ROWS; ++r) left[r] = right[r] = _mm256_setzero_si256();
-  int64_t i = 0;
-  for (; i + 1 < k; i += 2) {
-    const __m256i b0 = load_pairs(b + i * kPanel);
-    const __m256i b1 = load_pairs(b + i * kPanel + 16);
-#pragma GCC unroll 6
-    for (int r = 0; r < ROWS; ++r) {
-      int32_t pair = 0;
-      std::memcpy(&pair, a + r * lda + i, sizeof(pair));
-      const __m256i x = _mm256_set1_epi32(pair);
-      left[r] = _mm256_add_epi32(left[r], _mm256_madd_epi16(x, b0));
-      right[r] = _mm256_add_epi32(right[r], _mm256_madd_epi16(x, b1));
-    }
-  }
-  if (i < k) {
-    const __m256i b0 = load_pairs(b + i * kPanel);
-    const __m256i b1 = load_pairs(b + i * kPanel + 16);
-#pragma GCC unroll 6
-    for (int r = 0; r < ROWS; ++r) {
-      const __m256i x = _mm256_set1_epi32(static_cast<uint16_t>(a[r * lda + i]));
-      left[r] = _mm256_add_epi32(left[r], _mm256_madd_epi16(x, b0));
-      right[r] = _mm256_add_epi32(right[r], _mm256_madd_epi16(x, b1));
-    }
-  }
-#pragma GCC unroll 6
+  panel_product(std::make_index_sequence<ROWS>(), a, lda, b, k, sums);
+  if (k % 2 == 0) return;
+  // The last pair has one input only. Apart, so that it costs the loop above no registers.
+  const int8_t* codes = b + (k - 1) * kPanel;
   for (int r = 0; r < ROWS; ++r) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + r * kPanel), left[r]);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + r * kPanel + 8), right[r]);
+    for (int64_t j = 0; j < kPanel; ++j) sums[r * kPanel + j] += a[r * lda + k - 1] * codes[2 * j];
   }
 }
 
