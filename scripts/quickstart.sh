@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 tasks=arc_easy,hellaswag,piqa,winogrande,boolq,openbookqa
-limit=400  # documents of each task
+limit=300  # documents of each task
 results=results/quickstart
 qeval=build/release/bin/qeval
 
@@ -30,7 +30,7 @@ step "Evaluation: $limit documents of each task"
 command=("$qeval" eval -m "$model" -t "$tasks" -d data --split validation --limit "$limit" -o "$results" --resume)
 echo "${command[*]}"
 if ! "${command[@]}"; then
-  echo "If $results holds the results of an older version, remove that folder and run this script again." >&2
+  echo "(Results of an older version are in the way? rm -r $results, and run this script again.)" >&2
   exit 1
 fi
 
