@@ -7,9 +7,8 @@ namespace qeval::cli {
 void add_scoring_options(po::options_description& options) {
   auto add = options.add_options();
   add("arithmetic", po::value<std::string>()->value_name("A"),
-      "how the model computes: float, or fake (quantization simulated; default where the folder has "
-      "act_dict.json "
-      "and default_qcfg.json)");
+      "how the model computes: float, fake (quantization simulated; default where the folder has "
+      "act_dict.json and default_qcfg.json) or integer (no floating point between embedding and logits)");
   add("qcfg", po::value<std::string>()->value_name("FILE"),
       "what is quantized and to how many bits, instead of the model's default_qcfg.json");
   add("act-ranges", po::value<std::string>()->value_name("FILE"),
