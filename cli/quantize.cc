@@ -8,7 +8,9 @@
 #include <sys/resource.h>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "cli/command.h"
+#include "cli/learn.h"
 #include "cli/progress.h"
 #include "model/tokenizer/tokenizer.h"
 #include "quant/checkpoint.h"
@@ -25,7 +27,8 @@ po::options_description options() {
   const auto count = [](const char* name) { return po::value<int64_t>()->value_name(name); };
   add("output,o", text("DIR"), "folder for the quantized checkpoint, which `qeval eval` reads");
   add("method", text("METHOD")->default_value("rtn"),
-      "rtn (round to nearest), smoothquant (move outliers from activations to weights)");
+      "rtn (round to nearest), smoothquant (move outliers from activations to weights), and learned ones: "
+      "omniquant, lrl (block by block), mobilequant (end to end)");
   add("scheme", text("SCHEME")->default_value("w8a8"),
       "bits of weights and activations: w8a8, w4a8, w4a8-sym, w8a16, w4a16");
   add("weight-bits", po::value<int>()->value_name("N"), "2 to 16, instead of the scheme's");
@@ -54,6 +57,7 @@ po::options_description options() {
       "original");
   add("alpha", po::value<double>()->value_name("A"),
       "how much of the outliers moves into the weights, 0 to 1 (default: 0.5)");
+  add_learn_options(options);
   return options;
 }
 
@@ -62,7 +66,14 @@ struct Restricted {
   const char* option;
   std::string_view used_by;
 };
-constexpr std::array kRestricted{Restricted{"variant", "smoothquant"}, Restricted{"alpha", "smoothquant"}};
+constexpr std::string_view kLearned = "omniquant, lrl, mobilequant";
+constexpr std::string_view kSmoothing = "smoothquant, omniquant, lrl, mobilequant";
+
+std::vector<Restricted> restricted_options() {
+  std::vector<Restricted> all{{"variant", kSmoothing}, {"alpha", kSmoothing}};
+  for (const char* option : learn_option_names()) all.push_back({option, kLearned});
+  return all;
+}
 
 bool given(const po::variables_map& arguments, const char* option) {
   return arguments.count(option) != 0 && !arguments[option].defaulted();
@@ -73,8 +84,9 @@ void refuse(const char* option, std::string_view reason) {
 }
 
 void check_combinations(const po::variables_map& arguments, quant::Method method) {
-  for (const Restricted& restricted : kRestricted) {
-    if (given(arguments, restricted.option) && restricted.used_by != quant::name(method)) {
+  for (const Restricted& restricted : restricted_options()) {
+    if (given(arguments, restricted.option) &&
+        restricted.used_by.find(quant::name(method)) == std::string_view::npos) {
       refuse(restricted.option,
              fmt::format("not used by method {}; used by {}", quant::name(method), restricted.used_by));
     }
@@ -129,6 +141,7 @@ quant::QuantizeOptions quantize_options(const po::variables_map& arguments,
   check_combinations(arguments, options.method);
   options.scheme = scheme(arguments);
   options.variant = quant::parse_variant(optional<std::string>(arguments, "variant").value_or("modified"));
+  options.smooth = !given(arguments, "no-smooth");
   options.alpha = in_range("alpha", optional<double>(arguments, "alpha").value_or(0.5), 0.0, 1.0);
   options.calibration.estimator =
       quant::parse_range_estimator(optional<std::string>(arguments, "range").value_or("minmax"));
@@ -180,6 +193,7 @@ void require_samples(const quant::Samples& samples, const quant::QuantizeOptions
     throw UsageError(fmt::format("--calibration or --calibration-ids is required: {}", what));
   };
   if (options.method == quant::Method::smoothquant) need("smoothquant measures channel maxima");
+  if (quant::is_learned(options.method)) need("learned methods learn on it");
   for (const std::string& wish : options.keep_16bit) {
     if (wish.starts_with("auto:")) need("--keep-16bit auto measures sensitivities");
   }
@@ -208,7 +222,8 @@ nlohmann::ordered_json settings_json(const po::variables_map& arguments,
       json["percentile"] = options.calibration.percentile;
     }
   }
-  if (options.method == quant::Method::smoothquant) {
+  if (options.method != quant::Method::rtn) {
+    if (quant::is_learned(options.method)) json["smooth"] = options.smooth;
     json["variant"] = quant::name(options.variant);
     json["alpha"] = options.alpha;
   }
@@ -244,19 +259,36 @@ int run(const po::variables_map& arguments) {
   const quant::QuantizeOptions options = quantize_options(arguments, model.config);
   const quant::Samples samples = read_samples(arguments, model);
   require_samples(samples, options, model.config);
-  quant::prepare_checkpoint_folder(output, model);
+  const auto method = learn_method(options.method);
+  std::optional<quant::LearnSettings> learning;
+  if (method) learning = learn_settings(arguments, *method, options.variant, model.config);
+  const auto gradients = optional<std::string>(arguments, "gradients-only");
+  if (!gradients) quant::prepare_checkpoint_folder(output, model);
 
   Progress progress;
-  const quant::QuantizedModel quantized =
+  quant::QuantizedModel quantized =
       quant::quantize(model, samples, options, [&](const std::string& step, int64_t done, int64_t total) {
         const int64_t tokens = std::ssize(samples.front());  // per unit of work, for the rate shown
         progress.update(step, done * tokens, total * tokens);
       });
   progress.clear();
+  if (gradients) {
+    write_gradients(*gradients, samples, options.variant, quantized);
+    return 0;
+  }
+  nlohmann::ordered_json settings = settings_json(arguments, options);
+  if (learning) {
+    settings.update(learn_json(*learning));
+    const std::string identity =
+        fmt::format("{} {} {} {} {}", quant::name(options.method), settings.dump(), model.weight_hash(),
+                    quant::samples_hash(samples),
+                    quant::quantization_hash(quantized.qcfg, quantized.ranges, model.config));
+    run_learning(arguments, *learning, samples, sha256_hex(identity), output, quantized);
+  }
 
   nlohmann::ordered_json record{
       {"method", quant::name(options.method)},
-      {"settings", settings_json(arguments, options)},
+      {"settings", settings},
       {"model", {{"path", model.path.string()}, {"weight_hash", model.weight_hash()}}},
       {"calibration", calibration_json(arguments, samples)},
       {"quantization_hash", quant::quantization_hash(quantized.qcfg, quantized.ranges, model.config)},

@@ -24,7 +24,10 @@ void prepare_checkpoint_folder(const std::filesystem::path& folder, const model:
   const bool occupied =
       std::filesystem::exists(folder, code) &&
       !(std::filesystem::is_directory(folder, code) && std::filesystem::is_empty(folder, code));
-  if (occupied && !std::filesystem::exists(folder / kRecordFile, code)) {
+  // A learning run that was interrupted leaves its log.
+  const bool ours = std::filesystem::exists(folder / kRecordFile, code) ||
+                    std::filesystem::exists(folder / kTrainingFile, code);
+  if (occupied && !ours) {
     fail(
         "{}: not empty and no checkpoint of `qeval quantize`; accepted: a new or empty folder, or one with "
         "{}",

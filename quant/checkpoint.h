@@ -11,6 +11,7 @@ namespace qeval::quant {
 
 /// Names in a checkpoint's folder, besides those of QUANTIZATION.md §3.
 inline constexpr const char* kRecordFile = "quantize.json";
+inline constexpr const char* kTrainingFile = "training.jsonl";
 inline constexpr const char* kNgramFile = "calibration_ngrams.json";
 
 /// Refuses a folder that quantize must not write into: the source itself, or one that holds anything but an

@@ -8,7 +8,7 @@
 namespace qeval::quant {
 namespace {
 
-constexpr std::array<std::string_view, 2> kNames{"rtn", "smoothquant"};
+constexpr std::array<std::string_view, 5> kNames{"rtn", "smoothquant", "omniquant", "lrl", "mobilequant"};
 
 }  // namespace
 
@@ -21,6 +21,10 @@ Method parse_method(std::string_view name) {
 
 std::string_view name(Method method) {
   return kNames[static_cast<size_t>(method)];
+}
+
+bool is_learned(Method method) {
+  return method != Method::rtn && method != Method::smoothquant;
 }
 
 QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,
@@ -36,7 +40,7 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
     };
   };
 
-  if (options.method == Method::smoothquant) {
+  if (options.method == Method::smoothquant || (is_learned(options.method) && options.smooth)) {
     const Calibration base =
         calibrate(result.base, samples, result.qcfg, CalibrationOptions{}, report("channel maxima"));
     result.edited.emplace(result.base);

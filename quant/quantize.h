@@ -13,16 +13,20 @@
 namespace qeval::quant {
 
 /// How a model is quantized (QUANTIZATION.md §4).
-enum class Method : uint8_t { rtn, smoothquant };
+enum class Method : uint8_t { rtn, smoothquant, omniquant, lrl, mobilequant };
 Method parse_method(std::string_view name);
 std::string_view name(Method method);
-inline constexpr std::string_view kMethodNames = "rtn, smoothquant";
+inline constexpr std::string_view kMethodNames = "rtn, smoothquant, omniquant, lrl, mobilequant";
+/// Whether the method learns (train/learn.h), which quantize() leaves to its caller.
+bool is_learned(Method method);
 
 struct QuantizeOptions {
   Method method = Method::rtn;
   Scheme scheme;
   Variant variant = Variant::modified;
   double alpha = 0.5;
+  /// Learned methods: start from SmoothQuant.
+  bool smooth = true;
   CalibrationOptions calibration;
   std::optional<ActRanges> act_ranges;  ///< instead of measured ones
   /// Points of higher precision: patterns over point names, or "auto:N" (mixed_precision.h).
@@ -42,8 +46,8 @@ struct QuantizedModel {
 /// Progress of the longer steps: what is being done, how much of it, how much in all.
 using ProgressFunction = std::function<void(const std::string& step, int64_t done, int64_t total)>;
 
-/// Quantizes `model` with the samples as calibration text. The result refers to the model's checkpoint, not
-/// to `model`.
+/// Quantizes `model` with the samples as calibration text; for a learned method, what learning starts from.
+/// The result refers to the model's checkpoint, not to `model`.
 QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,
                         const ProgressFunction& progress = {});
 
