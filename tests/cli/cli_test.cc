@@ -36,12 +36,19 @@ void expect_success(const Outcome& outcome) {
 TEST_F(Cli, HelpListsEveryCommandAndEachHasAnExample) {
   const Outcome help = run({"--help"});
   expect_success(help);
-  for (const std::string command : {"eval", "score", "tokenize", "inspect", "tasks"}) {
-    EXPECT_THAT(help.output, HasSubstr("\n  " + command + " "));
+  // A command's line is indented by two spaces.
+  int commands = 0;
+  for (size_t line = help.output.find("\n  "); line != std::string::npos;
+       line = help.output.find("\n  ", line + 1)) {
+    const size_t begin = line + 3;
+    const std::string command = help.output.substr(begin, help.output.find(' ', begin) - begin);
     const Outcome own = run({command, "--help"});
     expect_success(own);
-    EXPECT_THAT(own.output, AllOf(HasSubstr("Usage: qeval " + command), HasSubstr("Example:\n")));
+    EXPECT_THAT(own.output, AllOf(HasSubstr("Usage: qeval " + command), HasSubstr("Example:\n  "),
+                                  HasSubstr("qeval " + command + " ")));
+    ++commands;
   }
+  EXPECT_GE(commands, 5);
 }
 
 TEST_F(Cli, VersionIsPrinted) {
