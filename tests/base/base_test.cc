@@ -1,0 +1,85 @@
+#include <filesystem>
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/unicode.h"
+
+namespace qeval {
+namespace {
+
+std::filesystem::path scratch(const char* name) {
+  return std::filesystem::path(testing::TempDir()) / name;
+}
+
+TEST(Printable, EscapesWhatATerminalWouldObeyAndCutsAtCharacters) {
+  EXPECT_EQ(printable("a\x1b[31mb\n"), "a\\x1b[31mb\\x0a");
+  EXPECT_EQ(printable("caf\xc3\xa9"), "caf\xc3\xa9");
+  EXPECT_EQ(printable("\xff|"), "\\xff|");
+  EXPECT_EQ(printable("abcdef", 3), "abc…");
+  EXPECT_EQ(printable("\xc3\xa9\xc3\xa9\xc3\xa9", 3), "\xc3\xa9\xc3\xa9…");
+}
+
+TEST(Sha256, MatchesTheStandardsExample) {
+  EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(Sha256().update("a").update("bc").hex(), sha256_hex("abc"));
+}
+
+TEST(Unicode, FindsTheFirstMalformedByte) {
+  EXPECT_EQ(find_invalid_utf8("caf\xc3\xa9"), std::string_view::npos);
+  EXPECT_EQ(find_invalid_utf8("ab\xc0\x80"), 2U);         // overlong
+  EXPECT_EQ(find_invalid_utf8("\xed\xa0\x80"), 0U);       // surrogate
+  EXPECT_EQ(find_invalid_utf8("x\xf4\x90\x80\x80"), 1U);  // above U+10FFFF
+  EXPECT_EQ(find_invalid_utf8("x\xc3"), 1U);              // cut
+}
+
+TEST(Unicode, CountsNormalizesAndStripsAsPythonDoes) {
+  EXPECT_EQ(count_code_points("e\xcc\x81 \xf0\x9f\x98\x80"), 4U);
+  EXPECT_EQ(normalize_nfc("e\xcc\x81"), "\xc3\xa9");
+  EXPECT_EQ(strip("\xc2\xa0\x1f x \xe3\x80\x80\n"), "x");
+  EXPECT_EQ(strip_left(" \t"), "");
+  EXPECT_EQ(strip_right("x\xe2\x80\x8b"), "x\xe2\x80\x8b");  // zero-width space is no white space
+}
+
+TEST(AtomicFile, ReplacesWholeOrNotAtAll) {
+  const auto path = scratch("qeval_atomic.txt");
+  write_file_atomically(path, "old");
+  {
+    AtomicFile abandoned(path);
+    abandoned.write("half");
+  }
+  EXPECT_EQ(read_file(path), "old");
+  write_file_atomically(path, "new");
+  EXPECT_EQ(read_file(path), "new");
+  for (const auto& entry : std::filesystem::directory_iterator(path.parent_path())) {
+    EXPECT_EQ(entry.path().string().find("qeval_atomic.txt.tmp"), std::string::npos);
+  }
+  std::filesystem::remove(path);
+}
+
+TEST(AtomicFile, SaysWhereItCannotWrite) {
+  try {
+    write_file_atomically(scratch("qeval_no_such_folder") / "x", "");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("qeval_no_such_folder/x"), std::string::npos);
+  }
+}
+
+TEST(MappedFile, MapsBytesEmptyFilesAndNothingElse) {
+  const auto path = scratch("qeval_mapped.txt");
+  write_file_atomically(path, "bytes");
+  MappedFile file(path);
+  const MappedFile moved = std::move(file);
+  EXPECT_EQ(moved.text(), "bytes");
+  write_file_atomically(path, "");
+  EXPECT_TRUE(MappedFile(path).bytes().empty());
+  EXPECT_THROW(MappedFile(scratch(".")), Error);
+  EXPECT_THROW(MappedFile(scratch("qeval_missing")), Error);
+  std::filesystem::remove(path);
+}
+
+}  // namespace
+}  // namespace qeval
