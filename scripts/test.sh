@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 golden_kinds="float rtn smooth fake integer grad train"  # what check_goldens.py --only is run for
 reference_tasks="arc_easy,piqa"           # what check_reference.py is run for
-sanitized_tests="base model eval cli"     # the tests that run under the address and undefined sanitizers too
+sanitized_tests="base datasets model"     # the tests that run under the address and undefined sanitizers too
 shared=../shared                          # goldens and references, where there are any
 model_file=""
 
