@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "model/weights.h"
@@ -38,15 +39,17 @@ class TinyModel {
     model.embedding = matrix("model.embed_tokens", config.vocab_size, hidden, 1.0F);
     for (int64_t i = 0; i < config.num_layers; ++i) {
       model::LayerWeights layer;
-      layer.input_norm = norm("input_layernorm");
-      layer.post_attention_norm = norm("post_attention_layernorm");
-      layer.q = linear("q_proj", q, hidden, config.qkv_bias);
-      layer.k = linear("k_proj", kv, hidden, config.qkv_bias);
-      layer.v = linear("v_proj", kv, hidden, config.qkv_bias);
-      layer.o = linear("o_proj", hidden, q, config.o_bias);
-      layer.gate = linear("w1", config.intermediate_size, hidden, config.mlp_bias);
-      layer.up = linear("w3", config.intermediate_size, hidden, config.mlp_bias);
-      layer.down = linear("w2", hidden, config.intermediate_size, config.mlp_bias);
+      const std::string block = "model.layers." + std::to_string(i) + ".";
+      const std::string attention = block + "self_attn.", mlp = block + "mlp.";
+      layer.input_norm = norm(block + "input_layernorm");
+      layer.post_attention_norm = norm(block + "post_attention_layernorm");
+      layer.q = linear(attention + "q_proj", q, hidden, config.qkv_bias);
+      layer.k = linear(attention + "k_proj", kv, hidden, config.qkv_bias);
+      layer.v = linear(attention + "v_proj", kv, hidden, config.qkv_bias);
+      layer.o = linear(attention + "o_proj", hidden, q, config.o_bias);
+      layer.gate = linear(mlp + "w1", config.intermediate_size, hidden, config.mlp_bias);
+      layer.up = linear(mlp + "w3", config.intermediate_size, hidden, config.mlp_bias);
+      layer.down = linear(mlp + "w2", hidden, config.intermediate_size, config.mlp_bias);
       model.layers.push_back(std::move(layer));
     }
     model.final_norm = norm("model.norm");

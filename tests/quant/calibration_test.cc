@@ -1,0 +1,172 @@
+#include "quant/calibration.h"
+
+#include <cmath>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <tbb/global_control.h>
+
+#include "base/error.h"
+#include "quant/range_search.h"
+#include "tests/quant/reference_forward.h"
+#include "tests/tiny_model.h"
+
+namespace qeval::quant {
+namespace {
+
+using test::Rows;
+using test::TinyModel;
+
+Samples samples() {
+  Samples all(3);
+  for (int64_t i = 0; i < 45; ++i) all[0].push_back(static_cast<int32_t>((i * 17 + 3) % 61));
+  for (int64_t i = 0; i < 70; ++i) all[1].push_back(static_cast<int32_t>((i * i + 5) % 61));
+  all[2] = {7};
+  return all;
+}
+
+/// Ranges and channel maxima by the slow reference.
+struct Expected {
+  explicit Expected(const model::Model& model)
+      : ranges(model.config.num_layers), maxima(model.config.num_layers) {
+    test::ReferenceForward forward(model, [&](const Point& point, Rows& x) {
+      if (point.slot == Slot::weight) return;
+      for (int64_t r = 0; r < x.rows; ++r) {
+        for (int64_t c = 0; c < x.cols; ++c) {
+          const float v = x.at(r, c);
+          std::optional<Range>& range = ranges[point];
+          range = range ? Range{std::min(range->lo, v), std::max(range->hi, v)} : Range{v, v};
+          std::vector<float>& most = maxima[point];
+          most.resize(static_cast<size_t>(x.cols), 0.0F);
+          most[static_cast<size_t>(c)] = std::max(most[static_cast<size_t>(c)], std::abs(v));
+        }
+      }
+    });
+    for (const auto& sample : samples()) forward.logits(sample);
+  }
+  ActRanges ranges;
+  PointMap<std::vector<float>> maxima;
+};
+
+TEST(Calibration, MeasuresWhatTheSlowReferenceComputes) {
+  TinyModel tiny;
+  tiny.config.l2norm_as_rmsnorm = true;
+  const model::Model model = tiny.build();
+  const Calibration found = calibrate(model, samples(), make_qcfg(model.config, {}), {});
+  const Expected expected(model);
+  for (const Point& point : all_points(model.config)) {
+    if (point.slot == Slot::weight || is_after_blocks(point.module)) continue;
+    SCOPED_TRACE(point_name(point));
+    if (point.module == Module::activation && point.slot == Slot::input2) {
+      EXPECT_FALSE(found.ranges[point]);  // the sigmoid is [0, 1] by nature
+      continue;
+    }
+    ASSERT_TRUE(found.ranges[point]);
+    EXPECT_NEAR(found.ranges[point]->lo, expected.ranges[point]->lo, 2e-4);
+    EXPECT_NEAR(found.ranges[point]->hi, expected.ranges[point]->hi, 2e-4);
+    if (is_linear(point.module) && point.slot == Slot::input) {
+      EXPECT_THAT(found.channel_maxima[point],
+                  testing::Pointwise(testing::FloatNear(2e-4F), expected.maxima[point]));
+    }
+  }
+  for (const Slot slot : {Slot::input, Slot::output}) {
+    EXPECT_TRUE((found.ranges[{0, Module::final_norm, slot}]));
+    EXPECT_TRUE((found.ranges[{0, Module::head, slot}]));
+  }
+}
+
+TEST(Calibration, ScoresOfFuturePositionsCount) {
+  TinyModel tiny;
+  const model::Model model = tiny.build();
+  const Point scores{0, Module::qk_product, Slot::output};
+  const Calibration found = calibrate(model, samples(), make_qcfg(model.config, {}), {});
+  // The same without what the mask hides.
+  std::optional<Range> visible;
+  test::ReferenceForward forward(model, [&](const Point& point, Rows& x) {
+    if (point != scores) return;
+    for (int64_t r = 0; r < x.rows; ++r) {
+      for (int64_t c = 0; c <= r % x.cols; ++c) {
+        const float v = x.at(r, c);
+        visible = visible ? Range{std::min(visible->lo, v), std::max(visible->hi, v)} : Range{v, v};
+      }
+    }
+  });
+  for (const auto& sample : samples()) forward.logits(sample);
+  ASSERT_TRUE(found.ranges[scores]);
+  EXPECT_GT(visible->lo - found.ranges[scores]->lo + found.ranges[scores]->hi - visible->hi, 0.1F);
+}
+
+TEST(Calibration, GivesTheSameBitsForAnyNumberOfThreads) {
+  TinyModel tiny;
+  const model::Model model = tiny.build();
+  const QuantConfig qcfg = make_qcfg(model.config, {});
+  for (const RangeEstimator estimator :
+       {RangeEstimator::minmax, RangeEstimator::percentile, RangeEstimator::mse}) {
+    const CalibrationOptions options{.estimator = estimator, .percentile = 99};
+    const Calibration many = calibrate(model, samples(), qcfg, options);
+    const tbb::global_control one(tbb::global_control::max_allowed_parallelism, 1);
+    const Calibration single = calibrate(model, samples(), qcfg, options);
+    EXPECT_EQ(many.ranges, single.ranges) << name(estimator);
+    EXPECT_EQ(many.channel_maxima, single.channel_maxima) << name(estimator);
+  }
+}
+
+TEST(Calibration, NarrowsCoarsePointsOnly) {
+  TinyModel tiny;
+  const model::Model model = tiny.build();
+  const QuantConfig qcfg = make_qcfg(model.config, {});
+  const Calibration whole = calibrate(model, samples(), qcfg, {});
+  const Calibration narrow =
+      calibrate(model, samples(), qcfg, {.estimator = RangeEstimator::percentile, .percentile = 98});
+  const auto width = [](const Calibration& c, Point point) {
+    return c.ranges[point]->hi - c.ranges[point]->lo;
+  };
+  const Point product{1, Module::down, Slot::input}, residual{1, Module::input_norm, Slot::input};
+  EXPECT_LT(width(narrow, product), 0.9F * width(whole, product));
+  EXPECT_EQ(width(narrow, residual), width(whole, residual));  // 16 bits
+}
+
+TEST(Calibration, NamesThePointWhereAValueIsNotFinite) {
+  TinyModel tiny;
+  model::Model model = tiny.build();
+  model.layers[1].input_norm.weight[3] = INFINITY;
+  try {
+    calibrate(model, samples(), make_qcfg(model.config, {}), {});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("model.layers.1.input_layernorm.output"));
+  }
+}
+
+TEST(RangeSearch, PercentileLeavesOutTheShareAtEitherEnd) {
+  Histogram histogram({-10.0F, 90.0F});
+  for (int i = 0; i <= 1000; ++i) histogram.add(static_cast<float>(i) * 0.1F - 10.0F, 1);
+  const Range range = percentile_range(histogram, 99.0);
+  EXPECT_NEAR(range.lo, -9.0F, 0.11F);
+  EXPECT_NEAR(range.hi, 89.0F, 0.11F);
+  EXPECT_EQ(percentile_range(histogram, 100.0), (Range{-10.0F, 90.0F}));
+}
+
+TEST(RangeSearch, MeanSquaredErrorGivesUpAnOutlier) {
+  Histogram histogram({-1.0F, 40.0F});
+  for (int i = 0; i < 100000; ++i) histogram.add(static_cast<float>(i % 2000) * 1e-3F - 1.0F, 1);
+  histogram.add(40.0F, 1);
+  const QuantSpec spec{.bits = 4};
+  const Range range = mse_range(histogram, spec);
+  EXPECT_LT(range.hi, 8.0F);
+  EXPECT_LE(range.lo, -0.8F);
+  EXPECT_LT(squared_error(histogram, make_grid(spec, range)),
+            0.5 * squared_error(histogram, make_grid(spec, histogram.range())));
+  // With many bits the outlier is worth keeping.
+  EXPECT_GT(mse_range(histogram, {.bits = 14}).hi, 35.0F);
+}
+
+TEST(RangeSearch, ARangeOfOneValueStaysWhatItIs) {
+  Histogram histogram({2.5F, 2.5F});
+  histogram.add(2.5F, 10);
+  EXPECT_EQ(percentile_range(histogram, 99.0), (Range{2.5F, 2.5F}));
+  EXPECT_EQ(mse_range(histogram, {.bits = 8}), (Range{2.5F, 2.5F}));
+}
+
+}  // namespace
+}  // namespace qeval::quant

@@ -1,0 +1,152 @@
+#include "quant/calibration_text.h"
+
+#include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "tests/model/fixtures.h"
+
+namespace qeval::quant {
+namespace {
+
+using model::fixtures::error_of;
+using model::fixtures::TemporaryFolder;
+using model::fixtures::write;
+using testing::HasSubstr;
+
+/// A token per byte.
+class ByteTokenizer : public model::Tokenizer {
+ public:
+  std::vector<int32_t> encode(std::string_view text) const override {
+    std::vector<int32_t> ids;
+    for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
+    return ids;
+  }
+  std::string decode(std::span<const int32_t> ids) const override {
+    std::string text;
+    for (const int32_t id : ids) text += static_cast<char>(id);
+    return text;
+  }
+  int32_t vocab_size() const override { return 256; }
+  std::string_view kind() const override { return "bytes"; }
+};
+
+TEST(CalibrationText, DrawsWindowsWithTheSeed) {
+  const TemporaryFolder folder;
+  std::string text;
+  for (int i = 0; i < 500; ++i) text += std::to_string(i) + " ";
+  write(folder / "text.txt", text);
+  const ByteTokenizer tokenizer;
+  const Samples samples = sample_text(folder / "text.txt", tokenizer, 5, 20, 3);
+  ASSERT_EQ(samples.size(), 5);
+  for (const auto& sample : samples) {
+    EXPECT_EQ(sample.size(), 20);
+    EXPECT_THAT(text, HasSubstr(tokenizer.decode(sample)));
+  }
+  EXPECT_EQ(sample_text(folder / "text.txt", tokenizer, 5, 20, 3), samples);
+  EXPECT_NE(sample_text(folder / "text.txt", tokenizer, 5, 20, 4), samples);
+  EXPECT_NE(samples_hash(samples), samples_hash(sample_text(folder / "text.txt", tokenizer, 5, 20, 4)));
+}
+
+TEST(CalibrationText, TakesDocumentsThatAreLongEnough) {
+  const TemporaryFolder folder;
+  write(folder / "text.jsonl",
+        "{\"text\": \"short\"}\n\n{\"text\": \"one that is long enough\", \"id\": 3}\n");
+  const ByteTokenizer tokenizer;
+  for (const auto& sample : sample_text(folder / "text.jsonl", tokenizer, 4, 15, 0)) {
+    EXPECT_THAT("one that is long enough", HasSubstr(tokenizer.decode(sample)));
+  }
+  EXPECT_THAT(error_of([&] { sample_text(folder / "text.jsonl", tokenizer, 1, 100, 0); }),
+              HasSubstr("text.jsonl"));
+}
+
+TEST(CalibrationText, RefusesWhatIsNoText) {
+  const TemporaryFolder folder;
+  const ByteTokenizer tokenizer;
+  write(folder / "a.csv", "text");
+  write(folder / "b.jsonl", "{\"text\": \"fine\"}\n{\"txt\": \"x\"}\n");
+  write(folder / "c.jsonl", "not json\n");
+  write(folder / "d.jsonl", "");
+  const auto message = [&](const char* name) {
+    return error_of([&] { sample_text(folder / name, tokenizer, 50, 2, 0); });
+  };
+  EXPECT_THAT(message("a.csv"), HasSubstr("a.csv"));
+  EXPECT_THAT(message("b.jsonl"), HasSubstr("b.jsonl:2"));
+  EXPECT_THAT(message("c.jsonl"), HasSubstr("c.jsonl:1"));
+  EXPECT_THAT(message("d.jsonl"), HasSubstr("d.jsonl"));
+}
+
+TEST(CalibrationIds, ReadAndCut) {
+  const TemporaryFolder folder;
+  write(folder / "flat", "[1, 2, 3]\n\n[4, 5, 6]\n[7, 8, 9]\n");
+  write(folder / "nested", "[[1, 2, 3], [4, 5, 6]]\n[[7, 8, 9]]\n");
+  for (const char* name : {"flat", "nested"}) {
+    EXPECT_EQ(read_ids(folder / name, 10, {}, {}), (Samples{{1, 2, 3}, {4, 5, 6}, {7, 8, 9}}));
+    EXPECT_EQ(read_ids(folder / name, 10, 2, 2), (Samples{{1, 2}, {4, 5}}));
+    EXPECT_THAT(error_of([&] { read_ids(folder / name, 10, 4, {}); }), HasSubstr("--samples"));
+    EXPECT_THAT(error_of([&] { read_ids(folder / name, 10, {}, 4); }), HasSubstr("--sequence-length"));
+    EXPECT_THAT(error_of([&] { read_ids(folder / name, 9, {}, {}); }), HasSubstr("9 is no token id"));
+  }
+}
+
+TEST(CalibrationIds, RefuseNonsenseByLine) {
+  const TemporaryFolder folder;
+  for (const char* text : {"[1]\n{}", "[1]\n[1.5]", "[1]\n[-1]", "[1]\n[\"1\"]", "[1]\n[]", "[1]\n[[]]",
+                           "[1]\n[[1], 2]", "[1]\n[18446744073709551615]", "[1]\n3", "[1]\nids"}) {
+    write(folder / "ids", text);
+    EXPECT_THAT(error_of([&] { read_ids(folder / "ids", 10, {}, {}); }), HasSubstr("ids:2")) << text;
+  }
+  write(folder / "ids", "\n");
+  EXPECT_THAT(error_of([&] { read_ids(folder / "ids", 10, {}, {}); }), HasSubstr("no samples"));
+}
+
+std::vector<int32_t> sequence(int32_t start, int32_t step, int count) {
+  std::vector<int32_t> ids;
+  for (int i = 0; i < count; ++i) ids.push_back((start + i * step) % 50021);
+  return ids;
+}
+
+TEST(NgramSketch, FindsWhatCalibrationHasSeen) {
+  const NgramSketch sketch(Samples{sequence(3, 7, 300), sequence(9, 11, 300)});
+  NgramSketch::Overlap seen, fresh, half;
+  sketch.look_up(sequence(3, 7, 300), seen);
+  EXPECT_EQ(seen.looked_up, 288);
+  EXPECT_EQ(seen.share(), 1.0);
+  sketch.look_up(sequence(4, 13, 300), fresh);
+  EXPECT_EQ(fresh.share(), 0.0);
+  sketch.look_up(sequence(9, 11, 300), half);
+  sketch.look_up(sequence(5, 17, 300), half);
+  EXPECT_EQ(half.share(), 0.5);
+  NgramSketch::Overlap nothing;
+  sketch.look_up(sequence(3, 7, 12), nothing);  // shorter than an n-gram
+  EXPECT_EQ(nothing.share(), 0.0);
+}
+
+TEST(NgramSketch, ThinsOutLongTexts) {
+  const NgramSketch sketch(Samples{sequence(3, 7, 40000)});
+  NgramSketch::Overlap overlap;
+  sketch.look_up(sequence(3 + 7 * 10000, 7, 10000), overlap);
+  EXPECT_GT(overlap.looked_up, 500);
+  EXPECT_EQ(overlap.share(), 1.0);
+  EXPECT_EQ(sketch.to_json()["hashes"].size(), NgramSketch::kSketchSize);
+}
+
+TEST(NgramSketch, IsWrittenAndRead) {
+  const NgramSketch sketch(Samples{sequence(3, 7, 100)});
+  const auto json = nlohmann::json::parse(sketch.to_json().dump());
+  NgramSketch::Overlap overlap;
+  NgramSketch::from_json(json, "x").look_up(sequence(3, 7, 100), overlap);
+  EXPECT_EQ(overlap.share(), 1.0);
+  for (const char* text : {"{}", "[]", R"({"length": 5, "threshold": 1, "hashes": []})",
+                           R"({"length": 13, "threshold": -1, "hashes": []})",
+                           R"({"length": 13, "threshold": 9, "hashes": [2, 1]})",
+                           R"({"length": 13, "threshold": 9, "hashes": ["1"]})"}) {
+    EXPECT_THROW(NgramSketch::from_json(nlohmann::json::parse(text), "x"), Error) << text;
+  }
+}
+
+}  // namespace
+}  // namespace qeval::quant

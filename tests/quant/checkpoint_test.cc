@@ -1,0 +1,222 @@
+#include "quant/checkpoint.h"
+
+#include <bit>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <limits>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "model/checkpoint/safetensors_writer.h"
+#include "model/export.h"
+#include "model/tokenizer/tokenizer.h"
+#include "quant/fake_arithmetic.h"
+#include "tests/model/fixtures.h"
+#include "tests/tiny_model.h"
+
+namespace qeval::quant {
+namespace {
+
+using model::fixtures::error_of;
+using model::fixtures::TemporaryFolder;
+using test::TinyModel;
+using testing::HasSubstr;
+
+Samples samples() {
+  Samples all(1);
+  for (int64_t i = 0; i < 40; ++i) all[0].push_back(static_cast<int32_t>((i * 17 + 3) % 61));
+  return all;
+}
+
+std::vector<float> decoded(const model::Matrix& matrix) {
+  std::vector<float> values(static_cast<size_t>(matrix.rows * matrix.cols));
+  matrix.decode_rows(0, matrix.rows, values.data());
+  return values;
+}
+
+void expect_same_weights(const model::Model& a, const model::Model& b) {
+  EXPECT_EQ(decoded(a.embedding), decoded(b.embedding));
+  EXPECT_EQ(decoded(a.head.weight), decoded(b.head.weight));
+  EXPECT_EQ(a.final_norm.weight, b.final_norm.weight);
+  ASSERT_EQ(a.layers.size(), b.layers.size());
+  for (size_t i = 0; i < a.layers.size(); ++i) {
+    for (int p = 0; p < 7; ++p) {
+      const auto& x = linear_of(a.layers[i], static_cast<model::Projection>(p));
+      const auto& y = linear_of(b.layers[i], static_cast<model::Projection>(p));
+      EXPECT_EQ(decoded(x.weight), decoded(y.weight)) << x.weight.name;
+      EXPECT_EQ(x.bias, y.bias) << x.weight.name;
+    }
+    EXPECT_EQ(a.layers[i].input_norm.weight, b.layers[i].input_norm.weight);
+    EXPECT_EQ(a.layers[i].post_attention_norm.bias, b.layers[i].post_attention_norm.bias);
+  }
+}
+
+class CheckpointTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    tiny_.config.qkv_bias = true;
+    tiny_.config.rotary_dim = 10;
+    tiny_.config.rope_theta = 5e5;
+    tiny_.config.rope_scaling = {model::RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 64};
+    base_ = tiny_.build();
+    base_.path = folder_ / "source";
+    base_.format = "safetensors";
+    std::filesystem::create_directories(base_.path);
+    QuantizeOptions options;
+    options.method = Method::smoothquant;
+    options.keep_16bit = {"mlp.w2.input"};
+    quantized_.emplace(quantize(base_, samples(), options));
+  }
+  TinyModel tiny_;
+  TemporaryFolder folder_;
+  model::Model base_;
+  std::optional<QuantizedModel> quantized_;
+};
+
+TEST_F(CheckpointTest, ReadsBackAsItWasWritten) {
+  const auto out = folder_ / "out";
+  prepare_checkpoint_folder(out, base_);
+  write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}});
+  EXPECT_TRUE(is_quantized_checkpoint(out));
+  const model::Model loaded = model::load_model(out);
+  EXPECT_EQ(loaded.config.rope_scaling.factor, 8.0);
+  EXPECT_TRUE(loaded.config.l2norm_as_rmsnorm);
+  expect_same_weights(loaded, quantized_->model());
+  const Quantization read = load_quantization(loaded, {}, {});
+  EXPECT_EQ(read.qcfg, quantized_->qcfg);
+  EXPECT_EQ(read.ranges, complete_ranges(quantized_->qcfg, quantized_->ranges, loaded.config, "x"));
+  const auto sketch = read_ngram_sketch(out);
+  ASSERT_TRUE(sketch);
+  NgramSketch::Overlap overlap;
+  sketch->look_up(samples()[0], overlap);
+  EXPECT_EQ(overlap.share(), 1.0);
+}
+
+TEST_F(CheckpointTest, NeverWritesOverSomethingElse) {
+  EXPECT_THAT(error_of([&] { prepare_checkpoint_folder(base_.path, base_); }), HasSubstr("the model itself"));
+  model::fixtures::write(folder_ / "diary.txt", "dear diary");
+  EXPECT_THAT(error_of([&] { prepare_checkpoint_folder(folder_.path(), base_); }), HasSubstr("not empty"));
+  const auto out = folder_ / "out";
+  prepare_checkpoint_folder(out, base_);
+  write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}});
+  prepare_checkpoint_folder(out, base_);  // an earlier checkpoint may go
+  EXPECT_FALSE(std::filesystem::exists(out / kRecordFile));
+}
+
+TEST_F(CheckpointTest, SettingsMayComeFromElsewhere) {
+  const auto out = folder_ / "out";
+  std::filesystem::create_directories(out);
+  model::write_unified(base_, out, model::DType::f32);
+  const model::Model loaded = model::load_model(out);
+  EXPECT_THAT(error_of([&] { load_quantization(loaded, {}, {}); }), HasSubstr("default_qcfg.json"));
+  const auto config = loaded.config;
+  model::fixtures::write(folder_ / "q.json",
+                         qcfg_json(make_qcfg(config, parse_scheme("w4a16")), config).dump());
+  EXPECT_NO_THROW(load_quantization(loaded, folder_ / "q.json", {}));  // weight-only: no ranges needed
+  model::fixtures::write(folder_ / "q.json", qcfg_json(make_qcfg(config, {}), config).dump());
+  EXPECT_THAT(error_of([&] { load_quantization(loaded, folder_ / "q.json", {}); }),
+              HasSubstr("input_layernorm.input"));
+  model::fixtures::write(folder_ / "a.json", act_ranges_json(quantized_->ranges, config).dump());
+  EXPECT_EQ(load_quantization(loaded, folder_ / "q.json", folder_ / "a.json").qcfg, make_qcfg(config, {}));
+}
+
+TEST_F(CheckpointTest, LoadsInPython) {
+  if (std::system("python3 -c 'import numpy, safetensors.numpy' 2>/dev/null") != 0) {
+    GTEST_SKIP() << "python3 has no safetensors and numpy";
+  }
+  const auto out = folder_ / "out";
+  prepare_checkpoint_folder(out, base_);
+  write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}});
+  std::ofstream sums(folder_ / "sums.txt");
+  const auto checkpoint = model::open_directory(out);
+  for (const auto& tensor : checkpoint->tensors()) {
+    std::vector<float> values(static_cast<size_t>(tensor.element_count()));
+    model::decode(tensor.dtype, tensor.bytes.data(), tensor.element_count(), values.data());
+    double sum = 0;
+    for (const float value : values) sum += static_cast<double>(value);
+    sums << fmt::format("{} {} {:.17g}\n", tensor.name, tensor.shape[0], sum);
+  }
+  sums.close();
+  model::fixtures::write(folder_ / "check.py", R"(
+import sys, json, numpy
+from safetensors.numpy import load_file
+tensors = load_file(sys.argv[1] + "/model.safetensors")
+lines = open(sys.argv[2]).read().splitlines()
+assert len(lines) == len(tensors)
+for line in lines:
+    name, rows, total = line.split()
+    assert tensors[name].shape[0] == int(rows) and tensors[name].dtype == numpy.float32, name
+    assert abs(tensors[name].astype("float64").sum() - float(total)) < 1e-9, name
+config = json.load(open(sys.argv[1] + "/config.json"))
+assert config["model_type"] == "hfmodel"
+json.load(open(sys.argv[1] + "/act_dict.json")); json.load(open(sys.argv[1] + "/default_qcfg.json"))
+)");
+  const std::string command = fmt::format("python3 '{}' '{}' '{}'", (folder_ / "check.py").string(),
+                                          out.string(), (folder_ / "sums.txt").string());
+  EXPECT_EQ(std::system(command.c_str()), 0);
+}
+
+TEST(SafetensorsWriter, RoundsToHalfPrecisionAsTheStandardSays) {
+  const auto f16 = [](float x) { return static_cast<int>(model::narrow_f16(x)); };
+  const auto bf16 = [](float x) { return static_cast<int>(model::narrow_bf16(x)); };
+  EXPECT_EQ(f16(1.0F), 0x3C00);
+  EXPECT_EQ(f16(-2.0F), 0xC000);
+  EXPECT_EQ(f16(65504.0F), 0x7BFF);
+  EXPECT_EQ(f16(65519.0F), 0x7BFF);
+  EXPECT_EQ(f16(65520.0F), 0x7C00);
+  EXPECT_EQ(f16(std::numeric_limits<float>::infinity()), 0x7C00);
+  EXPECT_EQ(f16(5.9604645e-8F), 0x0001);   // the smallest subnormal
+  EXPECT_EQ(f16(2.9802322e-8F), 0x0000);   // half of it: to even
+  EXPECT_EQ(f16(6.1035156e-5F), 0x0400);   // the smallest normal
+  EXPECT_EQ(f16(6.1020e-5F), 0x0400);      // rounds up into it
+  EXPECT_EQ(f16(1.00048828125F), 0x3C00);  // a tie: to even
+  EXPECT_EQ(f16(1.00146484375F), 0x3C02);
+  EXPECT_EQ(f16(2049.0F), 0x6800);
+  EXPECT_EQ(bf16(1.0F), 0x3F80);
+  EXPECT_EQ(bf16(1.00390625F), 0x3F80);  // a tie: to even
+  EXPECT_EQ(bf16(1.01171875F), 0x3F82);
+  EXPECT_EQ(bf16(3.4e38F), 0x7F80);
+  EXPECT_TRUE((f16(NAN) & 0x7C00) == 0x7C00 && (f16(NAN) & 0x3FF) != 0);
+  EXPECT_TRUE((bf16(NAN) & 0x7F80) == 0x7F80 && (bf16(NAN) & 0x7F) != 0);
+}
+
+TEST(SafetensorsWriter, RefusesWhatHalfPrecisionCannotHold) {
+  TinyModel tiny;
+  model::Model model = tiny.build();
+  model.final_norm.weight[2] = 70000.0F;
+  const TemporaryFolder folder;
+  EXPECT_THAT(error_of([&] { model::write_unified(model, folder.path(), model::DType::f16); }),
+              HasSubstr("model.norm.weight"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "model.safetensors"));
+  EXPECT_NO_THROW(model::write_unified(model, folder.path(), model::DType::bf16));
+}
+
+TEST(Export, ConvertsEveryLayoutToTheSameModel) {
+  using namespace model::fixtures;
+  const TemporaryFolder folder;
+  write(folder / "tiny.gguf", gguf(tiny_gguf()));
+  const model::Model source = model::load_model(folder / "tiny.gguf");
+  std::filesystem::create_directories(folder / "unified");
+  model::write_unified(source, folder / "unified", model::DType::f32);
+  expect_same_weights(model::load_model(folder / "unified"), source);
+}
+
+TEST(Export, AGgufsTokenizerComesAlong) {
+  const auto vocabulary = std::filesystem::path(QEVAL_SHARED_DIR) / "tokenizers" / "ggml-vocab-gpt-2.gguf";
+  if (!std::filesystem::exists(vocabulary))
+    GTEST_SKIP() << "no " << vocabulary << ": the shared data is not here";
+  model::Model model;
+  model.path = vocabulary;
+  model.format = "gguf";
+  const TemporaryFolder folder;
+  EXPECT_TRUE(model::copy_tokenizer(model, folder.path()));
+  EXPECT_EQ(model::load_tokenizer(folder.path())->hash(), model::load_tokenizer(vocabulary)->hash());
+}
+
+}  // namespace
+}  // namespace qeval::quant

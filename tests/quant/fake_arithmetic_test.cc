@@ -1,0 +1,298 @@
+#include "quant/fake_arithmetic.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <tbb/global_control.h>
+
+#include "base/error.h"
+#include "model/decoder.h"
+#include "quant/calibration.h"
+#include "tests/quant/reference_forward.h"
+#include "tests/tiny_model.h"
+
+namespace qeval::quant {
+namespace {
+
+using test::Rows;
+using test::TinyModel;
+
+std::vector<int32_t> tokens(int64_t count, int64_t start = 5) {
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < count; ++i) ids.push_back(static_cast<int32_t>((i * i * 7 + 3 * i + start) % 61));
+  return ids;
+}
+
+/// QUANTIZATION.md §1 applied to stretches of `width` elements, each on a grid of its own range.
+void quantize_by_own_range(const QuantSpec& spec, std::vector<float>& x, int64_t width) {
+  for (size_t first = 0; first < x.size(); first += static_cast<size_t>(width)) {
+    float lo = x[first], hi = x[first];
+    for (size_t i = first; i < first + static_cast<size_t>(width); ++i) {
+      lo = std::min(lo, x[i]);
+      hi = std::max(hi, x[i]);
+    }
+    const float q_max = spec.symmetric ? static_cast<float>((1 << (spec.bits - 1)) - 1)
+                                       : static_cast<float>((1 << spec.bits) - 1);
+    const float q_min = spec.symmetric ? -q_max - 1 : 0;
+    float s = spec.symmetric ? std::max(std::abs(lo), std::abs(hi)) / q_max : (hi - lo) / q_max;
+    s = std::min(std::max(s, 1e-5F), 1e6F);
+    const float z = spec.symmetric ? 0 : -std::nearbyint(lo / s);
+    for (size_t i = first; i < first + static_cast<size_t>(width); ++i) {
+      x[i] = (std::clamp(std::nearbyint(x[i] / s) + z, q_min, q_max) - z) * s;
+    }
+  }
+}
+
+/// The simulation by the slow reference: every enabled point rounded where it stands in the block diagram.
+Rows reference_logits(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
+                      const std::vector<int32_t>& ids) {
+  test::ReferenceForward forward(model, [&](const Point& point, Rows& x) {
+    const QuantSpec& spec = qcfg[point];
+    if (!spec.enabled()) return;
+    if (point.slot == Slot::weight) {
+      const int64_t all = x.rows * x.cols;
+      quantize_by_own_range(spec, x.values,
+                            spec.group_size > 0 ? spec.group_size
+                            : spec.per_channel  ? x.cols
+                                                : all);
+    } else if (spec.dynamic) {
+      const bool heads = point.module == Module::qk_product || point.module == Module::pv_product;
+      quantize_by_own_range(spec, x.values, heads ? model.config.head_dim : x.cols);
+    } else {
+      const Grid grid = make_grid(spec, ranges[point].value());
+      quant_kernels().fake_quantize(x.values.data(), x.rows * x.cols, grid, x.values.data());
+    }
+  });
+  return forward.logits(ids);
+}
+
+std::vector<float> decoder_logits(const model::Model& model, const model::Arithmetic& arithmetic,
+                                  const std::vector<int32_t>& ids) {
+  const auto length = static_cast<int64_t>(ids.size());
+  model::KvSpan kv(arithmetic, length, 1);
+  model::Batch batch;
+  batch.tokens = ids;
+  std::vector<int64_t> rows;
+  for (int64_t i = 0; i < length; ++i) {
+    batch.positions.push_back(static_cast<int32_t>(i));
+    rows.push_back(i);
+  }
+  batch.segments.push_back({.first_row = 0, .length = length, .first_position = 0, .kv = &kv, .kv_at = 0});
+  model::Decoder decoder(model, arithmetic);
+  decoder.forward(batch);
+  return decoder.logits(rows);
+}
+
+/// Median over positions of the largest difference of their logits: a value that falls on the other side of
+/// .5 moves some positions by a step; a point forgotten or rounded wrongly moves them all.
+double median_difference(const std::vector<float>& got, const Rows& want) {
+  std::vector<double> largest;
+  for (int64_t r = 0; r < want.rows; ++r) {
+    double most = 0;
+    for (int64_t c = 0; c < want.cols; ++c) {
+      most = std::max(most, std::abs(static_cast<double>(got[static_cast<size_t>(r * want.cols + c)]) -
+                                     static_cast<double>(want.at(r, c))));
+    }
+    largest.push_back(most);
+  }
+  std::nth_element(largest.begin(), largest.begin() + std::ssize(largest) / 2, largest.end());
+  return largest[largest.size() / 2];
+}
+
+void make_llama(model::ModelConfig&) {}
+void make_gemma(model::ModelConfig& config) {
+  config.activation = model::Activation::gelu_tanh;  // simulated in its erf form
+  config.scale_embedding = true;
+  config.num_kv_heads = 1;
+}
+void make_stablelm(model::ModelConfig& config) {
+  config.norm = model::NormKind::layer;
+  config.num_kv_heads = 4;
+  config.qkv_bias = true;
+}
+
+class FakeArithmeticTest : public testing::TestWithParam<void (*)(model::ModelConfig&)> {
+ protected:
+  void SetUp() override {
+    GetParam()(tiny_.config);
+    tiny_.config.l2norm_as_rmsnorm = tiny_.config.norm == model::NormKind::rms;
+    model_ = tiny_.build();
+    qcfg_ = make_qcfg(model_.config, {});
+    ranges_ = calibrate(model_, {tokens(40), tokens(23)}, qcfg_, {}).ranges;
+  }
+
+  void expect_the_reference(const QuantConfig& qcfg, double tolerance = 2e-4) {
+    const ActRanges ranges = complete_ranges(qcfg, ranges_, model_.config, "test");
+    const FakeArithmetic arithmetic(model_, qcfg, ranges, 64);
+    // A flip at a first token moves all that follow: one sequence of several must be free of such.
+    double least = INFINITY;
+    for (int64_t start = 1; start < 6; ++start) {
+      const std::vector<int32_t> ids = tokens(33, start);
+      least = std::min(least, median_difference(decoder_logits(model_, arithmetic, ids),
+                                                reference_logits(model_, qcfg, ranges, ids)));
+    }
+    EXPECT_LT(least, tolerance);
+  }
+
+  std::vector<Point> quantized_points_of_blocks() const {
+    std::vector<Point> points = all_points(model_.config);
+    std::erase_if(points, [&](const Point& point) { return !qcfg_[point].enabled(); });
+    return points;
+  }
+
+  /// The sequence in two batches, the second one cut into two segments that continue the same span.
+  std::vector<float> logits_in_pieces(const model::Arithmetic& arithmetic, const std::vector<int32_t>& ids) {
+    const auto length = static_cast<int64_t>(ids.size());
+    model::KvSpan kv(arithmetic, length, model_.config.num_layers);
+    model::Decoder decoder(model_, arithmetic);
+    std::vector<float> all;
+    const auto run = [&](int64_t first, std::vector<int64_t> lengths) {
+      model::Batch batch;
+      std::vector<int64_t> rows;
+      for (const int64_t count : lengths) {
+        batch.segments.push_back({.first_row = std::ssize(batch.tokens),
+                                  .length = count,
+                                  .first_position = first,
+                                  .kv = &kv,
+                                  .kv_at = first});
+        for (int64_t i = 0; i < count; ++i, ++first) {
+          rows.push_back(std::ssize(batch.tokens));
+          batch.tokens.push_back(ids[static_cast<size_t>(first)]);
+          batch.positions.push_back(static_cast<int32_t>(first));
+        }
+      }
+      decoder.forward(batch);
+      const std::vector<float> part = decoder.logits(rows);
+      all.insert(all.end(), part.begin(), part.end());
+    };
+    run(0, {11});
+    run(11, {5, length - 16});
+    return all;
+  }
+
+  TinyModel tiny_;
+  model::Model model_;
+  QuantConfig qcfg_;
+  ActRanges ranges_;
+};
+
+TEST_P(FakeArithmeticTest, FollowsTheSlowReferenceInEveryScheme) {
+  for (const char* name : {"w8a8", "w4a8", "w4a8-sym"}) {
+    SCOPED_TRACE(name);
+    expect_the_reference(make_qcfg(model_.config, parse_scheme(name)));
+  }
+  // Steps of 16 bits are so fine that some value of every row falls on the other side, for a small step.
+  expect_the_reference(make_qcfg(model_.config, parse_scheme("w8a16")), 2e-3);
+}
+
+TEST_P(FakeArithmeticTest, FollowsTheSlowReferencePointByPoint) {
+  // Each point alone at 5 bits: the others cannot hide it.
+  for (const Point& point : quantized_points_of_blocks()) {
+    SCOPED_TRACE(point_name(point));
+    QuantConfig only(model_.config.num_layers);
+    only[point] = qcfg_[point];
+    only[point].bits = 5;
+    if (point.module != Module::activation) {
+      // GELU is simulated in the erf form where the activation is quantized, as the reference has it.
+      only[{0, Module::activation, Slot::output}].bits = 16;
+      only[{1, Module::activation, Slot::output}].bits = 16;
+    } else {
+      only[{1 - point.layer, Module::activation, Slot::output}].bits = 16;
+    }
+    expect_the_reference(only);
+  }
+}
+
+TEST_P(FakeArithmeticTest, RoundsWeightsByGroupAndInputsWhereAsked) {
+  Scheme scheme;
+  scheme.weight = {.bits = 4, .per_channel = true, .group_size = 4};
+  QuantConfig qcfg = make_qcfg(model_.config, scheme);
+  qcfg[{0, Module::q, Slot::input}].bits = 6;  // k and v read the unrounded one
+  qcfg[{1, Module::up, Slot::input}].bits = 6;
+  qcfg[{1, Module::o, Slot::input}].bits = 6;
+  qcfg[{0, Module::activation, Slot::input}].bits = 6;
+  expect_the_reference(qcfg);
+}
+
+TEST_P(FakeArithmeticTest, RoundsDynamicallyRowByRow) {
+  Scheme scheme;
+  scheme.dynamic_activations = true;
+  QuantConfig qcfg = make_qcfg(model_.config, scheme);
+  for (int64_t layer = 0; layer < 2; ++layer) {  // the reference's rows hold hidden keys as well
+    qcfg[{layer, Module::qk_product, Slot::output}].dynamic = false;
+    qcfg[{layer, Module::pv_product, Slot::input}].dynamic = false;
+  }
+  expect_the_reference(qcfg);
+}
+
+TEST_P(FakeArithmeticTest, GivesTheSameBitsForAnyThreadsAndBatches) {
+  for (const bool dynamic : {false, true}) {
+    Scheme scheme;
+    scheme.dynamic_activations = dynamic;
+    const QuantConfig qcfg = make_qcfg(model_.config, scheme);
+    const FakeArithmetic arithmetic(model_, qcfg, complete_ranges(qcfg, ranges_, model_.config, "test"), 64);
+    const std::vector<int32_t> ids = tokens(37);
+    const std::vector<float> whole = decoder_logits(model_, arithmetic, ids);
+    {
+      const tbb::global_control one(tbb::global_control::max_allowed_parallelism, 1);
+      EXPECT_EQ(decoder_logits(model_, arithmetic, ids), whole);
+    }
+    EXPECT_EQ(logits_in_pieces(arithmetic, ids), whole);
+  }
+}
+
+std::string architecture(const testing::TestParamInfo<void (*)(model::ModelConfig&)>& test) {
+  const std::array<std::string, 3> names{"llama", "gemma", "stablelm"};
+  return names[test.index];
+}
+INSTANTIATE_TEST_SUITE_P(Architectures, FakeArithmeticTest,
+                         testing::Values(make_llama, make_gemma, make_stablelm), architecture);
+
+TEST(FakeArithmetic, KeepsTheModelsOwnActivationWhereNothingRoundsIt) {
+  TinyModel tiny;
+  tiny.config.activation = model::Activation::gelu_tanh;
+  tiny.config.l2norm_as_rmsnorm = true;
+  const model::Model model = tiny.build();
+  const QuantConfig nothing(model.config.num_layers);
+  const FakeArithmetic fake(model, nothing, ActRanges(model.config.num_layers), 64);
+  const auto plain = model::make_float_arithmetic(model, 64);
+  EXPECT_EQ(decoder_logits(model, fake, tokens(20)), decoder_logits(model, *plain, tokens(20)));
+}
+
+TEST(FakeArithmetic, RoundsTheHeadWhereTheConfigurationNamesIt) {
+  TinyModel tiny;
+  tiny.config.l2norm_as_rmsnorm = true;
+  const model::Model model = tiny.build();
+  QuantConfig qcfg(model.config.num_layers);
+  const ActRanges none(model.config.num_layers);
+  const std::vector<float> before = decoder_logits(model, FakeArithmetic(model, qcfg, none, 64), tokens(9));
+  qcfg[{0, Module::head, Slot::weight}] = {.bits = 8, .per_channel = true};
+  const std::vector<float> after = decoder_logits(model, FakeArithmetic(model, qcfg, none, 64), tokens(9));
+  double largest = 0;
+  for (size_t i = 0; i < before.size(); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(before[i]) - static_cast<double>(after[i])));
+  }
+  EXPECT_GT(largest, 1e-4);
+  EXPECT_LT(largest, 0.1);
+}
+
+TEST(QuantizedMatrix, RefusesWeightsThatAreNotFinite) {
+  std::vector<float> values(8, 1.0F);
+  values[5] = NAN;
+  model::Matrix matrix{.name = "model.layers.7.mlp.w2", .rows = 2, .cols = 4};
+  matrix.data = reinterpret_cast<const std::byte*>(values.data());
+  matrix.row_bytes = 16;
+  try {
+    quantize_matrix(matrix, {.bits = 8});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("model.layers.7.mlp.w2"));
+  }
+}
+
+}  // namespace
+}  // namespace qeval::quant
