@@ -41,7 +41,14 @@ struct TaskComparison {
 TaskComparison compare_documents(const std::string& task, std::span<const Scores> base,
                                  std::span<const Scores> other, const BootstrapOptions& options = {});
 
-/// The same from two result folders' samples_TASK.jsonl.
+/// The tasks of a group as one: the documents of all of them together, `base[i]` and `other[i]` being those
+/// of its i-th task. For groups whose tasks measure the same thing, whose metric is the mean over all
+/// documents.
+TaskComparison compare_group(const std::string& group, std::span<const std::vector<Scores>> base,
+                             std::span<const std::vector<Scores>> other,
+                             const BootstrapOptions& options = {});
+
+/// compare_documents from two result folders' samples_TASK.jsonl.
 TaskComparison compare_folders(const std::string& task, const std::filesystem::path& base,
                                const std::filesystem::path& other, const BootstrapOptions& options = {});
 

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "eval/results/checked_line.h"
 #include "eval/results/json_fields.h"
 #include "eval/results/metrics.h"
 
@@ -22,13 +23,6 @@ constexpr std::array<std::pair<Scoring, std::string_view>, 4> scoring_names{{
     {Scoring::last_word, "last_word"},
     {Scoring::rolling, "rolling"},
 }};
-
-constexpr std::string_view checksum_key = R"(,"checksum":")";
-constexpr size_t checksum_digits = 16;
-
-std::string checksum(std::string_view text) {
-  return sha256_hex(text).substr(0, checksum_digits);
-}
 
 /// Shortest decimal that reads back as the same double; "nan", "inf", "-inf" as Python spells them.
 std::string number_text(double value) {
@@ -229,21 +223,11 @@ std::string to_line(const Sample& sample) {
   ordered_json line;
   write_harness_fields(sample, where, line);
   write_own_fields(sample.scores, line);
-  std::string text = dump_json(line, where);
-  text.pop_back();  // the closing brace, which follows the checksum
-  const std::string digits = checksum(text);
-  return text.append(checksum_key).append(digits).append("\"}");
+  return checked_line(line, where);
 }
 
 Sample parse_line(std::string_view text, std::string_view where) {
-  const size_t tail = checksum_key.size() + checksum_digits + 2;
-  const size_t body = text.size() < tail ? 0 : text.size() - tail;
-  if (text.substr(body, checksum_key.size()) != checksum_key)
-    fail("{}: the line does not end in its checksum", where);
-  if (text.substr(body + checksum_key.size()) != checksum(text.substr(0, body)) + "\"}") {
-    fail("{}: the line does not match its checksum: it was damaged or edited", where);
-  }
-  const ordered_json json = parse_json(text, where);
+  const ordered_json json = parse_checked_line(text, where);
   const JsonFields line(json, std::string(where));
   Sample sample;
   Scores& scores = sample.scores;

@@ -7,45 +7,46 @@
 #include "base/unicode.h"
 
 namespace qeval::eval {
-namespace {
 
-std::string file_of_task(std::string_view prefix, std::string_view task) {
+std::string file_of_task(std::string_view prefix, std::string_view task, std::string_view extension) {
   const bool plain =
       !task.empty() && task.size() <= 200 && find_invalid_utf8(task) == std::string_view::npos &&
       std::ranges::none_of(task, [](char c) { return c == '/' || static_cast<unsigned char>(c) < 0x20; });
   if (!plain)
     fail("task name \"{}\" cannot be part of a file name: 1 to 200 bytes without slashes expected",
          printable(task));
-  return fmt::format("{}_{}.jsonl", prefix, task);
+  return fmt::format("{}_{}{}", prefix, task, extension);
 }
-
-}  // namespace
 
 std::string samples_file(std::string_view task) {
-  return file_of_task("samples", task);
+  return file_of_task("samples", task, ".jsonl");
 }
 std::string journal_file(std::string_view task) {
-  return file_of_task("journal", task);
+  return file_of_task("journal", task, ".jsonl");
+}
+
+uint64_t for_each_line(std::string_view text, const std::string& file, Tail tail,
+                       const std::function<void(const TextLine&)>& visit) {
+  size_t begin = 0;
+  for (int64_t number = 1; begin < text.size(); ++number) {
+    const size_t end = text.find('\n', begin);
+    std::string where = fmt::format("{}:{}", file, number);
+    if (end == std::string_view::npos) {
+      if (tail == Tail::refuse) fail("{}: the last line is incomplete", where);
+      break;
+    }
+    visit({number, text.substr(begin, end - begin), std::move(where)});
+    begin = end + 1;
+  }
+  return begin;
 }
 
 uint64_t for_each_sample(const std::filesystem::path& path, Tail tail,
                          const std::function<void(SampleLine&&)>& visit) {
   const MappedFile file(path);
-  const std::string_view text = file.text();
-  size_t begin = 0;
-  for (int64_t number = 1; begin < text.size(); ++number) {
-    const size_t end = text.find('\n', begin);
-    std::string where = fmt::format("{}:{}", path.string(), number);
-    if (end == std::string_view::npos) {
-      if (tail == Tail::refuse) fail("{}: the last line is incomplete", where);
-      break;
-    }
-    const std::string_view line = text.substr(begin, end - begin);
-    Sample sample = parse_line(line, where);
-    visit({std::move(sample), line, std::move(where)});
-    begin = end + 1;
-  }
-  return begin;
+  return for_each_line(file.text(), path.string(), tail, [&](const TextLine& line) {
+    visit({parse_line(line.text, line.where), line.text, line.where});
+  });
 }
 
 std::vector<Scores> read_scores(const std::filesystem::path& path) {

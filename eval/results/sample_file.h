@@ -15,6 +15,9 @@ namespace qeval::eval {
 std::string samples_file(std::string_view task);
 std::string journal_file(std::string_view task);
 
+/// PREFIX_TASK followed by the extension (".jsonl"), for the other files that a task has; as strict.
+std::string file_of_task(std::string_view prefix, std::string_view task, std::string_view extension);
+
 /// A line of a samples file or journal.
 struct SampleLine {
   Sample sample;
@@ -27,6 +30,17 @@ enum class Tail : uint8_t {
   refuse,  ///< an Error: the file was finished once
   drop,    ///< ignored: the writer was killed in the middle of a line
 };
+
+/// A line of any text file, without its newline.
+struct TextLine {
+  int64_t number;  ///< from 1
+  std::string_view text;
+  std::string where;  ///< "FILE:12"
+};
+/// Calls `visit` for every line of `text` in order and returns the length without a dropped tail. `file`
+/// names it in messages.
+uint64_t for_each_line(std::string_view text, const std::string& file, Tail tail,
+                       const std::function<void(const TextLine&)>& visit);
 
 /// Calls `visit` for every line in order, one in memory at a time, and returns the length of the file in
 /// bytes without a dropped tail. Throws Error naming file and line for a line that is damaged.

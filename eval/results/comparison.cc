@@ -1,0 +1,233 @@
+#include "eval/results/comparison.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <set>
+
+#include "base/error.h"
+#include "eval/results/json_fields.h"
+#include "eval/results/sample_file.h"
+
+namespace qeval::eval {
+namespace {
+
+using nlohmann::ordered_json;
+
+template <typename Items, typename Name>
+auto find_named(Items& items, std::string_view name, Name name_of) {
+  const auto found =
+      std::ranges::find_if(items, [&](const auto& item) { return std::string_view(name_of(item)) == name; });
+  return found == items.end() ? nullptr : &*found;
+}
+
+/// The tasks below a group, each once, in order.
+void collect_tasks(const RunResults& run, const std::string& name, int depth,
+                   std::vector<std::string>& tasks) {
+  if (run.find_task(name) != nullptr) {
+    if (std::ranges::find(tasks, name) == tasks.end()) tasks.push_back(name);
+  } else if (const GroupResults* group = run.find_group(name); group != nullptr && depth < 8) {
+    for (const std::string& member : group->members) collect_tasks(run, member, depth + 1, tasks);
+  }
+}
+
+/// Groups with metrics, and the tasks below each.
+std::map<std::string, std::vector<std::string>> group_tasks(const RunResults& run) {
+  std::map<std::string, std::vector<std::string>> out;
+  for (const GroupResults& group : run.groups) {
+    if (!group.metrics.empty()) collect_tasks(run, group.name, 0, out[group.name]);
+  }
+  return out;
+}
+
+DivergenceSummary read_summary(const ComparedRun& base, const ComparedRun& run, const std::string& task,
+                               std::span<const Scores> scores) {
+  const std::filesystem::path path = run.directory / divergence_file(task);
+  const TaskDivergence divergence = read_divergence(path, task);
+  const ModelInfo& model = base.results.model;
+  const DivergenceBase expected{model.weight_hash, model.arithmetic, model.quantization_hash,
+                                base.results.find_task(task)->samples_hash};
+  if (divergence.base != expected) {
+    fail("{}: was measured from another base than {}: evaluate again with --base {}", path.string(),
+         printable(base.name), base.directory.string());
+  }
+  const bool same = std::ranges::equal(
+      divergence.documents, scores, [](const DocumentDivergence& document, const Scores& score) {
+        return document.doc_id == score.doc_id && document.token_hash == score.token_hash;
+      });
+  if (!same)
+    fail("{}: is of other documents than {}", path.string(), (run.directory / samples_file(task)).string());
+  return summarize(divergence.documents);
+}
+
+class Comparer {
+ public:
+  Comparer(const ComparedRun& base, const ComparedRun& run, const BootstrapOptions& options)
+      : base_(base), run_(run), options_(options) {}
+
+  RunDifference compare() {
+    RunDifference out;
+    const auto groups = group_tasks(base_.results), other_groups = group_tasks(run_.results);
+    std::map<std::string, std::vector<Scores>> base_scores, run_scores;
+    for (const TaskResults& task : base_.results.tasks) {
+      if (run_.results.find_task(task.name) == nullptr) continue;
+      const std::string file = samples_file(task.name);
+      std::vector<Scores> base = read_scores(base_.directory / file);
+      std::vector<Scores> run = read_scores(run_.directory / file);
+      TaskDifference difference{compare_documents(task.name, base, run, options_), {}};
+      if (std::error_code code; std::filesystem::exists(run_.directory / divergence_file(task.name), code))
+        difference.divergence = read_summary(base_, run_, task.name, run);
+      out.tasks.push_back(std::move(difference));
+      base_scores[task.name] = std::move(base);
+      run_scores[task.name] = std::move(run);
+    }
+    if (out.tasks.empty()) {
+      fail("{} and {} share no task: nothing can be compared", base_.directory.string(),
+           run_.directory.string());
+    }
+    for (const GroupResults& group : base_.results.groups) {
+      const auto mine = groups.find(group.name), theirs = other_groups.find(group.name);
+      if (mine == groups.end() || theirs == other_groups.end() || mine->second != theirs->second) continue;
+      std::vector<std::vector<Scores>> base, run;
+      for (const std::string& task : mine->second) {
+        base.push_back(base_scores.at(task));
+        run.push_back(run_scores.at(task));
+      }
+      out.groups.push_back(compare_group(group.name, base, run, options_));
+    }
+    return out;
+  }
+
+ private:
+  const ComparedRun& base_;
+  const ComparedRun& run_;
+  const BootstrapOptions& options_;
+};
+
+const MetricComparison* find_metric(const TaskComparison& comparison, std::string_view metric) {
+  return find_named(comparison.metrics, metric, [](const MetricComparison& item) { return item.metric; });
+}
+
+/// The family: outermost groups in place of the tasks below them, then the tasks that belong to none.
+std::vector<HeadlineTest> headline_tests(const Comparison& comparison) {
+  std::vector<HeadlineTest> tests;
+  const RunResults& base = comparison.base.results;
+  const auto groups = group_tasks(base);
+  std::set<std::string> inner;  // groups below a group
+  for (const auto& [name, unused] : groups) {
+    for (const std::string& member : base.find_group(name)->members) {
+      if (groups.contains(member)) inner.insert(member);
+    }
+  }
+  for (size_t run = 0; run < comparison.runs.size(); ++run) {
+    const RunDifference& difference = comparison.differences[run];
+    const auto add = [&](const TaskComparison& compared, const std::vector<MetricValue>& metrics) {
+      const std::string metric = headline_metric(metrics);
+      if (const MetricComparison* found = find_metric(compared, metric))
+        tests.push_back({run, compared.task, metric, found->p_value(), 1});
+    };
+    std::set<std::string> covered;
+    for (const TaskComparison& group : difference.groups) {
+      const std::vector<std::string>& tasks = groups.at(group.task);
+      covered.insert(tasks.begin(), tasks.end());
+      if (!inner.contains(group.task)) add(group, base.find_group(group.task)->metrics);
+    }
+    for (const TaskDifference& task : difference.tasks) {
+      const std::string& name = task.comparison.task;
+      if (!covered.contains(name)) add(task.comparison, base.find_task(name)->metrics);
+    }
+  }
+  std::vector<double> p_values;
+  for (const HeadlineTest& test : tests) p_values.push_back(test.p_value);
+  const std::vector<double> adjusted = holm(p_values);
+  for (size_t i = 0; i < tests.size(); ++i) tests[i].adjusted_p = adjusted[i];
+  return tests;
+}
+
+ordered_json comparison_json(const TaskComparison& comparison) {
+  ordered_json out = {{"documents", comparison.documents}, {"metrics", ordered_json::object()}};
+  for (const MetricComparison& metric : comparison.metrics) {
+    const PairedDifference& difference = metric.difference;
+    ordered_json& json = out["metrics"][metric.metric];
+    json = {
+        {"base", number_to_json(metric.base)},
+        {"value", number_to_json(metric.other)},
+        {"delta", number_to_json(difference.delta)},
+        {"interval_95", {number_to_json(difference.interval.low), number_to_json(difference.interval.high)}},
+        {"p", number_to_json(metric.p_value())},
+        {"test", metric.mcnemar_p ? "mcnemar" : "bootstrap"}};
+    if (!metric.mcnemar_p) continue;
+    json["lost"] = metric.lost.size();
+    json["gained"] = metric.gained.size();
+  }
+  return out;
+}
+
+ordered_json divergence_json(const DivergenceSummary& summary) {
+  return {{"positions", summary.positions},
+          {"mean_kl", number_to_json(summary.mean_kl)},
+          {"mean_kl_upper", number_to_json(summary.mean_kl_upper)},
+          {"kl_99", number_to_json(summary.kl_99)},
+          {"max_kl", number_to_json(summary.max_kl)},
+          {"top1_agreement", summary.top1_agreement}};
+}
+
+}  // namespace
+
+const TaskDifference* RunDifference::find_task(std::string_view task) const {
+  return find_named(tasks, task, [](const TaskDifference& item) { return item.comparison.task; });
+}
+const TaskComparison* RunDifference::find_group(std::string_view group) const {
+  return find_named(groups, group, [](const TaskComparison& item) { return item.task; });
+}
+const HeadlineTest* Comparison::find_test(size_t run, std::string_view name) const {
+  const auto found = std::ranges::find_if(
+      tests, [&](const HeadlineTest& test) { return test.run == run && test.name == name; });
+  return found == tests.end() ? nullptr : &*found;
+}
+
+std::string headline_metric(std::span<const MetricValue> metrics) {
+  for (const std::string_view wanted : {"acc_norm", "word_perplexity"}) {
+    if (std::ranges::find(metrics, wanted, &MetricValue::name) != metrics.end()) return std::string(wanted);
+  }
+  return metrics.empty() ? "" : metrics.front().name;
+}
+
+Comparison compare_runs(const ComparedRun& base, std::vector<ComparedRun> runs,
+                        const BootstrapOptions& options) {
+  Comparison out{base, std::move(runs), {}, {}};
+  for (const ComparedRun& run : out.runs) out.differences.push_back(Comparer(base, run, options).compare());
+  out.tests = headline_tests(out);
+  return out;
+}
+
+ordered_json to_json(const Comparison& comparison) {
+  ordered_json out = {
+      {"base", {{"name", comparison.base.name}, {"results", to_json(comparison.base.results)}}},
+      {"runs", ordered_json::array()},
+      {"tests", ordered_json::array()}};
+  for (size_t i = 0; i < comparison.runs.size(); ++i) {
+    ordered_json run = {{"name", comparison.runs[i].name},
+                        {"results", to_json(comparison.runs[i].results)},
+                        {"tasks", ordered_json::object()},
+                        {"groups", ordered_json::object()}};
+    for (const TaskDifference& task : comparison.differences[i].tasks) {
+      ordered_json& json = run["tasks"][task.comparison.task];
+      json = comparison_json(task.comparison);
+      if (task.divergence) json["divergence"] = divergence_json(*task.divergence);
+    }
+    for (const TaskComparison& group : comparison.differences[i].groups)
+      run["groups"][group.task] = comparison_json(group);
+    out["runs"].push_back(std::move(run));
+  }
+  for (const HeadlineTest& test : comparison.tests) {
+    out["tests"].push_back({{"run", comparison.runs[test.run].name},
+                            {"name", test.name},
+                            {"metric", test.metric},
+                            {"p", number_to_json(test.p_value)},
+                            {"p_holm", number_to_json(test.adjusted_p)}});
+  }
+  return out;
+}
+
+}  // namespace qeval::eval

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "eval/results/compare.h"
+#include "eval/results/divergence.h"
+#include "eval/results/results.h"
+
+namespace qeval::eval {
+
+/// One finished run and the folder it lies in.
+struct ComparedRun {
+  std::string name;  ///< as tables show it
+  std::filesystem::path directory;
+  RunResults results;
+};
+
+/// A task of a run against the same task of the base.
+struct TaskDifference {
+  TaskComparison comparison;
+  /// KL and agreement, where the run has divergence_TASK.jsonl.
+  std::optional<DivergenceSummary> divergence;
+};
+
+/// A run against the base. Tasks in the base's order; groups that have metrics of their own, over the
+/// documents of all their tasks together.
+struct RunDifference {
+  std::vector<TaskDifference> tasks;
+  std::vector<TaskComparison> groups;
+
+  const TaskDifference* find_task(std::string_view task) const;
+  const TaskComparison* find_group(std::string_view group) const;
+};
+
+/// One test of the report's family: the headline metric of a task, or of a group in place of its tasks.
+struct HeadlineTest {
+  size_t run = 0;    ///< index among the runs compared
+  std::string name;  ///< task or group
+  std::string metric;
+  double p_value = 1;
+  double adjusted_p = 1;  ///< Holm over all tests of the family
+};
+
+struct Comparison {
+  ComparedRun base;
+  std::vector<ComparedRun> runs;
+  std::vector<RunDifference> differences;  ///< parallel to runs
+  std::vector<HeadlineTest> tests;         ///< run by run, in the base's order of names
+
+  const HeadlineTest* find_test(size_t run, std::string_view name) const;
+};
+
+/// What a table shows of these metrics, and the one that is tested: acc_norm before acc,
+/// word_perplexity before other perplexities, else the first. Empty where there are none.
+std::string headline_metric(std::span<const MetricValue> metrics);
+
+/// Reads the folders and compares each run with the base, document by document. Where both runs have a task,
+/// it must be of the same documents and token ids (Error, see compare_documents); a task that only one of
+/// them has is left out, and runs that share no task are an Error. A divergence file that was measured from
+/// another base is an Error. A run against itself gives exactly 0 everywhere.
+Comparison compare_runs(const ComparedRun& base, std::vector<ComparedRun> runs,
+                        const BootstrapOptions& options = {});
+
+/// results.json of a comparison: {"base": {"name", "results"}, "runs": [{"name", "results" (as in its own
+/// results.json), "tasks": {TASK: {"documents", "metrics": {METRIC: {"base", "value", "delta", "interval_95",
+/// "p", "test", "lost", "gained"}}, "divergence": {"positions", "mean_kl", "mean_kl_upper", "kl_99",
+/// "max_kl", "top1_agreement"}}}, "groups": {likewise}}], "tests": [{"run", "name", "metric", "p",
+/// "p_holm"}]}.
+nlohmann::ordered_json to_json(const Comparison& comparison);
+
+}  // namespace qeval::eval

@@ -1,0 +1,87 @@
+#include "eval/results/comparison_file.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "eval/results/json_fields.h"
+
+namespace qeval::eval {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr int format_version = 1;
+constexpr size_t most_entries = 10'000;
+
+/// A relative folder that stays below the one it is relative to.
+std::string inner_folder(const JsonFields& entry, const char* key) {
+  std::string text = entry.text(key);
+  const std::filesystem::path path(text);
+  if (path.is_absolute() || std::ranges::find(path, "..") != path.end())
+    entry.wrong(key, "a relative folder without \"..\"");
+  return text;
+}
+
+ComparisonEntry entry_from_json(const ordered_json& json, const std::string& where) {
+  const JsonFields fields(json, where);
+  ComparisonEntry entry{fields.text("name"),
+                        fields.text("method"),
+                        fields.text("variant"),
+                        fields.text("scheme"),
+                        fields.text("arithmetic"),
+                        inner_folder(fields, "results"),
+                        inner_folder(fields, "checkpoint"),
+                        fields.texts("commands")};
+  if (entry.results.empty()) fields.wrong("results", "a folder");
+  return entry;
+}
+
+}  // namespace
+
+const ComparisonEntry& ComparisonFile::base_entry() const {
+  const auto found = std::ranges::find(entries, base, &ComparisonEntry::name);
+  assert(found != entries.end());
+  return *found;
+}
+
+void write_comparison_file(const std::filesystem::path& directory, const ComparisonFile& comparison) {
+  ordered_json json = {
+      {"comparison", format_version}, {"base", comparison.base}, {"entries", ordered_json::array()}};
+  for (const ComparisonEntry& entry : comparison.entries) {
+    json["entries"].push_back({{"name", entry.name},
+                               {"method", entry.method},
+                               {"variant", entry.variant},
+                               {"scheme", entry.scheme},
+                               {"arithmetic", entry.arithmetic},
+                               {"results", entry.results},
+                               {"checkpoint", entry.checkpoint},
+                               {"commands", entry.commands}});
+  }
+  qeval::create_directories(directory);
+  const std::filesystem::path path = directory / comparison_file;
+  write_file_atomically(path, dump_json(json, path.string(), 2) + "\n");
+}
+
+ComparisonFile read_comparison_file(const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / comparison_file;
+  const ordered_json json = parse_json(read_file(path), path.string());
+  const JsonFields fields(json, path.string());
+  if (fields.integer("comparison") != format_version)
+    fields.wrong("comparison", fmt::format("{}, the version that is known", format_version));
+  const ordered_json& entries = fields.at("entries");
+  if (!entries.is_array() || entries.empty() || entries.size() > most_entries)
+    fields.wrong("entries", fmt::format("an array of 1 to {} entries", most_entries));
+  ComparisonFile out{fields.text("base"), {}};
+  for (size_t i = 0; i < entries.size(); ++i) {
+    out.entries.push_back(entry_from_json(entries[i], fmt::format("{}, entry {}", path.string(), i)));
+    const auto same = std::ranges::count(out.entries, out.entries.back().name, &ComparisonEntry::name);
+    if (same > 1) fail("{}: the name {} is used twice", path.string(), printable(out.entries.back().name));
+  }
+  if (std::ranges::find(out.entries, out.base, &ComparisonEntry::name) == out.entries.end())
+    fields.wrong("base", "the name of an entry");
+  return out;
+}
+
+}  // namespace qeval::eval

@@ -1,0 +1,165 @@
+#include "eval/results/comparison.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "eval/results/comparison_file.h"
+#include "eval/results/model_details.h"
+#include "eval/results/sample_file.h"
+#include "tests/eval/result_fixture.h"
+
+namespace qeval::eval {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+template <typename Action>
+std::string error_of(Action action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+/// Right answers in the first `right` of `count` documents.
+std::vector<Sample> choices(int64_t count, int64_t right) {
+  std::vector<Sample> samples = choice_samples(count);
+  for (int64_t i = right; i < count; ++i)
+    samples[static_cast<size_t>(i)].scores.answers[0].log_likelihood = -1;
+  return samples;
+}
+
+/// A finished folder of the tasks alpha and beta, which a group pools, and of pages.
+ComparedRun make_run(const std::filesystem::path& directory, const std::string& name, int64_t right,
+                     double log_likelihood, bool divergence) {
+  const std::map<std::string, std::vector<Sample>> tasks{
+      {"alpha", choices(20, right)},
+      {"beta", choices(10, right / 2)},
+      {"pages", {rolling_sample(0, log_likelihood, 10, 50, 20), rolling_sample(1, -90, 20, 70, 40)}}};
+  RunResults run;
+  run.bootstrap = {100, 1};
+  run.model.weight_hash = name;
+  run.model.arithmetic = "float";
+  for (const auto& [task, samples] : tasks) {
+    std::string text, lines = divergence_header(task, {"fp", "float", "", "hash of " + task}, 256) + "\n";
+    for (const Sample& sample : samples) {
+      text += to_line(sample) + "\n";
+      lines +=
+          divergence_line({sample.scores.doc_id, sample.scores.token_hash, {0.5F, 1.5F}, {0, 1}, {1}}) + "\n";
+    }
+    qeval::create_directories(directory);
+    write_file_atomically(directory / samples_file(task), text);
+    if (divergence) write_file_atomically(directory / divergence_file(task), lines);
+    run.tasks.push_back(make_task_results(task, scores_of(samples), run.bootstrap));
+    run.tasks.back().samples_hash = "hash of " + task;
+  }
+  run.groups.push_back(make_group_results(run, "both", {"alpha", "beta"}, {"acc"}));
+  run.groups.push_back(make_group_results(run, "everything", {"both", "pages"}, {}));
+  return {name, directory, run};
+}
+
+TEST(Comparison, TestsHeadlinesOverTheWholeReport) {
+  const TemporaryFolder folder;
+  const ComparedRun base = make_run(folder.path() / "fp", "fp", 20, -30, false);
+  const Comparison result = compare_runs(base, {make_run(folder.path() / "a", "a", 12, -31, true),
+                                                make_run(folder.path() / "b", "b", 18, -30, false)});
+  ASSERT_EQ(result.differences.size(), 2U);
+  // The group stands for its tasks: run a, both and pages, then run b.
+  ASSERT_EQ(result.tests.size(), 4U);
+  EXPECT_EQ(result.tests[0].name, "both");
+  EXPECT_EQ(result.tests[0].metric, "acc");
+  EXPECT_EQ(result.tests[1].name, "pages");
+  EXPECT_EQ(result.tests[1].metric, "word_perplexity");
+  EXPECT_EQ(result.tests[3].run, 1U);
+  // 8 of alpha's and 4 of beta's documents are lost: p = 2 / 2^12, and of four tests: times 4.
+  EXPECT_NEAR(result.tests[0].p_value, 2.0 / 4096, 1e-15);
+  EXPECT_NEAR(result.tests[0].adjusted_p, 8.0 / 4096, 1e-15);
+  EXPECT_EQ(result.find_test(1, "pages")->adjusted_p, 1);
+  EXPECT_EQ(result.find_test(1, "alpha"), nullptr);
+
+  const RunDifference& a = result.differences[0];
+  EXPECT_EQ(a.find_group("both")->documents, 30);
+  EXPECT_EQ(a.find_group("everything"), nullptr);
+  EXPECT_EQ(a.find_task("alpha")->comparison.metrics[0].lost.size(), 8U);
+  ASSERT_TRUE(a.find_task("alpha")->divergence.has_value());
+  EXPECT_EQ(a.find_task("alpha")->divergence->positions, 40);
+  EXPECT_EQ(a.find_task("alpha")->divergence->mean_kl, 1);
+  EXPECT_EQ(a.find_task("alpha")->divergence->top1_agreement, 0.5);
+  EXPECT_FALSE(result.differences[1].find_task("alpha")->divergence.has_value());
+
+  const auto json = to_json(result);
+  EXPECT_EQ(json["runs"][0]["tasks"]["alpha"]["metrics"]["acc"]["lost"], 8);
+  EXPECT_EQ(json["runs"][0]["tasks"]["alpha"]["divergence"]["mean_kl_upper"], 1.5);
+  EXPECT_EQ(json["tests"][0]["p_holm"], result.tests[0].adjusted_p);
+}
+
+TEST(Comparison, RefusesAnotherBaseAndOtherDocuments) {
+  const TemporaryFolder folder;
+  ComparedRun base = make_run(folder.path() / "fp", "fp", 20, -30, false);
+  const ComparedRun run = make_run(folder.path() / "a", "a", 12, -31, true);
+  base.results.model.weight_hash = "others";
+  EXPECT_THAT(error_of([&] { compare_runs(base, {run}); }), HasSubstr("measured from another base than fp"));
+  base.results.model.weight_hash = "fp";
+  const auto line = divergence_line({0, "aa", {}, {}, {}});
+  write_file_atomically(
+      folder.path() / "a" / divergence_file("beta"),
+      divergence_header("beta", {"fp", "float", "", "hash of beta"}, 256) + "\n" + line + "\n");
+  EXPECT_THAT(error_of([&] { compare_runs(base, {run}); }), HasSubstr("is of other documents"));
+  ComparedRun other = run;
+  other.results.tasks.clear();
+  EXPECT_THAT(error_of([&] { compare_runs(base, {other}); }), HasSubstr("share no task"));
+}
+
+TEST(ComparisonFile, ReadsBackAndRefusesWhatIsWrong) {
+  const TemporaryFolder folder;
+  ComparisonFile file{
+      "fp",
+      {{"fp", "fp", "", "", "float", "results/fp", "", {"qeval eval -m x"}},
+       {"rtn w8a8", "rtn", "", "w8a8", "fake", "results/rtn", "checkpoints/rtn", {"a", "b"}}}};
+  write_comparison_file(folder.path(), file);
+  const ComparisonFile read = read_comparison_file(folder.path());
+  EXPECT_EQ(read.base_entry().results, "results/fp");
+  ASSERT_EQ(read.entries.size(), 2U);
+  EXPECT_EQ(read.entries[1].checkpoint, "checkpoints/rtn");
+  EXPECT_THAT(read.entries[1].commands, ElementsAre("a", "b"));
+
+  const auto refusal = [&](auto change) {
+    ComparisonFile wrong = file;
+    change(wrong);
+    write_comparison_file(folder.path(), wrong);
+    return error_of([&] { read_comparison_file(folder.path()); });
+  };
+  EXPECT_THAT(refusal([](auto& f) { f.base = "other"; }), HasSubstr("\"base\""));
+  EXPECT_THAT(refusal([](auto& f) { f.entries[1].name = "fp"; }), HasSubstr("used twice"));
+  EXPECT_THAT(refusal([](auto& f) { f.entries[1].results = "/etc"; }), HasSubstr("entry 1"));
+  EXPECT_THAT(refusal([](auto& f) { f.entries[1].checkpoint = "a/../../b"; }), HasSubstr("\"checkpoint\""));
+  EXPECT_THAT(refusal([](auto& f) { f.entries.clear(); }), HasSubstr("\"entries\""));
+}
+
+TEST(ModelDetails, ReadBackAndTolerateOlderRuns) {
+  ModelDetails details{1000, 1024, 4.5, 8, "w4a8", {}, {{0, 2.5}, {7, 1.25}}, {{3, 0.5}}};
+  details.quantize = {{"method", "omniquant"}, {"settings", {{"variant", "modified"}}}, {"seconds", 12.5}};
+  ModelInfo model;
+  model.details = to_json(details);
+  const ModelDetails read = model_details(model, "results.json");
+  EXPECT_EQ(to_json(read), model.details);
+  EXPECT_EQ(read.method(), "omniquant");
+  EXPECT_EQ(read.variant(), "modified");
+  EXPECT_EQ(read.quantize_seconds(), 12.5);
+  EXPECT_FALSE(read.quantize_peak_bytes().has_value());
+  EXPECT_EQ(read.training_loss[1].step, 7);
+  EXPECT_EQ(read.layer_errors[0].layer, 3);
+
+  model.details = {{"weight_bytes", 12}};
+  EXPECT_EQ(model_details(model, "results.json").size_bytes, 0);
+  model.details["training_loss"] = {{1, 2, 3}};
+  EXPECT_THAT(error_of([&] { model_details(model, "results.json"); }), HasSubstr("results.json"));
+}
+
+}  // namespace
+}  // namespace qeval::eval
