@@ -96,6 +96,7 @@ int run(const po::variables_map& arguments) {
   eval::EvaluationOptions options = evaluation_options(arguments, limit);
   eval::Session session(session_options(arguments));
   eval::Evaluation evaluation(session, options);
+  for (const std::string& warning : evaluation.warnings()) std::cerr << "qeval: warning: " << warning << '\n';
   if (arguments.count("plan") != 0) {
     print_plan(evaluation);
     return 0;

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/inspect_quantization.h"
 #include "model/kernels/cpu.h"
 #include "model/tokenizer/tokenizer.h"
 #include "model/weights.h"
@@ -12,9 +13,9 @@ namespace {
 
 po::options_description options() {
   po::options_description options("Options");
-  options.add_options()("model,m", po::value<std::string>()->value_name("MODEL"),
-                        "model folder or .gguf file");
+  add_model_options(options);
   options.add_options()("tensors", "list every tensor with type and shape");
+  add_inspect_quantization_options(options);
   return options;
 }
 
@@ -105,11 +106,13 @@ void print_tensors(const model::Model& model) {
 }
 
 int run(const po::variables_map& arguments) {
+  const ThreadLimit limit(arguments);
   const model::Model model = model::load_model(require(arguments, "model"));
   print_model(model);
   print_tokenizer(model.path);
   row("this CPU", fmt::format("{} ({})", model::cpu_name(), model::name(model::cpu_path())));
   if (arguments.count("tensors") != 0) print_tensors(model);
+  inspect_quantization(arguments, model);
   return 0;
 }
 
@@ -118,7 +121,7 @@ int run(const po::variables_map& arguments) {
 const Command inspect_command{
     .name = "inspect",
     .summary = "What a model is: architecture, types, sizes, tokenizer, hashes",
-    .usage = "-m MODEL [--tensors]",
+    .usage = "-m MODEL [--tensors] [--points [PATTERN]] [--errors | --sensitivity --calibration FILE]",
     .example = "qeval inspect -m model.gguf",
     .options = options,
     .run = run,

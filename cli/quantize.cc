@@ -9,10 +9,10 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "cli/calibration_options.h"
 #include "cli/command.h"
 #include "cli/learn.h"
 #include "cli/progress.h"
-#include "model/tokenizer/tokenizer.h"
 #include "quant/checkpoint.h"
 #include "quant/fake_arithmetic.h"
 
@@ -38,12 +38,7 @@ po::options_description options() {
   add("act-bits", po::value<int>()->value_name("N"),
       "2 to 16 for the points that w8a8 has at 8 (its 16-bit ones stay), 32 to leave activations alone");
   add("act-dynamic", "activations take their range at run time, token by token");
-  add("calibration", text("FILE"), "calibration text: a .txt, or a .jsonl with \"text\" on each line");
-  add("calibration-ids", text("FILE"), "calibration token ids: a JSON array of ids per line");
-  add("samples", count("N"), "calibration samples (default: 32, or all of --calibration-ids)");
-  add("sequence-length", count("N"), "tokens per sample (default: 512, or all of --calibration-ids)");
-  add("seed", po::value<uint64_t>()->value_name("N"),
-      "seed of the places that samples are drawn from (default: 0)");
+  add_calibration_options(options);
   add("range", text("ESTIMATOR"),
       "static activation ranges of 10 bits or fewer: minmax (default, the paper's), percentile, mse");
   add("percentile", po::value<double>()->value_name("P"),
@@ -75,14 +70,6 @@ std::vector<Restricted> restricted_options() {
   return all;
 }
 
-bool given(const po::variables_map& arguments, const char* option) {
-  return arguments.count(option) != 0 && !arguments[option].defaulted();
-}
-
-void refuse(const char* option, std::string_view reason) {
-  throw UsageError(fmt::format("--{}: {}", option, reason));
-}
-
 void check_combinations(const po::variables_map& arguments, quant::Method method) {
   for (const Restricted& restricted : restricted_options()) {
     if (given(arguments, restricted.option) &&
@@ -91,12 +78,6 @@ void check_combinations(const po::variables_map& arguments, quant::Method method
              fmt::format("not used by method {}; used by {}", quant::name(method), restricted.used_by));
     }
   }
-  if (given(arguments, "calibration") && given(arguments, "calibration-ids")) {
-    refuse("calibration-ids", "not used with --calibration; one of the two");
-  }
-  if (given(arguments, "seed") && !given(arguments, "calibration")) {
-    refuse("seed", "not used without --calibration, which draws samples from text");
-  }
   if (given(arguments, "range") && given(arguments, "act-ranges")) {
     refuse("range", "not used with --act-ranges, which holds the ranges");
   }
@@ -104,17 +85,11 @@ void check_combinations(const po::variables_map& arguments, quant::Method method
     refuse("percentile", "not used without --range percentile");
   }
   const bool no_calibration = !given(arguments, "calibration") && !given(arguments, "calibration-ids");
-  for (const char* option : {"samples", "sequence-length", "range", "percentile"}) {
+  for (const char* option : {"range", "percentile"}) {
     if (no_calibration && given(arguments, option)) {
       refuse(option, "not used without --calibration or --calibration-ids");
     }
   }
-}
-
-template <typename T>
-T in_range(const char* option, T value, T least, T most) {
-  if (!(value >= least && value <= most)) refuse(option, fmt::format("{}: {} to {}", value, least, most));
-  return value;
 }
 
 quant::Scheme scheme(const po::variables_map& arguments) {
@@ -154,35 +129,6 @@ quant::QuantizeOptions quantize_options(const po::variables_map& arguments,
     options.keep_16bit = *wishes;
   }
   return options;
-}
-
-quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model) {
-  const auto samples = optional<int64_t>(arguments, "samples");
-  const auto length = optional<int64_t>(arguments, "sequence-length");
-  const int64_t context = model.config.max_position_embeddings;
-  if (samples) in_range<int64_t>("samples", *samples, 1, int64_t{1} << 20);
-  if (length) in_range<int64_t>("sequence-length", *length, 1, context);
-  if (const auto file = optional<std::string>(arguments, "calibration-ids")) {
-    quant::Samples ids = quant::read_ids(*file, model.config.vocab_size, samples, length);
-    for (const auto& sample : ids) {
-      if (std::ssize(sample) > context) {
-        fail("{}: a sample of {} ids; accepted: at most {}, the model's context", *file, sample.size(),
-             context);
-      }
-    }
-    return ids;
-  }
-  const auto file = optional<std::string>(arguments, "calibration");
-  if (!file) return {};
-  constexpr int64_t kSamples = 32, kLength = 512;
-  const auto tokenizer = model::load_tokenizer(model.path);
-  if (tokenizer->vocab_size() > model.config.vocab_size) {
-    fail("{}: the tokenizer has {} tokens, the model {}: it belongs to another model", model.path.string(),
-         tokenizer->vocab_size(), model.config.vocab_size);
-  }
-  return quant::sample_text(*file, *tokenizer, samples.value_or(kSamples),
-                            length.value_or(std::min(kLength, context)),
-                            optional<uint64_t>(arguments, "seed").value_or(0));
 }
 
 /// Calibration text is missing and would be used.
@@ -228,19 +174,6 @@ nlohmann::ordered_json settings_json(const po::variables_map& arguments,
     json["alpha"] = options.alpha;
   }
   if (!options.keep_16bit.empty()) json["keep_16bit"] = options.keep_16bit;
-  return json;
-}
-
-nlohmann::ordered_json calibration_json(const po::variables_map& arguments, const quant::Samples& samples) {
-  if (samples.empty()) return nullptr;
-  const bool ids = given(arguments, "calibration-ids");
-  int64_t tokens = 0;
-  for (const auto& sample : samples) tokens += std::ssize(sample);
-  nlohmann::ordered_json json{{"file", arguments[ids ? "calibration-ids" : "calibration"].as<std::string>()},
-                              {"samples", samples.size()},
-                              {"tokens", tokens},
-                              {"sha256", quant::samples_hash(samples)}};
-  if (!ids) json["seed"] = optional<uint64_t>(arguments, "seed").value_or(0);
   return json;
 }
 

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "model/kernels/cpu.h"
+#include "quant/checkpoint.h"
 
 namespace qeval::eval {
 namespace {
@@ -77,6 +78,18 @@ TaskRun::TaskRun(Task task, LoadedTask loaded, const RequestEncoder& encoder, in
   const Plan plan(all, batch_tokens);
   tokens_computed_ = plan.tokens_computed();
   tokens_requested_ = plan.tokens_requested();
+}
+
+quant::NgramSketch::Overlap TaskRun::overlap(const quant::NgramSketch& calibration) const {
+  quant::NgramSketch::Overlap overlap;
+  for (const EncodedDocument& document : encoded_) {
+    // A document's choices repeat its context; the windows of a rolling one are all of its text.
+    const size_t count = task_.scoring == Scoring::rolling ? document.requests.size() : 1;
+    for (size_t i = 0; i < std::min(count, document.requests.size()); ++i) {
+      calibration.look_up(document.requests[i].tokens, overlap);
+    }
+  }
+  return overlap;
 }
 
 TaskRun::EncodedDocument TaskRun::encode(const Document& document, const RequestEncoder& encoder) const {
@@ -178,6 +191,7 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options)
     runs_.push_back(std::make_unique<TaskRun>(task, load_documents(task, options_.load), encoder_,
                                               options_.batch_tokens));
   }
+  check_overlap();
   weight_hash_ = session_.model().weight_hash();
   if (options_.output) {
     std::vector<std::string> names;
@@ -196,6 +210,19 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options)
 }
 
 Evaluation::~Evaluation() = default;
+
+void Evaluation::check_overlap() {
+  const auto calibration = quant::read_ngram_sketch(session_.model().path);
+  if (!calibration) return;
+  for (const auto& run : runs_) {
+    const quant::NgramSketch::Overlap overlap = run->overlap(*calibration);
+    overlaps_.push_back(overlap.share());
+    if (overlap.found == 0) continue;
+    warnings_.push_back(fmt::format(
+        "task {}: about {:.2g} % of its {}-grams also stand in the text that the model was calibrated on",
+        run->task().name, 100.0 * overlap.share(), quant::NgramSketch::kLength));
+  }
+}
 
 Fingerprint Evaluation::fingerprint() const {
   Fingerprint print{{"weights", weight_hash_},
@@ -253,6 +280,7 @@ void Evaluation::close_task() {
   results.data_hash = data_hash(run.loaded());
   results.prompt_hash = run.loaded().prompt_hash;
   results.samples_hash = samples_hash;
+  if (!overlaps_.empty()) results.config["calibration_overlap"] = overlaps_[current_];
   results.first_request_ids = run.first_request_ids();
   results_.push_back(std::move(results));
   runs_[current_].reset();

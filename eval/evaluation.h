@@ -15,6 +15,7 @@
 #include "eval/session.h"
 #include "eval/tasks/documents.h"
 #include "eval/tasks/registry.h"
+#include "quant/calibration_text.h"
 
 namespace qeval::eval {
 
@@ -47,6 +48,8 @@ class TaskRun {
   int64_t tokens_computed() const { return tokens_computed_; }
   /// The same if every request were computed alone.
   int64_t tokens_requested() const { return tokens_requested_; }
+  /// How much of the task's text a checkpoint was calibrated on.
+  quant::NgramSketch::Overlap overlap(const quant::NgramSketch& calibration) const;
   /// Ids of the first request: shows prefix and special tokens at a glance.
   const std::vector<int64_t>& first_request_ids() const { return first_request_ids_; }
 
@@ -110,6 +113,10 @@ class Evaluation {
   };
   std::vector<TaskPlan> plan() const;
 
+  /// What to know before the scores are believed, a line each: tasks whose text the checkpoint was calibrated
+  /// on.
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
   struct Progress {
     std::string task;
     int64_t tokens_done, tokens_total;  ///< over all tasks, of what this process has to compute
@@ -124,6 +131,7 @@ class Evaluation {
  private:
   Fingerprint fingerprint() const;
   void close_task();
+  void check_overlap();
 
   Session& session_;
   EvaluationOptions options_;
@@ -134,6 +142,8 @@ class Evaluation {
   std::unique_ptr<RunDirectory> directory_;
   std::vector<Scores> scores_;  ///< of the current task, where there is no folder
   std::vector<TaskResults> results_;
+  std::vector<double> overlaps_;  ///< per task; empty where nothing is known of the calibration text
+  std::vector<std::string> warnings_;
   size_t current_ = 0;
   int64_t tokens_done_ = 0, tokens_total_ = 0, documents_finished_ = 0;
   double started_ = 0, started_monotonic_ = 0;

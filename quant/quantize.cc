@@ -49,6 +49,8 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
   if (options.act_ranges) {
     result.ranges = *options.act_ranges;
     complete_ranges(result.qcfg, result.ranges, model.config, "--act-ranges");  // nothing may be missing
+  } else if (samples.empty()) {
+    complete_ranges(result.qcfg, result.ranges, model.config, "nothing, without calibration text");
   } else {
     result.ranges =
         calibrate(result.model(), samples, result.qcfg, options.calibration, report("ranges")).ranges;

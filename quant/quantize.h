@@ -46,8 +46,9 @@ struct QuantizedModel {
 /// Progress of the longer steps: what is being done, how much of it, how much in all.
 using ProgressFunction = std::function<void(const std::string& step, int64_t done, int64_t total)>;
 
-/// Quantizes `model` with the samples as calibration text; for a learned method, what learning starts from.
-/// The result refers to the model's checkpoint, not to `model`.
+/// Quantizes `model` with the samples as calibration text (none where nothing is measured: weights alone,
+/// dynamic activations or given ranges; else an Error that names a point without a range); for a learned
+/// method, what learning starts from. The result refers to the model's checkpoint, not to `model`.
 QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,
                         const ProgressFunction& progress = {});
 

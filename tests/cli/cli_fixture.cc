@@ -1,5 +1,8 @@
 #include "cli_fixture.h"
 
+#include <algorithm>
+
+#include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -8,6 +11,18 @@
 namespace qeval::test {
 
 namespace fixtures = model::fixtures;
+
+void expect_one_line(const Outcome& outcome, int status, const std::string& part) {
+  EXPECT_EQ(outcome.status, status);
+  EXPECT_THAT(outcome.error, testing::AllOf(testing::StartsWith("qeval: "), testing::EndsWith("\n"),
+                                            testing::HasSubstr(part)));
+  EXPECT_EQ(std::ranges::count(outcome.error, '\n'), 1) << outcome.error;
+}
+
+void expect_success(const Outcome& outcome) {
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_THAT(outcome.error, testing::IsEmpty());
+}
 
 std::string byte_tokenizer() {
   nlohmann::json vocab;

@@ -30,6 +30,14 @@ class Cli : public testing::Test {
   model::fixtures::TemporaryFolder folder_;
 };
 
+constexpr int kFailed = 1;
+constexpr int kWrongUsage = 2;
+
+/// One line on stderr that has `part`, and this exit status.
+void expect_one_line(const Outcome& outcome, int status, const std::string& part);
+/// Exit status 0 and nothing on stderr.
+void expect_success(const Outcome& outcome);
+
 /// Number of ids of the tiny tokenizer: all bytes, and an end-of-text token.
 constexpr int64_t kTokens = 257;
 

@@ -13,25 +13,10 @@ namespace qeval::test {
 namespace {
 
 using testing::AllOf;
-using testing::EndsWith;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 using testing::StartsWith;
-
-constexpr int kFailed = 1;
-constexpr int kWrongUsage = 2;
-
-void expect_one_line(const Outcome& outcome, int status, const std::string& part) {
-  EXPECT_EQ(outcome.status, status);
-  EXPECT_THAT(outcome.error, AllOf(StartsWith("qeval: "), EndsWith("\n"), HasSubstr(part)));
-  EXPECT_EQ(std::ranges::count(outcome.error, '\n'), 1) << outcome.error;
-}
-
-void expect_success(const Outcome& outcome) {
-  EXPECT_EQ(outcome.status, 0);
-  EXPECT_THAT(outcome.error, IsEmpty());
-}
 
 TEST_F(Cli, HelpListsEveryCommandAndEachHasAnExample) {
   const Outcome help = run({"--help"});

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "model/weights.h"
+#include "quant/calibration.h"
+
+namespace qeval::cli {
+
+/// --calibration, --calibration-ids, --samples, --sequence-length, --seed.
+void add_calibration_options(po::options_description& options);
+
+/// Whether the option stands on the command line.
+bool given(const po::variables_map& arguments, const char* option);
+/// Throws UsageError "--OPTION: REASON".
+[[noreturn]] void refuse(const char* option, std::string_view reason);
+
+template <typename T>
+T in_range(const char* option, T value, T least, T most) {
+  if (!(value >= least && value <= most)) refuse(option, fmt::format("{}: {} to {}", value, least, most));
+  return value;
+}
+
+/// The calibration text that the options name, empty where they name none. Options that need another one
+/// which is missing are a UsageError.
+quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model);
+
+/// What quantize.json says of the samples: file, counts, hash, seed; null where there are none.
+nlohmann::ordered_json calibration_json(const po::variables_map& arguments, const quant::Samples& samples);
+
+}  // namespace qeval::cli

@@ -1,0 +1,143 @@
+#include "cli/inspect_quantization.h"
+
+#include <iostream>
+#include <map>
+
+#include "base/error.h"
+#include "cli/calibration_options.h"
+#include "cli/progress.h"
+#include "quant/analysis.h"
+#include "quant/fake_arithmetic.h"
+#include "quant/mixed_precision.h"
+
+namespace qeval::cli {
+namespace {
+
+/// "8-bit asymmetric", "4-bit symmetric per channel, groups of 64".
+std::string text(const quant::QuantSpec& spec) {
+  return fmt::format("{}-bit {}{}{}{}", spec.bits, spec.symmetric ? "symmetric" : "asymmetric",
+                     spec.per_channel ? " per channel" : "",
+                     spec.group_size > 0 ? fmt::format(" in groups of {}", spec.group_size) : "",
+                     spec.dynamic ? ", dynamic" : "");
+}
+
+/// The quantized points, in the model's order, that the pattern of --points (all without one) names.
+std::vector<quant::Point> chosen_points(const po::variables_map& arguments, const model::Model& model,
+                                        const quant::QuantConfig& qcfg) {
+  const std::string pattern = optional<std::string>(arguments, "points").value_or("*");
+  std::vector<quant::Point> points;
+  for (const quant::Point& point : quant::quantized_points(qcfg, model.config)) {
+    if (quant::matches(pattern, quant::point_name(point))) points.push_back(point);
+  }
+  if (points.empty()) {
+    fail("{}: no quantized point is called {}; `qeval inspect --points` lists them", model.path.string(),
+         printable(pattern));
+  }
+  return points;
+}
+
+void print_summary(const model::Model& model, const quant::Quantization& quantization) {
+  std::map<std::string, std::pair<int64_t, int64_t>> counts;  // weights and activations per spec
+  for (const quant::Point& point : quant::quantized_points(quantization.qcfg, model.config)) {
+    auto& [weights, activations] = counts[text(quantization.qcfg[point])];
+    ++(point.slot == quant::Slot::weight ? weights : activations);
+  }
+  std::cout << fmt::format("{:<22} {}\n", "quantization hash", quantization.hash);
+  for (const auto& [spec, count] : counts) {
+    std::cout << fmt::format("{:<22} {}: {} weights, {} activations\n", "quantized", spec, count.first,
+                             count.second);
+  }
+}
+
+void print_points(std::span<const quant::Point> points, const quant::Quantization& quantization) {
+  std::cout << fmt::format("{:<52} {:>12} {:>12} {:>10}  {}\n", "point", "min", "max", "step", "quantized");
+  for (const quant::Point& point : points) {
+    const quant::QuantSpec& spec = quantization.qcfg[point];
+    std::string range = fmt::format("{:>12} {:>12} {:>10}", "-", "-", "-");
+    if (quant::needs_range(quantization.qcfg, point)) {
+      const quant::Range known = quantization.ranges[point].value();
+      range = fmt::format("{:>12.5g} {:>12.5g} {:>10.3g}", known.lo, known.hi,
+                          quant::make_grid(spec, known).scale);
+    }
+    std::cout << fmt::format("{:<52} {}  {}\n", quant::point_name(point), range, text(spec));
+  }
+}
+
+void print_errors(const model::Model& model, const quant::Samples& samples,
+                  std::span<const quant::Point> points, const quant::Quantization& quantization) {
+  Progress progress;
+  const auto errors = quant::quantization_errors(
+      model, samples, quantization.qcfg, quantization.ranges,
+      [&](int64_t done, int64_t total) { progress.update("rounding errors", done, total); });
+  progress.clear();
+  std::cout << fmt::format("{:<52} {:>12} {:>10}  {}\n", "point, largest error first", "SNR (dB)", "clipped",
+                           "quantized");
+  for (const quant::PointError& error : errors) {
+    if (std::find(points.begin(), points.end(), error.point) == points.end()) continue;
+    std::cout << fmt::format("{:<52} {:>12.2f} {:>9.4f}%  {}\n", quant::point_name(error.point),
+                             error.signal_to_noise, 100.0 * error.clipped, text(error.spec));
+  }
+}
+
+void print_sensitivity(const model::Model& model, const quant::Samples& samples,
+                       std::span<const quant::Point> points, const quant::Quantization& quantization) {
+  Progress progress;
+  const auto losses =
+      quant::sensitivity(model, samples, quantization.qcfg, quantization.ranges, points,
+                         [&](int64_t done, int64_t total) { progress.update("sensitivity", done, total); });
+  progress.clear();
+  std::cout << fmt::format("{:<52} {:>14}  {}\n", "point, most sensitive first", "nats per token",
+                           "quantized alone");
+  for (const quant::PointSensitivity& loss : losses) {
+    std::cout << fmt::format("{:<52} {:>+14.6f}  {}\n", quant::point_name(loss.point), loss.loss,
+                             text(loss.spec));
+  }
+}
+
+}  // namespace
+
+void add_inspect_quantization_options(po::options_description& options) {
+  auto add = options.add_options();
+  add("points", po::value<std::string>()->value_name("PATTERN")->implicit_value("*"),
+      "list the quantization points with ranges and steps, all or those of a name such as mlp.w2.input (* "
+      "for any text); with --errors or --sensitivity: only these");
+  add("errors", "signal-to-noise ratio and clipping at each point on the calibration text, worst first");
+  add("sensitivity",
+      "loss of log-likelihood per token on the calibration text when a point alone is quantized, worst "
+      "first; "
+      "a run over the text per point");
+  add("qcfg", po::value<std::string>()->value_name("FILE"), "instead of the model's default_qcfg.json");
+  add("act-ranges", po::value<std::string>()->value_name("FILE"), "instead of the model's act_dict.json");
+  add_calibration_options(options);
+}
+
+void inspect_quantization(const po::variables_map& arguments, const model::Model& model) {
+  const bool errors = given(arguments, "errors"), sensitivity = given(arguments, "sensitivity");
+  const bool list = given(arguments, "points") && !errors && !sensitivity;
+  const quant::Samples samples = read_samples(arguments, model);
+  if (errors || sensitivity) {
+    if (samples.empty()) {
+      refuse(errors ? "errors" : "sensitivity", "needs --calibration or --calibration-ids to measure on");
+    }
+  } else if (!samples.empty()) {
+    refuse(given(arguments, "calibration") ? "calibration" : "calibration-ids",
+           "not used without --errors or --sensitivity");
+  }
+  const bool files = given(arguments, "qcfg") || given(arguments, "act-ranges");
+  const bool wanted = list || errors || sensitivity || files;
+  if (!wanted && !quant::is_quantized_checkpoint(model.path)) return;
+  const auto path = [&](const char* option) -> std::optional<std::filesystem::path> {
+    return optional<std::string>(arguments, option);
+  };
+  const quant::Quantization quantization = quant::load_quantization(model, path("qcfg"), path("act-ranges"));
+  print_summary(model, quantization);
+  if (!list && !errors && !sensitivity) return;
+  const std::vector<quant::Point> points = chosen_points(arguments, model, quantization.qcfg);
+  std::cout << '\n';
+  if (list) print_points(points, quantization);
+  if (errors) print_errors(model, samples, points, quantization);
+  if (errors && sensitivity) std::cout << '\n';
+  if (sensitivity) print_sensitivity(model, samples, points, quantization);
+}
+
+}  // namespace qeval::cli

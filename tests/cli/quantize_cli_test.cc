@@ -1,0 +1,196 @@
+// Quantizing from the command line: what is written is what is evaluated, inspected and continued.
+#include <filesystem>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "cli_fixture.h"
+
+namespace qeval::test {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+class QuantizeCli : public Cli {
+ protected:
+  QuantizeCli() {
+    std::string text;
+    for (int i = 0; i < 60; ++i) text += "Line " + std::to_string(i * 37 % 101) + " of a calibration text.\n";
+    write("calibration.txt", text);
+  }
+
+  Outcome quantize(const std::string& output, std::vector<std::string> arguments) const {
+    const std::vector<std::string> common{
+        "quantize",          "-m", path("model"), "--calibration", path("calibration.txt"), "--samples", "4",
+        "--sequence-length", "32", "-o",          path(output)};
+    arguments.insert(arguments.begin(), common.begin(), common.end());
+    return run(arguments);
+  }
+  /// Log-likelihoods of the two documents of piqa.
+  nlohmann::json scores(const std::string& model, const std::string& output,
+                        const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> arguments{"eval", "-m",   path(model), "-d",        path("data"),
+                                       "-t",   "piqa", "-o",        path(output)};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    expect_success(run(arguments));
+    nlohmann::json all = nlohmann::json::array();
+    std::string lines = read(output + "/samples_piqa.jsonl");
+    for (size_t at = 0; at < lines.size();) {
+      const size_t end = lines.find('\n', at);
+      all.push_back(nlohmann::json::parse(lines.substr(at, end - at)).at("filtered_resps"));
+      at = end + 1;
+    }
+    return all;
+  }
+  nlohmann::json json(const std::string& file) const { return nlohmann::json::parse(read(file)); }
+};
+
+TEST_F(QuantizeCli, EveryMethodWritesACheckpointThatEvalSimulates) {
+  const nlohmann::json base = scores("model", "float");
+  for (const std::string method : {"rtn", "smoothquant", "omniquant", "lrl", "mobilequant"}) {
+    expect_success(quantize(method, {"--method", method, "--scheme", "w8a8"}));
+    const nlohmann::json record = json(method + "/quantize.json");
+    EXPECT_EQ(record["method"], method);
+    EXPECT_EQ(record["calibration"]["tokens"], 4 * 32);
+    EXPECT_NE(scores(method, method + "-eval"), base) << method;
+    EXPECT_EQ(json(method + "-eval/results.json")["model"]["arithmetic"], "fake");
+  }
+  EXPECT_TRUE(std::filesystem::exists(path("mobilequant/training.jsonl")));
+  EXPECT_FALSE(std::filesystem::exists(path("mobilequant/training_state.bin")));
+}
+
+TEST_F(QuantizeCli, WithoutRoundingWeightsOrActivationsOnlyTheOtherIsLost) {
+  // 16-bit weights, float activations: next to nothing is lost. 4-bit groups lose, dynamic 8 bits lose
+  // little.
+  const auto value = [](const nlohmann::json& all) { return std::stod(all[0][0][0].get<std::string>()); };
+  const double base = value(scores("model", "float"));
+  expect_success(quantize("fine", {"--scheme", "w4a16", "--weight-bits", "16"}));
+  expect_success(quantize("coarse", {"--scheme", "w4a16", "--weight-group-size", "8"}));
+  expect_success(
+      run({"quantize", "-m", path("model"), "--scheme", "w8a8", "--act-dynamic", "-o", path("dynamic")}));
+  const double fine = value(scores("fine", "fine-eval")), coarse = value(scores("coarse", "coarse-eval"));
+  const double dynamic = value(scores("dynamic", "dynamic-eval"));
+  EXPECT_NEAR(fine, base, 1e-2);
+  EXPECT_GT(std::abs(coarse - base), 10 * std::abs(fine - base));
+  EXPECT_NE(dynamic, base);
+  EXPECT_NEAR(dynamic, base, 0.05 * std::abs(base));
+}
+
+TEST_F(QuantizeCli, AConvertedModelGivesTheSameScores) {
+  expect_success(run({"convert", "-m", path("model"), "-o", path("unified")}));
+  EXPECT_EQ(scores("unified", "b"), scores("model", "a"));
+  expect_success(quantize("from-original", {}));
+  expect_success(run({"quantize", "-m", path("unified"), "--calibration", path("calibration.txt"),
+                      "--samples", "4", "--sequence-length", "32", "-o", path("from-unified")}));
+  EXPECT_EQ(scores("from-unified", "d"), scores("from-original", "c"));
+}
+
+TEST_F(QuantizeCli, InspectListsPointsWithErrorsAndSensitivities) {
+  expect_success(quantize("checkpoint", {"--keep-16bit", "mlp.w2.input"}));
+  const std::string calibration = path("calibration.txt");
+  const Outcome summary = run({"inspect", "-m", path("checkpoint")});
+  expect_success(summary);
+  EXPECT_THAT(summary.output, AllOf(HasSubstr("8-bit asymmetric"), Not(HasSubstr("mlp.w2.input"))));
+  const Outcome points = run({"inspect", "-m", path("checkpoint"), "--points"});
+  expect_success(points);
+  EXPECT_THAT(points.output, AllOf(HasSubstr("model.layers.0.mlp.w2.input"),
+                                   HasSubstr("model.layers.1.self_attn.q_proj.weight"), HasSubstr("16-bit")));
+  const Outcome errors = run({"inspect", "-m", path("checkpoint"), "--errors", "--points", "mlp.*",
+                              "--calibration", calibration, "--samples", "2", "--sequence-length", "16"});
+  expect_success(errors);
+  EXPECT_THAT(errors.output,
+              AllOf(HasSubstr("SNR (dB)"), HasSubstr("mlp.w2.weight"), Not(HasSubstr("q_proj"))));
+  const Outcome sensitivity =
+      run({"inspect", "-m", path("checkpoint"), "--sensitivity", "--points", "mlp.w1.weight", "--calibration",
+           calibration, "--samples", "2", "--sequence-length", "16"});
+  expect_success(sensitivity);
+  EXPECT_THAT(sensitivity.output,
+              AllOf(HasSubstr("nats per token"), HasSubstr("model.layers.0.mlp.w1.weight"),
+                    HasSubstr("model.layers.1.mlp.w1.weight")));
+  expect_one_line(run({"inspect", "-m", path("checkpoint"), "--errors"}), kWrongUsage, "--calibration");
+  expect_one_line(run({"inspect", "-m", path("checkpoint"), "--calibration", calibration}), kWrongUsage,
+                  "--errors");
+  expect_one_line(run({"inspect", "-m", path("checkpoint"), "--points", "mlp.w9"}), kFailed, "mlp.w9");
+  expect_one_line(run({"inspect", "-m", path("model"), "--points"}), kFailed, "default_qcfg.json");
+}
+
+TEST_F(QuantizeCli, CalibrationOnAnEvaluatedTextIsWarnedOf) {
+  std::string page = " = A page = \n";
+  page += read("calibration.txt");
+  write("data/wikitext2/wiki.test.raw", page);
+  expect_success(quantize("checkpoint", {}));
+  const std::vector<std::string> eval{"eval",       "-m", path("checkpoint"), "-d",
+                                      path("data"), "-o", path("out")};
+  auto with_task = [&](const std::string& task) {
+    std::vector<std::string> arguments = eval;
+    arguments.back() += task;
+    arguments.insert(arguments.end(), {"-t", task});
+    return run(arguments);
+  };
+  const Outcome overlapping = with_task("wikitext");
+  EXPECT_EQ(overlapping.status, 0);
+  EXPECT_THAT(overlapping.error, AllOf(HasSubstr("warning"), HasSubstr("wikitext"), HasSubstr("calibrated")));
+  EXPECT_GT(json("outwikitext/results.json")["configs"]["wikitext"]["calibration_overlap"], 0.1);
+  expect_success(with_task("piqa"));
+  EXPECT_EQ(json("outpiqa/results.json")["configs"]["piqa"]["calibration_overlap"], 0.0);
+}
+
+TEST_F(QuantizeCli, WhatDoesNotGoTogetherIsNamed) {
+  expect_one_line(quantize("x", {"--alpha", "0.5"}), kWrongUsage, "--alpha");
+  expect_one_line(quantize("x", {"--method", "smoothquant", "--epochs", "2"}), kWrongUsage, "--epochs");
+  expect_one_line(quantize("x", {"--scheme", "w8a9"}), kFailed, "w8a9");
+  expect_one_line(quantize("x", {"--weight-group-size", "7"}), kFailed, "group");
+  expect_one_line(quantize("x", {"--weight-bits", "99"}), kWrongUsage, "--weight-bits");
+  expect_one_line(quantize("x", {"--keep-16bit", "mlp.w9.input"}), kFailed, "mlp.w9.input");
+  expect_one_line(run({"quantize", "-m", path("model"), "-o", path("x")}), kWrongUsage, "--calibration");
+  expect_one_line(quantize("model", {}), kFailed, path("model"));
+  EXPECT_FALSE(std::filesystem::exists(path("x/quantize.json")));
+}
+
+TEST_F(QuantizeCli, FilesThatDoNotFitAreRefusedByTheModulesName) {
+  expect_success(quantize("checkpoint", {}));
+  const nlohmann::json ranges = json("checkpoint/act_dict.json"), qcfg = json("checkpoint/default_qcfg.json");
+  const std::string module = "model.layers.1.mlp.w2";
+  const auto expect_refusal = [&](const nlohmann::json& act, const nlohmann::json& config,
+                                  const std::string& part) {
+    write("act.json", act.dump());
+    write("qcfg.json", config.dump());
+    expect_one_line(run({"eval", "-m", path("checkpoint"), "-t", "sample", "--act-ranges", path("act.json"),
+                         "--qcfg", path("qcfg.json")}),
+                    kFailed, part);
+  };
+  nlohmann::json act = ranges;
+  act[module]["input"] = {2.0, 1.0};
+  expect_refusal(act, qcfg, module);
+  act[module]["input"] = {nullptr, 1.0};
+  expect_refusal(act, qcfg, module);
+  act[module].erase("input");
+  expect_refusal(act, qcfg, module);
+  act = ranges;
+  act["model.layers.7.mlp.w2"] = act[module];  // of a model with more layers
+  expect_refusal(act, qcfg, "model.layers.7.mlp.w2");
+  for (const int bits : {0, 99}) {
+    nlohmann::json config = qcfg;
+    config[module]["weight"]["bitwidth"] = bits;
+    expect_refusal(ranges, config, module);
+  }
+}
+
+TEST_F(QuantizeCli, LearningContinuesWhereItWasStopped) {
+  const std::vector<std::string> learning{"--method", "mobilequant", "--epochs", "2", "--let-lr", "1e-3"};
+  expect_success(quantize("whole", learning));
+  std::vector<std::string> resume = learning;
+  resume.emplace_back("--resume");
+  expect_one_line(quantize("nothing", resume), kFailed, "training_state.bin");
+  const std::string log = read("whole/training.jsonl");
+  EXPECT_EQ(std::ranges::count(log, '\n'), 8);
+  expect_success(quantize("again", learning));
+  EXPECT_EQ(read("again/model.safetensors"), read("whole/model.safetensors"));
+  EXPECT_EQ(read("again/act_dict.json"), read("whole/act_dict.json"));
+}
+
+}  // namespace
+}  // namespace qeval::test

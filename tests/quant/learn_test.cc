@@ -1,0 +1,233 @@
+// The learning loop: schedules, batches, memory budget, resuming and stopping. (The gradients are tested in
+// train_block_test, whole runs against the paper's code in train_golden_test.)
+#include "quant/train/learn.h"
+
+#include <cmath>
+#include <limits>
+#include <memory>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "../model/fixtures.h"
+#include "../tiny_model.h"
+#include "base/error.h"
+#include "quant/calibration.h"
+#include "quant/train/learn_state.h"
+
+namespace qeval::quant {
+namespace {
+
+/// A learning problem of its own weights, made anew for every run, since learning folds them.
+class Problem {
+ public:
+  Problem() : model_(tiny_.build()) {
+    for (int32_t s = 0; s < 5; ++s) {
+      std::vector<int32_t> sample;
+      for (int32_t i = 0; i < 12; ++i) sample.push_back((s * 17 + i * (s + 3)) % 61);
+      problem.samples.push_back(sample);
+    }
+    problem.model = &model_;
+    problem.qcfg = make_qcfg(model_.config, parse_scheme("w4a8"));
+    const Calibration calibration = calibrate(model_, problem.samples, problem.qcfg, {});
+    problem.ranges = complete_ranges(problem.qcfg, calibration.ranges, model_.config, "the test");
+    for (model::LayerWeights& layer : model_.layers) {
+      BlockWeights<float> block;
+      block.input_norm = {&layer.input_norm.weight, &layer.input_norm.bias};
+      block.post_attention_norm = {&layer.post_attention_norm.weight, &layer.post_attention_norm.bias};
+      block.linear = {linear(layer.q),    linear(layer.k),  linear(layer.v),   linear(layer.o),
+                      linear(layer.gate), linear(layer.up), linear(layer.down)};
+      problem.blocks.push_back(block);
+    }
+  }
+
+  LearnProblem problem;
+
+  std::vector<float> weights() const {
+    std::vector<float> all;
+    for (const auto& matrix : matrices_) all.insert(all.end(), matrix->begin(), matrix->end());
+    return all;
+  }
+
+ private:
+  BlockWeights<float>::Linear linear(model::LinearWeights& from) {
+    const model::Matrix& w = from.weight;
+    matrices_.push_back(std::make_unique<std::vector<float>>(static_cast<size_t>(w.rows * w.cols)));
+    w.decode_rows(0, w.rows, matrices_.back()->data());
+    return {matrices_.back()->data(), w.rows, w.cols, &from.bias};
+  }
+
+  test::TinyModel tiny_{7};
+  model::Model model_;
+  std::vector<std::unique_ptr<std::vector<float>>> matrices_;
+};
+
+LearnSettings settings(LearnMethod method) {
+  LearnSettings settings;
+  settings.method = method;
+  settings.epochs = 3;
+  settings.rates = {{{5e-3, 5e-4}, {1e-2, 1e-3}, {1e-4, 1e-5}}};
+  return settings;
+}
+
+struct Outcome {
+  std::vector<StepRecord> records;
+  std::vector<float> weights;
+  ActRanges ranges;
+};
+
+Outcome run(const LearnSettings& settings, const LearnState* resume = nullptr,
+            const std::function<void(const LearnState&, bool)>& state = {}) {
+  Problem problem;
+  Outcome outcome;
+  learn(problem.problem, settings, {[&](const StepRecord& r) { outcome.records.push_back(r); }, state},
+        resume);
+  outcome.weights = problem.weights();
+  outcome.ranges = problem.problem.ranges;
+  return outcome;
+}
+
+class Learn : public testing::TestWithParam<LearnMethod> {};
+INSTANTIATE_TEST_SUITE_P(Methods, Learn,
+                         testing::Values(LearnMethod::omniquant, LearnMethod::lrl, LearnMethod::mobilequant));
+
+TEST_P(Learn, TheLossFalls) {
+  LearnSettings chosen = settings(GetParam());
+  chosen.epochs = 10;
+  chosen.rates = {{{1e-3, 1e-4}, {1e-2, 1e-3}, {1e-5, 1e-6}}};
+  const Outcome outcome = run(chosen);
+  const auto epoch_loss = [&](int64_t epoch) {
+    double sum = 0;
+    for (const StepRecord& r : outcome.records) {
+      if (r.epoch == epoch && r.layer <= 0) sum += r.loss;
+    }
+    return sum;
+  };
+  EXPECT_LT(epoch_loss(9), 0.98 * epoch_loss(0));
+}
+
+/// Whatever the step at which the state was saved, what follows is the same to the bit; the state goes
+/// through a file.
+TEST_P(Learn, AResumedRunIsTheUnbrokenOne) {
+  const LearnSettings chosen = settings(GetParam());
+  const model::fixtures::TemporaryFolder folder;
+  const Outcome whole = run(chosen);
+  const auto steps = std::ssize(whole.records);
+  for (const int64_t stop : {int64_t{1}, steps / 2, steps - 1}) {
+    run(chosen, nullptr, [&](const LearnState& state, bool) {
+      if (state.step == stop) save_state(folder / "state", state, "this run");
+    });
+    Problem problem;
+    LearnState state = initial_state(problem.problem, chosen);
+    load_state(folder / "state", "this run", state);
+    EXPECT_EQ(state.step, stop);
+    const Outcome rest = run(chosen, &state);
+    ASSERT_EQ(std::ssize(rest.records), steps - stop);
+    EXPECT_EQ(rest.records.front().step, stop);
+    EXPECT_EQ(rest.records.back().loss, whole.records.back().loss);
+    EXPECT_EQ(rest.weights, whole.weights);
+    EXPECT_TRUE(rest.ranges == whole.ranges);
+  }
+}
+
+TEST(LearnFiles, AStateOfAnotherRunOrADamagedOneIsRefused) {
+  const model::fixtures::TemporaryFolder folder;
+  const LearnSettings chosen = settings(LearnMethod::mobilequant);
+  Problem problem;
+  LearnState state = initial_state(problem.problem, chosen);
+  save_state(folder / "state", state, "this run");
+  EXPECT_THROW(load_state(folder / "state", "another run", state), Error);
+  EXPECT_THROW(load_state(folder / "none", "this run", state), Error);
+  const auto size = std::filesystem::file_size(folder / "state");
+  for (const auto left : {size - 1, size / 2, uintmax_t{20}, uintmax_t{3}, uintmax_t{0}}) {
+    std::filesystem::resize_file(folder / "state", left);
+    EXPECT_THROW(load_state(folder / "state", "this run", state), Error) << left;
+  }
+}
+
+/// Activations computed a second time are the same activations.
+TEST_P(Learn, TheMemoryBudgetChangesNothing) {
+  LearnSettings chosen = settings(GetParam());
+  const Outcome kept = run(chosen);
+  chosen.activation_bytes = 0;
+  const Outcome recomputed = run(chosen);
+  EXPECT_EQ(kept.weights, recomputed.weights);
+  EXPECT_TRUE(kept.ranges == recomputed.ranges);
+}
+
+/// A step over a batch takes the mean of the samples' losses; the last batch may be smaller.
+TEST(LearnBatches, ABatchIsTheMeanOfItsSamples) {
+  LearnSettings one = settings(LearnMethod::mobilequant), two = one;
+  one.epochs = two.epochs = 1;
+  for (RateSchedule& rate : one.rates) rate = {0, 0};  // losses at the starting point
+  two.rates = one.rates;
+  two.batch_size = 2;
+  const Outcome single = run(one), pairs = run(two);
+  ASSERT_EQ(single.records.size(), 5U);
+  ASSERT_EQ(pairs.records.size(), 3U);
+  const auto loss = [&](size_t i) { return single.records[i].loss; };
+  EXPECT_DOUBLE_EQ(pairs.records[0].loss, (loss(0) + loss(1)) / 2);
+  EXPECT_DOUBLE_EQ(pairs.records[1].loss, (loss(2) + loss(3)) / 2);
+  EXPECT_DOUBLE_EQ(pairs.records[2].loss, loss(4));
+  EXPECT_NE(loss(0), loss(1));
+}
+
+TEST(LearnRates, WarmUpRisesAndTheCosineFalls) {
+  const RateSchedule schedule{1.0, 0.1};
+  EXPECT_DOUBLE_EQ(schedule.at(0, 12, 2), 0.5);
+  EXPECT_DOUBLE_EQ(schedule.at(1, 12, 2), 1.0);
+  EXPECT_DOUBLE_EQ(schedule.at(2, 12, 2), 1.0);
+  EXPECT_NEAR(schedule.at(7, 12, 2), 0.55, 1e-12);  // half-way down
+  EXPECT_NEAR(schedule.at(11, 12, 2), 0.1 + 0.45 * (1 + std::cos(0.9 * M_PI)), 1e-12);
+  LearnSettings chosen = settings(LearnMethod::mobilequant);
+  chosen.warmup_epochs = 1;
+  const Outcome outcome = run(chosen);
+  EXPECT_NEAR(outcome.records[0].rates[0], 5e-3 / 5, 1e-15);
+  EXPECT_NEAR(outcome.records[4].rates[0], 5e-3, 1e-15);
+  EXPECT_LT(outcome.records[14].rates[0], outcome.records[5].rates[0]);
+}
+
+/// Adam's first steps by hand: m̂/(√v̂ + ε) is the gradient's sign at first, whatever its size.
+TEST(LearnRates, AdamMovesByTheRateAtFirst) {
+  Parameter<float> p{"p", ParameterGroup::lwc, {1.0F, 2.0F}, {0.3F, -40.0F}};
+  AdamW optimizer({&p});
+  optimizer.step({0, 0.1, 0});
+  EXPECT_NEAR(p.value[0], 0.9F, 1e-6);
+  EXPECT_NEAR(p.value[1], 2.1F, 1e-6);
+  p.gradient = {0.0F, -40.0F};
+  optimizer.step({0, 0.1, 0});
+  const double m = 0.9 * 0.1 * 0.3 / (1 - 0.81), v = 0.999 * 0.001 * 0.09 / (1 - 0.999 * 0.999);
+  EXPECT_NEAR(p.value[0], 0.9 - 0.1 * m / std::sqrt(v), 1e-5);
+  EXPECT_NEAR(p.value[1], 2.2F, 1e-5);
+}
+
+/// A rate that throws the parameters to infinity: learning stops, names step and layer, and hands out the
+/// last state whose loss was finite.
+TEST_P(Learn, ALossThatIsNotFiniteStopsAndKeepsTheLastGoodState) {
+  LearnSettings chosen = settings(GetParam());
+  for (RateSchedule& rate : chosen.rates) rate = {1e38, 1e38};
+  bool failing = false;
+  std::vector<float> kept;
+  const auto state = [&](const LearnState& s, bool fails) {
+    if (!fails) return;
+    failing = true;
+    for (BlockParameters<float> block : s.parameters) {
+      for (const Parameter<float>* p : block.learned()) {
+        kept.insert(kept.end(), p->value.begin(), p->value.end());
+      }
+    }
+  };
+  try {
+    run(chosen, nullptr, state);
+    FAIL() << "learning went on";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("step 1"));
+    EXPECT_THAT(error.what(), testing::HasSubstr("last good state"));
+  }
+  EXPECT_TRUE(failing);
+  EXPECT_FALSE(kept.empty());
+  for (const float x : kept) ASSERT_TRUE(std::isfinite(x));
+}
+
+}  // namespace
+}  // namespace qeval::quant
