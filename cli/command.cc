@@ -8,12 +8,14 @@
 #include <tbb/info.h>
 
 #include "base/error.h"
+#include "base/shell.h"
 
 namespace qeval::cli {
 
 std::span<const Command> commands() {
-  static const std::array table{eval_command,   score_command,    quantize_command, convert_command,
-                                report_command, tokenize_command, inspect_command,  tasks_command};
+  static const std::array table{eval_command,     score_command,   quantize_command,
+                                compare_command,  convert_command, report_command,
+                                tokenize_command, inspect_command, tasks_command};
   return table;
 }
 
@@ -37,20 +39,12 @@ const std::string& command_line() {
 }
 
 void remember_command_line(int argc, char** argv) {
-  constexpr std::string_view kPlain =
-      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+.,:/@%";
   std::string& line = stored_command_line();
   for (int i = 0; i < argc; ++i) {
     const std::string_view word = i == 0 ? "qeval" : argv[i];
     if (word == "--resume") continue;  // it changes when the work is done, not what comes out
     if (!line.empty()) line += ' ';
-    if (!word.empty() && word.find_first_not_of(kPlain) == std::string_view::npos) {
-      line += word;
-      continue;
-    }
-    line += '\'';
-    for (const char c : word) line += c == '\'' ? std::string("'\\''") : std::string(1, c);
-    line += '\'';
+    line += shell_quoted(word);
   }
 }
 

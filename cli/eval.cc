@@ -1,83 +1,70 @@
-#include <csignal>
+#include <algorithm>
+#include <array>
 #include <iostream>
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/evaluation_options.h"
+#include "cli/interrupt.h"
 #include "cli/model_options.h"
 #include "cli/progress.h"
 #include "eval/evaluation.h"
+#include "eval/results/comparison_file.h"
+#include "eval/results/comparison_table.h"
+#include "eval/results/model_details.h"
 #include "eval/results/table.h"
 
 namespace qeval::cli {
 namespace {
 
-volatile std::sig_atomic_t interrupted = 0;
-
-void on_signal(int) {
-  interrupted = 1;
-}
-
 po::options_description options() {
   po::options_description options("Options");
   add_model_options(options);
+  add_task_options(options);
   auto add = options.add_options();
-  add("tasks,t", po::value<std::string>()->value_name("TASKS"),
-      "comma-separated tasks, groups, wildcards or description files (.json); `qeval tasks` lists them");
-  add("data,d", po::value<std::string>()->value_name("DIR")->default_value("data"),
-      "folder of task data: DIR/TASK/SPLIT.jsonl");
   add("output,o", po::value<std::string>()->value_name("DIR"),
       "folder for results.json and samples_TASK.jsonl (default: print the table only)");
   add("resume", "continue a run that was interrupted in the output folder");
-  add("num-fewshot", po::value<int64_t>()->value_name("N")->default_value(0),
-      "examples in front of each prompt");
-  add("split", po::value<std::string>()->value_name("NAME"), "score this split instead of the task's own");
-  add("limit", po::value<std::string>()->value_name("N"),
-      "first N documents of a task, or a fraction below 1 of them");
   add("seed", po::value<uint64_t>()->value_name("N")->default_value(1234), "seed of the few-shot draw");
+  add("keep-logprobs",
+      "keep the 256 likeliest tokens of every scored position (2 KiB each), so that other runs can be "
+      "compared "
+      "with this one by --base");
+  add("base", po::value<std::string>()->value_name("DIR"),
+      "results of the same tasks with --keep-logprobs: also measure how far the model's predictions are from "
+      "theirs (KL divergence, top-1 agreement)");
   add("plan", "load and check everything, print what would be computed, and stop");
   add("log-samples", "accepted for compatibility: an output folder always gets the samples");
   add_scoring_options(options);
   return options;
 }
 
-std::optional<double> parse_limit(const po::variables_map& arguments) {
-  const auto text = optional<std::string>(arguments, "limit");
-  if (!text) return std::nullopt;
-  size_t used = 0;
-  double value = 0;
-  try {
-    value = std::stod(*text, &used);
-  } catch (const std::exception&) {
-    used = 0;
-  }
-  if (used == 0 || used != text->size()) {
-    throw UsageError(
-        fmt::format("--limit {}: a number of documents, or a fraction below 1", printable(*text)));
-  }
-  return value;
-}
-
 eval::EvaluationOptions evaluation_options(const po::variables_map& arguments, const ThreadLimit& limit) {
-  eval::EvaluationOptions options;
-  options.tasks = require(arguments, "tasks");
-  options.protocol = protocol(arguments);
-  options.prefix = prefix_token(arguments);
-  options.load.data = arguments["data"].as<std::string>();
-  options.load.split = optional<std::string>(arguments, "split");
-  options.load.num_fewshot = arguments["num-fewshot"].as<int64_t>();
-  if (options.load.num_fewshot < 0) throw UsageError("--num-fewshot must be 0 or more");
+  eval::EvaluationOptions options = task_options(arguments, limit);
   options.load.seed = arguments["seed"].as<uint64_t>();
-  options.load.limit = parse_limit(arguments);
-  options.limit = optional<std::string>(arguments, "limit").value_or("");
-  options.batch_tokens = batch_tokens(arguments);
   if (const auto output = optional<std::string>(arguments, "output")) options.output = *output;
   options.resume = arguments.count("resume") != 0;
-  if (options.resume && !options.output) throw UsageError("--resume needs the output folder: -o DIR");
-  if (arguments.count("log-samples") != 0 && !options.output) throw UsageError("--log-samples needs -o DIR");
-  options.command = command_line();
-  options.version = QEVAL_VERSION;
-  options.threads = limit.threads();
+  options.keep_logprobs = arguments.count("keep-logprobs") != 0;
+  if (const auto base = optional<std::string>(arguments, "base")) options.base = *base;
+  for (const char* option : {"resume", "log-samples", "keep-logprobs", "base"}) {
+    if (arguments.count(option) != 0 && !options.output)
+      throw UsageError(fmt::format("--{} needs the output folder: -o DIR", option));
+  }
   return options;
+}
+
+/// "fake,integer" as a list; one empty name where nothing was asked for.
+std::vector<std::string> arithmetics(const po::variables_map& arguments) {
+  const std::string text = optional<std::string>(arguments, "arithmetic").value_or("");
+  std::vector<std::string> names = text.empty() ? std::vector<std::string>{""} : split_list(text);
+  for (const std::string& name : names) {
+    constexpr std::array kKnown{"float", "fake", "integer"};
+    if (!name.empty() && std::ranges::find(kKnown, name) == kKnown.end())
+      fail("--arithmetic {}: unknown; accepted: float, fake, integer", printable(name));
+    if (std::ranges::count(names, name) > 1)
+      throw UsageError(fmt::format("--arithmetic: {} stands there twice", name));
+  }
+  return names;
 }
 
 void print_plan(const eval::Evaluation& evaluation) {
@@ -91,35 +78,96 @@ void print_plan(const eval::Evaluation& evaluation) {
   }
 }
 
-int run(const po::variables_map& arguments) {
-  const ThreadLimit limit(arguments);
-  eval::EvaluationOptions options = evaluation_options(arguments, limit);
-  eval::Session session(session_options(arguments));
+eval::RunResults evaluate(eval::Session& session, const eval::EvaluationOptions& options) {
   eval::Evaluation evaluation(session, options);
   for (const std::string& warning : evaluation.warnings()) std::cerr << "qeval: warning: " << warning << '\n';
-  if (arguments.count("plan") != 0) {
-    print_plan(evaluation);
-    return 0;
-  }
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
-  {
-    Progress progress;
-    while (!evaluation.done()) {
-      const auto state = evaluation.progress();
-      progress.update(state.task, state.tokens_done, state.tokens_total);
-      if (interrupted != 0) {
-        progress.clear();
-        fail("interrupted with {} documents finished{}", evaluation.documents_finished(),
-             options.output ? "; the same command with --resume continues" : "");
-      }
-      evaluation.step();
+  catch_interrupts();
+  Progress progress;
+  while (!evaluation.done()) {
+    const auto state = evaluation.progress();
+    progress.update(state.task, state.tokens_done, state.tokens_total);
+    if (interrupted()) {
+      progress.clear();
+      fail("interrupted with {} documents finished{}", evaluation.documents_finished(),
+           options.output ? "; the same command with --resume continues" : "");
     }
+    evaluation.step();
   }
-  const eval::RunResults results = evaluation.finish();
+  return evaluation.finish();
+}
+
+void print_comparison(const eval::Comparison& comparison) {
+  std::cout << fmt::format("\nAgainst {}:\n\n", printable(comparison.base.name))
+            << eval::render_comparison(comparison);
+}
+
+/// One arithmetic: the table, and the difference from --base.
+void run_one(const eval::SessionOptions& session_options, const eval::EvaluationOptions& options) {
+  eval::Session session(session_options);
+  const eval::RunResults results = evaluate(session, options);
   std::cout << eval::render_table(results);
+  if (options.base) {
+    const eval::ComparedRun base{options.base->string(), *options.base, eval::read_results(*options.base)};
+    print_comparison(eval::compare_runs(base, {{results.model.name, *options.output, results}}));
+  }
   if (options.output)
     std::cout << fmt::format("\nResults: {}\n", (*options.output / eval::results_file).string());
+}
+
+/// Several: a folder each below the output folder, and their comparison with the first of them; float, where
+/// it is among them, goes first.
+void run_several(std::vector<std::string> names, eval::SessionOptions session_options,
+                 eval::EvaluationOptions options) {
+  if (!options.output) throw UsageError("--arithmetic with several names needs the output folder: -o DIR");
+  if (options.base)
+    throw UsageError("--base: not used with several --arithmetic, which are compared with the first");
+  if (const auto found = std::ranges::find(names, "float"); found != names.end())
+    std::rotate(names.begin(), found, found + 1);
+  const std::filesystem::path folder = *options.output;
+  const std::string model = session_options.model.string();
+  eval::ComparisonFile file{names.front(), {}};
+  std::vector<eval::ComparedRun> runs;
+  for (const std::string& name : names) {
+    options.output = folder / name;
+    options.keep_logprobs = runs.empty();
+    if (!runs.empty()) options.base = folder / names.front();
+    session_options.arithmetic = name;
+    eval::Session session(session_options);
+    runs.push_back({name, *options.output, evaluate(session, options)});
+    std::cout << fmt::format("{}{} arithmetic\n\n", runs.size() > 1 ? "\n" : "", name)
+              << eval::render_table(runs.back().results) << std::flush;
+    const eval::ModelDetails details = eval::model_details(runs.back().results.model, model);
+    file.entries.push_back({name,
+                            details.method().empty() ? "fp" : details.method(),
+                            details.variant(),
+                            details.scheme,
+                            name,
+                            name,
+                            "",
+                            {options.command}});
+  }
+  const eval::ComparedRun base = runs.front();
+  runs.erase(runs.begin());
+  const eval::Comparison comparison = eval::compare_runs(base, std::move(runs));
+  print_comparison(comparison);
+  eval::write_comparison(folder, file, comparison);
+  std::cout << fmt::format("\nResults: {}\n", (folder / eval::results_file).string());
+}
+
+int run(const po::variables_map& arguments) {
+  const ThreadLimit limit(arguments);
+  const eval::EvaluationOptions options = evaluation_options(arguments, limit);
+  const std::vector<std::string> names = arithmetics(arguments);
+  eval::SessionOptions session = session_options(arguments);
+  session.arithmetic = names.front();
+  if (arguments.count("plan") != 0) {
+    eval::Session loaded(session);
+    print_plan(eval::Evaluation(loaded, options));
+  } else if (names.size() == 1) {
+    run_one(session, options);
+  } else {
+    run_several(names, session, options);
+  }
   return 0;
 }
 

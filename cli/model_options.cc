@@ -8,11 +8,18 @@ void add_scoring_options(po::options_description& options) {
   auto add = options.add_options();
   add("arithmetic", po::value<std::string>()->value_name("A"),
       "how the model computes: float, fake (quantization simulated; default where the folder has "
-      "act_dict.json and default_qcfg.json) or integer (no floating point between embedding and logits)");
+      "act_dict.json and default_qcfg.json) or integer (no floating point between embedding and logits); "
+      "eval "
+      "takes several, with commas, and compares them");
   add("qcfg", po::value<std::string>()->value_name("FILE"),
       "what is quantized and to how many bits, instead of the model's default_qcfg.json");
   add("act-ranges", po::value<std::string>()->value_name("FILE"),
       "ranges of the activations, instead of the model's act_dict.json");
+  add_encoding_options(options);
+}
+
+void add_encoding_options(po::options_description& options) {
+  auto add = options.add_options();
   add("max-length", po::value<int64_t>()->value_name("N"),
       "longest input in tokens (default: 2048, or the model's context if shorter)");
   add("batch-tokens", po::value<int64_t>()->value_name("N")->default_value(2048),
@@ -32,6 +39,7 @@ eval::SessionOptions session_options(const po::variables_map& arguments) {
   eval::SessionOptions options{.model = require(arguments, "model"),
                                .arithmetic = optional<std::string>(arguments, "arithmetic").value_or(""),
                                .max_length = optional<int64_t>(arguments, "max-length")};
+  // Commands without these options have none.
   if (const auto file = optional<std::string>(arguments, "qcfg")) options.qcfg = *file;
   if (const auto file = optional<std::string>(arguments, "act-ranges")) options.act_ranges = *file;
   return options;

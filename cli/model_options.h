@@ -10,6 +10,8 @@ namespace qeval::cli {
 
 /// The options of commands that score: arithmetic, lengths, protocol, prefix token.
 void add_scoring_options(po::options_description& options);
+/// Those of them that do not say which arithmetic.
+void add_encoding_options(po::options_description& options);
 void add_protocol_option(po::options_description& options);
 
 eval::SessionOptions session_options(const po::variables_map& arguments);

@@ -1,20 +1,13 @@
-#include "quant/quantize.h"
-
-#include <array>
-#include <chrono>
 #include <iostream>
 
 #include <nlohmann/json.hpp>
-#include <sys/resource.h>
 
 #include "base/error.h"
-#include "base/hash.h"
 #include "cli/calibration_options.h"
 #include "cli/command.h"
 #include "cli/learn.h"
 #include "cli/progress.h"
-#include "quant/checkpoint.h"
-#include "quant/fake_arithmetic.h"
+#include "quant/quantize_run.h"
 
 namespace qeval::cli {
 namespace {
@@ -53,6 +46,9 @@ po::options_description options() {
   add("alpha", po::value<double>()->value_name("A"),
       "how much of the outliers moves into the weights, 0 to 1 (default: 0.5)");
   add_learn_options(options);
+  add("resume", "continue a learning run that was interrupted in the output folder");
+  add("gradients-only", text("FILE"),
+      "write the gradients of the first sample at the start, as safetensors, and stop");
   return options;
 }
 
@@ -67,6 +63,7 @@ constexpr std::string_view kSmoothing = "smoothquant, omniquant, lrl, mobilequan
 std::vector<Restricted> restricted_options() {
   std::vector<Restricted> all{{"variant", kSmoothing}, {"alpha", kSmoothing}};
   for (const char* option : learn_option_names()) all.push_back({option, kLearned});
+  for (const char* option : {"resume", "gradients-only"}) all.push_back({option, kLearned});
   return all;
 }
 
@@ -150,89 +147,39 @@ void require_samples(const quant::Samples& samples, const quant::QuantizeOptions
   }
 }
 
-nlohmann::ordered_json settings_json(const po::variables_map& arguments,
-                                     const quant::QuantizeOptions& options) {
-  const quant::QuantSpec& weight = options.scheme.weight;
-  nlohmann::ordered_json json{{"scheme", arguments["scheme"].as<std::string>()},
-                              {"weight_bits", weight.bits},
-                              {"weight_symmetric", weight.symmetric},
-                              {"weight_per_channel", weight.per_channel},
-                              {"weight_group_size", weight.group_size},
-                              {"act_bits", options.scheme.activation_bits},
-                              {"act_dynamic", options.scheme.dynamic_activations}};
-  if (options.act_ranges) {
-    json["act_ranges"] = arguments["act-ranges"].as<std::string>();
-  } else {
-    json["range"] = quant::name(options.calibration.estimator);
-    if (options.calibration.estimator == quant::RangeEstimator::percentile) {
-      json["percentile"] = options.calibration.percentile;
-    }
-  }
-  if (options.method != quant::Method::rtn) {
-    if (quant::is_learned(options.method)) json["smooth"] = options.smooth;
-    json["variant"] = quant::name(options.variant);
-    json["alpha"] = options.alpha;
-  }
-  if (!options.keep_16bit.empty()) json["keep_16bit"] = options.keep_16bit;
-  return json;
-}
-
-int64_t peak_rss_bytes() {
-  struct rusage usage {};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
-}
-
 int run(const po::variables_map& arguments) {
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point start = Clock::now();
   const ThreadLimit limit(arguments);
   const std::filesystem::path output = require(arguments, "output");
   const model::Model model = model::load_model(require(arguments, "model"));
-  const quant::QuantizeOptions options = quantize_options(arguments, model.config);
-  const quant::Samples samples = read_samples(arguments, model);
-  require_samples(samples, options, model.config);
-  const auto method = learn_method(options.method);
-  std::optional<quant::LearnSettings> learning;
-  if (method) learning = learn_settings(arguments, *method, options.variant, model.config);
-  const auto gradients = optional<std::string>(arguments, "gradients-only");
-  if (!gradients) quant::prepare_checkpoint_folder(output, model);
+  quant::QuantizeRun run;
+  run.options = quantize_options(arguments, model.config);
+  run.scheme = arguments["scheme"].as<std::string>();
+  run.act_ranges_file = optional<std::string>(arguments, "act-ranges").value_or("");
+  run.samples = read_samples(arguments, model);
+  require_samples(run.samples, run.options, model.config);
+  run.calibration = calibration_json(arguments, run.samples);
+  if (const auto method = quant::learn_method(run.options.method)) {
+    run.learning = learn_settings(arguments, *method, run.options.variant, model.config);
+    run.save_interval = save_interval(arguments);
+  }
+  if (given(arguments, "resume")) run.resume = quant::QuantizeRun::Resume::required;
+  run.command = command_line();
+  run.version = QEVAL_VERSION;
+  run.threads = limit.threads();
 
   Progress progress;
-  quant::QuantizedModel quantized =
-      quant::quantize(model, samples, options, [&](const std::string& step, int64_t done, int64_t total) {
-        const int64_t tokens = std::ssize(samples.front());  // per unit of work, for the rate shown
-        progress.update(step, done * tokens, total * tokens);
-      });
-  progress.clear();
-  if (gradients) {
-    write_gradients(*gradients, samples, options.variant, quantized);
+  const auto show = [&](const std::string& step, int64_t done, int64_t total) {
+    progress.update(step, done, total);
+  };
+  if (const auto gradients = optional<std::string>(arguments, "gradients-only")) {
+    quant::QuantizedModel start = quant::quantize(model, run.samples, run.options, show);
+    write_gradients(*gradients, run.samples, run.options.variant, start);
     return 0;
   }
-  nlohmann::ordered_json settings = settings_json(arguments, options);
-  if (learning) {
-    settings.update(learn_json(*learning));
-    const std::string identity =
-        fmt::format("{} {} {} {} {}", quant::name(options.method), settings.dump(), model.weight_hash(),
-                    quant::samples_hash(samples),
-                    quant::quantization_hash(quantized.qcfg, quantized.ranges, model.config));
-    run_learning(arguments, *learning, samples, sha256_hex(identity), output, quantized);
-  }
-
-  nlohmann::ordered_json record{
-      {"method", quant::name(options.method)},
-      {"settings", settings},
-      {"model", {{"path", model.path.string()}, {"weight_hash", model.weight_hash()}}},
-      {"calibration", calibration_json(arguments, samples)},
-      {"quantization_hash", quant::quantization_hash(quantized.qcfg, quantized.ranges, model.config)},
-      {"version", QEVAL_VERSION},
-      {"command", command_line()},
-      {"threads", limit.threads()}};
-  record["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
-  record["peak_rss_bytes"] = peak_rss_bytes();
-  quant::write_checkpoint(output, quantized, samples, record);
+  quant::quantize_to_folder(model, run, output, show);
+  progress.clear();
   std::cout << fmt::format("Quantized with {} to {}; evaluate it with: qeval eval -m {} -t TASKS\n",
-                           quant::name(options.method), output.string(), output.string());
+                           quant::name(run.options.method), output.string(), output.string());
   return 0;
 }
 

@@ -7,14 +7,12 @@
 #include <sys/resource.h>
 
 #include "base/error.h"
-#include "base/parallel.h"
+#include "eval/describe_model.h"
 #include "model/kernels/cpu.h"
 #include "quant/checkpoint.h"
 
 namespace qeval::eval {
 namespace {
-
-constexpr size_t kShownIds = 32;
 
 std::string_view name(Protocol protocol) {
   return protocol == Protocol::lm_eval_0_4 ? "lm-eval-0.4" : "lm-eval-0.3";
@@ -47,137 +45,18 @@ RequestEncoder make_encoder(Session& session, const EvaluationOptions& options) 
 
 }  // namespace
 
-TaskRun::TaskRun(Task task, LoadedTask loaded, const RequestEncoder& encoder, int64_t batch_tokens)
-    : task_(std::move(task)),
-      loaded_(std::move(loaded)),
-      encoded_(loaded_.documents.size()),
-      batch_tokens_(batch_tokens),
-      scores_(loaded_.documents.size()) {
-  parallel_ranges(std::ssize(encoded_), 16, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const Document& document = loaded_.documents[static_cast<size_t>(i)];
-      try {
-        encoded_[static_cast<size_t>(i)] = encode(document, encoder);
-      } catch (const Error& error) {
-        fail("task {}, document {}: {}", task_.name, document.doc_id, error.what());
-      }
-    }
-  });
-  for (const EncodedDocument& document : encoded_) {
-    if (document.requests.empty()) continue;
-    const auto& ids = document.requests.front().tokens;
-    first_request_ids_.assign(
-        ids.begin(), ids.begin() + std::ssize(std::span(ids).first(std::min(ids.size(), kShownIds))));
-    break;
-  }
-  // The whole task's count, so that a resumed run reports what an unbroken one does.
-  std::vector<TokenRequest> all;
-  for (const EncodedDocument& document : encoded_) {
-    all.insert(all.end(), document.requests.begin(), document.requests.end());
-  }
-  const Plan plan(all, batch_tokens);
-  tokens_computed_ = plan.tokens_computed();
-  tokens_requested_ = plan.tokens_requested();
-}
+BaseRun::BaseRun(std::filesystem::path folder)
+    : directory(std::move(folder)), results(read_results(directory)) {}
 
-quant::NgramSketch::Overlap TaskRun::overlap(const quant::NgramSketch& calibration) const {
-  quant::NgramSketch::Overlap overlap;
-  for (const EncodedDocument& document : encoded_) {
-    // A document's choices repeat its context; the windows of a rolling one are all of its text.
-    const size_t count = task_.scoring == Scoring::rolling ? document.requests.size() : 1;
-    for (size_t i = 0; i < std::min(count, document.requests.size()); ++i) {
-      calibration.look_up(document.requests[i].tokens, overlap);
-    }
+DivergenceBase BaseRun::identity(const std::string& task) const {
+  const TaskResults* found = results.find_task(task);
+  if (found == nullptr) fail("{}: holds no results of task {}", directory.string(), task);
+  std::error_code code;
+  if (!std::filesystem::exists(directory / kept_file(task), code)) {
+    fail("{}: has no {}: evaluate the base with --keep-logprobs", directory.string(), kept_file(task));
   }
-  return overlap;
-}
-
-TaskRun::EncodedDocument TaskRun::encode(const Document& document, const RequestEncoder& encoder) const {
-  EncodedDocument out;
-  if (task_.scoring == Scoring::rolling) {
-    out.requests = encoder.windows(document.requests.front().continuation);
-  } else {
-    for (const TextRequest& request : document.requests) {
-      EncodedRequest encoded = encoder.encode(request);
-      out.requests.push_back(std::move(encoded.tokens));
-      out.truncated.push_back(encoded.truncated);
-      out.encoded_apart.push_back(encoded.encoded_apart);
-    }
-  }
-  return out;
-}
-
-void TaskRun::start_documents(model::Decoder& decoder, const std::vector<size_t>& open) {
-  requests_.clear();
-  owner_.clear();
-  ready_.clear();
-  for (const size_t i : open) {
-    EncodedDocument& document = encoded_[i];
-    document.missing = std::ssize(document.requests);
-    scores_[i].resize(document.requests.size());
-    if (document.requests.empty()) ready_.push_back(i);
-    for (size_t r = 0; r < document.requests.size(); ++r) {
-      requests_.push_back(document.requests[r]);
-      owner_.emplace_back(i, r);
-    }
-  }
-  plan_ = std::make_unique<Plan>(requests_, batch_tokens_);
-  run_ = std::make_unique<ScoringRun>(decoder, *plan_);
-}
-
-std::vector<Sample> TaskRun::step() {
-  std::vector<Sample> samples;
-  for (const size_t document : std::exchange(ready_, {})) samples.push_back(make_sample(document));
-  if (run_->done()) return samples;
-  for (const int64_t request : run_->step()) {
-    const auto [document, index] = owner_[static_cast<size_t>(request)];
-    scores_[document][index] = run_->take(request);
-    if (--encoded_[document].missing == 0) samples.push_back(make_sample(document));
-  }
-  return samples;
-}
-
-Sample TaskRun::make_sample(size_t index) {
-  const Document& document = loaded_.documents[index];
-  EncodedDocument& encoded = encoded_[index];
-  Sample sample;
-  sample.doc = document.row;
-  sample.target = document.target;
-  sample.requests = document.requests;
-  Scores& scores = sample.scores;
-  scores.doc_id = document.doc_id;
-  scores.scoring = task_.scoring;
-  scores.metrics = task_.metrics;
-  scores.facts = document.facts;
-  scores.token_hash = token_hash(encoded.requests);
-  const auto answer = [&](size_t r) {
-    const TokenScores& token_scores = scores_[index][r];
-    const TokenRequest& request = encoded.requests[r];
-    return Answer{.log_likelihood = token_scores.log_likelihood(),
-                  .is_greedy = token_scores.is_greedy(request),
-                  .tokens = request.scored,
-                  .input_tokens = std::ssize(request.input())};
-  };
-  if (task_.scoring == Scoring::rolling) {
-    Answer whole{.is_greedy = true, .windows = std::ssize(encoded.requests)};
-    for (size_t r = 0; r < encoded.requests.size(); ++r) {
-      const Answer window = answer(r);
-      whole.log_likelihood += window.log_likelihood;
-      whole.is_greedy = whole.is_greedy && window.is_greedy;
-      whole.tokens += window.tokens;
-      whole.input_tokens += window.input_tokens;
-    }
-    scores.answers = {whole};
-  } else {
-    for (size_t r = 0; r < encoded.requests.size(); ++r) {
-      Answer one = answer(r);
-      one.truncated = encoded.truncated[r];
-      one.encoded_apart = encoded.encoded_apart[r];
-      scores.answers.push_back(one);
-    }
-  }
-  scores_[index] = {};
-  return sample;
+  const ModelInfo& model = results.model;
+  return {model.weight_hash, model.arithmetic, model.quantization_hash, found->samples_hash};
 }
 
 Evaluation::Evaluation(Session& session, EvaluationOptions options)
@@ -193,10 +72,15 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options)
   }
   check_overlap();
   weight_hash_ = session_.model().weight_hash();
+  if ((options_.base || options_.keep_logprobs) && !options_.output)
+    fail("log-probabilities are kept and compared in files: an output folder is needed (-o DIR)");
+  if (options_.base) base_.emplace(*options_.base);
+  for (const auto& run : runs_) observe(*run);
   if (options_.output) {
     std::vector<std::string> names;
     for (const Task& task : selection_.tasks) names.push_back(task.name);
-    directory_ = std::make_unique<RunDirectory>(*options_.output, fingerprint(), names, options_.resume);
+    directory_ =
+        std::make_unique<RunDirectory>(*options_.output, fingerprint(), names, options_.resume, companions());
   }
   for (const auto& run : runs_) {
     run->start(session_.decoder(), [&](int64_t doc_id) {
@@ -224,11 +108,41 @@ void Evaluation::check_overlap() {
   }
 }
 
+void Evaluation::observe(TaskRun& run) const {
+  if (!base_ && !options_.keep_logprobs) return;
+  const std::string& task = run.task().name;
+  std::unique_ptr<KeptDistributions> kept;
+  bool identical = false;
+  if (base_) {
+    const DivergenceBase identity = base_->identity(task);
+    kept = std::make_unique<KeptDistributions>(base_->directory / kept_file(task), task,
+                                               session_.model().config.vocab_size);
+    identical = identity.weight_hash == weight_hash_ && identity.arithmetic == session_.arithmetic().name() &&
+                identity.quantization_hash == quantization_hash();
+  }
+  run.observe(options_.keep_logprobs, std::move(kept), identical);
+}
+
+std::string Evaluation::quantization_hash() const {
+  return session_.quantization() ? session_.quantization()->hash : "";
+}
+
+std::vector<CompanionFormat> Evaluation::companions() const {
+  std::vector<CompanionFormat> out;
+  if (base_) {
+    std::map<std::string, DivergenceBase> identities;
+    for (const auto& run : runs_) identities[run->task().name] = base_->identity(run->task().name);
+    out.push_back(divergence_format(identities, kKeptTokens));
+  }
+  if (options_.keep_logprobs) out.push_back(kept_format(session_.model().config.vocab_size));
+  return out;
+}
+
 Fingerprint Evaluation::fingerprint() const {
   Fingerprint print{{"weights", weight_hash_},
                     {"tokenizer", session_.tokenizer().hash()},
                     {"arithmetic", session_.arithmetic().name()},
-                    {"quantization", session_.quantization() ? session_.quantization()->hash : ""},
+                    {"quantization", quantization_hash()},
                     {"protocol", std::string(name(options_.protocol))},
                     {"prefix", encoder_.prefix_policy()},
                     {"max_length", std::to_string(session_.max_length())},
@@ -242,18 +156,20 @@ Fingerprint Evaluation::fingerprint() const {
     print["split " + task.name] = run->loaded().split;
     print["prompts " + task.name] = run->loaded().prompt_hash;
     print["data " + task.name] = data_hash(run->loaded());
+    if (base_) print["base " + task.name] = base_->identity(task.name).samples_hash;
   }
+  if (options_.keep_logprobs) print["logprobs"] = std::to_string(kKeptTokens);
   return print;
 }
 
 void Evaluation::step() {
   TaskRun& run = *runs_[current_];
   const int64_t before = run.tokens_done();
-  for (Sample& sample : run.step()) {
+  for (TaskRun::Finished& finished : run.step()) {
     if (directory_) {
-      directory_->append(run.task().name, sample);
+      directory_->append(run.task().name, finished.sample, finished.records);
     } else {
-      scores_.push_back(std::move(sample.scores));
+      scores_.push_back(std::move(finished.sample.scores));
     }
     ++documents_finished_;
   }
@@ -292,7 +208,7 @@ std::vector<Evaluation::TaskPlan> Evaluation::plan() const {
   for (const auto& run : runs_) {
     if (!run) continue;
     plans.push_back({run->task().name, std::ssize(run->loaded().documents), run->tokens_requested(),
-                     run->tokens_computed()});
+                     run->tokens_computed(), run->tokens_scored()});
   }
   return plans;
 }
@@ -315,8 +231,8 @@ RunResults Evaluation::finish() {
   run.model.arithmetic = session_.arithmetic().name();
   run.model.format = model.format;
   run.model.weight_hash = weight_hash_;
-  if (session_.quantization()) run.model.quantization_hash = session_.quantization()->hash;
-  run.model.details["weight_bytes"] = model.weight_bytes();
+  run.model.quantization_hash = quantization_hash();
+  run.model.details = to_json(describe_model(session_));
   run.environment = {.cpu = model::cpu_name(),
                      .cpu_path = std::string(model::name(model::cpu_path())),
                      .threads = options_.threads,

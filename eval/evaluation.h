@@ -5,13 +5,17 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
+#include "eval/kept_distributions.h"
 #include "eval/plan.h"
 #include "eval/requests.h"
+#include "eval/results/divergence.h"
 #include "eval/results/results.h"
 #include "eval/results/run_directory.h"
 #include "eval/results/sample_file.h"
+#include "eval/scored_positions.h"
 #include "eval/session.h"
 #include "eval/tasks/documents.h"
 #include "eval/tasks/registry.h"
@@ -30,9 +34,26 @@ struct EvaluationOptions {
   std::optional<std::filesystem::path>
       output;  ///< folder of results and samples; none: results are only returned
   bool resume = false;
+  /// Keep the likeliest tokens of every scored position (kept_distributions.h), so that other runs can be
+  /// compared with this one. Needs an output folder.
+  bool keep_logprobs = false;
+  /// A finished run of the same tasks that kept them: divergences from it are written. Needs an output
+  /// folder.
+  std::optional<std::filesystem::path> base;
   std::string command;  ///< the command line that reproduces the run
   std::string version;  ///< of qeval
   int64_t threads = 0;
+};
+
+/// A finished run to measure divergences from.
+struct BaseRun {
+  /// Throws Error where the folder holds no finished run.
+  explicit BaseRun(std::filesystem::path folder);
+  /// Throws Error where the base did not score this task, or kept nothing of it.
+  DivergenceBase identity(const std::string& task) const;
+
+  std::filesystem::path directory;
+  RunResults results;
 };
 
 /// One task under way: its documents as token requests, scored batch by batch.
@@ -50,8 +71,21 @@ class TaskRun {
   int64_t tokens_requested() const { return tokens_requested_; }
   /// How much of the task's text a checkpoint was calibrated on.
   quant::NgramSketch::Overlap overlap(const quant::NgramSketch& calibration) const;
+  /// Continuation tokens of all requests.
+  int64_t tokens_scored() const { return tokens_scored_; }
   /// Ids of the first request: shows prefix and special tokens at a glance.
   const std::vector<int64_t>& first_request_ids() const { return first_request_ids_; }
+
+  /// Keeps distributions, or compares them with a base's, from here on. Throws Error naming the first
+  /// document that `base` lacks or scored from other token ids. With `identical`, base and this run are the
+  /// same model in the same arithmetic, so that what the base did not keep is known to agree as well.
+  void observe(bool keep, std::unique_ptr<KeptDistributions> base, bool identical);
+
+  /// A document with its records for the companion files: the divergence's first.
+  struct Finished {
+    Sample sample;
+    std::vector<std::string> records;
+  };
 
   /// Prepares the documents of which `finished(doc_id)` is false.
   template <typename Finished>
@@ -64,7 +98,7 @@ class TaskRun {
   }
   bool done() const { return run_ == nullptr || (run_->done() && ready_.empty()); }
   /// Computes the next batch and returns the documents that are complete with it.
-  std::vector<Sample> step();
+  std::vector<Finished> step();
   int64_t tokens_done() const { return run_ ? run_->tokens_done() : 0; }
   int64_t tokens_to_do() const { return plan_ ? plan_->tokens_computed() : 0; }
 
@@ -78,18 +112,31 @@ class TaskRun {
   EncodedDocument encode(const Document& document, const RequestEncoder& encoder) const;
   void start_documents(model::Decoder& decoder, const std::vector<size_t>& open);
   Sample make_sample(size_t document);
+  Finished finish(size_t document);
+  DistributionHooks hooks();
+
+  /// What is seen of a document's distributions while it is under way.
+  struct Observed {
+    ScoredPositions positions;
+    KeptDocument base, kept;
+    DocumentDivergence divergence;
+  };
+  Observed& observed(size_t document);
 
   Task task_;
   LoadedTask loaded_;
   std::vector<EncodedDocument> encoded_;
   std::vector<int64_t> first_request_ids_;
   int64_t batch_tokens_;
-  int64_t tokens_computed_ = 0, tokens_requested_ = 0;
+  int64_t tokens_computed_ = 0, tokens_requested_ = 0, tokens_scored_ = 0;
 
   std::vector<TokenRequest> requests_;            ///< of the open documents, flat
   std::vector<std::pair<size_t, size_t>> owner_;  ///< document and its request, per flat request
   std::vector<std::vector<TokenScores>> scores_;  ///< per document and request
   std::vector<size_t> ready_;                     ///< documents complete before any batch: nothing to score
+  bool keep_ = false, identical_ = false;
+  std::unique_ptr<KeptDistributions> base_;
+  std::unordered_map<size_t, Observed> observed_;  ///< of the documents under way
   std::unique_ptr<Plan> plan_;
   std::unique_ptr<ScoringRun> run_;
 };
@@ -104,12 +151,14 @@ class Evaluation {
 
   bool done() const { return current_ == runs_.size(); }
   void step();
+  /// What the scores depend on. Only before the first step().
+  Fingerprint fingerprint() const;
 
   /// What a task takes when nothing of it is finished. `tokens_requested` counts the input tokens of every
-  /// request alone, `tokens_computed` those that sharing leaves.
+  /// request alone, `tokens_computed` those that sharing leaves, `tokens_scored` the continuations'.
   struct TaskPlan {
     std::string task;
-    int64_t documents, tokens_requested, tokens_computed;
+    int64_t documents, tokens_requested, tokens_computed, tokens_scored;
   };
   std::vector<TaskPlan> plan() const;
 
@@ -129,7 +178,9 @@ class Evaluation {
   RunResults finish();
 
  private:
-  Fingerprint fingerprint() const;
+  std::vector<CompanionFormat> companions() const;
+  std::string quantization_hash() const;  ///< empty in float
+  void observe(TaskRun& run) const;
   void close_task();
   void check_overlap();
 
@@ -139,6 +190,7 @@ class Evaluation {
   RequestEncoder encoder_;
   std::vector<std::unique_ptr<TaskRun>> runs_;
   std::string weight_hash_;
+  std::optional<BaseRun> base_;
   std::unique_ptr<RunDirectory> directory_;
   std::vector<Scores> scores_;  ///< of the current task, where there is no folder
   std::vector<TaskResults> results_;

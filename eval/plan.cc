@@ -151,9 +151,10 @@ void Plan::mark_last_use() {
   }
 }
 
-ScoringRun::ScoringRun(model::Decoder& decoder, const Plan& plan)
+ScoringRun::ScoringRun(model::Decoder& decoder, const Plan& plan, DistributionHooks hooks)
     : decoder_(decoder),
       plan_(plan),
+      hooks_(std::move(hooks)),
       scores_(plan.requests().size()),
       missing_(plan.requests().size()),
       spans_(plan.pieces().size()) {
@@ -167,6 +168,8 @@ std::vector<int64_t> ScoringRun::step() {
   model::Batch batch;
   std::vector<model::TokenQuery> asked;
   std::vector<const Plan::Query*> queries;
+  std::vector<model::DistributionQuery> wanted;
+  std::vector<size_t> wanted_by;  // the query that asked
   for (int64_t i = pack.first_piece; i < pack.first_piece + pack.piece_count; ++i) {
     const Plan::Piece& piece = pieces[static_cast<size_t>(i)];
     auto& span = spans_[static_cast<size_t>(i)];
@@ -190,6 +193,10 @@ std::vector<int64_t> ScoringRun::step() {
       asked.push_back({segment.first_row + query.position - piece.first,
                        request.tokens[static_cast<size_t>(query.position) + 1]});
       queries.push_back(&query);
+      if (!hooks_.ask) continue;
+      hooks_.ask(query.request, query.index, wanted);
+      for (; wanted_by.size() < wanted.size(); wanted_by.push_back(queries.size() - 1))
+        wanted[wanted_by.size()].row = asked.back().row;
     }
     batch.tokens.insert(batch.tokens.end(), tokens.begin(), tokens.end());
     for (int64_t t = 0; t < piece.length; ++t)
@@ -197,7 +204,13 @@ std::vector<int64_t> ScoringRun::step() {
     batch.segments.push_back(std::move(segment));
   }
   decoder_.forward(batch);
-  const std::vector<model::TokenAnswer> answers = decoder_.answer(asked);
+  std::vector<model::Distribution> distributions;
+  const std::vector<model::TokenAnswer> answers = decoder_.answer(asked, wanted, distributions);
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const Plan::Query& query = *queries[wanted_by[i]];
+    hooks_.tell(query.request, query.index, wanted[i], std::move(distributions[i]),
+                answers[wanted_by[i]].top1);
+  }
 
   std::vector<int64_t> completed;
   for (size_t i = 0; i < queries.size(); ++i) {

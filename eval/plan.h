@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -82,10 +83,20 @@ class Plan {
   int64_t tokens_requested_ = 0, tokens_computed_ = 0;
 };
 
+/// How a scoring run looks at whole distributions, besides the scores; empty functions: not at all.
+struct DistributionHooks {
+  /// Appends what is wanted at a scored token of a request; `row` is filled in by the run.
+  std::function<void(int64_t request, int64_t index, std::vector<model::DistributionQuery>& wanted)> ask;
+  /// Called with each answer, in the order asked, `top1` being the arg-max at that place.
+  std::function<void(int64_t request, int64_t index, const model::DistributionQuery& asked,
+                     model::Distribution&& found, int32_t top1)>
+      tell;
+};
+
 /// Carries a plan out, batch by batch.
 class ScoringRun {
  public:
-  ScoringRun(model::Decoder& decoder, const Plan& plan);
+  ScoringRun(model::Decoder& decoder, const Plan& plan, DistributionHooks hooks = {});
 
   bool done() const { return next_pack_ == static_cast<int64_t>(plan_.packs().size()); }
   /// Computes the next batch; returns the requests that it completed, in ascending order.
@@ -97,6 +108,7 @@ class ScoringRun {
  private:
   model::Decoder& decoder_;
   const Plan& plan_;
+  DistributionHooks hooks_;
   std::vector<TokenScores> scores_;
   std::vector<int64_t> missing_;                       ///< per request, tokens not scored yet
   std::vector<std::unique_ptr<model::KvSpan>> spans_;  ///< per piece, while something needs it

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/arithmetic.h"
+#include "model/distribution.h"
 
 namespace qeval::model {
 
@@ -75,6 +76,13 @@ class Decoder {
   /// Log-probabilities at rows of the batch last run; queries in ascending order of rows. A vocabulary tile
   /// at a time: no rows × vocabulary matrix is ever held.
   std::vector<TokenAnswer> answer(std::span<const TokenQuery> queries);
+
+  /// The same, and `distributions[i]` ← what `wanted[i]` asks; every row of `wanted` must be one of
+  /// `queries`'. Holds the logits of a few hundred rows at a time (64 MiB). The answers are those of answer()
+  /// without it.
+  std::vector<TokenAnswer> answer(std::span<const TokenQuery> queries,
+                                  std::span<const DistributionQuery> wanted,
+                                  std::vector<Distribution>& distributions);
 
   /// All logits [rows.size(), vocab_size] of the given rows of the batch last run.
   std::vector<float> logits(std::span<const int64_t> rows);

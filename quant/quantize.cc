@@ -27,22 +27,62 @@ bool is_learned(Method method) {
   return method != Method::rtn && method != Method::smoothquant;
 }
 
+namespace {
+
+/// One quantization's measurements, taken from earlier ones where there are any.
+class Measurer {
+ public:
+  Measurer(const Samples& samples, const QuantizeOptions& options, const ProgressFunction& progress,
+           Observations& known)
+      : samples_(samples), options_(options), progress_(progress), known_(known) {}
+
+  /// Min-max ranges and channel maxima of the source.
+  const Calibration& base(const QuantizedModel& model) {
+    if (!known_.base)
+      known_.base =
+          calibrate(model.base, samples_, model.qcfg, CalibrationOptions{}, report("channel maxima"));
+    return *known_.base;
+  }
+
+  ActRanges ranges(const QuantizedModel& model) {
+    if (options_.calibration.estimator != RangeEstimator::minmax)
+      return calibrate(model.model(), samples_, model.qcfg, options_.calibration, report("ranges")).ranges;
+    if (!model.edited) return base(model).ranges;
+    for (const Observations::Smoothed& seen : known_.smoothed) {
+      if (seen.variant == options_.variant && seen.alpha == options_.alpha) return seen.ranges;
+    }
+    ActRanges ranges =
+        calibrate(model.model(), samples_, model.qcfg, options_.calibration, report("ranges")).ranges;
+    known_.smoothed.push_back({options_.variant, options_.alpha, ranges});
+    return ranges;
+  }
+
+  std::function<void(int64_t, int64_t)> report(const char* step) const {
+    return [this, step](int64_t done, int64_t total) {
+      if (progress_) progress_(step, done, total);
+    };
+  }
+
+ private:
+  const Samples& samples_;
+  const QuantizeOptions& options_;
+  const ProgressFunction& progress_;
+  Observations& known_;
+};
+
+}  // namespace
+
 QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,
-                        const ProgressFunction& progress) {
+                        const ProgressFunction& progress, Observations* observations) {
   QuantizedModel result{model, std::nullopt, make_qcfg(model.config, options.scheme),
                         ActRanges(model.config.num_layers)};
   // The simulation's RMSNorm has no eps in the blocks, so neither has the model that is measured, nor the one
   // that is written.
   result.base.config.l2norm_as_rmsnorm = model.config.norm == model::NormKind::rms;
-  const auto report = [&](const char* step) {
-    return [&progress, step](int64_t done, int64_t total) {
-      if (progress) progress(step, done, total);
-    };
-  };
-
+  Observations own;
+  Measurer measurer(samples, options, progress, observations != nullptr ? *observations : own);
   if (options.method == Method::smoothquant || (is_learned(options.method) && options.smooth)) {
-    const Calibration base =
-        calibrate(result.base, samples, result.qcfg, CalibrationOptions{}, report("channel maxima"));
+    const Calibration& base = measurer.base(result);
     result.edited.emplace(result.base);
     smooth(*result.edited, base.channel_maxima, options.variant, options.alpha);
   }
@@ -52,11 +92,10 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
   } else if (samples.empty()) {
     complete_ranges(result.qcfg, result.ranges, model.config, "nothing, without calibration text");
   } else {
-    result.ranges =
-        calibrate(result.model(), samples, result.qcfg, options.calibration, report("ranges")).ranges;
+    result.ranges = measurer.ranges(result);
   }
   for (const std::string& wish : options.keep_16bit) {
-    keep_16bit(wish, result.model(), samples, result.ranges, result.qcfg, report("sensitivity"));
+    keep_16bit(wish, result.model(), samples, result.ranges, result.qcfg, measurer.report("sensitivity"));
   }
   return result;
 }

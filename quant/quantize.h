@@ -46,10 +46,23 @@ struct QuantizedModel {
 /// Progress of the longer steps: what is being done, how much of it, how much in all.
 using ProgressFunction = std::function<void(const std::string& step, int64_t done, int64_t total)>;
 
+/// What calibration saw of one model on one set of samples, for several quantizations of it: min-max ranges
+/// and channel maxima depend on neither method nor scheme. Filled as needed.
+struct Observations {
+  struct Smoothed {
+    Variant variant;
+    double alpha;
+    ActRanges ranges;
+  };
+  std::optional<Calibration> base;
+  std::vector<Smoothed> smoothed;
+};
+
 /// Quantizes `model` with the samples as calibration text (none where nothing is measured: weights alone,
 /// dynamic activations or given ranges; else an Error that names a point without a range); for a learned
-/// method, what learning starts from. The result refers to the model's checkpoint, not to `model`.
+/// method, what learning starts from. The result refers to the model's checkpoint, not to `model`. `observations`, where given, must be of this
+/// model and these samples; the result is the same with and without.
 QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,
-                        const ProgressFunction& progress = {});
+                        const ProgressFunction& progress = {}, Observations* observations = nullptr);
 
 }  // namespace qeval::quant

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "eval/results/json_fields.h"
 #include "eval/results/sample_file.h"
 
@@ -228,6 +229,13 @@ ordered_json to_json(const Comparison& comparison) {
                             {"p_holm", number_to_json(test.adjusted_p)}});
   }
   return out;
+}
+
+void write_comparison(const std::filesystem::path& directory, const ComparisonFile& file,
+                      const Comparison& comparison) {
+  write_comparison_file(directory, file);
+  const std::filesystem::path path = directory / results_file;
+  write_file_atomically(path, dump_json(to_json(comparison), path.string(), 2) + "\n");
 }
 
 }  // namespace qeval::eval

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "eval/results/compare.h"
+#include "eval/results/comparison_file.h"
 #include "eval/results/divergence.h"
 #include "eval/results/results.h"
 
@@ -73,5 +74,9 @@ Comparison compare_runs(const ComparedRun& base, std::vector<ComparedRun> runs,
 /// "max_kl", "top1_agreement"}}}, "groups": {likewise}}], "tests": [{"run", "name", "metric", "p",
 /// "p_holm"}]}.
 nlohmann::ordered_json to_json(const Comparison& comparison);
+
+/// DIRECTORY/compare.json and DIRECTORY/results.json (to_json), each replaced atomically.
+void write_comparison(const std::filesystem::path& directory, const ComparisonFile& file,
+                      const Comparison& comparison);
 
 }  // namespace qeval::eval

@@ -94,6 +94,19 @@ std::string divergence_file(std::string_view task) {
   return file_of_task("divergence", task, ".jsonl");
 }
 
+CompanionFormat divergence_format(const std::map<std::string, DivergenceBase>& base_of_task, int64_t kept) {
+  return {"divergence", ".jsonl",
+          [base_of_task, kept](std::string_view task) {
+            return divergence_header(task, base_of_task.at(std::string(task)), kept) + "\n";
+          },
+          [](std::string_view bytes, const std::string& where,
+             const std::function<void(int64_t, uint64_t)>& visit) {
+            return for_each_line(bytes, where, Tail::drop, [&](const TextLine& line) {
+              visit(parse_divergence_line(line.text, line.where).doc_id, line.text.size() + 1);
+            });
+          }};
+}
+
 TaskDivergence read_divergence(const std::filesystem::path& path, std::string_view task) {
   const MappedFile file(path);
   TaskDivergence out;

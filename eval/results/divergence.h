@@ -2,10 +2,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "eval/results/companion_file.h"
 
 namespace qeval::eval {
 
@@ -57,6 +60,9 @@ DocumentDivergence parse_divergence_line(std::string_view line, std::string_view
 /// Reads and checks the whole file: header of this task, every line, ascending documents. Errors name file
 /// and line.
 TaskDivergence read_divergence(const std::filesystem::path& path, std::string_view task);
+
+/// The file while a run writes it, document by document (run_directory.h).
+CompanionFormat divergence_format(const std::map<std::string, DivergenceBase>& base_of_task, int64_t kept);
 
 /// Over all scored positions of a task.
 struct DivergenceSummary {

@@ -2,12 +2,8 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cerrno>
 #include <cstring>
 #include <optional>
-
-#include <fcntl.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -56,7 +52,7 @@ void write_fingerprint(const fs::path& path, const Fingerprint& fingerprint) {
 /// The files of finished or unfinished work in the folder, whichever task they belong to.
 struct Holdings {
   bool results = false;
-  std::vector<std::string> samples, journals;
+  std::vector<std::string> samples, journals, companions;
   bool any() const { return results || !samples.empty() || !journals.empty(); }
   bool unfinished() const { return !journals.empty() || (!results && !samples.empty()); }
 };
@@ -65,6 +61,13 @@ void remove_file(const fs::path& path) {
   std::error_code code;
   fs::remove(path, code);
   if (code) fail("{}: cannot remove: {}", path.string(), code.message());
+}
+
+/// The files of the companions there are: what divergence.h and eval/kept_distributions.h name.
+bool is_companion(const std::string& name) {
+  const std::string base = name.starts_with("unfinished_") ? name.substr(std::strlen("unfinished_")) : name;
+  return (base.starts_with("divergence_") && base.ends_with(".jsonl")) ||
+         (base.starts_with("logprobs_") && base.ends_with(".bin"));
 }
 
 /// Also removes what a killed run left of files it was writing (base/file.h's temporary names); the folder is
@@ -79,12 +82,14 @@ Holdings look(const fs::path& directory) {
     if (samples && name.ends_with(".jsonl")) out.samples.push_back(name);
     if (journal && name.ends_with(".jsonl")) out.journals.push_back(name);
     if (name == results_file) out.results = true;
+    if (is_companion(name)) out.companions.push_back(name);
     const size_t temporary = name.rfind(".tmp");
     if (temporary == std::string::npos ||
         name.find_first_not_of("0123456789", temporary + 4) != std::string::npos)
       continue;
     const std::string target = name.substr(0, temporary);
-    if (target == results_file || target == run_file || (samples && target.ends_with(".jsonl")))
+    if (target == results_file || target == run_file || (samples && target.ends_with(".jsonl")) ||
+        is_companion(target))
       remove_file(entries->path());
   }
   if (code) fail("{}: cannot list the folder: {}", directory.string(), code.message());
@@ -115,6 +120,7 @@ void prepare(const fs::path& directory, const Fingerprint& here, bool resume) {
     if (!resume) {  // results.json first: without it the rest counts as unfinished, if we are killed here
       remove_file(directory / results_file);
       for (const std::string& name : holdings.samples) remove_file(directory / name);
+      for (const std::string& name : holdings.companions) remove_file(directory / name);
     }
   }
   write_fingerprint(run, here);
@@ -148,24 +154,23 @@ struct RunDirectory::Task {
     uint64_t offset = 0, length = 0;  // without the newline
   };
   fs::path samples, journal;
-  int file = -1;  // the journal, opened at the first append
+  AppendFile file;  // the journal, opened at the first append
   uint64_t journal_size = 0;
   std::vector<Scores> scores;
   std::unordered_map<int64_t, Line> lines;
-
-  ~Task() {
-    if (file >= 0) ::close(file);
-  }
+  std::vector<std::unique_ptr<CompanionFile>> companions;
 };
 
 RunDirectory::RunDirectory(fs::path directory, Fingerprint fingerprint, const std::vector<std::string>& tasks,
-                           bool resume)
-    : directory_(create(std::move(directory))), lock_(directory_) {
+                           bool resume, std::vector<CompanionFormat> companions)
+    : directory_(create(std::move(directory))), lock_(directory_), companions_(std::move(companions)) {
   fingerprint["tasks"] = joined(tasks);
   for (const std::string& name : tasks) {
     auto task = std::make_unique<Task>();
     task->samples = directory_ / samples_file(name);
     task->journal = directory_ / journal_file(name);
+    for (const CompanionFormat& format : companions_)
+      task->companions.push_back(std::make_unique<CompanionFile>(directory_, format, name));
     tasks_.emplace(name, std::move(task));
   }
   prepare(directory_, fingerprint, resume);
@@ -204,15 +209,7 @@ void RunDirectory::load(Task& task) {
     fs::resize_file(task.journal, task.journal_size, code);  // the line under way when the run was killed
     if (code) fail("{}: cannot drop the incomplete last line: {}", task.journal.string(), code.message());
   }
-}
-
-void RunDirectory::open_journal(Task& task) {
-  task.file = ::open(task.journal.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (task.file < 0) fail("{}: cannot write: {}", task.journal.string(), std::strerror(errno));
-  if (::lseek(task.file, 0, SEEK_END) != static_cast<off_t>(task.journal_size)) {
-    ::close(std::exchange(task.file, -1));
-    fail("{}: was changed by something else while the run had it", task.journal.string());
-  }
+  for (const auto& companion : task.companions) companion->load();
 }
 
 bool RunDirectory::is_finished(std::string_view name, int64_t doc_id) const {
@@ -223,24 +220,15 @@ int64_t RunDirectory::finished_documents(std::string_view name) const {
   return static_cast<int64_t>(task(name).lines.size());
 }
 
-void RunDirectory::append(std::string_view name, const Sample& sample) {
+void RunDirectory::append(std::string_view name, const Sample& sample, std::span<const std::string> records) {
   Task& task = this->task(name);
+  assert(records.size() == task.companions.size());
   const int64_t id = sample.scores.doc_id;
   if (task.lines.contains(id)) fail("{}: document {} was finished before", task.journal.string(), id);
+  for (size_t i = 0; i < records.size(); ++i) task.companions[i]->append(id, records[i]);
   const std::string text = to_line(sample) + '\n';
-  if (task.file < 0) open_journal(task);
-  for (size_t written = 0; written < text.size();) {
-    const ssize_t count = ::write(task.file, text.data() + written, text.size() - written);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) {
-      const std::string reason = std::strerror(errno);
-      // What was finished before stays usable even if this fails too: load() drops an incomplete last line.
-      if (::ftruncate(task.file, static_cast<off_t>(task.journal_size)) != 0)
-        ::close(std::exchange(task.file, -1));
-      fail("{}: cannot write: {}", task.journal.string(), reason);
-    }
-    written += static_cast<size_t>(count);
-  }
+  if (!task.file.is_open()) task.file.open(task.journal, task.journal_size);
+  task.file.append(text);
   task.lines.emplace(id, Task::Line{true, task.journal_size, text.size() - 1});
   task.journal_size += text.size();
   task.scores.push_back(sample.scores);
@@ -250,6 +238,9 @@ RunDirectory::Finished RunDirectory::finish(std::string_view name) {
   Task& task = this->task(name);
   std::ranges::sort(task.scores, {}, &Scores::doc_id);
   Finished out;
+  std::vector<int64_t> documents;
+  for (const Scores& scores : task.scores) documents.push_back(scores.doc_id);
+  for (const auto& companion : task.companions) companion->finish(documents);
   {
     const std::optional<MappedFile> samples =
         fs::exists(task.samples) ? std::optional<MappedFile>(task.samples) : std::nullopt;
@@ -267,8 +258,9 @@ RunDirectory::Finished RunDirectory::finish(std::string_view name) {
     file.commit();
     out.samples_hash = hash.hex();
   }
-  if (task.file >= 0) ::close(std::exchange(task.file, -1));
+  task.file.close();
   if (fs::exists(task.journal)) remove_file(task.journal);
+  for (const auto& companion : task.companions) companion->remove_unfinished();
   out.scores = std::move(task.scores);
   task.scores.clear();
   return out;

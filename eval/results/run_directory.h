@@ -5,11 +5,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
+#include "eval/results/companion_file.h"
 #include "eval/results/sample.h"
 
 namespace qeval::eval {
@@ -43,7 +45,9 @@ class DirectoryLock {
 /// Files: run.json (fingerprint) from the start; journal_TASK.jsonl, a line per finished document in the
 /// order they finish, handed to the system at once; samples_TASK.jsonl, the same lines in the order of
 /// doc_id, written atomically when the task is finished, after which its journal goes; results.json last of
-/// all, once every task is finished (its presence says so).
+/// all, once every task is finished (its presence says so). Companion files (companion_file.h), where the run
+/// has any, hold a further record per document; a record is there before its sample's line, and their
+/// finished files before the samples file.
 ///
 /// A folder that already holds work is opened by these rules:
 /// - unfinished work: with resume it is continued; without, Error.
@@ -61,7 +65,8 @@ class RunDirectory {
   /// Creates the folder where missing and locks it. `tasks` are the names of all tasks of the run (part of
   /// the fingerprint, as "tasks").
   RunDirectory(std::filesystem::path directory, Fingerprint fingerprint,
-               const std::vector<std::string>& tasks, bool resume);
+               const std::vector<std::string>& tasks, bool resume,
+               std::vector<CompanionFormat> companions = {});
   ~RunDirectory();
   RunDirectory(const RunDirectory&) = delete;
   RunDirectory& operator=(const RunDirectory&) = delete;
@@ -72,9 +77,9 @@ class RunDirectory {
   bool is_finished(std::string_view task, int64_t doc_id) const;
   int64_t finished_documents(std::string_view task) const;
 
-  /// Adds a finished document: after this returns, a SIGKILL does not lose it. A document may be finished
-  /// once.
-  void append(std::string_view task, const Sample& sample);
+  /// Adds a finished document, with its record for each companion file: after this returns, a SIGKILL does
+  /// not lose it. A document may be finished once.
+  void append(std::string_view task, const Sample& sample, std::span<const std::string> records = {});
 
   struct Finished {
     std::vector<Scores> scores;  ///< ascending doc_id
@@ -89,10 +94,10 @@ class RunDirectory {
   struct Task;
   Task& task(std::string_view name) const;
   static void load(Task& task);
-  static void open_journal(Task& task);
 
   std::filesystem::path directory_;
   DirectoryLock lock_;
+  std::vector<CompanionFormat> companions_;
   std::map<std::string, std::unique_ptr<Task>, std::less<>> tasks_;
 };
 

@@ -1,7 +1,6 @@
 #include "eval/results/table.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <vector>
 
@@ -11,15 +10,13 @@
 namespace qeval::eval {
 namespace {
 
-constexpr size_t columns = 6;
-using Row = std::array<std::string, columns>;
-constexpr std::array<bool, columns> right_aligned{false, true, false, true, true, true};
+using Row = std::vector<std::string>;
 
 void add_rows(const std::string& name, const std::string& shots, int64_t documents,
               const std::vector<MetricValue>& metrics, std::vector<Row>& rows) {
   bool first = true;
   for (const MetricValue& metric : metrics) {
-    Row row;
+    Row row(6);
     if (first) row = {printable(name, 60), shots, "", "", "", std::to_string(documents)};
     row[2] = printable(metric.name, 40) + (higher_is_better(metric.name) ? " ↑" : " ↓");
     row[3] = format_score(metric.value);
@@ -43,15 +40,9 @@ std::string format_score(double value) {
   return std::abs(value) < 1000 ? fmt::format("{:.4f}", value) : fmt::format("{:.4g}", value);
 }
 
-std::string render_table(const RunResults& run) {
-  std::vector<Row> rows{{"task", "n-shot", "metric", "value", "stderr", "documents"}};
-  for (const TaskResults& task : run.tasks) {
-    add_rows(task.name, std::to_string(task.num_fewshot), task.counts.documents, task.metrics, rows);
-    if (task.metrics.empty()) rows.push_back({printable(task.name, 60), "", "", "", "", "0"});
-  }
-  for (const GroupResults& group : run.groups) add_rows(group.name, "", group.documents, group.metrics, rows);
-
-  std::array<size_t, columns> widths{};
+std::string render_rows(const std::vector<Row>& rows, const std::vector<bool>& right_aligned) {
+  const size_t columns = right_aligned.size();
+  std::vector<size_t> widths(columns);
   for (const Row& row : rows) {
     for (size_t i = 0; i < columns; ++i) widths[i] = std::max(widths[i], count_code_points(row[i]));
   }
@@ -69,6 +60,16 @@ std::string render_table(const RunResults& run) {
     out += '\n';
   }
   return out;
+}
+
+std::string render_table(const RunResults& run) {
+  std::vector<Row> rows{{"task", "n-shot", "metric", "value", "stderr", "documents"}};
+  for (const TaskResults& task : run.tasks) {
+    add_rows(task.name, std::to_string(task.num_fewshot), task.counts.documents, task.metrics, rows);
+    if (task.metrics.empty()) rows.push_back({printable(task.name, 60), "", "", "", "", "0"});
+  }
+  for (const GroupResults& group : run.groups) add_rows(group.name, "", group.documents, group.metrics, rows);
+  return render_rows(rows, {false, true, false, true, true, true});
 }
 
 }  // namespace qeval::eval

@@ -1,0 +1,219 @@
+#include <algorithm>
+#include <array>
+#include <iostream>
+#include <optional>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/shell.h"
+#include "cli/calibration_options.h"
+#include "cli/command.h"
+#include "cli/evaluation_options.h"
+#include "cli/interrupt.h"
+#include "cli/learn.h"
+#include "cli/model_options.h"
+#include "cli/progress.h"
+#include "eval/matrix.h"
+#include "eval/results/comparison_table.h"
+
+namespace qeval::cli {
+namespace {
+
+/// Options that belong to the commands reproducing an entry, besides their values: what was given is
+/// repeated.
+constexpr std::array kEvaluationOptions{"tasks", "data",       "num-fewshot", "split",
+                                        "limit", "max-length", "protocol",    "prefix-token"};
+constexpr std::array kQuantizeOptions{"calibration", "calibration-ids", "samples", "sequence-length", "seed"};
+
+po::options_description options() {
+  po::options_description options("Options");
+  add_model_options(options);
+  add_task_options(options);
+  auto add = options.add_options();
+  const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
+  add("output,o", text("DIR"),
+      "folder for checkpoints, results and reports; the same command continues there");
+  add("methods", text("LIST")->default_value("rtn,smoothquant,omniquant,mobilequant"),
+      "methods to compare: rtn, smoothquant, omniquant, lrl, mobilequant");
+  add("schemes", text("LIST")->default_value("w8a8,w4a8"), "schemes: w8a8, w4a8, w4a8-sym, w8a16, w4a16");
+  add("arithmetic", text("LIST")->default_value("fake"),
+      "how the quantized models compute: fake, integer, or both");
+  add("integer", text("WHICH"),
+      "best: besides fake, run the quantized model that loses least in integers; all: every one (as "
+      "--arithmetic fake,integer)");
+  add("plan", "print what would be done and how long it would take, and stop");
+  add_encoding_options(options);
+  add_calibration_options(options);
+  add("variant", text("NAME"),
+      "pairs that smoothing treats: modified (default, the paper's: v to o and up to down as well), "
+      "original");
+  add("alpha", po::value<double>()->value_name("A"),
+      "how much of the outliers moves into the weights, 0 to 1 (default: 0.5)");
+  add_learn_options(options);
+  return options;
+}
+
+/// The options of `names` that were given, as they would be written again.
+template <typename Names>
+std::string repeated(const po::variables_map& arguments, const Names& names) {
+  std::string out;
+  for (const char* name : names) {
+    const po::variable_value& value = arguments[name];
+    if (value.empty() || (value.defaulted() && std::string_view(name) != "data")) continue;
+    out += (out.empty() ? "--" : " --") + std::string(name);
+    const auto& any = value.value();
+    std::string text;
+    if (any.type() == typeid(std::string)) text = value.as<std::string>();
+    if (any.type() == typeid(int64_t)) text = std::to_string(value.as<int64_t>());
+    if (any.type() == typeid(uint64_t)) text = std::to_string(value.as<uint64_t>());
+    if (any.type() == typeid(double)) text = fmt::format("{}", value.as<double>());
+    if (!text.empty()) out += " " + shell_quoted(text);
+  }
+  return out;
+}
+
+std::vector<quant::Method> methods(const po::variables_map& arguments) {
+  std::vector<quant::Method> out;
+  for (const std::string& name : split_list(arguments["methods"].as<std::string>())) {
+    out.push_back(quant::parse_method(name));
+    if (std::ranges::count(out, out.back()) > 1) refuse("methods", name + " stands there twice");
+  }
+  return out;
+}
+
+std::vector<std::string> schemes(const po::variables_map& arguments) {
+  std::vector<std::string> out = split_list(arguments["schemes"].as<std::string>());
+  for (const std::string& name : out) {
+    quant::parse_scheme(name);
+    if (std::ranges::count(out, name) > 1) refuse("schemes", name + " stands there twice");
+  }
+  return out;
+}
+
+void read_arithmetics(const po::variables_map& arguments, eval::MatrixOptions& options) {
+  options.fake = false;
+  for (const std::string& name : split_list(arguments["arithmetic"].as<std::string>())) {
+    if (name == "fake") {
+      options.fake = true;
+    } else if (name == "integer") {
+      options.integer = eval::IntegerRuns::all;
+    } else {
+      refuse("arithmetic", printable(name) + ": accepted: fake, integer (the base is run in float)");
+    }
+  }
+  const auto which = optional<std::string>(arguments, "integer");
+  if (!which) return;
+  if (*which != "best" && *which != "all") refuse("integer", printable(*which) + ": accepted: best, all");
+  if (options.integer == eval::IntegerRuns::all) refuse("integer", "not used with --arithmetic integer");
+  options.integer = *which == "best" ? eval::IntegerRuns::best : eval::IntegerRuns::all;
+}
+
+eval::MatrixOptions matrix_options(const po::variables_map& arguments, const ThreadLimit& limit) {
+  eval::MatrixOptions options;
+  options.methods = methods(arguments);
+  options.schemes = schemes(arguments);
+  read_arithmetics(arguments, options);
+  options.session.model = require(arguments, "model");
+  options.session.max_length = optional<int64_t>(arguments, "max-length");
+  options.output = require(arguments, "output");
+  options.evaluation = task_options(arguments, limit);
+  options.evaluation_arguments = repeated(arguments, kEvaluationOptions);
+  options.quantize_arguments = repeated(arguments, kQuantizeOptions);
+  options.learn_arguments = repeated(arguments, learn_option_names());
+
+  if (!given(arguments, "calibration") && !given(arguments, "calibration-ids")) {
+    throw UsageError(
+        "--calibration or --calibration-ids is required: text like the model's use, that is not evaluated "
+        "on");
+  }
+  quant::QuantizeRun& quantize = options.quantize;
+  quantize.options.variant =
+      quant::parse_variant(optional<std::string>(arguments, "variant").value_or("modified"));
+  quantize.options.alpha = in_range("alpha", optional<double>(arguments, "alpha").value_or(0.5), 0.0, 1.0);
+  quantize.options.smooth = !given(arguments, "no-smooth");
+  quantize.save_interval = save_interval(arguments);
+  quantize.version = QEVAL_VERSION;
+  quantize.threads = limit.threads();
+  const bool any_learned = std::ranges::any_of(options.methods, quant::is_learned);
+  for (const char* option : learn_option_names()) {
+    if (!any_learned && given(arguments, option))
+      refuse(option, "used by omniquant, lrl and mobilequant, none of which is among --methods");
+  }
+  return options;
+}
+
+/// What depends on the model: calibration samples and the settings of learned methods.
+void read_model_options(const po::variables_map& arguments, eval::MatrixOptions& options) {
+  const model::Model model = model::load_model(options.session.model);
+  options.quantize.samples = read_samples(arguments, model);
+  options.quantize.calibration = calibration_json(arguments, options.quantize.samples);
+  for (const quant::Method method : options.methods) {
+    if (const auto learned = quant::learn_method(method))
+      options.learning[method] =
+          learn_settings(arguments, *learned, options.quantize.options.variant, model.config);
+  }
+}
+
+void print_plan(eval::Matrix& matrix) {
+  const std::vector<eval::MatrixStep> steps = matrix.plan();
+  std::cout << fmt::format("{:<44} {:>12} {:>10}\n", "step", "tokens", "about");
+  double left = 0;
+  for (const eval::MatrixStep& step : steps) {
+    std::cout << fmt::format("{:<44} {:>12} {:>10}\n", step.name, step.tokens,
+                             step.finished ? "done" : format_duration(step.seconds));
+    if (!step.finished) left += step.seconds;
+  }
+  std::cout << fmt::format("{:<44} {:>12} {:>10}\n\nThe folder will take about {:.1f} GB.\n", "left to do",
+                           "", format_duration(left), static_cast<double>(matrix.disk_bytes()) / 1e9)
+            << std::flush;
+}
+
+/// A line of progress for the work under way, and a line for each step that is finished.
+eval::MatrixObserver observer(std::optional<Progress>& progress) {
+  return {[&progress](const std::string& what, int64_t done, int64_t total) {
+            if (interrupted()) {
+              progress.reset();
+              fail("interrupted; the same command continues");
+            }
+            if (!progress || done == 0) progress.emplace();
+            progress->update(what, done, total);
+          },
+          [&progress](const std::string& step, double seconds) {
+            progress.reset();
+            std::cout << fmt::format("{:<44} {:>10}\n", step, format_duration(seconds)) << std::flush;
+          }};
+}
+
+int run(const po::variables_map& arguments) {
+  const ThreadLimit limit(arguments);
+  eval::MatrixOptions options = matrix_options(arguments, limit);
+  read_model_options(arguments, options);
+  const std::filesystem::path output = options.output;
+  const bool plan_only = arguments.count("plan") != 0;
+  eval::Matrix matrix(std::move(options), plan_only);
+  print_plan(matrix);
+  if (plan_only) return 0;
+  std::cout << '\n';
+  catch_interrupts();
+  std::optional<Progress> progress;
+  const eval::Comparison comparison = matrix.run(observer(progress));
+  std::cout << fmt::format("\nAgainst {} in float:\n\n", printable(comparison.base.results.model.name))
+            << eval::render_comparison(comparison)
+            << fmt::format("\nResults: {}\n", (output / eval::results_file).string());
+  return 0;
+}
+
+}  // namespace
+
+const Command compare_command{
+    .name = "compare",
+    .summary = "Quantize with several methods, score all, and report what each costs",
+    .usage = "-m MODEL -t TASKS --calibration FILE -o OUT [options]",
+    .example =
+        "qeval compare -m model.gguf -t sample --calibration text.txt --methods rtn,smoothquant -o compared",
+    .options = options,
+    .run = run,
+};
+
+}  // namespace qeval::cli

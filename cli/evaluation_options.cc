@@ -1,0 +1,70 @@
+#include "cli/evaluation_options.h"
+
+#include "base/error.h"
+#include "cli/model_options.h"
+
+namespace qeval::cli {
+namespace {
+
+std::optional<double> parse_limit(const po::variables_map& arguments) {
+  const auto text = optional<std::string>(arguments, "limit");
+  if (!text) return std::nullopt;
+  size_t used = 0;
+  double value = 0;
+  try {
+    value = std::stod(*text, &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  if (used == 0 || used != text->size()) {
+    throw UsageError(
+        fmt::format("--limit {}: a number of documents, or a fraction below 1", printable(*text)));
+  }
+  return value;
+}
+
+}  // namespace
+
+void add_task_options(po::options_description& options) {
+  auto add = options.add_options();
+  add("tasks,t", po::value<std::string>()->value_name("TASKS"),
+      "comma-separated tasks, groups, wildcards or description files (.json); `qeval tasks` lists them");
+  add("data,d", po::value<std::string>()->value_name("DIR")->default_value("data"),
+      "folder of task data: DIR/TASK/SPLIT.jsonl");
+  add("num-fewshot", po::value<int64_t>()->value_name("N")->default_value(0),
+      "examples in front of each prompt");
+  add("split", po::value<std::string>()->value_name("NAME"), "score this split instead of the task's own");
+  add("limit", po::value<std::string>()->value_name("N"),
+      "first N documents of a task, or a fraction below 1 of them");
+}
+
+eval::EvaluationOptions task_options(const po::variables_map& arguments, const ThreadLimit& limit) {
+  eval::EvaluationOptions options;
+  options.tasks = require(arguments, "tasks");
+  options.protocol = protocol(arguments);
+  options.prefix = prefix_token(arguments);
+  options.load.data = arguments["data"].as<std::string>();
+  options.load.split = optional<std::string>(arguments, "split");
+  options.load.num_fewshot = arguments["num-fewshot"].as<int64_t>();
+  if (options.load.num_fewshot < 0) throw UsageError("--num-fewshot must be 0 or more");
+  options.load.limit = parse_limit(arguments);
+  options.limit = optional<std::string>(arguments, "limit").value_or("");
+  options.batch_tokens = batch_tokens(arguments);
+  options.command = command_line();
+  options.version = QEVAL_VERSION;
+  options.threads = limit.threads();
+  return options;
+}
+
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    if (end == begin) throw UsageError(fmt::format("\"{}\": a list of names with commas", printable(text)));
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+}  // namespace qeval::cli

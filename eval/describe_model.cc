@@ -1,0 +1,171 @@
+#include "eval/describe_model.h"
+
+#include <array>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "eval/results/json_fields.h"
+#include "eval/results/sample_file.h"
+#include "quant/checkpoint.h"
+
+namespace qeval::eval {
+namespace {
+
+using quant::Module;
+using quant::Slot;
+
+constexpr int64_t kScaleBytes = 4, kBiasBytes = 4, kFloat16Bytes = 2;
+
+/// Bytes and codes of the weights as a number format stores them.
+struct Size {
+  int64_t parameters = 0, bytes = 0;
+  int64_t projection_elements = 0;
+  double projection_bits = 0;  ///< sum over the elements
+};
+
+int64_t elements(const model::Matrix& matrix) {
+  return matrix.rows * matrix.cols;
+}
+
+/// Bytes of n codes.
+int64_t code_bytes(int64_t n, int bits) {
+  return (n * bits + 7) / 8;
+}
+
+int64_t grids(const quant::QuantSpec& spec, const model::Matrix& matrix) {
+  if (spec.group_size > 0) return matrix.rows * (matrix.cols / spec.group_size);
+  return spec.per_channel ? matrix.rows : 1;
+}
+
+/// A matrix under `spec`; unquantized, it takes what it takes in the checkpoint.
+int64_t matrix_bytes(const quant::QuantSpec* spec, const model::Matrix& matrix) {
+  if (spec == nullptr || !spec->enabled()) return matrix.byte_count();
+  const int64_t per_grid = spec->symmetric ? kScaleBytes : 2 * kScaleBytes;
+  return code_bytes(elements(matrix), spec->bits) + grids(*spec, matrix) * per_grid;
+}
+
+class SizeCounter {
+ public:
+  explicit SizeCounter(const std::optional<quant::Quantization>& quantization)
+      : quantization_(quantization) {}
+
+  void projection(int64_t layer, Module module, const model::LinearWeights& linear) {
+    const quant::QuantSpec* spec = this->spec({layer, module, Slot::weight});
+    const int64_t count = elements(linear.weight);
+    size_.parameters += count + std::ssize(linear.bias);
+    size_.bytes += matrix_bytes(spec, linear.weight) + std::ssize(linear.bias) * kBiasBytes;
+    size_.projection_elements += count;
+    size_.projection_bits += spec != nullptr && spec->enabled()
+                                 ? static_cast<double>(spec->bits) * static_cast<double>(count)
+                                 : 8.0 * static_cast<double>(linear.weight.byte_count());
+  }
+  void norm(int64_t layer, Module module, const model::NormWeights& norm) {
+    const quant::QuantSpec* spec = this->spec({layer, module, Slot::weight});
+    const int64_t count = std::ssize(norm.weight);
+    size_.parameters += count + std::ssize(norm.bias);
+    size_.bytes += spec != nullptr && spec->enabled() ? code_bytes(count, spec->bits) + 2 * kScaleBytes
+                                                      : count * kBiasBytes;
+    size_.bytes += std::ssize(norm.bias) * kBiasBytes;
+  }
+  /// Embedding and head: a quantized model's float16 unless its configuration quantizes the head.
+  void table(const model::Matrix& matrix, const quant::QuantSpec* spec) {
+    size_.parameters += elements(matrix);
+    if (spec != nullptr && !spec->enabled()) spec = nullptr;
+    const bool float16 = quantization_ && spec == nullptr;
+    size_.bytes += float16 ? elements(matrix) * kFloat16Bytes : matrix_bytes(spec, matrix);
+  }
+  const quant::QuantSpec* spec(const quant::Point& point) const {
+    return quantization_ ? &quantization_->qcfg[point] : nullptr;
+  }
+  const Size& size() const { return size_; }
+
+ private:
+  const std::optional<quant::Quantization>& quantization_;
+  Size size_;
+};
+
+Size count_size(const Session& session) {
+  const model::Model& model = session.model();
+  SizeCounter counter(session.quantization());
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const auto layer = static_cast<int64_t>(i);
+    const model::LayerWeights& weights = model.layers[i];
+    const std::array<std::pair<Module, const model::LinearWeights*>, 7> linears{
+        {{Module::q, &weights.q},
+         {Module::k, &weights.k},
+         {Module::v, &weights.v},
+         {Module::o, &weights.o},
+         {Module::gate, &weights.gate},
+         {Module::up, &weights.up},
+         {Module::down, &weights.down}}};
+    for (const auto& [module, linear] : linears) counter.projection(layer, module, *linear);
+    counter.norm(layer, Module::input_norm, weights.input_norm);
+    counter.norm(layer, Module::post_attention_norm, weights.post_attention_norm);
+  }
+  counter.norm(0, Module::final_norm, model.final_norm);
+  counter.table(model.embedding, nullptr);
+  if (model.head.weight.data != model.embedding.data)
+    counter.table(model.head.weight, counter.spec({0, Module::head, Slot::weight}));
+  return counter.size();
+}
+
+/// At most most_losses of the log's steps, evenly spaced, the last one included.
+std::vector<TrainingLoss> read_losses(const std::filesystem::path& path) {
+  std::vector<TrainingLoss> all;
+  const MappedFile file(path);
+  for_each_line(file.text(), path.string(), Tail::drop, [&](const TextLine& line) {
+    const auto json = parse_json(line.text, line.where);
+    const JsonFields fields(json, line.where);
+    all.push_back({fields.integer("step"), fields.number("loss")});
+  });
+  if (all.size() <= ModelDetails::most_losses) return all;
+  std::vector<TrainingLoss> some;
+  for (size_t i = 0; i < ModelDetails::most_losses; ++i)
+    some.push_back(all[i * (all.size() - 1) / (ModelDetails::most_losses - 1)]);
+  return some;
+}
+
+void read_record(const std::filesystem::path& folder, ModelDetails& details) {
+  std::error_code code;
+  const std::filesystem::path record = folder / quant::kRecordFile;
+  if (std::filesystem::exists(record, code)) {
+    const auto json = parse_json(read_file(record), record.string());
+    const JsonFields fields(json, record.string());
+    details.quantize = fields.json();
+    if (fields.has("settings")) {
+      const JsonFields settings = fields.object("settings");
+      if (settings.has("scheme")) details.scheme = settings.text("scheme");
+    }
+    if (fields.has("layer_errors")) {  // in the form of ours, and once
+      ModelInfo info;
+      info.details["layer_errors"] = fields.at("layer_errors");
+      details.layer_errors = model_details(info, record.string()).layer_errors;
+      details.quantize.erase("layer_errors");
+    }
+  }
+  const std::filesystem::path training = folder / quant::kTrainingFile;
+  if (std::filesystem::exists(training, code)) details.training_loss = read_losses(training);
+}
+
+}  // namespace
+
+ModelDetails describe_model(const Session& session) {
+  const Size size = count_size(session);
+  ModelDetails details;
+  details.parameters = size.parameters;
+  details.size_bytes = session.quantization() ? size.bytes : session.model().weight_bytes();
+  details.weight_bits =
+      size.projection_elements > 0 ? size.projection_bits / static_cast<double>(size.projection_elements) : 0;
+  if (!session.quantization()) {
+    details.scheme = "float";
+    return details;
+  }
+  // Schemes vary the output of the projections.
+  const quant::QuantSpec& activation = session.quantization()->qcfg[{0, Module::q, Slot::output}];
+  details.activation_bits = activation.enabled() ? activation.bits : 32;
+  if (std::error_code code; std::filesystem::is_directory(session.model().path, code))
+    read_record(session.model().path, details);
+  return details;
+}
+
+}  // namespace qeval::eval

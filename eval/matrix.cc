@@ -1,0 +1,360 @@
+#include "eval/matrix.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/shell.h"
+#include "eval/results/json_fields.h"
+#include "quant/checkpoint.h"
+
+namespace qeval::eval {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kSettingsFile = "matrix.json";
+/// What a pass that observes every point, and a learning step, take of the time of a forward pass over as
+/// many tokens (measured on SmolLM2-135M).
+constexpr double kObservedCost = 2.0, kLearningCost = 3.0;
+
+std::string with_space(const std::string& arguments) {
+  return arguments.empty() ? "" : " " + arguments;
+}
+
+/// Tells the observer of a step when it is finished.
+class StepClock {
+ public:
+  StepClock(std::string step, const MatrixObserver& observer)
+      : step_(std::move(step)), observer_(observer), start_(std::chrono::steady_clock::now()) {}
+  void finished() const {
+    observer_.finished(step_,
+                       std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count());
+  }
+
+ private:
+  std::string step_;
+  const MatrixObserver& observer_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+int64_t count_tokens(const quant::Samples& samples) {
+  int64_t tokens = 0;
+  for (const auto& sample : samples) tokens += std::ssize(sample);
+  return tokens;
+}
+
+}  // namespace
+
+struct Matrix::Item {
+  quant::Method method;
+  std::string scheme;
+
+  std::string name() const { return fmt::format("{} {}", quant::name(method), scheme); }
+  std::string folder() const { return fmt::format("{}-{}", quant::name(method), scheme); }
+};
+
+double measure_speed(Session& session) {
+  constexpr int64_t kTokens = 256, kTimes = 2;
+  const int64_t length = std::min(kTokens, session.max_length());
+  TokenRequest request;
+  for (int64_t i = 0; i <= length; ++i)
+    request.tokens.push_back(static_cast<int32_t>(i * 7 % session.model().config.vocab_size));
+  request.scored = length / 4 + 1;
+  double best = 0;
+  for (int64_t i = 0; i < kTimes; ++i) {  // the first one also reads the weights from the disk
+    const std::vector<TokenRequest> requests{request};
+    const Plan plan(requests, length);
+    ScoringRun run(session.decoder(), plan);
+    const auto start = std::chrono::steady_clock::now();
+    while (!run.done()) run.step();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::max(best, static_cast<double>(length) / seconds);
+  }
+  return best;
+}
+
+Matrix::Matrix(MatrixOptions options, bool plan_only) : options_(std::move(options)) {
+  options_.session.arithmetic = "float";
+  options_.evaluation.resume = true;
+  base_session_ = std::make_unique<Session>(options_.session);
+  for (const std::string& scheme : options_.schemes) {
+    quant::make_qcfg(base_session_->model().config, quant::parse_scheme(scheme));
+    for (const quant::Method method : options_.methods) items_.push_back({method, scheme});
+  }
+  // Reads all data and prompts: what is missing is missed before the work starts.
+  EvaluationOptions evaluation = options_.evaluation;
+  evaluation.output.reset();
+  evaluation.base.reset();
+  evaluation.keep_logprobs = false;
+  const Evaluation planned(*base_session_, evaluation);
+  for (const Evaluation::TaskPlan& task : planned.plan()) {
+    evaluation_tokens_ += task.tokens_computed;
+    scored_tokens_ += task.tokens_scored;
+  }
+  for (const auto& [key, value] : planned.fingerprint()) data_identity_ += fmt::format("{}={}\n", key, value);
+  if (plan_only) return;
+  qeval::create_directories(options_.output);
+  lock_ = std::make_unique<DirectoryLock>(options_.output);
+  check_folder();
+}
+
+Matrix::~Matrix() = default;
+
+Fingerprint Matrix::fingerprint() const {
+  Fingerprint print{{"model", base_session_->model().weight_hash()},
+                    {"evaluation", sha256_hex(data_identity_)},
+                    {"evaluation options", options_.evaluation_arguments},
+                    {"calibration", quant::samples_hash(options_.quantize.samples)},
+                    {"quantization options", options_.quantize_arguments},
+                    {"learning options", options_.learn_arguments},
+                    {"fake", options_.fake ? "yes" : "no"},
+                    {"integer", options_.integer == IntegerRuns::none   ? "none"
+                                : options_.integer == IntegerRuns::best ? "best"
+                                                                        : "all"}};
+  for (const quant::Method method : options_.methods)
+    print["methods"] += (print["methods"].empty() ? "" : ",") + std::string(quant::name(method));
+  for (const std::string& scheme : options_.schemes)
+    print["schemes"] += (print["schemes"].empty() ? "" : ",") + scheme;
+  return print;
+}
+
+void Matrix::check_folder() {
+  const fs::path path = options_.output / kSettingsFile;
+  const Fingerprint here = fingerprint();
+  std::error_code code;
+  if (fs::exists(path, code)) {
+    const auto json = parse_json(read_file(path), path.string());
+    const JsonFields fields = JsonFields(json, path.string()).object("matrix");
+    Fingerprint there;
+    for (const auto& [key, value] : fields.json().items()) there[key] = fields.text(key.c_str());
+    const std::string changes = describe_changes(there, here);
+    if (!changes.empty()) {
+      fail("{}: holds a comparison with other settings: {}: choose another directory or the same settings",
+           options_.output.string(), changes);
+    }
+    return;
+  }
+  for (const char* name : {"checkpoints", "results", comparison_file, results_file}) {
+    if (fs::exists(options_.output / name, code)) {
+      fail(
+          "{}: holds {} but no {}, so it is not of a comparison that could be continued: choose another "
+          "directory",
+          options_.output.string(), name, kSettingsFile);
+    }
+  }
+  write_file_atomically(path, dump_json({{"matrix", here}}, path.string(), 2) + "\n");
+}
+
+fs::path Matrix::results_folder(const ComparisonEntry& entry) const {
+  return options_.output / entry.results;
+}
+
+bool Matrix::is_evaluated(const ComparisonEntry& entry) const {
+  std::error_code code;
+  return fs::exists(results_folder(entry) / results_file, code);
+}
+
+bool Matrix::is_quantized(const Item& item) const {
+  std::error_code code;
+  return fs::exists(options_.output / "checkpoints" / item.folder() / quant::kRecordFile, code);
+}
+
+ComparisonEntry Matrix::base_entry() const {
+  ComparisonEntry entry{"fp", "fp", "", "", "float", "results/fp", "", {}};
+  entry.commands.push_back(fmt::format("qeval eval -m {}{} --arithmetic float --keep-logprobs -o {}",
+                                       shell_quoted(options_.session.model.string()),
+                                       with_space(options_.evaluation_arguments),
+                                       shell_quoted(results_folder(entry).string())));
+  return entry;
+}
+
+ComparisonEntry Matrix::entry(const Item& item, const std::string& arithmetic) const {
+  const bool smooths = item.method != quant::Method::rtn;
+  ComparisonEntry entry{arithmetic == "fake" ? item.name() : item.name() + " " + arithmetic,
+                        std::string(quant::name(item.method)),
+                        smooths ? std::string(quant::name(options_.quantize.options.variant)) : "",
+                        item.scheme,
+                        arithmetic,
+                        fmt::format("results/{}-{}", item.folder(), arithmetic),
+                        "checkpoints/" + item.folder(),
+                        {}};
+  const fs::path checkpoint = options_.output / entry.checkpoint;
+  entry.commands = {quantize_run(item).command,
+                    fmt::format("qeval eval -m {}{} --arithmetic {} --base {} -o {}",
+                                shell_quoted(checkpoint.string()), with_space(options_.evaluation_arguments),
+                                arithmetic, shell_quoted(results_folder(base_entry()).string()),
+                                shell_quoted(results_folder(entry).string()))};
+  return entry;
+}
+
+quant::QuantizeRun Matrix::quantize_run(const Item& item) const {
+  quant::QuantizeRun run = options_.quantize;
+  run.options.method = item.method;
+  run.options.scheme = quant::parse_scheme(item.scheme);
+  run.scheme = item.scheme;
+  run.resume = quant::QuantizeRun::Resume::if_interrupted;
+  run.command = fmt::format("qeval quantize -m {} --method {} --scheme {}{}",
+                            shell_quoted(options_.session.model.string()), quant::name(item.method),
+                            item.scheme, with_space(options_.quantize_arguments));
+  if (item.method != quant::Method::rtn)
+    run.command +=
+        fmt::format(" --variant {} --alpha {}", quant::name(run.options.variant), run.options.alpha);
+  if (const auto found = options_.learning.find(item.method); found != options_.learning.end()) {
+    run.learning = found->second;
+    run.command += with_space(options_.learn_arguments);
+  }
+  run.command += " -o " + shell_quoted((options_.output / "checkpoints" / item.folder()).string());
+  return run;
+}
+
+std::vector<MatrixStep> Matrix::plan() {
+  const double speed = measure_speed(*base_session_);
+  const auto seconds = [speed](double tokens) { return tokens / speed; };
+  const int64_t sample_tokens = count_tokens(options_.quantize.samples);
+  std::vector<MatrixStep> steps;
+  const auto evaluation = [&](const ComparisonEntry& entry) {
+    steps.push_back({"evaluate " + entry.name, evaluation_tokens_,
+                     seconds(static_cast<double>(evaluation_tokens_)), is_evaluated(entry)});
+  };
+  evaluation(base_entry());
+  bool base_seen = false, smoothed_seen = false;
+  for (const Item& item : items_) {
+    MatrixStep step{"quantize " + item.name(), 0, 0, is_quantized(item)};
+    const bool smooths = item.method != quant::Method::rtn;
+    if (!std::exchange(base_seen, true)) step.tokens += sample_tokens;
+    if (smooths && !std::exchange(smoothed_seen, true)) step.tokens += sample_tokens;
+    step.seconds = seconds(static_cast<double>(step.tokens)) * kObservedCost;
+    if (const auto found = options_.learning.find(item.method); found != options_.learning.end()) {
+      const int64_t learned = sample_tokens * found->second.epochs;
+      step.tokens += learned;
+      step.seconds += seconds(static_cast<double>(learned)) * kLearningCost;
+    }
+    steps.push_back(step);
+    if (options_.fake) evaluation(entry(item, "fake"));
+    if (options_.integer == IntegerRuns::all) evaluation(entry(item, "integer"));
+  }
+  if (options_.integer == IntegerRuns::best) {
+    std::vector<ComparisonEntry> fakes;
+    for (const Item& item : items_) fakes.push_back(entry(item, "fake"));
+    const bool known = std::ranges::all_of(fakes, [&](const auto& fake) { return is_evaluated(fake); });
+    if (known) {
+      evaluation(entry(best(fakes), "integer"));
+    } else {
+      steps.push_back({"evaluate the best of them, integer", evaluation_tokens_,
+                       seconds(static_cast<double>(evaluation_tokens_)), false});
+    }
+  }
+  return steps;
+}
+
+int64_t Matrix::disk_bytes() const {
+  const model::Model& model = base_session_->model();
+  const auto elements = [](const model::Matrix& matrix) { return matrix.rows * matrix.cols; };
+  int64_t parameters = elements(model.embedding);
+  if (model.head.weight.data != model.embedding.data) parameters += elements(model.head.weight);
+  for (const model::LayerWeights& layer : model.layers) {
+    for (const model::LinearWeights* linear :
+         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down})
+      parameters += elements(linear->weight);
+  }
+  constexpr int64_t kFloatBytes = 4;
+  return std::ssize(items_) * parameters * kFloatBytes +
+         scored_tokens_ * kept_bytes_per_position(model.config.vocab_size);
+}
+
+void Matrix::evaluate(const ComparisonEntry& entry, const MatrixObserver& observer) {
+  if (is_evaluated(entry)) return;
+  const StepClock clock("evaluate " + entry.name, observer);
+  const bool is_base = entry.checkpoint.empty();
+  std::unique_ptr<Session> own;
+  if (!is_base) {
+    SessionOptions session = options_.session;
+    session.model = options_.output / entry.checkpoint;
+    session.arithmetic = entry.arithmetic;
+    own = std::make_unique<Session>(session);
+  }
+  EvaluationOptions evaluation = options_.evaluation;
+  evaluation.output = results_folder(entry);
+  evaluation.command = entry.commands.back();
+  evaluation.keep_logprobs = is_base;
+  if (!is_base) evaluation.base = results_folder(base_entry());
+  Evaluation run(is_base ? *base_session_ : *own, evaluation);
+  while (!run.done()) {
+    const auto state = run.progress();
+    observer.progress(fmt::format("{}: {}", entry.name, state.task), state.tokens_done, state.tokens_total);
+    run.step();
+  }
+  run.finish();
+  clock.finished();
+}
+
+void Matrix::quantize(const Item& item, const MatrixObserver& observer) {
+  if (is_quantized(item)) return;
+  const StepClock clock("quantize " + item.name(), observer);
+  const auto show = [&](const std::string& step, int64_t done, int64_t total) {
+    observer.progress(fmt::format("{}: {}", item.name(), step), done, total);
+  };
+  quant::quantize_to_folder(base_session_->model(), quantize_run(item),
+                            options_.output / "checkpoints" / item.folder(), show, &observations_);
+  clock.finished();
+}
+
+ComparedRun Matrix::read(const ComparisonEntry& entry) const {
+  const fs::path folder = results_folder(entry);
+  return {entry.name, folder, read_results(folder)};
+}
+
+const Matrix::Item& Matrix::best(const std::vector<ComparisonEntry>& entries) const {
+  std::vector<ComparedRun> runs;
+  for (const ComparisonEntry& entry : entries) runs.push_back(read(entry));
+  const Comparison comparison = compare_runs(read(base_entry()), std::move(runs), {.resamples = 1});
+  size_t best = 0;
+  double least = INFINITY;
+  for (size_t i = 0; i < comparison.runs.size(); ++i) {
+    double loss = 0;
+    for (const TaskDifference& task : comparison.differences[i].tasks) {
+      const TaskResults* base = comparison.base.results.find_task(task.comparison.task);
+      const std::string metric = headline_metric(base->metrics);
+      for (const MetricComparison& compared : task.comparison.metrics) {
+        if (compared.metric == metric)
+          loss += higher_is_better(metric) ? -compared.difference.delta : compared.difference.delta;
+      }
+    }
+    if (loss < least) {
+      least = loss;
+      best = i;
+    }
+  }
+  return items_[best];
+}
+
+Comparison Matrix::run(const MatrixObserver& observer) {
+  ComparisonFile file{"fp", {base_entry()}};
+  evaluate(file.entries.front(), observer);
+  for (const Item& item : items_) {
+    quantize(item, observer);
+    for (const char* arithmetic : {"fake", "integer"}) {
+      const bool wanted =
+          std::string_view(arithmetic) == "fake" ? options_.fake : options_.integer == IntegerRuns::all;
+      if (!wanted) continue;
+      file.entries.push_back(entry(item, arithmetic));
+      evaluate(file.entries.back(), observer);
+    }
+  }
+  if (options_.integer == IntegerRuns::best && !items_.empty()) {
+    const std::vector<ComparisonEntry> fakes(file.entries.begin() + 1, file.entries.end());
+    file.entries.push_back(entry(best(fakes), "integer"));
+    evaluate(file.entries.back(), observer);
+  }
+  std::vector<ComparedRun> runs;
+  for (size_t i = 1; i < file.entries.size(); ++i) runs.push_back(read(file.entries[i]));
+  Comparison comparison = compare_runs(read(file.entries.front()), std::move(runs));
+  write_comparison(options_.output, file, comparison);
+  return comparison;
+}
+
+}  // namespace qeval::eval

@@ -1,0 +1,72 @@
+#include "eval/results/comparison_table.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "base/error.h"
+#include "eval/results/table.h"
+
+namespace qeval::eval {
+namespace {
+
+bool is_relative(std::string_view metric) {
+  return metric.ends_with("perplexity");
+}
+
+/// A difference as it is shown: relative for perplexities, whose differences are logarithmic.
+std::string difference_text(std::string_view metric, double delta) {
+  if (!std::isfinite(delta)) return format_score(delta);
+  return is_relative(metric) ? fmt::format("{:+.1f} %", 100 * std::expm1(delta))
+                             : fmt::format("{:+.4f}", delta);
+}
+
+std::string p_text(double p) {
+  if (std::isnan(p)) return "–";
+  return p < 0.001 ? "<0.001" : fmt::format("{:.3f}", p);
+}
+
+std::vector<std::string> row(const std::string& run, const TaskComparison& comparison,
+                             const HeadlineTest& test, const DivergenceSummary* divergence) {
+  const auto metric = std::ranges::find(comparison.metrics, test.metric, &MetricComparison::metric);
+  const PairedDifference& difference = metric->difference;
+  std::vector<std::string> out{printable(run, 40),
+                               printable(comparison.task, 40),
+                               printable(test.metric, 30),
+                               format_score(metric->base),
+                               format_score(metric->other),
+                               difference_text(test.metric, difference.delta),
+                               fmt::format("{} … {}", difference_text(test.metric, difference.interval.low),
+                                           difference_text(test.metric, difference.interval.high)),
+                               p_text(test.adjusted_p),
+                               "",
+                               "",
+                               "",
+                               ""};
+  if (metric->mcnemar_p) out[8] = fmt::format("−{} +{}", metric->lost.size(), metric->gained.size());
+  if (divergence != nullptr) {
+    out[9] = format_score(divergence->mean_kl);
+    out[10] = format_score(divergence->kl_99);
+    out[11] = fmt::format("{:.2f} %", 100 * divergence->top1_agreement);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string render_comparison(const Comparison& comparison) {
+  std::vector<std::vector<std::string>> rows{{"run", "task", "metric", "base", "value", "Δ", "95 % interval",
+                                              "p (Holm)", "flips", "mean KL", "99 % KL", "top-1"}};
+  for (const HeadlineTest& test : comparison.tests) {
+    const RunDifference& difference = comparison.differences[test.run];
+    const std::string& run = comparison.runs[test.run].name;
+    if (const TaskDifference* task = difference.find_task(test.name)) {
+      rows.push_back(row(run, task->comparison, test, task->divergence ? &*task->divergence : nullptr));
+    } else {
+      rows.push_back(row(run, *difference.find_group(test.name), test, nullptr));
+    }
+  }
+  return render_rows(rows, {false, false, false, true, true, true, true, true, true, true, true, true});
+}
+
+}  // namespace qeval::eval

@@ -1,0 +1,204 @@
+#include "quant/quantize_run.h"
+
+#include <array>
+#include <fstream>
+
+#include <sys/resource.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "quant/checkpoint.h"
+#include "quant/fake_arithmetic.h"
+#include "quant/train/learn_state.h"
+
+namespace qeval::quant {
+namespace {
+
+using nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+constexpr const char* kStateFile = "training_state.bin";
+
+ordered_json settings_json(const QuantizeRun& run) {
+  const QuantizeOptions& options = run.options;
+  const QuantSpec& weight = options.scheme.weight;
+  ordered_json json{{"scheme", run.scheme},
+                    {"weight_bits", weight.bits},
+                    {"weight_symmetric", weight.symmetric},
+                    {"weight_per_channel", weight.per_channel},
+                    {"weight_group_size", weight.group_size},
+                    {"act_bits", options.scheme.activation_bits},
+                    {"act_dynamic", options.scheme.dynamic_activations}};
+  if (options.act_ranges) {
+    json["act_ranges"] = run.act_ranges_file;
+  } else {
+    json["range"] = name(options.calibration.estimator);
+    if (options.calibration.estimator == RangeEstimator::percentile)
+      json["percentile"] = options.calibration.percentile;
+  }
+  if (options.method != Method::rtn) {
+    if (is_learned(options.method)) json["smooth"] = options.smooth;
+    json["variant"] = name(options.variant);
+    json["alpha"] = options.alpha;
+  }
+  if (!options.keep_16bit.empty()) json["keep_16bit"] = options.keep_16bit;
+  return json;
+}
+
+ordered_json learn_json(const LearnSettings& settings) {
+  constexpr std::array<const char*, 3> kGroups{"let", "lwc", "lrl"};
+  ordered_json json{{"epochs", settings.epochs},
+                    {"batch_size", settings.batch_size},
+                    {"warmup_epochs", settings.warmup_epochs}};
+  for (size_t g = 0; g < kGroups.size(); ++g) {
+    json[fmt::format("{}_lr", kGroups[g])] = settings.rates[g].rate;
+    json[fmt::format("{}_min_lr", kGroups[g])] = settings.rates[g].minimum;
+  }
+  return json;
+}
+
+int64_t peak_rss_bytes() {
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+/// Lines of training.jsonl: of a resumed run those of the steps done stay.
+class TrainingLog {
+ public:
+  TrainingLog(std::filesystem::path file, int64_t steps_done) : path_(std::move(file)) {
+    std::string kept;
+    if (steps_done > 0) {
+      std::ifstream before(path_);
+      std::string line;
+      for (int64_t i = 0; i < steps_done && std::getline(before, line); ++i) kept += line + "\n";
+    }
+    write_file_atomically(path_, kept);
+    out_.open(path_, std::ios::app);
+  }
+  void add(const StepRecord& record) {
+    out_ << step_json(record) << "\n" << std::flush;
+    if (!out_) fail("{}: cannot write", path_.string());
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::ofstream out_;
+};
+
+BlockWeights<float> view_block(EditableModel& model, int64_t layer) {
+  BlockWeights<float> block;
+  model::NormWeights& input = model.norm(layer, model::NormPoint::input);
+  model::NormWeights& middle = model.norm(layer, model::NormPoint::post_attention);
+  block.input_norm = {&input.weight, &input.bias};
+  block.post_attention_norm = {&middle.weight, &middle.bias};
+  for (size_t p = 0; p < kProjections; ++p) {
+    const auto linear = model.linear(layer, static_cast<model::Projection>(p));
+    block.linear[p] = {linear.weight, linear.rows, linear.cols, &linear.bias};
+  }
+  return block;
+}
+
+void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
+                     const std::filesystem::path& folder, const TokenProgress& progress,
+                     QuantizedModel& model) {
+  const LearnSettings& settings = *run.learning;
+  const std::filesystem::path state_file = folder / kStateFile;
+  LearnProblem problem = learn_problem(run.samples, model);
+  LearnState start = initial_state(problem, settings);
+  std::error_code code;
+  const bool resume =
+      run.resume == QuantizeRun::Resume::required ||
+      (run.resume == QuantizeRun::Resume::if_interrupted && std::filesystem::exists(state_file, code));
+  if (resume) load_state(state_file, fingerprint, start);
+
+  TrainingLog log(folder / kTrainingFile, start.step);
+  Clock::time_point saved = Clock::now();
+  const LearnObserver observer{[&](const StepRecord& record) {
+                                 log.add(record);
+                                 if (!progress) return;
+                                 const std::string where =
+                                     record.layer >= 0 ? fmt::format("layer {}, ", record.layer) : "";
+                                 const int64_t tokens = std::ssize(run.samples.front()) * settings.batch_size;
+                                 progress(fmt::format("learning: {}loss {:.4g}", where, record.loss),
+                                          (record.step + 1) * tokens, record.steps * tokens);
+                               },
+                               [&](const LearnState& state, bool failing) {
+                                 if (!failing && Clock::now() - saved < run.save_interval) return;
+                                 save_state(state_file, state, fingerprint);
+                                 saved = Clock::now();
+                               }};
+  learn(problem, settings, observer, resume ? &start : nullptr);
+  // What learning does not touch (the final norm, the head) keeps its measured ranges.
+  for (const Point& point : all_points(problem.model->config)) {
+    if (problem.ranges[point]) model.ranges[point] = problem.ranges[point];
+  }
+}
+
+}  // namespace
+
+std::optional<LearnMethod> learn_method(Method method) {
+  switch (method) {
+    case Method::omniquant:
+      return LearnMethod::omniquant;
+    case Method::lrl:
+      return LearnMethod::lrl;
+    case Method::mobilequant:
+      return LearnMethod::mobilequant;
+    case Method::rtn:
+    case Method::smoothquant:
+      break;
+  }
+  return std::nullopt;
+}
+
+LearnProblem learn_problem(const Samples& samples, QuantizedModel& model) {
+  if (!model.edited) model.edited.emplace(model.base);
+  const model::Model& edited = model.edited->model();
+  LearnProblem problem{&edited,
+                       {},
+                       model.qcfg,
+                       complete_ranges(model.qcfg, model.ranges, edited.config, "the measured ranges"),
+                       samples};
+  for (int64_t layer = 0; layer < edited.config.num_layers; ++layer)
+    problem.blocks.push_back(view_block(*model.edited, layer));
+  return problem;
+}
+
+void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
+                        const std::filesystem::path& folder, const TokenProgress& progress,
+                        Observations* observations) {
+  const Clock::time_point start = Clock::now();
+  prepare_checkpoint_folder(folder, model);
+  QuantizedModel quantized = quantize(
+      model, run.samples, run.options,
+      [&](const std::string& step, int64_t done, int64_t total) {
+        const int64_t tokens = std::ssize(run.samples.front());  // per unit of work, for the rate shown
+        if (progress) progress(step, done * tokens, total * tokens);
+      },
+      observations);
+  ordered_json settings = settings_json(run);
+  const auto hash = [&] { return quantization_hash(quantized.qcfg, quantized.ranges, model.config); };
+  if (run.learning) {
+    settings.update(learn_json(*run.learning));
+    const std::string identity = fmt::format("{} {} {} {} {}", name(run.options.method), settings.dump(),
+                                             model.weight_hash(), samples_hash(run.samples), hash());
+    learn_in_folder(run, sha256_hex(identity), folder, progress, quantized);
+  }
+  ordered_json record{{"method", name(run.options.method)},
+                      {"settings", settings},
+                      {"model", {{"path", model.path.string()}, {"weight_hash", model.weight_hash()}}},
+                      {"calibration", run.calibration},
+                      {"quantization_hash", hash()},
+                      {"version", run.version},
+                      {"command", run.command},
+                      {"threads", run.threads}};
+  record["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
+  record["peak_rss_bytes"] = peak_rss_bytes();
+  write_checkpoint(folder, quantized, run.samples, record);
+  std::error_code code;
+  std::filesystem::remove(folder / kStateFile, code);  // only now: killed before, learning would start anew
+}
+
+}  // namespace qeval::quant

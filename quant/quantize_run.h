@@ -1,0 +1,49 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "quant/quantize.h"
+#include "quant/train/learn.h"
+
+namespace qeval::quant {
+
+/// All that makes one quantized checkpoint: what `qeval quantize` does once its options are read.
+struct QuantizeRun {
+  QuantizeOptions options;
+  std::string scheme;           ///< the name that options.scheme began as, for the record
+  std::string act_ranges_file;  ///< where options.act_ranges are from, for the record
+  Samples samples;
+  nlohmann::ordered_json calibration;     ///< what the record says about the samples; null without any
+  std::optional<LearnSettings> learning;  ///< of learned methods
+  std::chrono::minutes save_interval{5};  ///< between two savings of the learning's state
+  /// Whether a learning run that was interrupted in the folder is continued: never; always, a folder without
+  /// one being an Error; or where there is one.
+  enum class Resume : uint8_t { no, required, if_interrupted } resume = Resume::no;
+  std::string command, version;  ///< for the record
+  int64_t threads = 0;
+};
+
+/// Progress of the work: what is being done, tokens done and in all.
+using TokenProgress = std::function<void(const std::string& step, int64_t done, int64_t total)>;
+
+/// Quantizes `model` into the folder: weights, tokenizer, ranges, training.jsonl, and last quantize.json,
+/// whose presence says that the checkpoint is whole. The same bits for the same run, threads and
+/// interruptions apart. `observations`, where given, must be of this model and these samples.
+void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
+                        const std::filesystem::path& folder, const TokenProgress& progress = {},
+                        Observations* observations = nullptr);
+
+/// What learning starts from: the edited weights of `model`, which must outlive the problem.
+LearnProblem learn_problem(const Samples& samples, QuantizedModel& model);
+
+/// The learned method of this name, nothing for the others.
+std::optional<LearnMethod> learn_method(Method method);
+
+}  // namespace qeval::quant
