@@ -1,0 +1,240 @@
+// Several runs compared from the command line: divergence from a base, several arithmetics, whole matrices.
+#include <filesystem>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli_fixture.h"
+#include "eval/results/divergence.h"
+#include "eval/results/statistics.h"
+
+namespace qeval::test {
+namespace {
+
+using nlohmann::ordered_json;
+using testing::AllOf;
+using testing::HasSubstr;
+
+class CompareCli : public Cli {
+ protected:
+  CompareCli() {
+    std::string text;
+    for (int i = 0; i < 60; ++i) text += "Line " + std::to_string(i * 37 % 101) + " of a calibration text.\n";
+    write("calibration.txt", text);
+  }
+
+  std::vector<std::string> compare_arguments(const std::vector<std::string>& more) const {
+    std::vector<std::string> all{"compare",    "-m",        path("model"), "-d",
+                                 path("data"), "--samples", "4",           "--sequence-length",
+                                 "24",         "-o",        path("out")};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  Outcome compare(const std::vector<std::string>& more) const { return run(compare_arguments(more)); }
+  std::vector<std::string> calibrated(std::vector<std::string> more) const {
+    more.insert(more.end(), {"--calibration", path("calibration.txt")});
+    return more;
+  }
+  ordered_json json(const std::string& file) const { return ordered_json::parse(read(file)); }
+};
+
+/// Without what may differ between two runs of the same work.
+void forget_times(ordered_json& json) {
+  if (json.is_object()) {
+    for (const char* key : {"seconds", "date", "peak_rss_bytes"}) json.erase(key);
+  }
+  if (!json.is_structured()) return;
+  for (auto& item : json) forget_times(item);
+}
+
+/// What a comparison leaves that must not depend on interruptions.
+std::vector<ordered_json> remains(const ordered_json& compare, ordered_json results) {
+  forget_times(results);
+  return {compare, results};
+}
+
+TEST_F(CompareCli, ARunAgainstItselfIsExactlyZero) {
+  expect_success(eval({"-t", "piqa,sample", "-o", path("base"), "--keep-logprobs"}));
+  const Outcome again =
+      eval({"-t", "piqa,sample", "-o", path("again"), "--base", path("base"), "--batch-tokens", "7"});
+  expect_success(again);
+  EXPECT_THAT(again.output, AllOf(HasSubstr("top-1"), HasSubstr("100.00 %")));
+  for (const std::string task : {"piqa", "sample_qa", "sample_text", "sample_letters"}) {
+    const auto read = qeval::eval::read_divergence(path("again/" + qeval::eval::divergence_file(task)), task);
+    const qeval::eval::DivergenceSummary summary = summarize(read.documents);
+    EXPECT_GT(summary.positions, 0) << task;
+    EXPECT_EQ(summary.max_kl, 0);
+    EXPECT_EQ(summary.mean_kl_upper, 0);
+    EXPECT_EQ(summary.top1_agreement, 1);
+  }
+}
+
+TEST_F(CompareCli, KeptLogProbabilitiesDependNeitherOnThreadsNorOnBatches) {
+  expect_success(eval({"-t", "piqa", "-o", path("a"), "--keep-logprobs"}));
+  expect_success(
+      eval({"-t", "piqa", "-o", path("b"), "--keep-logprobs", "--threads", "1", "--batch-tokens", "5"}));
+  EXPECT_EQ(read("a/logprobs_piqa.bin"), read("b/logprobs_piqa.bin"));
+}
+
+TEST_F(CompareCli, ABaseThatDoesNotFitIsNamed) {
+  expect_success(eval({"-t", "piqa", "-o", path("base"), "--keep-logprobs", "--limit", "1"}));
+  expect_success(eval({"-t", "piqa", "-o", path("bare")}));
+  const auto against = [&](const std::string& task, const std::string& base) {
+    return eval({"-t", task, "-o", path("out"), "--base", path(base)});
+  };
+  expect_one_line(against("piqa", "base"), kFailed, "document 1: the base did not score it");
+  expect_one_line(against("piqa", "bare"), kFailed, "--keep-logprobs");
+  expect_one_line(against("sample_qa", "base"), kFailed, "no results of task sample_qa");
+  expect_one_line(against("piqa", "nowhere"), kFailed, "nowhere");
+  expect_one_line(eval({"-t", "piqa", "--keep-logprobs"}), kWrongUsage, "-o DIR");
+}
+
+TEST_F(CompareCli, SeveralArithmeticsGiveAComparison) {
+  expect_success(
+      run({"quantize", "-m", path("model"), "--method", "rtn", "--calibration", path("calibration.txt"),
+           "--samples", "4", "--sequence-length", "24", "-o", path("q")}));
+  const Outcome outcome = run({"eval", "-m", path("q"), "-d", path("data"), "-t", "piqa", "-o", path("out"),
+                               "--arithmetic", "fake,integer,float"});
+  expect_success(outcome);
+  EXPECT_THAT(outcome.output, AllOf(HasSubstr("Against float"), HasSubstr("mean KL")));
+  const ordered_json file = json("out/compare.json");
+  EXPECT_EQ(file["base"], "float");
+  EXPECT_EQ(file["entries"].size(), 3U);
+  EXPECT_EQ(file["entries"][1]["results"], "fake");
+  const ordered_json results = json("out/results.json");
+  EXPECT_GT(results["runs"][0]["tasks"]["piqa"]["divergence"]["mean_kl"], 0);
+  EXPECT_EQ(json("out/integer/results.json")["model"]["arithmetic"], "integer");
+  expect_one_line(
+      run({"eval", "-m", path("q"), "-d", path("data"), "-t", "piqa", "--arithmetic", "fake,float"}),
+      kWrongUsage, "-o DIR");
+  expect_one_line(eval({"-t", "piqa", "-o", path("x"), "--arithmetic", "fake,decimal"}), kFailed, "decimal");
+}
+
+TEST_F(CompareCli, NamesAreCheckedBeforeWorkStarts) {
+  const std::vector<std::string> task{"-t", "piqa"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), task.begin(), task.end());
+    return compare(calibrated(more));
+  };
+  expect_one_line(with({"--methods", "rtn,awq"}), kFailed, "awq");
+  expect_one_line(with({"--schemes", "w8a8,w1a1"}), kFailed, "w1a1");
+  expect_one_line(with({"--methods", "rtn,rtn"}), kWrongUsage, "twice");
+  expect_one_line(with({"--arithmetic", "float"}), kWrongUsage, "accepted: fake, integer");
+  expect_one_line(with({"--integer", "worst"}), kWrongUsage, "accepted: best, all");
+  expect_one_line(with({"--arithmetic", "integer", "--integer", "best"}), kWrongUsage, "--integer");
+  expect_one_line(with({"--methods", "rtn", "--epochs", "2"}), kWrongUsage, "--epochs");
+  expect_one_line(compare(calibrated({"-t", "no_such_task"})), kFailed, "no_such_task");
+  expect_one_line(compare(calibrated({"-t", "boolq"})), kFailed, "boolq");
+  expect_one_line(run({"compare", "-m", path("model"), "-d", path("data"), "-t", "piqa", "-o", path("out")}),
+                  kWrongUsage, "--calibration");
+  EXPECT_FALSE(std::filesystem::exists(path("out")));
+  write("out", "a file");
+  expect_one_line(with({"--methods", "rtn"}), kFailed, "out");
+}
+
+TEST_F(CompareCli, AnotherMatrixInTheSameFolderIsRefused) {
+  const auto with = [&](const std::string& schemes, const std::string& limit) {
+    return compare(calibrated({"-t", "piqa", "--methods", "rtn", "--schemes", schemes, "--limit", limit}));
+  };
+  const Outcome plan =
+      compare(calibrated({"-t", "piqa", "--methods", "rtn", "--schemes", "w8a8", "--limit", "2", "--plan"}));
+  expect_success(plan);
+  EXPECT_THAT(plan.output, AllOf(HasSubstr("quantize rtn w8a8"), HasSubstr("left to do")));
+  EXPECT_FALSE(std::filesystem::exists(path("out")));
+  expect_success(with("w8a8", "2"));
+  expect_one_line(with("w4a8", "2"), kFailed, "schemes (w8a8 there, w4a8 here)");
+  expect_one_line(with("w8a8", "1"), kFailed, "evaluation");
+  const std::string before = read("out/results.json");
+  const Outcome again = with("w8a8", "2");
+  expect_success(again);
+  EXPECT_THAT(again.output, HasSubstr("done"));
+  EXPECT_EQ(read("out/results.json"), before);
+  std::filesystem::remove(path("out/matrix.json"));
+  expect_one_line(with("w8a8", "2"), kFailed, "no matrix.json");
+}
+
+TEST_F(CompareCli, AnEntryIsReproducedByItsCommands) {
+  expect_success(compare(calibrated({"-t", "piqa", "--methods", "smoothquant,mobilequant", "--schemes",
+                                     "w4a8", "--epochs", "1", "--variant", "original"})));
+  const ordered_json entry = json("out/compare.json")["entries"][2];
+  EXPECT_EQ(entry["name"], "mobilequant w4a8");
+  EXPECT_EQ(entry["variant"], "original");
+  const std::string samples = read("out/results/mobilequant-w4a8-fake/samples_piqa.jsonl");
+  const std::string divergence = read("out/results/mobilequant-w4a8-fake/divergence_piqa.jsonl");
+  std::filesystem::remove_all(path("out/checkpoints/mobilequant-w4a8"));
+  std::filesystem::remove_all(path("out/results/mobilequant-w4a8-fake"));
+  for (const std::string command : entry["commands"]) {  // no word of them needs quotes here
+    std::vector<std::string> words;
+    for (size_t at = command.find(' ') + 1; at != 0;) {
+      const size_t end = command.find(' ', at);
+      words.push_back(command.substr(at, end - at));
+      at = end == std::string::npos ? 0 : end + 1;
+    }
+    expect_success(run(words));
+  }
+  EXPECT_EQ(read("out/results/mobilequant-w4a8-fake/samples_piqa.jsonl"), samples);
+  EXPECT_EQ(read("out/results/mobilequant-w4a8-fake/divergence_piqa.jsonl"), divergence);
+}
+
+/// Runs qeval for that much CPU time at most, then the system ends it without warning; 0: without a limit.
+/// Returns its exit status, or −1 where it was ended; `used` is the CPU time it took.
+int run_for(const std::vector<std::string>& arguments, const std::string& output, double seconds,
+            double* used = nullptr) {
+  std::vector<std::string> words{QEVAL_BINARY};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    struct itimerval timer {};
+    timer.it_value.tv_sec = static_cast<time_t>(seconds);
+    timer.it_value.tv_usec =
+        static_cast<suseconds_t>((seconds - static_cast<double>(timer.it_value.tv_sec)) * 1e6);
+    ::setitimer(ITIMER_PROF, &timer, nullptr);  // SIGPROF, which nobody catches; survives exec
+    if (std::freopen(output.c_str(), "w", stdout) == nullptr) ::_exit(99);
+    ::execv(QEVAL_BINARY, argv.data());
+    ::_exit(99);
+  }
+  int status = 0;
+  struct rusage usage {};
+  if (::wait4(child, &status, 0, &usage) != child) return 98;
+  const auto of = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
+  };
+  if (used != nullptr) *used = of(usage.ru_utime) + of(usage.ru_stime);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST_F(CompareCli, AMatrixKilledAndContinuedGivesTheSame) {
+  const std::vector<std::string> arguments =
+      compare_arguments(calibrated({"-t", "piqa,sample", "--methods", "rtn,smoothquant,omniquant,mobilequant",
+                                    "--schemes", "w8a8,w4a8", "--epochs", "2", "--integer", "best"}));
+  double whole = 0;
+  ASSERT_EQ(run_for(arguments, path("stdout"), 0, &whole), 0);
+  const auto expected = remains(json("out/compare.json"), json("out/results.json"));
+  ASSERT_EQ(expected[0]["entries"].size(), 10U);
+  qeval::eval::Random random(8);
+  int kills = 0;
+  for (int round = 0; round < 2; ++round) {
+    std::filesystem::remove_all(path("out"));
+    // Long enough to get on each time: what a process does before it goes on takes time as well.
+    for (int attempt = 0; attempt < 40; ++attempt) {
+      const double seconds = whole * (0.15 + 0.5 * random.uniform());
+      const int status = run_for(arguments, path("stdout"), attempt < 4 ? seconds : 0);
+      if (status == 0) break;
+      ASSERT_EQ(status, -1) << "it failed by itself";
+      ++kills;
+    }
+    EXPECT_EQ(remains(json("out/compare.json"), json("out/results.json")), expected);
+  }
+  EXPECT_GE(kills, 2);
+}
+
+}  // namespace
+}  // namespace qeval::test
