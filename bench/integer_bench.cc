@@ -29,7 +29,7 @@ void peak_avx2(int64_t steps) {
 }
 
 void BM_PeakAvx2(benchmark::State& state) {
-  if (!model::cpu_supports(model::CpuPath::avx2)) {
+  if (!cpu_supports(IntegerCpu::avx2)) {
     state.SkipWithError("this CPU lacks AVX2");
     return;
   }
@@ -61,7 +61,7 @@ void run(benchmark::State& state, bool wide) {
                            .panel_stride = k * kPanel,
                            .c = c.data(),
                            .ldc = n};
-    (wide ? kernel.gemm_wide : kernel.gemm_narrow)(gemm);
+    (wide ? kernel.gemm_modular : kernel.gemm_narrow)(gemm);
     benchmark::ClobberMemory();
   }
   state.counters["MAC/s"] =

@@ -27,6 +27,12 @@ struct Rescale {
   int32_t multiplier = 0;
   int32_t shift = 1;  ///< 1 … 62
   int32_t pre_shift = 0;
+  int32_t room = 0;  ///< x · 2^room fits 32 bits
+
+  /// Where x fits 32 bits and shift can be made 32 or more by raising x first: vectors compute it in one
+  /// multiplication, of whose result they need the high word.
+  bool fast() const { return pre_shift == 0 && shift + room >= 32; }
+  int32_t lift() const { return std::max(0, 32 - shift); }
 };
 
 /// x / 2^shift, half up.

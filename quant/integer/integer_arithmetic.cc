@@ -8,19 +8,19 @@ namespace qeval::quant {
 
 struct IntegerSeam {
   const model::Model& model;
-  PointGrid embedding;
+  ModelGrids grids;
   double logit_scale = 0;
   QuantSpec logit_spec;  ///< of the head's output, where the configuration names it
   Grid logit_grid;
 };
 
 IntegerArithmetic::IntegerArithmetic(const model::Model& model, const QuantConfig& qcfg,
-                                     const ActRanges& ranges, int64_t max_positions) {
-  PreparedModel prepared = prepare_model(model, qcfg, ranges, max_positions);
+                                     const ActRanges& ranges, int64_t max_positions, int32_t guard_bits) {
+  PreparedModel prepared = prepare_model(model, qcfg, ranges, max_positions, guard_bits);
   model_ = std::move(prepared.integers);
   const Point logits{0, Module::head, Slot::output};
   seam_ = std::make_unique<IntegerSeam>(
-      IntegerSeam{model, prepared.embedding, prepared.logit_scale, qcfg[logits], {}});
+      IntegerSeam{model, std::move(prepared.grids), prepared.logit_scale, qcfg[logits], {}});
   if (needs_range(qcfg, logits)) seam_->logit_grid = make_grid(qcfg[logits], ranges[logits].value());
 }
 
@@ -29,18 +29,22 @@ IntegerArithmetic::~IntegerArithmetic() = default;
 void IntegerArithmetic::embed(std::span<const int32_t> tokens, model::Tensor& residual) const {
   const model::ModelConfig& config = seam_->model.config;
   const int64_t width = config.hidden_size;
-  residual.resize(static_cast<int64_t>(tokens.size()), width, sizeof(int16_t));
+  residual.resize(static_cast<int64_t>(tokens.size()), width, sizeof(int32_t));
   // As in the float arithmetic: Gemma's factor in float32.
   const float scale = config.scale_embedding ? std::sqrt(static_cast<float>(width)) : 1.0F;
+  const StreamGrid& stream = seam_->grids.layers[0].stream;
   parallel_ranges(residual.rows, 16, [&](int64_t first, int64_t last) {
     std::vector<float> row(static_cast<size_t>(width));
     for (int64_t r = first; r < last; ++r) {
       seam_->model.embedding.decode_rows(tokens[static_cast<size_t>(r)], 1, row.data());
-      for (float& x : row) x *= scale;
-      quant_kernels().quantize_i16(row.data(), width, seam_->embedding.grid, seam_->embedding.offset,
-                                   residual.row<int16_t>(r));
+      auto* out = residual.row<int32_t>(r);
+      for (int64_t i = 0; i < width; ++i) out[i] = stream.code(row[static_cast<size_t>(i)] * scale);
     }
   });
+}
+
+const ModelGrids& IntegerArithmetic::grids() const {
+  return seam_->grids;
 }
 
 void IntegerArithmetic::logits(const model::Tensor& normed, int64_t first, int64_t count,

@@ -12,10 +12,12 @@ namespace qeval::quant {
 
 /// The floating-point side of the seam: the embedding rows on their way in, the logits on their way out.
 struct IntegerSeam;
+struct ModelGrids;
 
 /// What an NPU executes (QUANTIZATION.md §5): no floating point between the embedding look-up and the logits.
 /// The operations between the two are compiled in translation units of their own (run/), whose objects a test
-/// disassembles. Every tensor holds int16_t codes, whatever the point's bits.
+/// disassembles. Every tensor holds int16_t codes, whatever the point's bits; the residual stream int32_t
+/// (StreamFormat).
 ///
 /// A KvBlock holds, per key/value head: the keys as panels of kPanel tokens, the sums of the keys' codes, and
 /// the values as panels of kPanel channels; one byte a code up to 8 bits, two above.
@@ -24,9 +26,9 @@ class IntegerArithmetic final : public model::Arithmetic {
   /// `ranges` as read from act_dict.json: besides those that `qcfg` needs, the final norm's input is used
   /// where there is one. Throws Error, naming the point, for a setting that integers cannot do: a dynamic
   /// range, a point or weight left in float, weights in groups, a range too far from 0 for its width. `model`
-  /// must outlive the arithmetic.
+  /// must outlive the arithmetic. `guard_bits`: 0 … 12, of the residual stream.
   IntegerArithmetic(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
-                    int64_t max_positions);
+                    int64_t max_positions, int32_t guard_bits = kStreamGuardBits);
   ~IntegerArithmetic() override;
 
   std::string name() const override { return "integer"; }
@@ -53,6 +55,8 @@ class IntegerArithmetic final : public model::Arithmetic {
 
   /// The prepared integers, for tests and reports of memory.
   const IntegerModel& prepared() const { return model_; }
+  /// What the codes of each tensor stand for.
+  const ModelGrids& grids() const;
 
  private:
   const IntegerLayer& layer_at(int64_t layer) const { return model_.layers[static_cast<size_t>(layer)]; }

@@ -12,16 +12,20 @@ namespace qeval::quant {
 // What integer-only arithmetic needs at run time, prepared once from the float weights and the quantization
 // settings (prepare.h). By construction there is no floating-point member in any of these types.
 
-/// Factors below 1/2 for sums that fit 32 bits: multiplier and shift − 32 of each, side by side.
+/// Factors that are all fast() with one lift: multiplier and shift + lift − 32 of each, side by side.
 struct FastRescaleView {
   const int32_t* multiplier = nullptr;
   const int32_t* shift = nullptr;
+  int32_t lift = 0;
 };
 struct FastRescale {
   std::vector<int32_t> multiplier, shift;
+  int32_t lift = 0;
 
   bool usable() const { return !multiplier.empty(); }
-  FastRescaleView view(int64_t first) const { return {multiplier.data() + first, shift.data() + first}; }
+  FastRescaleView view(int64_t first) const {
+    return {multiplier.data() + first, shift.data() + first, lift};
+  }
 };
 
 /// A function of one code, tabulated: result = values[code − lo]. Empty: the identity.
@@ -52,7 +56,7 @@ struct IntegerMatrix {
   std::vector<int32_t> zero_points;    ///< [rows rounded up to panels], of the weights
   std::vector<Rescale> factors;        ///< [rows rounded up to panels], accumulator to output
   bool has_zero_points = false;        ///< whether any is not 0
-  FastRescale fast;                    ///< the factors again, where all of them are fast and so is the input
+  FastRescale fast;                    ///< the factors again, where all of them are fast
   std::vector<int32_t> fast_constant;  ///< the constants modulo 2^32
   CodeTable input_table;               ///< where the input is rounded again on its way in
   bool narrow_input = true;            ///< the input's codes are 0 … 255
@@ -68,16 +72,28 @@ struct IntegerMatrix {
   }
 };
 
-/// A norm (QUANTIZATION.md §5). With d = code − zero_point of the residual's codes, f extra bits and, for
+/// The residual stream: d = (value / step) · 2^guard_bits in 32 bits, rounded to nearest, step that of the
+/// 16-bit grid of the norm that reads it next. The norm sees the grid's codes; the guard bits keep the
+/// roundings of some sixty additions from adding up. Without them the stream is the codes' 16 bits.
+struct StreamFormat {
+  int32_t guard_bits = 0;
+  CodeRange codes;         ///< what a norm reads: clamp(round(d / 2^guard_bits) + zero_point)
+  int32_t lo = 0, hi = 0;  ///< of d: the codes' without guard bits, else ±kStreamLimit
+};
+inline constexpr int32_t kStreamLimit = 1 << 30;
+inline constexpr int32_t kStreamGuardBits = 12;
+
+/// A norm (QUANTIZATION.md §5). With d = code − zero_point of the stream's codes, f extra bits and, for
 /// LayerNorm, the mean taken off: e = d·2^f − mean; u = e / √(Σe² + eps) in units of 2^−kUnitBits, times √n;
 /// output = rescale(u · weight + bias).
 struct IntegerNorm {
   bool subtract_mean = false;
-  CodeTable input_table;  ///< where the input is rounded to fewer bits than the residual's
-  int32_t zero_point = 0;
+  StreamFormat stream;
+  CodeTable input_table;   ///< where the input is rounded to fewer bits than the stream's codes
+  int32_t zero_point = 0;  ///< of the codes after the table
   int32_t extra_bits = 0;  ///< f
   int64_t eps = 0;         ///< n·eps in units of e²
-  uint64_t root_n = 0;     ///< √n · 2^root_n_bits, between 2^61 and 2^62
+  uint64_t root_n = 0;     ///< √n · 2^root_n_bits, between 2^60 and 2^61
   int32_t root_n_bits = 0;
   std::vector<int32_t> weight;  ///< code − zero point
   std::vector<int64_t> bias;    ///< empty, or in units of u · weight
@@ -87,13 +103,13 @@ struct IntegerNorm {
 };
 inline constexpr int32_t kUnitBits = 20;
 
-/// residual ← residual · keep + update · join, from one norm's input range to the next one's.
+/// stream ← stream · keep + update · join, from one norm's step to the next one's.
 struct IntegerAdd {
-  int32_t residual_zero_point = 0, update_zero_point = 0;
+  int32_t update_zero_point = 0;
   Rescale keep, join;  ///< to 2^−kAddBits of the new step: one rounding at the end
-  CodeRange output;
+  StreamFormat output;
 };
-inline constexpr int32_t kAddBits = 12;
+inline constexpr int32_t kAddBits = 16;
 
 /// Rotary embedding from a projection's output to the scores' operand.
 struct IntegerRotary {
@@ -104,16 +120,25 @@ struct IntegerRotary {
 };
 inline constexpr int32_t kAngleBits = 30;
 
+/// exp(−δ·step) of a difference δ of score codes, in 2^−kExpBits. As a power of two: with y = min(δ, limit) ·
+/// (high + low / 2^16), rounded to 18 of its `fraction_bits`, 2^−y = 2^−⌊y⌋ · 2^−j/8 · 2^−f/2^18, of which
+/// eight entries hold the second factor and a cubic is the third.
+struct ExpTable {
+  uint32_t limit = 0, high = 0, low = 0;
+  int32_t fraction_bits = 18;
+  std::array<uint32_t, 8> powers{};  ///< 2^(kExpBits − j/8)
+  std::array<uint32_t, 8> slopes{};  ///< powers · ln 2 / 8 / 2^12
+};
+inline constexpr int32_t kExpBits = 31;
+
 /// Scores, softmax and mix of one layer.
 struct IntegerAttention {
   int32_t q_zero_point = 0, k_zero_point = 0;  ///< of the codes as stored; k's as kept in the cache
   bool narrow_q = true, narrow_k = true, narrow_v = true;
   int32_t k_offset = 0, v_offset = 0;  ///< cache code = code − offset, so that a narrow one fits int8_t
   Rescale score_factor;
-  FastRescale fast_score;  ///< eight times the same
   CodeRange score_codes;
-  /// exp(−δ·scale) of a difference δ = 256·h + l of score codes: coarse[h] · fine[l] / 2^kExpBits.
-  std::array<uint32_t, 256> coarse{}, fine{};
+  ExpTable exp;
   uint64_t inverse_step = 0;  ///< 2^inverse_bits / scale of the probabilities, 2^61 … 2^62
   int32_t inverse_bits = 0;
   CodeRange probability_codes;
@@ -121,7 +146,6 @@ struct IntegerAttention {
   Rescale mix_factor;
   CodeRange mix_codes;
 };
-inline constexpr int32_t kExpBits = 31;
 
 /// gate ← gate · up, as the down projection's input.
 struct IntegerProduct {

@@ -58,15 +58,18 @@ Rescale make_rescale(double factor, double bound) {
   }
   result.multiplier = static_cast<int32_t>(multiplier);
   result.shift = shift;
+  while (result.room < 31 && std::ldexp(bound, result.room + 1) < 2147483647.0) ++result.room;
   return result;
 }
 
 FastRescale make_fast(const std::vector<Rescale>& factors) {
   FastRescale fast;
+  for (const Rescale& factor : factors) fast.lift = std::max(fast.lift, factor.lift());
   for (const Rescale& factor : factors) {
-    if (factor.pre_shift != 0 || factor.shift < 32) return {};
+    const int32_t shift = factor.shift + fast.lift;
+    if (factor.pre_shift != 0 || factor.room < fast.lift || shift > 63) return {};
     fast.multiplier.push_back(factor.multiplier);
-    fast.shift.push_back(factor.shift - 32);
+    fast.shift.push_back(shift - 32);
   }
   return fast;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "quant/integer/integer_model.h"
 #include "quant/quantizer.h"
@@ -24,10 +25,35 @@ struct PointGrid {
 
 PointGrid make_point_grid(const QuantSpec& spec, Range range);
 
+/// The residual stream where a norm reads it: the 16-bit grid, and what is kept below its step.
+struct StreamGrid {
+  PointGrid grid;
+  int32_t guard_bits = 0;
+
+  StreamFormat format() const;
+  /// The stream's number for a value, and back.
+  int32_t code(float value) const;
+  float value(int32_t code) const;
+};
+
+/// What the tensors of a block are rounded to, in the order in which they come to be.
+struct LayerGrids {
+  StreamGrid stream;  ///< where the input norm reads it
+  PointGrid normed, q, k, v, rotated_q, rotated_k, scores, probabilities, mixed, attention;
+  StreamGrid middle_stream;  ///< where the post-attention norm reads it
+  PointGrid mlp_normed, gate, activated, up, product, mlp;
+};
+/// The same of a whole model: its blocks, and the final norm's input and output.
+struct ModelGrids {
+  std::vector<LayerGrids> layers;
+  StreamGrid stream;
+  PointGrid normed;
+};
+
 /// The fixed-point form of a factor > 0 for |x| ≤ bound.
 Rescale make_rescale(double factor, double bound);
 
-/// The same factors side by side, or nothing where one of them needs more than 32 bits (FastRescale).
+/// The same factors side by side, or nothing where one of them is not fast with the lift that another needs.
 FastRescale make_fast(const std::vector<Rescale>& factors);
 
 /// to.code(function(from.value(c))) for every code c of `from`.

@@ -27,13 +27,15 @@ size_t index(Projection p) {
 /// Builds the layers of one model; the settings it reads are checked as it goes.
 class Preparer {
  public:
-  Preparer(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges, int64_t max_positions)
+  Preparer(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges, int64_t max_positions,
+           int32_t guard_bits)
       : model_(model),
         config_(model.config),
         qcfg_(qcfg),
         given_(ranges),
         ranges_(complete_ranges(qcfg, ranges, model.config, "activation ranges")),
-        positions_(max_positions) {}
+        positions_(max_positions),
+        guard_bits_(guard_bits) {}
 
   PreparedModel prepare() {
     PreparedModel result;
@@ -45,8 +47,10 @@ class Preparer {
     integers.rotary_half = config_.rotary_dim / 2;
     integers.positions = positions_;
     integers.angles = angles();
-    result.embedding = residual(0, Module::input_norm);
-    for (int64_t layer = 0; layer < config_.num_layers; ++layer) integers.layers.push_back(block(layer));
+    for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+      result.grids.layers.push_back(layer_grids(layer));
+      integers.layers.push_back(block(layer, result.grids.layers.back()));
+    }
     head(result);
     return result;
   }
@@ -85,12 +89,13 @@ class Preparer {
     return grid;
   }
 
-  /// The residual stream's codes where this norm reads them: always 16 bits, on the norm's input range.
-  PointGrid residual(int64_t layer, Module norm) const {
+  /// The residual stream where this norm reads it: always 16 bits and the guard bits, on the norm's input
+  /// range.
+  StreamGrid residual(int64_t layer, Module norm) const {
     const Point point{layer, norm, Slot::input};
-    if (norm == Module::final_norm) return checked(point, {.bits = 16}, final_range());
+    if (norm == Module::final_norm) return {checked(point, {.bits = 16}, final_range()), guard_bits_};
     required(layer, norm, Slot::input);
-    return checked(point, {.bits = 16}, ranges_[point]);
+    return {checked(point, {.bits = 16}, ranges_[point]), guard_bits_};
   }
 
   /// The final norm's input: its own range where known, else all that the last addition can reach.
@@ -103,17 +108,39 @@ class Preparer {
     return {stream.lo + update.lo, stream.hi + update.hi};
   }
 
-  PointGrid norm_output(int64_t layer, Module module) const { return required(layer, module, Slot::output); }
+  LayerGrids layer_grids(int64_t i) const {
+    const auto output = [&](Module module) { return required(i, module, Slot::output); };
+    return {.stream = residual(i, Module::input_norm),
+            .normed = output(Module::input_norm),
+            .q = output(Module::q),
+            .k = output(Module::k),
+            // Nothing but the mix reads it.
+            .v = required(i, Module::pv_product, Slot::input2),
+            .rotated_q = required(i, Module::qk_product, Slot::input),
+            .rotated_k = required(i, Module::qk_product, Slot::input2),
+            .scores = output(Module::qk_product),
+            .probabilities = required(i, Module::pv_product, Slot::input),
+            .mixed = output(Module::pv_product),
+            .attention = output(Module::o),
+            .middle_stream = residual(i, Module::post_attention_norm),
+            .mlp_normed = output(Module::post_attention_norm),
+            .gate = output(Module::gate),
+            .activated = output(Module::activation),
+            .up = output(Module::up),
+            .product = required(i, Module::down, Slot::input),
+            .mlp = output(Module::down)};
+  }
 
-  IntegerNorm block_norm(int64_t layer, Module module, const model::NormWeights& weights) const {
+  IntegerNorm block_norm(int64_t layer, Module module, const model::NormWeights& weights,
+                         const StreamGrid& stream, const PointGrid& output) const {
     const QuantSpec& spec = qcfg_[{layer, module, Slot::weight}];
     if (!spec.enabled()) {
       fail("{}.weight: left in float; integer arithmetic accepts 2 to 16 bits", module_name(layer, module));
     }
     const bool layer_norm = config_.norm == model::NormKind::layer;
     // RMSNorm in the blocks has no eps once quantized (QUANTIZATION.md §2).
-    return prepare_norm(weights, spec, layer_norm, layer_norm ? config_.norm_eps : 0, residual(layer, module),
-                        required(layer, module, Slot::input), norm_output(layer, module));
+    return prepare_norm(weights, spec, layer_norm, layer_norm ? config_.norm_eps : 0, stream,
+                        required(layer, module, Slot::input), output);
   }
 
   IntegerMatrix linear(int64_t layer, Module module, const model::LinearWeights& weights,
@@ -146,48 +173,36 @@ class Preparer {
     });
   }
 
-  IntegerLayer block(int64_t i) const {
+  IntegerLayer block(int64_t i, const LayerGrids& g) const {
     const model::LayerWeights& w = model_.layers[index(i)];
     IntegerLayer layer;
-    layer.norms[0] = block_norm(i, Module::input_norm, w.input_norm);
-    layer.norms[1] = block_norm(i, Module::post_attention_norm, w.post_attention_norm);
-    const PointGrid normed = norm_output(i, Module::input_norm);
-    const PointGrid mlp_input = norm_output(i, Module::post_attention_norm);
+    layer.norms[0] = block_norm(i, Module::input_norm, w.input_norm, g.stream, g.normed);
+    layer.norms[1] =
+        block_norm(i, Module::post_attention_norm, w.post_attention_norm, g.middle_stream, g.mlp_normed);
     const auto set = [&](Projection p, Module module, const model::LinearWeights& weights,
                          const PointGrid& input) {
       layer.linears[index(p)] = linear(i, module, weights, input);
     };
-    const PointGrid mixed = required(i, Module::pv_product, Slot::output);
-    set(Projection::q, Module::q, w.q, normed);
-    set(Projection::k, Module::k, w.k, normed);
-    set(Projection::v, Module::v, w.v, normed);
-    set(Projection::o, Module::o, w.o, mixed);
-    set(Projection::gate, Module::gate, w.gate, mlp_input);
-    set(Projection::up, Module::up, w.up, mlp_input);
+    set(Projection::q, Module::q, w.q, g.normed);
+    set(Projection::k, Module::k, w.k, g.normed);
+    set(Projection::v, Module::v, w.v, g.normed);
+    set(Projection::o, Module::o, w.o, g.mixed);
+    set(Projection::gate, Module::gate, w.gate, g.mlp_normed);
+    set(Projection::up, Module::up, w.up, g.mlp_normed);
+    set(Projection::down, Module::down, w.down, g.product);
 
-    const PointGrid q = required(i, Module::qk_product, Slot::input);
-    const PointGrid k = required(i, Module::qk_product, Slot::input2);
-    const PointGrid v = required(i, Module::pv_product, Slot::input2);
-    layer.rotary[0] = prepare_rotary(required(i, Module::q, Slot::output), q);
-    layer.rotary[1] = prepare_rotary(required(i, Module::k, Slot::output), k);
-    layer.linears[index(Projection::v)].output_table = regrid(required(i, Module::v, Slot::output), v);
-    layer.attention =
-        prepare_attention(config_.head_dim, positions_, q, k, required(i, Module::qk_product, Slot::output),
-                          required(i, Module::pv_product, Slot::input), v, mixed);
+    layer.rotary[0] = prepare_rotary(g.q, g.rotated_q);
+    layer.rotary[1] = prepare_rotary(g.k, g.rotated_k);
+    layer.linears[index(Projection::v)].output_table = regrid(required(i, Module::v, Slot::output), g.v);
+    layer.attention = prepare_attention(config_.head_dim, positions_, g.rotated_q, g.rotated_k, g.scores,
+                                        g.probabilities, g.v, g.mixed);
+    layer.activation = activation(i, g.gate, g.activated);
+    layer.product = prepare_product(g.activated, g.up, g.product);
 
-    const PointGrid gate = required(i, Module::gate, Slot::output);
-    const PointGrid activated = required(i, Module::activation, Slot::output);
-    const PointGrid product = required(i, Module::down, Slot::input);
-    layer.activation = activation(i, gate, activated);
-    layer.product = prepare_product(activated, required(i, Module::up, Slot::output), product);
-    set(Projection::down, Module::down, w.down, product);
-
-    const PointGrid before = residual(i, Module::input_norm);
-    const PointGrid between = residual(i, Module::post_attention_norm);
-    const PointGrid after =
+    const StreamGrid after =
         i + 1 < config_.num_layers ? residual(i + 1, Module::input_norm) : residual(0, Module::final_norm);
-    layer.adds[0] = prepare_add(before, required(i, Module::o, Slot::output), between);
-    layer.adds[1] = prepare_add(between, required(i, Module::down, Slot::output), after);
+    layer.adds[0] = prepare_add(g.stream, g.attention, g.middle_stream);
+    layer.adds[1] = prepare_add(g.middle_stream, g.mlp, after);
     return layer;
   }
 
@@ -204,10 +219,13 @@ class Preparer {
     const PointGrid output = optional(0, Module::final_norm, Slot::output, reader);
     QuantSpec weight = qcfg_[{0, Module::final_norm, Slot::weight}];
     if (!weight.enabled()) weight = {.bits = 16, .symmetric = true};
-    const PointGrid stream = residual(0, Module::final_norm);
-    result.integers.final_norm = prepare_norm(norm, weight, layer_norm, config_.norm_eps, stream,
-                                              optional(0, Module::final_norm, Slot::input, stream), output);
+    const StreamGrid stream = residual(0, Module::final_norm);
+    result.integers.final_norm =
+        prepare_norm(norm, weight, layer_norm, config_.norm_eps, stream,
+                     optional(0, Module::final_norm, Slot::input, stream.grid), output);
     result.integers.final_norm.output_table = regrid(output, reader);
+    result.grids.stream = stream;
+    result.grids.normed = reader;
     QuantSpec head_weight = qcfg_[{0, Module::head, Slot::weight}];
     if (!head_weight.enabled()) head_weight = {.bits = 8, .symmetric = true, .per_channel = true};
     result.integers.head = prepare_head(model_.head, head_weight, reader, result.logit_scale);
@@ -235,13 +253,14 @@ class Preparer {
   const ActRanges& given_;
   ActRanges ranges_;
   int64_t positions_;
+  int32_t guard_bits_;
 };
 
 }  // namespace
 
 PreparedModel prepare_model(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
-                            int64_t max_positions) {
-  return Preparer(model, qcfg, ranges, max_positions).prepare();
+                            int64_t max_positions, int32_t guard_bits) {
+  return Preparer(model, qcfg, ranges, max_positions, guard_bits).prepare();
 }
 
 }  // namespace qeval::quant

@@ -13,13 +13,13 @@ namespace qeval::quant {
 /// A prepared model, and what the two ends of the seam need.
 struct PreparedModel {
   IntegerModel integers;
-  PointGrid embedding;     ///< the residual's codes before the first block
+  ModelGrids grids;
   double logit_scale = 0;  ///< of the head's 32-bit results
 };
 
 /// See IntegerArithmetic for what is refused.
 PreparedModel prepare_model(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
-                            int64_t max_positions);
+                            int64_t max_positions, int32_t guard_bits = kStreamGuardBits);
 
 /// Weights and bias of a linear map whose input has the codes of `input` and whose output goes to `output`.
 IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpec& spec,
@@ -28,13 +28,15 @@ IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpe
 IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec& spec, const PointGrid& input,
                            double& scale);
 
-/// A norm from the residual's codes (rounded again to `input`) to those of `output`. eps = 0: none.
+/// A norm from the stream's codes (rounded again to `input`) to those of `output`. eps = 0: none.
 IntegerNorm prepare_norm(const model::NormWeights& weights, const QuantSpec& spec, bool subtract_mean,
-                         double eps, const PointGrid& residual, const PointGrid& input,
+                         double eps, const StreamGrid& stream, const PointGrid& input,
                          const PointGrid& output);
-IntegerAdd prepare_add(const PointGrid& residual, const PointGrid& update, const PointGrid& next);
+IntegerAdd prepare_add(const StreamGrid& stream, const PointGrid& update, const StreamGrid& next);
 IntegerRotary prepare_rotary(const PointGrid& input, const PointGrid& output);
 IntegerProduct prepare_product(const PointGrid& gate, const PointGrid& up, const PointGrid& output);
+/// The exponential of score codes that are `step` apart.
+ExpTable prepare_exp(double step);
 /// `keys`: the longest path that is attended to.
 IntegerAttention prepare_attention(int64_t head_dim, int64_t keys, const PointGrid& q, const PointGrid& k,
                                    const PointGrid& scores, const PointGrid& probabilities,

@@ -120,6 +120,19 @@ IntegerMatrix integer_matrix(const model::LinearWeights& weights, const QuantSpe
   return matrix;
 }
 
+/// Where the sums of every row fit 32 bits and its factor is fast().
+void add_fast_factors(IntegerMatrix& matrix) {
+  if (matrix.storage == WeightStorage::int16) return;
+  // The panel's padding has factors too; they decide nothing.
+  for (auto r = static_cast<size_t>(matrix.rows); r < matrix.factors.size(); ++r) {
+    matrix.factors[r] = matrix.factors[0];
+  }
+  matrix.fast = make_fast(matrix.factors);
+  for (const int64_t c : matrix.constant) {
+    matrix.fast_constant.push_back(static_cast<int32_t>(static_cast<uint32_t>(c)));
+  }
+}
+
 }  // namespace
 
 IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpec& spec,
@@ -131,14 +144,7 @@ IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpe
     matrix.factors[r] = make_rescale(scales[r] / output.scale(), bounds[r]);
   }
   matrix.output = output.codes;
-  if (matrix.narrow_input && matrix.storage != WeightStorage::int16) {
-    // The panel's padding has factors too; they decide nothing.
-    for (size_t r = bounds.size(); r < matrix.factors.size(); ++r) matrix.factors[r] = matrix.factors[0];
-    matrix.fast = make_fast(matrix.factors);
-    for (const int64_t c : matrix.constant) {
-      matrix.fast_constant.push_back(static_cast<int32_t>(static_cast<uint32_t>(c)));
-    }
-  }
+  add_fast_factors(matrix);
   return matrix;
 }
 
@@ -147,10 +153,18 @@ IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec&
   std::vector<double> bounds;
   std::vector<double> scales;
   IntegerMatrix matrix = integer_matrix(weights, spec, input, bounds, scales);
-  double largest = 0;
-  for (size_t r = 0; r < bounds.size(); ++r) largest = std::max(largest, bounds[r] * scales[r]);
-  scale = std::max(largest, 1e-30) * 0x1p-30;
+  double largest = 1e-30;
+  double coarsest = 0;
+  double bound = 1;
+  for (size_t r = 0; r < bounds.size(); ++r) {
+    largest = std::max(largest, bounds[r] * scales[r]);
+    coarsest = std::max(coarsest, scales[r]);
+    bound = std::max(bound, bounds[r]);
+  }
+  // As fine as 32 bits hold, with a bit less for the factors to be fast.
+  scale = std::max(largest * 0x1p-30, coarsest * bound * 0x1p-28);
   for (size_t r = 0; r < bounds.size(); ++r) matrix.factors[r] = make_rescale(scales[r] / scale, bounds[r]);
+  add_fast_factors(matrix);
   return matrix;
 }
 

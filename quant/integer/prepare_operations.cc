@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "base/error.h"
 #include "quant/integer/prepare.h"
@@ -7,12 +8,13 @@
 namespace qeval::quant {
 
 IntegerNorm prepare_norm(const model::NormWeights& weights, const QuantSpec& spec, bool subtract_mean,
-                         double eps, const PointGrid& residual, const PointGrid& input,
+                         double eps, const StreamGrid& stream, const PointGrid& input,
                          const PointGrid& output) {
   const auto n = static_cast<int64_t>(weights.weight.size());
   IntegerNorm norm;
   norm.subtract_mean = subtract_mean;
-  norm.input_table = regrid(residual, input);
+  norm.stream = stream.format();
+  norm.input_table = regrid(stream.grid, input);
   norm.zero_point = input.codes.zero_point;
   // n · (2 · reach · 2^f)² below 2^60.
   const double reach = 2.0 * static_cast<double>(std::max<int64_t>(input.reach(), 1));
@@ -21,12 +23,13 @@ IntegerNorm prepare_norm(const model::NormWeights& weights, const QuantSpec& spe
     fail("{}.input: its range lies too far from 0 for its width: the sum of {} squares exceeds 64 bits",
          weights.name, n);
   }
-  norm.extra_bits = std::min(16, static_cast<int>(bits));
+  // Only the mean has fractions of a code.
+  norm.extra_bits = subtract_mean ? std::min(16, static_cast<int>(bits)) : 0;
   const double unit = input.scale() * std::ldexp(1.0, -norm.extra_bits);
   norm.eps =
       static_cast<int64_t>(std::min(0x1p60, std::nearbyint(static_cast<double>(n) * eps / (unit * unit))));
   const double root = std::sqrt(static_cast<double>(n));
-  norm.root_n_bits = 61 - std::ilogb(root);
+  norm.root_n_bits = 60 - std::ilogb(root);
   norm.root_n = static_cast<uint64_t>(std::ldexp(root, norm.root_n_bits));
 
   const Range range = quant_kernels().range(weights.weight.data(), n);
@@ -41,7 +44,7 @@ IntegerNorm prepare_norm(const model::NormWeights& weights, const QuantSpec& spe
     largest = std::max(largest, std::abs(static_cast<double>(norm.weight.back())));
   }
   const double scale = static_cast<double>(grid.scale) * std::ldexp(1.0, -kUnitBits);
-  double bound = root * std::ldexp(largest, kUnitBits);
+  double bound = (std::ldexp(root, kUnitBits) + 1) * largest;
   double largest_bias = 0;
   for (const float b : weights.bias) {
     const double units = std::nearbyint(static_cast<double>(b) / scale);
@@ -55,13 +58,36 @@ IntegerNorm prepare_norm(const model::NormWeights& weights, const QuantSpec& spe
   return norm;
 }
 
-IntegerAdd prepare_add(const PointGrid& residual, const PointGrid& update, const PointGrid& next) {
-  const double unit = next.scale() * std::ldexp(1.0, -kAddBits);
-  return {.residual_zero_point = residual.codes.zero_point,
-          .update_zero_point = update.codes.zero_point,
-          .keep = make_rescale(residual.scale() / unit, static_cast<double>(residual.reach())),
+StreamFormat StreamGrid::format() const {
+  const CodeRange& codes = grid.codes;
+  if (guard_bits == 0) {
+    return {.guard_bits = 0,
+            .codes = codes,
+            .lo = codes.lo - codes.zero_point,
+            .hi = codes.hi - codes.zero_point};
+  }
+  return {.guard_bits = guard_bits, .codes = codes, .lo = -kStreamLimit, .hi = kStreamLimit};
+}
+
+int32_t StreamGrid::code(float value) const {
+  const StreamFormat f = format();
+  const double d = std::nearbyint(std::ldexp(static_cast<double>(value) / grid.scale(), guard_bits));
+  return static_cast<int32_t>(std::clamp(d, static_cast<double>(f.lo), static_cast<double>(f.hi)));
+}
+
+float StreamGrid::value(int32_t code) const {
+  return static_cast<float>(std::ldexp(static_cast<double>(code), -guard_bits) * grid.scale());
+}
+
+IntegerAdd prepare_add(const StreamGrid& stream, const PointGrid& update, const StreamGrid& next) {
+  const double unit = next.grid.scale() * std::ldexp(1.0, -kAddBits);
+  const double step = std::ldexp(stream.grid.scale(), -stream.guard_bits);
+  const StreamFormat format = stream.format();
+  const double reach = std::max(std::abs(static_cast<double>(format.lo)), static_cast<double>(format.hi));
+  return {.update_zero_point = update.codes.zero_point,
+          .keep = make_rescale(step / unit, reach),
           .join = make_rescale(update.scale() / unit, static_cast<double>(update.reach())),
-          .output = next.codes};
+          .output = next.format()};
 }
 
 IntegerRotary prepare_rotary(const PointGrid& input, const PointGrid& output) {
@@ -81,6 +107,30 @@ IntegerProduct prepare_product(const PointGrid& gate, const PointGrid& up, const
           .output = output.codes};
 }
 
+ExpTable prepare_exp(double step) {
+  ExpTable exp;
+  const double octaves = step / std::numbers::ln2;
+  // 2^−31 is nothing in units of 2^−kExpBits; 18 fractional bits at least, and y stays below 2^32.
+  exp.limit = static_cast<uint32_t>(std::clamp(31 / octaves, 0.0, 65535.0));
+  const double most = std::max(exp.limit * octaves, 1.0);
+  exp.fraction_bits = std::min(27, 31 - std::ilogb(most) - 1);
+  const double scaled = std::ldexp(octaves, exp.fraction_bits);
+  if (exp.limit > 0) {
+    exp.high = static_cast<uint32_t>(scaled);
+    exp.low = static_cast<uint32_t>((scaled - exp.high) * 0x1p16);
+  } else {
+    // One code is more than 31 octaves.
+    exp.limit = 1;
+    exp.high = 31U << exp.fraction_bits;
+  }
+  for (size_t j = 0; j < exp.powers.size(); ++j) {
+    const double power = std::exp2(kExpBits - static_cast<double>(j) / 8);
+    exp.powers[j] = static_cast<uint32_t>(std::llround(power));
+    exp.slopes[j] = static_cast<uint32_t>(std::llround(power * std::numbers::ln2 / 8 * 0x1p-12));
+  }
+  return exp;
+}
+
 IntegerAttention prepare_attention(int64_t head_dim, int64_t keys, const PointGrid& q, const PointGrid& k,
                                    const PointGrid& scores, const PointGrid& probabilities,
                                    const PointGrid& v, const PointGrid& mixed) {
@@ -96,14 +146,8 @@ IntegerAttention prepare_attention(int64_t head_dim, int64_t keys, const PointGr
   const auto d = static_cast<double>(head_dim);
   a.score_factor = make_rescale(q.scale() * k.scale() / scores.scale(),
                                 d * static_cast<double>(q.reach()) * static_cast<double>(k.reach()));
-  if (a.narrow_q && a.narrow_k) a.fast_score = make_fast(std::vector<Rescale>(8, a.score_factor));
   a.score_codes = scores.codes;
-  const double step = scores.scale() / std::sqrt(d);
-  for (size_t i = 0; i < a.coarse.size(); ++i) {
-    const auto index = static_cast<double>(i);
-    a.coarse[i] = static_cast<uint32_t>(std::llround(std::ldexp(std::exp(-256 * index * step), kExpBits)));
-    a.fine[i] = static_cast<uint32_t>(std::llround(std::ldexp(std::exp(-index * step), kExpBits)));
-  }
+  a.exp = prepare_exp(scores.scale() / std::sqrt(d));
   const double inverse = 1 / probabilities.scale();
   a.inverse_bits = 61 - std::ilogb(inverse);
   a.inverse_step = static_cast<uint64_t>(std::ldexp(inverse, a.inverse_bits));

@@ -13,18 +13,16 @@
 namespace qeval::quant {
 namespace {
 
-using model::CpuPath;
-
-std::vector<CpuPath> paths() {
-  std::vector<CpuPath> supported;
-  for (const CpuPath path : {CpuPath::portable, CpuPath::avx2, CpuPath::avx512}) {
-    if (model::cpu_supports(path)) supported.push_back(path);
+std::vector<IntegerCpu> cpus() {
+  std::vector<IntegerCpu> supported;
+  for (const IntegerCpu cpu : kIntegerCpus) {
+    if (cpu_supports(cpu)) supported.push_back(cpu);
   }
   return supported;
 }
 
 template <typename B, typename C>
-void expect_exact(CpuPath path, void (*gemm)(const IntegerGemm&), int64_t m, int64_t n, int64_t k,
+void expect_exact(IntegerCpu cpu, void (*gemm)(const IntegerGemm&), int64_t m, int64_t n, int64_t k,
                   bool accumulate, int a_lo, int a_hi, bool extreme, std::mt19937& random) {
   const auto draw = [&](int lo, int hi) {
     if (extreme) return std::uniform_int_distribution<int>(0, 1)(random) == 0 ? lo : hi;
@@ -57,28 +55,31 @@ void expect_exact(CpuPath path, void (*gemm)(const IntegerGemm&), int64_t m, int
         want += int64_t{a[static_cast<size_t>(i * lda + t)]} *
                 b[static_cast<size_t>(j / kPanel * stride + t / 2 * 2 * kPanel + 2 * (j % kPanel) + t % 2)];
       }
-      ASSERT_EQ(c[static_cast<size_t>(i * ldc + j)], want)
-          << model::name(path) << " " << m << "x" << n << "x" << k << " at " << i << "," << j;
+      // Modulo 2^32 where C has 32 bits.
+      ASSERT_EQ(c[static_cast<size_t>(i * ldc + j)], static_cast<C>(want))
+          << name(cpu) << " " << m << "x" << n << "x" << k << " at " << i << "," << j;
     }
   }
 }
 
 TEST(IntegerKernels, EveryPathComputesTheExactProduct) {
   std::mt19937 random(5);
-  for (const CpuPath path : paths()) {
-    const IntegerKernels& kernel = integer_kernels(path);
-    EXPECT_EQ(kernel.path, path);
-    for (const int64_t m : {1, 5, 6, 7, 13}) {
+  for (const IntegerCpu cpu : cpus()) {
+    const IntegerKernels& kernel = integer_kernels(cpu);
+    EXPECT_EQ(kernel.cpu, cpu);
+    for (const int64_t m : {1, 5, 6, 7, 8, 13, 25}) {
       for (const int64_t n : {1, 8, 15, 16, 17, 40}) {
-        for (const int64_t k : {1, 2, 3, 63, 64, 481, 2049}) {
+        for (const int64_t k : {1, 2, 3, 4, 5, 63, 64, 481, 2049}) {
           const bool accumulate = (m + n + k) % 2 == 0;
           const bool extreme = (m * n) % 3 == 0;
-          expect_exact<int8_t, int32_t>(path, kernel.gemm_narrow, m, n, k, accumulate, 0, 255, extreme,
+          expect_exact<int8_t, int32_t>(cpu, kernel.gemm_narrow, m, n, k, accumulate, 0, 255, extreme,
                                         random);
-          expect_exact<int8_t, int64_t>(path, kernel.gemm_wide, m, n, k, accumulate, -32768, 32767, extreme,
+          expect_exact<int8_t, int32_t>(cpu, kernel.gemm_modular, m, n, k, accumulate, -32768, 32767, extreme,
                                         random);
-          expect_exact<int16_t, int64_t>(path, kernel.gemm_wide16, m, n, k, accumulate, -32768, 32767,
-                                         extreme, random);
+          expect_exact<int8_t, int64_t>(cpu, kernel.gemm_wide, m, n, k, accumulate, -32768, 32767, extreme,
+                                        random);
+          expect_exact<int16_t, int64_t>(cpu, kernel.gemm_wide16, m, n, k, accumulate, -32768, 32767, extreme,
+                                         random);
         }
       }
     }
@@ -87,8 +88,8 @@ TEST(IntegerKernels, EveryPathComputesTheExactProduct) {
 
 TEST(IntegerKernels, SumsAtTheirLargestDoNotOverflow) {
   // All products of one sign: −32768 · −128 over a chunk of a wide product, 255 · −128 over the longest row.
-  for (const CpuPath path : paths()) {
-    const IntegerKernels& kernel = integer_kernels(path);
+  for (const IntegerCpu cpu : cpus()) {
+    const IntegerKernels& kernel = integer_kernels(cpu);
     const int64_t k = 65536;
     std::vector<int16_t> a(static_cast<size_t>(k), -32768);
     const std::vector<int8_t> b(static_cast<size_t>(k * kPanel), -128);

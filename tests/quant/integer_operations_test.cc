@@ -45,6 +45,7 @@ struct OperationCase {
   std::string scheme;
   bool gelu_layer_norm = false;
   bool symmetric = false;
+  bool probabilities_exclude_zero = false;
 };
 
 class IntegerOperations : public testing::TestWithParam<OperationCase> {
@@ -63,6 +64,11 @@ class IntegerOperations : public testing::TestWithParam<OperationCase> {
       if (point.slot != Slot::weight && GetParam().symmetric) qcfg_[point].symmetric = true;
     }
     ranges_ = tiny_ranges(model_.config);
+    if (GetParam().probabilities_exclude_zero) {
+      for (int64_t layer = 0; layer < model_.config.num_layers; ++layer) {
+        ranges_[{layer, Module::pv_product, Slot::input}] = Range{0.002F, 1};
+      }
+    }
     fake_ = std::make_unique<FakeArithmetic>(model_, qcfg_,
                                              complete_ranges(qcfg_, ranges_, model_.config, "test"), 64);
     integer_ = std::make_unique<IntegerArithmetic>(model_, qcfg_, ranges_, 64);
@@ -72,8 +78,40 @@ class IntegerOperations : public testing::TestWithParam<OperationCase> {
     const Point point{layer, module, slot};
     return make_point_grid(qcfg_[point], ranges_[point].value());
   }
-  PointGrid residual_grid(int64_t layer, Module module) const {
-    return make_point_grid({.bits = 16}, ranges_[{layer, module, Slot::input}].value());
+  StreamGrid stream_grid(int64_t layer, Module module) const {
+    return {make_point_grid({.bits = 16}, ranges_[{layer, module, Slot::input}].value()), kStreamGuardBits};
+  }
+
+  /// Random numbers of a residual stream, on the codes of the norm that reads it: what lies between them is
+  /// for the additions.
+  Tensor random_stream(int64_t rows, int64_t cols, const StreamGrid& grid) {
+    const Tensor codes = random_codes(rows, cols, grid.grid);
+    Tensor stream;
+    stream.resize(rows, cols, sizeof(int32_t));
+    for (int64_t i = 0; i < rows * cols; ++i) {
+      const int32_t d = codes.row<int16_t>(0)[i] - grid.grid.codes.zero_point;
+      stream.row<int32_t>(0)[i] = d * (1 << grid.guard_bits);
+    }
+    return stream;
+  }
+
+  static Tensor dequantized_stream(const Tensor& stream, const StreamGrid& grid) {
+    Tensor values;
+    values.resize(stream.rows, stream.cols, sizeof(float));
+    for (int64_t i = 0; i < stream.rows * stream.cols; ++i) {
+      values.row<float>(0)[i] = grid.value(stream.row<int32_t>(0)[i]);
+    }
+    return values;
+  }
+
+  /// What a norm reads of the stream.
+  static Tensor stream_codes(const Tensor& stream, const StreamGrid& grid) {
+    Tensor codes;
+    codes.resize(stream.rows, stream.cols, sizeof(int16_t));
+    for (int64_t i = 0; i < stream.rows * stream.cols; ++i) {
+      codes.row<int16_t>(0)[i] = grid.grid.code(grid.value(stream.row<int32_t>(0)[i]));
+    }
+    return codes;
   }
 
   /// Random codes over most of the grid, and the extremes now and then.
@@ -128,16 +166,15 @@ class IntegerOperations : public testing::TestWithParam<OperationCase> {
 TEST_P(IntegerOperations, Norms) {
   for (const NormPoint point : {NormPoint::input, NormPoint::post_attention}) {
     const Module module = norm_module(point);
-    Tensor x = random_codes(9, model_.config.hidden_size, residual_grid(1, module));
-    // A row of the value 0 (or next to it) and one of a single large value.
-    const auto zero =
-        static_cast<int16_t>(std::clamp(residual_grid(1, module).codes.zero_point, -32768, 32767));
-    std::fill_n(x.row<int16_t>(3), 2 * x.cols, zero);
-    *x.row<int16_t>(4) = 32767;
+    const StreamGrid grid_in = stream_grid(1, module);
+    Tensor x = random_stream(9, model_.config.hidden_size, grid_in);
+    // Rows of the value 0 and one of a single large value.
+    std::fill_n(x.row<int32_t>(3), 2 * x.cols, 0);
+    *x.row<int32_t>(4) = grid_in.code(6);
     Tensor codes;
     Tensor values;
     integer_->norm(1, point, x, codes);
-    fake_->norm(1, point, dequantized(x, residual_grid(1, module)), values);
+    fake_->norm(1, point, dequantized_stream(x, grid_in), values);
     expect_one_step(codes, values, grid(1, module, Slot::output), "norm");
   }
 }
@@ -192,22 +229,26 @@ TEST_P(IntegerOperations, AdditionFeedsTheNextNorm) {
   struct Case {
     int64_t layer;
     Projection from;
-    PointGrid before, after;
+    StreamGrid before, after;
   };
-  const PointGrid final_grid = residual_grid(0, Module::final_norm);
-  for (const Case& c :
-       {Case{0, Projection::o, residual_grid(0, Module::input_norm),
-             residual_grid(0, Module::post_attention_norm)},
-        Case{0, Projection::down, residual_grid(0, Module::post_attention_norm),
-             residual_grid(1, Module::input_norm)},
-        Case{1, Projection::down, residual_grid(1, Module::post_attention_norm), final_grid}}) {
+  const StreamGrid final_grid = stream_grid(0, Module::final_norm);
+  for (const Case& c : {Case{0, Projection::o, stream_grid(0, Module::input_norm),
+                             stream_grid(0, Module::post_attention_norm)},
+                        Case{0, Projection::down, stream_grid(0, Module::post_attention_norm),
+                             stream_grid(1, Module::input_norm)},
+                        Case{1, Projection::down, stream_grid(1, Module::post_attention_norm), final_grid}}) {
     const PointGrid update = grid(c.layer, linear_module(c.from), Slot::output);
-    Tensor stream = random_codes(5, model_.config.hidden_size, c.before);
+    Tensor stream = random_stream(5, model_.config.hidden_size, c.before);
+    for (int64_t i = 0; i < stream.cols; ++i) stream.row<int32_t>(0)[i] += static_cast<int32_t>(13 * i);
     const Tensor x = random_codes(5, model_.config.hidden_size, update);
-    Tensor values = dequantized(stream, c.before);
+    Tensor values = dequantized_stream(stream, c.before);
     integer_->add(c.layer, c.from, x, stream);
     fake_->add(c.layer, c.from, dequantized(x, update), values);
-    expect_one_step(stream, values, c.after, "addition");
+    expect_one_step(stream_codes(stream, c.after), values, c.after.grid, "addition");
+    // And closer than that: the roundings of many additions must not add up.
+    for (int64_t i = 0; i < stream.rows * stream.cols; ++i) {
+      ASSERT_NEAR(stream.row<int32_t>(0)[i], c.after.code(values.row<float>(0)[i]), 40) << i;
+    }
   }
 }
 
@@ -278,7 +319,8 @@ TEST_P(IntegerOperations, Attention) {
       const int16_t code = scores.as<int16_t>()[r * keys + j];
       float& fake = fake_scores.as<float>()[r * keys + j];
       if (j > 20 + r / group) {
-        ASSERT_EQ(code, 0);
+        // Hidden: a probability of 0, or where no code says that, the code 0.
+        ASSERT_EQ(code, std::abs(p_grid.codes.zero_point) > 32768 ? 0 : p_grid.codes.zero_point);
         ASSERT_EQ(fake, 0);
         continue;
       }
@@ -301,12 +343,12 @@ TEST_P(IntegerOperations, Attention) {
 }
 
 TEST_P(IntegerOperations, FinalNormAndHeadWithinTheirSixteenAndEightBits) {
-  const PointGrid stream = residual_grid(0, Module::final_norm);
-  const Tensor x = random_codes(6, model_.config.hidden_size, stream);
+  const StreamGrid stream = stream_grid(0, Module::final_norm);
+  const Tensor x = random_stream(6, model_.config.hidden_size, stream);
   Tensor codes;
   Tensor values;
   integer_->norm(0, NormPoint::final, x, codes);
-  fake_->norm(0, NormPoint::final, dequantized(x, stream), values);
+  fake_->norm(0, NormPoint::final, dequantized_stream(x, stream), values);
   const int64_t vocabulary = model_.config.vocab_size;
   std::vector<float> got(static_cast<size_t>(6 * vocabulary));
   std::vector<float> want(got.size());
@@ -369,6 +411,7 @@ INSTANTIATE_TEST_SUITE_P(Schemes, IntegerOperations,
                          testing::Values(OperationCase{"w8a8", "w8a8"}, OperationCase{"w4a8", "w4a8"},
                                          OperationCase{"w8a16", "w8a16"},
                                          OperationCase{"w8a8_symmetric", "w8a8", false, true},
+                                         OperationCase{"w8a8_no_zero", "w8a8", false, false, true},
                                          OperationCase{"w4a8_gelu_layer_norm", "w4a8-sym", true},
                                          OperationCase{"w8a16_gelu_layer_norm", "w8a16", true}),
                          [](const auto& test) { return test.param.name; });
@@ -417,7 +460,8 @@ TEST_F(IntegerRefusals, TheLastRangeOfTheResidualMayBeMissing) {
   const PreparedModel prepared = prepare_model(model_, qcfg_, ranges_, 8);
   // Input of the last norm of the blocks plus the down projection's output: [−7 − 9, 7 + 10].
   const PointGrid sum = make_point_grid({.bits = 16}, {-16, 17});
-  EXPECT_EQ(prepared.integers.layers.back().adds[1].output, sum.codes);
+  EXPECT_EQ(prepared.integers.layers.back().adds[1].output.codes, sum.codes);
+  EXPECT_EQ(prepared.integers.final_norm.stream.codes, sum.codes);
   EXPECT_EQ(prepared.integers.final_norm.zero_point, sum.codes.zero_point);
 }
 

@@ -64,27 +64,36 @@ void store_value(const int16_t* value, int64_t d, int32_t offset, int64_t token,
   }
 }
 
-template <typename Code>
-void add_value(const std::byte* base, int64_t d, int64_t token, const HeadLayout& at, int64_t* sums) {
-  const Code* row = reinterpret_cast<const Code*>(base + at.values) + token / 2 * 2 * kPanel + token % 2;
-  for (int64_t j = 0; j < d; ++j) sums[j] += row[j / kPanel * at.value_panel_codes + 2 * (j % kPanel)];
-}
-
 int64_t visible_keys(const AttentionTile& tile) {
   return tile.first_position + tile.query_count;
 }
 
-/// Requantizes the products of one block of keys.
-template <typename Sum>
-void finish_scores(const IntegerAttention& a, const Sum* sums, int64_t rows, int64_t keys,
-                   const int64_t* query_terms, const int32_t* key_sums, int16_t* out, int64_t stride) {
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t j = 0; j < keys; ++j) {
-      const int64_t sum =
-          sums[r * kKeyBlock + j] + query_terms[r] - static_cast<int64_t>(a.q_zero_point) * key_sums[j];
-      out[r * stride + j] = requantize(sum, a.score_factor, a.score_codes);
-    }
+/// Totals that need 64 bits to codes, one at a time.
+void requantize_wide(const Rescale& factor, const CodeRange& codes, int64_t n, const int64_t* sums,
+                     int64_t base, const int64_t* constant, int16_t* out) {
+  for (int64_t j = 0; j < n; ++j) out[j] = requantize(sums[j] + base + constant[j], factor, codes);
+}
+
+/// Shares of a thread's scratch, one after the other at 64 bytes each.
+class Scratch {
+ public:
+  template <typename T>
+  int64_t add(int64_t count) {
+    const int64_t at = size_;
+    size_ = round_up(size_ + count * static_cast<int64_t>(sizeof(T)), 64);
+    return at;
   }
+  std::byte* allocate(AlignedBuffer& buffer) const {
+    buffer.resize(static_cast<size_t>(size_));
+    return buffer.data();
+  }
+
+ private:
+  int64_t size_ = 0;
+};
+
+int32_t modulo32(int64_t x) {
+  return static_cast<int32_t>(static_cast<uint32_t>(x));
 }
 
 }  // namespace
@@ -102,7 +111,7 @@ void IntegerArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v
   const IntegerAttention& a = layer_at(layer).attention;
   const HeadLayout head = layout(model_, a, block.capacity);
   const int64_t d = model_.head_dim;
-  for (int64_t h = 0; h < model_.num_kv_heads; ++h) {
+  parallel_tasks(model_.num_kv_heads, [&](int64_t h) {
     std::byte* base = block.data + h * head.size;
     for (int64_t t = 0; t < count; ++t) {
       const int16_t* key = k.row<int16_t>(first_row + t) + h * d;
@@ -118,9 +127,10 @@ void IntegerArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v
         store_value<int16_t>(value, d, a.v_offset, at + t, base, head);
       }
     }
-  }
+  });
 }
 
+// Score of query r and key j: Σ (q − q₀)(k − k₀) = Σ q·k + k₀·(d·q₀ − Σ q) − q₀·Σ k, codes throughout.
 void IntegerArithmetic::scores(const AttentionTile& tile, const Tensor& q) const {
   const IntegerAttention& a = layer_at(tile.layer).attention;
   const IntegerKernels& kernel = integer_kernels();
@@ -129,25 +139,30 @@ void IntegerArithmetic::scores(const AttentionTile& tile, const Tensor& q) const
   const int64_t rows = tile.query_count * group;
   const int64_t keys = visible_keys(tile);
   const int64_t stride = tile.key_count;
-  const bool narrow = a.narrow_q && a.narrow_k;
-  const auto gemm = narrow ? kernel.gemm_narrow : a.narrow_k ? kernel.gemm_wide : kernel.gemm_wide16;
-  tile.scores.resize(static_cast<size_t>(rows * stride) * sizeof(int16_t));
-  // Scratch: the products of a block, the queries' terms, the queries.
-  const int64_t product_bytes = rows * kKeyBlock * static_cast<int64_t>(sizeof(int64_t));
-  const int64_t term_bytes = rows * static_cast<int64_t>(sizeof(int64_t));
-  tile.scratch.resize(static_cast<size_t>(product_bytes + term_bytes) +
-                      static_cast<size_t>(rows * d) * sizeof(int16_t));
-  auto* terms = reinterpret_cast<int64_t*>(tile.scratch.data() + product_bytes);
-  auto* queries = reinterpret_cast<int16_t*>(tile.scratch.data() + product_bytes + term_bytes);
+  const bool fast = a.narrow_k && a.score_factor.fast();
+  const auto gemm = fast         ? a.narrow_q ? kernel.gemm_narrow : kernel.gemm_modular
+                    : a.narrow_k ? kernel.gemm_wide
+                                 : kernel.gemm_wide16;
+  // After the codes, the sums of each row's: softmax() leaves them for mix().
+  tile.scores.resize(static_cast<size_t>(round_up(rows * stride, 8)) * sizeof(int16_t) +
+                     static_cast<size_t>(rows) * sizeof(int64_t));
+  Scratch shares;
+  const int64_t products_at = shares.add<int64_t>(rows * kKeyBlock);
+  const int64_t constants_at = shares.add<int64_t>(kKeyBlock);
+  const int64_t terms_at = shares.add<int64_t>(rows);
+  const int64_t queries_at = shares.add<int16_t>(rows * d);
+  std::byte* scratch = shares.allocate(tile.scratch);
+  std::byte* products = scratch + products_at;
+  std::byte* constants = scratch + constants_at;
+  auto* terms = reinterpret_cast<int64_t*>(scratch + terms_at);
+  auto* queries = reinterpret_cast<int16_t*>(scratch + queries_at);
   for (int64_t i = 0; i < tile.query_count; ++i) {
     // The heads of a group stand side by side in a row of q.
     std::memcpy(queries + i * group * d, q.row<int16_t>(tile.first_row + i) + tile.kv_head * group * d,
                 static_cast<size_t>(group * d) * sizeof(int16_t));
   }
   row_sums(queries, rows, d, terms);
-  for (int64_t r = 0; r < rows; ++r) {
-    terms[r] = a.k_zero_point * (d * a.q_zero_point - terms[r]);
-  }
+  for (int64_t r = 0; r < rows; ++r) terms[r] = a.k_zero_point * (d * a.q_zero_point - terms[r]);
   int64_t position = 0;
   for (const KvPiece& piece : tile.path) {
     const int64_t count = std::min(piece.length, keys - position);
@@ -164,123 +179,137 @@ void IntegerArithmetic::scores(const AttentionTile& tile, const Tensor& q) const
             .lda = d,
             .b = base + first / kPanel * head.key_panel_codes * (a.narrow_k ? 1 : 2),
             .panel_stride = head.key_panel_codes,
-            .c = tile.scratch.data(),
+            .c = products,
             .ldc = kKeyBlock});
       int16_t* out = tile.scores.as<int16_t>() + position + first;
-      if (a.fast_score.usable()) {
-        for (int64_t r = 0; r < rows; ++r) {
-          kernel.requantize_row({.n = block,
-                                 .sums = tile.scratch.as<int32_t>() + r * kKeyBlock,
-                                 .base = static_cast<int32_t>(static_cast<uint32_t>(terms[r])),
-                                 .weight = key_sums + first,
-                                 .weight_factor = a.q_zero_point,
-                                 .fast = a.fast_score.view(0),
-                                 .uniform = true,
-                                 .output = a.score_codes,
-                                 .out = out + r * stride});
+      if (fast) {
+        auto* key_terms = reinterpret_cast<int32_t*>(constants);
+        const auto q_zero = static_cast<uint32_t>(a.q_zero_point);
+        for (int64_t j = 0; j < block; ++j) {
+          key_terms[j] = static_cast<int32_t>(0U - q_zero * static_cast<uint32_t>(key_sums[first + j]));
         }
-      } else if (narrow) {
-        finish_scores(a, tile.scratch.as<int32_t>(), rows, block, terms, key_sums + first, out, stride);
+        for (int64_t r = 0; r < rows; ++r) {
+          kernel.requantize_uniform(a.score_factor, a.score_codes, block,
+                                    reinterpret_cast<const int32_t*>(products) + r * kKeyBlock,
+                                    modulo32(terms[r]), key_terms, out + r * stride);
+        }
       } else {
-        finish_scores(a, tile.scratch.as<int64_t>(), rows, block, terms, key_sums + first, out, stride);
+        auto* key_terms = reinterpret_cast<int64_t*>(constants);
+        for (int64_t j = 0; j < block; ++j) {
+          key_terms[j] = -static_cast<int64_t>(a.q_zero_point) * key_sums[first + j];
+        }
+        for (int64_t r = 0; r < rows; ++r) {
+          requantize_wide(a.score_factor, a.score_codes, block,
+                          reinterpret_cast<const int64_t*>(products) + r * kKeyBlock, terms[r], key_terms,
+                          out + r * stride);
+        }
       }
     }
     position += piece.length;
   }
 }
 
+namespace {
+
+/// Behind the scores of a tile: the sum of each row's probability codes.
+int64_t* probability_sums(const AttentionTile& tile, int64_t rows) {
+  return reinterpret_cast<int64_t*>(tile.scores.as<int16_t>() + round_up(rows * tile.key_count, 8));
+}
+
+/// Whether a probability of 0 is among the numbers that a code's 16 bits hold; not where a range excludes 0.
+bool zero_is_a_code(const IntegerAttention& attention) {
+  const int32_t zero = attention.probability_codes.zero_point;
+  return zero >= INT16_MIN && zero <= INT16_MAX;
+}
+
+}  // namespace
+
 void IntegerArithmetic::softmax(const AttentionTile& tile) const {
   const IntegerAttention& a = layer_at(tile.layer).attention;
   const int64_t keys = visible_keys(tile);
-  for (int64_t i = 0; i < tile.query_count; ++i) {
-    const int64_t visible = tile.first_position + i + 1;
-    for (int64_t g = 0; g < model_.group(); ++g) {
-      int16_t* row = tile.scores.as<int16_t>() + (i * model_.group() + g) * tile.key_count;
-      softmax_row(a, visible, row);
-      // Codes of 0 contribute nothing to the products; mix() takes the zero point off visible keys only.
-      std::fill(row + visible, row + keys, int16_t{0});
-    }
+  const int64_t rows = tile.query_count * model_.group();
+  const auto hidden = static_cast<int16_t>(zero_is_a_code(a) ? a.probability_codes.zero_point : 0);
+  int64_t* sums = probability_sums(tile, rows);
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t visible = tile.first_position + r / model_.group() + 1;
+    int16_t* row = tile.scores.as<int16_t>() + r * tile.key_count;
+    sums[r] = softmax_row(a, visible, row) + hidden * (keys - visible);
+    std::fill(row + visible, row + keys, hidden);
   }
 }
 
+// Mix of row r and channel j: Σ (p − p₀)(v − v₀) = Σ p·v + v₀·(n·p₀ − Σ p) − p₀·Σ v over n keys: all of the
+// tile, hidden ones having p = p₀, or where no code says that, those that the query sees and p = 0 elsewhere.
 void IntegerArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
   const IntegerAttention& a = layer_at(tile.layer).attention;
   const IntegerKernels& kernel = integer_kernels();
-  const auto gemm = a.narrow_v ? kernel.gemm_wide : kernel.gemm_wide16;
   const int64_t d = model_.head_dim;
   const int64_t group = model_.group();
   const int64_t rows = tile.query_count * group;
   const int64_t keys = visible_keys(tile);
   const int64_t stride = tile.key_count;
-  // Scratch: the products, the sums of the values that a query sees, ones.
-  const int64_t product_bytes = rows * d * static_cast<int64_t>(sizeof(int64_t));
-  const int64_t sum_bytes = d * static_cast<int64_t>(sizeof(int64_t));
-  tile.scratch.resize(static_cast<size_t>(product_bytes + sum_bytes) +
-                      static_cast<size_t>(keys) * sizeof(int16_t));
-  auto* products = tile.scratch.as<int64_t>();
-  auto* value_sums = reinterpret_cast<int64_t*>(tile.scratch.data() + product_bytes);
-  auto* ones = reinterpret_cast<int16_t*>(tile.scratch.data() + product_bytes + sum_bytes);
+  const bool fast = a.narrow_v && a.mix_factor.fast();
+  const auto gemm = fast ? kernel.gemm_modular : a.narrow_v ? kernel.gemm_wide : kernel.gemm_wide16;
   const int64_t p_zero = a.probability_codes.zero_point;
-  std::fill(value_sums, value_sums + d, 0);
-  std::fill(ones, ones + keys, int16_t{1});
+  const bool shared = zero_is_a_code(a);
+  const int64_t masks = shared ? 1 : tile.query_count;
+  Scratch shares;
+  const int64_t products_at = shares.add<int64_t>(rows * d);
+  const int64_t value_sums_at = shares.add<int64_t>(masks * d);
+  const int64_t mask_at = shares.add<int16_t>(masks * keys);
+  std::byte* scratch = shares.allocate(tile.scratch);
+  std::byte* products = scratch + products_at;
+  std::byte* value_sums = scratch + value_sums_at;
+  auto* mask = reinterpret_cast<int16_t*>(scratch + mask_at);
+  const auto seen = [&](int64_t query) { return shared ? keys : tile.first_position + query + 1; };
+  for (int64_t i = 0; i < masks; ++i) {
+    std::fill(mask + i * keys, mask + i * keys + seen(i), int16_t{1});
+    std::fill(mask + i * keys + seen(i), mask + (i + 1) * keys, int16_t{0});
+  }
   int64_t position = 0;
   for (const KvPiece& piece : tile.path) {
     const int64_t count = std::min(piece.length, keys - position);
     if (count <= 0) break;
     const HeadLayout head = layout(model_, a, piece.capacity);
     const std::byte* base = piece.data + tile.kv_head * head.size;
-    gemm({.m = rows,
-          .n = d,
-          .k = count,
-          .a = tile.scores.as<int16_t>() + position,
-          .lda = stride,
-          .b = base + head.values,
-          .panel_stride = head.value_panel_codes,
-          .c = products,
-          .ldc = d,
-          .accumulate = position > 0});
-    // Values before the first query's own position: every query of the tile sees them.
-    const int64_t before = std::min(count, tile.first_position - position);
-    if (p_zero != 0 && before > 0) {
-      gemm({.m = 1,
-            .n = d,
-            .k = before,
-            .a = ones,
-            .lda = keys,
-            .b = base + head.values,
-            .panel_stride = head.value_panel_codes,
-            .c = value_sums,
-            .ldc = d,
-            .accumulate = true});
-    }
+    IntegerGemm product{.m = rows,
+                        .n = d,
+                        .k = count,
+                        .a = tile.scores.as<int16_t>() + position,
+                        .lda = stride,
+                        .b = base + head.values,
+                        .panel_stride = head.value_panel_codes,
+                        .c = products,
+                        .ldc = d,
+                        .accumulate = position > 0};
+    gemm(product);
+    product.m = masks;
+    product.a = mask + position;
+    product.lda = keys;
+    product.c = value_sums;
+    gemm(product);
     position += piece.length;
   }
-
-  size_t piece_index = 0;
-  int64_t piece_start = 0;
-  for (int64_t i = 0; i < tile.query_count; ++i) {
-    const int64_t own = tile.first_position + i;
-    while (own >= piece_start + tile.path[piece_index].length) {
-      piece_start += tile.path[piece_index++].length;
-    }
-    const KvPiece& piece = tile.path[piece_index];
-    const HeadLayout head = layout(model_, a, piece.capacity);
-    const std::byte* base = piece.data + tile.kv_head * head.size;
-    if (a.narrow_v) {
-      add_value<int8_t>(base, d, own - piece_start, head, value_sums);
+  for (int64_t j = 0; j < masks * d; ++j) {
+    if (fast) {
+      auto& sum = reinterpret_cast<int32_t*>(value_sums)[j];
+      sum = modulo32(-p_zero * sum);
     } else {
-      add_value<int16_t>(base, d, own - piece_start, head, value_sums);
+      reinterpret_cast<int64_t*>(value_sums)[j] *= -p_zero;
     }
-    for (int64_t g = 0; g < group; ++g) {
-      const int64_t r = i * group + g;
-      int64_t probability_sum = 0;
-      row_sums(tile.scores.as<int16_t>() + r * stride, 1, own + 1, &probability_sum);
-      const int64_t row_term = a.v_zero_point * ((own + 1) * p_zero - probability_sum);
-      int16_t* target = out.row<int16_t>(tile.first_row + i) + (tile.kv_head * group + g) * d;
-      for (int64_t j = 0; j < d; ++j) {
-        const int64_t sum = products[r * d + j] + row_term - p_zero * value_sums[j];
-        target[j] = requantize(sum, a.mix_factor, a.mix_codes);
-      }
+  }
+  const int64_t* probability_codes = probability_sums(tile, rows);
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t query = r / group;
+    const int64_t term = a.v_zero_point * (seen(query) * p_zero - probability_codes[r]);
+    const int64_t values = shared ? 0 : query * d;
+    int16_t* target = out.row<int16_t>(tile.first_row + query) + (tile.kv_head * group + r % group) * d;
+    if (fast) {
+      kernel.requantize_uniform(a.mix_factor, a.mix_codes, d, reinterpret_cast<int32_t*>(products) + r * d,
+                                modulo32(term), reinterpret_cast<int32_t*>(value_sums) + values, target);
+    } else {
+      requantize_wide(a.mix_factor, a.mix_codes, d, reinterpret_cast<int64_t*>(products) + r * d, term,
+                      reinterpret_cast<int64_t*>(value_sums) + values, target);
     }
   }
 }

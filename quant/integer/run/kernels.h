@@ -2,13 +2,14 @@
 
 #include <cstdint>
 
-#include "model/kernels/cpu.h"
 #include "quant/integer/integer_model.h"
+#include "quant/integer/run/cpu.h"
 
 namespace qeval::quant {
 
 /// C [m, n] (+)= A [m, k] · B [k, n] in integers, exactly. A holds int16_t codes; B panels of kPanel columns,
-/// [k / 2, kPanel, 2] each, `panel_stride` codes apart. An odd k reads nothing of A beyond it.
+/// [k / 2, kPanel, 2] each, `panel_stride` codes apart. An odd k reads nothing of A beyond it; of B it reads
+/// the other half of the last pair, and ignores it.
 struct IntegerGemm {
   int64_t m = 0, n = 0, k = 0;
   const int16_t* a = nullptr;
@@ -20,45 +21,66 @@ struct IntegerGemm {
   bool accumulate = false;
 };
 
-/// Sums to codes, where 32 bits hold every sum (FastRescale):
-/// out[j] = codes of sums[j] + base + constant[j] − weight[j] · weight_factor.
+/// Sums to codes, where every total fits 32 bits and every factor is fast(). Totals are computed modulo 2^32:
+/// sums[j] + base + constant[j] − weight[j] · weight_factor.
 struct Requantization {
   int64_t n = 0;
   const int32_t* sums = nullptr;
   int32_t base = 0;
-  const int32_t* constant = nullptr;  ///< [n] or null
-  const int32_t* weight = nullptr;    ///< [n]
+  const int32_t* constant = nullptr;  ///< [n]
+  const int32_t* weight = nullptr;    ///< [n], or null
   int32_t weight_factor = 0;
   FastRescaleView fast;
-  bool uniform = false;  ///< one factor for all, eight times over
   CodeRange output;
-  int16_t* out = nullptr;
 };
 
 /// The integer kernels of one CPU path: the same integers from every path.
 struct IntegerKernels {
-  model::CpuPath path;
+  IntegerCpu cpu;
   /// A in 0 … 255, B int8_t, C int32_t; k ≤ 65536, so that no sum overflows.
   void (*gemm_narrow)(const IntegerGemm&);
+  /// A any int16_t, B int8_t, C int32_t modulo 2^32.
+  void (*gemm_modular)(const IntegerGemm&);
   /// A any int16_t, B int8_t, C int64_t.
   void (*gemm_wide)(const IntegerGemm&);
   /// A any int16_t, B int16_t, C int64_t.
   void (*gemm_wide16)(const IntegerGemm&);
-  void (*requantize_row)(const Requantization&);
-  /// powers [n ≥ 1] ← coarse[δ / 256] · fine[δ mod 256] / 2^kExpBits with δ = largest − row[i]; returns their
-  /// sum.
-  uint64_t (*exponentials)(const uint32_t* coarse, const uint32_t* fine, int64_t n, const int16_t* row,
-                           uint32_t* powers);
-  /// row [n] ← powers · reciprocal / 2^shift as codes; 32 ≤ shift ≤ 62.
-  void (*shares)(const uint32_t* powers, int64_t n, uint32_t reciprocal, int32_t shift,
-                 const CodeRange& codes, int16_t* row);
+
+  /// To codes, and to 32-bit numbers that are not clamped.
+  void (*requantize_row)(const Requantization&, int16_t* out);
+  void (*rescale_row)(const Requantization&, int32_t* out);
+  /// out[j] ← codes of sums[j] + base + constant[j], modulo 2^32, by one factor that is fast(). `constant`
+  /// may be null.
+  void (*requantize_uniform)(const Rescale& factor, const CodeRange& codes, int64_t n, const int32_t* sums,
+                             int32_t base, const int32_t* constant, int16_t* out);
+
+  /// powers [n ≥ 1] ← exp of the differences to the row's largest code; returns their sum.
+  uint64_t (*exponentials)(const ExpTable& exp, int64_t n, const int16_t* row, uint32_t* powers);
+  /// row [n] ← powers · reciprocal / 2^shift as codes, 32 ≤ shift ≤ 62; returns the codes' sum.
+  int64_t (*shares)(const uint32_t* powers, int64_t n, uint32_t reciprocal, int32_t shift,
+                    const CodeRange& codes, int16_t* row);
+
+  /// d [n] ← what a norm reads of the stream: code − zero_point.
+  void (*read_stream)(const StreamFormat& format, int64_t n, const int32_t* stream, int32_t* d);
+  int64_t (*sum_of_squares)(const int32_t* e, int64_t n);
+  /// out [n] ← rescale(u · weight + bias) as codes, u = e · reciprocal / 2^shift rounded.
+  void (*scale_norm)(const IntegerNorm& norm, const int32_t* e, int64_t n, int32_t reciprocal, int32_t shift,
+                     int16_t* out);
+  void (*add_row)(const IntegerAdd& add, const int16_t* update, int64_t n, int32_t* stream);
+  void (*multiply_row)(const IntegerProduct& product, const int16_t* up, int64_t n, int16_t* gate);
+  /// `cosines` and `sines` [half] have kAngleBits fractional bits.
+  void (*rotate_head)(const IntegerRotary& rotary, const int32_t* cosines, const int32_t* sines, int64_t half,
+                      int64_t head_dim, int16_t* head);
+  int64_t (*row_sum)(const int16_t* codes, int64_t n);
 };
 
 const IntegerKernels& integer_kernels();
-const IntegerKernels& integer_kernels(model::CpuPath path);
+const IntegerKernels& integer_kernels(IntegerCpu cpu);
 
 const IntegerKernels& integer_kernels_portable();
 const IntegerKernels& integer_kernels_avx2();
+const IntegerKernels& integer_kernels_avx_vnni();
 const IntegerKernels& integer_kernels_avx512();
+const IntegerKernels& integer_kernels_avx512_vnni();
 
 }  // namespace qeval::quant

@@ -3,7 +3,7 @@
 namespace qeval::quant {
 
 const IntegerKernels& integer_kernels_avx512() {
-  static constexpr IntegerKernels table = make_integer_kernels(model::CpuPath::avx512);
+  static constexpr IntegerKernels table = make_integer_kernels(IntegerCpu::avx512);
   return table;
 }
 

@@ -3,7 +3,7 @@
 namespace qeval::quant {
 
 const IntegerKernels& integer_kernels_portable() {
-  static constexpr IntegerKernels table = make_integer_kernels(model::CpuPath::portable);
+  static constexpr IntegerKernels table = make_integer_kernels(IntegerCpu::portable);
   return table;
 }
 

@@ -34,14 +34,10 @@ const void* unpacked(const IntegerMatrix& w, int64_t first_panel, int64_t count,
 /// constants and zero points.
 template <typename Sum, typename Sink>
 void accumulate(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
-                int64_t first_row, int64_t row_count, const Sink& sink) {
+                int64_t first_row, int64_t row_count, void (*gemm)(const IntegerGemm&), const Sink& sink) {
   thread_local AlignedBuffer unpacked_panels;
   thread_local AlignedBuffer sums;
   assert(first % kPanel == 0);
-  const IntegerKernels& kernel = integer_kernels();
-  const auto gemm = w.storage == WeightStorage::int16 ? kernel.gemm_wide16
-                    : sizeof(Sum) == 4                ? kernel.gemm_narrow
-                                                      : kernel.gemm_wide;
   sums.resize(static_cast<size_t>(kRows * kColumns) * sizeof(Sum));
   for (int64_t column = 0; column < count; column += kColumns) {
     const int64_t columns = std::min(kColumns, count - column);
@@ -63,22 +59,44 @@ void accumulate(const IntegerMatrix& w, int64_t first, int64_t count, const Line
   }
 }
 
-/// Calls sink(row, column, output, sum) for every output of the tile.
+/// Calls finish(row, column, requantization) a stretch of a row at a time: every total fits 32 bits and every
+/// factor is fast.
+template <typename Finish>
+void accumulate_fast(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
+                     int64_t first_row, int64_t row_count, const Finish& finish) {
+  const IntegerKernels& kernel = integer_kernels();
+  accumulate<int32_t>(
+      w, first, count, in, first_row, row_count, w.narrow_input ? kernel.gemm_narrow : kernel.gemm_modular,
+      [&](int64_t row, int64_t column, int64_t columns, const int32_t* sums) {
+        const int64_t output = first + column;
+        const auto input_sum = static_cast<uint32_t>(in.sums[first_row + row]);
+        finish(row, column,
+               Requantization{.n = columns,
+                              .sums = sums,
+                              .base = 0,
+                              .constant = w.fast_constant.data() + output,
+                              .weight = w.has_zero_points ? w.zero_points.data() + output : nullptr,
+                              .weight_factor = static_cast<int32_t>(input_sum),
+                              .fast = w.fast.view(output),
+                              .output = w.output});
+      });
+}
+
+/// Calls sink(row, column, output, sum) for every output of the tile, whatever the sums need.
 template <typename Sink>
 void accumulate_any(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
                     int64_t first_row, int64_t row_count, const Sink& sink) {
-  const auto finish = [&](int64_t row, int64_t column, int64_t columns, const auto* sums) {
-    const int64_t input_sum = w.has_zero_points ? in.sums[first_row + row] : 0;
-    for (int64_t j = 0; j < columns; ++j) {
-      const auto output = static_cast<size_t>(first + column + j);
-      sink(row, column + j, output, sums[j] + w.constant[output] - w.zero_points[output] * input_sum);
-    }
-  };
-  if (w.narrow_input && w.storage != WeightStorage::int16) {
-    accumulate<int32_t>(w, first, count, in, first_row, row_count, finish);
-  } else {
-    accumulate<int64_t>(w, first, count, in, first_row, row_count, finish);
-  }
+  const IntegerKernels& kernel = integer_kernels();
+  accumulate<int64_t>(w, first, count, in, first_row, row_count,
+                      w.storage == WeightStorage::int16 ? kernel.gemm_wide16 : kernel.gemm_wide,
+                      [&](int64_t row, int64_t column, int64_t columns, const int64_t* sums) {
+                        const int64_t input_sum = w.has_zero_points ? in.sums[first_row + row] : 0;
+                        for (int64_t j = 0; j < columns; ++j) {
+                          const auto output = static_cast<size_t>(first + column + j);
+                          sink(row, column + j, output,
+                               sums[j] + w.constant[output] - w.zero_points[output] * input_sum);
+                        }
+                      });
 }
 
 }  // namespace
@@ -86,25 +104,12 @@ void accumulate_any(const IntegerMatrix& w, int64_t first, int64_t count, const 
 void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
                   int64_t first_row, int64_t row_count, int16_t* out, int64_t ld) {
   if (w.fast.usable()) {
-    const IntegerKernels& kernel = integer_kernels();
-    accumulate<int32_t>(
-        w, first, count, in, first_row, row_count,
-        [&](int64_t row, int64_t column, int64_t columns, const int32_t* sums) {
-          const int64_t output = first + column;
-          int16_t* codes = out + row * ld + column;
-          kernel.requantize_row({.n = columns,
-                                 .sums = sums,
-                                 .base = 0,
-                                 .constant = w.fast_constant.data() + output,
-                                 .weight = w.zero_points.data() + output,
-                                 // The input's codes are 0 … 255: their sum fits.
-                                 .weight_factor = static_cast<int32_t>(in.sums[first_row + row]),
-                                 .fast = w.fast.view(output),
-                                 .uniform = false,
-                                 .output = w.output,
-                                 .out = codes});
-          apply_table(w.output_table, columns, codes);
-        });
+    accumulate_fast(w, first, count, in, first_row, row_count,
+                    [&](int64_t row, int64_t column, const Requantization& totals) {
+                      int16_t* codes = out + row * ld + column;
+                      integer_kernels().requantize_row(totals, codes);
+                      apply_table(w.output_table, totals.n, codes);
+                    });
     return;
   }
   accumulate_any(w, first, count, in, first_row, row_count,
@@ -116,6 +121,13 @@ void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const Li
 
 void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in, int32_t* out,
                  int64_t ld) {
+  if (w.fast.usable()) {
+    accumulate_fast(w, first, count, in, 0, in.rows,
+                    [&](int64_t row, int64_t column, const Requantization& totals) {
+                      integer_kernels().rescale_row(totals, out + row * ld + column);
+                    });
+    return;
+  }
   accumulate_any(
       w, first, count, in, 0, in.rows, [&](int64_t row, int64_t column, size_t output, int64_t sum) {
         out[row * ld + column] =
@@ -124,11 +136,7 @@ void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const Lin
 }
 
 void row_sums(const int16_t* codes, int64_t rows, int64_t cols, int64_t* sums) {
-  for (int64_t r = 0; r < rows; ++r) {
-    int64_t sum = 0;
-    for (int64_t i = 0; i < cols; ++i) sum += codes[r * cols + i];
-    sums[r] = sum;
-  }
+  for (int64_t r = 0; r < rows; ++r) sums[r] = integer_kernels().row_sum(codes + r * cols, cols);
 }
 
 }  // namespace qeval::quant

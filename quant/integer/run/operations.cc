@@ -1,9 +1,11 @@
 // The operations of the block diagram that work on rows.
 
+#include <algorithm>
 #include <cassert>
 #include <cstring>
 
 #include "quant/integer/integer_arithmetic.h"
+#include "quant/integer/run/kernels.h"
 #include "quant/integer/run/linear.h"
 #include "quant/integer/run/rowwise.h"
 
@@ -33,7 +35,7 @@ void IntegerArithmetic::norm(int64_t layer, NormPoint point, const Tensor& resid
       point == NormPoint::final ? model_.final_norm : layer_at(layer).norms[static_cast<size_t>(point)];
   out.resize(residual.rows, residual.cols, sizeof(int16_t));
   for_each_row(residual.rows, [&](int64_t r) {
-    norm_row(norm, residual.row<int16_t>(r), residual.cols, out.row<int16_t>(r));
+    norm_row(norm, residual.row<int32_t>(r), residual.cols, out.row<int16_t>(r));
   });
 }
 
@@ -101,7 +103,8 @@ void IntegerArithmetic::rotate(int64_t layer, Projection which, std::span<const 
     assert(position < model_.positions);
     const int32_t* cosines = model_.angles.data() + position * 2 * half;
     for (int64_t h = 0; h < heads.cols; h += model_.head_dim) {
-      rotate_head(rotary, cosines, cosines + half, half, model_.head_dim, heads.row<int16_t>(r) + h);
+      integer_kernels().rotate_head(rotary, cosines, cosines + half, half, model_.head_dim,
+                                    heads.row<int16_t>(r) + h);
     }
   });
 }
@@ -109,7 +112,7 @@ void IntegerArithmetic::rotate(int64_t layer, Projection which, std::span<const 
 void IntegerArithmetic::add(int64_t layer, Projection from, const Tensor& update, Tensor& residual) const {
   const IntegerAdd& add = layer_at(layer).adds[from == Projection::o ? 0 : 1];
   for_each_row(residual.rows, [&](int64_t r) {
-    add_row(add, update.row<int16_t>(r), residual.cols, residual.row<int16_t>(r));
+    integer_kernels().add_row(add, update.row<int16_t>(r), residual.cols, residual.row<int32_t>(r));
   });
 }
 
@@ -121,15 +124,19 @@ void IntegerArithmetic::activate(int64_t layer, Tensor& gate) const {
 void IntegerArithmetic::multiply(int64_t layer, const Tensor& up, Tensor& gate) const {
   const IntegerProduct& product = layer_at(layer).product;
   for_each_row(gate.rows, [&](int64_t r) {
-    multiply_row(product, up.row<int16_t>(r), gate.cols, gate.row<int16_t>(r));
+    integer_kernels().multiply_row(product, up.row<int16_t>(r), gate.cols, gate.row<int16_t>(r));
   });
 }
 
 void IntegerArithmetic::gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const {
-  out.resize(static_cast<int64_t>(rows.size()), residual.cols, sizeof(int16_t));
+  // Of the stream (32 bits) or of the final norm's output (16).
+  const auto elements = static_cast<size_t>(std::max<int64_t>(1, residual.rows * residual.cols));
+  const size_t element_size = residual.storage.size() / elements;
+  const size_t row_bytes = static_cast<size_t>(residual.cols) * element_size;
+  out.resize(static_cast<int64_t>(rows.size()), residual.cols, element_size);
   for (size_t i = 0; i < rows.size(); ++i) {
-    std::memcpy(out.row<int16_t>(static_cast<int64_t>(i)), residual.row<int16_t>(rows[i]),
-                static_cast<size_t>(residual.cols) * sizeof(int16_t));
+    std::memcpy(out.storage.data() + i * row_bytes,
+                residual.storage.data() + static_cast<size_t>(rows[i]) * row_bytes, row_bytes);
   }
 }
 

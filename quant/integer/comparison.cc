@@ -1,0 +1,360 @@
+#include "quant/integer/comparison.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "model/decoder.h"
+#include "quant/integer/run/kernels.h"
+
+namespace qeval::quant {
+
+using model::AttentionTile;
+using model::KvBlock;
+using model::KvPiece;
+using model::NormPoint;
+using model::Projection;
+using model::Tensor;
+
+namespace {
+
+constexpr int64_t kRowGrain = 16;
+
+void to_codes(const PointGrid& grid, const float* values, int64_t n, int16_t* codes) {
+  quant_kernels().quantize_i16(values, n, grid.grid, grid.offset, codes);
+}
+
+Tensor to_codes(const PointGrid& grid, const Tensor& values) {
+  Tensor codes;
+  codes.resize(values.rows, values.cols, sizeof(int16_t));
+  parallel_ranges(values.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    to_codes(grid, values.row<float>(first), (last - first) * values.cols, codes.row<int16_t>(first));
+  });
+  return codes;
+}
+
+Tensor to_stream(const StreamGrid& grid, const Tensor& values) {
+  Tensor codes;
+  codes.resize(values.rows, values.cols, sizeof(int32_t));
+  parallel_ranges(values.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t i = first * values.cols; i < last * values.cols; ++i) {
+      codes.row<int32_t>(0)[i] = grid.code(values.row<float>(0)[i]);
+    }
+  });
+  return codes;
+}
+
+const PointGrid& output_grid(const LayerGrids& grids, Projection projection) {
+  switch (projection) {
+    case Projection::q:
+      return grids.q;
+    case Projection::k:
+      return grids.k;
+    case Projection::v:
+      return grids.v;
+    case Projection::o:
+      return grids.attention;
+    case Projection::gate:
+      return grids.gate;
+    case Projection::up:
+      return grids.up;
+    case Projection::down:
+      break;
+  }
+  return grids.mlp;
+}
+
+const PointGrid& input_grid(const LayerGrids& grids, Projection projection) {
+  switch (projection) {
+    case Projection::o:
+      return grids.mixed;
+    case Projection::gate:
+    case Projection::up:
+      return grids.mlp_normed;
+    case Projection::down:
+      return grids.product;
+    default:
+      return grids.normed;
+  }
+}
+
+/// The integers' side of an attention tile, from scores() to mix().
+struct TileScratch {
+  AlignedBuffer scores, scratch;
+};
+TileScratch& tile_scratch() {
+  thread_local TileScratch scratch;
+  return scratch;
+}
+
+AttentionTile integer_tile(const AttentionTile& tile, std::span<const KvPiece> path) {
+  return {.layer = tile.layer,
+          .kv_head = tile.kv_head,
+          .first_row = tile.first_row,
+          .query_count = tile.query_count,
+          .first_position = tile.first_position,
+          .key_count = tile.key_count,
+          .path = path,
+          .scores = tile_scratch().scores,
+          .scratch = tile_scratch().scratch};
+}
+
+}  // namespace
+
+ComparingArithmetic::ComparingArithmetic(const model::Model& model, const FakeArithmetic& fake,
+                                         const IntegerArithmetic& integer, Choice take_integer)
+    : fake_(fake),
+      integer_(integer),
+      grids_(integer.grids()),
+      head_dim_(model.config.head_dim),
+      group_(model.config.num_heads / model.config.num_kv_heads),
+      last_layer_(model.config.num_layers - 1),
+      take_integer_(std::move(take_integer)),
+      differences_(model.config.num_layers) {}
+
+void ComparingArithmetic::record(const Point& point, const PointGrid& grid, const int16_t* codes,
+                                 const float* values, int64_t n) const {
+  thread_local std::vector<int16_t> wanted;
+  wanted.resize(static_cast<size_t>(n));
+  to_codes(grid, values, n, wanted.data());
+  StepDifference found{.values = n};
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t difference = std::abs(codes[i] - wanted[static_cast<size_t>(i)]);
+    found.different += static_cast<int64_t>(difference != 0);
+    found.total += difference;
+    found.largest = std::max(found.largest, difference);
+  }
+  const std::lock_guard lock(mutex_);
+  StepDifference& all = differences_[point];
+  all.values += found.values;
+  all.different += found.different;
+  all.total += found.total;
+  all.largest = std::max(all.largest, found.largest);
+}
+
+void ComparingArithmetic::compare(const Point& point, const PointGrid& grid, const int16_t* codes,
+                                  float* values, int64_t n) const {
+  record(point, grid, codes, values, n);
+  if (!take_integer_ || !take_integer_(point)) return;
+  for (int64_t i = 0; i < n; ++i) values[i] = grid.value(codes[i]);
+}
+
+void ComparingArithmetic::compare(const Point& point, const PointGrid& grid, const Tensor& codes,
+                                  Tensor& values) const {
+  parallel_ranges(values.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    compare(point, grid, codes.row<int16_t>(first), values.row<float>(first), (last - first) * values.cols);
+  });
+}
+
+void ComparingArithmetic::compare_stream(const Point& point, const StreamGrid& grid, const Tensor& stream,
+                                         Tensor& values) const {
+  const StreamFormat format = grid.format();
+  parallel_ranges(values.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    std::vector<int32_t> d(static_cast<size_t>(values.cols));
+    std::vector<int16_t> codes(static_cast<size_t>(values.cols));
+    for (int64_t r = first; r < last; ++r) {
+      integer_kernels().read_stream(format, values.cols, stream.row<int32_t>(r), d.data());
+      for (size_t i = 0; i < d.size(); ++i) {
+        codes[i] = static_cast<int16_t>(d[i] + format.codes.zero_point);
+      }
+      auto* row = values.row<float>(r);
+      record(point, grid.grid, codes.data(), row, values.cols);
+      if (!take_integer_ || !take_integer_(point)) continue;
+      for (int64_t i = 0; i < values.cols; ++i) row[i] = grid.value(stream.row<int32_t>(r)[i]);
+    }
+  });
+}
+
+void ComparingArithmetic::embed(std::span<const int32_t> tokens, Tensor& residual) const {
+  Tensor codes;
+  integer_.embed(tokens, codes);
+  fake_.embed(tokens, residual);
+  compare_stream({0, Module::input_norm, Slot::input}, grids(0).stream, codes, residual);
+}
+
+void ComparingArithmetic::norm(int64_t layer, NormPoint point, const Tensor& residual, Tensor& out) const {
+  const bool final = point == NormPoint::final;
+  const StreamGrid& in = final                       ? grids_.stream
+                         : point == NormPoint::input ? grids(layer).stream
+                                                     : grids(layer).middle_stream;
+  const PointGrid& to = final                       ? grids_.normed
+                        : point == NormPoint::input ? grids(layer).normed
+                                                    : grids(layer).mlp_normed;
+  Tensor codes;
+  integer_.norm(layer, point, to_stream(in, residual), codes);
+  fake_.norm(layer, point, residual, out);
+  compare({final ? 0 : layer, norm_module(point), Slot::output}, to, codes, out);
+}
+
+void ComparingArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+  std::vector<Tensor> codes(targets.size());
+  std::vector<Target> integer_targets;
+  for (size_t i = 0; i < targets.size(); ++i) integer_targets.push_back({targets[i].projection, &codes[i]});
+  integer_.linear(layer, to_codes(input_grid(grids(layer), targets[0].projection), in), integer_targets);
+  fake_.linear(layer, in, targets);
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const Projection p = targets[i].projection;
+    compare({layer, linear_module(p), Slot::output}, output_grid(grids(layer), p), codes[i], *targets[i].out);
+  }
+}
+
+void ComparingArithmetic::rotate(int64_t layer, Projection which, std::span<const int32_t> positions,
+                                 Tensor& heads) const {
+  const bool q = which == Projection::q;
+  Tensor codes = to_codes(output_grid(grids(layer), which), heads);
+  integer_.rotate(layer, which, positions, codes);
+  fake_.rotate(layer, which, positions, heads);
+  compare({layer, Module::qk_product, q ? Slot::input : Slot::input2},
+          q ? grids(layer).rotated_q : grids(layer).rotated_k, codes, heads);
+}
+
+int64_t ComparingArithmetic::fake_kv_bytes(int64_t tokens) const {
+  constexpr int64_t kAlignment = 64;
+  return (fake_.kv_bytes(tokens) + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+int64_t ComparingArithmetic::kv_bytes(int64_t tokens) const {
+  return fake_kv_bytes(tokens) + integer_.kv_bytes(tokens);
+}
+
+void ComparingArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row,
+                                   int64_t count, const KvBlock& block, int64_t at) const {
+  fake_.store_kv(layer, k, v, first_row, count, block, at);
+  integer_.store_kv(layer, to_codes(grids(layer).rotated_k, k), to_codes(grids(layer).v, v), first_row, count,
+                    {block.data + fake_kv_bytes(block.capacity), block.capacity}, at);
+}
+
+std::vector<KvPiece> ComparingArithmetic::integer_path(const AttentionTile& tile) const {
+  std::vector<KvPiece> path;
+  for (const KvPiece& piece : tile.path) {
+    path.push_back({piece.data + fake_kv_bytes(piece.capacity), piece.capacity, piece.length});
+  }
+  return path;
+}
+
+void ComparingArithmetic::scores(const AttentionTile& tile, const Tensor& q) const {
+  const LayerGrids& grid = grids(tile.layer);
+  Tensor codes;
+  codes.resize(q.rows, q.cols, sizeof(int16_t));
+  to_codes(grid.rotated_q, q.row<float>(tile.first_row), tile.query_count * q.cols,
+           codes.row<int16_t>(tile.first_row));
+  const std::vector<KvPiece> path = integer_path(tile);
+  integer_.scores(integer_tile(tile, path), codes);
+  fake_.scores(tile, q);
+  for (int64_t r = 0; r < tile.query_count * group_; ++r) {
+    compare({tile.layer, Module::qk_product, Slot::output}, grid.scores,
+            tile_scratch().scores.as<int16_t>() + r * tile.key_count,
+            tile.scores.as<float>() + r * tile.key_count, tile.first_position + r / group_ + 1);
+  }
+}
+
+void ComparingArithmetic::softmax(const AttentionTile& tile) const {
+  const LayerGrids& grid = grids(tile.layer);
+  const int64_t rows = tile.query_count * group_;
+  int16_t* codes = tile_scratch().scores.as<int16_t>();
+  for (int64_t r = 0; r < rows; ++r) {
+    to_codes(grid.scores, tile.scores.as<float>() + r * tile.key_count, tile.first_position + r / group_ + 1,
+             codes + r * tile.key_count);
+  }
+  const std::vector<KvPiece> path = integer_path(tile);
+  integer_.softmax(integer_tile(tile, path));
+  fake_.softmax(tile);
+  for (int64_t r = 0; r < rows; ++r) {
+    compare({tile.layer, Module::pv_product, Slot::input}, grid.probabilities, codes + r * tile.key_count,
+            tile.scores.as<float>() + r * tile.key_count, tile.first_position + r / group_ + 1);
+  }
+}
+
+void ComparingArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
+  const LayerGrids& grid = grids(tile.layer);
+  int16_t* codes = tile_scratch().scores.as<int16_t>();
+  for (int64_t r = 0; r < tile.query_count * group_; ++r) {
+    to_codes(grid.probabilities, tile.scores.as<float>() + r * tile.key_count,
+             tile.first_position + r / group_ + 1, codes + r * tile.key_count);
+  }
+  const std::vector<KvPiece> path = integer_path(tile);
+  Tensor mixed;
+  mixed.resize(out.rows, out.cols, sizeof(int16_t));
+  integer_.mix(integer_tile(tile, path), mixed);
+  fake_.mix(tile, out);
+  const int64_t width = group_ * head_dim_;
+  for (int64_t i = tile.first_row; i < tile.first_row + tile.query_count; ++i) {
+    compare({tile.layer, Module::pv_product, Slot::output}, grid.mixed,
+            mixed.row<int16_t>(i) + tile.kv_head * width, out.row<float>(i) + tile.kv_head * width, width);
+  }
+}
+
+void ComparingArithmetic::shape_mixed(int64_t rows, Tensor& out) const {
+  fake_.shape_mixed(rows, out);
+}
+
+void ComparingArithmetic::add(int64_t layer, Projection from, const Tensor& update, Tensor& residual) const {
+  const LayerGrids& grid = grids(layer);
+  const bool attention = from == Projection::o;
+  const bool last = layer == last_layer_;
+  Tensor stream = to_stream(attention ? grid.stream : grid.middle_stream, residual);
+  integer_.add(layer, from, to_codes(output_grid(grid, from), update), stream);
+  fake_.add(layer, from, update, residual);
+  if (attention) {
+    compare_stream({layer, Module::post_attention_norm, Slot::input}, grid.middle_stream, stream, residual);
+  } else if (last) {
+    compare_stream({0, Module::final_norm, Slot::input}, grids_.stream, stream, residual);
+  } else {
+    compare_stream({layer + 1, Module::input_norm, Slot::input}, grids(layer + 1).stream, stream, residual);
+  }
+}
+
+void ComparingArithmetic::activate(int64_t layer, Tensor& gate) const {
+  Tensor codes = to_codes(grids(layer).gate, gate);
+  integer_.activate(layer, codes);
+  fake_.activate(layer, gate);
+  compare({layer, Module::activation, Slot::output}, grids(layer).activated, codes, gate);
+}
+
+void ComparingArithmetic::multiply(int64_t layer, const Tensor& up, Tensor& gate) const {
+  const LayerGrids& grid = grids(layer);
+  Tensor codes = to_codes(grid.activated, gate);
+  integer_.multiply(layer, to_codes(grid.up, up), codes);
+  fake_.multiply(layer, up, gate);
+  compare({layer, Module::down, Slot::input}, grid.product, codes, gate);
+}
+
+void ComparingArithmetic::gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const {
+  fake_.gather(residual, rows, out);
+}
+
+void ComparingArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
+  // The head's results have no grid to compare on; they can only be taken.
+  if (take_integer_ && take_integer_({0, Module::head, Slot::output})) {
+    integer_.logits(to_codes(grids_.normed, normed), first, count, logits);
+  } else {
+    fake_.logits(normed, first, count, logits);
+  }
+}
+
+PointMap<StepDifference> compare_operations(const model::Model& model, const FakeArithmetic& fake,
+                                            const IntegerArithmetic& integer, const Samples& samples,
+                                            const std::function<void(int64_t, int64_t)>& progress) {
+  const ComparingArithmetic arithmetic(model, fake, integer);
+  model::Decoder decoder(model, arithmetic);
+  for (size_t s = 0; s < samples.size(); ++s) {
+    const auto length = static_cast<int64_t>(samples[s].size());
+    model::KvSpan span(arithmetic, length, 1);
+    model::Batch batch;
+    batch.tokens = samples[s];
+    std::vector<int64_t> rows;
+    for (int64_t i = 0; i < length; ++i) {
+      batch.positions.push_back(static_cast<int32_t>(i));
+      rows.push_back(i);
+    }
+    batch.segments.push_back({.first_row = 0, .length = length, .first_position = 0, .kv = &span});
+    decoder.forward(batch);
+    std::vector<model::TokenQuery> queries;
+    for (const int64_t row : rows) queries.push_back({row, 0});
+    decoder.answer(queries);
+    if (progress) progress(static_cast<int64_t>(s) + 1, static_cast<int64_t>(samples.size()));
+  }
+  return arithmetic.differences();
+}
+
+}  // namespace qeval::quant

@@ -1,0 +1,109 @@
+#pragma once
+
+// Sums to codes. Compiled once per CPU path; no floating point.
+
+#include <algorithm>
+#include <cstdint>
+
+#include "quant/integer/run/kernels.h"
+#include "quant/integer/run/lanes.h"
+
+namespace qeval::quant {
+namespace {
+
+/// Calls sink(column, total · factor) one at a time from column `j` on, and before that sink8 with eight
+/// columns at a time as far as there are vectors.
+template <typename Sink, typename Sink8>
+void rescale_totals(const Requantization& r, const Sink& sink, [[maybe_unused]] const Sink8& sink8) {
+  int64_t j = 0;
+#ifdef __AVX2__
+  const __m256i base = _mm256_set1_epi32(r.base);
+  const __m256i factor = _mm256_set1_epi32(r.weight_factor);
+  const __m256i one = _mm256_set1_epi64x(1);
+  const __m256i below = _mm256_set1_epi64x(31);
+  const __m256i low_word = _mm256_set1_epi64x(UINT32_MAX);
+  const __m128i lift = _mm_cvtsi32_si128(r.fast.lift);
+  for (; j + 8 <= r.n; j += 8) {
+    __m256i sum = _mm256_add_epi32(_mm256_add_epi32(load(r.sums + j), base), load(r.constant + j));
+    if (r.weight != nullptr) sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(load(r.weight + j), factor));
+    sum = _mm256_sll_epi32(sum, lift);
+    const __m256i multiplier = load(r.fast.multiplier + j);
+    const __m256i shift = load(r.fast.shift + j);
+    // 64-bit products of the even and of the odd columns, half a unit added; what counts is above bit 32.
+    const __m256i even_half =
+        _mm256_sllv_epi64(one, _mm256_add_epi64(_mm256_and_si256(shift, low_word), below));
+    const __m256i odd_half = _mm256_sllv_epi64(one, _mm256_add_epi64(odd_lanes(shift), below));
+    const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(sum, multiplier), even_half);
+    const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(odd_lanes(sum), odd_lanes(multiplier)), odd_half);
+    sink8(j, _mm256_srav_epi32(_mm256_blend_epi32(odd_lanes(even), odd, 0xAA), shift));
+  }
+#endif
+  for (; j < r.n; ++j) {
+    // Modulo 2^32: the total itself fits.
+    uint32_t sum = static_cast<uint32_t>(r.sums[j]) + static_cast<uint32_t>(r.base) +
+                   static_cast<uint32_t>(r.constant[j]);
+    if (r.weight != nullptr) {
+      sum -= static_cast<uint32_t>(r.weight[j]) * static_cast<uint32_t>(r.weight_factor);
+    }
+    sum <<= r.fast.lift;
+    const int64_t product = static_cast<int64_t>(static_cast<int32_t>(sum)) * r.fast.multiplier[j];
+    sink(j, shift_rounded(product, r.fast.shift[j] + 32));
+  }
+}
+
+#ifdef __AVX2__
+using Eight = __m256i;
+#else
+using Eight = int64_t;
+#endif
+
+void requantize_row(const Requantization& r, int16_t* out) {
+#ifdef __AVX2__
+  const __m256i zero_point = _mm256_set1_epi32(r.output.zero_point);
+  const __m256i lo = _mm256_set1_epi32(r.output.lo);
+  const __m256i hi = _mm256_set1_epi32(r.output.hi);
+#endif
+  rescale_totals(
+      r,
+      [&](int64_t j, int64_t scaled) {
+        out[j] =
+            static_cast<int16_t>(std::clamp<int64_t>(scaled + r.output.zero_point, r.output.lo, r.output.hi));
+      },
+      [&]([[maybe_unused]] int64_t j, [[maybe_unused]] Eight scaled) {
+#ifdef __AVX2__
+        store_codes(out + j, clamp_lanes(_mm256_add_epi32(scaled, zero_point), lo, hi));
+#endif
+      });
+}
+
+void rescale_row(const Requantization& r, int32_t* out) {
+  rescale_totals(
+      r, [&](int64_t j, int64_t scaled) { out[j] = static_cast<int32_t>(scaled); },
+      [&]([[maybe_unused]] int64_t j, [[maybe_unused]] Eight scaled) {
+#ifdef __AVX2__
+        store(out + j, scaled);
+#endif
+      });
+}
+
+void requantize_uniform(const Rescale& factor, const CodeRange& codes, int64_t n, const int32_t* sums,
+                        int32_t base, const int32_t* constant, int16_t* out) {
+  int64_t j = 0;
+#ifdef __AVX2__
+  const LaneRequantize requantize8(factor, codes);
+  const __m256i all = _mm256_set1_epi32(base);
+  for (; j + 8 <= n; j += 8) {
+    __m256i sum = _mm256_add_epi32(load(sums + j), all);
+    if (constant != nullptr) sum = _mm256_add_epi32(sum, load(constant + j));
+    store_codes(out + j, requantize8(sum));
+  }
+#endif
+  for (; j < n; ++j) {
+    uint32_t sum = static_cast<uint32_t>(sums[j]) + static_cast<uint32_t>(base);
+    if (constant != nullptr) sum += static_cast<uint32_t>(constant[j]);
+    out[j] = requantize(static_cast<int32_t>(sum), factor, codes);
+  }
+}
+
+}  // namespace
+}  // namespace qeval::quant

@@ -1,0 +1,242 @@
+// The row kernels of integer-only arithmetic: the same integers from every CPU path, and close to the real
+// function.
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "quant/integer/point_grid.h"
+#include "quant/integer/prepare.h"
+#include "quant/integer/run/kernels.h"
+#include "quant/integer/run/rowwise.h"
+
+namespace qeval::quant {
+namespace {
+
+constexpr CodeRange kByte{.zero_point = 103, .lo = 0, .hi = 255};
+constexpr CodeRange kWord{.zero_point = -7000, .lo = -32768, .hi = 32767};
+const int64_t kLengths[] = {1, 7, 8, 9, 16, 31, 64, 577};
+
+std::vector<IntegerCpu> vector_cpus() {
+  std::vector<IntegerCpu> supported;
+  for (const IntegerCpu cpu : kIntegerCpus) {
+    if (cpu != IntegerCpu::portable && cpu_supports(cpu)) supported.push_back(cpu);
+  }
+  return supported;
+}
+
+/// Numbers of [lo, hi], an end now and then.
+template <typename T>
+std::vector<T> draw(int64_t n, int64_t lo, int64_t hi, std::mt19937& random) {
+  std::vector<T> values;
+  std::uniform_int_distribution<int64_t> any(lo, hi);
+  for (int64_t i = 0; i < n; ++i) {
+    const auto r = random() % 16;
+    values.push_back(static_cast<T>(r == 0 ? lo : r == 1 ? hi : any(random)));
+  }
+  return values;
+}
+
+/// Expects `run(kernels)`, a vector of results, to be the same on every path.
+template <typename Run>
+void expect_same(const Run& run, const char* what) {
+  const auto want = run(integer_kernels_portable());
+  for (const IntegerCpu cpu : vector_cpus()) {
+    ASSERT_EQ(run(integer_kernels(cpu)), want) << what << " on " << name(cpu);
+  }
+}
+
+TEST(IntegerRows, RequantizationIsTheSameOnEveryPath) {
+  std::mt19937 random(11);
+  for (const int64_t n : kLengths) {
+    for (const double scale : {0.49, 1e-3, 3e-8, 5.0}) {
+      // A factor above 1/2 wants room in the totals; without it they may wrap around.
+      const double bound = scale < 0.5 ? 0x1p30 : 0x1p26;
+      const int64_t reach = scale < 0.5 ? INT32_MAX : 1 << 24;
+      std::vector<Rescale> factors;
+      for (int64_t i = 0; i < (n + 15) / 16 * 16; ++i) {
+        factors.push_back(make_rescale(scale / (1 + static_cast<double>(i % 5)), bound));
+      }
+      const FastRescale fast = make_fast(factors);
+      ASSERT_TRUE(fast.usable());
+      const auto sums = draw<int32_t>(n, -reach, reach, random);
+      const auto constant = draw<int32_t>(n, -reach, reach, random);
+      const auto weight = draw<int32_t>(n, -300, 300, random);
+      for (const bool zero_points : {false, true}) {
+        const Requantization r{.n = n,
+                               .sums = sums.data(),
+                               .base = 12345,
+                               .constant = constant.data(),
+                               .weight = zero_points ? weight.data() : nullptr,
+                               .weight_factor = 77777,
+                               .fast = fast.view(0),
+                               .output = n % 2 == 0 ? kByte : kWord};
+        expect_same(
+            [&](const IntegerKernels& kernel) {
+              std::vector<int32_t> out(static_cast<size_t>(n));
+              kernel.rescale_row(r, out.data());
+              std::vector<int16_t> codes(static_cast<size_t>(n));
+              kernel.requantize_row(r, codes.data());
+              for (size_t j = 0; j < codes.size(); ++j) {
+                // Against the definition, the total modulo 2^32.
+                const auto total = static_cast<uint32_t>(sums[j]) + 12345U +
+                                   static_cast<uint32_t>(constant[j]) -
+                                   (zero_points ? static_cast<uint32_t>(weight[j]) * 77777U : 0U);
+                EXPECT_EQ(codes[j], requantize(static_cast<int32_t>(total), factors[j], r.output));
+                EXPECT_EQ(out[j], rescale(static_cast<int32_t>(total), factors[j]));
+              }
+              return out;
+            },
+            "requantize_row");
+        expect_same(
+            [&](const IntegerKernels& kernel) {
+              std::vector<int16_t> codes(static_cast<size_t>(n));
+              kernel.requantize_uniform(factors[0], r.output, n, sums.data(), -99,
+                                        zero_points ? constant.data() : nullptr, codes.data());
+              return codes;
+            },
+            "requantize_uniform");
+      }
+    }
+  }
+}
+
+TEST(IntegerRows, NormsAdditionsAndProductsAreTheSameOnEveryPath) {
+  std::mt19937 random(12);
+  for (const int64_t n : kLengths) {
+    const StreamGrid stream{make_point_grid({.bits = 16}, {-300, 500}), kStreamGuardBits};
+    const StreamGrid plain{make_point_grid({.bits = 16}, {-40, 900}), 0};
+    const PointGrid update = make_point_grid({.bits = 16}, {-70, 60});
+    const PointGrid byte = make_point_grid({.bits = 8}, {-9, 7});
+    const PointGrid word = make_point_grid({.bits = 16, .symmetric = true}, {-9, 7});
+    model::NormWeights weights;
+    for (int64_t i = 0; i < n; ++i) {
+      weights.weight.push_back(static_cast<float>(std::sin(static_cast<double>(i) + 1)) + 1.2F);
+      weights.bias.push_back(static_cast<float>(std::cos(static_cast<double>(i))));
+    }
+    for (const bool layer_norm : {false, true}) {
+      model::NormWeights used = weights;
+      if (!layer_norm) used.bias.clear();
+      for (const PointGrid& output : {byte, word}) {
+        const IntegerNorm norm =
+            prepare_norm(used, {.bits = 16}, layer_norm, 1e-5, stream, stream.grid, output);
+        const int64_t reach = int64_t{60000} << norm.extra_bits;
+        const auto e = draw<int32_t>(n, -reach, reach, random);
+        const UnitScale unit =
+            unit_scale(norm, norm.eps + integer_kernels_portable().sum_of_squares(e.data(), n));
+        expect_same(
+            [&](const IntegerKernels& kernel) {
+              std::vector<int16_t> out(static_cast<size_t>(n));
+              kernel.scale_norm(norm, e.data(), n, unit.reciprocal, unit.shift, out.data());
+              return out;
+            },
+            "scale_norm");
+        expect_same([&](const IntegerKernels& kernel) { return kernel.sum_of_squares(e.data(), n); },
+                    "sum_of_squares");
+      }
+    }
+    const auto updates = draw<int16_t>(n, -32768, 32767, random);
+    for (const auto& [from, to] : {std::pair{stream, plain}, {plain, stream}, {stream, stream}}) {
+      const IntegerAdd add = prepare_add(from, update, to);
+      const auto start = draw<int32_t>(n, from.format().lo, from.format().hi, random);
+      expect_same(
+          [&](const IntegerKernels& kernel) {
+            std::vector<int32_t> sum = start;
+            kernel.add_row(add, updates.data(), n, sum.data());
+            return sum;
+          },
+          "add_row");
+      expect_same(
+          [&](const IntegerKernels& kernel) {
+            std::vector<int32_t> d(static_cast<size_t>(n));
+            kernel.read_stream(from.format(), n, start.data(), d.data());
+            return d;
+          },
+          "read_stream");
+    }
+    const auto gates = draw<int16_t>(n, 0, 255, random);
+    const auto ups = draw<int16_t>(n, -32768, 32767, random);
+    expect_same(
+        [&](const IntegerKernels& kernel) {
+          std::vector<int16_t> out = gates;
+          kernel.multiply_row(prepare_product(byte, word, byte), ups.data(), n, out.data());
+          return out;
+        },
+        "multiply_row");
+    expect_same([&](const IntegerKernels& kernel) { return kernel.row_sum(ups.data(), n); }, "row_sum");
+
+    for (const PointGrid& grid : {byte, word}) {
+      const auto head = draw<int16_t>(2 * n + 3, grid.codes.lo, grid.codes.hi, random);
+      const auto cosines = draw<int32_t>(n, -(1 << kAngleBits), 1 << kAngleBits, random);
+      const auto sines = draw<int32_t>(n, -(1 << kAngleBits), 1 << kAngleBits, random);
+      expect_same(
+          [&](const IntegerKernels& kernel) {
+            std::vector<int16_t> out = head;
+            kernel.rotate_head(prepare_rotary(grid, byte), cosines.data(), sines.data(), n, 2 * n + 3,
+                               out.data());
+            return out;
+          },
+          "rotate_head");
+    }
+  }
+}
+
+TEST(IntegerRows, SumsOfLongRowsDoNotOverflow) {
+  const std::vector<int16_t> row(600'000, -32768);
+  for (const IntegerCpu cpu : kIntegerCpus) {
+    if (!cpu_supports(cpu)) continue;
+    EXPECT_EQ(integer_kernels(cpu).row_sum(row.data(), std::ssize(row)), -32768 * std::ssize(row));
+  }
+}
+
+TEST(IntegerRows, ExponentialsAreCloseToTheRealOnesOnEveryPath) {
+  std::mt19937 random(13);
+  // From scores that hardly differ to ones that leave nothing but the largest.
+  for (const double step : {1e-7, 1e-4, 7e-4, 0.01, 1.0, 40.0}) {
+    const ExpTable exp = prepare_exp(step);
+    for (const int64_t n : kLengths) {
+      auto row = draw<int16_t>(n, -32768, 32767, random);
+      // Differences that matter at this step.
+      for (int64_t i = 0; i < n; i += 2) {
+        row[static_cast<size_t>(i)] = static_cast<int16_t>(
+            32767 - static_cast<int64_t>(static_cast<double>(random() % 1000) * std::min(30.0, 0.02 / step)));
+      }
+      expect_same(
+          [&](const IntegerKernels& kernel) {
+            std::vector<uint32_t> powers(static_cast<size_t>(n));
+            const uint64_t sum = kernel.exponentials(exp, n, row.data(), powers.data());
+            uint64_t total = 0;
+            for (const uint32_t power : powers) total += power;
+            EXPECT_EQ(sum, total);
+            return powers;
+          },
+          "exponentials");
+      std::vector<uint32_t> powers(static_cast<size_t>(n));
+      const uint64_t sum = integer_kernels().exponentials(exp, n, row.data(), powers.data());
+      const int16_t largest = *std::max_element(row.begin(), row.end());
+      for (size_t i = 0; i < powers.size(); ++i) {
+        ASSERT_NEAR(std::ldexp(powers[i], -kExpBits), std::exp(-step * (largest - row[i])), 0x1p-18)
+            << step << " " << largest - row[i];
+      }
+      const auto reciprocal = static_cast<uint32_t>((UINT64_C(1) << 63) / sum >> 1);
+      for (const CodeRange& codes : {CodeRange{.zero_point = -32768, .lo = -32768, .hi = 32767}, kByte}) {
+        expect_same(
+            [&](const IntegerKernels& kernel) {
+              std::vector<int16_t> shares(static_cast<size_t>(n));
+              const int64_t total = kernel.shares(powers.data(), n, reciprocal, 46, codes, shares.data());
+              int64_t check = 0;
+              for (const int16_t share : shares) check += share;
+              EXPECT_EQ(total, check);
+              return shares;
+            },
+            "shares");
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace qeval::quant
