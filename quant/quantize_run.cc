@@ -1,5 +1,6 @@
 #include "quant/quantize_run.h"
 
+#include <algorithm>
 #include <array>
 #include <fstream>
 
@@ -10,6 +11,7 @@
 #include "base/hash.h"
 #include "quant/checkpoint.h"
 #include "quant/fake_arithmetic.h"
+#include "quant/layer_errors.h"
 #include "quant/train/learn_state.h"
 
 namespace qeval::quant {
@@ -136,6 +138,16 @@ void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
   }
 }
 
+/// Where in the model the quantized one leaves the float one, on the first few samples.
+void add_layer_errors(const QuantizedModel& model, const Samples& samples, ordered_json& record) {
+  constexpr std::ptrdiff_t kSamples = 2;
+  const Samples few(samples.begin(), samples.begin() + std::min(std::ssize(samples), kSamples));
+  const std::vector<double> errors = layer_errors(model, few);
+  record["layer_errors_unit"] = "relative squared error of the block's output";
+  for (size_t layer = 0; layer < errors.size(); ++layer)
+    record["layer_errors"].push_back({{"layer", layer}, {"error", errors[layer]}});
+}
+
 }  // namespace
 
 std::optional<LearnMethod> learn_method(Method method) {
@@ -194,6 +206,7 @@ void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
                       {"version", run.version},
                       {"command", run.command},
                       {"threads", run.threads}};
+  if (!run.samples.empty()) add_layer_errors(quantized, run.samples, record);
   record["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
   record["peak_rss_bytes"] = peak_rss_bytes();
   write_checkpoint(folder, quantized, run.samples, record);

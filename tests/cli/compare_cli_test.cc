@@ -164,6 +164,14 @@ TEST_F(CompareCli, AnEntryIsReproducedByItsCommands) {
   const ordered_json entry = json("out/compare.json")["entries"][2];
   EXPECT_EQ(entry["name"], "mobilequant w4a8");
   EXPECT_EQ(entry["variant"], "original");
+  const ordered_json details = json("out/results/mobilequant-w4a8-fake/results.json")["model"]["details"];
+  EXPECT_EQ(details["scheme"], "w4a8");
+  EXPECT_EQ(details["weight_bits"], 4.0);
+  EXPECT_EQ(details["activation_bits"], 8);
+  EXPECT_EQ(details["quantize"]["method"], "mobilequant");
+  EXPECT_EQ(details["training_loss"].size(), 4U);  // samples × epochs
+  EXPECT_EQ(details["layer_errors"].size(), 2U);
+  EXPECT_LT(details["size_bytes"], json("out/results/fp/results.json")["model"]["details"]["size_bytes"]);
   const std::string samples = read("out/results/mobilequant-w4a8-fake/samples_piqa.jsonl");
   const std::string divergence = read("out/results/mobilequant-w4a8-fake/divergence_piqa.jsonl");
   std::filesystem::remove_all(path("out/checkpoints/mobilequant-w4a8"));

@@ -1,0 +1,63 @@
+#include "quant/layer_errors.h"
+
+#include <algorithm>
+
+#include "quant/fake_arithmetic.h"
+#include "quant/observer.h"
+
+namespace qeval::quant {
+namespace {
+
+/// An arithmetic that remembers the residual stream before every block and after the last.
+template <typename Base>
+class Tap : public Base {
+ public:
+  template <typename... Args>
+  explicit Tap(int64_t layers, Args&&... args)
+      : Base(std::forward<Args>(args)...), streams_(static_cast<size_t>(layers) + 1) {}
+
+  void norm(int64_t layer, model::NormPoint point, const model::Tensor& residual,
+            model::Tensor& out) const override {
+    if (point != model::NormPoint::post_attention) {
+      const size_t place =
+          point == model::NormPoint::final ? streams_.size() - 1 : static_cast<size_t>(layer);
+      streams_[place].assign(residual.row<float>(0), residual.row<float>(0) + residual.rows * residual.cols);
+    }
+    Base::norm(layer, point, residual, out);
+  }
+  const std::vector<float>& output(size_t layer) const { return streams_[layer + 1]; }
+
+ private:
+  mutable std::vector<std::vector<float>> streams_;
+};
+
+}  // namespace
+
+std::vector<double> layer_errors(const QuantizedModel& model, const Samples& samples) {
+  const int64_t layers = model.base.config.num_layers;
+  size_t longest = 0;
+  for (const auto& sample : samples) longest = std::max(longest, sample.size());
+  const auto positions = static_cast<int64_t>(longest);
+  const ActRanges ranges =
+      complete_ranges(model.qcfg, model.ranges, model.base.config, "the measured ranges");
+  const Tap<model::FloatArithmetic> exact(layers, model.base, positions);
+  const Tap<FakeArithmetic> rounded(layers, model.model(), model.qcfg, ranges, positions);
+  std::vector<double> errors(static_cast<size_t>(layers)), sizes(errors.size());
+  for (const auto& sample : samples) {
+    run_sample(model.base, exact, sample);
+    run_sample(model.model(), rounded, sample);
+    for (size_t layer = 0; layer < errors.size(); ++layer) {
+      const std::vector<float>& x = exact.output(layer);
+      const std::vector<float>& y = rounded.output(layer);
+      for (size_t i = 0; i < x.size(); ++i) {
+        const double difference = static_cast<double>(y[i]) - static_cast<double>(x[i]);
+        errors[layer] += difference * difference;
+        sizes[layer] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+      }
+    }
+  }
+  for (size_t layer = 0; layer < errors.size(); ++layer) errors[layer] /= sizes[layer];
+  return errors;
+}
+
+}  // namespace qeval::quant
