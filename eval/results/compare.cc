@@ -67,7 +67,9 @@ MetricComparison compare_metric(const MetricDefinition& definition, std::span<co
   }
   out.base = aggregate(definition.aggregation, base_terms);
   out.other = aggregate(definition.aggregation, other_terms);
-  out.difference = paired_bootstrap(pairs, options);
+  BootstrapOptions drawn = options;
+  if (!definition.right_or_wrong) drawn.resamples = std::max(options.resamples, least_comparison_resamples);
+  out.difference = paired_bootstrap(pairs, drawn);
   if (definition.right_or_wrong) out.mcnemar_p = mcnemar_exact(std::ssize(out.lost), std::ssize(out.gained));
   return out;
 }

@@ -87,7 +87,9 @@ struct PairedTerm {
 struct PairedDifference {
   double delta = 0;    ///< (Σ other − Σ base) / Σ weight, as the caller defines the terms
   Interval interval;   ///< 95 %, bootstrap percentiles over documents
-  double p_value = 1;  ///< two-sided: 2 (1 + smaller tail) / (1 + resamples), at most 1
+  /// Two-sided: 2 (1 + smaller tail) / (1 + resamples), at least the 2^(1 − documents) that a test of the
+  /// documents' signs could reach, at most 1.
+  double p_value = 1;
   int64_t documents = 0;
 };
 

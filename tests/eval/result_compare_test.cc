@@ -112,5 +112,15 @@ TEST(Compare, ReadsResultFolders) {
   EXPECT_THROW(compare_folders("piqa", folder.path() / "a", folder.path() / "b"), Error);
 }
 
+TEST(CompareDocuments, PerplexitiesTakeEnoughResamplesForManyComparisons) {
+  std::vector<Sample> base, worse;
+  for (int64_t i = 0; i < 40; ++i) {
+    base.push_back(rolling_sample(i, -30, 10, 50, 20));
+    worse.push_back(rolling_sample(i, -31 - static_cast<double>(i % 3), 10, 50, 20));
+  }
+  const TaskComparison result = compare_documents("pages", scores_of(base), scores_of(worse), {200, 7});
+  EXPECT_NEAR(result.metrics.at(0).p_value(), 2.0 / (1 + least_comparison_resamples), 1e-15);
+}
+
 }  // namespace
 }  // namespace qeval::eval

@@ -159,6 +159,9 @@ TEST(PairedBootstrap, FindsAClearDifferenceAndHandlesTheEdges) {
   const PairedDifference one = paired_bootstrap(std::vector<PairedTerm>{{1, 3}});
   EXPECT_EQ(one.delta, 2);
   EXPECT_EQ(one.interval.low, 2);
+  EXPECT_EQ(one.p_value, 1) << "one document proves nothing";
+  const PairedDifference five = paired_bootstrap(std::vector<PairedTerm>(5, {1, 3}));
+  EXPECT_EQ(five.p_value, 1.0 / 16) << "what a test of five signs could reach";
   const PairedDifference broken = paired_bootstrap(std::vector<PairedTerm>{{1, nan}, {1, 1}});
   EXPECT_TRUE(std::isnan(broken.delta) && std::isnan(broken.interval.low) && std::isnan(broken.p_value));
 }
