@@ -16,6 +16,8 @@
 #include "cli/progress.h"
 #include "eval/matrix.h"
 #include "eval/results/comparison_table.h"
+#include "reports/build.h"
+#include "reports/render/write.h"
 
 namespace qeval::cli {
 namespace {
@@ -185,6 +187,16 @@ eval::MatrixObserver observer(std::optional<Progress>& progress) {
           }};
 }
 
+/// report.md with its plots and report.html beside the results, and the verdict.
+void write_reports(const std::filesystem::path& output) {
+  const reports::Outputs outputs{.markdown = output / "report.md", .html = output / "report.html"};
+  const std::array folders{output};
+  const reports::Report report = reports::build_report(reports::read_sources(folders));
+  reports::write_report(report, outputs);
+  for (const std::string& sentence : report.verdict) std::cout << sentence << '\n';
+  std::cout << fmt::format("Report:  {}, {}\n", outputs.markdown->string(), outputs.html->string());
+}
+
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   eval::MatrixOptions options = matrix_options(arguments, limit);
@@ -201,6 +213,7 @@ int run(const po::variables_map& arguments) {
   std::cout << fmt::format("\nAgainst {} in float:\n\n", printable(comparison.base.results.model.name))
             << eval::render_comparison(comparison)
             << fmt::format("\nResults: {}\n", (output / eval::results_file).string());
+  write_reports(output);
   return 0;
 }
 

@@ -5,38 +5,107 @@
 #include "eval/results/recompute.h"
 #include "eval/results/results.h"
 #include "eval/results/table.h"
+#include "reports/build.h"
+#include "reports/render/write.h"
 
 namespace qeval::cli {
 namespace {
 
+namespace fs = std::filesystem;
+
 po::options_description options() {
   po::options_description options("Options");
-  options.add_options()(
-      "folder", po::value<std::vector<std::string>>()->value_name("DIR"),
-      "folder with results.json; may be given without the option's name, and several times");
-  options.add_options()("recompute", "derive every metric again from the samples files and compare");
+  auto add = options.add_options();
+  const auto file = [] { return po::value<std::string>()->value_name("FILE"); };
+  add("folder", po::value<std::vector<std::string>>()->value_name("DIR"),
+      "folder of results (qeval eval -o) or of a comparison (qeval compare -o); may be given without the "
+      "option's "
+      "name, and several times");
+  add("output,o", file(), "write the report as Markdown, plots as .svg files beside it");
+  add("html", file(), "write it as one page of HTML, with the questions whose answers changed");
+  add("csv", file(), "write the scores as CSV, a line per run and task");
+  add("latex", file(), "write the table of scores as LaTeX");
+  add("json", file(), "write all results and comparisons as JSON");
+  add("baseline", po::value<std::string>()->value_name("DIR"),
+      "the run to compare with (default: the only float run, or a comparison's base)");
+  add("paper", "set the MobileQuant paper's figures beside these");
+  add("no-examples", "leave out the questions whose answers changed, which are text of the data set");
+  add("recompute", "derive every metric again from the samples files, and fail where one differs");
   return options;
 }
 
 /// Prints what differs between results.json and the samples; whether nothing does.
-bool agrees(const std::filesystem::path& folder) {
+bool agrees(const fs::path& folder) {
   const eval::Recomputed recomputed = eval::recompute(folder);
   for (const std::string& difference : recomputed.differences) std::cout << "  " << difference << '\n';
   if (recomputed.differences.empty()) std::cout << "  every metric follows from the samples\n";
   return recomputed.differences.empty();
 }
 
-int run(const po::variables_map& arguments) {
-  if (arguments.count("folder") == 0) throw UsageError("which results? name at least one folder");
+/// The runs as plain tables; with --recompute also whether they follow from their samples.
+void show(const reports::SourceList& sources, bool tables, bool recompute) {
   bool good = true;
-  for (const std::string& folder : arguments["folder"].as<std::vector<std::string>>()) {
-    const eval::RunResults results = eval::read_results(folder);
-    std::cout << fmt::format("{}: {}, {} arithmetic, protocol {}\n\n", folder, printable(results.model.name),
-                             printable(results.model.arithmetic), printable(results.protocol))
-              << eval::render_table(results) << '\n';
-    if (arguments.count("recompute") != 0) good = agrees(folder) && good;
+  for (const reports::Source& source : sources.runs) {
+    const eval::RunResults& results = source.results;
+    if (tables || recompute) {
+      std::cout << fmt::format("{}: {}, {} arithmetic, protocol {}\n", source.folder.string(),
+                               printable(results.model.name), printable(results.model.arithmetic),
+                               printable(results.protocol));
+    }
+    if (tables) std::cout << '\n' << eval::render_table(results) << '\n';
+    if (recompute) good = agrees(source.folder) && good;
   }
   if (!good) fail("the samples give other metrics than results.json holds: see above");
+}
+
+reports::Outputs outputs_of(const po::variables_map& arguments) {
+  const auto path = [&](const char* option) -> std::optional<fs::path> {
+    const auto text = optional<std::string>(arguments, option);
+    if (!text) return {};
+    if (text->empty()) throw UsageError(fmt::format("--{}: the name of a file is expected", option));
+    return fs::path(*text);
+  };
+  return {.markdown = path("output"),
+          .html = path("html"),
+          .csv = path("csv"),
+          .latex = path("latex"),
+          .json = path("json")};
+}
+
+void announce(const reports::Report& report, const reports::Outputs& outputs) {
+  for (const std::string& sentence : report.verdict) std::cout << sentence << '\n';
+  std::cout << '\n';
+  for (const auto& output : {outputs.markdown, outputs.html, outputs.csv, outputs.latex, outputs.json}) {
+    if (output) std::cout << "Report: " << output->string() << '\n';
+  }
+}
+
+int run(const po::variables_map& arguments) {
+  if (arguments.count("folder") == 0) throw UsageError("which results? name at least one folder");
+  std::vector<fs::path> folders;
+  for (const std::string& folder : arguments["folder"].as<std::vector<std::string>>())
+    folders.emplace_back(folder);
+  const reports::Outputs outputs = outputs_of(arguments);
+  const bool writes = outputs.markdown || outputs.html || outputs.csv || outputs.latex || outputs.json;
+  reports::BuildOptions options;
+  if (const auto baseline = optional<std::string>(arguments, "baseline")) options.baseline = *baseline;
+  options.paper = arguments.count("paper") != 0;
+  options.examples = outputs.html.has_value() && arguments.count("no-examples") == 0;
+  if (!writes) {
+    for (const char* option : {"baseline", "paper", "no-examples"}) {
+      if (arguments.count(option) != 0)
+        throw UsageError(
+            fmt::format("--{} needs a report to write: -o FILE, --html, --csv, --latex or --json", option));
+    }
+  }
+  reports::SourceList sources = reports::read_sources(folders);
+  show(sources, !writes, arguments.count("recompute") != 0);
+  if (!writes) return 0;
+  std::vector<fs::path> result_folders = folders;
+  for (const reports::Source& source : sources.runs) result_folders.push_back(source.folder);
+  const reports::Report report = reports::build_report(std::move(sources), options);
+  reports::write_report(report, outputs, result_folders);
+  announce(report, outputs);
   return 0;
 }
 
@@ -44,9 +113,9 @@ int run(const po::variables_map& arguments) {
 
 const Command report_command{
     .name = "report",
-    .summary = "Show finished results; --recompute proves that they follow from the samples",
-    .usage = "DIR... [--recompute]",
-    .example = "qeval report results/smollm2 --recompute",
+    .summary = "Compare finished results and write the report: Markdown, HTML, CSV, LaTeX",
+    .usage = "DIR... [-o FILE.md] [--html FILE] [--baseline DIR] [options]",
+    .example = "qeval report results/fp results/w8a8 -o report.md --html report.html",
     .options = options,
     .run = run,
     .positional = "folder",

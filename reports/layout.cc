@@ -1,0 +1,297 @@
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "eval/results/comparison.h"
+#include "reports/format.h"
+#include "reports/loose_json.h"
+#include "reports/stages.h"
+
+namespace qeval::reports {
+namespace {
+
+using eval::GroupResults;
+using eval::MetricValue;
+using eval::RunResults;
+using eval::TaskResults;
+
+Unit unit_of(std::string_view metric) {
+  if (metric.ends_with("perplexity")) return Unit::perplexity;
+  return metric.starts_with("bits_per_") ? Unit::bits : Unit::fraction;
+}
+
+Column make_column(const std::string& task, const std::string& metric, int64_t documents) {
+  return {.task = task,
+          .title = task_title(task),
+          .metric = metric,
+          .unit = unit_of(metric),
+          .higher_is_better = eval::higher_is_better(metric),
+          .documents = documents};
+}
+
+/// A task or group as a row of results sees it.
+struct Entry {
+  const std::vector<MetricValue>* metrics = nullptr;
+  int64_t documents = 0;
+};
+
+Entry find_entry(const RunResults& run, const std::string& name) {
+  if (const TaskResults* task = run.find_task(name)) return {&task->metrics, task->counts.documents};
+  if (const GroupResults* group = run.find_group(name)) return {&group->metrics, group->documents};
+  return {};
+}
+
+/// Names of tasks and groups whose figure is part of a group with a figure of its own.
+std::set<std::string> names_below_groups(const RunResults& run) {
+  std::set<std::string> below;
+  for (const GroupResults& group : run.groups) {
+    if (!group.metrics.empty()) below.insert(group.members.begin(), group.members.end());
+  }
+  bool grew = true;
+  while (grew) {  // a list between two groups hides nothing
+    grew = false;
+    for (const GroupResults& group : run.groups) {
+      if (!below.contains(group.name)) continue;
+      for (const std::string& member : group.members) grew = below.insert(member).second || grew;
+    }
+  }
+  return below;
+}
+
+void add_column(const Column& column, std::vector<Column>& columns) {
+  const bool known = std::ranges::any_of(columns, [&](const Column& other) {
+    return other.task == column.task && other.metric == column.metric;
+  });
+  if (!known) columns.push_back(column);
+}
+
+/// Columns in the order of the run's tasks, a group at its first task.
+void add_columns(const RunResults& run, Report& report) {
+  const std::set<std::string> below = names_below_groups(run);
+  const auto add_main = [&](const std::string& name, const std::vector<MetricValue>& metrics,
+                            int64_t documents) {
+    const auto shown = std::ranges::find(report.columns, name, &Column::task);
+    if (shown != report.columns.end()) return;  // by another run's metric
+    if (const std::string metric = eval::headline_metric(metrics); !metric.empty())
+      report.columns.push_back(make_column(name, metric, documents));
+  };
+  for (const TaskResults& task : run.tasks) {
+    for (const GroupResults& group : run.groups) {
+      if (group.metrics.empty() || below.contains(group.name)) continue;
+      const std::vector<std::string> tasks = tasks_of(run, group.name);
+      if (std::ranges::find(tasks, task.name) != tasks.end())
+        add_main(group.name, group.metrics, group.documents);
+    }
+    if (!below.contains(task.name)) add_main(task.name, task.metrics, task.counts.documents);
+  }
+  for (const TaskResults& task : run.tasks) {
+    for (const MetricValue& metric : task.metrics)
+      add_column(make_column(task.name, metric.name, task.counts.documents), report.details);
+  }
+  for (const GroupResults& group : run.groups) {
+    for (const MetricValue& metric : group.metrics)
+      add_column(make_column(group.name, metric.name, group.documents), report.details);
+  }
+}
+
+std::vector<std::optional<Cell>> cells_of(const Source& source, std::span<const Column> columns) {
+  std::vector<std::optional<Cell>> cells;
+  for (const Column& column : columns) {
+    const Entry entry = find_entry(source.results, column.task);
+    cells.emplace_back();
+    if (entry.metrics == nullptr) continue;
+    const auto metric = std::ranges::find(*entry.metrics, column.metric, &MetricValue::name);
+    if (metric == entry.metrics->end()) continue;
+    if (entry.documents != column.documents) {
+      fail("{}: {} was scored on {} documents, elsewhere on {}: runs on the same documents expected",
+           source.folder.string(), printable(column.task), entry.documents, column.documents);
+    }
+    cells.back() = Cell{.value = metric->value, .standard_error = metric->standard_error};
+  }
+  return cells;
+}
+
+Costs costs_of(const Source& source) {
+  const RunResults& run = source.results;
+  const auto& details = run.model.details;
+  Costs costs;
+  costs.parameters = count_at(details, "parameters");
+  costs.size_bytes = count_at(details, "size_bytes");
+  costs.weight_bits = number_at(details, "weight_bits");
+  costs.activation_bits = number_at(details, "activation_bits");
+  if (const auto* quantize = member(details, "quantize")) {
+    costs.quantize_seconds = number_at(*quantize, "seconds");
+    costs.quantize_peak_bytes = count_at(*quantize, "peak_rss_bytes");
+  }
+  costs.seconds = run.seconds;
+  costs.peak_rss_bytes = run.peak_rss_bytes;
+  if (run.seconds > 0 && run.tokens_computed() > 0)
+    costs.tokens_per_second = static_cast<double>(run.tokens_computed()) / run.seconds;
+  return costs;
+}
+
+std::vector<LayerError> layer_errors_of(const nlohmann::ordered_json& details) {
+  std::vector<LayerError> out;
+  const auto* list = member(details, "layer_errors");
+  if (list == nullptr || !list->is_array()) return out;
+  for (const auto& entry : *list) {
+    const auto layer = count_at(entry, "layer");
+    const auto error = number_at(entry, "error");
+    if (layer && error) out.push_back({*layer, *error});
+  }
+  std::ranges::stable_sort(out, {}, &LayerError::layer);
+  return out;
+}
+
+/// Steps in order; more than a plot can show are averaged over equal stretches.
+std::vector<LossPoint> training_loss_of(const nlohmann::ordered_json& details) {
+  std::vector<LossPoint> all;
+  const auto* list = member(details, "training_loss");
+  if (list == nullptr || !list->is_array()) return all;
+  for (const auto& entry : *list) {
+    if (!entry.is_array() || entry.size() != 2) continue;
+    const auto step = number(entry[0]), loss = number(entry[1]);
+    if (step && loss) all.push_back({*step, *loss});
+  }
+  constexpr size_t most = 400;
+  const size_t stretch = (all.size() + most - 1) / most;
+  if (stretch <= 1) return all;
+  std::vector<LossPoint> out;
+  for (size_t first = 0; first < all.size(); first += stretch) {
+    const size_t end = std::min(all.size(), first + stretch);
+    LossPoint mean;
+    for (size_t i = first; i < end; ++i) {
+      mean.step += all[i].step / static_cast<double>(end - first);
+      mean.loss += all[i].loss / static_cast<double>(end - first);
+    }
+    out.push_back(mean);
+  }
+  return out;
+}
+
+std::string default_label(const Source& source) {
+  const RunResults& run = source.results;
+  const bool quantized = !source.method.empty();
+  std::string label = quantized ? method_title(source.method) : run.model.name;
+  if (source.variant == "original") label += " (original)";
+  if (!source.scheme.empty()) label += " " + source.scheme;
+  if (run.model.arithmetic != "fake" || !quantized) label += ", " + run.model.arithmetic;
+  return label;
+}
+
+void make_labels_differ(std::span<const Source> sources, std::vector<Row>& rows) {
+  std::set<std::string> repeated, seen;
+  for (const Row& row : rows) {
+    if (!seen.insert(row.label).second) repeated.insert(row.label);
+  }
+  seen.clear();
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::string& label = rows[i].label;
+    if (repeated.contains(label)) label += " (" + sources[i].folder.filename().string() + ")";
+    const std::string stem = label;
+    for (int number = 2; !seen.insert(label).second; ++number) label = fmt::format("{} #{}", stem, number);
+  }
+}
+
+Row make_row(const Source& source, const Report& report) {
+  const RunResults& run = source.results;
+  Row row;
+  row.label = source.label.empty() ? default_label(source) : source.label;
+  row.method = source.method;
+  row.variant = source.variant;
+  row.scheme = source.scheme;
+  row.arithmetic = run.model.arithmetic;
+  row.model = run.model.name;
+  row.folder = source.folder.string();
+  row.cells = cells_of(source, report.columns);
+  row.details = cells_of(source, report.details);
+  row.costs = costs_of(source);
+  row.layer_errors = layer_errors_of(run.model.details);
+  row.worst_layers = row.layer_errors;
+  std::ranges::stable_sort(row.worst_layers, std::ranges::greater(), &LayerError::error);
+  if (row.worst_layers.size() > 3) row.worst_layers.resize(3);
+  row.training_loss = training_loss_of(run.model.details);
+  row.weight_hash = run.model.weight_hash;
+  row.quantization_hash = run.model.quantization_hash;
+  row.commands = source.commands;
+  row.cpu = run.environment.cpu;
+  row.cpu_path = run.environment.cpu_path;
+  row.version = run.environment.version;
+  row.threads = run.environment.threads;
+  return row;
+}
+
+Protocol make_protocol(std::span<const Source> sources) {
+  const RunResults& first = sources[0].results;
+  Protocol out;
+  out.name = first.protocol;
+  out.prefix_policy = first.prefix_policy;
+  out.tokenizer_hash = first.tokenizer_hash;
+  out.limit = first.limit;
+  out.max_length = first.max_length;
+  out.fewshot_seed = first.seed;
+  out.bootstrap = first.bootstrap;
+  out.comparison_resamples = std::max(first.bootstrap.resamples, eval::least_comparison_resamples);
+  for (const Source& source : sources) {
+    const RunResults& run = source.results;
+    const auto refuse = [&](const char* what, const std::string& there, const std::string& here) {
+      fail("{} and {} cannot stand in one report: {} {} and {}", sources[0].folder.string(),
+           source.folder.string(), what, printable(there), printable(here));
+    };
+    if (run.protocol != out.name) refuse("protocol", out.name, run.protocol);
+    if (run.prefix_policy != out.prefix_policy) refuse("prefix token", out.prefix_policy, run.prefix_policy);
+    if (run.max_length != out.max_length)
+      refuse("maximum length", std::to_string(out.max_length), std::to_string(run.max_length));
+    for (const TaskResults& task : run.tasks) {
+      const auto known = std::ranges::find(out.tasks, task.name, &TaskProtocol::task);
+      if (known == out.tasks.end()) {
+        std::vector<int64_t> ids = task.first_request_ids;
+        constexpr size_t shown = 8;
+        if (ids.size() > shown) ids.resize(shown);
+        out.tasks.push_back({task.name, task.version, task.split, task.num_fewshot, task.counts.documents,
+                             task.original_documents, task.data_hash, task.prompt_hash, std::move(ids)});
+        continue;
+      }
+      const std::string where = task.name + " ";
+      if (task.version != known->version) refuse((where + "version").c_str(), known->version, task.version);
+      if (task.split != known->split) refuse((where + "split").c_str(), known->split, task.split);
+      if (task.num_fewshot != known->num_fewshot)
+        refuse((where + "few-shot").c_str(), std::to_string(known->num_fewshot),
+               std::to_string(task.num_fewshot));
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::string> tasks_of(const RunResults& run, const std::string& task_or_group) {
+  std::vector<std::string> out, open{task_or_group};
+  std::set<std::string> seen;  // a damaged file may hold a group that contains itself
+  while (!open.empty()) {
+    const std::string name = open.back();
+    open.pop_back();
+    if (!seen.insert(name).second) continue;
+    const GroupResults* group = run.find_task(name) == nullptr ? run.find_group(name) : nullptr;
+    if (group == nullptr) {
+      out.push_back(name);
+    } else {
+      open.insert(open.end(), group->members.rbegin(), group->members.rend());
+    }
+  }
+  return out;
+}
+
+void lay_out(std::span<const Source> sources, Report& report) {
+  report.title = sources[0].results.model.name;
+  report.version = sources[0].results.environment.version;
+  report.protocol = make_protocol(sources);
+  for (const Source& source : sources) add_columns(source.results, report);
+  for (const Source& source : sources) report.rows.push_back(make_row(source, report));
+  make_labels_differ(sources, report.rows);
+}
+
+}  // namespace qeval::reports

@@ -1,0 +1,318 @@
+#include "reports/render/table.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "reports/format.h"
+#include "reports/text.h"
+
+namespace qeval::reports {
+namespace {
+
+constexpr size_t label_limit = 80, name_limit = 60;
+
+TableCell text_cell(const std::string& text, size_t limit = label_limit) {
+  return {.text = text.empty() ? absent : clean(text, limit)};
+}
+TableCell number_cell(std::string text, double sort) {
+  return {.text = std::move(text), .sort = sort};
+}
+TableCell count_cell(int64_t count) {
+  return number_cell(count_text(count), static_cast<double>(count));
+}
+TableCell absent_cell() {
+  return {.text = absent, .sort = std::nan("")};
+}
+
+Heading words(std::string title) {
+  return {.title = std::move(title), .numeric = false};
+}
+Heading figure(std::string title, std::string detail = "") {
+  return {.title = std::move(title), .detail = std::move(detail)};
+}
+
+std::string method_of(const Row& row) {
+  if (row.method.empty()) return row.arithmetic == "float" ? "Float" : row.model;
+  return method_title(row.method) + (row.variant == "original" ? " (original)" : "");
+}
+
+Tone tone_of(const Difference& difference) {
+  if (difference.significance == 0) return Tone::neutral;
+  return difference.worse ? Tone::worse : Tone::better;
+}
+
+std::string delta_with_mark(const Difference& difference, Unit unit) {
+  return delta_text(difference.delta, unit) + (difference.significance > 0 ? " " : "") +
+         mark(difference.significance);
+}
+
+TableCell score_cell(const std::optional<Cell>& cell, Unit unit) {
+  if (!cell) return absent_cell();
+  TableCell out = number_cell(score_text(cell->value, unit), cell->value);
+  out.error = error_text(cell->standard_error, cell->value, unit);
+  if (cell->difference) {
+    out.second = delta_with_mark(*cell->difference, unit);
+    out.tone = tone_of(*cell->difference);
+  }
+  return out;
+}
+
+std::string direction(const Column& column) {
+  const char* percent = column.unit == Unit::fraction ? ", %" : "";
+  return fmt::format("{}{} {}", clean(column.metric, name_limit), percent,
+                     column.higher_is_better ? "↑" : "↓");
+}
+
+Heading score_heading(const Column& column) {
+  return figure(clean(column.title, name_limit),
+                fmt::format("{}, n = {}", direction(column), count_text(column.documents)));
+}
+
+/// Without the columns in which no row says anything.
+Table without_empty_columns(Table table) {
+  for (size_t i = table.headings.size(); i-- > 1;) {
+    if (!std::ranges::all_of(table.rows, [&](const auto& row) { return row[i].text == absent; })) continue;
+    const auto at = static_cast<ptrdiff_t>(i);
+    table.headings.erase(table.headings.begin() + at);
+    for (auto& row : table.rows) row.erase(row.begin() + at);
+  }
+  return table;
+}
+
+}  // namespace
+
+Table score_table(const Report& report) {
+  Table table{.id = "scores", .headings = {words("Method"), words("Scheme"), words("Arithmetic")}};
+  table.caption = "Value ± standard error; n is the number of documents.";
+  if (report.has_baseline) {
+    table.caption += fmt::format(
+        " Below it the difference from {}: relative for perplexities, percentage points for accuracies. "
+        "* ** *** : p below 0.05, 0.01, 0.001 after Holm's correction over all {} comparisons of this table.",
+        clean(report.rows[0].label, label_limit), report.comparisons);
+  }
+  for (const Column& column : report.columns) table.headings.push_back(score_heading(column));
+  for (const Row& row : report.rows) {
+    std::vector<TableCell> cells{text_cell(method_of(row)), text_cell(row.scheme), text_cell(row.arithmetic)};
+    for (size_t c = 0; c < report.columns.size(); ++c)
+      cells.push_back(score_cell(row.cells[c], report.columns[c].unit));
+    table.rows.push_back(std::move(cells));
+  }
+  return table;
+}
+
+Table comparison_table(const Report& report) {
+  Table table{.id = "comparisons"};
+  table.caption = fmt::format(
+      "Paired by document. Accuracies: exact McNemar test; others: bootstrap over documents ({} resamples). "
+      "The "
+      "95 % intervals are of each difference alone, p (Holm) is adjusted for all {} comparisons.",
+      count_text(report.protocol.comparison_resamples), report.comparisons);
+  table.headings = {
+      words("Run"),       words("Task"), figure("Difference"), figure("95 % interval"), figure("p"),
+      figure("p (Holm)"), words("")};
+  for (const Row& row : report.rows) {
+    for (size_t c = 0; c < report.columns.size(); ++c) {
+      if (!row.cells[c] || !row.cells[c]->difference) continue;
+      const Difference& difference = *row.cells[c]->difference;
+      const Unit unit = report.columns[c].unit;
+      const bool interval = difference.interval.has_value();
+      table.rows.push_back(
+          {text_cell(row.label), text_cell(report.columns[c].title, name_limit),
+           number_cell(delta_text(difference.delta, unit), difference.delta),
+           interval ? number_cell(interval_text(*difference.interval, unit), difference.interval->low)
+                    : absent_cell(),
+           number_cell(p_text(difference.p), difference.p),
+           number_cell(p_text(difference.p_holm), difference.p_holm),
+           TableCell{.text = mark(difference.significance)}});
+    }
+  }
+  return table;
+}
+
+Table cost_table(const Report& report) {
+  Table table{.id = "costs"};
+  table.caption =
+      "Bits per weight are the mean over the projections. Speed is that of the evaluation: input tokens "
+      "computed "
+      "per second, prefixes shared, on the machine below.";
+  table.headings = {
+      words("Run"),          figure("Weights", "bits"),           figure("Activations", "bits"),
+      figure("Size"),        figure("Speed", "tokens/s"),         figure("Evaluation", "wall time"),
+      figure("Peak memory"), figure("Quantization", "wall time"), figure("Quantization", "peak memory")};
+  const auto bits = [](const std::optional<double>& value) {
+    return value ? number_cell(significant_text(*value, 3), *value) : absent_cell();
+  };
+  const auto bytes = [](const std::optional<int64_t>& value) {
+    return value ? number_cell(bytes_text(*value), static_cast<double>(*value)) : absent_cell();
+  };
+  for (const Row& row : report.rows) {
+    const Costs& costs = row.costs;
+    table.rows.push_back(
+        {text_cell(row.label), bits(costs.weight_bits), bits(costs.activation_bits), bytes(costs.size_bytes),
+         costs.tokens_per_second
+             ? number_cell(count_text(std::llround(std::min(*costs.tokens_per_second, 1e15))),
+                           *costs.tokens_per_second)
+             : absent_cell(),
+         number_cell(duration_text(costs.seconds), costs.seconds), bytes(costs.peak_rss_bytes),
+         costs.quantize_seconds ? number_cell(duration_text(*costs.quantize_seconds), *costs.quantize_seconds)
+                                : absent_cell(),
+         bytes(costs.quantize_peak_bytes)});
+  }
+  return without_empty_columns(std::move(table));
+}
+
+Table flip_table(const Report& report) {
+  Table table{.id = "flips"};
+  table.caption =
+      "Documents whose answer was right in the baseline and wrong here (lost), and the reverse (gained).";
+  table.headings = {words("Run")};
+  std::vector<size_t> shown;
+  for (size_t c = 0; c < report.columns.size(); ++c) {
+    for (const Row& row : report.rows) {
+      if (!row.cells[c] || !row.cells[c]->difference || !row.cells[c]->difference->has_flips) continue;
+      shown.push_back(c);
+      table.headings.push_back(
+          figure(clean(report.columns[c].title, name_limit),
+                 fmt::format("lost / gained, n = {}", count_text(report.columns[c].documents))));
+      break;
+    }
+  }
+  if (shown.empty()) return table;
+  for (const Row& row : report.rows) {
+    if (row.is_baseline) continue;
+    std::vector<TableCell> cells{text_cell(row.label)};
+    for (const size_t c : shown) {
+      if (!row.cells[c] || !row.cells[c]->difference || !row.cells[c]->difference->has_flips) {
+        cells.push_back(absent_cell());
+        continue;
+      }
+      const Difference& difference = *row.cells[c]->difference;
+      cells.push_back(number_cell(count_text(difference.lost) + " / " + count_text(difference.gained),
+                                  static_cast<double>(difference.lost + difference.gained)));
+    }
+    table.rows.push_back(std::move(cells));
+  }
+  return table;
+}
+
+Table divergence_table(const Report& report) {
+  Table table{.id = "divergence"};
+  table.caption =
+      "KL(baseline ‖ run) of the next-token distributions over scored positions, in nats. The baseline's "
+      "likeliest "
+      "tokens are taken one by one and the rest as one, which bounds the mean from below; the bound from "
+      "above "
+      "stands beside it.";
+  table.headings = {words("Run"),       words("Task"),     figure("Mean KL"),
+                    figure("at most"),  figure("99 % KL"), figure("Top-1 agreement"),
+                    figure("Positions")};
+  for (const Row& row : report.rows) {
+    for (size_t c = 0; c < report.columns.size(); ++c) {
+      if (!row.cells[c] || !row.cells[c]->divergence) continue;
+      const Divergence& divergence = *row.cells[c]->divergence;
+      table.rows.push_back({text_cell(row.label), text_cell(report.columns[c].title, name_limit),
+                            number_cell(kl_text(divergence.mean_kl), divergence.mean_kl),
+                            number_cell(kl_text(divergence.mean_kl_upper), divergence.mean_kl_upper),
+                            number_cell(kl_text(divergence.kl_99), divergence.kl_99),
+                            number_cell(percent_text(divergence.top1_agreement), divergence.top1_agreement),
+                            count_cell(divergence.positions)});
+    }
+  }
+  return table;
+}
+
+Table layer_table(const Report& report) {
+  Table table{.id = "layers",
+              .caption = "The blocks whose output is furthest from the unquantized one's.",
+              .headings = {words("Run"), words("Worst layers (error)")}};
+  for (const Row& row : report.rows) {
+    if (row.worst_layers.empty()) continue;
+    std::string text;
+    for (const LayerError& error : row.worst_layers)
+      text +=
+          fmt::format("{}{} ({})", text.empty() ? "" : ", ", error.layer, significant_text(error.error, 3));
+    table.rows.push_back({text_cell(row.label), text_cell(text, 200)});
+  }
+  return table;
+}
+
+Table detail_table(const Report& report) {
+  Table table{.id = "details"};
+  table.caption =
+      "Every metric of every task and group. Differences here are not tested, so that they bear no marks.";
+  table.headings = {words("Task"), words("Metric"), figure("Documents")};
+  for (const Row& row : report.rows) table.headings.push_back(figure(clean(row.label, name_limit)));
+  for (size_t c = 0; c < report.details.size(); ++c) {
+    const Column& column = report.details[c];
+    std::vector<TableCell> cells{text_cell(column.task, name_limit), text_cell(direction(column)),
+                                 count_cell(column.documents)};
+    for (const Row& row : report.rows) cells.push_back(score_cell(row.details[c], column.unit));
+    table.rows.push_back(std::move(cells));
+  }
+  return table;
+}
+
+Table protocol_table(const Report& report) {
+  Table table{.id = "protocol"};
+  table.caption = "What was scored. The first ids are those of the first document's first request.";
+  table.headings = {words("Task"), words("Version"), words("Split"),  figure("Few-shot"), figure("Documents"),
+                    figure("of"),  words("Data"),    words("Prompt"), words("First ids")};
+  for (const TaskProtocol& task : report.protocol.tasks) {
+    table.rows.push_back({text_cell(task.task, name_limit), text_cell(task.version, name_limit),
+                          text_cell(task.split, name_limit), count_cell(task.num_fewshot),
+                          count_cell(task.documents), count_cell(task.original_documents),
+                          text_cell(hash_text(task.data_hash)), text_cell(hash_text(task.prompt_hash)),
+                          text_cell(ids_text(task.first_request_ids), 200)});
+  }
+  return table;
+}
+
+Table run_table(const Report& report) {
+  Table table{.id = "runs", .caption = "What was run, and where. Hashes are the first digits of SHA-256."};
+  table.headings = {words("Run"),       words("Model"),   words("Weights"),  words("Quantization"),
+                    words("Processor"), words("Kernels"), figure("Threads"), words("qeval")};
+  for (const Row& row : report.rows) {
+    table.rows.push_back({text_cell(row.label), text_cell(row.model), text_cell(hash_text(row.weight_hash)),
+                          text_cell(hash_text(row.quantization_hash)), text_cell(row.cpu),
+                          text_cell(row.cpu_path), count_cell(row.threads), text_cell(row.version)});
+  }
+  return table;
+}
+
+Table paper_table(const PaperTable& paper) {
+  Table table{.id = "paper", .headings = {words("Method")}};
+  table.caption = paper.same_family
+                      ? fmt::format(
+                            "{} as published, and this report's run of the same method where there is one. "
+                            "In parentheses the difference from the unquantized model.",
+                            paper.model)
+                      : fmt::format(
+                            "{} as published. The paper has no model of this family: only the differences, "
+                            "in parentheses, can be set beside each other.",
+                            paper.model);
+  for (const std::string& column : paper.columns) {
+    table.headings.push_back(figure(column, "paper"));
+    table.headings.push_back(figure(column, "here"));
+  }
+  const auto value_cell = [](const std::optional<double>& value, const std::optional<double>& delta,
+                             Unit unit) {
+    if (!value) return absent_cell();
+    TableCell cell = number_cell(score_text(*value, unit), *value);
+    if (delta) cell.second = "(" + delta_text(*delta, unit) + ")";
+    return cell;
+  };
+  for (const PaperRow& row : paper.rows) {
+    std::vector<TableCell> cells{text_cell(row.label)};
+    for (size_t i = 0; i < paper.columns.size(); ++i) {
+      cells.push_back(value_cell(row.paper[i], row.paper_delta[i], paper.units[i]));
+      if (i == 0 && row.beyond) cells.back().text = ">1000";
+      cells.push_back(value_cell(row.ours[i], row.ours_delta[i], paper.units[i]));
+    }
+    table.rows.push_back(std::move(cells));
+  }
+  return without_empty_columns(std::move(table));
+}
+
+}  // namespace qeval::reports

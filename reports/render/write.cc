@@ -1,0 +1,88 @@
+#include "reports/render/write.h"
+
+#include <set>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "reports/render/document.h"
+
+namespace qeval::reports {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path whole(const fs::path& path) {
+  std::error_code code;
+  fs::path out = fs::weakly_canonical(path, code);
+  return code ? path.lexically_normal() : out;
+}
+
+/// An output in a result folder may not take the name of what the results are made of.
+void check_outputs(const Outputs& outputs, std::span<const fs::path> sources) {
+  std::set<fs::path> seen, folders;
+  for (const fs::path& source : sources) folders.insert(whole(source));
+  for (const auto* output : {&outputs.markdown, &outputs.html, &outputs.csv, &outputs.latex, &outputs.json}) {
+    if (!*output) continue;
+    const fs::path path = whole(**output);
+    if (!path.has_filename() || fs::is_directory(path))
+      fail("{}: is a folder; the name of a file is expected", (*output)->string());
+    if (!seen.insert(path).second) fail("{}: two outputs have this name", (*output)->string());
+    const std::string extension = path.extension().string();
+    if (folders.contains(path.parent_path()) && (extension == ".json" || extension == ".jsonl"))
+      fail("{}: would replace a file of the results that are reported; choose another folder",
+           (*output)->string());
+  }
+}
+
+void write(const fs::path& path, std::string_view content) {
+  if (path.has_parent_path()) qeval::create_directories(path.parent_path());
+  write_file_atomically(path, content);
+}
+
+/// Whether a file's name ends as those of our plots do, behind the stem.
+bool is_plot(std::string_view name) {
+  if (name == "-perplexity.svg" || name == "-layers.svg") return true;
+  for (const std::string_view kind : {"-delta-", "-training-"}) {
+    if (!name.starts_with(kind) || !name.ends_with(".svg") || name.size() <= kind.size() + 4) continue;
+    const std::string_view number = name.substr(kind.size(), name.size() - kind.size() - 4);
+    if (number.find_first_not_of("0123456789") == std::string_view::npos) return true;
+  }
+  return false;
+}
+
+void write_plots(const Document& document, const fs::path& markdown) {
+  const std::string stem = markdown.stem().string();
+  const fs::path folder = markdown.parent_path();
+  std::set<std::string> written;
+  for (const Section& section : document.sections) {
+    for (const Plot& plot : section.plots) {
+      const std::string name = plot_file(stem, plot);
+      write(folder / name, svg_file(plot));
+      written.insert(name);
+    }
+  }
+  std::error_code code;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder.empty() ? "." : folder, code)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(stem) && is_plot(name.substr(stem.size())) && !written.contains(name))
+      fs::remove(entry.path(), code);
+  }
+}
+
+}  // namespace
+
+void write_report(const Report& report, const Outputs& outputs, std::span<const fs::path> sources) {
+  check_outputs(outputs, sources);
+  const Document document = make_document(report);
+  if (outputs.json) write(*outputs.json, to_json_text(report));
+  if (outputs.csv) write(*outputs.csv, to_csv(report));
+  if (outputs.latex) write(*outputs.latex, to_latex(report));
+  if (outputs.html) write(*outputs.html, to_html(document, report));
+  if (outputs.markdown) {
+    write_plots(document, *outputs.markdown);
+    write(*outputs.markdown, to_markdown(document, outputs.markdown->stem().string()));
+  }
+}
+
+}  // namespace qeval::reports

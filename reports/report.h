@@ -1,0 +1,168 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "eval/results/statistics.h"
+
+namespace qeval::reports {
+
+/// How a figure is shown. Stored values are always what results.json holds.
+enum class Unit : uint8_t {
+  fraction,    ///< 0 … 1, shown in percent
+  perplexity,  ///< shown as it is; differences are relative
+  bits,        ///< per byte; shown as it is
+};
+
+/// One measured thing: a metric of a task, or of a group of tasks.
+struct Column {
+  std::string task;    ///< "arc_challenge", as in results.json
+  std::string title;   ///< "ARC-C"
+  std::string metric;  ///< "acc_norm"
+  Unit unit = Unit::fraction;
+  bool higher_is_better = true;
+  int64_t documents = 0;  ///< scored; the same in every row
+};
+
+/// A run against the baseline, paired by document.
+struct Difference {
+  /// other − base; of perplexities other / base − 1, the relative increase.
+  double delta = 0;
+  std::optional<eval::Interval> interval;  ///< 95 %, of delta; absent with fewer than two documents
+  double p = 1;                            ///< of this comparison alone; NaN where it could not be tested
+  double p_holm = 1;     ///< adjusted for all comparisons of the report's main table (Holm); NaN likewise
+  int significance = 0;  ///< 0 none, 1, 2, 3: p_holm below 0.05, 0.01, 0.001
+  bool worse = false;    ///< delta points to the worse side
+  bool has_flips = false;
+  int64_t lost = 0, gained = 0;  ///< documents right in the baseline and wrong here, and the reverse
+};
+
+/// How far a run's distributions over the next token are from the baseline's, over scored positions.
+struct Divergence {
+  int64_t positions = 0;
+  double mean_kl = 0, kl_99 = 0;  ///< KL(baseline ‖ run) in nats: mean, 99 % quantile; lower bounds
+  double mean_kl_upper = 0;       ///< the mean is at most this
+  double top1_agreement = 0;      ///< share of positions with the same most likely token
+};
+
+struct Cell {
+  double value = 0;
+  std::optional<double> standard_error;
+  std::optional<Difference> difference = {};  ///< absent for the baseline, and where nothing is compared
+  std::optional<Divergence> divergence = {};
+};
+
+/// What a run costs; absent what its results do not say.
+struct Costs {
+  std::optional<int64_t> parameters, size_bytes;
+  std::optional<double> weight_bits, activation_bits;  ///< weights: mean over the projections' elements
+  std::optional<double> quantize_seconds;
+  std::optional<int64_t> quantize_peak_bytes;
+  std::optional<double> tokens_per_second;  ///< input tokens computed per second of the evaluation
+  double seconds = 0;                       ///< wall time of the evaluation
+  int64_t peak_rss_bytes = 0;
+};
+
+struct LayerError {
+  int64_t layer = 0;
+  double error = 0;  ///< as the results give it: relative error of the block's output
+};
+
+struct LossPoint {
+  double step = 0, loss = 0;
+};
+
+/// One run.
+struct Row {
+  std::string label;                                ///< "MobileQuant w8a8"; unlike any other row's
+  std::string method, variant, scheme, arithmetic;  ///< as results have them; method empty in float
+  std::string model, folder;
+  bool is_baseline = false;
+  std::vector<std::optional<Cell>> cells;    ///< per column of Report::columns
+  std::vector<std::optional<Cell>> details;  ///< per column of Report::details; no p-values
+  Costs costs;
+  std::vector<LayerError> layer_errors;  ///< in the order of layers
+  std::vector<LayerError> worst_layers;  ///< the three largest, largest first
+  std::vector<LossPoint> training_loss;
+  std::string weight_hash, quantization_hash;
+  std::vector<std::string> commands;  ///< what reproduces the run, in order
+  std::string cpu, cpu_path, version;
+  int64_t threads = 0;
+};
+
+/// What the scores of one task mean.
+struct TaskProtocol {
+  std::string task, version, split;
+  int64_t num_fewshot = 0;
+  int64_t documents = 0, original_documents = 0;
+  std::string data_hash, prompt_hash;
+  std::vector<int64_t> first_request_ids;  ///< the first few
+};
+
+struct Protocol {
+  std::string name, prefix_policy, tokenizer_hash, limit;
+  int64_t max_length = 0;
+  uint64_t fewshot_seed = 0;
+  eval::BootstrapOptions bootstrap;  ///< of standard errors, and of the intervals of right-or-wrong metrics
+  int comparison_resamples = 0;      ///< of the intervals and p-values of other metrics
+  std::vector<TaskProtocol> tasks;
+};
+
+struct Choice {
+  std::string text;
+  double base = 0, other = 0;  ///< log-likelihoods, nats
+  bool gold = false, chosen_by_base = false, chosen_by_other = false;
+};
+
+/// A document that is right in one of two runs and wrong in the other.
+struct Example {
+  size_t row = 0, column = 0;  ///< of the report
+  std::string task;            ///< the document's own, where the column is a group
+  int64_t doc_id = 0;
+  bool gained = false;  ///< wrong in the baseline, right here
+  std::string question = {};
+  std::vector<Choice> choices = {};
+};
+
+/// A row of the paper's tables beside ours, all values as in Cell and Difference (fractions, not percent).
+struct PaperRow {
+  std::string label;
+  std::vector<std::optional<double>> paper, paper_delta;  ///< per column of PaperTable
+  std::vector<std::optional<double>> ours, ours_delta;    ///< all empty where we have no such run
+  bool beyond = false;                                    ///< the paper prints its perplexity as ">1e3"
+};
+
+struct PaperTable {
+  std::string model;                 ///< as in the paper
+  bool same_family = false;          ///< as the report's model; else it is there for orientation
+  std::vector<std::string> columns;  ///< titles
+  std::vector<Unit> units;           ///< per column; differences of perplexities are relative, in percent
+  std::vector<PaperRow> rows;
+};
+
+/// Everything a report says, computed. Renderers add nothing to it but layout.
+struct Report {
+  std::string title;  ///< the baseline's model
+  std::vector<std::string> verdict;
+  std::vector<Column> columns;  ///< of the main table: one per task or group
+  std::vector<Column> details;  ///< every metric of every task and group
+  std::vector<Row> rows;        ///< baseline first
+  bool has_baseline = false;
+  int64_t comparisons = 0;  ///< that were tested and share Holm's correction
+  std::vector<Example> examples;
+  int64_t flips = 0;  ///< over the main table; `examples` may show fewer
+  std::vector<PaperTable> paper;
+  Protocol protocol;
+  std::vector<std::string> notes;  ///< what a sceptical reader must know
+  std::string version;             ///< of qeval, of the baseline's run
+  /// All of the above's sources as eval::to_json(Comparison) gives them: every run's results and every
+  /// comparison, of tasks below groups too.
+  nlohmann::ordered_json comparison;
+};
+
+}  // namespace qeval::reports

@@ -1,0 +1,224 @@
+#include "reports/build.h"
+
+#include <cmath>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "report_fixture.h"
+#include "reports/render/document.h"
+
+namespace qeval::reports {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+std::string error_of(SourceList sources, const BuildOptions& options = {}) {
+  try {
+    build_report(std::move(sources), options);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
+}
+
+const Difference& difference(const Report& report, size_t row, size_t column) {
+  return report.rows.at(row).cells.at(column).value().difference.value();
+}
+
+TEST(BuildReport, LaysOutRowsAndColumnsAsThePaperDoes) {
+  const TemporaryFolder folder;
+  const Report report = build_report(example_sources(folder.path()));
+  ASSERT_EQ(report.columns.size(), 3U);
+  EXPECT_EQ(report.columns[0].title, "WikiText");
+  EXPECT_EQ(report.columns[0].metric, "word_perplexity");
+  EXPECT_EQ(report.columns[1].metric, "acc_norm");
+  EXPECT_EQ(report.columns[2].task, "both");  // the group, not its tasks
+  EXPECT_EQ(report.columns[2].documents, 200);
+  ASSERT_EQ(report.rows.size(), 3U);
+  EXPECT_TRUE(report.rows[0].is_baseline);
+  EXPECT_EQ(report.rows[0].arithmetic, "float");
+  EXPECT_EQ(report.rows[1].label, "RTN w8a8");
+  EXPECT_EQ(report.rows[2].label, "MobileQuant w8a8");
+  EXPECT_EQ(report.details.size(), 4U + 2 + 2 + 2 + 2);  // acc and acc_unweighted of the group
+}
+
+TEST(BuildReport, DifferencesFollowFromTheSamples) {
+  const TemporaryFolder folder;
+  const Report report = build_report(example_sources(folder.path()));
+  // Pages differ by 30 nats of 100 words each: perplexity grows by exp(0.3).
+  EXPECT_NEAR(difference(report, 1, 0).delta, std::expm1(0.3), 1e-12);
+  EXPECT_TRUE(difference(report, 1, 0).worse);
+  EXPECT_GT(difference(report, 1, 0).significance, 0);
+  const Difference& questions = difference(report, 1, 1);  // right 150 → 80 of 200
+  EXPECT_DOUBLE_EQ(questions.delta, -0.35);
+  EXPECT_EQ(questions.lost, 70);
+  EXPECT_EQ(questions.gained, 0);
+  EXPECT_EQ(questions.significance, 3);
+  const Difference& few = difference(report, 2, 1);  // 150 → 148: p = 0.5
+  EXPECT_DOUBLE_EQ(few.p, 0.5);
+  EXPECT_GE(few.p_holm, few.p);
+  EXPECT_EQ(few.significance, 0);
+  EXPECT_EQ(report.comparisons, 6);
+  const Difference& group = difference(report, 1, 2);  // 75 + 37 → 40 + 20 of 200
+  EXPECT_NEAR(group.delta, -52.0 / 200, 1e-12);
+  EXPECT_EQ(group.lost, 52);
+}
+
+TEST(BuildReport, TheVerdictNamesTheBestAndWhatWasLost) {
+  const TemporaryFolder folder;
+  const Report report = build_report(example_sources(folder.path()));
+  ASSERT_EQ(report.verdict.size(), 3U);
+  EXPECT_THAT(report.verdict[0], HasSubstr("MobileQuant w8a8 (+3.0 %; next RTN w8a8, +35.0 %)"));
+  EXPECT_THAT(report.verdict[1],
+              HasSubstr("RTN w8a8: +35.0 % perplexity on WikiText, significant loss on 2 of 2 tasks"));
+  EXPECT_THAT(report.verdict[2], HasSubstr("MobileQuant w8a8: +3.0 % perplexity on WikiText"));
+  EXPECT_THAT(report.verdict[2], HasSubstr("no significant loss on 2 of 2 tasks"));
+  EXPECT_THAT(report.verdict[2], HasSubstr("not ruled out"));
+}
+
+TEST(BuildReport, WithoutAPerplexityTheVerdictRanksByTheTasks) {
+  const TemporaryFolder folder;
+  SourceList sources;
+  const auto add = [&](MadeRun run, int64_t right) {
+    run.add("arc_easy", questions(100, right)).add("piqa", questions(100, right));
+    sources.runs.push_back(run.write(folder.path() / std::to_string(sources.runs.size())));
+  };
+  add(made_run("tiny", "float"), 60);
+  add(quantized_run("rtn", "w8a8"), 50);
+  add(quantized_run("mobilequant", "w8a8"), 58);
+  EXPECT_EQ(build_report(sources).verdict.at(0),
+            "Smallest mean loss over the tasks at w8a8: MobileQuant w8a8 (−2.0 points; next RTN w8a8, −10.0 "
+            "points).");
+}
+
+TEST(BuildReport, ARunAgainstItselfDiffersInNothing) {
+  const TemporaryFolder folder;
+  SourceList sources = example_sources(folder.path());
+  MadeRun again = made_run("tiny", "fake");
+  again.add("arc_easy", questions(200, 150));
+  sources.runs = {sources.runs[1], again.write(folder.path() / "again")};
+  const Report report = build_report(sources);
+  const Difference& same = difference(report, 1, 1);
+  EXPECT_EQ(same.delta, 0);
+  EXPECT_EQ(same.lost + same.gained, 0);
+  EXPECT_EQ(same.p, 1);
+  EXPECT_EQ(same.significance, 0);
+  EXPECT_THAT(report.verdict.at(0), HasSubstr("equal to the baseline in every score"));
+}
+
+TEST(BuildReport, OneDocumentProvesNothing) {
+  const TemporaryFolder folder;
+  MadeRun base = made_run("tiny", "float"), other = quantized_run("rtn", "w4a8");
+  base.add("wikitext", pages(1, -300));
+  other.add("wikitext", pages(1, -900));
+  const Report report = build_report(
+      {.runs = {base.write(folder.path() / "a"), other.write(folder.path() / "b")}, .unfinished = {}});
+  EXPECT_FALSE(difference(report, 1, 0).interval);
+  EXPECT_EQ(difference(report, 1, 0).significance, 0);
+}
+
+TEST(BuildReport, KeepsExamplesOnlyWhereAsked) {
+  const TemporaryFolder folder;
+  const SourceList sources = example_sources(folder.path());
+  const Report with = build_report(sources, {.baseline = {}, .paper = false, .examples = true});
+  ASSERT_FALSE(with.examples.empty());
+  const Example& example = with.examples.front();
+  EXPECT_FALSE(example.gained);
+  EXPECT_THAT(example.question, HasSubstr("Question 80"));  // the first that RTN loses
+  ASSERT_EQ(example.choices.size(), 2U);
+  EXPECT_TRUE(example.choices[1].gold && example.choices[1].chosen_by_base);
+  EXPECT_TRUE(example.choices[0].chosen_by_other);
+  EXPECT_EQ(example.choices[1].base, -10.25);
+  EXPECT_EQ(example.choices[1].other, -20.0);
+  const Report without = build_report(sources, {.baseline = {}, .paper = false, .examples = false});
+  EXPECT_TRUE(without.examples.empty());
+  EXPECT_THAT(to_html(make_document(without), without), Not(HasSubstr("Question 80")));
+  EXPECT_THAT(to_json_text(with), Not(HasSubstr("Question 80")));
+}
+
+TEST(BuildReport, TheBaselineIsTheFloatRunOrTheOneNamed) {
+  const TemporaryFolder folder;
+  SourceList sources = example_sources(folder.path());
+  const Report named = build_report(sources, {.baseline = folder.path() / "rtn"});
+  EXPECT_EQ(named.rows[0].label, "RTN w8a8");
+  EXPECT_THAT(error_of(sources, {.baseline = folder.path() / "nowhere"}), HasSubstr("--baseline"));
+  sources.runs = {sources.runs[0], sources.runs[2]};
+  EXPECT_THAT(error_of(sources), HasSubstr("--baseline DIR"));
+  sources.runs = {sources.runs[0]};
+  const Report single = build_report(sources);
+  EXPECT_FALSE(single.has_baseline);
+  EXPECT_FALSE(single.rows[0].cells[0]->difference);
+  EXPECT_THAT(single.verdict.at(0), HasSubstr("nothing to compare"));
+}
+
+TEST(BuildReport, RefusesRunsThatCannotBeCompared) {
+  const TemporaryFolder folder;
+  MadeRun base = made_run("tiny", "float"), other = quantized_run("rtn", "w8a8");
+  base.add("arc_easy", questions(20, 10));
+  const Source source = base.write(folder.path() / "fp");
+  const auto against = [&](MadeRun run) {
+    return error_of({.runs = {source, run.write(folder.path() / "other")}, .unfinished = {}});
+  };
+  EXPECT_THAT(against(MadeRun(other).add("arc_easy", questions(21, 10))), HasSubstr("21"));
+  std::vector<eval::Sample> ids = questions(20, 10);
+  ids[7].scores.token_hash = "f0112233445566778899aabbccddee77";
+  EXPECT_THAT(against(MadeRun(other).add("arc_easy", ids)),
+              HasSubstr("document 7 was scored from different token ids"));
+  MadeRun protocol = other;
+  protocol.results.protocol = "lm-eval-0.3";
+  EXPECT_THAT(against(protocol.add("arc_easy", questions(20, 10))), HasSubstr("lm-eval-0.3"));
+  MadeRun length = other;
+  length.results.max_length = 1024;
+  EXPECT_THAT(against(length.add("arc_easy", questions(20, 10))), HasSubstr("1024"));
+}
+
+TEST(BuildReport, TaskOnlySomeRunsHaveIsLeftOpen) {
+  const TemporaryFolder folder;
+  MadeRun base = made_run("tiny", "float"), other = quantized_run("rtn", "w8a8");
+  base.add("arc_easy", questions(50, 20)).add("piqa", questions(50, 20));
+  other.add("arc_easy", questions(50, 20));
+  const Report report =
+      build_report({.runs = {base.write(folder.path() / "a"), other.write(folder.path() / "b")},
+                    .unfinished = {"omniquant w4a8"}});
+  EXPECT_FALSE(report.rows[1].cells[1]);
+  const std::string notes = testing::PrintToString(report.notes);
+  EXPECT_THAT(notes, HasSubstr("RTN w8a8 lacks PIQA"));
+  EXPECT_THAT(notes, HasSubstr("omniquant w4a8"));
+}
+
+TEST(BuildReport, LabelsDiffer) {
+  const TemporaryFolder folder;
+  MadeRun base = made_run("tiny", "float");
+  base.add("arc_easy", questions(5, 2));
+  MadeRun other = quantized_run("rtn", "w8a8");
+  other.add("arc_easy", questions(5, 2));
+  const Report report =
+      build_report({.runs = {base.write(folder.path() / "a"), other.write(folder.path() / "b"),
+                             other.write(folder.path() / "c")},
+                    .unfinished = {}});
+  EXPECT_EQ(report.rows[1].label, "RTN w8a8 (b)");
+  EXPECT_EQ(report.rows[2].label, "RTN w8a8 (c)");
+}
+
+TEST(BuildReport, LongTrainingIsThinnedWithoutLosingItsMean) {
+  const TemporaryFolder folder;
+  MadeRun run = quantized_run("omniquant", "w8a8");
+  nlohmann::ordered_json losses = nlohmann::ordered_json::array();
+  for (int step = 0; step < 4000; ++step) losses.push_back({step, step % 2});
+  losses.push_back("nonsense");
+  run.results.model.details["training_loss"] = losses;
+  run.results.model.details["size_bytes"] = "nonsense";
+  run.add("arc_easy", questions(5, 2));
+  const Report report = build_report({.runs = {run.write(folder.path() / "a")}, .unfinished = {}});
+  ASSERT_EQ(report.rows[0].training_loss.size(), 400U);
+  EXPECT_DOUBLE_EQ(report.rows[0].training_loss[3].loss, 0.5);
+  EXPECT_DOUBLE_EQ(report.rows[0].training_loss[0].step, 4.5);
+  EXPECT_FALSE(report.rows[0].costs.size_bytes);
+  EXPECT_EQ(report.rows[0].worst_layers.at(0).layer, 1);
+}
+
+}  // namespace
+}  // namespace qeval::reports
