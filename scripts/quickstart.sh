@@ -6,7 +6,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 tasks=arc_easy,hellaswag,piqa,winogrande,openbookqa
-limit=120  # documents of each task
+limit=150  # documents of each task
 calibration=data/calibration/boolq_passages.txt  # of a task that is not evaluated here
 results=results/quickstart
 qeval=build/release/bin/qeval

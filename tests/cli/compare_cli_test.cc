@@ -219,7 +219,7 @@ int run_for(const std::vector<std::string>& arguments, const std::string& output
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-TEST_F(CompareCli, AMatrixKilledAndContinuedGivesTheSame) {
+TEST_F(CompareCli, AMatrixKilledAtTenMomentsAndContinuedGivesTheSame) {
   const std::vector<std::string> arguments =
       compare_arguments(calibrated({"-t", "piqa,sample", "--methods", "rtn,smoothquant,omniquant,mobilequant",
                                     "--schemes", "w8a8,w4a8", "--epochs", "2", "--integer", "best"}));
@@ -229,11 +229,11 @@ TEST_F(CompareCli, AMatrixKilledAndContinuedGivesTheSame) {
   ASSERT_EQ(expected[0]["entries"].size(), 10U);
   qeval::eval::Random random(8);
   int kills = 0;
-  for (int round = 0; round < 2; ++round) {
+  while (kills < 10) {
     std::filesystem::remove_all(path("out"));
     // Long enough to get on each time: what a process does before it goes on takes time as well.
-    for (int attempt = 0; attempt < 40; ++attempt) {
-      const double seconds = whole * (0.15 + 0.5 * random.uniform());
+    for (int attempt = 0;; ++attempt) {
+      const double seconds = whole * (0.15 + 0.35 * random.uniform());
       const int status = run_for(arguments, path("stdout"), attempt < 4 ? seconds : 0);
       if (status == 0) break;
       ASSERT_EQ(status, -1) << "it failed by itself";
@@ -241,7 +241,6 @@ TEST_F(CompareCli, AMatrixKilledAndContinuedGivesTheSame) {
     }
     EXPECT_EQ(remains(json("out/compare.json"), json("out/results.json")), expected);
   }
-  EXPECT_GE(kills, 2);
 }
 
 }  // namespace
