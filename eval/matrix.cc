@@ -239,6 +239,7 @@ std::vector<MatrixStep> Matrix::plan() {
   }
   if (options_.integer == IntegerRuns::best) {
     std::vector<ComparisonEntry> fakes;
+    fakes.reserve(items_.size());
     for (const Item& item : items_) fakes.push_back(entry(item, "fake"));
     const bool known = std::ranges::all_of(fakes, [&](const auto& fake) { return is_evaluated(fake); });
     if (known) {
@@ -310,6 +311,7 @@ ComparedRun Matrix::read(const ComparisonEntry& entry) const {
 
 const Matrix::Item& Matrix::best(const std::vector<ComparisonEntry>& entries) const {
   std::vector<ComparedRun> runs;
+  runs.reserve(entries.size());
   for (const ComparisonEntry& entry : entries) runs.push_back(read(entry));
   const Comparison comparison = compare_runs(read(base_entry()), std::move(runs), {.resamples = 1});
   size_t best = 0;

@@ -55,6 +55,7 @@ fi
 
 cat <<END
 
+The report is $results/report.md, and as a page $results/report.html.
 Every prompt with its answers is in $results/results/*/samples_TASK.jsonl; the quantized models are in $results/checkpoints.
 Next: $qeval --help; $qeval eval -m YOUR_MODEL -t sample; README.md
 END
