@@ -140,7 +140,8 @@ std::string significant_text(double value, int digits) {
 }
 
 std::string kl_text(double nats) {
-  return significant_text(nats, 3);
+  if (std::string text = special(nats); !text.empty()) return text;
+  return nats == 0 ? "0" : fmt::format("{:#.3g}", nats);  // trailing zeros are figures, too
 }
 
 std::string task_title(const std::string& task) {

@@ -210,6 +210,8 @@ Row make_row(const Source& source, const Report& report) {
   row.details = cells_of(source, report.details);
   row.costs = costs_of(source);
   row.layer_errors = layer_errors_of(run.model.details);
+  if (const auto* quantize = member(run.model.details, "quantize"))
+    row.layer_error_unit = text_or_empty(*quantize, "layer_errors_unit");
   row.worst_layers = row.layer_errors;
   std::ranges::stable_sort(row.worst_layers, std::ranges::greater(), &LayerError::error);
   if (row.worst_layers.size() > 3) row.worst_layers.resize(3);

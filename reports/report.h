@@ -87,6 +87,7 @@ struct Row {
   std::vector<std::optional<Cell>> details;  ///< per column of Report::details; no p-values
   Costs costs;
   std::vector<LayerError> layer_errors;  ///< in the order of layers
+  std::string layer_error_unit;          ///< what they are, in words; empty where the results do not say
   std::vector<LayerError> worst_layers;  ///< the three largest, largest first
   std::vector<LossPoint> training_loss;
   std::string weight_hash, quantization_hash;

@@ -183,7 +183,9 @@ std::string example_html(const Report& report, const Example& example) {
 
 std::string examples_html(const Report& report) {
   std::string out = fmt::format(
-      "<p class=\"caption\">{} of {} changed answers, with their text: ✓ is the right choice.</p>\n",
+      "<p class=\"caption\">{} of {} changed answers, with their text: ✓ is the right choice. A choice is "
+      "taken by the "
+      "task's metric: acc_norm divides the log-likelihood by the choice's length.</p>\n",
       count_text(std::ssize(report.examples)), count_text(report.flips));
   out += filters(report);
   for (const Example& example : report.examples) out += example_html(report, example);

@@ -137,7 +137,7 @@ std::optional<Plot> perplexity_against_size(const Report& report, std::span<cons
     }
     const std::string colour = fmt::format("dot s{0} f{0}", styles[point.row].colour);
     marks += svg_circle(px, py, 4, row.is_baseline ? "dot hollow axis" : colour);
-    marks += svg_text(edge + 11, label_y[i] + 4, short_label(row, 27), "small");
+    marks += svg_text(edge + 11, label_y[i] + 4, short_label(row, 24), "small");
   }
   plot.body += marks;
   return plot;
@@ -269,9 +269,11 @@ std::optional<Plot> line_plot(Plot plot, const std::vector<Series>& series, cons
 }
 
 std::optional<Plot> layer_plot(const Report& report, std::span<const Style> styles) {
+  std::string unit;
   std::vector<Series> series;
   for (size_t i = 0; i < report.rows.size(); ++i) {
     if (report.rows[i].layer_errors.empty()) continue;
+    unit = report.rows[i].layer_error_unit;
     Series one{report.rows[i].label, styles[i], {}};
     for (const LayerError& error : report.rows[i].layer_errors)
       one.points.emplace_back(static_cast<double>(error.layer), error.error);
@@ -281,7 +283,8 @@ std::optional<Plot> layer_plot(const Report& report, std::span<const Style> styl
   Plot plot{.id = "layers",
             .title = series.size() == 1 ? "Error per layer: " + series[0].label : "Error per layer",
             .height = 300};
-  return line_plot(std::move(plot), series, "layer", "error of the block's output");
+  return line_plot(std::move(plot), series, "layer",
+                   unit.empty() ? "error of the block's output" : clean(unit, 44));
 }
 
 std::optional<Plot> training_plot(const Row& row, size_t index, const Style& style) {

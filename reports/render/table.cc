@@ -225,7 +225,9 @@ Table divergence_table(const Report& report) {
 
 Table layer_table(const Report& report) {
   Table table{.id = "layers",
-              .caption = "The blocks whose output is furthest from the unquantized one's.",
+              .caption =
+                  "The blocks whose output is furthest from the unquantized one's, errors of earlier "
+                  "blocks included.",
               .headings = {words("Run"), words("Worst layers (error)")}};
   for (const Row& row : report.rows) {
     if (row.worst_layers.empty()) continue;

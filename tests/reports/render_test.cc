@@ -391,6 +391,8 @@ TEST(ReportNumbers, ReadAsTablesShowThem) {
   EXPECT_EQ(count_text(1234567), "1,234,567");
   EXPECT_EQ(count_text(-1234), "-1,234");
   EXPECT_EQ(count_text(12), "12");
+  EXPECT_EQ(kl_text(0.37), "0.370");
+  EXPECT_EQ(kl_text(0), "0");
   EXPECT_EQ(bytes_text(538'089'832), "538 MB");
   EXPECT_EQ(bytes_text(1'100'000), "1.10 MB");
   EXPECT_EQ(duration_text(784.4), "13 min 4 s");
