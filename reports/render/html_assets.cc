@@ -20,7 +20,7 @@ nav a{display:inline-block;margin-right:1rem;text-decoration:none;line-height:2}
 nav a:hover{text-decoration:underline}
 .caption,.small{font-size:.875rem;color:var(--faint)}
 .wide{overflow-x:auto;margin:1rem 0 .5rem}
-table{border-collapse:collapse;font-size:.875rem;line-height:1.35}
+table{border-collapse:separate;border-spacing:0;font-size:.875rem;line-height:1.35}
 th,td{padding:.4rem .9rem .4rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
 td{overflow-wrap:break-word;max-width:22rem}
 thead th{vertical-align:bottom;border-bottom:1.5px solid var(--ink);font-weight:600;white-space:nowrap}

@@ -42,11 +42,12 @@ std::string attributes(std::string_view style) {
   return style.empty() ? "" : fmt::format(" class=\"{}\"", style);
 }
 
-std::string open(const Plot& plot, std::string_view more) {
+/// With `margin` around it.
+std::string open(const Plot& plot, double margin, std::string_view more) {
   return fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"plot\" viewBox=\"0 0 {:.0f} {:.0f}\" "
-      "role=\"img\"{}>\n<title>{}</title>\n",
-      plot.width, plot.height, more, html_text(clean(plot.title, 200)));
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"plot\" viewBox=\"{0:.0f} {0:.0f} {1:.0f} {2:.0f}\" "
+      "role=\"img\"{3}>\n<title>{4}</title>\n",
+      -margin, plot.width + 2 * margin, plot.height + 2 * margin, more, html_text(clean(plot.title, 200)));
 }
 
 }  // namespace
@@ -67,14 +68,17 @@ std::string plot_style() {
 }
 
 std::string inline_svg(const Plot& plot) {
-  return open(plot, "") + plot.body + "</svg>\n";
+  return open(plot, 0, "") + plot.body + "</svg>\n";
 }
 
 std::string svg_file(const Plot& plot) {
-  return open(plot, fmt::format(" width=\"{:.0f}\" height=\"{:.0f}\"", plot.width, plot.height)) +
-         "<style>\n" + plot_style() + "</style>\n" +
-         fmt::format("<rect class=\"surface\" width=\"{:.0f}\" height=\"{:.0f}\"/>\n", plot.width,
-                     plot.height) +
+  constexpr double margin = 10;
+  const double width = plot.width + 2 * margin, height = plot.height + 2 * margin;
+  return open(plot, margin, fmt::format(" width=\"{:.0f}\" height=\"{:.0f}\"", width, height)) + "<style>\n" +
+         plot_style() + "</style>\n" +
+         fmt::format(
+             "<rect class=\"surface\" x=\"{0:.0f}\" y=\"{0:.0f}\" width=\"{1:.0f}\" height=\"{2:.0f}\"/>\n",
+             -margin, width, height) +
          plot.body + "</svg>\n";
 }
 
