@@ -121,7 +121,9 @@ int run(const po::variables_map& arguments) {
 const Command inspect_command{
     .name = "inspect",
     .summary = "What a model is: architecture, types, sizes, tokenizer, hashes",
-    .usage = "-m MODEL [--tensors] [--points [PATTERN]] [--errors | --sensitivity --calibration FILE]",
+    .usage =
+        "-m MODEL [--tensors] [--points [PATTERN]] [--errors | --sensitivity | --compare fake,integer "
+        "--calibration FILE]",
     .example = "qeval inspect -m model.gguf",
     .options = options,
     .run = run,

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "cli/calibration_options.h"
+#include "cli/inspect_compare.h"
 #include "cli/progress.h"
 #include "quant/analysis.h"
 #include "quant/fake_arithmetic.h"
@@ -100,40 +101,49 @@ void add_inspect_quantization_options(po::options_description& options) {
   auto add = options.add_options();
   add("points", po::value<std::string>()->value_name("PATTERN")->implicit_value("*"),
       "list the quantization points with ranges and steps, all or those of a name such as mlp.w2.input (* "
-      "for any text); with --errors or --sensitivity: only these");
+      "for any text); with --errors, --sensitivity or --compare: only these");
   add("errors", "signal-to-noise ratio and clipping at each point on the calibration text, worst first");
   add("sensitivity",
       "loss of log-likelihood per token on the calibration text when a point alone is quantized, worst "
       "first; "
       "a run over the text per point");
+  add_inspect_compare_options(options);
   add("qcfg", po::value<std::string>()->value_name("FILE"), "instead of the model's default_qcfg.json");
   add("act-ranges", po::value<std::string>()->value_name("FILE"), "instead of the model's act_dict.json");
   add_calibration_options(options);
 }
 
 void inspect_quantization(const po::variables_map& arguments, const model::Model& model) {
-  const bool errors = given(arguments, "errors"), sensitivity = given(arguments, "sensitivity");
-  const bool list = given(arguments, "points") && !errors && !sensitivity;
+  const bool errors = given(arguments, "errors"), sensitivity = given(arguments, "sensitivity"),
+             compare = given(arguments, "compare");
+  const bool measure = errors || sensitivity || compare;
+  const bool list = given(arguments, "points") && !measure;
   const quant::Samples samples = read_samples(arguments, model);
-  if (errors || sensitivity) {
+  if (measure) {
     if (samples.empty()) {
-      refuse(errors ? "errors" : "sensitivity", "needs --calibration or --calibration-ids to measure on");
+      refuse(errors        ? "errors"
+             : sensitivity ? "sensitivity"
+                           : "compare",
+             "needs --calibration or --calibration-ids to measure on");
     }
   } else if (!samples.empty()) {
     refuse(given(arguments, "calibration") ? "calibration" : "calibration-ids",
-           "not used without --errors or --sensitivity");
+           "not used without --errors, --sensitivity or --compare");
   }
   const bool files = given(arguments, "qcfg") || given(arguments, "act-ranges");
-  const bool wanted = list || errors || sensitivity || files;
+  const bool wanted = list || measure || files;
   if (!wanted && !quant::is_quantized_checkpoint(model.path)) return;
   const auto path = [&](const char* option) -> std::optional<std::filesystem::path> {
     return optional<std::string>(arguments, option);
   };
   const quant::Quantization quantization = quant::load_quantization(model, path("qcfg"), path("act-ranges"));
   print_summary(model, quantization);
-  if (!list && !errors && !sensitivity) return;
-  const std::vector<quant::Point> points = chosen_points(arguments, model, quantization.qcfg);
+  if (!list && !measure) return;
   std::cout << '\n';
+  if (compare) inspect_compare(arguments, model, samples, quantization);
+  if (!list && !errors && !sensitivity) return;
+  if (compare) std::cout << '\n';
+  const std::vector<quant::Point> points = chosen_points(arguments, model, quantization.qcfg);
   if (list) print_points(points, quantization);
   if (errors) print_errors(model, samples, points, quantization);
   if (errors && sensitivity) std::cout << '\n';

@@ -5,7 +5,8 @@
 
 namespace qeval::cli {
 
-/// --points, --errors, --sensitivity and what they need: --qcfg, --act-ranges, the calibration options.
+/// --points, --errors, --sensitivity, --compare and what they need: --qcfg, --act-ranges, the calibration
+/// options.
 void add_inspect_quantization_options(po::options_description& options);
 
 /// Prints what the options ask for of a model's quantization; options that nothing asked for would use are a

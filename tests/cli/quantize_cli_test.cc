@@ -110,6 +110,17 @@ TEST_F(QuantizeCli, InspectListsPointsWithErrorsAndSensitivities) {
   EXPECT_THAT(sensitivity.output,
               AllOf(HasSubstr("nats per token"), HasSubstr("model.layers.0.mlp.w1.weight"),
                     HasSubstr("model.layers.1.mlp.w1.weight")));
+  const auto compare = [&](const std::string& what) {
+    return run({"inspect", "-m", path("checkpoint"), "--compare", what, "--points", "mlp.*", "--calibration",
+                calibration, "--samples", "2", "--sequence-length", "16"});
+  };
+  const Outcome compared = compare("fake,integer");
+  expect_success(compared);
+  EXPECT_THAT(compared.output, AllOf(HasSubstr("largest"), HasSubstr("model.layers.1.mlp.w2.output"),
+                                     Not(HasSubstr("q_proj"))));
+  expect_one_line(compare("fake,float"), kWrongUsage, "accepted: fake,integer");
+  expect_one_line(run({"inspect", "-m", path("checkpoint"), "--compare", "fake,integer"}), kWrongUsage,
+                  "--calibration");
   expect_one_line(run({"inspect", "-m", path("checkpoint"), "--errors"}), kWrongUsage, "--calibration");
   expect_one_line(run({"inspect", "-m", path("checkpoint"), "--calibration", calibration}), kWrongUsage,
                   "--errors");
