@@ -42,20 +42,37 @@ enum class WeightStorage : uint8_t { int4, int8, int16 };
 /// Columns of a panel: outputs (or keys) whose codes lie side by side.
 inline constexpr int64_t kPanel = 16;
 
-/// A linear map [rows, cols] in the layout of the products: panels of kPanel rows, each [cols / pair, kPanel,
-/// pair] of codes with `pair` = 2 inputs side by side and zeros where there is no row or input. int4: two
-/// codes a byte, each stored plus 8; of every 32 consecutive codes the first 16 are the low halves of 16
-/// bytes.
+/// How a panel's codes lie side by side.
+/// pairs: [cols / 2, kPanel, 2]: products of 16-bit inputs.
+/// quads: [entries, kPanel, 4] of code − zero point: products of inputs of 0 … 255. Vectors add the products
+/// of neighbouring inputs up in 16 bits, over `group` entries, before they widen them: within a group, the
+/// positive and the negative weights of each 16-bit lane add up to at most kLaneWeight, so that no sum
+/// saturates. What is too much for its group is in the overflow, further entries for the same inputs.
+enum class PanelLayout : uint8_t { pairs, quads };
+inline constexpr int32_t kLaneWeight = 128;  ///< 255 · 128 < 2^15
+inline constexpr int64_t kQuadEntry = 4 * kPanel;
+
+/// A linear map [rows, cols] in the layout of the products: panels of kPanel rows, with zeros where there is
+/// no row or input. int4: two codes a byte, each stored plus 8; of every 32 consecutive codes the first 16
+/// are the low halves of 16 bytes; zero points are taken off as they are unpacked.
 struct IntegerMatrix {
   int64_t rows = 0, cols = 0;
   WeightStorage storage = WeightStorage::int8;
+  PanelLayout layout = PanelLayout::pairs;
   AlignedBuffer panels;
+  int32_t group = 1;                     ///< of quads: 1, 2 or 4
+  std::vector<int32_t> quad_inputs;      ///< first input of each entry of a panel; padding has input 0
+  std::vector<int64_t> overflow_first;   ///< [panels + 1], the first entry of each in what follows
+  std::vector<int32_t> overflow_inputs;  ///< first input of each entry
+  AlignedBuffer overflow;                ///< [entries, kPanel, 4]
   /// Accumulator of output j: Σ x·w + constant[j] − zero_point[j]·Σ x, x and w the codes. The constant holds
   /// the bias and the input's zero point.
-  std::vector<int64_t> constant;       ///< [rows rounded up to panels]
-  std::vector<int32_t> zero_points;    ///< [rows rounded up to panels], of the weights
-  std::vector<Rescale> factors;        ///< [rows rounded up to panels], accumulator to output
-  bool has_zero_points = false;        ///< whether any is not 0
+  /// All [rows rounded up to panels]; those that are not used are empty.
+  std::vector<int64_t> constant;
+  std::vector<int32_t> zero_points;    ///< of the weights
+  std::vector<Rescale> factors;        ///< accumulator to output; one where `uniform`
+  bool has_zero_points = false;        ///< whether sums of the inputs' codes are needed for them
+  bool uniform = false;                ///< all factors are the same, and fast()
   FastRescale fast;                    ///< the factors again, where all of them are fast
   std::vector<int32_t> fast_constant;  ///< the constants modulo 2^32
   CodeTable input_table;               ///< where the input is rounded again on its way in
@@ -63,8 +80,12 @@ struct IntegerMatrix {
   CodeRange output;
   CodeTable output_table;  ///< where the output is rounded again on its way out
 
+  /// Of the weights and all that goes with them, as held.
+  int64_t byte_count() const;
   int64_t panel_count() const { return (rows + kPanel - 1) / kPanel; }
-  int64_t panel_codes() const { return (cols + 1) / 2 * 2 * kPanel; }
+  int64_t panel_codes() const {
+    return layout == PanelLayout::quads ? std::ssize(quad_inputs) * kQuadEntry : (cols + 1) / 2 * 2 * kPanel;
+  }
   int64_t panel_bytes() const {
     return storage == WeightStorage::int4   ? panel_codes() / 2
            : storage == WeightStorage::int8 ? panel_codes()

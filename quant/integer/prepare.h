@@ -4,6 +4,7 @@
 #include "quant/integer/integer_model.h"
 #include "quant/integer/point_grid.h"
 #include "quant/qcfg.h"
+#include "quant/quantized_matrix.h"
 
 namespace qeval::quant {
 
@@ -27,6 +28,10 @@ IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpe
 /// The same with 32-bit outputs of one scale, which is returned through `scale`.
 IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec& spec, const PointGrid& input,
                            double& scale);
+
+/// Fills the panels of `matrix`, whose shape, storage and zero points are set, as quads (PanelLayout) with
+/// the group that costs least. False, and nothing done, where that would take much more memory than pairs.
+bool pack_quads(const QuantizedMatrix& codes, IntegerMatrix& matrix);
 
 /// A norm from the stream's codes (rounded again to `input`) to those of `output`. eps = 0: none.
 IntegerNorm prepare_norm(const model::NormWeights& weights, const QuantSpec& spec, bool subtract_mean,

@@ -55,9 +55,9 @@ void pack(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
   });
 }
 
-/// Everything but the factors; `bounds` receives the largest accumulator of each row.
+/// Everything but the factors and the panels; `bounds` receives the largest accumulator of each row.
 IntegerMatrix integer_matrix(const model::LinearWeights& weights, const QuantSpec& spec,
-                             const PointGrid& input, std::vector<double>& bounds,
+                             const PointGrid& input, QuantizedMatrix& codes, std::vector<double>& bounds,
                              std::vector<double>& scales) {
   const std::string& name = weights.weight.name;
   if (!spec.enabled()) {
@@ -70,13 +70,12 @@ IntegerMatrix integer_matrix(const model::LinearWeights& weights, const QuantSpe
   if (weights.weight.cols > 65536) {
     fail("{}: {} inputs; integer arithmetic accepts at most 65536", name, weights.weight.cols);
   }
-  const QuantizedMatrix codes = quantize_matrix(weights.weight, spec);
+  codes = quantize_matrix(weights.weight, spec);
   IntegerMatrix matrix;
   matrix.rows = codes.rows;
   matrix.cols = codes.cols;
   matrix.storage = storage_for(spec.bits);
   matrix.narrow_input = input.codes.narrow();
-  pack(codes, matrix);
   const auto padded = static_cast<size_t>(matrix.panel_count() * kPanel);
   matrix.constant.resize(padded);
   matrix.zero_points.resize(padded);
@@ -120,17 +119,39 @@ IntegerMatrix integer_matrix(const model::LinearWeights& weights, const QuantSpe
   return matrix;
 }
 
-/// Where the sums of every row fit 32 bits and its factor is fast().
-void add_fast_factors(IntegerMatrix& matrix) {
-  if (matrix.storage == WeightStorage::int16) return;
+/// The panels, and the factors side by side where the sums of every row fit 32 bits and its factor is fast().
+void finish(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
   // The panel's padding has factors too; they decide nothing.
   for (auto r = static_cast<size_t>(matrix.rows); r < matrix.factors.size(); ++r) {
     matrix.factors[r] = matrix.factors[0];
   }
-  matrix.fast = make_fast(matrix.factors);
+  if (matrix.storage != WeightStorage::int16) matrix.fast = make_fast(matrix.factors);
+  if (matrix.fast.usable() && matrix.narrow_input && pack_quads(codes, matrix)) {
+    // The codes' zero points are off; the constant, which holds the input's, stays as it is.
+    matrix.has_zero_points = false;
+  } else {
+    pack(codes, matrix);
+  }
+  matrix.uniform =
+      matrix.fast.usable() && !matrix.has_zero_points &&
+      std::all_of(matrix.factors.begin(), matrix.factors.end(), [&](const Rescale& f) {
+        return f.fast() && f.multiplier == matrix.factors[0].multiplier && f.shift == matrix.factors[0].shift;
+      });
+  // Of equal factors, the one of the row with the largest sums has the least room.
+  for (const Rescale& f : matrix.factors) {
+    if (matrix.uniform && f.room < matrix.factors[0].room) matrix.factors[0].room = f.room;
+  }
+  if (!matrix.fast.usable()) return;
   for (const int64_t c : matrix.constant) {
     matrix.fast_constant.push_back(static_cast<int32_t>(static_cast<uint32_t>(c)));
   }
+  // What is not read again, in a model of narrow rows, would be a tenth of its memory.
+  matrix.constant = {};
+  matrix.factors.resize(matrix.uniform ? 1 : 0);
+  matrix.factors.shrink_to_fit();
+  const bool unpacked_with_zero_points =
+      matrix.layout == PanelLayout::quads && matrix.storage == WeightStorage::int4;
+  if (!matrix.has_zero_points && !unpacked_with_zero_points) matrix.zero_points = {};
 }
 
 }  // namespace
@@ -139,12 +160,13 @@ IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpe
                              const PointGrid& input, const PointGrid& output) {
   std::vector<double> bounds;
   std::vector<double> scales;
-  IntegerMatrix matrix = integer_matrix(weights, spec, input, bounds, scales);
+  QuantizedMatrix codes;
+  IntegerMatrix matrix = integer_matrix(weights, spec, input, codes, bounds, scales);
   for (size_t r = 0; r < bounds.size(); ++r) {
     matrix.factors[r] = make_rescale(scales[r] / output.scale(), bounds[r]);
   }
   matrix.output = output.codes;
-  add_fast_factors(matrix);
+  finish(codes, matrix);
   return matrix;
 }
 
@@ -152,7 +174,8 @@ IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec&
                            double& scale) {
   std::vector<double> bounds;
   std::vector<double> scales;
-  IntegerMatrix matrix = integer_matrix(weights, spec, input, bounds, scales);
+  QuantizedMatrix codes;
+  IntegerMatrix matrix = integer_matrix(weights, spec, input, codes, bounds, scales);
   double largest = 1e-30;
   double coarsest = 0;
   double bound = 1;
@@ -164,7 +187,7 @@ IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec&
   // As fine as 32 bits hold, with a bit less for the factors to be fast.
   scale = std::max(largest * 0x1p-30, coarsest * bound * 0x1p-28);
   for (size_t r = 0; r < bounds.size(); ++r) matrix.factors[r] = make_rescale(scales[r] / scale, bounds[r]);
-  add_fast_factors(matrix);
+  finish(codes, matrix);
   return matrix;
 }
 

@@ -86,6 +86,80 @@ TEST(IntegerKernels, EveryPathComputesTheExactProduct) {
   }
 }
 
+/// Weights at the ends of their range over inputs of 255 are what 16-bit sums of pairs would saturate on.
+TEST(IntegerKernels, QuadsAreExactOnEveryPath) {
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal;
+  for (const int64_t cols : {1, 3, 4, 30, 577}) {
+    for (const float far_out : {0.02F, 0.5F}) {
+      for (const QuantSpec& spec :
+           {QuantSpec{.bits = 8}, QuantSpec{.bits = 8, .symmetric = true, .per_channel = true},
+            QuantSpec{.bits = 6, .per_channel = true}}) {
+        const int64_t rows = 35;
+        std::vector<float> values(static_cast<size_t>(rows * cols));
+        for (float& w : values) {
+          w = normal(random) * 0.1F + 0.02F;
+          if (normal(random) * 0.4F < far_out - 1) w = random() % 2 == 0 ? 1.0F : -0.9F;
+        }
+        const QuantizedMatrix codes =
+            quantize_matrix({.name = "test",
+                             .dtype = model::DType::f32,
+                             .rows = rows,
+                             .cols = cols,
+                             .data = reinterpret_cast<const std::byte*>(values.data()),
+                             .row_bytes = cols * 4},
+                            spec);
+        IntegerMatrix matrix;
+        matrix.rows = rows;
+        matrix.cols = cols;
+        for (int64_t r = 0; r < 48; ++r) {
+          const auto grid = static_cast<size_t>(codes.grid_index(std::min(r, rows - 1), 0));
+          matrix.zero_points.push_back(codes.zero_points[grid]);
+        }
+        if (!pack_quads(codes, matrix)) continue;
+        const int64_t m = 13;
+        const int64_t stride = byte_stride(cols);
+        std::vector<uint8_t> a(static_cast<size_t>(m * stride));
+        for (uint8_t& x : a) x = random() % 3 == 0 ? static_cast<uint8_t>(random()) : uint8_t{255};
+        for (const IntegerCpu cpu : cpus()) {
+          std::vector<int32_t> c(static_cast<size_t>(m * 48));
+          QuadGemm gemm{.m = m,
+                        .panels = 3,
+                        .a = a.data(),
+                        .lda = stride,
+                        .b = matrix.panels.as<int8_t>(),
+                        .entries = std::ssize(matrix.quad_inputs),
+                        .inputs = matrix.quad_inputs.data(),
+                        .group = matrix.group,
+                        .c = c.data(),
+                        .ldc = 48};
+          integer_kernels(cpu).gemm_quads(gemm);
+          gemm.panels = 1;
+          gemm.accumulate = true;
+          for (size_t p = 0; p < 3; ++p) {
+            gemm.b = matrix.overflow.as<int8_t>() + matrix.overflow_first[p] * kQuadEntry;
+            gemm.inputs = matrix.overflow_inputs.data() + matrix.overflow_first[p];
+            gemm.entries = matrix.overflow_first[p + 1] - matrix.overflow_first[p];
+            gemm.c = c.data() + static_cast<int64_t>(p) * kPanel;
+            integer_kernels(cpu).gemm_quads(gemm);
+          }
+          for (int64_t i = 0; i < m; ++i) {
+            for (int64_t r = 0; r < rows; ++r) {
+              int32_t want = 0;
+              for (int64_t t = 0; t < cols; ++t) {
+                want += a[static_cast<size_t>(i * stride + t)] *
+                        (codes.codes.as<int8_t>()[r * cols + t] - matrix.zero_points[static_cast<size_t>(r)]);
+              }
+              ASSERT_EQ(c[static_cast<size_t>(i * 48 + r)], want)
+                  << name(cpu) << " " << cols << " group " << matrix.group << " at " << i << "," << r;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(IntegerKernels, SumsAtTheirLargestDoNotOverflow) {
   // All products of one sign: −32768 · −128 over a chunk of a wide product, 255 · −128 over the longest row.
   for (const IntegerCpu cpu : cpus()) {
@@ -218,7 +292,11 @@ TEST(IntegerLinear, StaysWithinOneStepOfTheRealProduct) {
         std::vector<int64_t> sums(static_cast<size_t>(m));
         row_sums(x.data(), m, cols, sums.data());
         std::vector<int16_t> y(static_cast<size_t>(m * rows));
-        linear_codes(matrix, 0, rows, {m, cols, x.data(), sums.data()}, 0, m, y.data(), rows);
+        std::vector<uint8_t> bytes(static_cast<size_t>(m * byte_stride(cols)));
+        for (int64_t i = 0; i < m && matrix.narrow_input; ++i) {
+          to_bytes(x.data() + i * cols, cols, bytes.data() + i * byte_stride(cols));
+        }
+        linear_codes(matrix, 0, rows, {m, cols, x.data(), sums.data(), bytes.data()}, 0, m, y.data(), rows);
         for (int64_t i = 0; i < m; ++i) {
           for (int64_t r = 0; r < rows; ++r) {
             double sum = weights.bias[static_cast<size_t>(r)];

@@ -21,6 +21,21 @@ struct IntegerGemm {
   bool accumulate = false;
 };
 
+/// C [m, panels · kPanel] (+)= A · B, A in 0 … 255 and B whole panels in the layout of quads (PanelLayout). A
+/// row of A is readable up to a multiple of four inputs.
+struct QuadGemm {
+  int64_t m = 0, panels = 0;
+  const uint8_t* a = nullptr;
+  int64_t lda = 0;
+  const int8_t* b = nullptr;
+  int64_t entries = 0;              ///< of each panel, whole groups
+  const int32_t* inputs = nullptr;  ///< [entries]: the first input of each
+  int32_t group = 1;
+  int32_t* c = nullptr;
+  int64_t ldc = 0;
+  bool accumulate = false;
+};
+
 /// Sums to codes, where every total fits 32 bits and every factor is fast(). Totals are computed modulo 2^32:
 /// sums[j] + base + constant[j] − weight[j] · weight_factor.
 struct Requantization {
@@ -45,6 +60,8 @@ struct IntegerKernels {
   void (*gemm_wide)(const IntegerGemm&);
   /// A any int16_t, B int16_t, C int64_t.
   void (*gemm_wide16)(const IntegerGemm&);
+
+  void (*gemm_quads)(const QuadGemm&);
 
   /// To codes, and to 32-bit numbers that are not clamped.
   void (*requantize_row)(const Requantization&, int16_t* out);

@@ -3,6 +3,7 @@
 // Compiled once per CPU path; no floating point.
 
 #include "quant/integer/run/gemm_impl.h"
+#include "quant/integer/run/quads_impl.h"
 #include "quant/integer/run/requantize_impl.h"
 #include "quant/integer/run/rowwise_impl.h"
 #include "quant/integer/run/softmax_impl.h"
@@ -16,6 +17,7 @@ constexpr IntegerKernels make_integer_kernels(IntegerCpu cpu) {
           .gemm_modular = gemm_modular,
           .gemm_wide = gemm_wide,
           .gemm_wide16 = gemm_wide16,
+          .gemm_quads = gemm_quads,
           .requantize_row = requantize_row,
           .rescale_row = rescale_row,
           .requantize_uniform = requantize_uniform,

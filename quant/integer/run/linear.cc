@@ -27,7 +27,50 @@ const void* unpacked(const IntegerMatrix& w, int64_t first_panel, int64_t count,
       codes[2 * i + 16 + j] = static_cast<int8_t>((packed[i + j] >> 4) - 8);
     }
   }
+  if (w.layout == PanelLayout::quads) {
+    for (int64_t p = 0; p < count; ++p) {
+      int8_t zero_points[kQuadEntry];
+      for (int64_t j = 0; j < kQuadEntry; ++j) {
+        const auto row = static_cast<size_t>((first_panel + p) * kPanel + j / 4);
+        zero_points[j] = static_cast<int8_t>(w.zero_points[row]);
+      }
+      int8_t* panel = codes + p * w.panel_codes();
+      for (int64_t i = 0; i < w.panel_codes(); i += kQuadEntry) {
+        for (int64_t j = 0; j < kQuadEntry; ++j) {
+          panel[i + j] = static_cast<int8_t>(panel[i + j] - zero_points[j]);
+        }
+      }
+    }
+  }
   return codes;
+}
+
+/// The products of a stretch of rows with whole panels, and with their overflow.
+void multiply_quads(const IntegerMatrix& w, int64_t first_panel, int64_t panels, const void* codes,
+                    const uint8_t* bytes, int64_t rows, int32_t* sums, int64_t ld) {
+  const IntegerKernels& kernel = integer_kernels();
+  QuadGemm gemm{.m = rows,
+                .panels = panels,
+                .a = bytes,
+                .lda = byte_stride(w.cols),
+                .b = static_cast<const int8_t*>(codes),
+                .entries = std::ssize(w.quad_inputs),
+                .inputs = w.quad_inputs.data(),
+                .group = w.group,
+                .c = sums,
+                .ldc = ld};
+  kernel.gemm_quads(gemm);
+  gemm.panels = 1;
+  gemm.accumulate = true;
+  for (int64_t p = 0; p < panels; ++p) {
+    const int64_t first = w.overflow_first[static_cast<size_t>(first_panel + p)];
+    gemm.entries = w.overflow_first[static_cast<size_t>(first_panel + p) + 1] - first;
+    if (gemm.entries == 0) continue;
+    gemm.b = w.overflow.as<int8_t>() + first * kQuadEntry;
+    gemm.inputs = w.overflow_inputs.data() + first;
+    gemm.c = sums + p * kPanel;
+    kernel.gemm_quads(gemm);
+  }
 }
 
 /// Calls sink(row, column, columns, sums) with the products of one row of the tile at a time, before
@@ -45,6 +88,14 @@ void accumulate(const IntegerMatrix& w, int64_t first, int64_t count, const Line
         unpacked(w, (first + column) / kPanel, (columns + kPanel - 1) / kPanel, unpacked_panels);
     for (int64_t row = 0; row < row_count; row += kRows) {
       const int64_t rows = std::min(kRows, row_count - row);
+      if constexpr (sizeof(Sum) == sizeof(int32_t)) {
+        if (w.layout == PanelLayout::quads) {
+          multiply_quads(w, (first + column) / kPanel, (columns + kPanel - 1) / kPanel, panels,
+                         in.bytes + (first_row + row) * byte_stride(w.cols), rows, sums.as<Sum>(), kColumns);
+          for (int64_t r = 0; r < rows; ++r) sink(row + r, column, columns, sums.as<Sum>() + r * kColumns);
+          continue;
+        }
+      }
       gemm({.m = rows,
             .n = columns,
             .k = w.cols,
@@ -69,7 +120,8 @@ void accumulate_fast(const IntegerMatrix& w, int64_t first, int64_t count, const
       w, first, count, in, first_row, row_count, w.narrow_input ? kernel.gemm_narrow : kernel.gemm_modular,
       [&](int64_t row, int64_t column, int64_t columns, const int32_t* sums) {
         const int64_t output = first + column;
-        const auto input_sum = static_cast<uint32_t>(in.sums[first_row + row]);
+        const auto input_sum =
+            static_cast<uint32_t>(w.has_zero_points ? in.sums[first_row + row] : int64_t{0});
         finish(row, column,
                Requantization{.n = columns,
                               .sums = sums,
@@ -107,7 +159,12 @@ void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const Li
     accumulate_fast(w, first, count, in, first_row, row_count,
                     [&](int64_t row, int64_t column, const Requantization& totals) {
                       int16_t* codes = out + row * ld + column;
-                      integer_kernels().requantize_row(totals, codes);
+                      if (w.uniform) {
+                        integer_kernels().requantize_uniform(w.factors[0], w.output, totals.n, totals.sums, 0,
+                                                             totals.constant, codes);
+                      } else {
+                        integer_kernels().requantize_row(totals, codes);
+                      }
                       apply_table(w.output_table, totals.n, codes);
                     });
     return;
@@ -133,6 +190,11 @@ void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const Lin
         out[row * ld + column] =
             static_cast<int32_t>(std::clamp<int64_t>(rescale(sum, w.factors[output]), INT32_MIN, INT32_MAX));
       });
+}
+
+void to_bytes(const int16_t* codes, int64_t cols, uint8_t* bytes) {
+  for (int64_t i = 0; i < cols; ++i) bytes[i] = static_cast<uint8_t>(codes[i]);
+  for (int64_t i = cols; i < byte_stride(cols); ++i) bytes[i] = 0;
 }
 
 void row_sums(const int16_t* codes, int64_t rows, int64_t cols, int64_t* sums) {

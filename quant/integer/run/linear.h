@@ -11,8 +11,14 @@ namespace qeval::quant {
 struct LinearInput {
   int64_t rows = 0, cols = 0;
   const int16_t* codes = nullptr;
-  const int64_t* sums = nullptr;
+  const int64_t* sums = nullptr;   ///< [rows], where a map has zero points to take off
+  const uint8_t* bytes = nullptr;  ///< [rows, byte_stride(cols)], where a map has the layout of quads
 };
+inline int64_t byte_stride(int64_t cols) {
+  return (cols + 3) / 4 * 4;
+}
+/// bytes [byte_stride(cols)] ← codes of 0 … 255, zeros behind them.
+void to_bytes(const int16_t* codes, int64_t cols, uint8_t* bytes);
 
 /// out [rows, count] (row stride ld) ← the outputs [first, first + count) of the linear map as codes, on the
 /// calling thread. `first` is a multiple of kPanel.

@@ -48,7 +48,7 @@ void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const 
   };
   // Projections that round the shared input again get a copy of their own.
   struct Input {
-    Tensor copy;
+    Tensor copy, bytes;
     std::vector<int64_t> sums;
     LinearInput view;
   };
@@ -61,7 +61,8 @@ void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const 
     if (input == nullptr || !w.input_table.identity()) {
       auto made = std::make_unique<Input>();
       made->sums.resize(static_cast<size_t>(in.rows));
-      made->view = {in.rows, in.cols, in.row<int16_t>(0), made->sums.data()};
+      made->bytes.resize(in.rows, byte_stride(in.cols), 1);
+      made->view = {in.rows, in.cols, in.row<int16_t>(0), made->sums.data(), made->bytes.row<uint8_t>(0)};
       if (!w.input_table.identity()) {
         made->copy.resize(in.rows, in.cols, sizeof(int16_t));
         made->view.codes = made->copy.row<int16_t>(0);
@@ -73,6 +74,9 @@ void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const 
           apply_table(w.input_table, in.cols, made->copy.row<int16_t>(r));
         }
         row_sums(made->view.codes + r * in.cols, 1, in.cols, made->sums.data() + r);
+        if (w.narrow_input) {
+          to_bytes(made->view.codes + r * in.cols, in.cols, made->bytes.row<uint8_t>(r));
+        }
       });
       input = made.get();
       if (w.input_table.identity()) shared = input;
@@ -143,16 +147,36 @@ void IntegerArithmetic::gather(const Tensor& residual, std::span<const int64_t> 
 void IntegerArithmetic::integer_logits(const Tensor& normed, int64_t first, int64_t count,
                                        int32_t* logits) const {
   thread_local std::vector<int64_t> sums;
-  sums.resize(static_cast<size_t>(normed.rows));
-  row_sums(normed.row<int16_t>(0), normed.rows, normed.cols, sums.data());
-  linear_wide(model_.head, first, count, {normed.rows, normed.cols, normed.row<int16_t>(0), sums.data()},
-              logits, count);
+  thread_local AlignedBuffer bytes;
+  LinearInput in{normed.rows, normed.cols, normed.row<int16_t>(0)};
+  if (model_.head.has_zero_points) {
+    sums.resize(static_cast<size_t>(normed.rows));
+    row_sums(in.codes, normed.rows, normed.cols, sums.data());
+    in.sums = sums.data();
+  }
+  if (model_.head.layout == PanelLayout::quads) {
+    const int64_t stride = byte_stride(normed.cols);
+    bytes.resize(static_cast<size_t>(normed.rows * stride));
+    for (int64_t r = 0; r < normed.rows; ++r) {
+      to_bytes(in.codes + r * normed.cols, normed.cols, bytes.as<uint8_t>() + r * stride);
+    }
+    in.bytes = bytes.as<uint8_t>();
+  }
+  linear_wide(model_.head, first, count, in, logits, count);
+}
+
+int64_t IntegerMatrix::byte_count() const {
+  const size_t words = quad_inputs.size() + overflow_inputs.size() + zero_points.size() +
+                       fast.multiplier.size() + fast.shift.size() + fast_constant.size();
+  return static_cast<int64_t>(panels.size() + overflow.size() + words * sizeof(int32_t) +
+                              (overflow_first.size() + constant.size()) * sizeof(int64_t) +
+                              factors.size() * sizeof(Rescale));
 }
 
 int64_t IntegerModel::byte_count() const {
-  int64_t bytes = static_cast<int64_t>(head.panels.size());
+  int64_t bytes = head.byte_count();
   for (const IntegerLayer& layer : layers) {
-    for (const IntegerMatrix& matrix : layer.linears) bytes += static_cast<int64_t>(matrix.panels.size());
+    for (const IntegerMatrix& matrix : layer.linears) bytes += matrix.byte_count();
   }
   return bytes;
 }
