@@ -235,7 +235,7 @@ std::string csv_text(std::string_view text) {
   const size_t first = body.find_first_not_of(' ');
   if (first != std::string::npos && opens_formula.find(body[first]) != std::string_view::npos)
     body = fmt::format("'{}", body);
-  if (body.find_first_of(",\";") == std::string::npos && body.find_first_of(" ") != 0) return body;
+  if (body.find_first_of(",\";") == std::string::npos && !body.starts_with(' ')) return body;
   std::string out = "\"";
   for (const char c : body) out += c == '"' ? std::string("\"\"") : std::string(1, c);
   return out + "\"";

@@ -148,11 +148,10 @@ std::vector<std::string> best_of_schemes(const Report& report) {
     const auto text = [&](double loss) {
       return by_perplexity ? delta_text(loss, Unit::perplexity) : points(-loss);
     };
-    out.push_back(
-        fmt::format("{} at {}: {} ({}; next {}, {}).",
-                    by_perplexity ? "Smallest increase of perplexity" : "Smallest mean loss over the tasks",
-                    clean(scheme, 40), clean(ranked[0].second->label, 80), text(ranked[0].first),
-                    clean(next->second->label, 80), text(next->first)));
+    out.push_back(fmt::format("{} at {}: {} ({}; next {}, {}).",
+                              by_perplexity ? "Smallest increase of perplexity" : "Best mean of the tasks",
+                              clean(scheme, 40), clean(ranked[0].second->label, 80), text(ranked[0].first),
+                              clean(next->second->label, 80), text(next->first)));
   }
   return out;
 }

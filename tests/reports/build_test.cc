@@ -90,7 +90,7 @@ TEST(BuildReport, WithoutAPerplexityTheVerdictRanksByTheTasks) {
   add(quantized_run("rtn", "w8a8"), 50);
   add(quantized_run("mobilequant", "w8a8"), 58);
   EXPECT_EQ(build_report(sources).verdict.at(0),
-            "Smallest mean loss over the tasks at w8a8: MobileQuant w8a8 (−2.0 points; next RTN w8a8, −10.0 "
+            "Best mean of the tasks at w8a8: MobileQuant w8a8 (−2.0 points; next RTN w8a8, −10.0 "
             "points).");
 }
 
