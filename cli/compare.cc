@@ -184,6 +184,10 @@ eval::MatrixObserver observer(std::optional<Progress>& progress) {
           [&progress](const std::string& step, double seconds) {
             progress.reset();
             std::cout << fmt::format("{:<44} {:>10}\n", step, format_duration(seconds)) << std::flush;
+          },
+          [&progress](const std::string& warning) {
+            progress.reset();
+            std::cerr << "qeval: warning: " << warning << std::endl;
           }};
 }
 

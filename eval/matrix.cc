@@ -82,7 +82,14 @@ Matrix::Matrix(MatrixOptions options, bool plan_only) : options_(std::move(optio
   options_.evaluation.resume = true;
   base_session_ = std::make_unique<Session>(options_.session);
   for (const std::string& scheme : options_.schemes) {
-    quant::make_qcfg(base_session_->model().config, quant::parse_scheme(scheme));
+    const quant::Scheme parsed = quant::parse_scheme(scheme);
+    quant::make_qcfg(base_session_->model().config, parsed);
+    if (options_.integer != IntegerRuns::none && parsed.activation_bits > 16) {
+      fail(
+          "scheme {}: leaves activations in float, which integer-only arithmetic cannot run: compare it "
+          "without --integer and --arithmetic integer",
+          scheme);
+    }
     for (const quant::Method method : options_.methods) items_.push_back({method, scheme});
   }
   // Reads all data and prompts: what is missing is missed before the work starts.
@@ -228,6 +235,10 @@ std::vector<MatrixStep> Matrix::plan() {
     if (!std::exchange(base_seen, true)) step.tokens += sample_tokens;
     if (smooths && !std::exchange(smoothed_seen, true)) step.tokens += sample_tokens;
     step.seconds = seconds(static_cast<double>(step.tokens)) * kObservedCost;
+    const int64_t compared =
+        2 * quant::layer_error_tokens(options_.quantize.samples);  // in float and rounded
+    step.tokens += compared;
+    step.seconds += seconds(static_cast<double>(compared));
     if (const auto found = options_.learning.find(item.method); found != options_.learning.end()) {
       const int64_t learned = sample_tokens * found->second.epochs;
       step.tokens += learned;
@@ -284,6 +295,7 @@ void Matrix::evaluate(const ComparisonEntry& entry, const MatrixObserver& observ
   evaluation.keep_logprobs = is_base;
   if (!is_base) evaluation.base = results_folder(base_entry());
   Evaluation run(is_base ? *base_session_ : *own, evaluation);
+  for (const std::string& warning : run.warnings()) observer.warning(entry.name + ": " + warning);
   while (!run.done()) {
     const auto state = run.progress();
     observer.progress(fmt::format("{}: {}", entry.name, state.task), state.tokens_done, state.tokens_total);

@@ -48,12 +48,14 @@ struct MatrixStep {
   bool finished = false;
 };
 
-/// What the work tells while it runs. Both may throw, which ends the run; what is finished stays.
+/// What the work tells while it runs. All may throw, which ends the run; what is finished stays.
 struct MatrixObserver {
   /// What is being done, tokens done and in all.
   std::function<void(const std::string& what, int64_t done, int64_t total)> progress;
   /// A step of the plan was finished just now, and took so long.
   std::function<void(const std::string& step, double seconds)> finished;
+  /// What to know before the results are believed (Evaluation::warnings).
+  std::function<void(const std::string& warning)> warning;
 };
 
 /// Layout of the output folder: matrix.json (settings, from the start), checkpoints/METHOD-SCHEME,

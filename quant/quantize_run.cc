@@ -138,10 +138,14 @@ void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
   }
 }
 
+Samples first_samples(const Samples& samples) {
+  constexpr std::ptrdiff_t kSamples = 2;
+  return {samples.begin(), samples.begin() + std::min(std::ssize(samples), kSamples)};
+}
+
 /// Where in the model the quantized one leaves the float one, on the first few samples.
 void add_layer_errors(const QuantizedModel& model, const Samples& samples, ordered_json& record) {
-  constexpr std::ptrdiff_t kSamples = 2;
-  const Samples few(samples.begin(), samples.begin() + std::min(std::ssize(samples), kSamples));
+  const Samples few = first_samples(samples);
   const std::vector<double> errors = layer_errors(model, few);
   record["layer_errors_unit"] = "relative squared error of the block's output";
   for (size_t layer = 0; layer < errors.size(); ++layer)
@@ -163,6 +167,12 @@ std::optional<LearnMethod> learn_method(Method method) {
       break;
   }
   return std::nullopt;
+}
+
+int64_t layer_error_tokens(const Samples& samples) {
+  int64_t tokens = 0;
+  for (const auto& sample : first_samples(samples)) tokens += std::ssize(sample);
+  return tokens;
 }
 
 LearnProblem learn_problem(const Samples& samples, QuantizedModel& model) {

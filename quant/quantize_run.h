@@ -40,6 +40,9 @@ void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
                         const std::filesystem::path& folder, const TokenProgress& progress = {},
                         Observations* observations = nullptr);
 
+/// Tokens on which a checkpoint's layer errors are measured: those of the first few samples.
+int64_t layer_error_tokens(const Samples& samples);
+
 /// What learning starts from: the edited weights of `model`, which must outlive the problem.
 LearnProblem learn_problem(const Samples& samples, QuantizedModel& model);
 

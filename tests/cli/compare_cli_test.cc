@@ -155,6 +155,7 @@ TEST_F(CompareCli, NamesAreCheckedBeforeWorkStarts) {
   expect_one_line(with({"--integer", "worst"}), kWrongUsage, "accepted: best, all");
   expect_one_line(with({"--arithmetic", "integer", "--integer", "best"}), kWrongUsage, "--integer");
   expect_one_line(with({"--methods", "rtn", "--epochs", "2"}), kWrongUsage, "--epochs");
+  expect_one_line(with({"--methods", "rtn", "--schemes", "w4a16", "--integer", "best"}), kFailed, "w4a16");
   expect_one_line(compare(calibrated({"-t", "no_such_task"})), kFailed, "no_such_task");
   expect_one_line(compare(calibrated({"-t", "boolq"})), kFailed, "boolq");
   expect_one_line(run({"compare", "-m", path("model"), "-d", path("data"), "-t", "piqa", "-o", path("out")}),
@@ -214,6 +215,13 @@ TEST_F(CompareCli, AnEntryIsReproducedByItsCommands) {
   }
   EXPECT_EQ(read("out/results/mobilequant-w4a8-fake/samples_piqa.jsonl"), samples);
   EXPECT_EQ(read("out/results/mobilequant-w4a8-fake/divergence_piqa.jsonl"), divergence);
+}
+
+TEST_F(CompareCli, CalibrationOnAnEvaluatedTextIsWarnedOf) {
+  write("data/wikitext2/wiki.test.raw", " = A page = \n" + read("calibration.txt"));
+  const Outcome outcome = compare(calibrated({"-t", "wikitext", "--methods", "rtn", "--schemes", "w8a8"}));
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_THAT(outcome.error, AllOf(HasSubstr("warning: rtn w8a8: task wikitext"), HasSubstr("calibrated")));
 }
 
 /// Runs qeval for that much CPU time at most, then the system ends it without warning; 0: without a limit.
