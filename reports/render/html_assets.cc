@@ -24,7 +24,7 @@ table{border-collapse:separate;border-spacing:0;font-size:.875rem;line-height:1.
 th,td{padding:.4rem .9rem .4rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
 td{overflow-wrap:break-word;max-width:22rem}
 thead th{vertical-align:bottom;border-bottom:1.5px solid var(--ink);font-weight:600;white-space:nowrap}
-th .detail{display:block;font-weight:400;font-size:.75rem;color:var(--faint)}
+th .detail{display:block;margin-left:auto;max-width:6.75rem;white-space:normal;font-weight:400;font-size:.75rem;color:var(--faint)}
 th.n,td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap;padding:.4rem 1.5rem .4rem .5rem}
 th:first-child,td:first-child{position:sticky;left:0;background:var(--surface);min-width:6.5rem}
 th button{all:unset;cursor:pointer}

@@ -176,7 +176,7 @@ std::optional<Plot> differences(const Report& report, size_t c) {
     }
   }
   if (rows.empty()) return {};
-  constexpr double row_height = 22, character = 6.3;
+  constexpr double row_height = 22, character = 6.9;
   constexpr size_t label_points = 28;
   Plot plot{.id = fmt::format("delta-{}", c + 1), .title = column.title + " against the baseline"};
   Frame frame;

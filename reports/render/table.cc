@@ -67,7 +67,7 @@ std::string direction(const Column& column) {
 
 Heading score_heading(const Column& column) {
   return figure(clean(column.title, name_limit),
-                fmt::format("{}, n = {}", direction(column), count_text(column.documents)));
+                fmt::format("{}, n\u00a0=\u00a0{}", direction(column), count_text(column.documents)));
 }
 
 /// Without the columns in which no row says anything.
@@ -175,7 +175,7 @@ Table flip_table(const Report& report) {
       shown.push_back(c);
       table.headings.push_back(
           figure(clean(report.columns[c].title, name_limit),
-                 fmt::format("lost / gained, n = {}", count_text(report.columns[c].documents))));
+                 fmt::format("lost / gained, n\u00a0=\u00a0{}", count_text(report.columns[c].documents))));
       break;
     }
   }

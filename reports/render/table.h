@@ -15,15 +15,15 @@ enum class Tone : uint8_t { neutral, worse, better };
 
 struct TableCell {
   std::string text;                 ///< "33.0"
-  std::string error = "";           ///< "± 1.4"
-  std::string second = "";          ///< a second line: "−1.2 **"
+  std::string error = {};           ///< "± 1.4"
+  std::string second = {};          ///< a second line: "−1.2 **"
   Tone tone = Tone::neutral;        ///< of the second line
   std::optional<double> sort = {};  ///< what orders the column; absent: the text
 };
 
 struct Heading {
   std::string title;
-  std::string detail = "";  ///< a second line: "acc_norm, % ↑, n = 1,172"
+  std::string detail = {};  ///< a second line: "acc_norm, % ↑, n = 1,172"
   bool numeric = true;      ///< aligned on the right
 };
 
