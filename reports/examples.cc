@@ -111,7 +111,9 @@ void add_examples(std::span<const Source> sources, const eval::Comparison& compa
   report.examples = choose(comparison, report);
   std::map<std::string, std::set<int64_t>> wanted;
   for (const Example& example : report.examples) wanted[example.task].insert(example.doc_id);
-  for (const auto& [task, ids] : wanted) {
+  for (const auto& entry : wanted) {
+    const std::string& task = entry.first;
+    const std::set<int64_t>& ids = entry.second;
     const Samples base = read_wanted(sources[0].folder, task, ids);
     for (size_t row = 1; row < sources.size(); ++row) {
       const bool here = std::ranges::any_of(report.examples, [&](const Example& example) {
