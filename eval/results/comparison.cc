@@ -139,6 +139,7 @@ std::vector<HeadlineTest> headline_tests(const Comparison& comparison) {
     }
   }
   std::vector<double> p_values;
+  p_values.reserve(tests.size());
   for (const HeadlineTest& test : tests) p_values.push_back(test.p_value);
   const std::vector<double> adjusted = holm(p_values);
   for (size_t i = 0; i < tests.size(); ++i) tests[i].adjusted_p = adjusted[i];
