@@ -28,6 +28,37 @@ void peak_avx2(int64_t steps) {
   asm volatile("vzeroupper");
 }
 
+/// The same with vpmaddubsw and 16-bit sums: twice the products, which only weights that cannot saturate may
+/// use.
+void peak_avx2_bytes(int64_t steps) {
+  for (int64_t i = 0; i < steps; ++i) {
+    asm volatile(
+        ".irp chain, 0,1,2,3,4,5,6,7,8,9,10,11\n"
+        "vpmaddubsw %%ymm12, %%ymm13, %%ymm14\n"
+        "vpaddw %%ymm14, %%ymm\\chain, %%ymm\\chain\n"
+        ".endr\n"
+        :
+        :
+        : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+          "xmm12", "xmm13", "xmm14");
+  }
+  asm volatile("vzeroupper");
+}
+
+void BM_PeakAvx2Bytes(benchmark::State& state) {
+  if (!cpu_supports(IntegerCpu::avx2)) {
+    state.SkipWithError("this CPU lacks AVX2");
+    return;
+  }
+  constexpr int64_t kSteps = 100000;
+  for (auto _ : state) {
+    peak_avx2_bytes(kSteps);
+  }
+  state.counters["MAC/s"] = benchmark::Counter(static_cast<double>(state.iterations() * kSteps * 12 * 32),
+                                               benchmark::Counter::kIsRate);
+}
+BENCHMARK(BM_PeakAvx2Bytes);
+
 void BM_PeakAvx2(benchmark::State& state) {
   if (!cpu_supports(IntegerCpu::avx2)) {
     state.SkipWithError("this CPU lacks AVX2");
@@ -67,6 +98,34 @@ void run(benchmark::State& state, bool wide) {
   state.counters["MAC/s"] =
       benchmark::Counter(static_cast<double>(state.iterations() * m * n * k), benchmark::Counter::kIsRate);
 }
+
+/// 8-bit codes in quads: state.range(2) is the group.
+void BM_Quads(benchmark::State& state) {
+  const int64_t m = state.range(0);
+  const int64_t panels = 4;
+  const int64_t k = state.range(1);
+  const std::vector<uint8_t> a(static_cast<size_t>(m * k), 17);
+  const std::vector<int8_t> b(static_cast<size_t>(panels * kPanel * k), -5);
+  std::vector<int32_t> inputs;
+  for (int64_t i = 0; i < k; i += 4) inputs.push_back(static_cast<int32_t>(i));
+  std::vector<int32_t> c(static_cast<size_t>(m * panels * kPanel));
+  for (auto _ : state) {
+    integer_kernels().gemm_quads({.m = m,
+                                  .panels = panels,
+                                  .a = a.data(),
+                                  .lda = k,
+                                  .b = b.data(),
+                                  .entries = std::ssize(inputs),
+                                  .inputs = inputs.data(),
+                                  .group = static_cast<int32_t>(state.range(2)),
+                                  .c = c.data(),
+                                  .ldc = panels * kPanel});
+    benchmark::ClobberMemory();
+  }
+  state.counters["MAC/s"] = benchmark::Counter(
+      static_cast<double>(state.iterations() * m * panels * kPanel * k), benchmark::Counter::kIsRate);
+}
+BENCHMARK(BM_Quads)->Args({48, 576, 4})->Args({48, 576, 2})->Args({48, 1536, 2})->Args({48, 1536, 1});
 
 void BM_Narrow(benchmark::State& state) {
   run(state, false);
