@@ -350,6 +350,7 @@ PointMap<StepDifference> compare_operations(const model::Model& model, const Fak
     batch.segments.push_back({.first_row = 0, .length = length, .first_position = 0, .kv = &span});
     decoder.forward(batch);
     std::vector<model::TokenQuery> queries;
+    queries.reserve(rows.size());
     for (const int64_t row : rows) queries.push_back({row, 0});
     decoder.answer(queries);
     if (progress) progress(static_cast<int64_t>(s) + 1, static_cast<int64_t>(samples.size()));

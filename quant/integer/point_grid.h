@@ -60,7 +60,7 @@ FastRescale make_fast(const std::vector<Rescale>& factors);
 template <typename Function>
 CodeTable make_table(const PointGrid& from, const PointGrid& to, const Function& function) {
   CodeTable table{.lo = from.codes.lo, .values = {}};
-  table.values.reserve(static_cast<size_t>(from.codes.hi - from.codes.lo + 1));
+  table.values.reserve(static_cast<size_t>(from.codes.hi - from.codes.lo) + 1);
   for (int32_t c = from.codes.lo; c <= from.codes.hi; ++c) {
     table.values.push_back(to.code(function(from.value(c))));
   }
