@@ -4,7 +4,7 @@
 
 namespace qeval::cli {
 
-void add_scoring_options(po::options_description& options) {
+void add_arithmetic_options(po::options_description& options) {
   auto add = options.add_options();
   add("arithmetic", po::value<std::string>()->value_name("A"),
       "how the model computes: float, fake (quantization simulated; default where the folder has "
@@ -22,6 +22,11 @@ void add_encoding_options(po::options_description& options) {
   auto add = options.add_options();
   add("max-length", po::value<int64_t>()->value_name("N"),
       "longest input in tokens (default: 2048, or the model's context if shorter)");
+}
+
+void add_scoring_options(po::options_description& options) {
+  add_arithmetic_options(options);
+  auto add = options.add_options();
   add("batch-tokens", po::value<int64_t>()->value_name("N")->default_value(2048),
       "tokens computed at once: more needs more memory, fewer are slower; never changes a score");
   add_protocol_option(options);

@@ -8,7 +8,9 @@
 
 namespace qeval::cli {
 
-/// The options of commands that score: arithmetic, lengths, protocol, prefix token.
+/// Arithmetic, the files that quantize, the longest input.
+void add_arithmetic_options(po::options_description& options);
+/// The options of commands that score: these, and batches, protocol, prefix token.
 void add_scoring_options(po::options_description& options);
 /// Those of them that do not say which arithmetic.
 void add_encoding_options(po::options_description& options);

@@ -1,0 +1,172 @@
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <iterator>
+
+#include <sys/resource.h>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/model_options.h"
+#include "eval/session.h"
+#include "model/chat_template.h"
+#include "model/generation.h"
+
+namespace qeval::cli {
+namespace {
+
+po::options_description options() {
+  po::options_description options("Options");
+  add_model_options(options);
+  add_arithmetic_options(options);
+  auto add = options.add_options();
+  add("prompt,p", po::value<std::string>()->value_name("TEXT"), "what to continue (default: standard input)");
+  add("tokens,n", po::value<int64_t>()->value_name("N")->default_value(128), "at most this many new tokens");
+  add("temperature", po::value<double>()->value_name("T")->default_value(0.0),
+      "0: always the most likely token; 1: drawn by the model's probabilities");
+  add("top-k", po::value<int64_t>()->value_name("K")->default_value(0),
+      "draw among the K most likely; 0: all");
+  add("top-p", po::value<double>()->value_name("P")->default_value(1.0),
+      "draw among the most likely whose probabilities add up to P");
+  add("seed", po::value<uint64_t>()->value_name("N")->default_value(0), "seed of the draw");
+  add("chat", po::value<std::string>()->value_name("NAME"),
+      "the prompt is a message to a chat model: chatml (SmolLM2, Qwen), zephyr (TinyLlama, StableLM-2), "
+      "gemma, "
+      "llama-2, llama-3");
+  add("system", po::value<std::string>()->value_name("TEXT"), "system message in front, with --chat");
+  add("ignore-eos", "go on after the end of the text");
+  add("ids", "print the new tokens' ids, a JSON array, instead of their text");
+  add("stats", "speed, latency and memory, on standard error");
+  return options;
+}
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::string prompt_text(const po::variables_map& arguments, const model::Tokenizer& tokenizer,
+                        const model::ChatTemplate* chat) {
+  std::string text = optional<std::string>(arguments, "prompt")
+                         .value_or(arguments.count("prompt") != 0
+                                       ? ""
+                                       : std::string(std::istreambuf_iterator<char>(std::cin), {}));
+  if (chat == nullptr) return text;
+  std::string eos;
+  if (const auto id = tokenizer.eos_id()) eos = tokenizer.decode({{*id}});
+  return model::chat_prompt(*chat, optional<std::string>(arguments, "system").value_or(""), text, eos);
+}
+
+/// The tokens after which an answer is over.
+std::vector<int32_t> stop_tokens(const model::Tokenizer& tokenizer, const model::ChatTemplate* chat) {
+  std::vector<int32_t> stop;
+  if (tokenizer.eos_id()) stop.push_back(*tokenizer.eos_id());
+  if (chat != nullptr && !chat->stop.empty()) {
+    const std::vector<int32_t> ids = tokenizer.encode(chat->stop);
+    if (ids.size() != 1) {
+      fail("--chat {}: the tokenizer has no token {}: it belongs to another family", chat->name, chat->stop);
+    }
+    stop.push_back(ids.front());
+  }
+  return stop;
+}
+
+void print_stats(size_t prompt_tokens, double prompt_seconds, std::vector<double> latencies,
+                 const model::Generator& generator) {
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+  std::cerr << fmt::format("prompt       {} tokens, {:.1f} tokens/s, {:.1f} ms to the first new one\n",
+                           prompt_tokens, static_cast<double>(prompt_tokens) / prompt_seconds,
+                           1e3 * prompt_seconds);
+  if (!latencies.empty()) {
+    std::ranges::sort(latencies);
+    double total = 0;
+    for (const double latency : latencies) total += latency;
+    const auto at = [&](double share) {
+      return 1e3 * latencies[static_cast<size_t>(share * static_cast<double>(latencies.size() - 1))];
+    };
+    std::cerr << fmt::format(
+        "generation   {} tokens, {:.1f} tokens/s; per token median {:.1f} ms, 95 % within {:.1f} ms\n",
+        latencies.size(), static_cast<double>(latencies.size()) / total, at(0.5), at(0.95));
+  }
+  std::cerr << fmt::format("memory       {:.1f} MiB at most; keys and values of {} tokens {:.1f} MiB\n",
+                           static_cast<double>(usage.ru_maxrss) / 1024, generator.capacity(),
+                           static_cast<double>(generator.kv_bytes()) / (1 << 20));
+}
+
+int run(const po::variables_map& arguments) {
+  const ThreadLimit limit(arguments);
+  const auto count = arguments["tokens"].as<int64_t>();
+  if (count < 1) throw UsageError(fmt::format("--tokens {}: at least 1", count));
+  const model::ChatTemplate* chat = nullptr;
+  if (const auto name = optional<std::string>(arguments, "chat")) chat = &model::find_chat_template(*name);
+  if (chat == nullptr && arguments.count("system") != 0)
+    throw UsageError("--system: not used without --chat");
+  model::Sampler sampler({.temperature = arguments["temperature"].as<double>(),
+                          .top_k = arguments["top-k"].as<int64_t>(),
+                          .top_p = arguments["top-p"].as<double>(),
+                          .seed = arguments["seed"].as<uint64_t>()});
+
+  eval::Session session(session_options(arguments));
+  const model::Tokenizer& tokenizer = session.tokenizer();
+  const std::string text = prompt_text(arguments, tokenizer, chat);
+  std::vector<int32_t> ids = tokenizer.encode(text);
+  // A text that spells BOS out has it already.
+  if (tokenizer.adds_bos() && tokenizer.bos_id() && (ids.empty() || ids.front() != *tokenizer.bos_id())) {
+    ids.insert(ids.begin(), *tokenizer.bos_id());
+  }
+  if (ids.empty()) fail("the prompt is empty: there is nothing to continue");
+  if (std::ssize(ids) + count > session.max_length()) {
+    fail("{} tokens of prompt and {} new ones; accepted: {} in all, or a longer --max-length", ids.size(),
+         count, session.max_length());
+  }
+  const bool print_ids = arguments.count("ids") != 0;
+  std::vector<int32_t> stop;
+  if (arguments.count("ignore-eos") == 0) stop = stop_tokens(tokenizer, chat);
+
+  model::Generator generator(session.decoder(), std::ssize(ids) + count);
+  std::vector<int32_t> answer;
+  std::vector<double> latencies;
+  Clock::time_point start = Clock::now();
+  std::vector<float> logits = generator.extend(ids);
+  const double prompt_seconds = seconds_since(start);
+  const size_t prompt_bytes = tokenizer.decode(ids).size();
+  size_t printed = prompt_bytes;
+  std::vector<int32_t> all = ids;
+  while (std::ssize(answer) < count) {
+    const int32_t token = sampler.draw(logits);
+    if (std::ranges::find(stop, token) != stop.end()) break;
+    answer.push_back(token);
+    all.push_back(token);
+    if (!print_ids) {  // the whole text, since a token's bytes may depend on those before it
+      const std::string so_far = tokenizer.decode(all);
+      std::cout << so_far.substr(std::min(printed, so_far.size())) << std::flush;
+      printed = so_far.size();
+    }
+    if (!std::cout) fail("standard output: cannot write");
+    if (std::ssize(answer) == count) break;
+    start = Clock::now();
+    logits = generator.extend({{token}});
+    latencies.push_back(seconds_since(start));
+  }
+  if (print_ids) {
+    std::cout << fmt::format("[{}]", fmt::join(answer, ","));
+  }
+  std::cout << '\n';
+  if (arguments.count("stats") != 0) print_stats(ids.size(), prompt_seconds, latencies, generator);
+  return 0;
+}
+
+}  // namespace
+
+const Command generate_command{
+    .name = "generate",
+    .summary = "Continue a text, or answer a message to a chat model",
+    .usage = "-m MODEL [-p TEXT] [-n N] [--chat NAME] [options]",
+    .example = "qeval generate -m model.gguf -p \"Once upon a time\" -n 40",
+    .options = options,
+    .run = run,
+};
+
+}  // namespace qeval::cli

@@ -1,0 +1,105 @@
+#include "model/generation.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+
+namespace qeval::model {
+namespace {
+
+int64_t checked_capacity(const Decoder& decoder, int64_t capacity) {
+  const int64_t context = decoder.model().config.max_position_embeddings;
+  if (capacity < 1 || capacity > context) {
+    fail("{} tokens of prompt and answer; accepted: 1 to {}, the model's context", capacity, context);
+  }
+  return capacity;
+}
+
+struct Candidate {
+  int32_t token;
+  double weight;  ///< exp((logit − largest) / temperature)
+};
+
+}  // namespace
+
+Generator::Generator(Decoder& decoder, int64_t capacity)
+    : decoder_(decoder),
+      span_(decoder.arithmetic(), checked_capacity(decoder, capacity), decoder.model().config.num_layers) {}
+
+std::vector<float> Generator::extend(std::span<const int32_t> tokens) {
+  if (tokens.empty()) fail("nothing to continue: the text has no tokens");
+  if (std::ssize(tokens) > capacity() - length_) {
+    fail("{} tokens after {}; there is room for {}", tokens.size(), length_, capacity());
+  }
+  const int64_t vocabulary = decoder_.model().config.vocab_size;
+  for (const int32_t token : tokens) {
+    if (token < 0 || token >= vocabulary) fail("token {}; accepted: 0 to {}", token, vocabulary - 1);
+  }
+  constexpr int64_t kBatch = 2048;  // a bound of the activations' memory; no number depends on it
+  int64_t row = 0;
+  for (int64_t first = 0; first < std::ssize(tokens); first += kBatch) {
+    const auto part = tokens.subspan(static_cast<size_t>(first),
+                                     static_cast<size_t>(std::min(kBatch, std::ssize(tokens) - first)));
+    Batch batch;
+    batch.tokens.assign(part.begin(), part.end());
+    for (int64_t i = 0; i < std::ssize(part); ++i) {
+      batch.positions.push_back(static_cast<int32_t>(length_ + i));
+    }
+    batch.segments.push_back(
+        {.length = std::ssize(part), .first_position = length_, .kv = &span_, .kv_at = length_});
+    decoder_.forward(batch);
+    length_ += std::ssize(part);
+    row = std::ssize(part) - 1;
+  }
+  return decoder_.logits({&row, 1});
+}
+
+int64_t Generator::kv_bytes() const {
+  return decoder_.model().config.num_layers * decoder_.arithmetic().kv_bytes(capacity());
+}
+
+Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) {
+  if (!(options.temperature >= 0) || !std::isfinite(options.temperature)) {
+    fail("temperature {}; accepted: 0 (greedy) or more", options.temperature);
+  }
+  if (options.top_k < 0) fail("top-k {}; accepted: 0 (all) or more", options.top_k);
+  if (!(options.top_p > 0 && options.top_p <= 1)) fail("top-p {}; accepted: above 0, to 1", options.top_p);
+}
+
+int32_t Sampler::draw(std::span<const float> logits) {
+  int32_t best = -1;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (!std::isnan(logits[i]) && (best < 0 || logits[i] > logits[static_cast<size_t>(best)])) {
+      best = static_cast<int32_t>(i);
+    }
+  }
+  if (best < 0) fail("no logit is a number: the model computes NaN");
+  if (options_.temperature == 0) return best;
+
+  std::vector<Candidate> candidates;
+  const double largest = static_cast<double>(logits[static_cast<size_t>(best)]);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double weight = std::exp((static_cast<double>(logits[i]) - largest) / options_.temperature);
+    if (weight > 0) candidates.push_back({static_cast<int32_t>(i), weight});
+  }
+  std::ranges::stable_sort(candidates, std::greater<>(), &Candidate::weight);
+  if (options_.top_k > 0 && std::ssize(candidates) > options_.top_k) {
+    candidates.resize(static_cast<size_t>(options_.top_k));
+  }
+  double total = 0;
+  for (const Candidate& c : candidates) total += c.weight;
+  double kept = 0;
+  size_t count = 0;
+  while (count < candidates.size() && kept < options_.top_p * total) kept += candidates[count++].weight;
+  // 53 random bits by hand: the standard's distributions differ between libraries.
+  const double point = static_cast<double>(random_() >> 11) * 0x1p-53 * kept;
+  double sum = 0;
+  for (size_t i = 0; i < count; ++i) {
+    sum += candidates[i].weight;
+    if (point < sum) return candidates[i].token;
+  }
+  return candidates[count - 1].token;
+}
+
+}  // namespace qeval::model

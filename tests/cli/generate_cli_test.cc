@@ -1,0 +1,71 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "cli_fixture.h"
+
+namespace qeval::test {
+namespace {
+
+using testing::HasSubstr;
+
+class GenerateCli : public Cli {
+ protected:
+  Outcome generate(std::vector<std::string> arguments, std::string_view input = "") const {
+    const std::vector<std::string> common{"generate", "-m", path("model"), "-n", "6", "--ignore-eos"};
+    arguments.insert(arguments.begin(), common.begin(), common.end());
+    return run(arguments, input);
+  }
+  std::vector<int> ids(const std::vector<std::string>& arguments, std::string_view input = "") const {
+    const Outcome outcome = generate(arguments, input);
+    expect_success(outcome);
+    return nlohmann::json::parse(outcome.output).get<std::vector<int>>();
+  }
+};
+
+/// Each greedy token is the arg-max that `score` reports for the text so far.
+TEST_F(GenerateCli, GreedyTokensAreTheArgMaxOfScoring) {
+  const std::vector<int> answer = ids({"-p", "Hello", "--ids"});
+  ASSERT_EQ(answer.size(), 6U);
+  nlohmann::json request{{"id", 1}, {"context_ids", {'H', 'e', 'l', 'l', 'o'}}, {"continuation_ids", answer}};
+  const Outcome scored = run({"score", "-m", path("model")}, request.dump() + "\n");
+  expect_success(scored);
+  const auto line = nlohmann::json::parse(scored.output);
+  EXPECT_EQ(line["top1"].get<std::vector<int>>(), answer);
+  EXPECT_EQ(line["is_greedy"], true);
+}
+
+TEST_F(GenerateCli, ThePromptMayComeFromStandardInput) {
+  EXPECT_EQ(ids({"--ids"}, "Hello"), ids({"-p", "Hello", "--ids"}));
+}
+
+TEST_F(GenerateCli, SamplingIsSeeded) {
+  const std::vector<std::string> sampled{"-p", "Hello", "--ids", "--temperature", "2", "--seed"};
+  const auto with_seed = [&](const char* seed) {
+    std::vector<std::string> arguments = sampled;
+    arguments.emplace_back(seed);
+    return ids(arguments);
+  };
+  EXPECT_EQ(with_seed("1"), with_seed("1"));
+  EXPECT_NE(with_seed("1"), with_seed("2"));
+}
+
+TEST_F(GenerateCli, StatsSayWhatItCost) {
+  const Outcome outcome = generate({"-p", "Hello", "--stats"});
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_THAT(outcome.error, HasSubstr("tokens/s"));
+  EXPECT_THAT(outcome.error, HasSubstr("MiB"));
+}
+
+TEST_F(GenerateCli, WhatCannotBeDoneIsNamed) {
+  expect_one_line(generate({"-p", ""}), kFailed, "empty");
+  expect_one_line(generate({"-p", "x", "--chat", "parrot"}), kFailed, "chatml");
+  expect_one_line(run({"generate", "-m", path("model"), "-n", "6", "-p", "x", "--chat", "chatml"}), kFailed,
+                  "<|im_end|>");
+  expect_one_line(generate({"-p", "x", "--system", "y"}), kWrongUsage, "--chat");
+  expect_one_line(generate({"-p", "x", "--temperature", "-1"}), kFailed, "temperature");
+  expect_one_line(generate({"-p", std::string(1000, 'x')}), kFailed, "--max-length");
+}
+
+}  // namespace
+}  // namespace qeval::test
