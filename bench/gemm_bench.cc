@@ -22,7 +22,7 @@ void BM_peak_in_cache(benchmark::State& state) {
   std::vector<float> a(12 * 256, 0.5F);
   std::vector<float> b(static_cast<size_t>(panel * 256), 0.5F);
   std::vector<float> c(static_cast<size_t>(12 * panel));
-  for (auto _ : state) {
+  for ([[maybe_unused]] const auto _ : state) {
     kernels().gemm({.m = 12,
                     .n = panel,
                     .k = 256,
@@ -58,7 +58,7 @@ void BM_linear(benchmark::State& state) {
                       .data = reinterpret_cast<const std::byte*>(weights.data()),
                       .row_bytes = k * type_info.block_bytes};
   const qeval::model::Product product{view(matrix), out.data()};
-  for (auto _ : state) {
+  for ([[maybe_unused]] const auto _ : state) {
     qeval::model::multiply(input.data(), m, std::span(&product, 1));
     benchmark::DoNotOptimize(out.data());
   }
