@@ -22,6 +22,8 @@ po::options_description options() {
   auto add = options.add_options();
   add("prompt,p", po::value<std::string>()->value_name("TEXT"), "what to continue (default: standard input)");
   add("tokens,n", po::value<int64_t>()->value_name("N")->default_value(128), "at most this many new tokens");
+  add("max-length", po::value<int64_t>()->value_name("N"),
+      "longest text in tokens, prompt and answer (default: 2048, or the model's context if shorter)");
   add("temperature", po::value<double>()->value_name("T")->default_value(0.0),
       "0: always the most likely token; 1: drawn by the model's probabilities");
   add("top-k", po::value<int64_t>()->value_name("K")->default_value(0),

@@ -9,29 +9,27 @@ void add_arithmetic_options(po::options_description& options) {
   add("arithmetic", po::value<std::string>()->value_name("A"),
       "how the model computes: float, fake (quantization simulated; default where the folder has "
       "act_dict.json and default_qcfg.json) or integer (no floating point between embedding and logits); "
-      "eval "
-      "takes several, with commas, and compares them");
+      "eval takes several, with commas, and compares them");
   add("qcfg", po::value<std::string>()->value_name("FILE"),
       "what is quantized and to how many bits, instead of the model's default_qcfg.json");
   add("act-ranges", po::value<std::string>()->value_name("FILE"),
       "ranges of the activations, instead of the model's act_dict.json");
-  add_encoding_options(options);
 }
 
 void add_encoding_options(po::options_description& options) {
   auto add = options.add_options();
   add("max-length", po::value<int64_t>()->value_name("N"),
       "longest input in tokens (default: 2048, or the model's context if shorter)");
-}
-
-void add_scoring_options(po::options_description& options) {
-  add_arithmetic_options(options);
-  auto add = options.add_options();
   add("batch-tokens", po::value<int64_t>()->value_name("N")->default_value(2048),
       "tokens computed at once: more needs more memory, fewer are slower; never changes a score");
   add_protocol_option(options);
   add("prefix-token", po::value<std::string>()->value_name("T")->default_value("auto"),
       "what an empty context becomes: auto (BOS if the tokenizer has one, else EOS), bos, eos, none");
+}
+
+void add_scoring_options(po::options_description& options) {
+  add_arithmetic_options(options);
+  add_encoding_options(options);
 }
 
 void add_protocol_option(po::options_description& options) {

@@ -8,12 +8,12 @@
 
 namespace qeval::cli {
 
-/// Arithmetic, the files that quantize, the longest input.
+/// Arithmetic, and the files that quantize.
 void add_arithmetic_options(po::options_description& options);
-/// The options of commands that score: these, and batches, protocol, prefix token.
-void add_scoring_options(po::options_description& options);
-/// Those of them that do not say which arithmetic.
+/// How requests become batches of tokens: longest input, batch, protocol, prefix token.
 void add_encoding_options(po::options_description& options);
+/// The options of commands that score: both.
+void add_scoring_options(po::options_description& options);
 void add_protocol_option(po::options_description& options);
 
 eval::SessionOptions session_options(const po::variables_map& arguments);
