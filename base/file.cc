@@ -84,6 +84,18 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
 }
 
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  std::error_code code;
+  const auto status = std::filesystem::symlink_status(path_, code);
+  if (std::filesystem::is_symlink(status)) {  // what it points to is replaced, not the link
+    const auto target = std::filesystem::weakly_canonical(path_, code);
+    if (code) fail("{}: a link that leads nowhere; accepted: a file", path_.string());
+    path_ = target;
+  }
+  const auto found = std::filesystem::status(path_, code);
+  if (std::filesystem::exists(found) && !std::filesystem::is_regular_file(found) &&
+      !std::filesystem::is_directory(found)) {  // renaming onto a folder fails by itself
+    fail("{}: a device or pipe, which cannot be replaced as a whole; accepted: a file", path_.string());
+  }
   temporary_ = path_;
   temporary_ += fmt::format(".tmp{}", ::getpid());
   file_ = std::fopen(temporary_.c_str(), "wbe");

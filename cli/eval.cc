@@ -9,6 +9,7 @@
 #include "cli/model_options.h"
 #include "cli/progress.h"
 #include "eval/evaluation.h"
+#include "eval/matrix.h"
 #include "eval/results/comparison_file.h"
 #include "eval/results/comparison_table.h"
 #include "eval/results/model_details.h"
@@ -124,6 +125,16 @@ void run_several(std::vector<std::string> names, eval::SessionOptions session_op
   if (const auto found = std::ranges::find(names, "float"); found != names.end())
     std::rotate(names.begin(), found, found + 1);
   const std::filesystem::path folder = *options.output;
+  // What is replaced at the end is the comparison of an earlier such run, never another run's results.
+  qeval::create_directories(folder);
+  const eval::DirectoryLock lock(folder);
+  std::error_code code;
+  const auto holds = [&](const char* name) { return std::filesystem::exists(folder / name, code); };
+  if ((holds(eval::results_file) && !holds(eval::comparison_file)) || holds("run.json") ||
+      holds(eval::matrix_file)) {
+    fail("{}: holds the results of another run; accepted: a new folder, or one of such a comparison",
+         folder.string());
+  }
   const std::string model = session_options.model.string();
   eval::ComparisonFile file{names.front(), {}};
   std::vector<eval::ComparedRun> runs;

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include "base/error.h"
+#include "cli/calibration_options.h"
 #include "cli/command.h"
 #include "cli/model_options.h"
 #include "eval/session.h"
@@ -105,6 +106,11 @@ int run(const po::variables_map& arguments) {
   if (const auto name = optional<std::string>(arguments, "chat")) chat = &model::find_chat_template(*name);
   if (chat == nullptr && arguments.count("system") != 0)
     throw UsageError("--system: not used without --chat");
+  for (const char* option : {"top-k", "top-p", "seed"}) {
+    if (arguments["temperature"].as<double>() == 0 && given(arguments, option)) {
+      refuse(option, "not used at temperature 0, which always takes the most likely token");
+    }
+  }
   model::Sampler sampler({.temperature = arguments["temperature"].as<double>(),
                           .top_k = arguments["top-k"].as<int64_t>(),
                           .top_p = arguments["top-p"].as<double>(),
@@ -119,7 +125,7 @@ int run(const po::variables_map& arguments) {
     ids.insert(ids.begin(), *tokenizer.bos_id());
   }
   if (ids.empty()) fail("the prompt is empty: there is nothing to continue");
-  if (std::ssize(ids) + count > session.max_length()) {
+  if (count > session.max_length() - std::ssize(ids)) {
     fail("{} tokens of prompt and {} new ones; accepted: {} in all, or a longer --max-length", ids.size(),
          count, session.max_length());
   }

@@ -31,7 +31,7 @@ std::vector<quant::Point> chosen_points(const po::variables_map& arguments, cons
     if (quant::matches(pattern, quant::point_name(point))) points.push_back(point);
   }
   if (points.empty()) {
-    fail("{}: no quantized point is called {}; `qeval inspect --points` lists them", model.path.string(),
+    fail("{}: no quantized point is called \"{}\"; `qeval inspect --points` lists them", model.path.string(),
          printable(pattern));
   }
   return points;

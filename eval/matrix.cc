@@ -16,7 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kSettingsFile = "matrix.json";
 /// What a pass that observes every point, and a learning step, take of the time of a forward pass over as
 /// many tokens (measured on SmolLM2-135M).
 constexpr double kObservedCost = 2.0, kLearningCost = 3.0;
@@ -118,6 +117,8 @@ Fingerprint Matrix::fingerprint() const {
                     {"calibration", quant::samples_hash(options_.quantize.samples)},
                     {"quantization options", options_.quantize_arguments},
                     {"learning options", options_.learn_arguments},
+                    {"variant", std::string(quant::name(options_.quantize.options.variant))},
+                    {"alpha", fmt::format("{}", options_.quantize.options.alpha)},
                     {"fake", options_.fake ? "yes" : "no"},
                     {"integer", options_.integer == IntegerRuns::none   ? "none"
                                 : options_.integer == IntegerRuns::best ? "best"
@@ -130,7 +131,7 @@ Fingerprint Matrix::fingerprint() const {
 }
 
 void Matrix::check_folder() {
-  const fs::path path = options_.output / kSettingsFile;
+  const fs::path path = options_.output / matrix_file;
   const Fingerprint here = fingerprint();
   std::error_code code;
   if (fs::exists(path, code)) {
@@ -150,7 +151,7 @@ void Matrix::check_folder() {
       fail(
           "{}: holds {} but no {}, so it is not of a comparison that could be continued: choose another "
           "directory",
-          options_.output.string(), name, kSettingsFile);
+          options_.output.string(), name, matrix_file);
     }
   }
   write_file_atomically(path, dump_json({{"matrix", here}}, path.string(), 2) + "\n");
@@ -166,8 +167,16 @@ bool Matrix::is_evaluated(const ComparisonEntry& entry) const {
 }
 
 bool Matrix::is_quantized(const Item& item) const {
+  const fs::path path = options_.output / "checkpoints" / item.folder() / quant::kRecordFile;
   std::error_code code;
-  return fs::exists(options_.output / "checkpoints" / item.folder() / quant::kRecordFile, code);
+  if (!fs::exists(path, code)) return false;
+  const auto record = parse_json(read_file(path), path.string());
+  const JsonFields fields(record, path.string());
+  const std::string method = fields.text("method"), scheme = fields.object("settings").text("scheme");
+  if (method != quant::name(item.method) || scheme != item.scheme) {
+    fail("{}: is of {} {}; expected: {}", path.string(), printable(method), printable(scheme), item.name());
+  }
+  return true;
 }
 
 ComparisonEntry Matrix::base_entry() const {

@@ -58,6 +58,9 @@ struct MatrixObserver {
   std::function<void(const std::string& warning)> warning;
 };
 
+/// The settings of a matrix, in its output folder.
+inline constexpr const char* matrix_file = "matrix.json";
+
 /// Layout of the output folder: matrix.json (settings, from the start), checkpoints/METHOD-SCHEME,
 /// results/fp, results/METHOD-SCHEME-ARITHMETIC, compare.json and results.json once everything is finished.
 /// Doing the same matrix again in the same folder continues it; one with other settings is refused, naming

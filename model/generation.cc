@@ -79,6 +79,7 @@ int32_t Sampler::draw(std::span<const float> logits) {
 
   std::vector<Candidate> candidates;
   const double largest = static_cast<double>(logits[static_cast<size_t>(best)]);
+  if (!std::isfinite(largest)) fail("the largest logit is {}: nothing can be drawn", largest);
   for (size_t i = 0; i < logits.size(); ++i) {
     const double weight = std::exp((static_cast<double>(logits[i]) - largest) / options_.temperature);
     if (weight > 0) candidates.push_back({static_cast<int32_t>(i), weight});

@@ -44,7 +44,7 @@ class Sampler {
   /// Throws Error for a negative temperature or k, or p outside (0, 1].
   explicit Sampler(const SamplingOptions& options);
 
-  /// The next token; Error where no logit is a number.
+  /// The next token; Error where no logit is a number, or the largest is infinite and a token is to be drawn.
   int32_t draw(std::span<const float> logits);
 
  private:

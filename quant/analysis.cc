@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/error.h"
 #include "model/decoder.h"
 #include "quant/editable_model.h"
 #include "quant/fake_arithmetic.h"
@@ -163,6 +164,7 @@ std::vector<PointSensitivity> sensitivity(const model::Model& model, const Sampl
                                           const std::function<void(int64_t, int64_t)>& progress) {
   size_t longest = 0;
   for (const auto& sample : samples) longest = std::max(longest, sample.size());
+  if (longest < 2) fail("sensitivity: no sample has two tokens, so there is nothing to predict");
   const QuantConfig nothing(model.config.num_layers);
   const auto loss_with = [&](const QuantConfig& only) {
     const FakeArithmetic arithmetic(model, only, ranges, static_cast<int64_t>(longest));

@@ -73,8 +73,9 @@ class Comparer {
     for (const TaskResults& task : base_.results.tasks) {
       if (run_.results.find_task(task.name) == nullptr) continue;
       const std::string file = samples_file(task.name);
-      std::vector<Scores> base = read_scores(base_.directory / file);
-      std::vector<Scores> run = read_scores(run_.directory / file);
+      std::vector<Scores> base = read_scores(base_.directory / file, task.samples_hash);
+      std::vector<Scores> run =
+          read_scores(run_.directory / file, run_.results.find_task(task.name)->samples_hash);
       TaskDifference difference{compare_documents(task.name, base, run, options_), {}};
       if (std::error_code code; std::filesystem::exists(run_.directory / divergence_file(task.name), code))
         difference.divergence = read_summary(base_, run_, task.name, run);

@@ -173,7 +173,7 @@ std::vector<Answer> read_answers(const JsonFields& line, size_t requests, bool r
 DocumentFacts read_facts(const JsonFields& line, Scoring scoring, size_t requests) {
   DocumentFacts facts;
   const bool choices = scoring == Scoring::multiple_choice || scoring == Scoring::multiple_true;
-  if (choices) {
+  if (choices || line.has("gold")) {
     facts.gold = line.integers("gold");
     for (const int64_t index : facts.gold) {
       if (static_cast<size_t>(index) >= requests)

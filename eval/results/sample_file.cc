@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/unicode.h"
 
 namespace qeval::eval {
@@ -49,15 +50,20 @@ uint64_t for_each_sample(const std::filesystem::path& path, Tail tail,
   });
 }
 
-std::vector<Scores> read_scores(const std::filesystem::path& path) {
+std::vector<Scores> read_scores(const std::filesystem::path& path, std::string_view sha256) {
   std::vector<Scores> out;
+  Sha256 hash;
   for_each_sample(path, Tail::refuse, [&](SampleLine&& line) {
+    if (!sha256.empty()) hash.update(line.text).update("\n");
     if (!out.empty() && line.sample.scores.doc_id <= out.back().doc_id) {
       fail("{}: document {} follows document {}: ascending order expected", line.where,
            line.sample.scores.doc_id, out.back().doc_id);
     }
     out.push_back(std::move(line.sample.scores));
   });
+  if (!sha256.empty() && hash.hex() != sha256) {
+    fail("{}: is not the file that results.json beside it describes (its SHA-256 differs)", path.string());
+  }
   return out;
 }
 

@@ -47,8 +47,9 @@ uint64_t for_each_line(std::string_view text, const std::string& file, Tail tail
 uint64_t for_each_sample(const std::filesystem::path& path, Tail tail,
                          const std::function<void(SampleLine&&)>& visit);
 
-/// The scores of a finished samples file; throws Error unless doc_id ascends.
-std::vector<Scores> read_scores(const std::filesystem::path& path);
+/// The scores of a finished samples file; throws Error unless doc_id ascends and, where `sha256` is given
+/// (the samples_hash of results.json), the file has it.
+std::vector<Scores> read_scores(const std::filesystem::path& path, std::string_view sha256 = {});
 
 /// All of it, text included; for small files and single looks.
 std::vector<Sample> read_samples(const std::filesystem::path& path);

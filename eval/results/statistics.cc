@@ -190,8 +190,8 @@ PairedDifference paired_bootstrap(std::span<const PairedTerm> terms, const Boots
   if (std::isnan(out.interval.low) || std::isnan(out.delta)) return out;
   const auto not_above = std::ranges::count_if(deltas, [](double delta) { return delta <= 0; });
   const auto not_below = std::ranges::count_if(deltas, [](double delta) { return delta >= 0; });
-  const double tails = 2.0 * static_cast<double>(1 + std::min(not_above, not_below)) /
-                       static_cast<double>(1 + deltas.size());
+  const double tails =
+      2.0 * static_cast<double>(1 + std::min(not_above, not_below)) / static_cast<double>(1 + deltas.size());
   // Of a few documents that all point one way every resample does too, however many are drawn.
   const double signs = std::exp2(1.0 - static_cast<double>(terms.size()));
   out.p_value = std::min(1.0, std::max(tails, signs));

@@ -85,8 +85,8 @@ struct PairedTerm {
 };
 
 struct PairedDifference {
-  double delta = 0;    ///< (Σ other − Σ base) / Σ weight, as the caller defines the terms
-  Interval interval;   ///< 95 %, bootstrap percentiles over documents
+  double delta = 0;   ///< (Σ other − Σ base) / Σ weight, as the caller defines the terms
+  Interval interval;  ///< 95 %, bootstrap percentiles over documents
   /// Two-sided: 2 (1 + smaller tail) / (1 + resamples), at least the 2^(1 − documents) that a test of the
   /// documents' signs could reach, at most 1.
   double p_value = 1;

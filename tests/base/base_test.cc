@@ -1,6 +1,7 @@
 #include <filesystem>
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -57,6 +58,21 @@ TEST(AtomicFile, ReplacesWholeOrNotAtAll) {
     EXPECT_EQ(entry.path().string().find("qeval_atomic.txt.tmp"), std::string::npos);
   }
   std::filesystem::remove(path);
+}
+
+/// A device or pipe of that name must not become a file; a link goes on pointing at what was replaced.
+TEST(AtomicFile, ReplacesFilesOnly) {
+  const auto pipe = scratch("qeval_pipe"), file = scratch("qeval_linked.txt"), link = scratch("qeval_link");
+  for (const auto& path : {pipe, file, link}) std::filesystem::remove(path);
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_THROW(write_file_atomically(pipe, "x"), Error);
+  EXPECT_TRUE(std::filesystem::is_fifo(pipe));
+  write_file_atomically(file, "old");
+  std::filesystem::create_symlink(file, link);
+  write_file_atomically(link, "new");
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_EQ(read_file(file), "new");
+  for (const auto& path : {pipe, file, link}) std::filesystem::remove(path);
 }
 
 TEST(AtomicFile, SaysWhereItCannotWrite) {

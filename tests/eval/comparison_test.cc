@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "eval/results/comparison_file.h"
 #include "eval/results/model_details.h"
 #include "eval/results/sample_file.h"
@@ -34,29 +35,45 @@ std::vector<Sample> choices(int64_t count, int64_t right) {
   return samples;
 }
 
+using Tasks = std::map<std::string, std::vector<Sample>>;
+
+Tasks make_tasks(int64_t right, double log_likelihood) {
+  return {{"alpha", choices(20, right)},
+          {"beta", choices(10, right / 2)},
+          {"pages", {rolling_sample(0, log_likelihood, 10, 50, 20), rolling_sample(1, -90, 20, 70, 40)}}};
+}
+
+std::string text_of(const std::vector<Sample>& samples) {
+  std::string text;
+  for (const Sample& sample : samples) text += to_line(sample) + "\n";
+  return text;
+}
+
+/// The identity of the base "fp" of the tests, as divergence files name it.
+std::string header_of(const std::string& task) {
+  const Tasks base = make_tasks(20, -30);
+  return divergence_header(task, {"fp", "float", "", sha256_hex(text_of(base.at(task)))}, 256) + "\n";
+}
+
 /// A finished folder of the tasks alpha and beta, which a group pools, and of pages.
 ComparedRun make_run(const std::filesystem::path& directory, const std::string& name, int64_t right,
                      double log_likelihood, bool divergence) {
-  const std::map<std::string, std::vector<Sample>> tasks{
-      {"alpha", choices(20, right)},
-      {"beta", choices(10, right / 2)},
-      {"pages", {rolling_sample(0, log_likelihood, 10, 50, 20), rolling_sample(1, -90, 20, 70, 40)}}};
+  const Tasks tasks = make_tasks(right, log_likelihood);
   RunResults run;
   run.bootstrap = {100, 1};
   run.model.weight_hash = name;
   run.model.arithmetic = "float";
   for (const auto& [task, samples] : tasks) {
-    std::string text, lines = divergence_header(task, {"fp", "float", "", "hash of " + task}, 256) + "\n";
+    std::string lines = header_of(task);
     for (const Sample& sample : samples) {
-      text += to_line(sample) + "\n";
       lines +=
           divergence_line({sample.scores.doc_id, sample.scores.token_hash, {0.5F, 1.5F}, {0, 1}, {1}}) + "\n";
     }
     qeval::create_directories(directory);
-    write_file_atomically(directory / samples_file(task), text);
+    write_file_atomically(directory / samples_file(task), text_of(samples));
     if (divergence) write_file_atomically(directory / divergence_file(task), lines);
     run.tasks.push_back(make_task_results(task, scores_of(samples), run.bootstrap));
-    run.tasks.back().samples_hash = "hash of " + task;
+    run.tasks.back().samples_hash = sha256_hex(text_of(samples));
   }
   run.groups.push_back(make_group_results(run, "both", {"alpha", "beta"}, {"acc"}));
   run.groups.push_back(make_group_results(run, "everything", {"both", "pages"}, {}));
@@ -106,10 +123,10 @@ TEST(Comparison, RefusesAnotherBaseAndOtherDocuments) {
   EXPECT_THAT(error_of([&] { compare_runs(base, {run}); }), HasSubstr("measured from another base than fp"));
   base.results.model.weight_hash = "fp";
   const auto line = divergence_line({0, "aa", {}, {}, {}});
-  write_file_atomically(
-      folder.path() / "a" / divergence_file("beta"),
-      divergence_header("beta", {"fp", "float", "", "hash of beta"}, 256) + "\n" + line + "\n");
+  write_file_atomically(folder.path() / "a" / divergence_file("beta"), header_of("beta") + line + "\n");
   EXPECT_THAT(error_of([&] { compare_runs(base, {run}); }), HasSubstr("is of other documents"));
+  write_file_atomically(folder.path() / "a" / samples_file("alpha"), text_of(choices(20, 13)));
+  EXPECT_THAT(error_of([&] { compare_runs(base, {run}); }), HasSubstr("samples_alpha.jsonl"));
   ComparedRun other = run;
   other.results.tasks.clear();
   EXPECT_THAT(error_of([&] { compare_runs(base, {other}); }), HasSubstr("share no task"));

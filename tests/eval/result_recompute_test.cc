@@ -109,7 +109,7 @@ TEST(Recompute, DamagedAndMissingFilesAreErrors) {
 TEST(Recompute, TheHarnessReadsOurFiles) {
   const TemporaryFolder folder;
   write_example(folder.path());
-  const auto script = std::filesystem::path(__FILE__).parent_path() / "../python/check_lm_eval_table.py";
+  const auto script = std::filesystem::path(QEVAL_TESTS_DIR) / "python/check_lm_eval_table.py";
   const char* python = std::getenv("QEVAL_PYTHON");  // one that has lm_eval, if the first on the path has not
   const auto log = folder.path() / "log";
   const std::string command =

@@ -58,6 +58,16 @@ TEST(Sampler, GreedyTakesTheFirstOfTheLargestAndNeverANaN) {
   EXPECT_THROW(sampler.draw(std::vector<float>{kNan, kNan}), Error);
 }
 
+TEST(Sampler, InfiniteLogitsCannotBeDrawnFrom) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  for (const float logit : {kInf, -kInf}) {
+    Sampler sampler({.temperature = 1});
+    EXPECT_THROW(sampler.draw(std::vector<float>{std::nanf(""), logit, logit}), Error);
+  }
+  Sampler sampler({.temperature = 1});
+  EXPECT_EQ(sampler.draw(std::vector<float>{-kInf, 2}), 1);
+}
+
 std::vector<int> counts(const SamplingOptions& options, const std::vector<float>& logits, int draws) {
   Sampler sampler(options);
   std::vector<int> count(logits.size());
