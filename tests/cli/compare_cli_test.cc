@@ -177,6 +177,9 @@ TEST_F(CompareCli, AnotherMatrixInTheSameFolderIsRefused) {
   expect_success(with("w8a8", "2"));
   expect_one_line(with("w4a8", "2"), kFailed, "schemes (w8a8 there, w4a8 here)");
   expect_one_line(with("w8a8", "1"), kFailed, "evaluation");
+  expect_one_line(compare(calibrated({"-t", "piqa", "--methods", "rtn", "--schemes", "w8a8", "--limit", "2",
+                                      "--alpha", "0.7"})),
+                  kFailed, "alpha (0.5 there, 0.7 here)");
   const std::string before = read("out/results.json");
   const Outcome again = with("w8a8", "2");
   expect_success(again);

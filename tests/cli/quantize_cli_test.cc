@@ -149,6 +149,25 @@ TEST_F(QuantizeCli, CalibrationOnAnEvaluatedTextIsWarnedOf) {
   EXPECT_EQ(json("outpiqa/results.json")["configs"]["piqa"]["calibration_overlap"], 0.0);
 }
 
+/// The comparison of several arithmetics replaces results.json: never that of another run.
+TEST_F(QuantizeCli, SeveralArithmeticsDoNotReplaceAnotherRun) {
+  expect_success(quantize("checkpoint", {}));
+  scores("checkpoint", "out");
+  const std::string before = read("out/results.json");
+  expect_one_line(run({"eval", "-m", path("checkpoint"), "-d", path("data"), "-t", "piqa", "--arithmetic",
+                       "fake,integer", "-o", path("out")}),
+                  kFailed, "another run");
+  EXPECT_EQ(read("out/results.json"), before);
+}
+
+/// A task of one continuation has gold in its samples, too.
+TEST_F(QuantizeCli, ResultsOfALastWordTaskFollowFromTheirSamples) {
+  write("data/lambada_openai/test.jsonl", "{\"text\": \"the cat sat on the mat\"}\n");
+  expect_success(
+      run({"eval", "-m", path("model"), "-d", path("data"), "-t", "lambada_openai", "-o", path("out")}));
+  expect_success(run({"report", path("out"), "--recompute"}));
+}
+
 TEST_F(QuantizeCli, WhatDoesNotGoTogetherIsNamed) {
   expect_one_line(quantize("x", {"--alpha", "0.5"}), kWrongUsage, "--alpha");
   expect_one_line(quantize("x", {"--method", "smoothquant", "--epochs", "2"}), kWrongUsage, "--epochs");
@@ -190,7 +209,7 @@ TEST_F(QuantizeCli, FilesThatDoNotFitAreRefusedByTheModulesName) {
   }
 }
 
-TEST_F(QuantizeCli, LearningContinuesWhereItWasStopped) {
+TEST_F(QuantizeCli, LearningGivesTheSameBytesAgainAndResumesNothingThatIsNotThere) {
   const std::vector<std::string> learning{"--method", "mobilequant", "--epochs", "2", "--let-lr", "1e-3"};
   expect_success(quantize("whole", learning));
   std::vector<std::string> resume = learning;
