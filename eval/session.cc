@@ -8,16 +8,6 @@
 namespace qeval::eval {
 namespace {
 
-int64_t choose_max_length(const SessionOptions& options, const model::ModelConfig& config) {
-  constexpr int64_t kDefault = 2048;
-  const int64_t context = config.max_position_embeddings;
-  if (!options.max_length) return std::min(kDefault, context);
-  if (*options.max_length < 1 || *options.max_length > context) {
-    fail("--max-length {}: this model takes 1 to {}", *options.max_length, context);
-  }
-  return *options.max_length;
-}
-
 std::string choose_arithmetic(const SessionOptions& options) {
   if (!options.arithmetic.empty()) return options.arithmetic;
   const bool quantized = options.qcfg || options.act_ranges || quant::is_quantized_checkpoint(options.model);
@@ -26,8 +16,19 @@ std::string choose_arithmetic(const SessionOptions& options) {
 
 }  // namespace
 
+int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig& config) {
+  constexpr int64_t kDefault = 2048;
+  const int64_t context = config.max_position_embeddings;
+  if (!given) return std::min(kDefault, context);
+  if (*given < 1 || *given > context) {
+    fail("--max-length {}: this model takes 1 to {}", *given, context);
+  }
+  return *given;
+}
+
 Session::Session(const SessionOptions& options)
-    : model_(model::load_model(options.model)), max_length_(choose_max_length(options, model_.config)) {
+    : model_(model::load_model(options.model)),
+      max_length_(choose_max_length(options.max_length, model_.config)) {
   const std::string arithmetic = choose_arithmetic(options);
   if (arithmetic == "float") {
     if (options.qcfg)

@@ -24,6 +24,10 @@ struct SessionOptions {
   std::optional<int64_t> max_length;  ///< tokens of input; default min(2048, the model's context)
 };
 
+/// Longest input in tokens: `given` where there is one, else 2048 or the model's context if shorter. Throws
+/// Error outside 1 … context.
+int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig& config);
+
 /// A model ready to score: weights, arithmetic and decoder, and the tokenizer once somebody asks for it.
 class Session {
  public:
