@@ -5,24 +5,25 @@
 #include <memory>
 
 #include <tbb/global_control.h>
-#include <tbb/info.h>
 
 #include "base/error.h"
 #include "base/shell.h"
+#include "cli/ranks.h"
 
 namespace qeval::cli {
 
 std::span<const Command> commands() {
-  static const std::array table{eval_command,     score_command,   quantize_command, compare_command,
-                                convert_command,  report_command,  generate_command, export_command,
-                                tokenize_command, inspect_command, tasks_command};
+  static const std::array table{eval_command,    merge_command,    score_command,   quantize_command,
+                                compare_command, convert_command,  report_command,  generate_command,
+                                export_command,  tokenize_command, inspect_command, tasks_command};
   return table;
 }
 
 void add_model_options(po::options_description& options) {
   options.add_options()("model,m", po::value<std::string>()->value_name("MODEL"),
                         "model: a Hugging Face or unified folder, a MobileQuant checkpoint, or a .gguf file");
-  options.add_options()("threads", po::value<int>()->value_name("N"), "threads to use (default: all cores)");
+  options.add_options()("threads", po::value<int>()->value_name("N"),
+                        "threads to use (default: all cores; with several ranks on a machine, their share)");
 }
 
 namespace {
@@ -60,7 +61,7 @@ struct ThreadLimit::Control {
 };
 
 ThreadLimit::ThreadLimit(const po::variables_map& arguments)
-    : threads_(optional<int>(arguments, "threads").value_or(tbb::info::default_concurrency())) {
+    : threads_(optional<int>(arguments, "threads").value_or(default_threads())) {
   constexpr int64_t kMost = 4096;
   if (threads_ < 1 || threads_ > kMost)
     throw UsageError(fmt::format("--threads {}: 1 to {}", threads_, kMost));

@@ -24,13 +24,15 @@ struct Command {
   /// Returns the exit status; failures are thrown as Error, a wrong command line as UsageError.
   int (*run)(const po::variables_map& arguments);
   const char* positional = nullptr;  ///< the option that arguments without a name belong to; none: refused
+  bool shared = false;               ///< several processes (cli/ranks.h) can work on it together
 };
 
 /// All subcommands, in the order of `qeval --help`.
 std::span<const Command> commands();
 
-extern const Command eval_command, score_command, quantize_command, compare_command, convert_command,
-    report_command, generate_command, export_command, tokenize_command, inspect_command, tasks_command;
+extern const Command eval_command, merge_command, score_command, quantize_command, compare_command,
+    convert_command, report_command, generate_command, export_command, tokenize_command, inspect_command,
+    tasks_command;
 
 /// The options of every command that loads a model: -m and --threads.
 void add_model_options(po::options_description& options);

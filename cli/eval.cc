@@ -8,6 +8,7 @@
 #include "cli/interrupt.h"
 #include "cli/model_options.h"
 #include "cli/progress.h"
+#include "cli/ranks.h"
 #include "eval/evaluation.h"
 #include "eval/matrix.h"
 #include "eval/results/comparison_file.h"
@@ -34,6 +35,8 @@ po::options_description options() {
   add("base", po::value<std::string>()->value_name("DIR"),
       "results of the same tasks with --keep-logprobs: also measure how far the model's predictions are from "
       "theirs (KL divergence, top-1 agreement)");
+  add("shard", po::value<std::string>()->value_name("I/N"),
+      "score only the I-th of N shares of the documents, for `qeval merge` (1/N to N/N, a folder each)");
   add("plan", "load and check everything, print what would be computed, and stop");
   add("log-samples", "accepted for compatibility: an output folder always gets the samples");
   add_scoring_options(options);
@@ -47,7 +50,19 @@ eval::EvaluationOptions evaluation_options(const po::variables_map& arguments, c
   options.resume = arguments.count("resume") != 0;
   options.keep_logprobs = arguments.count("keep-logprobs") != 0;
   if (const auto base = optional<std::string>(arguments, "base")) options.base = *base;
-  for (const char* option : {"resume", "log-samples", "keep-logprobs", "base"}) {
+  options.peers = peers();
+  if (const auto shard = optional<std::string>(arguments, "shard")) {
+    try {
+      options.shard = eval::parse_shard(*shard);
+    } catch (const Error& error) {
+      throw UsageError(std::string("--") + error.what());
+    }
+    if (!peers().alone())
+      throw UsageError("--shard: several ranks split the documents themselves; start shards without mpirun");
+  }
+  if (!peers().alone() && !options.output && arguments.count("plan") == 0)
+    throw UsageError("several ranks need the output folder: -o DIR");
+  for (const char* option : {"resume", "log-samples", "keep-logprobs", "base", "shard"}) {
     if (arguments.count(option) != 0 && !options.output)
       throw UsageError(fmt::format("--{} needs the output folder: -o DIR", option));
   }
@@ -79,8 +94,16 @@ void print_plan(const eval::Evaluation& evaluation) {
   }
 }
 
-eval::RunResults evaluate(eval::Session& session, const eval::EvaluationOptions& options) {
-  eval::Evaluation evaluation(session, options);
+eval::RunResults evaluate(const eval::SessionOptions& session_options,
+                          const eval::EvaluationOptions& options) {
+  std::optional<eval::Session> session;
+  std::optional<eval::Evaluation> prepared;
+  together(options.peers, [&] {
+    session.emplace(session_options);
+    prepared.emplace(*session, options);
+  });
+  eval::Evaluation& evaluation = *prepared;
+  evaluation.begin();
   for (const std::string& warning : evaluation.warnings()) std::cerr << "qeval: warning: " << warning << '\n';
   catch_interrupts();
   Progress progress;
@@ -104,8 +127,15 @@ void print_comparison(const eval::Comparison& comparison) {
 
 /// One arithmetic: the table, and the difference from --base.
 void run_one(const eval::SessionOptions& session_options, const eval::EvaluationOptions& options) {
-  eval::Session session(session_options);
-  const eval::RunResults results = evaluate(session, options);
+  const eval::RunResults results = evaluate(session_options, options);
+  if (!options.peers.is_first()) return;
+  if (options.shard) {
+    int64_t documents = 0;
+    for (const eval::TaskResults& task : results.tasks) documents += task.counts.documents;
+    std::cout << fmt::format("Shard {}: {} documents in {}\nqeval merge puts all {} together.\n",
+                             name(*options.shard), documents, options.output->string(), options.shard->count);
+    return;
+  }
   std::cout << eval::render_table(results);
   if (options.base) {
     const eval::ComparedRun base{options.base->string(), *options.base, eval::read_results(*options.base)};
@@ -122,19 +152,23 @@ void run_several(std::vector<std::string> names, eval::SessionOptions session_op
   if (!options.output) throw UsageError("--arithmetic with several names needs the output folder: -o DIR");
   if (options.base)
     throw UsageError("--base: not used with several --arithmetic, which are compared with the first");
+  if (options.shard) throw UsageError("--shard: one --arithmetic at a time");
   if (const auto found = std::ranges::find(names, "float"); found != names.end())
     std::rotate(names.begin(), found, found + 1);
   const std::filesystem::path folder = *options.output;
-  // What is replaced at the end is the comparison of an earlier such run, never another run's results.
-  qeval::create_directories(folder);
-  const eval::DirectoryLock lock(folder);
-  std::error_code code;
-  const auto holds = [&](const char* name) { return std::filesystem::exists(folder / name, code); };
-  if ((holds(eval::results_file) && !holds(eval::comparison_file)) || holds("run.json") ||
-      holds(eval::matrix_file)) {
-    fail("{}: holds the results of another run; accepted: a new folder, or one of such a comparison",
-         folder.string());
-  }
+  std::optional<eval::DirectoryLock> lock;
+  on_first(options.peers, [&] {
+    // What is replaced at the end is the comparison of an earlier such run, never another run's results.
+    qeval::create_directories(folder);
+    lock.emplace(folder);
+    std::error_code code;
+    const auto holds = [&](const char* name) { return std::filesystem::exists(folder / name, code); };
+    if ((holds(eval::results_file) && !holds(eval::comparison_file)) || holds("run.json") ||
+        holds(eval::matrix_file)) {
+      fail("{}: holds the results of another run; accepted: a new folder, or one of such a comparison",
+           folder.string());
+    }
+  });
   const std::string model = session_options.model.string();
   eval::ComparisonFile file{names.front(), {}};
   std::vector<eval::ComparedRun> runs;
@@ -143,8 +177,8 @@ void run_several(std::vector<std::string> names, eval::SessionOptions session_op
     options.keep_logprobs = runs.empty();
     if (!runs.empty()) options.base = folder / names.front();
     session_options.arithmetic = name;
-    eval::Session session(session_options);
-    runs.push_back({name, *options.output, evaluate(session, options)});
+    runs.push_back({name, *options.output, evaluate(session_options, options)});
+    if (!options.peers.is_first()) continue;
     std::cout << fmt::format("{}{} arithmetic\n\n", runs.size() > 1 ? "\n" : "", name)
               << eval::render_table(runs.back().results) << std::flush;
     const eval::ModelDetails details = eval::model_details(runs.back().results.model, model);
@@ -157,6 +191,7 @@ void run_several(std::vector<std::string> names, eval::SessionOptions session_op
                             "",
                             {options.command}});
   }
+  if (!options.peers.is_first()) return;
   const eval::ComparedRun base = runs.front();
   runs.erase(runs.begin());
   const eval::Comparison comparison = eval::compare_runs(base, std::move(runs));
@@ -191,6 +226,7 @@ const Command eval_command{
     .example = "qeval eval -m model.gguf -t sample",
     .options = options,
     .run = run,
+    .shared = true,
 };
 
 }  // namespace qeval::cli

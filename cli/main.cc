@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/ranks.h"
 
 namespace qeval::cli {
 namespace {
@@ -24,6 +25,14 @@ void print_overview(std::ostream& out) {
 void print_help(const Command& command, const po::options_description& options) {
   std::cout << fmt::format("{}\n\nUsage: qeval {} {}\n\n", command.summary, command.name, command.usage)
             << options << "\nExample:\n  " << command.example << "\n";
+}
+
+std::string shared_commands() {
+  std::string names;
+  for (const Command& command : commands()) {
+    if (command.shared) names += fmt::format("{}{}", names.empty() ? "" : ", ", command.name);
+  }
+  return names;
 }
 
 int run_command(const Command& command, int argc, char** argv) {
@@ -46,6 +55,11 @@ int run_command(const Command& command, int argc, char** argv) {
   if (arguments.count("help") != 0) {
     print_help(command, options);
     return 0;
+  }
+  if (!command.shared && !peers().alone()) {
+    throw UsageError(
+        fmt::format("qeval {} runs in one process, not in {} ranks; those that share their work: {}",
+                    command.name, peers().size, shared_commands()));
   }
   return command.run(arguments);
 }
@@ -84,21 +98,25 @@ int dispatch(int argc, char** argv) {
 int main(int argc, char** argv) {
   std::ios::sync_with_stdio(false);
   try {
+    qeval::cli::join_ranks();
     qeval::cli::remember_command_line(argc, argv);
     const int status = qeval::cli::dispatch(argc, argv);
     std::cout.flush();
     if (!std::cout) {
       std::fputs("qeval: standard output: cannot write (is the disk full, or the reader gone?)\n", stderr);
-      return qeval::cli::kFailed;
+      return qeval::cli::leave_ranks(qeval::cli::kFailed, false);
     }
-    return status;
-  } catch (const qeval::UsageError& error) {
-    std::fprintf(stderr, "qeval: %s\n", error.what());
-    return qeval::cli::kWrongUsage;
+    return qeval::cli::leave_ranks(status, true);
+  } catch (const qeval::UsageError& error) {  // every rank has the same command line
+    if (qeval::cli::peers().is_first()) std::fprintf(stderr, "qeval: %s\n", error.what());
+    return qeval::cli::leave_ranks(qeval::cli::kWrongUsage, true);
+  } catch (const qeval::JointError& error) {
+    if (qeval::cli::peers().is_first()) std::fprintf(stderr, "qeval: %s\n", error.what());
+    return qeval::cli::leave_ranks(qeval::cli::kFailed, true);
   } catch (const std::bad_alloc&) {
-    std::fputs("qeval: out of memory; a smaller --batch-tokens or --max-length needs less\n", stderr);
+    qeval::cli::complain("out of memory; a smaller --batch-tokens or --max-length needs less");
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "qeval: %s\n", error.what());
+    qeval::cli::complain(error.what());
   }
-  return qeval::cli::kFailed;
+  return qeval::cli::leave_ranks(qeval::cli::kFailed, false);
 }

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
+#include <sstream>
 
 #include <sys/resource.h>
 
 #include "base/error.h"
 #include "eval/describe_model.h"
+#include "eval/distributed/shard_record.h"
 #include "model/kernels/cpu.h"
 #include "quant/checkpoint.h"
 
@@ -37,6 +39,14 @@ std::string data_hash(const LoadedTask& loaded) {
   std::string hash;
   for (const datasets::DataFile& file : loaded.files) hash += (hash.empty() ? "" : "+") + file.sha256;
   return hash;
+}
+
+/// "a; b" of what the ranks have, each once.
+std::string joined(const std::vector<std::string>& texts) {
+  const std::set<std::string> different(texts.begin(), texts.end());
+  std::string out;
+  for (const std::string& text : different) out += (out.empty() ? "" : "; ") + text;
+  return out;
 }
 
 RequestEncoder make_encoder(Session& session, const EvaluationOptions& options) {
@@ -76,21 +86,134 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options)
     fail("log-probabilities are kept and compared in files: an output folder is needed (-o DIR)");
   if (options_.base) base_.emplace(*options_.base);
   for (const auto& run : runs_) observe(*run);
-  if (options_.output) {
-    std::vector<std::string> names;
-    for (const Task& task : selection_.tasks) names.push_back(task.name);
-    directory_ =
-        std::make_unique<RunDirectory>(*options_.output, fingerprint(), names, options_.resume, companions());
+  if (!options_.output && (options_.shard || !options_.peers.alone()))
+    fail("a shard, and a run of several processes, needs an output folder (-o DIR)");
+  if (options_.shard) shard_ = part_of(costs(), options_.shard->index - 1, options_.shard->count);
+}
+
+std::vector<std::vector<DocumentCost>> Evaluation::costs() const {
+  const TokenCosts token = token_costs(session_.model().config);
+  std::vector<std::vector<DocumentCost>> out;
+  for (size_t task = 0; task < runs_.size(); ++task) {
+    out.push_back(runs_[task]->costs(
+        token, [&](int64_t doc_id) { return shard_.empty() || shard_[task].contains(doc_id); }));
   }
+  return out;
+}
+
+std::vector<std::set<int64_t>> Evaluation::part_of(const std::vector<std::vector<DocumentCost>>& tasks,
+                                                   int64_t part, int64_t parts) const {
+  const std::vector<std::vector<int64_t>> parts_of = split_documents(tasks, parts);
+  std::vector<std::set<int64_t>> out(tasks.size());
+  for (size_t task = 0; task < tasks.size(); ++task) {
+    for (size_t i = 0; i < tasks[task].size(); ++i) {
+      if (parts_of[task][i] == part) out[task].insert(static_cast<int64_t>(tasks[task][i].document));
+    }
+  }
+  return out;
+}
+
+void Evaluation::open_folder() {
+  if (!options_.output) return;
+  std::vector<std::string> names;
+  for (const Task& task : selection_.tasks) names.push_back(task.name);
+  const Peers& peers = options_.peers;
+  const Fingerprint here = fingerprint();
+  on_first(peers, [&] {
+    directory_ = std::make_unique<RunDirectory>(*options_.output, here, names, options_.resume, companions());
+  });
+  together(peers, [&] {
+    if (peers.is_first()) return;
+    const std::optional<Fingerprint> first = read_fingerprint(*options_.output);
+    if (!first) {
+      fail("{}: what the first rank wrote there is not to be seen; all ranks need the same storage",
+           options_.output->string());
+    }
+    Fingerprint own = here;
+    own["tasks"] = first->at("tasks");  // follows from the options, which are the same
+    const std::string changes = describe_changes(*first, own);
+    if (!changes.empty()) fail("differs from the first rank in: {}", changes);
+    directory_ = std::make_unique<RunDirectory>(rank_folder(*options_.output, peers.rank), here, names, true,
+                                                companions());
+  });
+}
+
+std::vector<std::set<int64_t>> Evaluation::open_documents() const {
+  // Only the first rank knows what earlier runs finished: a line of doc_ids per task.
+  std::string finished;
   for (const auto& run : runs_) {
-    run->start(session_.decoder(), [&](int64_t doc_id) {
-      const bool finished = directory_ && directory_->is_finished(run->task().name, doc_id);
-      documents_finished_ += finished;
-      return finished;
-    });
-    tokens_total_ += run->tokens_to_do();
+    for (const Document& document : run->loaded().documents) {
+      if (directory_ && directory_->is_finished(run->task().name, document.doc_id))
+        finished += fmt::format(" {}", document.doc_id);
+    }
+    finished += '\n';
   }
-  while (!done() && runs_[current_]->done()) close_task();
+  std::istringstream lines(from_first(options_.peers, finished));
+  std::vector<std::set<int64_t>> open;
+  for (size_t task = 0; task < runs_.size(); ++task) {
+    std::set<int64_t>& documents = open.emplace_back();
+    if (shard_.empty()) {
+      for (const Document& document : runs_[task]->loaded().documents) documents.insert(document.doc_id);
+    } else {
+      documents = shard_[task];
+    }
+    std::string line;
+    std::getline(lines, line);
+    std::istringstream ids(line);
+    for (int64_t id = 0; ids >> id;) documents.erase(id);
+  }
+  return open;
+}
+
+std::vector<std::set<int64_t>> Evaluation::own_part(const std::vector<std::set<int64_t>>& open) const {
+  const Peers& peers = options_.peers;
+  if (peers.alone()) return open;
+  const TokenCosts token = token_costs(session_.model().config);
+  std::vector<std::vector<DocumentCost>> tasks;
+  for (size_t task = 0; task < runs_.size(); ++task) {
+    tasks.push_back(runs_[task]->costs(token, [&](int64_t doc_id) { return open[task].contains(doc_id); }));
+  }
+  return part_of(tasks, peers.rank, peers.size);
+}
+
+void Evaluation::describe_ranks() {
+  const Peers& peers = options_.peers;
+  const std::string path(model::name(model::cpu_path()));
+  environment_ = {.cpu = joined(gather(peers, model::cpu_name())),
+                  .cpu_path = joined(gather(peers, path)),
+                  .threads = 0,
+                  .version = options_.version};
+  for (const std::string& threads : gather(peers, std::to_string(options_.threads)))
+    environment_.threads += std::stoll(threads);
+  if (environment_.cpu_path == path) return;
+  warnings_.push_back(fmt::format(
+      "the ranks compute with different kernels ({}): floating-point scores may differ in their last "
+      "digits from those of one machine",
+      environment_.cpu_path));
+}
+
+void Evaluation::begin() {
+  describe_ranks();
+  open_folder();
+  const std::vector<std::set<int64_t>> open = open_documents();
+  const std::vector<std::set<int64_t>> own = own_part(open);
+  for (size_t task = 0; task < runs_.size(); ++task) {
+    TaskRun& run = *runs_[task];
+    const int64_t all = shard_.empty() ? std::ssize(run.loaded().documents) : std::ssize(shard_[task]);
+    documents_finished_ += all - std::ssize(open[task]);
+    run.start(session_.decoder(), [&](int64_t doc_id) { return own[task].contains(doc_id); });
+    tokens_total_ += run.tokens_to_do();
+  }
+  advance();
+}
+
+/// Past every task of which nothing is left to do here. Alone, such a task is finished; with peers, the first
+/// rank finishes all of them in the end.
+void Evaluation::advance() {
+  while (!done() && runs_[current_]->done()) {
+    if (options_.peers.alone()) close_task(current_);
+    ++current_;
+  }
 }
 
 Evaluation::~Evaluation() = default;
@@ -159,6 +282,7 @@ Fingerprint Evaluation::fingerprint() const {
     if (base_) print["base " + task.name] = base_->identity(task.name).samples_hash;
   }
   if (options_.keep_logprobs) print["logprobs"] = std::to_string(kKeptTokens);
+  if (options_.shard) print["shard"] = name(*options_.shard);
   return print;
 }
 
@@ -174,11 +298,11 @@ void Evaluation::step() {
     ++documents_finished_;
   }
   tokens_done_ += run.tokens_done() - before;
-  while (!done() && runs_[current_]->done()) close_task();
+  advance();
 }
 
-void Evaluation::close_task() {
-  const TaskRun& run = *runs_[current_];
+void Evaluation::close_task(size_t index) {
+  const TaskRun& run = *runs_[index];
   std::string samples_hash;
   if (directory_) {
     RunDirectory::Finished finished = directory_->finish(run.task().name);
@@ -187,7 +311,19 @@ void Evaluation::close_task() {
   } else {
     std::ranges::sort(scores_, {}, &Scores::doc_id);
   }
-  TaskResults results = make_task_results(run.task().name, std::exchange(scores_, {}), BootstrapOptions{});
+  const std::vector<Scores> scores = std::exchange(scores_, {});
+  const auto expected = shard_.empty() ? run.loaded().documents.size() : shard_[index].size();
+  if (scores.size() != expected) {
+    fail("task {}: {} of {} documents are finished; the same command with --resume scores the others",
+         run.task().name, scores.size(), expected);
+  }
+  TaskResults results;
+  if (options_.shard) {
+    results.name = run.task().name;
+    results.counts = count(scores);
+  } else {
+    results = make_task_results(run.task().name, scores, BootstrapOptions{});
+  }
   results.version = std::to_string(run.task().version);
   results.split = run.loaded().split;
   results.num_fewshot = options_.load.num_fewshot;
@@ -196,11 +332,10 @@ void Evaluation::close_task() {
   results.data_hash = data_hash(run.loaded());
   results.prompt_hash = run.loaded().prompt_hash;
   results.samples_hash = samples_hash;
-  if (!overlaps_.empty()) results.config["calibration_overlap"] = overlaps_[current_];
+  if (!overlaps_.empty()) results.config["calibration_overlap"] = overlaps_[index];
   results.first_request_ids = run.first_request_ids();
   results_.push_back(std::move(results));
-  runs_[current_].reset();
-  ++current_;
+  if (!options_.shard) runs_[index].reset();
 }
 
 std::vector<Evaluation::TaskPlan> Evaluation::plan() const {
@@ -221,10 +356,32 @@ Evaluation::Progress Evaluation::progress() const {
 }
 
 RunResults Evaluation::finish() {
+  const Peers& peers = options_.peers;
+  if (peers.alone()) return collect(peak_rss_bytes());
+  together(peers, [&] {
+    if (!peers.is_first()) directory_.reset();  // closes its files
+  });
+  int64_t peak = 0;
+  for (const std::string& of_rank : gather(peers, std::to_string(peak_rss_bytes())))
+    peak = std::max(peak, int64_t{std::stoll(of_rank)});
+  RunResults run;
+  on_first(peers, [&] {
+    directory_->absorb_ranks();
+    for (size_t task = 0; task < runs_.size(); ++task) close_task(task);
+    run = collect(peak);
+  });
+  return run;
+}
+
+RunResults Evaluation::collect(int64_t peak_bytes) {
   RunResults run;
   run.tasks = std::move(results_);
   for (const Group& group : selection_.groups) {
-    run.groups.push_back(make_group_results(run, group.name, group.tasks, group.metrics));
+    if (options_.shard) {
+      run.groups.push_back({group.name, group.tasks, {}, 0});
+    } else {
+      run.groups.push_back(make_group_results(run, group.name, group.tasks, group.metrics));
+    }
   }
   const model::Model& model = session_.model();
   run.model.name = model.name;
@@ -233,10 +390,7 @@ RunResults Evaluation::finish() {
   run.model.weight_hash = weight_hash_;
   run.model.quantization_hash = quantization_hash();
   run.model.details = to_json(describe_model(session_));
-  run.environment = {.cpu = model::cpu_name(),
-                     .cpu_path = std::string(model::name(model::cpu_path())),
-                     .threads = options_.threads,
-                     .version = options_.version};
+  run.environment = environment_;
   run.protocol = name(options_.protocol);
   run.prefix_policy = encoder_.prefix_policy();
   run.tokenizer_hash = session_.tokenizer().hash();
@@ -246,8 +400,16 @@ RunResults Evaluation::finish() {
   run.command = options_.command;
   run.date = started_;
   run.seconds = monotonic_seconds() - started_monotonic_;
-  run.peak_rss_bytes = peak_rss_bytes();
-  if (options_.output) write_results(*options_.output, run);
+  run.peak_rss_bytes = peak_bytes;
+  if (options_.shard) {
+    ShardRecord record{*options_.shard, fingerprint(), run, {}, {}, {}};
+    for (const auto& task : runs_) record.documents[task->task().name] = std::ssize(task->loaded().documents);
+    for (const Group& group : selection_.groups) record.group_metrics[group.name] = group.metrics;
+    if (options_.keep_logprobs) record.vocab_size = session_.model().config.vocab_size;
+    write_shard_record(*options_.output, record);
+  } else if (options_.output) {
+    write_results(*options_.output, run);
+  }
   return run;
 }
 

@@ -4,10 +4,14 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "base/peers.h"
+#include "eval/distributed/shard.h"
+#include "eval/distributed/split.h"
 #include "eval/kept_distributions.h"
 #include "eval/plan.h"
 #include "eval/requests.h"
@@ -43,6 +47,10 @@ struct EvaluationOptions {
   std::string command;  ///< the command line that reproduces the run
   std::string version;  ///< of qeval
   int64_t threads = 0;
+  /// Score this share of the documents only and write what merge_shards() needs. Needs an output folder.
+  std::optional<Shard> shard{};
+  /// Who shares the documents that are left to score. Several need an output folder that all of them see.
+  Peers peers{};
 };
 
 /// A finished run to measure divergences from.
@@ -73,6 +81,16 @@ class TaskRun {
   quant::NgramSketch::Overlap overlap(const quant::NgramSketch& calibration) const;
   /// Continuation tokens of all requests.
   int64_t tokens_scored() const { return tokens_scored_; }
+  /// The costs of the documents of which `wanted(doc_id)` is true; `document` is the doc_id.
+  template <typename Wanted>
+  std::vector<DocumentCost> costs(const TokenCosts& token_costs, const Wanted& wanted) const {
+    std::vector<DocumentRequests> documents;
+    for (size_t i = 0; i < loaded_.documents.size(); ++i) {
+      const int64_t doc_id = loaded_.documents[i].doc_id;
+      if (wanted(doc_id)) documents.push_back({static_cast<size_t>(doc_id), encoded_[i].requests});
+    }
+    return document_costs(documents, token_costs);
+  }
   /// Ids of the first request: shows prefix and special tokens at a glance.
   const std::vector<int64_t>& first_request_ids() const { return first_request_ids_; }
 
@@ -87,12 +105,12 @@ class TaskRun {
     std::vector<std::string> records;
   };
 
-  /// Prepares the documents of which `finished(doc_id)` is false.
-  template <typename Finished>
-  void start(model::Decoder& decoder, const Finished& finished) {
+  /// Prepares the documents of which `wanted(doc_id)` is true.
+  template <typename Wanted>
+  void start(model::Decoder& decoder, const Wanted& wanted) {
     std::vector<size_t> open;
     for (size_t i = 0; i < loaded_.documents.size(); ++i) {
-      if (!finished(loaded_.documents[i].doc_id)) open.push_back(i);
+      if (wanted(loaded_.documents[i].doc_id)) open.push_back(i);
     }
     start_documents(decoder, open);
   }
@@ -141,18 +159,26 @@ class TaskRun {
   std::unique_ptr<ScoringRun> run_;
 };
 
-/// A whole `qeval eval`: everything named and read is checked before the first batch; then step() until
-/// done(), then finish(). Leaving early loses no finished document where there is an output folder.
+/// A whole `qeval eval`: everything named and read is checked by the constructor; then begin(), step() until
+/// done(), finish(). Leaving early loses no finished document where there is an output folder.
+///
+/// With peers, each rank constructs the same evaluation and calls begin() and finish() together with the
+/// others; rank 0 owns the output folder, the others keep what they finish in rank-K below it until finish().
 class Evaluation {
  public:
   /// `session` must outlive the evaluation.
   Evaluation(Session& session, EvaluationOptions options);
   ~Evaluation();
 
+  /// Opens the output folder and decides which documents this process scores. May add a warning.
+  void begin();
   bool done() const { return current_ == runs_.size(); }
   void step();
-  /// What the scores depend on. Only before the first step().
+  /// What the scores depend on. Only before the first step(), but for a shard.
   Fingerprint fingerprint() const;
+
+  /// The costs of a task's documents, per task: of all, or of this shard's.
+  std::vector<std::vector<DocumentCost>> costs() const;
 
   /// What a task takes when nothing of it is finished. `tokens_requested` counts the input tokens of every
   /// request alone, `tokens_computed` those that sharing leaves, `tokens_scored` the continuations'.
@@ -174,14 +200,25 @@ class Evaluation {
   Progress progress() const;
   int64_t documents_finished() const { return documents_finished_; }
 
-  /// The results of all tasks and groups; writes results.json where there is an output folder.
+  /// The results of all tasks and groups; writes results.json where there is an output folder. Of a shard:
+  /// its counts without metrics, and shard.json. Other ranks than the first return results without tasks.
   RunResults finish();
 
  private:
   std::vector<CompanionFormat> companions() const;
   std::string quantization_hash() const;  ///< empty in float
   void observe(TaskRun& run) const;
-  void close_task();
+  void open_folder();
+  /// Per task, the documents to be scored: of this shard, and not finished by an earlier run.
+  std::vector<std::set<int64_t>> open_documents() const;
+  /// Per task, this rank's part of them.
+  std::vector<std::set<int64_t>> own_part(const std::vector<std::set<int64_t>>& open) const;
+  std::vector<std::set<int64_t>> part_of(const std::vector<std::vector<DocumentCost>>& tasks, int64_t part,
+                                         int64_t parts) const;
+  void describe_ranks();
+  void advance();
+  void close_task(size_t index);
+  RunResults collect(int64_t peak_bytes);
   void check_overlap();
 
   Session& session_;
@@ -194,8 +231,10 @@ class Evaluation {
   std::unique_ptr<RunDirectory> directory_;
   std::vector<Scores> scores_;  ///< of the current task, where there is no folder
   std::vector<TaskResults> results_;
-  std::vector<double> overlaps_;  ///< per task; empty where nothing is known of the calibration text
+  std::vector<std::set<int64_t>> shard_;  ///< per task, its documents; no task: all
+  std::vector<double> overlaps_;          ///< per task; empty where nothing is known of the calibration text
   std::vector<std::string> warnings_;
+  Environment environment_;  ///< of all ranks
   size_t current_ = 0;
   int64_t tokens_done_ = 0, tokens_total_ = 0, documents_finished_ = 0;
   double started_ = 0, started_monotonic_ = 0;

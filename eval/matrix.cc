@@ -304,6 +304,7 @@ void Matrix::evaluate(const ComparisonEntry& entry, const MatrixObserver& observ
   evaluation.keep_logprobs = is_base;
   if (!is_base) evaluation.base = results_folder(base_entry());
   Evaluation run(is_base ? *base_session_ : *own, evaluation);
+  run.begin();
   for (const std::string& warning : run.warnings()) observer.warning(entry.name + ": " + warning);
   while (!run.done()) {
     const auto state = run.progress();

@@ -74,12 +74,12 @@ uint64_t CompanionFile::read(const fs::path& path, bool unfinished) {
   return header_.size() + length;
 }
 
-void CompanionFile::load() {
+void CompanionFile::load(bool only_look) {
   const uint64_t finished_size = read(finished_, false);
   if (fs::exists(finished_) && fs::file_size(finished_) != finished_size)
     fail("{}: the last record is incomplete", finished_.string());
   unfinished_size_ = read(unfinished_, true);
-  if (fs::exists(unfinished_) && fs::file_size(unfinished_) > unfinished_size_) {
+  if (!only_look && fs::exists(unfinished_) && fs::file_size(unfinished_) > unfinished_size_) {
     std::error_code code;
     fs::resize_file(unfinished_, unfinished_size_, code);
     if (code) fail("{}: cannot drop the incomplete last record: {}", unfinished_.string(), code.message());
@@ -94,6 +94,16 @@ void CompanionFile::append(int64_t doc_id, std::string_view record) {
   const uint64_t offset = file_.size();
   file_.append(record);
   records_.insert_or_assign(doc_id, Place{true, offset, record.size()});
+}
+
+std::string CompanionFile::record(int64_t doc_id) const {
+  const auto found = records_.find(doc_id);
+  if (found == records_.end()) {
+    fail("{}: document {} has a sample but no record here: the folder is damaged", finished_.string(),
+         doc_id);
+  }
+  const MappedFile file(found->second.unfinished ? unfinished_ : finished_);
+  return std::string(file.text().substr(found->second.offset, found->second.length));
 }
 
 void CompanionFile::finish(const std::vector<int64_t>& documents) {

@@ -52,10 +52,13 @@ class CompanionFile {
  public:
   CompanionFile(const std::filesystem::path& directory, const CompanionFormat& format, std::string_view task);
 
-  /// Reads what earlier runs left and drops an incomplete record at its end.
-  void load();
+  /// Reads what earlier runs left and drops an incomplete record at its end: from the file too, unless
+  /// another run's file is only looked at.
+  void load(bool only_look = false);
   bool has(int64_t doc_id) const { return records_.contains(doc_id); }
   void append(int64_t doc_id, std::string_view record);
+  /// The record of a document; throws Error where there is none.
+  std::string record(int64_t doc_id) const;
   /// Writes the finished file with the records of `documents`, each of which must be there (Error).
   void finish(const std::vector<int64_t>& documents);
   /// After the samples are finished too: what was under way goes.

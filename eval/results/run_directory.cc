@@ -35,15 +35,6 @@ std::string shortened(const Fingerprint& fingerprint, const std::string& key) {
   return hash ? value.substr(0, digits) + "…" : printable(value, 60);
 }
 
-std::optional<Fingerprint> read_fingerprint(const fs::path& path) {
-  if (!fs::exists(path)) return {};
-  const ordered_json json = parse_json(read_file(path), path.string());
-  const JsonFields fields = JsonFields(json, path.string()).object("fingerprint");
-  Fingerprint out;
-  for (const auto& [key, value] : fields.json().items()) out[key] = fields.text(key.c_str());
-  return out;
-}
-
 void write_fingerprint(const fs::path& path, const Fingerprint& fingerprint) {
   const ordered_json json = {{"fingerprint", fingerprint}};
   write_file_atomically(path, dump_json(json, path.string(), 2) + "\n");
@@ -53,14 +44,22 @@ void write_fingerprint(const fs::path& path, const Fingerprint& fingerprint) {
 struct Holdings {
   bool results = false;
   std::vector<std::string> samples, journals, companions;
-  bool any() const { return results || !samples.empty() || !journals.empty(); }
-  bool unfinished() const { return !journals.empty() || (!results && !samples.empty()); }
+  bool of_ranks = false;  ///< a rank-K below it holds any
+  bool any() const { return results || !samples.empty() || !journals.empty() || of_ranks; }
+  bool unfinished() const { return !journals.empty() || (!results && !samples.empty()) || of_ranks; }
 };
 
 void remove_file(const fs::path& path) {
   std::error_code code;
   fs::remove(path, code);
   if (code) fail("{}: cannot remove: {}", path.string(), code.message());
+}
+
+bool is_rank_folder(const fs::path& path) {
+  constexpr std::string_view prefix = "rank-";
+  const std::string name = path.filename().string();
+  return name.starts_with(prefix) && name.size() > prefix.size() &&
+         name.find_first_not_of("0123456789", prefix.size()) == std::string::npos;
 }
 
 /// The files of the companions there are: what divergence.h and eval/kept_distributions.h name.
@@ -81,15 +80,16 @@ Holdings look(const fs::path& directory) {
     const bool samples = name.starts_with("samples_"), journal = name.starts_with("journal_");
     if (samples && name.ends_with(".jsonl")) out.samples.push_back(name);
     if (journal && name.ends_with(".jsonl")) out.journals.push_back(name);
-    if (name == results_file) out.results = true;
+    if (name == results_file || name == shard_file) out.results = true;
+    if (is_rank_folder(entries->path())) out.of_ranks = out.of_ranks || look(entries->path()).any();
     if (is_companion(name)) out.companions.push_back(name);
     const size_t temporary = name.rfind(".tmp");
     if (temporary == std::string::npos ||
         name.find_first_not_of("0123456789", temporary + 4) != std::string::npos)
       continue;
     const std::string target = name.substr(0, temporary);
-    if (target == results_file || target == run_file || (samples && target.ends_with(".jsonl")) ||
-        is_companion(target))
+    if (target == results_file || target == shard_file || target == run_file ||
+        (samples && target.ends_with(".jsonl")) || is_companion(target))
       remove_file(entries->path());
   }
   if (code) fail("{}: cannot list the folder: {}", directory.string(), code.message());
@@ -99,7 +99,7 @@ Holdings look(const fs::path& directory) {
 /// Throws where the rules of the class forbid to begin, and clears away results that are to be made again.
 void prepare(const fs::path& directory, const Fingerprint& here, bool resume) {
   const fs::path run = directory / run_file;
-  const std::optional<Fingerprint> there = read_fingerprint(run);
+  const std::optional<Fingerprint> there = read_fingerprint(directory);
   const Holdings holdings = look(directory);
   if (!there && holdings.any()) {
     fail(
@@ -119,6 +119,7 @@ void prepare(const fs::path& directory, const Fingerprint& here, bool resume) {
     }
     if (!resume) {  // results.json first: without it the rest counts as unfinished, if we are killed here
       remove_file(directory / results_file);
+      remove_file(directory / shard_file);
       for (const std::string& name : holdings.samples) remove_file(directory / name);
       for (const std::string& name : holdings.companions) remove_file(directory / name);
     }
@@ -133,6 +134,20 @@ std::string joined(const std::vector<std::string>& names) {
 }
 
 }  // namespace
+
+std::optional<Fingerprint> read_fingerprint(const fs::path& directory) {
+  const fs::path path = directory / run_file;
+  if (!fs::exists(path)) return {};
+  const ordered_json json = parse_json(read_file(path), path.string());
+  const JsonFields fields = JsonFields(json, path.string()).object("fingerprint");
+  Fingerprint out;
+  for (const auto& [key, value] : fields.json().items()) out[key] = fields.text(key.c_str());
+  return out;
+}
+
+fs::path rank_folder(const fs::path& directory, int64_t rank) {
+  return directory / fmt::format("rank-{}", rank);
+}
 
 std::string describe_changes(const Fingerprint& there, const Fingerprint& here) {
   Fingerprint all = there;
@@ -163,8 +178,11 @@ struct RunDirectory::Task {
 
 RunDirectory::RunDirectory(fs::path directory, Fingerprint fingerprint, const std::vector<std::string>& tasks,
                            bool resume, std::vector<CompanionFormat> companions)
-    : directory_(create(std::move(directory))), lock_(directory_), companions_(std::move(companions)) {
-  fingerprint["tasks"] = joined(tasks);
+    : directory_(create(std::move(directory))),
+      fingerprint_(std::move(fingerprint)),
+      lock_(directory_),
+      companions_(std::move(companions)) {
+  fingerprint_["tasks"] = joined(tasks);
   for (const std::string& name : tasks) {
     auto task = std::make_unique<Task>();
     task->samples = directory_ / samples_file(name);
@@ -173,8 +191,9 @@ RunDirectory::RunDirectory(fs::path directory, Fingerprint fingerprint, const st
       task->companions.push_back(std::make_unique<CompanionFile>(directory_, format, name));
     tasks_.emplace(name, std::move(task));
   }
-  prepare(directory_, fingerprint, resume);
+  prepare(directory_, fingerprint_, resume);
   for (const auto& [name, task] : tasks_) load(*task);
+  absorb_ranks();
 }
 
 RunDirectory::~RunDirectory() = default;
@@ -221,17 +240,66 @@ int64_t RunDirectory::finished_documents(std::string_view name) const {
 }
 
 void RunDirectory::append(std::string_view name, const Sample& sample, std::span<const std::string> records) {
-  Task& task = this->task(name);
+  append(task(name), sample.scores, to_line(sample), records);
+}
+
+void RunDirectory::append(Task& task, Scores scores, std::string_view line,
+                          std::span<const std::string> records) {
   assert(records.size() == task.companions.size());
-  const int64_t id = sample.scores.doc_id;
+  const int64_t id = scores.doc_id;
   if (task.lines.contains(id)) fail("{}: document {} was finished before", task.journal.string(), id);
   for (size_t i = 0; i < records.size(); ++i) task.companions[i]->append(id, records[i]);
-  const std::string text = to_line(sample) + '\n';
+  const std::string text = std::string(line) + '\n';
   if (!task.file.is_open()) task.file.open(task.journal, task.journal_size);
   task.file.append(text);
   task.lines.emplace(id, Task::Line{true, task.journal_size, text.size() - 1});
   task.journal_size += text.size();
-  task.scores.push_back(sample.scores);
+  task.scores.push_back(std::move(scores));
+}
+
+void RunDirectory::absorb(const fs::path& folder) {
+  for (const auto& [name, task] : tasks_) {
+    std::vector<std::unique_ptr<CompanionFile>> theirs;
+    for (const CompanionFormat& format : companions_) {
+      theirs.push_back(std::make_unique<CompanionFile>(folder, format, name));
+      theirs.back()->load(true);
+    }
+    const auto read = [&](const std::string& file, Tail tail) {
+      if (!fs::exists(folder / file)) return;
+      for_each_sample(folder / file, tail, [&](SampleLine&& line) {
+        const int64_t id = line.sample.scores.doc_id;
+        if (task->lines.contains(id)) return;
+        std::vector<std::string> records;
+        for (const auto& companion : theirs) records.push_back(companion->record(id));
+        append(*task, std::move(line.sample.scores), line.text, records);
+      });
+    };
+    read(samples_file(name), Tail::refuse);
+    read(journal_file(name), Tail::drop);
+  }
+}
+
+void RunDirectory::absorb_ranks() {
+  std::vector<fs::path> folders;
+  std::error_code code;
+  fs::directory_iterator entries(directory_, code);
+  for (; !code && entries != fs::directory_iterator(); entries.increment(code)) {
+    if (is_rank_folder(entries->path())) folders.push_back(entries->path());
+  }
+  if (code) fail("{}: cannot list the folder: {}", directory_.string(), code.message());
+  for (const fs::path& folder : folders) {
+    {
+      const DirectoryLock lock(folder);  // a rank of a run that is dying may still write
+      if (const std::optional<Fingerprint> there = read_fingerprint(folder)) {
+        const std::string changes = describe_changes(*there, fingerprint_);
+        if (!changes.empty())
+          fail("{}: holds unfinished work of a run with other settings: {}", folder.string(), changes);
+        absorb(folder);
+      }
+    }
+    fs::remove_all(folder, code);
+    if (code) fail("{}: cannot remove: {}", folder.string(), code.message());
+  }
 }
 
 RunDirectory::Finished RunDirectory::finish(std::string_view name) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,6 +25,15 @@ using Fingerprint = std::map<std::string, std::string>;
 /// "arithmetic (float there, fake here), weights (3f29ab…  there, 91cc04… here)", "" where they agree. Long
 /// values are cut.
 std::string describe_changes(const Fingerprint& there, const Fingerprint& here);
+
+/// The fingerprint of the run in a folder, nothing where there is no run.
+std::optional<Fingerprint> read_fingerprint(const std::filesystem::path& directory);
+
+/// What a shard's folder has in the place of results.json.
+inline constexpr const char* shard_file = "shard.json";
+
+/// Where rank `rank` ≥ 1 of a run in `directory` keeps what it has finished.
+std::filesystem::path rank_folder(const std::filesystem::path& directory, int64_t rank);
 
 /// Exclusive use of a folder by this process: an flock on FOLDER/.lock, which holds the owner's process and
 /// host for the message of whoever comes second. The system lets go of it when the process dies.
@@ -59,6 +69,10 @@ class DirectoryLock {
 ///
 /// So nothing is ever mixed, or overwritten by another run.
 ///
+/// A run of several processes has a folder rank-K of the same layout for each but the first, below that of
+/// the first. What killed ones left there is taken over when the run is resumed, by however many processes. A
+/// shard's folder ends in shard.json instead of results.json.
+///
 /// Not thread-safe.
 class RunDirectory {
  public:
@@ -81,6 +95,13 @@ class RunDirectory {
   /// not lose it. A document may be finished once.
   void append(std::string_view task, const Sample& sample, std::span<const std::string> records = {});
 
+  /// Takes over the documents that `folder`, of the same run, has finished and this one has not, records
+  /// included. `folder` is only read. Throws Error naming file and line for damage.
+  void absorb(const std::filesystem::path& folder);
+  /// absorb() for every rank-K below this folder, which is removed then. Throws Error where one is in use or
+  /// of a run with other settings.
+  void absorb_ranks();
+
   struct Finished {
     std::vector<Scores> scores;  ///< ascending doc_id
     std::string samples_hash;    ///< SHA-256 of the samples file
@@ -94,8 +115,10 @@ class RunDirectory {
   struct Task;
   Task& task(std::string_view name) const;
   static void load(Task& task);
+  static void append(Task& task, Scores scores, std::string_view line, std::span<const std::string> records);
 
   std::filesystem::path directory_;
+  Fingerprint fingerprint_;
   DirectoryLock lock_;
   std::vector<CompanionFormat> companions_;
   std::map<std::string, std::unique_ptr<Task>, std::less<>> tasks_;
