@@ -1,0 +1,148 @@
+#include <csignal>
+#include <iostream>
+#include <thread>
+
+#include <nlohmann/json.hpp>
+#include <pthread.h>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/model_options.h"
+#include "cli/serve/completions.h"
+#include "cli/serve/http_server.h"
+
+namespace qeval::cli {
+namespace {
+
+using serve::HttpRequest;
+using serve::HttpResponse;
+
+po::options_description options() {
+  po::options_description options("Options");
+  add_model_options(options);
+  add_arithmetic_options(options);
+  auto add = options.add_options();
+  add("host", po::value<std::string>()->value_name("HOST")->default_value("127.0.0.1"),
+      "address to listen on; any but the loopback lets everybody in who can reach it: there are no "
+      "passwords");
+  add("port", po::value<int>()->value_name("N")->default_value(8000),
+      "port to listen on; 0: any that is free");
+  add("name", po::value<std::string>()->value_name("NAME"),
+      "what the model is called in requests (default: the last part of its path)");
+  add("max-length", po::value<int64_t>()->value_name("N"),
+      "longest text in tokens, prompt and answer (default: 2048, or the model's context if shorter)");
+  add("batch-tokens", po::value<int64_t>()->value_name("N")->default_value(512),
+      "tokens computed at once, between two looks at whether the client is still there; never changes a "
+      "number");
+  add("client-seconds", po::value<int64_t>()->value_name("N")->default_value(30),
+      "time a client has to send a request, and to take the answer");
+  return options;
+}
+
+struct Route {
+  std::string_view method, path;
+  HttpResponse (*answer)(serve::Completions&, const HttpRequest&, const std::function<bool()>& cancelled);
+};
+
+HttpResponse complete(serve::Completions& completions, const HttpRequest& request,
+                      const std::function<bool()>& cancelled) {
+  try {
+    return {200, completions.answer(completions.parse(request.body), cancelled)};
+  } catch (const serve::Cancelled&) {
+    return {503, R"({"error":{"message":"the server is ending","type":"server_error","code":503}})"};
+  }
+}
+
+constexpr Route kRoutes[] = {
+    {"POST", "/v1/completions", complete},
+    {"GET", "/v1/models",
+     [](auto& c, auto&, auto&) {
+       return HttpResponse{200, c.models()};
+     }},
+    {"GET", "/health",
+     [](auto&, auto&, auto&) {
+       return HttpResponse{200, R"({"status":"ok"})"};
+     }},
+    {"POST", "/tokenize",
+     [](auto& c, auto& r, auto&) {
+       return HttpResponse{200, c.tokenize(r.body)};
+     }},
+    {"POST", "/detokenize",
+     [](auto& c, auto& r, auto&) {
+       return HttpResponse{200, c.detokenize(r.body)};
+     }},
+    {"GET", "/tokenizer_info",
+     [](auto& c, auto&, auto&) {
+       return HttpResponse{200, c.tokenizer_info()};
+     }},
+};
+
+int look_up(const std::string& method, const std::string& path) {
+  int status = 404;
+  for (const Route& route : kRoutes) {
+    if (route.path != path) continue;
+    if (route.method == method) return 200;
+    status = 405;
+  }
+  return status;
+}
+
+/// SIGINT and SIGTERM wait until somebody asks for them, in this thread and those that it starts.
+sigset_t block_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return signals;
+}
+
+int run(const po::variables_map& arguments) {
+  const int port = arguments["port"].as<int>();
+  if (port < 0 || port > 65535) throw UsageError(fmt::format("--port {}: 0 to 65535", port));
+  const auto seconds = arguments["client-seconds"].as<int64_t>();
+  if (seconds < 1 || seconds > 86400)
+    throw UsageError(fmt::format("--client-seconds {}: 1 to 86400", seconds));
+  const int64_t batch = batch_tokens(arguments);
+  const eval::SessionOptions settings = session_options(arguments);
+
+  const sigset_t signals = block_signals();
+  const ThreadLimit limit(arguments);
+  eval::Session session(settings);
+  serve::Completions completions(
+      session, optional<std::string>(arguments, "name").value_or(session.model().name), batch);
+  serve::HttpServer server(arguments["host"].as<std::string>(), port, {.client_seconds = seconds}, look_up,
+                           [&](const HttpRequest& request, const std::function<bool()>& cancelled) {
+                             for (const Route& route : kRoutes) {
+                               if (route.path == request.path)
+                                 return route.answer(completions, request, cancelled);
+                             }
+                             fail("no such path");
+                           });
+  if (!server.is_loopback()) {
+    std::cerr << fmt::format("qeval: {} is not the loopback: whoever can reach it may use it\n",
+                             server.address());
+  }
+  std::cout << fmt::format("{} in {} arithmetic at http://{}/v1/completions\n", completions.name(),
+                           session.arithmetic().name(), server.address())
+            << std::flush;
+  std::thread accepting([&] { server.run(); });
+  int received = 0;
+  sigwait(&signals, &received);
+  server.stop();
+  accepting.join();
+  return 0;
+}
+
+}  // namespace
+
+const Command serve_command{
+    .name = "serve",
+    .summary = "Answer requests of the completions API over HTTP, for lm-evaluation-harness and others",
+    .usage = "-m MODEL [--port N] [options]",
+    .example = "qeval serve -m results/w8a8 --port 8000",
+    .options = options,
+    .run = run,
+};
+
+}  // namespace qeval::cli

@@ -1,0 +1,233 @@
+// What a client may ask for, and what is refused.
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/unicode.h"
+#include "cli/serve/completions.h"
+#include "model/checkpoint/strict_json.h"
+
+namespace qeval::cli::serve {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMostPrompts = 2048;
+constexpr int64_t kMostPromptTokens = int64_t{1} << 18;
+constexpr int64_t kMostLikeliest = 20;
+constexpr size_t kMostStops = 16;
+
+std::string shown(const json& value) {
+  return printable(value.dump(-1, ' ', false, json::error_handler_t::replace), 60);
+}
+
+int64_t integer(const json& value, const std::string& field, int64_t least, int64_t most) {
+  const bool fits =
+      value.is_number_integer() &&
+      !(value.is_number_unsigned() && value.get<uint64_t>() > std::numeric_limits<int64_t>::max());
+  if (!fits || value.get<int64_t>() < least || value.get<int64_t>() > most) {
+    fail("\"{}\": {}; accepted: a whole number from {} to {}", field, shown(value), least, most);
+  }
+  return value.get<int64_t>();
+}
+
+double real(const json& value, const std::string& field) {
+  if (!value.is_number() || !std::isfinite(value.get<double>())) {
+    fail("\"{}\": {}; accepted: a number", field, shown(value));
+  }
+  return value.get<double>();
+}
+
+bool boolean(const json& value, const std::string& field) {
+  if (!value.is_boolean()) fail("\"{}\": {}; accepted: true, false", field, shown(value));
+  return value.get<bool>();
+}
+
+std::string text(const json& value, const std::string& field) {
+  if (!value.is_string()) fail("\"{}\": {}; accepted: a string", field, shown(value));
+  return value.get<std::string>();
+}
+
+json object(std::string_view body) {
+  json request = model::parse_strict_json(body, "the request's body");
+  if (!request.is_object()) fail("the request's body: not a JSON object");
+  return request;
+}
+
+std::vector<int32_t> ids(const json& list, const std::string& field, int64_t vocab_size) {
+  std::vector<int32_t> out;
+  out.reserve(list.size());
+  for (const json& id : list) out.push_back(static_cast<int32_t>(integer(id, field, 0, vocab_size - 1)));
+  return out;
+}
+
+std::vector<std::string> stop_strings(const json& value) {
+  std::vector<std::string> out;
+  if (value.is_null()) return out;
+  if (value.is_string()) {
+    out.push_back(value.get<std::string>());
+  } else if (value.is_array() && value.size() <= kMostStops) {
+    for (const json& entry : value) out.push_back(text(entry, "stop"));
+  } else {
+    fail("\"stop\": {}; accepted: a string, or a list of at most {}", shown(value), kMostStops);
+  }
+  for (const std::string& stop : out) {
+    if (stop.empty()) fail("\"stop\": an empty string; accepted: text at which to end");
+  }
+  return out;
+}
+
+/// Fields that other servers know and this one does not, with the values that change nothing.
+struct Inert {
+  std::string_view name;
+  json value;
+};
+const std::array<Inert, 9>& inert_fields() {
+  static const std::array<Inert, 9> fields{{{"n", 1},
+                                            {"best_of", 1},
+                                            {"stream", false},
+                                            {"suffix", nullptr},
+                                            {"presence_penalty", 0},
+                                            {"frequency_penalty", 0},
+                                            {"repetition_penalty", 1},
+                                            {"logit_bias", json::object()},
+                                            {"stream_options", nullptr}}};
+  return fields;
+}
+
+}  // namespace
+
+std::vector<int32_t> Completions::with_bos(std::vector<int32_t> ids) const {
+  if (tokenizer_.adds_bos() && tokenizer_.bos_id() && (ids.empty() || ids.front() != *tokenizer_.bos_id())) {
+    ids.insert(ids.begin(), *tokenizer_.bos_id());
+  }
+  return ids;
+}
+
+CompletionRequest Completions::parse(std::string_view body) const {
+  const json request = object(body);
+  CompletionRequest out;
+  const int64_t vocab_size = session_.model().config.vocab_size;
+  const auto add_text = [&](const json& value) {
+    std::string prompt = text(value, "prompt");
+    out.prompts.push_back({with_bos(tokenizer_.encode(prompt)), std::move(prompt)});
+  };
+  const auto add_ids = [&](const json& list) {
+    std::vector<int32_t> prompt = ids(list, "prompt", vocab_size);
+    std::string decoded;
+    if (out.echo) decoded = tokenizer_.decode(prompt);
+    out.prompts.push_back({std::move(prompt), std::move(decoded)});
+  };
+  if (const auto echo = request.find("echo"); echo != request.end()) out.echo = boolean(*echo, "echo");
+  for (const auto& [field, value] : request.items()) {
+    if (field == "prompt") {
+      if (value.is_string()) {
+        add_text(value);
+      } else if (value.is_array() && !value.empty() && value.size() <= kMostPromptTokens &&
+                 value.front().is_number()) {
+        add_ids(value);
+      } else if (value.is_array() && !value.empty() && value.size() <= kMostPrompts) {
+        for (const json& entry : value) {
+          if (entry.is_array()) {
+            add_ids(entry);
+          } else {
+            add_text(entry);
+          }
+        }
+      } else {
+        fail("\"prompt\": {}; accepted: a string, a list of token ids, or a list of at most {} of these",
+             shown(value), kMostPrompts);
+      }
+    } else if (field == "model") {
+      if (text(value, "model") != name_) {
+        fail("\"model\": {}; accepted: {}, the one that is served", shown(value), name_);
+      }
+    } else if (field == "max_tokens") {
+      if (!value.is_null()) out.max_tokens = integer(value, "max_tokens", 0, max_length());
+    } else if (field == "logprobs") {
+      if (!value.is_null()) out.logprobs = integer(value, "logprobs", 0, kMostLikeliest);
+    } else if (field == "temperature") {
+      if (!value.is_null()) out.sampling.temperature = real(value, "temperature");
+    } else if (field == "top_p") {
+      if (!value.is_null()) out.sampling.top_p = real(value, "top_p");
+    } else if (field == "top_k") {  // −1 is how others say "all"
+      const int64_t count = integer(value, "top_k", -1, vocab_size);
+      out.sampling.top_k = std::max<int64_t>(count, 0);
+    } else if (field == "seed") {
+      constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+      if (!value.is_null()) out.sampling.seed = static_cast<uint64_t>(integer(value, "seed", 0, kMost));
+    } else if (field == "stop") {
+      out.stop = stop_strings(value);
+    } else if (field == "ignore_eos") {
+      out.ignore_eos = boolean(value, "ignore_eos");
+    } else if (field != "echo" && field != "user") {
+      const auto& inert = inert_fields();
+      const auto known = std::ranges::find(inert, field, &Inert::name);
+      if (known == inert.end()) fail("\"{}\": not supported", printable(field, 60));
+      if (!value.is_null() && value != known->value) {
+        fail("\"{}\": {}; accepted: {}", field, shown(value), known->value.dump());
+      }
+    }
+  }
+  if (out.prompts.empty()) fail("\"prompt\" is missing");
+  (void)model::Sampler(out.sampling);  // checks the settings
+  int64_t total = 0;
+  for (const auto& prompt : out.prompts) {
+    const auto length = std::ssize(prompt.ids);
+    if (length == 0) fail("\"prompt\": one without tokens; accepted: at least one token");
+    if (length + out.max_tokens > max_length()) {
+      fail("a prompt of {} tokens and {} new ones; accepted: {} in all", length, out.max_tokens,
+           max_length());
+    }
+    total += length;
+  }
+  if (total > kMostPromptTokens) fail("\"prompt\": {} tokens; accepted: {} in all", total, kMostPromptTokens);
+  return out;
+}
+
+std::string Completions::tokenize(std::string_view body) const {
+  const json request = object(body);
+  const auto prompt = request.find("prompt");
+  if (prompt == request.end()) fail("\"prompt\" is missing");
+  const auto special = request.find("add_special_tokens");
+  std::vector<int32_t> tokens = tokenizer_.encode(text(*prompt, "prompt"));
+  if (special == request.end() || boolean(*special, "add_special_tokens"))
+    tokens = with_bos(std::move(tokens));
+  return json{{"count", tokens.size()}, {"max_model_len", max_length()}, {"tokens", tokens}}.dump();
+}
+
+std::string Completions::detokenize(std::string_view body) const {
+  const json request = object(body);
+  const auto tokens = request.find("tokens");
+  if (tokens == request.end() || !tokens->is_array()) fail("\"tokens\": a list of token ids is wanted");
+  const std::string decoded = tokenizer_.decode(ids(*tokens, "tokens", tokenizer_.vocab_size()));
+  return json{{"prompt", decoded}}.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+std::string Completions::tokenizer_info() const {
+  const auto spelt = [&](std::optional<int32_t> id) -> json {
+    if (!id) return nullptr;
+    return tokenizer_.decode({{*id}});
+  };
+  return json{{"tokenizer_class", tokenizer_.kind()},
+              {"bos_token", spelt(tokenizer_.bos_id())},
+              {"eos_token", spelt(tokenizer_.eos_id())},
+              {"add_bos_token", tokenizer_.adds_bos()},
+              {"model_max_length", max_length()}}
+      .dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+std::string Completions::models() const {
+  const json model{{"id", name_},
+                   {"object", "model"},
+                   {"owned_by", "qeval"},
+                   {"max_model_len", max_length()},
+                   {"arithmetic", session_.arithmetic().name()}};
+  return json{{"object", "list"}, {"data", json::array({model})}}.dump(-1, ' ', false,
+                                                                       json::error_handler_t::replace);
+}
+
+}  // namespace qeval::cli::serve

@@ -1,0 +1,407 @@
+// The server, as clients of every kind see it: well-behaved, wrong, slow, many, and gone.
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <memory>
+#include <thread>
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "cli_fixture.h"
+
+namespace qeval::test {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+/// A connection to the server.
+class Client {
+ public:
+  explicit Client(int port) : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (::connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+      fail("cannot connect");
+  }
+  ~Client() { ::close(socket_); }
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  /// Sends as much as the server takes; false once it has hung up.
+  bool send(std::string_view bytes) const {
+    while (!bytes.empty()) {
+      const ssize_t count = ::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (count <= 0) return false;
+      bytes.remove_prefix(static_cast<size_t>(count));
+    }
+    return true;
+  }
+  /// All that comes until the server hangs up.
+  std::string receive() const {
+    std::string all;
+    char buffer[4096];
+    ssize_t count = 0;
+    while ((count = ::recv(socket_, buffer, sizeof buffer, 0)) > 0)
+      all.append(buffer, static_cast<size_t>(count));
+    return all;
+  }
+
+ private:
+  int socket_;
+};
+
+struct Reply {
+  int status = 0;
+  json body;
+};
+
+Reply parse_reply(const std::string& text) {
+  Reply reply;
+  if (text.size() > 12 && text.starts_with("HTTP/1.1 ")) reply.status = std::stoi(text.substr(9, 3));
+  const size_t blank = text.find("\r\n\r\n");
+  if (blank != std::string::npos) reply.body = json::parse(text.substr(blank + 4), nullptr, false);
+  return reply;
+}
+
+std::string post(const std::string& path, const std::string& body, const std::string& headers = "") {
+  return "POST " + path + " HTTP/1.1\r\nHost: localhost\r\n" + headers +
+         "Content-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+         body;
+}
+
+/// A `qeval serve` on a free port of the loopback.
+class Server {
+ public:
+  Server(const std::string& model, const std::vector<std::string>& more, const std::string& errors) {
+    std::vector<std::string> words{QEVAL_BINARY, "serve", "-m", model, "--port", "0"};
+    words.insert(words.end(), more.begin(), more.end());
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    int pipe[2];
+    if (::pipe2(pipe, O_CLOEXEC) != 0) fail("no pipe");
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, pipe[1], STDOUT_FILENO);
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, errors.c_str(), O_WRONLY | O_CREAT | O_TRUNC,
+                                     0600);
+    posix_spawnattr_t attributes;  // whatever this process was started with, the server hears its signals
+    posix_spawnattr_init(&attributes);
+    sigset_t heard;
+    sigemptyset(&heard);
+    sigaddset(&heard, SIGINT);
+    sigaddset(&heard, SIGTERM);
+    posix_spawnattr_setsigdefault(&attributes, &heard);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    const int failure = posix_spawn(&process_, QEVAL_BINARY, &actions, &attributes, argv.data(), environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    ::close(pipe[1]);
+    if (failure != 0) fail("{}: cannot be started", QEVAL_BINARY);
+    char c = 0;
+    while (::read(pipe[0], &c, 1) == 1 && c != '\n') line_ += c;
+    ::close(pipe[0]);
+    const size_t colon = line_.find_last_of(':');
+    if (colon == std::string::npos) fail("the server did not start: {}", line_);
+    port_ = std::stoi(line_.substr(colon + 1));
+  }
+  ~Server() {
+    if (process_ != 0) end(SIGKILL);
+  }
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  const std::string& line() const { return line_; }
+  int port() const { return port_; }
+  Reply ask(const std::string& request) const {
+    const Client client(port_);
+    client.send(request);
+    return parse_reply(client.receive());
+  }
+  Reply complete(const json& request) const { return ask(post("/v1/completions", request.dump())); }
+  bool healthy() const { return ask("GET /health HTTP/1.1\r\n\r\n").status == 200; }
+  /// Exit status, or 128 + the signal that ended it.
+  int end(int signal) {
+    ::kill(process_, signal);
+    int state = 0;
+    ::waitpid(std::exchange(process_, 0), &state, 0);
+    return WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
+  }
+
+ private:
+  std::string line_;
+  int port_ = 0;
+  pid_t process_ = 0;
+};
+
+class ServeCli : public Cli {
+ protected:
+  std::unique_ptr<Server> serve(const std::vector<std::string>& more = {}) const {
+    return std::make_unique<Server>(path("model"), more, path("serve.stderr"));
+  }
+};
+
+json hello(int64_t max_tokens = 1) {
+  return {{"prompt", "Hello"}, {"max_tokens", max_tokens},
+          {"temperature", 0},  {"ignore_eos", true},
+          {"echo", true},      {"logprobs", 1}};
+}
+
+/// What lm-evaluation-harness reads from an echo: the same numbers as `qeval score`.
+TEST_F(ServeCli, EchoedLogProbabilitiesAreThoseOfScoring) {
+  const auto server = serve();
+  const Reply reply = server->complete(hello());
+  ASSERT_EQ(reply.status, 200);
+  const json& choice = reply.body["choices"][0];
+  const json& logprobs = choice["logprobs"];
+  ASSERT_EQ(logprobs["token_logprobs"].size(), 6U);  // five of the prompt, one new
+  EXPECT_TRUE(logprobs["token_logprobs"][0].is_null());
+  EXPECT_EQ(logprobs["tokens"][1], "e");
+  EXPECT_EQ(logprobs["text_offset"], json({0, 1, 2, 3, 4, 5}));
+  EXPECT_THAT(choice["text"].get<std::string>(), testing::StartsWith("Hello"));
+
+  const json request{{"id", 1}, {"context_ids", {'H'}}, {"continuation_ids", {'e', 'l', 'l', 'o'}}};
+  const json scored = json::parse(run({"score", "-m", path("model")}, request.dump() + "\n").output);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(logprobs["token_logprobs"][i + 1], scored["token_logprobs"][i]);
+    // Arg-max or not, by comparing with the likeliest.
+    double most = -1e30;
+    for (const auto& [text, value] : logprobs["top_logprobs"][i + 1].items())
+      most = std::max(most, value.get<double>());
+    const bool greedy = most == logprobs["token_logprobs"][i + 1].get<double>();
+    EXPECT_EQ(greedy, scored["top1"][i] == scored["tokens"][i]);
+    EXPECT_GE(most, scored["token_logprobs"][i].get<double>());
+  }
+}
+
+TEST_F(ServeCli, GenerationIsThatOfGenerate) {
+  const auto server = serve();
+  json request = hello(6);
+  request["echo"] = false;
+  const Reply reply = server->complete(request);
+  ASSERT_EQ(reply.status, 200);
+  const Outcome generated =
+      run({"generate", "-m", path("model"), "-n", "6", "--ignore-eos", "-p", "Hello", "--ids"});
+  const std::vector<int> ids = json::parse(generated.output);
+  EXPECT_EQ(reply.body["usage"]["completion_tokens"], 6);
+  EXPECT_EQ(reply.body["choices"][0]["finish_reason"], "length");
+  EXPECT_EQ(reply.body["choices"][0]["logprobs"]["tokens"].size(), ids.size());
+  // The next token after an echo is the first of the generated ones, with the same probability.
+  const json echo = server->complete(hello(1)).body["choices"][0]["logprobs"];
+  const json plain = reply.body["choices"][0]["logprobs"];
+  EXPECT_EQ(echo["tokens"][5], plain["tokens"][0]);
+  EXPECT_NEAR(echo["token_logprobs"][5].get<double>(), plain["token_logprobs"][0].get<double>(), 1e-5);
+  // Byte tokens: a text ends before the stop that it holds.
+  const std::string text = reply.body["choices"][0]["text"];
+  if (ids[0] < 128) {
+    request["stop"] = std::string(1, static_cast<char>(ids[0]));
+    const Reply stopped = server->complete(request);
+    EXPECT_EQ(stopped.body["choices"][0]["text"], "");
+    EXPECT_EQ(stopped.body["choices"][0]["finish_reason"], "stop");
+  }
+}
+
+TEST_F(ServeCli, PromptsComeAsTextsAndAsIds) {
+  const auto server = serve();
+  json request = hello();
+  const json expected = server->complete(request).body["choices"][0]["logprobs"];
+  for (const json& prompt : {json({"Hello"}), json({'H', 'e', 'l', 'l', 'o'}),
+                             json::array({json({'H', 'e', 'l', 'l', 'o'})}), json({"Hello", "Help"})}) {
+    request["prompt"] = prompt;
+    const Reply reply = server->complete(request);
+    ASSERT_EQ(reply.status, 200) << reply.body;
+    EXPECT_EQ(reply.body["choices"][0]["logprobs"], expected) << prompt;
+    EXPECT_EQ(reply.body["choices"].size(), prompt == json({"Hello", "Help"}) ? 2U : 1U);
+  }
+  // One token, and nothing new.
+  request["prompt"] = {7};
+  request["max_tokens"] = 0;
+  EXPECT_EQ(server->complete(request).body["choices"][0]["logprobs"]["token_logprobs"], json({nullptr}));
+}
+
+TEST_F(ServeCli, TheTokenizerCanBeAsked) {
+  const auto server = serve({"--name", "tiny"});
+  EXPECT_EQ(server->ask("GET /v1/models HTTP/1.1\r\n\r\n").body["data"][0]["id"], "tiny");
+  EXPECT_TRUE(server->ask("GET /tokenizer_info HTTP/1.1\r\n\r\n").body.contains("eos_token"));
+  EXPECT_EQ(server->ask(post("/tokenize", R"({"prompt": "Hi", "add_special_tokens": false})")).body["tokens"],
+            json({'H', 'i'}));
+  EXPECT_EQ(server->ask(post("/detokenize", R"({"tokens": [72, 105]})")).body["prompt"], "Hi");
+  json request = hello();
+  request["model"] = "tiny";
+  EXPECT_EQ(server->complete(request).status, 200);
+  request["model"] = "huge";
+  EXPECT_THAT(server->complete(request).body["error"]["message"].get<std::string>(), HasSubstr("tiny"));
+}
+
+TEST_F(ServeCli, WrongRequestsAreToldWhatIsWrong) {
+  const auto server = serve();
+  const std::vector<std::pair<json, std::string>> cases{
+      {{{"prompt", "x"}, {"n", 2}}, "\"n\""},
+      {{{"prompt", "x"}, {"stream", true}}, "\"stream\""},
+      {{{"prompt", "x"}, {"beams", 4}}, "\"beams\""},
+      {{{"prompt", "x"}, {"max_tokens", -1}}, "\"max_tokens\""},
+      {{{"prompt", "x"}, {"max_tokens", 1e300}}, "\"max_tokens\""},
+      {{{"prompt", "x"}, {"temperature", "hot"}}, "\"temperature\""},
+      {{{"prompt", "x"}, {"temperature", -1}}, "temperature"},
+      {{{"prompt", "x"}, {"logprobs", 1000}}, "\"logprobs\""},
+      {{{"prompt", "x"}, {"stop", {""}}}, "\"stop\""},
+      {{{"prompt", {1, kTokens}}}, "257"},
+      {{{"prompt", {1, -1}}}, "-1"},
+      {{{"prompt", {1, "x"}}}, "\"prompt\""},
+      {{{"prompt", json::array({json::array()})}}, "token"},
+      {{{"prompt", json::array()}}, "\"prompt\""},
+      {{{"prompt", ""}}, "token"},
+      {{{"prompt", std::string(100000, 'x')}}, "in all"},
+      {{{"max_tokens", 3}}, "missing"},
+      {json::array({1}), "object"}};
+  for (const auto& [request, part] : cases) {
+    const Reply reply = server->complete(request);
+    EXPECT_EQ(reply.status, 400) << request;
+    EXPECT_THAT(reply.body["error"]["message"].get<std::string>(), HasSubstr(part));
+  }
+  for (const std::string& body :
+       {std::string("{"), std::string("\xff\xfe"), std::string(1 << 20, '['), std::string()}) {
+    EXPECT_EQ(server->ask(post("/v1/completions", body)).status, 400);
+  }
+  EXPECT_EQ(server->ask("GET /nothing HTTP/1.1\r\n\r\n").status, 404);
+  EXPECT_EQ(server->ask("GET /" + std::string(7000, 'a') + " HTTP/1.1\r\n\r\n").status, 404);
+  EXPECT_EQ(server->ask("GET /v1/completions HTTP/1.1\r\n\r\n").status, 405);
+  EXPECT_EQ(server->ask(post("/health", "{}")).status, 405);
+  EXPECT_EQ(
+      server->ask("POST /v1/completions HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n")
+          .status,
+      415);
+  EXPECT_TRUE(server->healthy());
+}
+
+/// What is not even HTTP: an answer of any kind or none, and the next client is served.
+TEST_F(ServeCli, BytesThatAreNoRequestDoNoHarm) {
+  const auto server = serve();
+  std::string all_bytes;
+  for (int i = 0; i < 256; ++i) all_bytes += static_cast<char>(i);
+  for (const std::string& bytes :
+       {std::string("\r\n\r\n"), std::string("GET\r\n\r\n"), std::string("GET / HTTP/9\r\n\r\n"), all_bytes,
+        "GET /health HTTP/1.1\r\n" + std::string(60000, 'h') + "\r\n\r\n",
+        "GET /" + std::string(60000, '/') + " HTTP/1.1\r\n\r\n",
+        std::string("POST /v1/completions HTTP/1.1\r\nContent-Length: -5\r\n\r\n{}"),
+        std::string("POST /v1/completions HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n{}"),
+        std::string("POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"),
+        std::string(
+            "POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n{}\r\n"),
+        "GET /health HTTP/1.1\r\nRange: bytes=" + std::string(8000, '0') + "-\r\n\r\n"}) {
+    const Client client(server->port());
+    client.send(bytes);
+  }
+  EXPECT_TRUE(server->healthy());
+  EXPECT_EQ(server->complete(hello()).status, 200);
+}
+
+TEST_F(ServeCli, OversizedBodiesAreRefused) {
+  const auto server = serve();
+  // Announced: refused at once. Sent in chunks without an end: refused when it has become too much.
+  EXPECT_EQ(server->ask("POST /v1/completions HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n{").status, 413);
+  const Client endless(server->port());
+  endless.send("POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+  const std::string chunk = "10000\r\n" + std::string(0x10000, ' ') + "\r\n";
+  int sent = 0;
+  while (sent < 4096 && endless.send(chunk)) ++sent;
+  EXPECT_LT(sent, 4096);  // 256 MiB
+  EXPECT_TRUE(server->healthy());
+  // So are headers without an end.
+  const Client lines(server->port());
+  lines.send("GET /health HTTP/1.1\r\n");
+  sent = 0;
+  while (sent < 100000 && lines.send("X-More: " + std::string(1000, 'x') + "\r\n")) ++sent;
+  EXPECT_LT(sent, 100000);
+  EXPECT_TRUE(server->healthy());
+}
+
+/// Clients that begin and never end hold nobody up, and are hung up on.
+TEST_F(ServeCli, SlowClientsHoldNobodyUp) {
+  const auto server = serve({"--client-seconds", "1"});
+  std::vector<std::unique_ptr<Client>> slow;
+  const std::string whole = post("/v1/completions", hello().dump());
+  for (size_t i = 0; i < 100; ++i) {
+    slow.push_back(std::make_unique<Client>(server->port()));
+    slow.back()->send(whole.substr(0, i * whole.size() / 100));
+  }
+  EXPECT_EQ(server->complete(hello()).status, 200);
+  for (const auto& client : slow) EXPECT_NE(parse_reply(client->receive()).status, 200);  // returns: hung up
+  EXPECT_TRUE(server->healthy());
+}
+
+TEST_F(ServeCli, ManyClientsGetTheSameAnswers) {
+  const auto server = serve();
+  const json expected = server->complete(hello(4)).body["choices"];
+  std::vector<json> answers(64);
+  std::vector<std::thread> clients;
+  for (json& answer : answers) {
+    clients.emplace_back([&] { answer = server->complete(hello(4)).body["choices"]; });
+  }
+  for (std::thread& client : clients) client.join();
+  for (const json& answer : answers) EXPECT_EQ(answer, expected);
+}
+
+/// Clients that leave while their answer is computed: the work is given up, others go on.
+TEST_F(ServeCli, ClientsMayLeaveInTheMiddle) {
+  const auto server = serve();
+  const int64_t longest = server->ask("GET /v1/models HTTP/1.1\r\n\r\n").body["data"][0]["max_model_len"];
+  json request = hello(longest - 5);
+  request["prompt"] = json(200, "Hello");
+  for (int i = 0; i < 20; ++i) {
+    const Client client(server->port());
+    client.send(post("/v1/completions", request.dump()));
+  }
+  EXPECT_EQ(server->complete(hello()).status, 200);
+  EXPECT_EQ(server->end(SIGTERM), 0);
+}
+
+TEST_F(ServeCli, ListensOnTheLoopbackUnlessToldOtherwise) {
+  {
+    const auto server = serve();
+    EXPECT_THAT(server->line(), HasSubstr("http://127.0.0.1:"));
+    EXPECT_EQ(server->end(SIGTERM), 0);
+    EXPECT_EQ(read("serve.stderr"), "");
+  }
+  const auto server = serve({"--host", "0.0.0.0"});
+  EXPECT_THAT(server->line(), HasSubstr("http://0.0.0.0:"));
+  EXPECT_THAT(read("serve.stderr"), HasSubstr("whoever can reach it"));
+  expect_one_line(run({"serve", "-m", path("model"), "--port", std::to_string(server->port())}), kFailed,
+                  "cannot listen");
+  expect_one_line(run({"serve", "-m", path("model"), "--port", "70000"}), kWrongUsage, "--port");
+  expect_one_line(run({"serve", "-m", path("model"), "--host", "no such host"}), kFailed, "no such host");
+}
+
+TEST_F(ServeCli, SignalsEndItCleanlyWhateverIsUnderWay) {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const auto server = serve();
+    const Client idle(server->port()), half(server->port()), busy(server->port());
+    half.send("POST /v1/completions HTTP/1.1\r\nContent-Le");
+    const int64_t longest = server->ask("GET /v1/models HTTP/1.1\r\n\r\n").body["data"][0]["max_model_len"];
+    json request = hello(longest - 5);
+    request["prompt"] = json(2000, "Hello");
+    busy.send(post("/v1/completions", request.dump()));
+    EXPECT_TRUE(server->healthy());
+    EXPECT_EQ(server->end(signal), 0);
+    idle.receive();  // returns: nothing is left open
+    half.receive();
+    const Reply reply = parse_reply(busy.receive());
+    EXPECT_TRUE(reply.status == 503 || reply.status == 0) << reply.status;
+  }
+}
+
+}  // namespace
+}  // namespace qeval::test
