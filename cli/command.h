@@ -31,8 +31,8 @@ struct Command {
 std::span<const Command> commands();
 
 extern const Command eval_command, merge_command, score_command, quantize_command, compare_command,
-    convert_command, report_command, generate_command, serve_command, export_command, tokenize_command,
-    inspect_command, tasks_command;
+    convert_command, report_command, generate_command, bench_command, serve_command, export_command,
+    tokenize_command, inspect_command, tasks_command;
 
 /// The options of every command that loads a model: -m and --threads.
 void add_model_options(po::options_description& options);
