@@ -1,6 +1,9 @@
 #include "base/hash.h"
 
+#include <algorithm>
 #include <array>
+#include <bit>
+#include <cstdint>
 
 #include <openssl/evp.h>
 
@@ -41,6 +44,33 @@ std::string Sha256::hex() {
 
 std::string sha256_hex(std::string_view text) {
   return Sha256().update(text).hex();
+}
+
+uint64_t fingerprint(std::span<const float> values) {
+  constexpr size_t kLanes = 16;
+  constexpr uint32_t kPrime = 16777619;
+  std::array<uint32_t, kLanes> lanes;
+  lanes.fill(2166136261);
+  const auto mix = [&](size_t lane, float value) {
+    lanes[lane] = (lanes[lane] ^ std::bit_cast<uint32_t>(value)) * kPrime;
+  };
+  const size_t whole = values.size() / kLanes * kLanes;
+  for (size_t i = 0; i < whole; i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) mix(lane, values[i + lane]);
+  }
+  for (size_t i = whole; i < values.size(); ++i) mix(i - whole, values[i]);
+  std::array<uint64_t, kLanes> wide;
+  std::ranges::copy(lanes, wide.begin());
+  return combine(wide);
+}
+
+uint64_t combine(std::span<const uint64_t> hashes) {
+  uint64_t hash = 14695981039346656037U;
+  for (const uint64_t h : hashes) {
+    hash = (hash ^ h) * 1099511628211U;
+    hash ^= hash >> 32;  // a product carries changes upwards only
+  }
+  return hash;
 }
 
 }  // namespace qeval

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -27,5 +28,11 @@ class Sha256 {
 };
 
 std::string sha256_hex(std::string_view text);
+
+/// A quick fingerprint of the bits of numbers, in order: for telling whether two runs computed the same, not
+/// against an adversary. 16 interleaved FNV-1a hashes (of 32-bit words), which compilers make vector code of.
+uint64_t fingerprint(std::span<const float> values);
+/// The fingerprint of a sequence of fingerprints.
+uint64_t combine(std::span<const uint64_t> hashes);
 
 }  // namespace qeval

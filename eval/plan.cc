@@ -220,8 +220,10 @@ std::vector<int64_t> ScoringRun::step() {
     const auto scored = static_cast<size_t>(plan_.requests()[request].scored);
     scores.log_probabilities.resize(scored);
     scores.top1.resize(scored);
+    scores.logits_hashes.resize(scored);
     scores.log_probabilities[static_cast<size_t>(query.index)] = answers[i].log_probability;
     scores.top1[static_cast<size_t>(query.index)] = answers[i].top1;
+    scores.logits_hashes[static_cast<size_t>(query.index)] = answers[i].logits_hash;
     if (--missing_[request] == 0) completed.push_back(query.request);
   }
   std::erase_if(kept_, [&](int64_t piece) {

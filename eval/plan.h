@@ -22,6 +22,7 @@ struct TokenRequest {
 struct TokenScores {
   std::vector<double> log_probabilities;
   std::vector<int32_t> top1;
+  std::vector<uint64_t> logits_hashes;  ///< model::TokenAnswer
 
   double log_likelihood() const;
   /// Every scored token (the end of request.tokens) was the arg-max.

@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/parallel.h"
 #include "eval/evaluation.h"
 
@@ -189,6 +190,9 @@ Sample TaskRun::make_sample(size_t index) {
   scores.metrics = task_.metrics;
   scores.facts = document.facts;
   scores.token_hash = token_hash(encoded.requests);
+  std::vector<uint64_t> hashes;
+  for (const TokenScores& request : scores_[index]) hashes.push_back(combine(request.logits_hashes));
+  scores.logits_hash = fmt::format("{:016x}", combine(hashes));
   const auto answer = [&](size_t r) {
     const TokenScores& token_scores = scores_[index][r];
     const TokenRequest& request = encoded.requests[r];

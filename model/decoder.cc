@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cmath>
 
+#include "base/hash.h"
 #include "model/kernels/kernels.h"
 
 namespace qeval::model {
@@ -168,6 +169,7 @@ std::vector<TokenAnswer> Decoder::answer(std::span<const TokenQuery> queries,
     arithmetic_.gather(normed_, indices, normed_rows);
     if (!wanted.empty()) held.resize(count * static_cast<size_t>(vocabulary) * sizeof(float));
     std::vector<LogitTile> partial(static_cast<size_t>(tiles) * count);
+    std::vector<uint64_t> hashes(partial.size());
     parallel_tasks(tiles, [&](int64_t t) {
       thread_local AlignedBuffer buffer;
       const int64_t first = t * kVocabularyTile;
@@ -182,6 +184,8 @@ std::vector<TokenAnswer> Decoder::answer(std::span<const TokenQuery> queries,
         LogitTile& tile = partial[i * static_cast<size_t>(tiles) + static_cast<size_t>(t)];
         tile = kernels().logit_tile(logits, width);
         tile.arg_max += static_cast<int32_t>(first);
+        hashes[i * static_cast<size_t>(tiles) + static_cast<size_t>(t)] =
+            fingerprint({logits, static_cast<size_t>(width)});
         for (size_t query = first_query[row]; query < first_query[row + 1]; ++query) {
           const int64_t column = queries[query].token - first;
           if (column >= 0 && column < width) target_logits[query] = logits[column];
@@ -192,9 +196,11 @@ std::vector<TokenAnswer> Decoder::answer(std::span<const TokenQuery> queries,
       const size_t row = block + static_cast<size_t>(i);
       const RowTotal total =
           add_up(std::span(partial).subspan(static_cast<size_t>(i * tiles), static_cast<size_t>(tiles)));
+      const uint64_t row_hash =
+          combine(std::span(hashes).subspan(static_cast<size_t>(i * tiles), static_cast<size_t>(tiles)));
       for (size_t query = first_query[row]; query < first_query[row + 1]; ++query) {
         const double shifted = static_cast<double>(target_logits[query]) - total.max;
-        answers[query] = {shifted - std::log(total.sum), total.arg_max};
+        answers[query] = {shifted - std::log(total.sum), total.arg_max, row_hash};
       }
       if (wanted.empty() || wanted_at[row].empty()) return;
       std::vector<float> logits(static_cast<size_t>(vocabulary));

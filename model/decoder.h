@@ -61,6 +61,7 @@ struct TokenQuery {
 struct TokenAnswer {
   double log_probability = 0;  ///< natural logarithm of softmax(logits)[token]
   int32_t top1 = 0;            ///< first arg-max of the row
+  uint64_t logits_hash = 0;    ///< fingerprint of all logits of the row: equal where they are, bit for bit
 };
 
 /// The one forward pass: the block diagram of a pre-norm transformer, computed by whatever arithmetic it is

@@ -106,7 +106,12 @@ Recomputed recompute(const std::filesystem::path& directory) {
     out.documents += std::ssize(documents);
     task.metrics = compute_metrics(documents, out.stored.bootstrap);
     task.counts = count(documents);
+    task.logits_hash = logits_hash(documents);
     compare_metrics(task.name, stored.metrics, task.metrics, out.differences);
+    if (task.logits_hash != stored.logits_hash) {
+      out.differences.push_back(
+          fmt::format("{}: the logits_hash of {} is not that of the samples", task.name, results_file));
+    }
     if (task.counts != stored.counts) {
       out.differences.push_back(
           fmt::format("{}: the counts of {} are not those of the samples ({} documents there, {} "

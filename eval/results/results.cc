@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "eval/results/json_fields.h"
 
 namespace qeval::eval {
@@ -51,7 +52,14 @@ TaskResults make_task_results(std::string name, std::span<const Scores> document
   task.name = std::move(name);
   task.metrics = compute_metrics(documents, bootstrap);
   task.counts = count(documents);
+  task.logits_hash = logits_hash(documents);
   return task;
+}
+
+std::string logits_hash(std::span<const Scores> documents) {
+  Sha256 hash;
+  for (const Scores& document : documents) hash.update(document.logits_hash);
+  return hash.hex().substr(0, 16);
 }
 
 GroupResults make_group_results(const RunResults& run, std::string name, std::vector<std::string> members,

@@ -27,6 +27,9 @@ struct TaskResults {
   std::string data_hash;        ///< SHA-256 of the data file
   std::string prompt_hash;      ///< of the task's prompt and choices
   std::string samples_hash;     ///< SHA-256 of samples_TASK.jsonl; empty where no samples file was kept
+  /// Fingerprint of the documents' logits_hash, in order: runs of integer arithmetic agree in it on any CPU,
+  /// batch size and number of threads; of floating-point ones on one CPU path.
+  std::string logits_hash;
   std::vector<int64_t>
       first_request_ids;  ///< the ids of the first document's first request (the first few suffice)
   nlohmann::ordered_json config = nlohmann::ordered_json::object();  ///< whatever else describes the task
@@ -87,8 +90,11 @@ struct RunResults {
   const GroupResults* find_group(std::string_view name) const;
 };
 
-/// A task's results from its documents, in ascending order of doc_id: metrics and counts. The caller fills in
-/// the rest.
+/// TaskResults::logits_hash of documents in ascending order of doc_id.
+std::string logits_hash(std::span<const Scores> documents);
+
+/// A task's results from its documents, in ascending order of doc_id: metrics, counts and hash. The caller
+/// fills in the rest.
 TaskResults make_task_results(std::string name, std::span<const Scores> documents,
                               const BootstrapOptions& bootstrap);
 

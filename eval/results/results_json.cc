@@ -81,6 +81,7 @@ ordered_json task_details(const TaskResults& task) {
   out["data_hash"] = task.data_hash;
   out["prompt_hash"] = task.prompt_hash;
   out["samples_hash"] = task.samples_hash;
+  out["logits_hash"] = task.logits_hash;
   out["first_request_ids"] = task.first_request_ids;
   return out;
 }
@@ -111,6 +112,7 @@ TaskResults task_from_json(const std::string& name, const JsonFields& run) {
   task.data_hash = details.text("data_hash");
   task.prompt_hash = details.text("prompt_hash");
   task.samples_hash = details.text("samples_hash");
+  task.logits_hash = details.text("logits_hash");
   task.first_request_ids = details.integers("first_request_ids");
   for (const auto& [key, value] : run.object("configs").object(name.c_str()).json().items()) {
     if (key != "task" && key != "split" && key != "num_fewshot" && key != "metric_list")

@@ -118,6 +118,7 @@ void write_own_fields(const Scores& scores, ordered_json& line) {
   }
   if (!apart.empty()) line["encoded_apart"] = std::move(apart);
   line["token_hash"] = scores.token_hash;
+  line["logits_hash"] = scores.logits_hash;
 }
 
 std::vector<TextRequest> read_requests(const JsonFields& line, Scoring scoring) {
@@ -242,6 +243,7 @@ Sample parse_line(std::string_view text, std::string_view where) {
   scores.facts = read_facts(line, scores.scoring, sample.requests.size());
   scores.answers = read_answers(line, sample.requests.size(), rolling);
   scores.token_hash = line.text("token_hash");
+  scores.logits_hash = line.text("logits_hash");
   return sample;
 }
 

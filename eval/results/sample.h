@@ -60,6 +60,7 @@ struct Scores {
   DocumentFacts facts;
   std::vector<Answer> answers;  ///< per request
   std::string token_hash;       ///< fingerprint of the ids scored; runs are comparable where it agrees
+  std::string logits_hash;      ///< fingerprint of the logits at every scored position, bit for bit
 };
 
 /// One finished document: a line of samples_TASK.jsonl.
@@ -79,8 +80,9 @@ struct Sample {
 /// filter, metrics, doc_hash, prompt_hash, target_hash, and a value per metric (null for NaN;
 /// [log-likelihood, weight] for perplexities of documents). Ours follow: scoring, the facts, tokens (sum),
 /// tokens_requested (sum of input tokens), request_tokens, input_tokens and truncated (per request), windows
-/// (rolling), encoded_apart (indices of requests, only where there are any), token_hash. The last field,
-/// checksum, is the first 16 hexadecimal digits of the SHA-256 of all that stands before its comma.
+/// (rolling), encoded_apart (indices of requests, only where there are any), token_hash, logits_hash. The
+/// last field, checksum, is the first 16 hexadecimal digits of the SHA-256 of all that stands before its
+/// comma.
 ///
 /// Throws Error if the document or a request is not UTF-8.
 std::string to_line(const Sample& sample);

@@ -12,6 +12,7 @@
 #include "cli_fixture.h"
 #include "eval/results/divergence.h"
 #include "eval/results/statistics.h"
+#include "model/kernels/cpu.h"
 
 namespace qeval::test {
 namespace {
@@ -140,6 +141,30 @@ TEST_F(CompareCli, SeveralArithmeticsGiveAComparison) {
       run({"eval", "-m", path("q"), "-d", path("data"), "-t", "piqa", "--arithmetic", "fake,float"}),
       kWrongUsage, "-o DIR");
   expect_one_line(eval({"-t", "piqa", "-o", path("x"), "--arithmetic", "fake,decimal"}), kFailed, "decimal");
+}
+
+/// Integers do not depend on the CPU's instructions, nor on batches and threads; the hash shows it.
+TEST_F(CompareCli, IntegerLogitsHaveOneHashOnEveryCpuPath) {
+  expect_success(
+      run({"quantize", "-m", path("model"), "--method", "rtn", "--calibration", path("calibration.txt"),
+           "--samples", "4", "--sequence-length", "24", "-o", path("q")}));
+  const auto hash = [&](const std::string& cpu, const std::string& arithmetic, const std::string& batch) {
+    const std::string out = "out-" + cpu + arithmetic + batch;
+    setenv("QEVAL_CPU", cpu.c_str(), 1);
+    const Outcome outcome = run({"eval", "-m", path("q"), "-d", path("data"), "-t", "piqa", "-o", path(out),
+                                 "--arithmetic", arithmetic, "--batch-tokens", batch});
+    unsetenv("QEVAL_CPU");
+    expect_success(outcome);
+    return json(out + "/results.json")["tasks"]["piqa"]["logits_hash"].get<std::string>();
+  };
+  const std::string portable = hash("portable", "integer", "512");
+  EXPECT_EQ(portable.size(), 16U);
+  EXPECT_EQ(hash("portable", "integer", "7"), portable);
+  for (const model::CpuPath path : {model::CpuPath::avx2, model::CpuPath::avx512}) {
+    if (!model::cpu_supports(path)) continue;
+    EXPECT_EQ(hash(std::string(model::name(path)), "integer", "512"), portable);
+  }
+  EXPECT_NE(hash("portable", "fake", "512"), portable);
 }
 
 TEST_F(CompareCli, NamesAreCheckedBeforeWorkStarts) {

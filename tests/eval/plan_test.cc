@@ -70,6 +70,7 @@ TEST(Plan, SharingChangesNoBit) {
       for (size_t i = 0; i < requests.size(); ++i) {
         ASSERT_EQ(together[i].log_probabilities, alone[i].log_probabilities) << i << " at " << batch_tokens;
         ASSERT_EQ(together[i].top1, alone[i].top1);
+        ASSERT_EQ(together[i].logits_hashes, alone[i].logits_hashes);
       }
     }
   }
@@ -100,9 +101,9 @@ TEST(Plan, ComputesNoTokenTwice) {
 
 TEST(Plan, GreedyMeansThatEveryScoredTokenIsTheArgMax) {
   const TokenRequest request{{1, 2, 3, 4}, 2};
-  EXPECT_TRUE((TokenScores{{-1.0, -2.0}, {3, 4}}.is_greedy(request)));
-  EXPECT_FALSE((TokenScores{{-1.0, -2.0}, {2, 4}}.is_greedy(request)));
-  EXPECT_EQ((TokenScores{{-1.0, -2.5}, {}}.log_likelihood()), -3.5);
+  EXPECT_TRUE((TokenScores{{-1.0, -2.0}, {3, 4}, {}}.is_greedy(request)));
+  EXPECT_FALSE((TokenScores{{-1.0, -2.0}, {2, 4}, {}}.is_greedy(request)));
+  EXPECT_EQ((TokenScores{{-1.0, -2.5}, {}, {}}.log_likelihood()), -3.5);
 }
 
 TEST(Plan, RefusesRequestsWithoutContextOrScoredTokens) {
