@@ -116,22 +116,26 @@ uint64_t hash_ngram(std::span<const int32_t> ids) {
 Samples sample_text(const std::filesystem::path& file, const model::Tokenizer& tokenizer, int64_t samples,
                     int64_t sequence_length, uint64_t seed) {
   Documents documents(file, tokenizer);
+  const std::optional<int32_t> prefix = tokenizer.bos_id() ? tokenizer.bos_id() : tokenizer.eos_id();
+  const int64_t text_length = prefix && sequence_length > 1 ? sequence_length - 1 : sequence_length;
   std::mt19937_64 random(seed);
   Samples result;
   int64_t too_short = 0;
   while (std::ssize(result) < samples) {
     const std::vector<int32_t>& ids = documents.ids(draw(random, documents.count()));
-    if (std::ssize(ids) < sequence_length) {
+    if (std::ssize(ids) < text_length) {
       constexpr int64_t kPatience = 1000;
       if (++too_short > kPatience * samples || documents.count() == 1) {
         fail("{}: no text of {} tokens found; accepted: longer texts or a smaller --sequence-length",
-             file.string(), sequence_length);
+             file.string(), text_length);
       }
       continue;
     }
-    const size_t places = ids.size() - static_cast<size_t>(sequence_length) + 1;
+    const size_t places = ids.size() - static_cast<size_t>(text_length) + 1;
     const auto first = ids.begin() + static_cast<std::ptrdiff_t>(draw(random, places));
-    result.emplace_back(first, first + sequence_length);
+    std::vector<int32_t>& sample = result.emplace_back();
+    if (text_length < sequence_length) sample.push_back(*prefix);
+    sample.insert(sample.end(), first, first + text_length);
   }
   return result;
 }

@@ -1,6 +1,8 @@
 #include "quant/calibration_text.h"
 
 #include <fstream>
+#include <optional>
+#include <span>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -20,6 +22,10 @@ using testing::HasSubstr;
 /// A token per byte.
 class ByteTokenizer : public model::Tokenizer {
  public:
+  explicit ByteTokenizer(std::optional<int32_t> bos = {}, std::optional<int32_t> eos = {}) {
+    bos_id_ = bos;
+    eos_id_ = eos;
+  }
   std::vector<int32_t> encode(std::string_view text) const override {
     std::vector<int32_t> ids;
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
@@ -49,6 +55,22 @@ TEST(CalibrationText, DrawsWindowsWithTheSeed) {
   EXPECT_EQ(sample_text(folder / "text.txt", tokenizer, 5, 20, 3), samples);
   EXPECT_NE(sample_text(folder / "text.txt", tokenizer, 5, 20, 4), samples);
   EXPECT_NE(samples_hash(samples), samples_hash(sample_text(folder / "text.txt", tokenizer, 5, 20, 4)));
+}
+
+/// As every evaluated window does: its activations need ranges too.
+TEST(CalibrationText, WindowsBeginWithTheFirstToken) {
+  const TemporaryFolder folder;
+  write(folder / "text.txt", "abcdefghijklmnopqrstuvwxyz");
+  for (const ByteTokenizer& tokenizer : {ByteTokenizer(1, 2), ByteTokenizer({}, 1)}) {
+    for (const auto& sample : sample_text(folder / "text.txt", tokenizer, 4, 10, 0)) {
+      ASSERT_EQ(sample.size(), 10);
+      EXPECT_EQ(sample.front(), 1);
+      EXPECT_THAT("abcdefghijklmnopqrstuvwxyz", HasSubstr(tokenizer.decode(std::span(sample).subspan(1))));
+    }
+    // 26 tokens of text and the first one.
+    EXPECT_EQ(sample_text(folder / "text.txt", tokenizer, 1, 27, 0)[0].size(), 27);
+    EXPECT_THROW(sample_text(folder / "text.txt", tokenizer, 1, 28, 0), Error);
+  }
 }
 
 TEST(CalibrationText, TakesDocumentsThatAreLongEnough) {
