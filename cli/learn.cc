@@ -11,9 +11,10 @@ namespace qeval::cli {
 namespace {
 
 constexpr std::array<const char*, 3> kGroups{"let", "lwc", "lrl"};
-constexpr std::array kLearnOptions{
-    "preset",     "epochs", "batch-size", "warmup-epochs", "let-lr",       "let-min-lr",       "lwc-lr",
-    "lwc-min-lr", "lrl-lr", "lrl-min-lr", "no-smooth",     "save-minutes", "activation-memory"};
+constexpr std::array kLearnOptions{"preset",        "loss",         "epochs",           "batch-size",
+                                   "warmup-epochs", "let-lr",       "let-min-lr",       "lwc-lr",
+                                   "lwc-min-lr",    "lrl-lr",       "lrl-min-lr",       "lrl-relative",
+                                   "no-smooth",     "save-minutes", "activation-memory"};
 
 int64_t count(const po::variables_map& arguments, const char* option, int64_t otherwise, int64_t least,
               int64_t most) {
@@ -30,7 +31,11 @@ void add_learn_options(po::options_description& options) {
   const auto number = [] { return po::value<int64_t>()->value_name("N"); };
   const auto rate = [] { return po::value<double>()->value_name("R"); };
   add("preset", po::value<std::string>()->value_name("NAME"),
-      "settings of learned methods to start from: laptop (default: minutes), paper (its rates and epochs)");
+      "settings of learned methods to start from: laptop (default: minutes), paper (its rates and epochs), "
+      "distill (mobilequant: half an hour for a small model, on next-token distributions)");
+  add("loss", po::value<std::string>()->value_name("NAME"),
+      "what mobilequant minimises: output (squared error of the last block's output, the paper's), logits "
+      "(divergence of the next-token distributions)");
   add("epochs", number(), "passes over the calibration samples");
   add("batch-size", number(), "samples per step, whose gradients are averaged (default: 1)");
   add("warmup-epochs", number(), "passes during which the rates rise from 0 (default: 0)");
@@ -40,6 +45,7 @@ void add_learn_options(po::options_description& options) {
   add("lwc-min-lr", rate(), "what it falls to");
   add("lrl-lr", rate(), "learning rate of the activations' scales and offsets (lrl, mobilequant)");
   add("lrl-min-lr", rate(), "what it falls to");
+  add("lrl-relative", "lrl-lr as a share of each range instead of an absolute step");
   add("no-smooth", "learn from the model as it is, without SmoothQuant first");
   add("save-minutes", number(), "how often the state that a continued run reads is saved (default: 5)");
   add("activation-memory", number(),
@@ -59,10 +65,15 @@ quant::LearnSettings learn_settings(const po::variables_map& arguments, quant::L
   const std::string preset = optional<std::string>(arguments, "preset").value_or("laptop");
   quant::LearnSettings settings = quant::preset_settings(preset, method, config);
   settings.modified = variant == quant::Variant::modified;
+  if (const auto loss = optional<std::string>(arguments, "loss")) {
+    if (!settings.end_to_end()) throw UsageError("--loss: only mobilequant learns end to end");
+    settings.loss = quant::parse_loss(*loss);
+  }
   settings.epochs = count(arguments, "epochs", settings.epochs, 1, 1 << 20);
   settings.batch_size = count(arguments, "batch-size", 1, 1, 1 << 20);
   settings.warmup_epochs = count(arguments, "warmup-epochs", 0, 0, settings.epochs - 1);
   settings.activation_bytes = count(arguments, "activation-memory", 1024, 0, int64_t{1} << 30) << 20;
+  settings.relative_ranges = settings.relative_ranges || arguments.contains("lrl-relative");
   for (size_t g = 0; g < kGroups.size(); ++g) {
     quant::RateSchedule& schedule = settings.rates[g];
     const auto read = [&](const std::string& option, double& value) {

@@ -50,13 +50,15 @@ ordered_json settings_json(const QuantizeRun& run) {
 
 ordered_json learn_json(const LearnSettings& settings) {
   constexpr std::array<const char*, 3> kGroups{"let", "lwc", "lrl"};
-  ordered_json json{{"epochs", settings.epochs},
+  ordered_json json{{"loss", loss_name(settings.loss)},
+                    {"epochs", settings.epochs},
                     {"batch_size", settings.batch_size},
                     {"warmup_epochs", settings.warmup_epochs}};
   for (size_t g = 0; g < kGroups.size(); ++g) {
     json[fmt::format("{}_lr", kGroups[g])] = settings.rates[g].rate;
     json[fmt::format("{}_min_lr", kGroups[g])] = settings.rates[g].minimum;
   }
+  if (settings.relative_ranges) json["lrl_relative"] = true;
   return json;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -18,20 +19,6 @@ int64_t longest(const std::vector<std::vector<int32_t>>& samples) {
   size_t most = 1;
   for (const auto& sample : samples) most = std::max(most, sample.size());
   return static_cast<int64_t>(most);
-}
-
-void add_loss_gradient(const Activations& y, const Activations& target, double share, double& loss,
-                       Activations& gradient) {
-  const double count = static_cast<double>(y.size());
-  gradient.resize(y.size());
-  double sum = 0;
-  const auto factor = static_cast<float>(2 * share / count);
-  for (size_t i = 0; i < y.size(); ++i) {
-    const float difference = y[i] - target[i];
-    sum += static_cast<double>(difference) * static_cast<double>(difference);
-    gradient[i] = factor * difference;
-  }
-  loss += share * sum / count;
 }
 
 bool all_finite(std::span<const float> values) {
@@ -52,11 +39,17 @@ class Learner {
           make_block(config_, rotary_, problem.blocks[static_cast<size_t>(layer)], problem.qcfg, layer));
     }
     state_ = initial_state(problem, settings);
+    if (settings.relative_ranges) {
+      for (int64_t layer = 0; layer < layers(); ++layer) make_rates_relative(layer);
+    }
+    if (settings.loss == LearnLoss::logits) logit_loss_.emplace(*problem.model);
   }
 
   void resume(const LearnState& state) {
     if (state.parameters.size() != state_.parameters.size()) fail("resume: the saved state has other blocks");
+    const auto started = std::move(state_.parameters);
     state_ = state;
+    for (size_t b = 0; b < started.size(); ++b) copy_rate_factors(started[b], state_.parameters[b]);
     resumed_ = state.step > 0;
   }
 
@@ -86,7 +79,11 @@ class Learner {
     }
     double loss = 0;
     Activations gradient;
-    add_loss_gradient(x, target, share, loss, gradient);
+    if (logit_loss_) {
+      logit_loss_->add(x, target, share, loss, gradient);
+    } else {
+      add_output_loss(x, target, share, loss, gradient);
+    }
     for (int64_t layer = layers() - 1; layer >= 0; --layer) {
       if (!keep) {
         x = inputs_[static_cast<size_t>(layer)];
@@ -136,6 +133,24 @@ class Learner {
     float_block_forward(block(layer), x.data(), tokens(x), workspace_, x.data());
   }
 
+  void make_rates_relative(int64_t layer) {
+    BlockParameters<float>& learned = parameters(layer);
+    for (size_t i = 0; i < learned.scale.size(); ++i) {
+      if (learned.scale[i].value.empty()) continue;
+      learned.scale[i].rate_factor = std::abs(static_cast<double>(learned.scale[i].value[0]));
+      const QuantSpec& spec = block(layer).specs[i];
+      const CodeLimits codes = code_limits(spec.bits, spec.symmetric);
+      learned.offset[i].rate_factor = static_cast<double>(codes.q_max - codes.q_min);
+    }
+  }
+
+  static void copy_rate_factors(const BlockParameters<float>& from, BlockParameters<float>& to) {
+    for (size_t i = 0; i < from.scale.size(); ++i) {
+      to.scale[i].rate_factor = from.scale[i].rate_factor;
+      to.offset[i].rate_factor = from.offset[i].rate_factor;
+    }
+  }
+
   void learn_end_to_end() {
     std::vector<Activations> targets;
     for (const auto& sample : problem_.samples) targets.push_back(float_output(sample));
@@ -168,7 +183,7 @@ class Learner {
           forward(layer, y, 0);
           double loss = 0;
           Activations gradient;
-          add_loss_gradient(y, float_inputs[i], share, loss, gradient);
+          add_output_loss(y, float_inputs[i], share, loss, gradient);
           block_backward(block(layer), parameters(layer), kept_[0], workspace_, gradient.data());
           return loss;
         });
@@ -274,6 +289,7 @@ class Learner {
   model::RotaryTable rotary_;
   std::vector<Block<float>> blocks_;
   LearnState state_;
+  std::optional<LogitLoss<float>> logit_loss_;
   bool resumed_ = false;
   std::vector<std::vector<float>> good_;
   std::vector<Kept<float>> kept_;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "quant/train/block.h"
+#include "quant/train/loss.h"
 #include "quant/train/optimizer.h"
 
 namespace qeval::quant {
@@ -23,8 +24,12 @@ struct LearnSettings {
   bool modified = true;  ///< transform up → down as well
   int64_t epochs = 2;
   int64_t warmup_epochs = 0;
-  int64_t batch_size = 1;  ///< samples per step, whose gradients are averaged
+  int64_t batch_size = 1;              ///< samples per step, whose gradients are averaged
+  LearnLoss loss = LearnLoss::output;  ///< end to end only; block by block always sees the block's output
   RateSchedules rates{{{1e-3, 1e-4}, {1e-2, 1e-3}, {1e-6, 1e-7}}};
+  /// The rates of the ranges are shares of each scale's start and of the codes' span (offsets), not numbers
+  /// of their own: a step moves the ends of every range by about that share of its width.
+  bool relative_ranges = false;
   /// Activations kept for backward (bytes); beyond, a block's are computed a second time.
   int64_t activation_bytes = int64_t{1} << 30;
 
@@ -48,7 +53,7 @@ struct StepRecord {
   int64_t steps = 0;   ///< of the whole run
   int64_t layer = -1;  ///< block-wise methods: the block that learns
   int64_t epoch = 0;
-  double loss = 0;  ///< mean squared error, mean over the batch
+  double loss = 0;  ///< of LearnSettings::loss, mean over the batch
   Rates rates{};
 };
 std::string step_json(const StepRecord& record);

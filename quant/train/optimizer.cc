@@ -26,7 +26,8 @@ void AdamW::step(const Rates& rates) {
   for (size_t p = 0; p < parameters_.size(); ++p) {
     Parameter<float>& parameter = *parameters_[p];
     Moments& moments = moments_[p];
-    const auto step_size = static_cast<float>(rates[static_cast<size_t>(parameter.group)] / correction1);
+    const auto step_size =
+        static_cast<float>(rates[static_cast<size_t>(parameter.group)] * parameter.rate_factor / correction1);
     for (size_t i = 0; i < parameter.value.size(); ++i) {
       const float g = parameter.gradient[i];
       float& m = moments.first[i];

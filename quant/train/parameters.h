@@ -24,6 +24,7 @@ struct Parameter {
   std::string name;  ///< "0.qkv_smooth_scale", "2.mlp.w1.weight_quantizer.upbound_factor", …
   ParameterGroup group = ParameterGroup::let;
   std::vector<Real> value, gradient;
+  double rate_factor = 1;  ///< what the group's learning rate is multiplied by
 };
 
 /// The places of a block where a weight-equivalent transformation may stand.

@@ -25,10 +25,13 @@ RateSchedules paper_rates(Family family) {
   return {{{1e-3, 1e-4}, {1e-2, 1e-3}, {1e-6, 1e-7}}};
 }
 
-bool is_paper(std::string_view preset) {
-  if (preset == "paper") return true;
-  if (preset == "laptop") return false;
-  fail("{}: unknown preset; accepted: laptop, paper", printable(preset));
+enum class Preset : uint8_t { laptop, distill, paper };
+
+Preset parse_preset(std::string_view name, LearnMethod method) {
+  if (name == "laptop") return Preset::laptop;
+  if (name == "paper") return Preset::paper;
+  if (name == "distill" && method == LearnMethod::mobilequant) return Preset::distill;
+  fail("{}: unknown preset; accepted: laptop, paper, and distill for mobilequant", printable(name));
 }
 
 }  // namespace
@@ -36,8 +39,14 @@ bool is_paper(std::string_view preset) {
 LearnSettings preset_settings(std::string_view preset, LearnMethod method, const model::ModelConfig& config) {
   LearnSettings settings;
   settings.method = method;
-  const bool paper = is_paper(preset);
-  if (method == LearnMethod::mobilequant) {
+  const Preset chosen = parse_preset(preset, method);
+  const bool paper = chosen == Preset::paper;
+  if (chosen == Preset::distill) {
+    settings.loss = LearnLoss::logits;
+    settings.relative_ranges = true;
+    settings.rates = {{{1e-2, 5e-4}, {1e-2, 1e-3}, {2e-3, 1e-4}}};
+    settings.epochs = 8;
+  } else if (method == LearnMethod::mobilequant) {
     settings.rates = paper_rates(family(config));
     settings.epochs = paper ? 60 : 4;
   } else {
@@ -48,7 +57,14 @@ LearnSettings preset_settings(std::string_view preset, LearnMethod method, const
 }
 
 int64_t preset_samples(std::string_view preset, LearnMethod method) {
-  if (!is_paper(preset)) return 32;
+  switch (parse_preset(preset, method)) {
+    case Preset::laptop:
+      return 32;
+    case Preset::distill:
+      return 64;
+    case Preset::paper:
+      break;
+  }
   return method == LearnMethod::mobilequant ? 1024 : 128;
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <optional>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -128,6 +129,46 @@ TEST_P(Learn, AResumedRunIsTheUnbrokenOne) {
     EXPECT_EQ(rest.weights, whole.weights);
     EXPECT_TRUE(rest.ranges == whole.ranges);
   }
+}
+
+/// With what the paper's code lacks as well: the loss on logits and rates relative to the ranges.
+TEST(LearnEndToEnd, ContinuesWithTheSameBitsOnLogitsAndRelativeRates) {
+  LearnSettings chosen = settings(LearnMethod::mobilequant);
+  chosen.loss = LearnLoss::logits;
+  chosen.relative_ranges = true;
+  chosen.rates = {{{2e-3, 2e-4}, {1e-2, 1e-3}, {5e-4, 5e-5}}};
+  std::vector<LearnState> states;
+  const Outcome whole = run(chosen, nullptr, [&](const LearnState& state, bool) { states.push_back(state); });
+  EXPECT_NE(whole.weights, run(settings(LearnMethod::mobilequant)).weights);
+  const Outcome rest = run(chosen, &states[6]);
+  EXPECT_EQ(rest.records.size(), whole.records.size() - 7);
+  EXPECT_EQ(rest.weights, whole.weights);
+  EXPECT_TRUE(rest.ranges == whole.ranges);
+}
+
+/// The first step of Adam moves a parameter by its rate.
+TEST(LearnRates, RelativeOnesMoveARangeByAShareOfItsWidth) {
+  LearnSettings chosen = settings(LearnMethod::mobilequant);
+  chosen.rates = {{{0, 0}, {0, 0}, {1e-3, 1e-3}}};
+  chosen.epochs = 1;
+  chosen.relative_ranges = true;
+  const Problem problem;
+  const LearnState before = initial_state(problem.problem, chosen);
+  std::optional<LearnState> after;
+  run(chosen, nullptr, [&](const LearnState& state, bool) {
+    if (!after) after = state;
+  });
+  int moved = 0;
+  for (size_t i = 0; i < before.parameters[0].scale.size(); ++i) {
+    const std::vector<float>& scale = before.parameters[0].scale[i].value;
+    if (scale.empty()) continue;
+    const double ratio =
+        static_cast<double>(after->parameters[0].scale[i].value[0]) / static_cast<double>(scale[0]);
+    if (ratio == 1) continue;  // no gradient: a range that clips nothing may have none
+    EXPECT_NEAR(std::abs(ratio - 1), 1e-3, 1e-5) << i;
+    ++moved;
+  }
+  EXPECT_GT(moved, 5);
 }
 
 TEST(LearnFiles, AStateOfAnotherRunOrADamagedOneIsRefused) {
