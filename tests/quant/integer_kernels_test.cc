@@ -1,5 +1,6 @@
 #include <cmath>
 #include <random>
+#include <string>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -9,20 +10,34 @@
 #include "quant/integer/prepare.h"
 #include "quant/integer/run/kernels.h"
 #include "quant/integer/run/linear.h"
+#include "tests/quant/emulated/kernels.h"
 
 namespace qeval::quant {
 namespace {
 
-std::vector<IntegerCpu> cpus() {
-  std::vector<IntegerCpu> supported;
+struct Path {
+  std::string name;
+  const IntegerKernels& kernels;
+};
+
+/// What this CPU can run: its own paths, and those of stronger CPUs with their instructions emulated.
+std::vector<Path> paths() {
+  std::vector<Path> paths;
   for (const IntegerCpu cpu : kIntegerCpus) {
-    if (cpu_supports(cpu)) supported.push_back(cpu);
+    if (!cpu_supports(cpu)) continue;
+    paths.push_back({std::string(name(cpu)), integer_kernels(cpu)});
+    EXPECT_EQ(paths.back().kernels.cpu, cpu);
   }
-  return supported;
+  if (cpu_supports(IntegerCpu::avx2)) {
+    paths.push_back({"emulated avx-vnni", emulated_kernels_avx_vnni()});
+    paths.push_back({"emulated avx512", emulated_kernels_avx512()});
+    paths.push_back({"emulated avx512-vnni", emulated_kernels_avx512_vnni()});
+  }
+  return paths;
 }
 
 template <typename B, typename C>
-void expect_exact(IntegerCpu cpu, void (*gemm)(const IntegerGemm&), int64_t m, int64_t n, int64_t k,
+void expect_exact(const std::string& path, void (*gemm)(const IntegerGemm&), int64_t m, int64_t n, int64_t k,
                   bool accumulate, int a_lo, int a_hi, bool extreme, std::mt19937& random) {
   const auto draw = [&](int lo, int hi) {
     if (extreme) return std::uniform_int_distribution<int>(0, 1)(random) == 0 ? lo : hi;
@@ -57,29 +72,27 @@ void expect_exact(IntegerCpu cpu, void (*gemm)(const IntegerGemm&), int64_t m, i
       }
       // Modulo 2^32 where C has 32 bits.
       ASSERT_EQ(c[static_cast<size_t>(i * ldc + j)], static_cast<C>(want))
-          << name(cpu) << " " << m << "x" << n << "x" << k << " at " << i << "," << j;
+          << path << " " << m << "x" << n << "x" << k << " at " << i << "," << j;
     }
   }
 }
 
 TEST(IntegerKernels, EveryPathComputesTheExactProduct) {
   std::mt19937 random(5);
-  for (const IntegerCpu cpu : cpus()) {
-    const IntegerKernels& kernel = integer_kernels(cpu);
-    EXPECT_EQ(kernel.cpu, cpu);
+  for (const auto& [path, kernel] : paths()) {
     for (const int64_t m : {1, 5, 6, 7, 8, 13, 25}) {
       for (const int64_t n : {1, 8, 15, 16, 17, 40}) {
         for (const int64_t k : {1, 2, 3, 4, 5, 63, 64, 481, 2049}) {
           const bool accumulate = (m + n + k) % 2 == 0;
           const bool extreme = (m * n) % 3 == 0;
-          expect_exact<int8_t, int32_t>(cpu, kernel.gemm_narrow, m, n, k, accumulate, 0, 255, extreme,
+          expect_exact<int8_t, int32_t>(path, kernel.gemm_narrow, m, n, k, accumulate, 0, 255, extreme,
                                         random);
-          expect_exact<int8_t, int32_t>(cpu, kernel.gemm_modular, m, n, k, accumulate, -32768, 32767, extreme,
+          expect_exact<int8_t, int32_t>(path, kernel.gemm_modular, m, n, k, accumulate, -32768, 32767,
+                                        extreme, random);
+          expect_exact<int8_t, int64_t>(path, kernel.gemm_wide, m, n, k, accumulate, -32768, 32767, extreme,
                                         random);
-          expect_exact<int8_t, int64_t>(cpu, kernel.gemm_wide, m, n, k, accumulate, -32768, 32767, extreme,
-                                        random);
-          expect_exact<int16_t, int64_t>(cpu, kernel.gemm_wide16, m, n, k, accumulate, -32768, 32767, extreme,
-                                         random);
+          expect_exact<int16_t, int64_t>(path, kernel.gemm_wide16, m, n, k, accumulate, -32768, 32767,
+                                         extreme, random);
         }
       }
     }
@@ -121,7 +134,7 @@ TEST(IntegerKernels, QuadsAreExactOnEveryPath) {
         const int64_t stride = byte_stride(cols);
         std::vector<uint8_t> a(static_cast<size_t>(m * stride));
         for (uint8_t& x : a) x = random() % 3 == 0 ? static_cast<uint8_t>(random()) : uint8_t{255};
-        for (const IntegerCpu cpu : cpus()) {
+        for (const auto& [path, kernel] : paths()) {
           std::vector<int32_t> c(static_cast<size_t>(m * 48));
           QuadGemm gemm{.m = m,
                         .panels = 3,
@@ -133,7 +146,7 @@ TEST(IntegerKernels, QuadsAreExactOnEveryPath) {
                         .group = matrix.group,
                         .c = c.data(),
                         .ldc = 48};
-          integer_kernels(cpu).gemm_quads(gemm);
+          kernel.gemm_quads(gemm);
           gemm.panels = 1;
           gemm.accumulate = true;
           for (size_t p = 0; p < 3; ++p) {
@@ -141,7 +154,7 @@ TEST(IntegerKernels, QuadsAreExactOnEveryPath) {
             gemm.inputs = matrix.overflow_inputs.data() + matrix.overflow_first[p];
             gemm.entries = matrix.overflow_first[p + 1] - matrix.overflow_first[p];
             gemm.c = c.data() + static_cast<int64_t>(p) * kPanel;
-            integer_kernels(cpu).gemm_quads(gemm);
+            kernel.gemm_quads(gemm);
           }
           for (int64_t i = 0; i < m; ++i) {
             for (int64_t r = 0; r < rows; ++r) {
@@ -151,7 +164,7 @@ TEST(IntegerKernels, QuadsAreExactOnEveryPath) {
                         (codes.codes.as<int8_t>()[r * cols + t] - matrix.zero_points[static_cast<size_t>(r)]);
               }
               ASSERT_EQ(c[static_cast<size_t>(i * 48 + r)], want)
-                  << name(cpu) << " " << cols << " group " << matrix.group << " at " << i << "," << r;
+                  << path << " " << cols << " group " << matrix.group << " at " << i << "," << r;
             }
           }
         }
@@ -162,8 +175,7 @@ TEST(IntegerKernels, QuadsAreExactOnEveryPath) {
 
 TEST(IntegerKernels, SumsAtTheirLargestDoNotOverflow) {
   // All products of one sign: −32768 · −128 over a chunk of a wide product, 255 · −128 over the longest row.
-  for (const IntegerCpu cpu : cpus()) {
-    const IntegerKernels& kernel = integer_kernels(cpu);
+  for (const auto& [path, kernel] : paths()) {
     const int64_t k = 65536;
     std::vector<int16_t> a(static_cast<size_t>(k), -32768);
     const std::vector<int8_t> b(static_cast<size_t>(k * kPanel), -128);

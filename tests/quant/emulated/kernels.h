@@ -1,0 +1,12 @@
+#pragma once
+
+#include "quant/integer/run/kernels.h"
+
+namespace qeval::quant {
+
+/// The kernels of CPUs that have AVX-512 or VNNI, their instructions emulated; they need AVX2.
+const IntegerKernels& emulated_kernels_avx_vnni();
+const IntegerKernels& emulated_kernels_avx512();
+const IntegerKernels& emulated_kernels_avx512_vnni();
+
+}  // namespace qeval::quant

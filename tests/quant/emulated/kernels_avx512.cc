@@ -1,0 +1,15 @@
+#define QEVAL_EMULATE_AVX512
+#include "base/parallel.h"
+#include "tests/quant/emulated/instructions.h"
+#include "tests/quant/emulated/kernels.h"
+// After what it emulates.
+#include "quant/integer/run/kernels_impl.h"
+
+namespace qeval::quant {
+
+const IntegerKernels& emulated_kernels_avx512() {
+  static constexpr IntegerKernels table = make_integer_kernels(IntegerCpu::avx512);
+  return table;
+}
+
+}  // namespace qeval::quant

@@ -1,0 +1,15 @@
+#define QEVAL_EMULATE_AVX_VNNI
+#include "base/parallel.h"
+#include "tests/quant/emulated/instructions.h"
+#include "tests/quant/emulated/kernels.h"
+// After what it emulates.
+#include "quant/integer/run/kernels_impl.h"
+
+namespace qeval::quant {
+
+const IntegerKernels& emulated_kernels_avx_vnni() {
+  static constexpr IntegerKernels table = make_integer_kernels(IntegerCpu::avx_vnni);
+  return table;
+}
+
+}  // namespace qeval::quant
