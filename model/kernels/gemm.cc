@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "base/parallel.h"
 #include "model/kernels/kernels.h"
+#include "model/kernels/row_dots.h"
 
 namespace qeval::model {
 namespace {
@@ -38,7 +40,59 @@ struct Scratch {
   AlignedBuffer rows, panels;
 };
 
+/// The stored type, where the kernels read rows of it as they are.
+std::optional<RowType> row_type(const WeightView& w) {
+  if (w.decode != decode_matrix) return std::nullopt;
+  switch (static_cast<const Matrix*>(w.context)->dtype) {
+    case DType::f32:
+      return RowType::f32;
+    case DType::f16:
+      return RowType::f16;
+    case DType::bf16:
+      return RowType::bf16;
+    default:
+      return std::nullopt;
+  }
+}
+
+/// multiply_block for one row of A. Weights are read once, in their stored type where the kernels can, else a
+/// few rows are decoded at a time; nothing is packed.
+void multiply_row(const WeightView& w, int64_t first, int64_t count, const float* a, float* c) {
+  constexpr int64_t kRows = 4 * kRowDots;  // decoded at once: 96 KiB, which stay in the second-level cache
+  thread_local Scratch scratch;
+  const std::optional<RowType> stored = row_type(w);
+  for (int64_t row = 0; row < count; row += kRows) {
+    const int64_t in_block = std::min(kRows, count - row);
+    const int64_t padded = (in_block + kRowDots - 1) / kRowDots * kRowDots;
+    const void* rows[kRows];
+    float sums[kRows] = {};
+    // What is missing to whole groups repeats the last row; its sum is thrown away.
+    const auto source = [&](int64_t r) { return first + row + std::min(r, in_block - 1); };
+    if (stored) {
+      const auto& matrix = *static_cast<const Matrix*>(w.context);
+      for (int64_t r = 0; r < padded; ++r) rows[r] = matrix.row(source(r));
+      row_dots({.count = padded, .k = w.cols, .x = a, .rows = rows, .type = *stored, .sums = sums});
+    } else {
+      scratch.rows.resize(static_cast<size_t>(kRows * kColumnBlock) * sizeof(float));
+      auto* decoded = scratch.rows.as<float>();
+      for (int64_t r = 0; r < padded; ++r) rows[r] = decoded + std::min(r, in_block - 1) * kColumnBlock;
+      for (int64_t col = 0; col < w.cols; col += kColumnBlock) {
+        const int64_t k = std::min(kColumnBlock, w.cols - col);
+        for (int64_t r = 0; r < in_block; ++r)
+          w.decode(w.context, first + row + r, col, k, decoded + r * kColumnBlock);
+        row_dots({.count = padded, .k = k, .x = a + col, .rows = rows, .type = RowType::f32, .sums = sums});
+      }
+    }
+    std::copy_n(sums, in_block, c + row);
+  }
+  if (w.bias != nullptr) kernels().add(w.bias + first, count, c);
+}
+
 }  // namespace
+
+bool has_row_dots() {
+  return cpu_path() != CpuPath::portable;
+}
 
 WeightView view(const Matrix& matrix, const float* bias) {
   return {matrix.rows, matrix.cols, bias, &matrix, decode_matrix};
@@ -50,6 +104,10 @@ WeightView view(const LinearWeights& weights) {
 
 void multiply_block(const WeightView& w, int64_t first, int64_t count, const float* a, int64_t lda, int64_t m,
                     float* c, int64_t ldc) {
+  if (m == 1 && has_row_dots()) {
+    multiply_row(w, first, count, a, c);
+    return;
+  }
   thread_local Scratch scratch;
   const Kernels& kernel = kernels();
   const int64_t panel = kernel.panel;

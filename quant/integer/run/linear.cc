@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cassert>
 
+#include <emmintrin.h>
+
 #include "quant/integer/run/kernels.h"
 #include "quant/integer/run/rowwise.h"
 
@@ -13,6 +15,20 @@ namespace {
 constexpr int64_t kRows = 48;
 constexpr int64_t kColumns = 4 * kPanel;
 
+/// Two codes a byte: of sixteen bytes first the lower halves, then the upper ones, each less offsets[its
+/// place % 64], modulo 2^8. `bytes` is a multiple of 16. SSE2, which every path has: it is as fast as memory.
+void unpack(const uint8_t* packed, int64_t bytes, const int8_t* offsets, int8_t* codes) {
+  const __m128i mask = _mm_set1_epi8(15);
+  const auto load = [](const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); };
+  const auto store = [](int8_t* to, __m128i x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), x); };
+  for (int64_t i = 0; i < bytes; i += 16) {
+    const int8_t* less = offsets + 2 * i % kQuadEntry;
+    const __m128i both = load(packed + i);
+    store(codes + 2 * i, _mm_sub_epi8(_mm_and_si128(both, mask), load(less)));
+    store(codes + 2 * i + 16, _mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(both, 4), mask), load(less + 16)));
+  }
+}
+
 /// The codes of `count` panels from the first on, unpacked where they are stored in four bits.
 const void* unpacked(const IntegerMatrix& w, int64_t first_panel, int64_t count, AlignedBuffer& scratch) {
   const std::byte* stored = w.panels.data() + first_panel * w.panel_bytes();
@@ -21,26 +37,16 @@ const void* unpacked(const IntegerMatrix& w, int64_t first_panel, int64_t count,
   scratch.resize(static_cast<size_t>(2 * bytes));
   const auto* packed = reinterpret_cast<const uint8_t*>(stored);
   auto* codes = scratch.as<int8_t>();
-  for (int64_t i = 0; i < bytes; i += 16) {
-    for (int64_t j = 0; j < 16; ++j) {
-      codes[2 * i + j] = static_cast<int8_t>((packed[i + j] & 15) - 8);
-      codes[2 * i + 16 + j] = static_cast<int8_t>((packed[i + j] >> 4) - 8);
-    }
-  }
-  if (w.layout == PanelLayout::quads) {
-    for (int64_t p = 0; p < count; ++p) {
-      int8_t zero_points[kQuadEntry];
+  int8_t offsets[kQuadEntry];
+  std::fill(std::begin(offsets), std::end(offsets), int8_t{8});
+  for (int64_t p = 0; p < count; ++p) {
+    if (w.layout == PanelLayout::quads) {  // codes less their zero points
       for (int64_t j = 0; j < kQuadEntry; ++j) {
         const auto row = static_cast<size_t>((first_panel + p) * kPanel + j / 4);
-        zero_points[j] = static_cast<int8_t>(w.zero_points[row]);
-      }
-      int8_t* panel = codes + p * w.panel_codes();
-      for (int64_t i = 0; i < w.panel_codes(); i += kQuadEntry) {
-        for (int64_t j = 0; j < kQuadEntry; ++j) {
-          panel[i + j] = static_cast<int8_t>(panel[i + j] - zero_points[j]);
-        }
+        offsets[j] = static_cast<int8_t>(8 + w.zero_points[row]);
       }
     }
+    unpack(packed + p * w.panel_bytes(), w.panel_bytes(), offsets, codes + p * w.panel_codes());
   }
   return codes;
 }
