@@ -14,6 +14,7 @@
 #include "cli/learn.h"
 #include "cli/model_options.h"
 #include "cli/progress.h"
+#include "cli/ranks.h"
 #include "eval/matrix.h"
 #include "eval/results/comparison_table.h"
 #include "reports/build.h"
@@ -204,16 +205,25 @@ void write_reports(const std::filesystem::path& output) {
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   eval::MatrixOptions options = matrix_options(arguments, limit);
-  read_model_options(arguments, options);
+  options.evaluation.peers = peers();
   const std::filesystem::path output = options.output;
   const bool plan_only = arguments.count("plan") != 0;
-  eval::Matrix matrix(std::move(options), plan_only);
-  print_plan(matrix);
+  std::optional<eval::Matrix> prepared;
+  together(peers(), [&] {
+    read_model_options(arguments, options);
+    prepared.emplace(std::move(options));
+  });
+  eval::Matrix& matrix = *prepared;
+  if (!plan_only) matrix.open_folder();
+  if (const auto& learning = matrix.learning(); !learning.empty())
+    warn_of_idle_ranks(learning.begin()->second);
+  on_first(peers(), [&] { print_plan(matrix); });
   if (plan_only) return 0;
   std::cout << '\n';
   catch_interrupts();
   std::optional<Progress> progress;
   const eval::Comparison comparison = matrix.run(observer(progress));
+  if (!peers().is_first()) return 0;
   std::cout << fmt::format("\nAgainst {} in float:\n\n", printable(comparison.base.results.model.name))
             << eval::render_comparison(comparison)
             << fmt::format("\nResults: {}\n", (output / eval::results_file).string());
@@ -231,6 +241,7 @@ const Command compare_command{
         "qeval compare -m model.gguf -t sample --calibration text.txt --methods rtn,smoothquant -o compared",
     .options = options,
     .run = run,
+    .shared = true,
 };
 
 }  // namespace qeval::cli

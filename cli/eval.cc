@@ -112,6 +112,10 @@ eval::RunResults evaluate(const eval::SessionOptions& session_options,
     progress.update(state.task, state.tokens_done, state.tokens_total);
     if (interrupted()) {
       progress.clear();
+      if (!options.peers.alone())
+        fail(
+            "interrupted; the finished documents are kept: the same command with --resume continues on any "
+            "number of ranks");
       fail("interrupted with {} documents finished{}", evaluation.documents_finished(),
            options.output ? "; the same command with --resume continues" : "");
     }

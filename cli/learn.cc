@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <iostream>
 
 #include "base/error.h"
+#include "cli/ranks.h"
 #include "model/checkpoint/safetensors_writer.h"
 #include "quant/train/preset.h"
 
@@ -54,6 +56,15 @@ void add_learn_options(po::options_description& options) {
 
 std::chrono::minutes save_interval(const po::variables_map& arguments) {
   return std::chrono::minutes(count(arguments, "save-minutes", 5, 1, 1 << 20));
+}
+
+void warn_of_idle_ranks(const quant::LearnSettings& settings) {
+  if (settings.batch_size >= peers().size) return;
+  std::cerr << fmt::format(
+      "qeval: warning: a learning step has {} of {} ranks at work, those that get a sample: --batch-size {} "
+      "gives "
+      "one to each (and learns otherwise)\n",
+      settings.batch_size, peers().size, peers().size);
 }
 
 std::span<const char* const> learn_option_names() {

@@ -16,6 +16,8 @@ std::span<const char* const> learn_option_names();
 
 quant::LearnSettings learn_settings(const po::variables_map& arguments, quant::LearnMethod method,
                                     quant::Variant variant, const model::ModelConfig& config);
+/// Says so where a batch has fewer samples than there are ranks.
+void warn_of_idle_ranks(const quant::LearnSettings& settings);
 std::chrono::minutes save_interval(const po::variables_map& arguments);
 
 /// Writes the loss and the gradients of --gradients-only as safetensors: "loss", "LAYER.NAME".

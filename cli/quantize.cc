@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/learn.h"
 #include "cli/progress.h"
+#include "cli/ranks.h"
 #include "quant/quantize_run.h"
 
 namespace qeval::cli {
@@ -150,18 +151,23 @@ void require_samples(const quant::Samples& samples, const quant::QuantizeOptions
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   const std::filesystem::path output = require(arguments, "output");
-  const model::Model model = model::load_model(require(arguments, "model"));
+  model::Model model;
   quant::QuantizeRun run;
-  run.options = quantize_options(arguments, model.config);
-  run.scheme = arguments["scheme"].as<std::string>();
-  run.act_ranges_file = optional<std::string>(arguments, "act-ranges").value_or("");
-  run.samples = read_samples(arguments, model);
-  require_samples(run.samples, run.options, model.config);
-  run.calibration = calibration_json(arguments, run.samples);
-  if (const auto method = quant::learn_method(run.options.method)) {
-    run.learning = learn_settings(arguments, *method, run.options.variant, model.config);
-    run.save_interval = save_interval(arguments);
-  }
+  together(peers(), [&] {
+    model = model::load_model(require(arguments, "model"));
+    run.options = quantize_options(arguments, model.config);
+    run.scheme = arguments["scheme"].as<std::string>();
+    run.act_ranges_file = optional<std::string>(arguments, "act-ranges").value_or("");
+    run.samples = read_samples(arguments, model);
+    require_samples(run.samples, run.options, model.config);
+    run.calibration = calibration_json(arguments, run.samples);
+    if (const auto method = quant::learn_method(run.options.method)) {
+      run.learning = learn_settings(arguments, *method, run.options.variant, model.config);
+      run.save_interval = save_interval(arguments);
+      warn_of_idle_ranks(*run.learning);
+    }
+  });
+  run.peers = peers();
   if (given(arguments, "resume")) run.resume = quant::QuantizeRun::Resume::required;
   run.command = command_line();
   run.version = QEVAL_VERSION;
@@ -172,6 +178,7 @@ int run(const po::variables_map& arguments) {
     progress.update(step, done, total);
   };
   if (const auto gradients = optional<std::string>(arguments, "gradients-only")) {
+    if (!peers().alone()) refuse("gradients-only", "of the first sample, which one process computes");
     quant::QuantizedModel start = quant::quantize(model, run.samples, run.options, show);
     write_gradients(*gradients, run.samples, run.options.variant, start);
     return 0;
@@ -194,6 +201,7 @@ const Command quantize_command{
         "smoothed",
     .options = options,
     .run = run,
+    .shared = true,
 };
 
 }  // namespace qeval::cli

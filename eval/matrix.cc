@@ -76,7 +76,7 @@ double measure_speed(Session& session) {
   return best;
 }
 
-Matrix::Matrix(MatrixOptions options, bool plan_only) : options_(std::move(options)) {
+Matrix::Matrix(MatrixOptions options) : options_(std::move(options)) {
   options_.session.arithmetic = "float";
   options_.evaluation.resume = true;
   base_session_ = std::make_unique<Session>(options_.session);
@@ -96,19 +96,30 @@ Matrix::Matrix(MatrixOptions options, bool plan_only) : options_(std::move(optio
   evaluation.output.reset();
   evaluation.base.reset();
   evaluation.keep_logprobs = false;
+  evaluation.peers = {};
   const Evaluation planned(*base_session_, evaluation);
   for (const Evaluation::TaskPlan& task : planned.plan()) {
     evaluation_tokens_ += task.tokens_computed;
     scored_tokens_ += task.tokens_scored;
   }
   for (const auto& [key, value] : planned.fingerprint()) data_identity_ += fmt::format("{}={}\n", key, value);
-  if (plan_only) return;
-  qeval::create_directories(options_.output);
-  lock_ = std::make_unique<DirectoryLock>(options_.output);
-  check_folder();
 }
 
 Matrix::~Matrix() = default;
+
+bool Matrix::first_finds(const std::function<bool()>& check) const {
+  bool found = false;
+  on_first(peers(), [&] { found = check(); });
+  return decided_by_first(peers(), found);
+}
+
+void Matrix::open_folder() {
+  on_first(peers(), [&] {
+    qeval::create_directories(options_.output);
+    lock_ = std::make_unique<DirectoryLock>(options_.output);
+    check_folder();
+  });
+}
 
 Fingerprint Matrix::fingerprint() const {
   Fingerprint print{{"model", base_session_->model().weight_hash()},
@@ -130,7 +141,7 @@ Fingerprint Matrix::fingerprint() const {
   return print;
 }
 
-void Matrix::check_folder() {
+void Matrix::check_folder() const {
   const fs::path path = options_.output / matrix_file;
   const Fingerprint here = fingerprint();
   std::error_code code;
@@ -213,6 +224,7 @@ quant::QuantizeRun Matrix::quantize_run(const Item& item) const {
   run.options.scheme = quant::parse_scheme(item.scheme);
   run.scheme = item.scheme;
   run.resume = quant::QuantizeRun::Resume::if_interrupted;
+  run.peers = peers();
   run.command = fmt::format("qeval quantize -m {} --method {} --scheme {}{}",
                             shell_quoted(options_.session.model.string()), quant::name(item.method),
                             item.scheme, with_space(options_.quantize_arguments));
@@ -288,22 +300,26 @@ int64_t Matrix::disk_bytes() const {
 }
 
 void Matrix::evaluate(const ComparisonEntry& entry, const MatrixObserver& observer) {
-  if (is_evaluated(entry)) return;
+  if (first_finds([&] { return is_evaluated(entry); })) return;
   const StepClock clock("evaluate " + entry.name, observer);
   const bool is_base = entry.checkpoint.empty();
-  std::unique_ptr<Session> own;
-  if (!is_base) {
-    SessionOptions session = options_.session;
-    session.model = options_.output / entry.checkpoint;
-    session.arithmetic = entry.arithmetic;
-    own = std::make_unique<Session>(session);
-  }
   EvaluationOptions evaluation = options_.evaluation;
   evaluation.output = results_folder(entry);
   evaluation.command = entry.commands.back();
   evaluation.keep_logprobs = is_base;
   if (!is_base) evaluation.base = results_folder(base_entry());
-  Evaluation run(is_base ? *base_session_ : *own, evaluation);
+  std::unique_ptr<Session> own;
+  std::optional<Evaluation> prepared;
+  together(peers(), [&] {
+    if (!is_base) {
+      SessionOptions session = options_.session;
+      session.model = options_.output / entry.checkpoint;
+      session.arithmetic = entry.arithmetic;
+      own = std::make_unique<Session>(session);
+    }
+    prepared.emplace(is_base ? *base_session_ : *own, evaluation);
+  });
+  Evaluation& run = *prepared;
   run.begin();
   for (const std::string& warning : run.warnings()) observer.warning(entry.name + ": " + warning);
   while (!run.done()) {
@@ -316,7 +332,7 @@ void Matrix::evaluate(const ComparisonEntry& entry, const MatrixObserver& observ
 }
 
 void Matrix::quantize(const Item& item, const MatrixObserver& observer) {
-  if (is_quantized(item)) return;
+  if (first_finds([&] { return is_quantized(item); })) return;
   const StepClock clock("quantize " + item.name(), observer);
   const auto show = [&](const std::string& step, int64_t done, int64_t total) {
     observer.progress(fmt::format("{}: {}", item.name(), step), done, total);
@@ -371,13 +387,19 @@ Comparison Matrix::run(const MatrixObserver& observer) {
   }
   if (options_.integer == IntegerRuns::best && !items_.empty()) {
     const std::vector<ComparisonEntry> fakes(file.entries.begin() + 1, file.entries.end());
-    file.entries.push_back(entry(best(fakes), "integer"));
+    std::ptrdiff_t index = 0;
+    on_first(peers(), [&] { index = &best(fakes) - items_.data(); });
+    const Item& item = items_.at(std::stoul(from_first(peers(), std::to_string(index))));
+    file.entries.push_back(entry(item, "integer"));
     evaluate(file.entries.back(), observer);
   }
-  std::vector<ComparedRun> runs;
-  for (size_t i = 1; i < file.entries.size(); ++i) runs.push_back(read(file.entries[i]));
-  Comparison comparison = compare_runs(read(file.entries.front()), std::move(runs));
-  write_comparison(options_.output, file, comparison);
+  Comparison comparison;
+  on_first(peers(), [&] {
+    std::vector<ComparedRun> runs;
+    for (size_t i = 1; i < file.entries.size(); ++i) runs.push_back(read(file.entries[i]));
+    comparison = compare_runs(read(file.entries.front()), std::move(runs));
+    write_comparison(options_.output, file, comparison);
+  });
   return comparison;
 }
 

@@ -67,23 +67,34 @@ inline constexpr const char* matrix_file = "matrix.json";
 /// what differs. Killed at any point and continued, it gives the same files apart from times.
 class Matrix {
  public:
-  /// Loads the base, checks that everything named exists, and locks the folder (unless `plan_only`).
-  Matrix(MatrixOptions options, bool plan_only);
+  /// Loads the base and checks that everything named exists.
+  explicit Matrix(MatrixOptions options);
   ~Matrix();
+
+  const std::map<quant::Method, quant::LearnSettings>& learning() const { return options_.learning; }
+
+  /// Creates and locks the output folder; throws Error where it holds something else. Before run().
+  ///
+  /// With peers (options.evaluation.peers) every rank makes the same matrix and calls this and run() together
+  /// with the others; the first one writes, reads and decides.
+  void open_folder();
 
   /// The steps in order. Times are estimated from a forward pass that is measured here and now.
   std::vector<MatrixStep> plan();
   /// Bytes that the work leaves in the folder, about: checkpoints, and the base's log-probabilities.
   int64_t disk_bytes() const;
 
-  /// Does what is not finished and returns the comparison, which is also written.
+  /// Does what is not finished and returns the comparison, which is also written (nothing on other ranks).
   Comparison run(const MatrixObserver& observer);
 
  private:
   struct Item;  ///< a quantized model
 
+  const Peers& peers() const { return options_.evaluation.peers; }
+  /// What the first rank finds.
+  bool first_finds(const std::function<bool()>& check) const;
   Fingerprint fingerprint() const;
-  void check_folder();
+  void check_folder() const;
   std::filesystem::path results_folder(const ComparisonEntry& entry) const;
   bool is_evaluated(const ComparisonEntry& entry) const;
   bool is_quantized(const Item& item) const;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <mutex>
 
 #include "base/error.h"
@@ -55,7 +56,44 @@ class ExtremesObserver : public PointObserver {
   const PointMap<std::optional<Range>>& ranges() const { return ranges_; }
   const PointMap<std::vector<float>>& maxima() const { return maxima_; }
 
+  /// Takes in what the peers have seen at these points.
+  void share(const Peers& peers, const std::vector<Point>& points) {
+    std::vector<float> mine;  // per point: how many ranges (0 or 1), the range, how many maxima, those
+    for (const Point& point : points) {
+      mine.push_back(ranges_[point] ? 1.0F : 0.0F);
+      if (ranges_[point]) mine.insert(mine.end(), {ranges_[point]->lo, ranges_[point]->hi});
+      mine.push_back(static_cast<float>(maxima_[point].size()));
+      mine.insert(mine.end(), maxima_[point].begin(), maxima_[point].end());
+    }
+    const std::span<const float> values(mine);
+    for (const std::string& text :
+         gather(peers, {reinterpret_cast<const char*>(values.data()), values.size_bytes()})) {
+      std::vector<float> theirs(text.size() / sizeof(float));
+      std::memcpy(theirs.data(), text.data(), theirs.size() * sizeof(float));
+      take_in(theirs, points);
+    }
+  }
+
  private:
+  void take_in(std::span<const float> theirs, const std::vector<Point>& points) {
+    const auto take = [&](size_t count) {
+      if (count > theirs.size()) fail("calibration: another rank has measured another model");
+      const auto part = theirs.first(count);
+      theirs = theirs.subspan(count);
+      return part;
+    };
+    for (const Point& point : points) {
+      if (take(1)[0] > 0) {
+        const auto range = take(2);
+        widen(ranges_[point], {range[0], range[1]});
+      }
+      const auto maxima = take(static_cast<size_t>(take(1)[0]));
+      std::vector<float>& own = maxima_[point];
+      own.resize(std::max(own.size(), maxima.size()), 0.0F);
+      for (size_t i = 0; i < maxima.size(); ++i) own[i] = std::max(own[i], maxima[i]);
+    }
+  }
+
   static void widen(std::optional<Range>& known, Range more) {
     known = known ? Range{std::min(known->lo, more.lo), std::max(known->hi, more.hi)} : more;
   }
@@ -110,26 +148,28 @@ std::string_view name(RangeEstimator estimator) {
 
 Calibration calibrate(const model::Model& model, const Samples& samples, const QuantConfig& qcfg,
                       const CalibrationOptions& options,
-                      const std::function<void(int64_t, int64_t)>& progress) {
+                      const std::function<void(int64_t, int64_t)>& progress, const Peers& peers) {
   const int64_t num_layers = model.config.num_layers;
   const auto count = std::ssize(samples);
   if (count == 0) fail("calibration: no samples");
   const int64_t passes = options.estimator == RangeEstimator::minmax ? 1 : 2;
   int64_t done = 0;
-  const auto run = [&](PointObserver& observer) {
+  const auto run = [&](PointObserver& observer, int64_t first, int64_t stride) {
     size_t longest = 0;
     for (const auto& sample : samples) longest = std::max(longest, sample.size());
     const ObservedArithmetic arithmetic(model, static_cast<int64_t>(longest), observer);
-    for (const auto& sample : samples) {
-      run_sample(model, arithmetic, sample);
-      if (progress) progress(++done, passes * count);
+    for (int64_t i = first; i < count; i += stride) {
+      run_sample(model, arithmetic, samples[static_cast<size_t>(i)]);
+      done = std::min(done + stride, passes * count);
+      if (progress) progress(done, passes * count);
     }
   };
 
   ExtremesObserver extremes(num_layers);
-  run(extremes);
+  run(extremes, peers.rank, peers.size);
   Calibration result{ActRanges(num_layers), PointMap<std::vector<float>>(num_layers)};
   const std::vector<Point> points = all_points(model.config);
+  if (!peers.alone()) extremes.share(peers, points);
   for (const Point& point : points) {
     if (!is_measured(point)) continue;
     result.ranges[point] = extremes.ranges()[observed_point(point)];
@@ -143,7 +183,7 @@ Calibration calibrate(const model::Model& model, const Samples& samples, const Q
   for (const Point& point : points) {
     if (is_narrowed(qcfg, point)) histograms.want(observed_point(point), result.ranges[point].value());
   }
-  run(histograms);
+  run(histograms, 0, 1);
   parallel_tasks(std::ssize(points), [&](int64_t i) {
     const Point& point = points[static_cast<size_t>(i)];
     if (!is_narrowed(qcfg, point)) return;

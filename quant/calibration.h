@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/peers.h"
 #include "model/weights.h"
 #include "quant/qcfg.h"
 
@@ -41,9 +42,10 @@ struct Calibration {
 /// percentile and mse need a second pass and the points' bits, `qcfg`: they narrow the ranges of points that
 /// are quantized to 10 bits or fewer; finer grids and points left alone keep min and max (a residual stream's
 /// outliers are there to be kept). A value that is not finite is an Error that names the point.
-/// `progress`, where given, is called with samples done and in all.
+/// `progress`, where given, is called with samples done and in all. `peers`, who must call this together with
+/// the same arguments, share the samples of the first pass; minima and maxima are the same in any order.
 Calibration calibrate(const model::Model& model, const Samples& samples, const QuantConfig& qcfg,
                       const CalibrationOptions& options,
-                      const std::function<void(int64_t, int64_t)>& progress = {});
+                      const std::function<void(int64_t, int64_t)>& progress = {}, const Peers& peers = {});
 
 }  // namespace qeval::quant

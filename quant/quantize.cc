@@ -33,26 +33,27 @@ namespace {
 class Measurer {
  public:
   Measurer(const Samples& samples, const QuantizeOptions& options, const ProgressFunction& progress,
-           Observations& known)
-      : samples_(samples), options_(options), progress_(progress), known_(known) {}
+           Observations& known, const Peers& peers)
+      : samples_(samples), options_(options), progress_(progress), known_(known), peers_(peers) {}
 
   /// Min-max ranges and channel maxima of the source.
   const Calibration& base(const QuantizedModel& model) {
     if (!known_.base)
       known_.base =
-          calibrate(model.base, samples_, model.qcfg, CalibrationOptions{}, report("channel maxima"));
+          calibrate(model.base, samples_, model.qcfg, CalibrationOptions{}, report("channel maxima"), peers_);
     return *known_.base;
   }
 
   ActRanges ranges(const QuantizedModel& model) {
     if (options_.calibration.estimator != RangeEstimator::minmax)
-      return calibrate(model.model(), samples_, model.qcfg, options_.calibration, report("ranges")).ranges;
+      return calibrate(model.model(), samples_, model.qcfg, options_.calibration, report("ranges"), peers_)
+          .ranges;
     if (!model.edited) return base(model).ranges;
     for (const Observations::Smoothed& seen : known_.smoothed) {
       if (seen.variant == options_.variant && seen.alpha == options_.alpha) return seen.ranges;
     }
     ActRanges ranges =
-        calibrate(model.model(), samples_, model.qcfg, options_.calibration, report("ranges")).ranges;
+        calibrate(model.model(), samples_, model.qcfg, options_.calibration, report("ranges"), peers_).ranges;
     known_.smoothed.push_back({options_.variant, options_.alpha, ranges});
     return ranges;
   }
@@ -68,19 +69,20 @@ class Measurer {
   const QuantizeOptions& options_;
   const ProgressFunction& progress_;
   Observations& known_;
+  const Peers& peers_;
 };
 
 }  // namespace
 
 QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,
-                        const ProgressFunction& progress, Observations* observations) {
+                        const ProgressFunction& progress, Observations* observations, const Peers& peers) {
   QuantizedModel result{model, std::nullopt, make_qcfg(model.config, options.scheme),
                         ActRanges(model.config.num_layers)};
   // The simulation's RMSNorm has no eps in the blocks, so neither has the model that is measured, nor the one
   // that is written.
   result.base.config.l2norm_as_rmsnorm = model.config.norm == model::NormKind::rms;
   Observations own;
-  Measurer measurer(samples, options, progress, observations != nullptr ? *observations : own);
+  Measurer measurer(samples, options, progress, observations != nullptr ? *observations : own, peers);
   if (options.method == Method::smoothquant || (is_learned(options.method) && options.smooth)) {
     const Calibration& base = measurer.base(result);
     result.edited.emplace(result.base);

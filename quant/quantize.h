@@ -60,9 +60,13 @@ struct Observations {
 
 /// Quantizes `model` with the samples as calibration text (none where nothing is measured: weights alone,
 /// dynamic activations or given ranges; else an Error that names a point without a range); for a learned
-/// method, what learning starts from. The result refers to the model's checkpoint, not to `model`. `observations`, where given, must be of this
-/// model and these samples; the result is the same with and without.
+/// method, what learning starts from. The result refers to the model's checkpoint, not to `model`.
+/// `observations`, where given, must be of this model and these samples; the result is the same with and
+/// without.
+///
+/// `peers`, who must call this together, share the samples where ranges are minima and maxima.
 QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,
-                        const ProgressFunction& progress = {}, Observations* observations = nullptr);
+                        const ProgressFunction& progress = {}, Observations* observations = nullptr,
+                        const Peers& peers = {});
 
 }  // namespace qeval::quant

@@ -112,15 +112,17 @@ void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
   LearnProblem problem = learn_problem(run.samples, model);
   LearnState start = initial_state(problem, settings);
   std::error_code code;
-  const bool resume =
-      run.resume == QuantizeRun::Resume::required ||
-      (run.resume == QuantizeRun::Resume::if_interrupted && std::filesystem::exists(state_file, code));
-  if (resume) load_state(state_file, fingerprint, start);
-
-  TrainingLog log(folder / kTrainingFile, start.step);
+  const bool interrupted = decided_by_first(run.peers, std::filesystem::exists(state_file, code));
+  const bool resume = run.resume == QuantizeRun::Resume::required ||
+                      (run.resume == QuantizeRun::Resume::if_interrupted && interrupted);
+  std::optional<TrainingLog> log;
+  together(run.peers, [&] {
+    if (resume) load_state(state_file, fingerprint, start);
+    if (run.peers.is_first()) log.emplace(folder / kTrainingFile, start.step);
+  });
   Clock::time_point saved = Clock::now();
   const LearnObserver observer{[&](const StepRecord& record) {
-                                 log.add(record);
+                                 if (log) log->add(record);
                                  if (!progress) return;
                                  const std::string where =
                                      record.layer >= 0 ? fmt::format("layer {}, ", record.layer) : "";
@@ -129,11 +131,12 @@ void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
                                           (record.step + 1) * tokens, record.steps * tokens);
                                },
                                [&](const LearnState& state, bool failing) {
+                                 if (!run.peers.is_first()) return;
                                  if (!failing && Clock::now() - saved < run.save_interval) return;
                                  save_state(state_file, state, fingerprint);
                                  saved = Clock::now();
                                }};
-  learn(problem, settings, observer, resume ? &start : nullptr);
+  learn(problem, settings, observer, resume ? &start : nullptr, run.peers);
   // What learning does not touch (the final norm, the head) keeps its measured ranges.
   for (const Point& point : all_points(problem.model->config)) {
     if (problem.ranges[point]) model.ranges[point] = problem.ranges[point];
@@ -194,14 +197,14 @@ void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
                         const std::filesystem::path& folder, const TokenProgress& progress,
                         Observations* observations) {
   const Clock::time_point start = Clock::now();
-  prepare_checkpoint_folder(folder, model);
+  on_first(run.peers, [&] { prepare_checkpoint_folder(folder, model); });
   QuantizedModel quantized = quantize(
       model, run.samples, run.options,
       [&](const std::string& step, int64_t done, int64_t total) {
         const int64_t tokens = std::ssize(run.samples.front());  // per unit of work, for the rate shown
         if (progress) progress(step, done * tokens, total * tokens);
       },
-      observations);
+      observations, run.peers);
   ordered_json settings = settings_json(run);
   const auto hash = [&] { return quantization_hash(quantized.qcfg, quantized.ranges, model.config); };
   if (run.learning) {
@@ -218,12 +221,14 @@ void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
                       {"version", run.version},
                       {"command", run.command},
                       {"threads", run.threads}};
-  if (!run.samples.empty()) add_layer_errors(quantized, run.samples, record);
-  record["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
-  record["peak_rss_bytes"] = peak_rss_bytes();
-  write_checkpoint(folder, quantized, run.samples, record);
-  std::error_code code;
-  std::filesystem::remove(folder / kStateFile, code);  // only now: killed before, learning would start anew
+  on_first(run.peers, [&] {
+    if (!run.samples.empty()) add_layer_errors(quantized, run.samples, record);
+    record["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
+    record["peak_rss_bytes"] = peak_rss_bytes();
+    write_checkpoint(folder, quantized, run.samples, record);
+    std::error_code code;
+    std::filesystem::remove(folder / kStateFile, code);  // only now: killed before, learning would start anew
+  });
 }
 
 }  // namespace qeval::quant

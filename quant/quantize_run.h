@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/peers.h"
 #include "quant/quantize.h"
 #include "quant/train/learn.h"
 
@@ -28,14 +29,16 @@ struct QuantizeRun {
   enum class Resume : uint8_t { no, required, if_interrupted } resume = Resume::no;
   std::string command, version;  ///< for the record
   int64_t threads = 0;
+  Peers peers{};  ///< who shares the calibration and the learning; the first one writes the folder
 };
 
 /// Progress of the work: what is being done, tokens done and in all.
 using TokenProgress = std::function<void(const std::string& step, int64_t done, int64_t total)>;
 
-/// Quantizes `model` into the folder: weights, tokenizer, ranges, training.jsonl, and last quantize.json,
-/// whose presence says that the checkpoint is whole. The same bits for the same run, threads and
-/// interruptions apart. `observations`, where given, must be of this model and these samples.
+/// Quantizes `model` into the folder (with peers: all of them, together): weights, tokenizer, ranges,
+/// training.jsonl, and last quantize.json, whose presence says that the checkpoint is whole. The same bits
+/// for the same run, whatever the threads, the peers and the interruptions. `observations`, where given, must
+/// be of this model and these samples.
 void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
                         const std::filesystem::path& folder, const TokenProgress& progress = {},
                         Observations* observations = nullptr);

@@ -9,6 +9,7 @@ packages="
   libtbb-dev libsentencepiece-dev nlohmann-json3-dev libboost-program-options-dev libpcre2-dev
   libutf8proc-dev libssl-dev libfmt-dev libonnx-dev libprotobuf-dev protobuf-compiler libcpp-httplib-dev
   libgtest-dev libgmock-dev libbenchmark-dev
+  libopenmpi-dev openmpi-bin
 "
 
 if ! command -v dpkg-query >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>&1; then

@@ -70,6 +70,10 @@ done
 build asan "${targets[@]}"
 run_ctest asan -R "^($pattern)\\."
 
+step "Tests of several ranks"
+build mpi qeval mpi_test
+run_ctest mpi -R '^mpi\.'
+
 step "Goldens and references"
 if [ -d "$shared" ]; then
   for kind in $golden_kinds; do

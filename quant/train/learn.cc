@@ -27,10 +27,12 @@ bool all_finite(std::span<const float> values) {
 
 class Learner {
  public:
-  Learner(LearnProblem& problem, const LearnSettings& settings, const LearnObserver& observer)
+  Learner(LearnProblem& problem, const LearnSettings& settings, const LearnObserver& observer,
+          const Peers& peers = {})
       : problem_(problem),
         settings_(settings),
         observer_(observer),
+        peers_(peers),
         config_(problem.model->config),
         rotary_(config_, longest(problem.samples)) {
     if (problem.samples.empty()) fail("learning: no calibration samples");
@@ -125,6 +127,11 @@ class Learner {
     return (static_cast<int64_t>(problem_.samples.size()) + settings_.batch_size - 1) / settings_.batch_size;
   }
 
+  /// Whether this rank passes sample i: a batch's samples go to the ranks in turn.
+  bool is_own(size_t i) const {
+    return static_cast<int64_t>(i) % settings_.batch_size % peers_.size == peers_.rank;
+  }
+
   void forward(int64_t layer, Activations& x, int64_t kept) {
     block_forward(block(layer), parameters(layer), x.data(), tokens(x), kept_[static_cast<size_t>(kept)],
                   workspace_, x.data());
@@ -153,7 +160,8 @@ class Learner {
 
   void learn_end_to_end() {
     std::vector<Activations> targets;
-    for (const auto& sample : problem_.samples) targets.push_back(float_output(sample));
+    for (size_t i = 0; i < problem_.samples.size(); ++i)
+      targets.push_back(is_own(i) ? float_output(problem_.samples[i]) : Activations());
     const auto learned = [&] {
       std::vector<Parameter<float>*> all;
       for (int64_t layer = 0; layer < layers(); ++layer) {
@@ -170,12 +178,15 @@ class Learner {
   }
 
   void learn_block_wise() {
-    std::vector<Activations> float_inputs;
-    for (const auto& sample : problem_.samples) float_inputs.push_back(embed(sample));
+    std::vector<Activations> float_inputs;  // of the own samples; the others' stay empty
+    for (size_t i = 0; i < problem_.samples.size(); ++i)
+      float_inputs.push_back(is_own(i) ? embed(problem_.samples[i]) : Activations());
     std::vector<Activations> inputs = float_inputs;
     const int64_t steps = batches() * settings_.epochs;
     for (int64_t layer = 0; layer < layers(); ++layer) {
-      for (Activations& x : float_inputs) float_forward(layer, x);  // now the targets
+      for (Activations& x : float_inputs) {
+        if (!x.empty()) float_forward(layer, x);  // now the targets
+      }
       kept_.resize(1);
       if (state_.step < (layer + 1) * steps) {
         optimize(parameters(layer).learned(), layer, layer * steps, steps, [&](size_t i, double share) {
@@ -191,6 +202,7 @@ class Learner {
       fold_block(block(layer), parameters(layer));
       const BlockParameters<float> folded = folded_parameters(parameters(layer));
       for (Activations& x : inputs) {
+        if (x.empty()) continue;
         block_forward(block(layer), folded, x.data(), tokens(x), kept_[0], workspace_, x.data());
       }
     }
@@ -220,13 +232,9 @@ class Learner {
       const int64_t begin = t % batches() * settings_.batch_size;
       const int64_t end = std::min(samples, begin + settings_.batch_size);
       for (int64_t l = 0; l < layers(); ++l) {
-        if (layer >= 0 && l != layer) continue;
-        parameters(l).bound_let();
-        parameters(l).clear_gradients();
+        if (layer < 0 || l == layer) parameters(l).bound_let();
       }
-      double loss = 0;
-      for (int64_t i = begin; i < end; ++i)
-        loss += pass(static_cast<size_t>(i), 1.0 / static_cast<double>(end - begin));
+      const double loss = batch_gradient(optimizer, layer, begin, end, pass);
       check(loss, optimizer, layer, first + t, problem_.samples[static_cast<size_t>(begin)]);
       StepRecord record{first + t, all_steps, layer, t / batches(), loss, {}};
       for (size_t g = 0; g < record.rates.size(); ++g)
@@ -244,6 +252,56 @@ class Learner {
     for (int64_t l = 0; l < layers(); ++l) {
       if (layer < 0 || l == layer) parameters(l).bound_let();
     }
+  }
+
+  /// The loss of samples [begin, end), and its gradient in the parameters of the optimiser: the samples' own,
+  /// each computed by itself, added in their order.
+  template <typename Pass>
+  double batch_gradient(const AdamW& optimizer, int64_t layer, int64_t begin, int64_t end, const Pass& pass) {
+    const auto clear = [&] {
+      for (int64_t l = 0; l < layers(); ++l) {
+        if (layer < 0 || l == layer) parameters(l).clear_gradients();
+      }
+    };
+    const double share = 1.0 / static_cast<double>(end - begin);
+    if (peers_.alone() && end - begin == 1) {
+      clear();
+      return pass(static_cast<size_t>(begin), share);
+    }
+    double loss = 0;
+    std::vector<float> gradient, sum;
+    for (int64_t first = begin; first < end; first += peers_.size) {
+      clear();
+      const bool passes = first + peers_.rank < end;
+      const double own = passes ? pass(static_cast<size_t>(first + peers_.rank), share) : 0.0;
+      gradient.clear();
+      for (const Parameter<float>* p : optimizer.parameters())
+        gradient.insert(gradient.end(), p->gradient.begin(), p->gradient.end());
+      sum.resize(gradient.size());
+      std::vector<bool> counts;
+      for (int64_t rank = 0; rank < peers_.size; ++rank) counts.push_back(first + rank < end);
+      loss = add_losses(loss, own, counts);
+      add_in_order(peers_, counts, gradient, sum);
+    }
+    auto from = sum.begin();
+    for (Parameter<float>* p : optimizer.parameters()) {
+      const auto count = static_cast<std::ptrdiff_t>(p->gradient.size());
+      std::copy(from, from + count, p->gradient.begin());
+      from += count;
+    }
+    return loss;
+  }
+
+  /// `loss`, of the samples before, and every rank's own, in their order.
+  double add_losses(double loss, double own, const std::vector<bool>& counts) const {
+    const std::vector<std::string> all = gather(peers_, {reinterpret_cast<const char*>(&own), sizeof own});
+    for (size_t rank = 0; rank < all.size(); ++rank) {
+      double theirs = 0;
+      if (all[rank].size() != sizeof theirs) fail("learning: rank {} is at another step", rank);
+      std::memcpy(&theirs, all[rank].data(), sizeof theirs);
+      if (counts[rank]) loss += theirs;
+    }
+    return loss;
   }
 
   /// The values whose loss is known to be finite.
@@ -269,12 +327,14 @@ class Learner {
       for (size_t i = 0; i < good_.size(); ++i) optimizer.parameters()[i]->value = good_[i];
     }
     if (observer_.state) observer_.state(state_, true);
-    fail("learning stopped at step {}: {}; the last good state is kept (lower learning rates may help)", step,
-         what);
+    throw JointError(fmt::format(  // the sum, and so the failure, is every rank's
+        "learning stopped at step {}: {}; the last good state is kept (lower learning rates may help)", step,
+        what));
   }
 
   std::string first_bad_layer(const std::vector<int32_t>& sample) {
     Activations x = embed(sample);
+    if (kept_.empty()) kept_.resize(1);  // a rank without samples
     for (int64_t layer = 0; layer < layers(); ++layer) {
       forward(layer, x, 0);
       if (!all_finite(x)) return fmt::format("layer {}", layer);
@@ -285,6 +345,7 @@ class Learner {
   LearnProblem& problem_;
   const LearnSettings& settings_;
   const LearnObserver& observer_;
+  const Peers peers_;
   const model::ModelConfig& config_;
   model::RotaryTable rotary_;
   std::vector<Block<float>> blocks_;
@@ -322,8 +383,9 @@ LearnState initial_state(const LearnProblem& problem, const LearnSettings& setti
 }
 
 std::vector<BlockParameters<float>> learn(LearnProblem& problem, const LearnSettings& settings,
-                                          const LearnObserver& observer, const LearnState* resume) {
-  Learner learner(problem, settings, observer);
+                                          const LearnObserver& observer, const LearnState* resume,
+                                          const Peers& peers) {
+  Learner learner(problem, settings, observer, peers);
   if (resume != nullptr) learner.resume(*resume);
   learner.run();
   return std::move(learner.state().parameters);

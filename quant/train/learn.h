@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/peers.h"
 #include "quant/train/block.h"
 #include "quant/train/loss.h"
 #include "quant/train/optimizer.h"
@@ -80,8 +81,14 @@ LearnState initial_state(const LearnProblem& problem, const LearnSettings& setti
 /// Learns, folds what was learned into problem.blocks and puts the learned ranges into problem.ranges. With
 /// `resume`, continues from there. Returns the learned parameters. A loss or gradient that is not finite is
 /// an Error that names the block and the step. Parallel; the same bits for any number of threads.
+///
+/// With `peers`, who must call this together with the same problem, the samples of a batch are dealt out to
+/// the ranks in turn. A batch's gradient is the sum of its samples' in the order of samples, each computed by
+/// itself, so that it, and all that follows from it, has the same bits for any number of ranks. Every rank
+/// returns the parameters; observers are called on every rank.
 std::vector<BlockParameters<float>> learn(LearnProblem& problem, const LearnSettings& settings,
-                                          const LearnObserver& observer, const LearnState* resume = nullptr);
+                                          const LearnObserver& observer, const LearnState* resume = nullptr,
+                                          const Peers& peers = {});
 
 /// The gradient of the end-to-end loss on the first sample at the starting point, in the parameters of every
 /// block, ranges included; the loss comes back too.

@@ -1,35 +1,15 @@
 // Ranks that work together, here as threads that meet in one place.
 #include "base/peers.h"
 
-#include <barrier>
-#include <thread>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "tests/ranks.h"
 
 namespace qeval {
 namespace {
 
-using testing::HasSubstr;
-
-/// Runs body(peers) on `size` ranks, a thread each.
-void run_ranks(int64_t size, const std::function<void(const Peers&)>& body) {
-  std::barrier meeting(size);
-  std::vector<std::string> said(static_cast<size_t>(size));
-  std::vector<std::thread> threads;
-  for (int64_t rank = 0; rank < size; ++rank) {
-    threads.emplace_back([&, rank] {
-      body({rank, size, [&, rank](std::string_view mine) {
-              said[static_cast<size_t>(rank)] = mine;
-              meeting.arrive_and_wait();
-              std::vector<std::string> all = said;
-              meeting.arrive_and_wait();
-              return all;
-            }});
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-}
+using test::run_ranks;
 
 std::string joint_error(const Peers& peers, const std::function<void()>& work) {
   try {

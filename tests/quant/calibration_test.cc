@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "quant/range_search.h"
 #include "tests/quant/reference_forward.h"
+#include "tests/ranks.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {
@@ -47,6 +48,23 @@ struct Expected {
   ActRanges ranges;
   PointMap<std::vector<float>> maxima;
 };
+
+TEST(Calibration, RanksMeasureWhatOneProcessMeasures) {
+  TinyModel tiny;
+  const model::Model model = tiny.build();
+  const QuantConfig qcfg = make_qcfg(model.config, parse_scheme("w8a8"));
+  for (const RangeEstimator estimator : {RangeEstimator::minmax, RangeEstimator::mse}) {
+    const Calibration alone = calibrate(model, samples(), qcfg, {.estimator = estimator});
+    for (const int64_t ranks : {2, 5}) {  // more than there are samples
+      test::run_ranks(ranks, [&](const Peers& peers) {
+        const Calibration shared = calibrate(model, samples(), qcfg, {.estimator = estimator}, {}, peers);
+        EXPECT_EQ(shared.ranges, alone.ranges);
+        for (const Point& point : all_points(model.config))
+          EXPECT_EQ(shared.channel_maxima[point], alone.channel_maxima[point]) << point_name(point);
+      });
+    }
+  }
+}
 
 TEST(Calibration, MeasuresWhatTheSlowReferenceComputes) {
   TinyModel tiny;

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "quant/calibration.h"
 #include "quant/train/learn_state.h"
+#include "tests/ranks.h"
 
 namespace qeval::quant {
 namespace {
@@ -88,6 +89,21 @@ Outcome run(const LearnSettings& settings, const LearnState* resume = nullptr,
   return outcome;
 }
 
+/// The same on several ranks: what the first returns, after all returned the same.
+Outcome run_on(int64_t ranks, const LearnSettings& settings) {
+  std::vector<Outcome> outcomes(static_cast<size_t>(ranks));
+  test::run_ranks(ranks, [&](const Peers& peers) {
+    Problem problem;
+    Outcome& outcome = outcomes[static_cast<size_t>(peers.rank)];
+    learn(problem.problem, settings, {[&](const StepRecord& r) { outcome.records.push_back(r); }, {}},
+          nullptr, peers);
+    outcome.weights = problem.weights();
+    outcome.ranges = problem.problem.ranges;
+  });
+  for (const Outcome& outcome : outcomes) EXPECT_EQ(outcome.weights, outcomes.front().weights);
+  return outcomes.front();
+}
+
 class Learn : public testing::TestWithParam<LearnMethod> {};
 INSTANTIATE_TEST_SUITE_P(Methods, Learn,
                          testing::Values(LearnMethod::omniquant, LearnMethod::lrl, LearnMethod::mobilequant));
@@ -105,6 +121,36 @@ TEST_P(Learn, TheLossFalls) {
     return sum;
   };
   EXPECT_LT(epoch_loss(9), 0.98 * epoch_loss(0));
+}
+
+/// Step by step, to the bit: whoever passes a sample, its gradient is added in the same place.
+TEST_P(Learn, RanksLearnWhatOneProcessLearns) {
+  for (const int64_t batch : {1, 2, 3}) {
+    LearnSettings chosen = settings(GetParam());
+    chosen.batch_size = batch;
+    const Outcome alone = run(chosen);
+    for (const int64_t ranks : {2, 3}) {
+      const Outcome together = run_on(ranks, chosen);
+      ASSERT_EQ(together.records.size(), alone.records.size());
+      for (size_t i = 0; i < alone.records.size(); ++i)
+        EXPECT_EQ(together.records[i].loss, alone.records[i].loss) << "step " << i;
+      EXPECT_EQ(together.weights, alone.weights) << ranks << " ranks, batch " << batch;
+      EXPECT_EQ(together.ranges, alone.ranges);
+    }
+  }
+}
+
+/// A batch's gradient is the mean of its samples': a sample twice learns as it does once.
+TEST_P(Learn, EqualSamplesInABatchAreOne) {
+  LearnSettings chosen = settings(GetParam());
+  Problem once, twice;
+  once.problem.samples.resize(1);
+  twice.problem.samples.assign(2, once.problem.samples.front());
+  std::vector<double> losses_once, losses_twice;
+  learn(once.problem, chosen, {[&](const StepRecord& r) { losses_once.push_back(r.loss); }, {}});
+  chosen.batch_size = 2;
+  learn(twice.problem, chosen, {[&](const StepRecord& r) { losses_twice.push_back(r.loss); }, {}});
+  EXPECT_EQ(losses_once, losses_twice);  // halves and doubles are exact
 }
 
 /// Whatever the step at which the state was saved, what follows is the same to the bit; the state goes
