@@ -46,6 +46,8 @@ po::options_description options() {
       "best: besides fake, run the quantized model that loses least in integers; all: every one (as "
       "--arithmetic fake,integer)");
   add("plan", "print what would be done and how long it would take, and stop");
+  add("ranks", po::value<int64_t>()->value_name("N"),
+      "with --plan: how long it would take N ranks (mpirun) on machines like this one");
   add_encoding_options(options);
   add_calibration_options(options);
   add("variant", text("NAME"),
@@ -158,9 +160,10 @@ void read_model_options(const po::variables_map& arguments, eval::MatrixOptions&
   }
 }
 
-void print_plan(eval::Matrix& matrix) {
-  const std::vector<eval::MatrixStep> steps = matrix.plan();
-  std::cout << fmt::format("{:<44} {:>12} {:>10}\n", "step", "tokens", "about");
+void print_plan(eval::Matrix& matrix, int64_t ranks) {
+  const std::vector<eval::MatrixStep> steps = matrix.plan(ranks);
+  const std::string about = ranks == 1 ? "about" : fmt::format("{} ranks", ranks);
+  std::cout << fmt::format("{:<44} {:>12} {:>10}\n", "step", "tokens", about);
   double left = 0;
   for (const eval::MatrixStep& step : steps) {
     std::cout << fmt::format("{:<44} {:>12} {:>10}\n", step.name, step.tokens,
@@ -208,6 +211,10 @@ int run(const po::variables_map& arguments) {
   options.evaluation.peers = peers();
   const std::filesystem::path output = options.output;
   const bool plan_only = arguments.count("plan") != 0;
+  const int64_t ranks = optional<int64_t>(arguments, "ranks").value_or(1);
+  if (ranks < 1 || ranks > 100000) throw UsageError(fmt::format("--ranks {}: 1 to 100000", ranks));
+  if (ranks > 1 && !plan_only)
+    throw UsageError("--ranks: only with --plan; mpirun starts the ranks of a run");
   std::optional<eval::Matrix> prepared;
   together(peers(), [&] {
     read_model_options(arguments, options);
@@ -217,7 +224,7 @@ int run(const po::variables_map& arguments) {
   if (!plan_only) matrix.open_folder();
   if (const auto& learning = matrix.learning(); !learning.empty())
     warn_of_idle_ranks(learning.begin()->second);
-  on_first(peers(), [&] { print_plan(matrix); });
+  on_first(peers(), [&] { print_plan(matrix, ranks); });
   if (plan_only) return 0;
   std::cout << '\n';
   catch_interrupts();

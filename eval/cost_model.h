@@ -4,7 +4,7 @@
 
 namespace qeval::eval {
 
-/// What parts of a forward pass cost beside one another, in operations of a matrix product that take as long.
+/// What the parts of a forward pass cost, in operations or in seconds.
 struct TokenCosts {
   double token = 0;    ///< every token: the products of all blocks
   double context = 0;  ///< on top, for every token that it attends to, itself included
@@ -16,8 +16,19 @@ struct TokenCosts {
   }
 };
 
-/// Counted from the shapes: 2 operations per weight and token; attention's, which are 4 per channel of the
-/// heads and token attended to, run slower than products (docs/scaling.md has the measurement).
+/// Operations, counted from the shapes: 2 per weight and token; attention's are 4 per channel of the heads
+/// and token attended to.
 TokenCosts token_costs(const model::ModelConfig& config);
+
+/// A forward pass that was timed.
+struct TimedPass {
+  double tokens = 0;  ///< of one sequence, from its start
+  double scored = 0;
+  double seconds = 0;
+};
+
+/// Seconds: `operations` with a rate for matrix products and one for attention, fitted to a short pass and a
+/// longer one. Where the longer one shows no cost of attention, that is 0.
+TokenCosts fit_costs(const TokenCosts& operations, const TimedPass& brief, const TimedPass& longer);
 
 }  // namespace qeval::eval

@@ -88,11 +88,12 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options)
   for (const auto& run : runs_) observe(*run);
   if (!options_.output && (options_.shard || !options_.peers.alone()))
     fail("a shard, and a run of several processes, needs an output folder (-o DIR)");
-  if (options_.shard) shard_ = part_of(costs(), options_.shard->index - 1, options_.shard->count);
+  if (options_.shard)
+    shard_ = part_of(costs(token_costs(session_.model().config)), options_.shard->index - 1,
+                     options_.shard->count);
 }
 
-std::vector<std::vector<DocumentCost>> Evaluation::costs() const {
-  const TokenCosts token = token_costs(session_.model().config);
+std::vector<std::vector<DocumentCost>> Evaluation::costs(const TokenCosts& token) const {
   std::vector<std::vector<DocumentCost>> out;
   for (size_t task = 0; task < runs_.size(); ++task) {
     out.push_back(runs_[task]->costs(
@@ -111,6 +112,10 @@ std::vector<std::set<int64_t>> Evaluation::part_of(const std::vector<std::vector
     }
   }
   return out;
+}
+
+double Evaluation::largest_share(const TokenCosts& token, int64_t parts) const {
+  return std::ranges::max(part_costs(costs(token), parts));
 }
 
 void Evaluation::open_folder() {

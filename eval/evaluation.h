@@ -178,7 +178,7 @@ class Evaluation {
   Fingerprint fingerprint() const;
 
   /// The costs of a task's documents, per task: of all, or of this shard's.
-  std::vector<std::vector<DocumentCost>> costs() const;
+  std::vector<std::vector<DocumentCost>> costs(const TokenCosts& token) const;
 
   /// What a task takes when nothing of it is finished. `tokens_requested` counts the input tokens of every
   /// request alone, `tokens_computed` those that sharing leaves, `tokens_scored` the continuations'.
@@ -187,6 +187,8 @@ class Evaluation {
     int64_t documents, tokens_requested, tokens_computed, tokens_scored;
   };
   std::vector<TaskPlan> plan() const;
+  /// The cost of the costliest of `parts` shares that the documents are divided into.
+  double largest_share(const TokenCosts& costs, int64_t parts) const;
 
   /// What to know before the scores are believed, a line each: tasks whose text the checkpoint was calibrated
   /// on.

@@ -56,24 +56,27 @@ struct Matrix::Item {
   std::string folder() const { return fmt::format("{}-{}", quant::name(method), scheme); }
 };
 
-double measure_speed(Session& session) {
-  constexpr int64_t kTokens = 256, kTimes = 2;
-  const int64_t length = std::min(kTokens, session.max_length());
-  TokenRequest request;
-  for (int64_t i = 0; i <= length; ++i)
-    request.tokens.push_back(static_cast<int32_t>(i * 7 % session.model().config.vocab_size));
-  request.scored = length / 4 + 1;
-  double best = 0;
-  for (int64_t i = 0; i < kTimes; ++i) {  // the first one also reads the weights from the disk
-    const std::vector<TokenRequest> requests{request};
-    const Plan plan(requests, length);
-    ScoringRun run(session.decoder(), plan);
-    const auto start = std::chrono::steady_clock::now();
-    while (!run.done()) run.step();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    best = std::max(best, static_cast<double>(length) / seconds);
-  }
-  return best;
+TokenCosts measure_costs(Session& session) {
+  constexpr int64_t kBrief = 128, kLonger = 1024, kTimes = 2;
+  const auto measure = [&](int64_t longest) {
+    const int64_t length = std::min(longest, session.max_length());
+    TokenRequest request;
+    for (int64_t i = 0; i <= length; ++i)
+      request.tokens.push_back(static_cast<int32_t>(i * 7 % session.model().config.vocab_size));
+    request.scored = length / 4 + 1;
+    TimedPass pass{static_cast<double>(length), static_cast<double>(request.scored), 0};
+    for (int64_t i = 0; i < kTimes; ++i) {  // the first one also reads the weights from the disk
+      const std::vector<TokenRequest> requests{request};
+      const Plan plan(requests, length);
+      ScoringRun run(session.decoder(), plan);
+      const auto start = std::chrono::steady_clock::now();
+      while (!run.done()) run.step();
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      pass.seconds = i == 0 ? seconds : std::min(pass.seconds, seconds);
+    }
+    return pass;
+  };
+  return fit_costs(token_costs(session.model().config), measure(kBrief), measure(kLonger));
 }
 
 Matrix::Matrix(MatrixOptions options) : options_(std::move(options)) {
@@ -97,12 +100,13 @@ Matrix::Matrix(MatrixOptions options) : options_(std::move(options)) {
   evaluation.base.reset();
   evaluation.keep_logprobs = false;
   evaluation.peers = {};
-  const Evaluation planned(*base_session_, evaluation);
-  for (const Evaluation::TaskPlan& task : planned.plan()) {
+  planned_ = std::make_unique<const Evaluation>(*base_session_, evaluation);
+  for (const Evaluation::TaskPlan& task : planned_->plan()) {
     evaluation_tokens_ += task.tokens_computed;
     scored_tokens_ += task.tokens_scored;
   }
-  for (const auto& [key, value] : planned.fingerprint()) data_identity_ += fmt::format("{}={}\n", key, value);
+  for (const auto& [key, value] : planned_->fingerprint())
+    data_identity_ += fmt::format("{}={}\n", key, value);
 }
 
 Matrix::~Matrix() = default;
@@ -239,14 +243,21 @@ quant::QuantizeRun Matrix::quantize_run(const Item& item) const {
   return run;
 }
 
-std::vector<MatrixStep> Matrix::plan() {
-  const double speed = measure_speed(*base_session_);
-  const auto seconds = [speed](double tokens) { return tokens / speed; };
-  const int64_t sample_tokens = count_tokens(options_.quantize.samples);
+std::vector<MatrixStep> Matrix::plan(int64_t ranks) {
+  const TokenCosts costs = measure_costs(*base_session_);
+  const double evaluation_seconds = planned_->largest_share(costs, ranks);
+  const quant::Samples& samples = options_.quantize.samples;
+  const int64_t sample_tokens = count_tokens(samples);
+  double sample_seconds = 0;  // a forward pass over the samples, without the head
+  for (const auto& sample : samples) sample_seconds += costs.tokens(0, static_cast<double>(sample.size()));
+  const double second_per_token = sample_seconds / static_cast<double>(std::max<int64_t>(1, sample_tokens));
+  // Of `count` equal pieces of work the rank with most has this share.
+  const auto share = [ranks](int64_t count) {
+    return count == 0 ? 1.0 : static_cast<double>((count + ranks - 1) / ranks) / static_cast<double>(count);
+  };
   std::vector<MatrixStep> steps;
   const auto evaluation = [&](const ComparisonEntry& entry) {
-    steps.push_back({"evaluate " + entry.name, evaluation_tokens_,
-                     seconds(static_cast<double>(evaluation_tokens_)), is_evaluated(entry)});
+    steps.push_back({"evaluate " + entry.name, evaluation_tokens_, evaluation_seconds, is_evaluated(entry)});
   };
   evaluation(base_entry());
   bool base_seen = false, smoothed_seen = false;
@@ -255,15 +266,19 @@ std::vector<MatrixStep> Matrix::plan() {
     const bool smooths = item.method != quant::Method::rtn;
     if (!std::exchange(base_seen, true)) step.tokens += sample_tokens;
     if (smooths && !std::exchange(smoothed_seen, true)) step.tokens += sample_tokens;
-    step.seconds = seconds(static_cast<double>(step.tokens)) * kObservedCost;
+    // Every rank makes the histograms of other ranges than min-max.
+    const bool shared = options_.quantize.options.calibration.estimator == quant::RangeEstimator::minmax;
+    step.seconds = static_cast<double>(step.tokens) * second_per_token * kObservedCost *
+                   (shared ? share(std::ssize(samples)) : 1.0);
     const int64_t compared =
         2 * quant::layer_error_tokens(options_.quantize.samples);  // in float and rounded
     step.tokens += compared;
-    step.seconds += seconds(static_cast<double>(compared));
+    step.seconds += static_cast<double>(compared) * second_per_token;
     if (const auto found = options_.learning.find(item.method); found != options_.learning.end()) {
       const int64_t learned = sample_tokens * found->second.epochs;
       step.tokens += learned;
-      step.seconds += seconds(static_cast<double>(learned)) * kLearningCost;
+      step.seconds += static_cast<double>(learned) * second_per_token * kLearningCost *
+                      share(std::min(found->second.batch_size, std::ssize(samples)));
     }
     steps.push_back(step);
     if (options_.fake) evaluation(entry(item, "fake"));
@@ -277,8 +292,7 @@ std::vector<MatrixStep> Matrix::plan() {
     if (known) {
       evaluation(entry(best(fakes), "integer"));
     } else {
-      steps.push_back({"evaluate the best of them, integer", evaluation_tokens_,
-                       seconds(static_cast<double>(evaluation_tokens_)), false});
+      steps.push_back({"evaluate the best of them, integer", evaluation_tokens_, evaluation_seconds, false});
     }
   }
   return steps;
@@ -373,6 +387,7 @@ const Matrix::Item& Matrix::best(const std::vector<ComparisonEntry>& entries) co
 }
 
 Comparison Matrix::run(const MatrixObserver& observer) {
+  planned_.reset();
   ComparisonFile file{"fp", {base_entry()}};
   evaluate(file.entries.front(), observer);
   for (const Item& item : items_) {

@@ -79,8 +79,9 @@ class Matrix {
   /// with the others; the first one writes, reads and decides.
   void open_folder();
 
-  /// The steps in order. Times are estimated from a forward pass that is measured here and now.
-  std::vector<MatrixStep> plan();
+  /// The steps in order, with the time they take on `ranks` machines like this one. Times follow from forward
+  /// passes that are measured here and now.
+  std::vector<MatrixStep> plan(int64_t ranks = 1);
   /// Bytes that the work leaves in the folder, about: checkpoints, and the base's log-probabilities.
   int64_t disk_bytes() const;
 
@@ -110,6 +111,7 @@ class Matrix {
 
   MatrixOptions options_;
   std::unique_ptr<Session> base_session_;
+  std::unique_ptr<const Evaluation> planned_;  ///< of the base, until the work starts
   std::vector<Item> items_;
   std::unique_ptr<DirectoryLock> lock_;
   quant::Observations observations_;
@@ -117,7 +119,7 @@ class Matrix {
   std::string data_identity_;
 };
 
-/// Tokens per second that the session computes, by a short run of it.
-double measure_speed(Session& session);
+/// Seconds that parts of the session's forward pass take, fitted to a short pass and a longer one.
+TokenCosts measure_costs(Session& session);
 
 }  // namespace qeval::eval

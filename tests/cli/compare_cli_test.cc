@@ -198,6 +198,12 @@ TEST_F(CompareCli, AnotherMatrixInTheSameFolderIsRefused) {
       compare(calibrated({"-t", "piqa", "--methods", "rtn", "--schemes", "w8a8", "--limit", "2", "--plan"}));
   expect_success(plan);
   EXPECT_THAT(plan.output, AllOf(HasSubstr("quantize rtn w8a8"), HasSubstr("left to do")));
+  const Outcome ranks = compare(calibrated(
+      {"-t", "piqa", "--methods", "rtn", "--schemes", "w8a8", "--limit", "2", "--plan", "--ranks", "2"}));
+  expect_success(ranks);
+  EXPECT_THAT(ranks.output, HasSubstr("2 ranks"));
+  expect_one_line(compare(calibrated({"-t", "piqa", "--ranks", "2"})), kWrongUsage, "--plan");
+  expect_one_line(compare(calibrated({"-t", "piqa", "--plan", "--ranks", "0"})), kWrongUsage, "--ranks 0");
   EXPECT_FALSE(std::filesystem::exists(path("out")));
   expect_success(with("w8a8", "2"));
   expect_one_line(with("w4a8", "2"), kFailed, "schemes (w8a8 there, w4a8 here)");

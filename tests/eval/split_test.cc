@@ -128,5 +128,25 @@ TEST(Split, CostsFollowThePlansTokens) {
   EXPECT_EQ(sum, static_cast<double>(planned_tokens(documents, list, std::vector<int64_t>(list.size()), 0)));
 }
 
+/// Seconds made of known rates give these rates back.
+TEST(CostModel, FitsTheRatesOfProductsAndOfAttention) {
+  const TokenCosts operations{.token = 2e8, .context = 7e4, .scored = 5e7};
+  const auto timed = [&](double tokens, double scored) {
+    return TimedPass{tokens, scored,
+                     (tokens * operations.token + scored * operations.scored) * 1e-11 +
+                         tokens * (tokens + 1) / 2 * operations.context * 3e-11};
+  };
+  const TokenCosts fitted = fit_costs(operations, timed(128, 33), timed(1024, 257));
+  EXPECT_NEAR(fitted.token, 2e-3, 1e-9);
+  EXPECT_NEAR(fitted.scored, 5e-4, 1e-9);
+  EXPECT_NEAR(fitted.context, 2.1e-6, 1e-12);
+  // A longer pass that was faster per operation says nothing of attention.
+  TimedPass quick = timed(1024, 257);
+  quick.seconds /= 100;
+  const TokenCosts without = fit_costs(operations, timed(128, 33), quick);
+  EXPECT_EQ(without.context, 0);
+  EXPECT_GT(without.token, 0);
+}
+
 }  // namespace
 }  // namespace qeval::eval
