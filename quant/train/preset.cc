@@ -45,7 +45,7 @@ LearnSettings preset_settings(std::string_view preset, LearnMethod method, const
     settings.loss = LearnLoss::logits;
     settings.relative_ranges = true;
     settings.rates = {{{1e-2, 5e-4}, {1e-2, 1e-3}, {2e-3, 1e-4}}};
-    settings.epochs = 8;
+    settings.epochs = 10;
   } else if (method == LearnMethod::mobilequant) {
     settings.rates = paper_rates(family(config));
     settings.epochs = paper ? 60 : 4;
@@ -61,7 +61,7 @@ int64_t preset_samples(std::string_view preset, LearnMethod method) {
     case Preset::laptop:
       return 32;
     case Preset::distill:
-      return 64;
+      return 80;
     case Preset::paper:
       break;
   }
