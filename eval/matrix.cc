@@ -253,7 +253,8 @@ std::vector<MatrixStep> Matrix::plan(int64_t ranks) {
   const double second_per_token = sample_seconds / static_cast<double>(std::max<int64_t>(1, sample_tokens));
   // Of `count` equal pieces of work the rank with most has this share.
   const auto share = [ranks](int64_t count) {
-    return count == 0 ? 1.0 : static_cast<double>((count + ranks - 1) / ranks) / static_cast<double>(count);
+    const int64_t most = (count + ranks - 1) / ranks;
+    return count == 0 ? 1.0 : static_cast<double>(most) / static_cast<double>(count);
   };
   std::vector<MatrixStep> steps;
   const auto evaluation = [&](const ComparisonEntry& entry) {
