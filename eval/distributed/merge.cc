@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "eval/distributed/shard_record.h"
 #include "eval/kept_distributions.h"
+#include "eval/results/checked_sum.h"
 #include "eval/results/divergence.h"
 #include "eval/results/sample_file.h"
 
@@ -153,7 +154,7 @@ Merged merge_shards(std::span<const fs::path> folders, const fs::path& output, c
     int64_t held = 0;  // more than are finished where shards share documents
     for (const ShardFolder& shard : shards) {
       const TaskResults* part = shard.record.run.find_task(task.name);
-      held += part == nullptr ? 0 : part->counts.documents;
+      add_count(held, part == nullptr ? 0 : part->counts.documents);
     }
     if (std::ssize(finished.scores) != expected || held != expected) {
       fail("task {}: the shards hold {} documents, {} different ones; expected: {}, each once", task.name,

@@ -23,12 +23,13 @@ auto find_named(Items& items, std::string_view name, Name name_of) {
 }
 
 /// The tasks below a group, each once, in order.
-void collect_tasks(const RunResults& run, const std::string& name, int depth,
+void collect_tasks(const RunResults& run, const std::string& name, int depth, std::set<std::string>& seen,
                    std::vector<std::string>& tasks) {
+  if (!seen.insert(name).second) return;  // a file may have groups that contain each other, many times over
   if (run.find_task(name) != nullptr) {
-    if (std::ranges::find(tasks, name) == tasks.end()) tasks.push_back(name);
+    tasks.push_back(name);
   } else if (const GroupResults* group = run.find_group(name); group != nullptr && depth < 8) {
-    for (const std::string& member : group->members) collect_tasks(run, member, depth + 1, tasks);
+    for (const std::string& member : group->members) collect_tasks(run, member, depth + 1, seen, tasks);
   }
 }
 
@@ -36,7 +37,8 @@ void collect_tasks(const RunResults& run, const std::string& name, int depth,
 std::map<std::string, std::vector<std::string>> group_tasks(const RunResults& run) {
   std::map<std::string, std::vector<std::string>> out;
   for (const GroupResults& group : run.groups) {
-    if (!group.metrics.empty()) collect_tasks(run, group.name, 0, out[group.name]);
+    std::set<std::string> seen;
+    if (!group.metrics.empty()) collect_tasks(run, group.name, 0, seen, out[group.name]);
   }
   return out;
 }

@@ -30,12 +30,14 @@ void check_depth(std::string_view text, std::string_view where) {
   }
 }
 
+/// What a double, and so any reader of JSON, holds exactly: a count above it is none.
+constexpr int64_t largest_integer = int64_t{1} << 53;
+
 bool read_integer(const ordered_json& value, int64_t& out) {
   if (!value.is_number_integer()) return false;
-  if (value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{std::numeric_limits<int64_t>::max()})
-    return false;
+  if (value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{largest_integer}) return false;
   out = value.get<int64_t>();
-  return out >= 0;
+  return out >= 0 && out <= largest_integer;
 }
 
 }  // namespace
@@ -69,12 +71,12 @@ JsonFields::JsonFields(const ordered_json& object, std::string where)
 }
 
 void JsonFields::wrong(const char* key, std::string_view expected) const {
-  fail("{}: field \"{}\" must be {}", where_, key, expected);
+  fail("{}: field \"{}\" must be {}", where_, printable(key), expected);
 }
 
 const ordered_json& JsonFields::at(const char* key) const {
   const auto found = object_.find(key);
-  if (found == object_.end()) fail("{}: field \"{}\" is missing", where_, key);
+  if (found == object_.end()) fail("{}: field \"{}\" is missing", where_, printable(key));
   return *found;
 }
 
@@ -86,7 +88,7 @@ std::string JsonFields::text(const char* key) const {
 
 int64_t JsonFields::integer(const char* key) const {
   int64_t out = 0;
-  if (!read_integer(at(key), out)) wrong(key, "an integer of at least 0");
+  if (!read_integer(at(key), out)) wrong(key, "an integer from 0 to 2^53");
   return out;
 }
 
@@ -113,10 +115,10 @@ bool JsonFields::boolean(const char* key) const {
 
 std::vector<int64_t> JsonFields::integers(const char* key) const {
   const ordered_json& value = at(key);
-  if (!value.is_array()) wrong(key, "an array of integers of at least 0");
+  if (!value.is_array()) wrong(key, "an array of integers from 0 to 2^53");
   std::vector<int64_t> out(value.size());
   for (size_t i = 0; i < out.size(); ++i) {
-    if (!read_integer(value[i], out[i])) wrong(key, "an array of integers of at least 0");
+    if (!read_integer(value[i], out[i])) wrong(key, "an array of integers from 0 to 2^53");
   }
   return out;
 }
@@ -135,7 +137,7 @@ std::vector<std::string> JsonFields::texts(const char* key) const {
 JsonFields JsonFields::object(const char* key) const {
   const ordered_json& value = at(key);
   if (!value.is_object()) wrong(key, "an object");
-  return {value, where_ + ", \"" + key + '"'};
+  return {value, fmt::format("{}, \"{}\"", where_, printable(key))};
 }
 
 }  // namespace qeval::eval

@@ -30,11 +30,11 @@ class JsonFields {
   bool has(const char* key) const { return object_.contains(key); }
   const nlohmann::ordered_json& at(const char* key) const;
   std::string text(const char* key) const;
-  int64_t integer(const char* key) const;  ///< ≥ 0
+  int64_t integer(const char* key) const;  ///< 0 … 2^53
   uint64_t seed(const char* key) const;    ///< an integer of at least 0, all 64 bits of it
   double number(const char* key) const;    ///< as number_to_json() writes it
   bool boolean(const char* key) const;
-  std::vector<int64_t> integers(const char* key) const;  ///< each ≥ 0
+  std::vector<int64_t> integers(const char* key) const;  ///< each 0 … 2^53
   std::vector<std::string> texts(const char* key) const;
   /// The object under `key`; an absent one reads as empty only through has().
   JsonFields object(const char* key) const;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "eval/results/checked_sum.h"
 #include "eval/results/json_fields.h"
 
 namespace qeval::eval {
@@ -185,17 +186,17 @@ TaskCounts count(std::span<const Scores> documents) {
     bool not_a_number = false;
     for (const Answer& answer : scores.answers) {
       ++counts.requests;
-      counts.tokens_scored += answer.tokens;
-      counts.tokens_requested += answer.input_tokens;
+      add_count(counts.tokens_scored, answer.tokens);
+      add_count(counts.tokens_requested, answer.input_tokens);
       counts.truncated_requests += answer.truncated > 0 ? 1 : 0;
-      counts.truncated_tokens += answer.truncated;
+      add_count(counts.truncated_tokens, answer.truncated);
       counts.encoded_apart += answer.encoded_apart ? 1 : 0;
-      if (scores.scoring == Scoring::rolling) counts.windows += answer.windows;
+      if (scores.scoring == Scoring::rolling) add_count(counts.windows, answer.windows);
       not_a_number = not_a_number || std::isnan(answer.log_likelihood);
     }
     counts.not_a_number += not_a_number ? 1 : 0;
-    counts.words += scores.facts.words;
-    counts.bytes += scores.facts.bytes;
+    add_count(counts.words, scores.facts.words);
+    add_count(counts.bytes, scores.facts.bytes);
   }
   return counts;
 }

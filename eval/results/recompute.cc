@@ -36,8 +36,8 @@ void compare_metrics(const std::string& name, const std::vector<MetricValue>& st
     return found == metrics.end() ? nullptr : &*found;
   };
   const auto differ = [&](const std::string& metric, std::optional<double> a, std::optional<double> b) {
-    differences.push_back(fmt::format("{} {}: {} holds {}, the samples give {}", name, metric, results_file,
-                                      number(a), number(b)));
+    differences.push_back(fmt::format("{} {}: {} holds {}, the samples give {}", printable(name),
+                                      printable(metric), results_file, number(a), number(b)));
   };
   for (const MetricValue& now : derived) {
     const MetricValue* then = find(stored, now.name);
@@ -60,9 +60,9 @@ std::string odd_field(const SampleLine& line) {
   const ordered_json stored = parse_json(line.text, line.where);
   const ordered_json expected = parse_json(to_line(line.sample), line.where);
   for (const auto& [key, value] : expected.items()) {
-    if (!stored.contains(key)) return fmt::format("field \"{}\" is missing", key);
+    if (!stored.contains(key)) return fmt::format("field \"{}\" is missing", printable(key));
     if (key != "checksum" && stored[key] != value) {
-      return fmt::format("field \"{}\" is {}, the rest of the line gives {}", key,
+      return fmt::format("field \"{}\" is {}, the rest of the line gives {}", printable(key),
                          printable(stored[key].dump(), 60), printable(value.dump(), 60));
     }
   }
@@ -109,14 +109,14 @@ Recomputed recompute(const std::filesystem::path& directory) {
     task.logits_hash = logits_hash(documents);
     compare_metrics(task.name, stored.metrics, task.metrics, out.differences);
     if (task.logits_hash != stored.logits_hash) {
-      out.differences.push_back(
-          fmt::format("{}: the logits_hash of {} is not that of the samples", task.name, results_file));
+      out.differences.push_back(fmt::format("{}: the logits_hash of {} is not that of the samples",
+                                            printable(task.name), results_file));
     }
     if (task.counts != stored.counts) {
       out.differences.push_back(
           fmt::format("{}: the counts of {} are not those of the samples ({} documents there, {} "
                       "here; {} tokens scored there, {} here)",
-                      task.name, results_file, stored.counts.documents, task.counts.documents,
+                      printable(task.name), results_file, stored.counts.documents, task.counts.documents,
                       stored.counts.tokens_scored, task.counts.tokens_scored));
     }
   }

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "eval/results/checked_sum.h"
 #include "eval/results/json_fields.h"
 
 namespace qeval::eval {
@@ -36,13 +37,13 @@ const GroupResults* RunResults::find_group(std::string_view name) const {
 
 int64_t RunResults::tokens_requested() const {
   int64_t total = 0;
-  for (const TaskResults& task : tasks) total += task.counts.tokens_requested;
+  for (const TaskResults& task : tasks) add_count(total, task.counts.tokens_requested);
   return total;
 }
 
 int64_t RunResults::tokens_computed() const {
   int64_t total = 0;
-  for (const TaskResults& task : tasks) total += task.tokens_computed;
+  for (const TaskResults& task : tasks) add_count(total, task.tokens_computed);
   return total;
 }
 
@@ -66,10 +67,12 @@ GroupResults make_group_results(const RunResults& run, std::string name, std::ve
                                 const std::vector<std::string>& aggregated) {
   // Every task below the group once, in order: groups may share tasks.
   std::vector<const TaskResults*> tasks;
+  std::set<const GroupResults*> seen;  // a file may have groups that contain each other, many times over
   const std::function<void(const std::string&, int)> collect = [&](const std::string& member, int depth) {
     if (const TaskResults* task = run.find_task(member)) {
       if (std::ranges::find(tasks, task) == tasks.end()) tasks.push_back(task);
     } else if (const GroupResults* group = run.find_group(member); group != nullptr && depth < 8) {
+      if (!seen.insert(group).second) return;
       for (const std::string& below : group->members) collect(below, depth + 1);
     } else {
       fail("group {}: member {} has no results", printable(name), printable(member));
@@ -78,13 +81,14 @@ GroupResults make_group_results(const RunResults& run, std::string name, std::ve
   for (const std::string& member : members) collect(member, 0);
 
   GroupResults group{std::move(name), std::move(members), {}, 0};
-  for (const TaskResults* task : tasks) group.documents += task->counts.documents;
+  for (const TaskResults* task : tasks) add_count(group.documents, task->counts.documents);
   for (const std::string& metric : aggregated) {
     std::vector<GroupMember> values;
     for (const TaskResults* task : tasks) {
       const MetricValue* value = task->find(metric);
       if (value == nullptr)
-        fail("group {}: task {} has no metric {}", printable(group.name), task->name, metric);
+        fail("group {}: task {} has no metric {}", printable(group.name), printable(task->name),
+             printable(metric));
       values.push_back({value->value, value->standard_error, task->counts.documents});
     }
     for (MetricValue& value : aggregate_group(metric, values)) group.metrics.push_back(std::move(value));

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "eval/results/checked_line.h"
+#include "eval/results/checked_sum.h"
 #include "eval/results/json_fields.h"
 #include "eval/results/metrics.h"
 
@@ -64,7 +65,7 @@ ordered_json per_request(const Scores& scores, Member member) {
 
 int64_t sum(const Scores& scores, int64_t Answer::*member) {
   int64_t total = 0;
-  for (const Answer& answer : scores.answers) total += answer.*member;
+  for (const Answer& answer : scores.answers) add_count(total, answer.*member);
   return total;
 }
 

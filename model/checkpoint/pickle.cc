@@ -319,8 +319,11 @@ class Interpreter {
 
   /// A call of one of the known globals, "performed" on descriptions.
   void reduce() {
-    const std::vector<Index> arguments =
-        typed(pop(), Kind::tuple, "calls without a tuple of arguments").items;
+    const Value& tuple = typed(pop(), Kind::tuple, "calls without a tuple of arguments");
+    constexpr size_t kMostArguments =
+        7;  // of _rebuild_tensor_v2; a long tuple could be passed again and again
+    if (tuple.items.size() > kMostArguments) damaged("calls with more than 7 arguments");
+    const std::vector<Index> arguments = tuple.items;
     const std::string callee = typed(pop(), Kind::global, "calls what is no global").text;
     if (callee == kOrderedDict && arguments.empty()) {
       push(Kind::dict);

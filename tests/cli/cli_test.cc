@@ -207,6 +207,10 @@ TEST_F(Cli, ScoreNamesTheLineOfAWrongRequest) {
   expect_one_line(score(R"({"context_ids": [], "continuation_ids": [1]})"), kFailed,
                   "line 2: \"context_ids\"");
   expect_one_line(score(R"({"context": "a", "continuation": 5})"), kFailed, "line 2: \"continuation\"");
+  // Found by reading: copying an id that nests a million deep ran off the end of the stack.
+  const std::string deep = std::string(1'000'000, '[') + std::string(1'000'000, ']');
+  expect_one_line(score(R"({"context_ids": [1], "continuation_ids": [2], "id": )" + deep + "}"), kFailed,
+                  "line 2: the request: nested deeper");
 }
 
 TEST_F(Cli, TokenizePrintsAListPerLine) {

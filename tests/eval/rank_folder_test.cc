@@ -1,4 +1,5 @@
 // What several processes of a run leave when they are killed, and who takes it over.
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -7,6 +8,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "eval/distributed/merge.h"
+#include "eval/distributed/shard_record.h"
 #include "eval/results/run_directory.h"
 #include "eval/results/sample_file.h"
 #include "tests/eval/result_fixture.h"
@@ -106,6 +109,37 @@ TEST(RankFolders, OfAnotherRunOrInUseAreRefused) {
     add(foreign, samples[0]);
   }
   EXPECT_THAT(error_of([&] { first.absorb_ranks(); }), HasSubstr("arithmetic (fake there, float here)"));
+}
+
+/// Every file and folder below, by its name.
+std::vector<fs::path> everything_in(const fs::path& folder) {
+  std::vector<fs::path> out;
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) out.push_back(entry.path());
+  std::ranges::sort(out);
+  return out;
+}
+
+TEST(ShardRecord, NamesOfTasksStayInTheFolder) {
+  const TemporaryFolder folder;
+  const fs::path shard = folder.path() / "in/shard";
+  fs::create_directories(shard);
+  std::ofstream(folder.path() / "in/samples_x.jsonl") << "";
+  for (const std::string name : {"/../../samples_x", "../x", "a/b"}) {
+    ShardRecord record;
+    record.shard = {1, 1};
+    record.fingerprint = settings;
+    record.run = example_run();
+    record.run.groups.clear();
+    record.run.tasks.resize(1);
+    record.run.tasks[0].name = name;
+    record.documents[name] = 0;
+    write_shard_record(shard, record);
+    const std::vector<fs::path> before = everything_in(folder.path());
+    const std::vector<fs::path> shards{shard};
+    EXPECT_THAT(error_of([&] { merge_shards(shards, folder.path() / "out", ""); }),
+                HasSubstr("cannot be part of a file name"));
+    EXPECT_EQ(everything_in(folder.path()), before);
+  }
 }
 
 }  // namespace

@@ -112,6 +112,40 @@ TEST(Results, DamagedFilesAreErrorsThatNameTheField) {
   EXPECT_THAT(error_of(json), HasSubstr("99"));
 }
 
+// Found by reading: 8 groups that each held the others 8 times took 8⁸ steps, more took forever.
+TEST(Results, GroupsThatContainEachOtherEndWithTheTasksBelowThem) {
+  RunResults run = example_run();
+  const std::vector<std::string> names(1000, "loop");
+  run.groups.push_back({"loop", names, {}, 0});
+  run.groups.back().members.push_back("zeta");
+  EXPECT_EQ(make_group_results(run, "all", {"loop"}, {}).documents, 3);
+}
+
+// Found by reading: a sum of counts from a file overflowed, which C++ leaves undefined.
+TEST(Results, CountsThatCannotBeAreErrors) {
+  ordered_json json = to_json(example_run());
+  json["tasks"]["zeta"]["tokens_scored"] = (int64_t{1} << 53) + 1;
+  EXPECT_THROW(run_results_from_json(json, "x"), Error);
+  RunResults run = example_run();
+  run.tasks[0].tokens_computed = run.tasks[1].tokens_computed = int64_t{1} << 62;
+  EXPECT_THROW((void)run.tokens_computed(), Error);
+  std::vector<Scores> scores = scores_of(choice_samples(2));
+  for (Scores& score : scores) score.answers[0].tokens = int64_t{1} << 62;
+  EXPECT_THROW((void)make_task_results("x", scores, {}), Error);
+}
+
+// Found by reading: a task named in a file reached the terminal as it stood, escape sequences and all.
+TEST(Results, NamesInMessagesAreFitForATerminal) {
+  ordered_json json = to_json(example_run());
+  json["task_order"].push_back("\x1b[2J");
+  try {
+    run_results_from_json(json, "x");
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("\\x1b[2J"));
+  }
+}
+
 TEST(Results, FilesThatAreNotResultsAreErrorsThatNameTheFile) {
   const TemporaryFolder folder;
   EXPECT_THROW(read_results(folder.path()), Error);

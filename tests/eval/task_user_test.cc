@@ -56,6 +56,16 @@ TEST(UserTask, FiveLinesAreEnough) {
               ElementsAre("acc", "acc_norm"));
 }
 
+TEST(UserTask, TextOfARowIsNotATemplate) {
+  const TemporaryFolder folder;
+  const LoadedTask loaded = load(
+      folder,
+      R"({"name": "x", "data": "rows.jsonl", "prompt": "{{q}}{{a}}", "choices": ["{{a}}"], "gold": "g"})",
+      R"({"q": "{{g}} {{", "a": "g}}", "g": 0})");
+  EXPECT_EQ(loaded.documents[0].requests[0].context, "{{g}} {{g}}");
+  EXPECT_EQ(loaded.documents[0].requests[0].continuation, " g}}");
+}
+
 TEST(UserTask, ChoicesAreAListOrTexts) {
   const TemporaryFolder folder;
   const LoadedTask loaded = load(

@@ -126,6 +126,39 @@ TEST_F(PyTorch, RefusesToExecuteAnything) {
               HasSubstr("\\x1b"));
 }
 
+// What PyTorch's own loader would import; and names that only look like those that are known.
+TEST_F(PyTorch, RefusesEveryGlobalThatIsNotOnTheList) {
+  const std::vector<std::string> globals{"posix\nsystem",
+                                         "builtins\nexec",
+                                         "builtins\ngetattr",
+                                         "subprocess\nPopen",
+                                         "runpy\n_run_code",
+                                         "torch\nload",
+                                         "torch\nhub",
+                                         "torch.storage\n_load_from_bytes",
+                                         "torch._utils\n_rebuild_tensor",
+                                         "torch._utils\n_rebuild_tensor_v2.x",
+                                         "torch\n_utils _rebuild_tensor_v2",
+                                         "torch\nByteStorage",
+                                         "torch\nfloatstorage",
+                                         " torch\nFloatStorage",
+                                         "torch\nFloatStorage ",
+                                         "collections\nOrderedDict\r",
+                                         "collections\ndefaultdict",
+                                         "__main__\nOrderedDict",
+                                         std::string("collections\0\nOrderedDict", 24),
+                                         "\nOrderedDict",
+                                         "collections\n"};
+  for (const std::string& global : globals) {
+    EXPECT_THAT(refusal(fixtures::pytorch("\x80\x02"
+                                          "c" +
+                                              global + "\n)R.",
+                                          {})),
+                HasSubstr("which is refused"))
+        << global;
+  }
+}
+
 TEST_F(PyTorch, RefusesUnknownOpcodesByOffset) {
   // Protocol 0's INST and protocol 2's EXT1 are among those that can call.
   for (const std::string opcode : {"ios\nsystem\n", "\x82\x01", "\x81", "\x93", "2", "P"}) {
@@ -156,6 +189,9 @@ TEST_F(PyTorch, RefusesMalformedPickles) {
   EXPECT_THAT(pickle("ctorch\nFloatStorage\n)R."), HasSubstr("calls torch FloatStorage"));
   EXPECT_THAT(pickle(std::string("}(X\1\0\0\0aK\1u.", 12)), HasSubstr("a is not a tensor"));
   EXPECT_THAT(pickle("\x8a\x09" + std::string(9, '\1') + "."), HasSubstr("more than 64 bits"));
+  // Found by reading: a tuple of a million values, passed and copied again every five bytes, took hours.
+  EXPECT_THAT(pickle("ctorch._utils\n_rebuild_parameter\n(" + std::string(8, 'N') + "tR."),
+              HasSubstr("more than 7 arguments"));
 }
 
 // A million nested tuples: no recursion may follow them, neither in reading nor in freeing.

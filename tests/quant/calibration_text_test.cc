@@ -123,6 +123,9 @@ TEST(CalibrationIds, RefuseNonsenseByLine) {
   }
   write(folder / "ids", "\n");
   EXPECT_THAT(error_of([&] { read_ids(folder / "ids", 10, {}, {}); }), HasSubstr("no samples"));
+  // Found by reading: printing the bad id recursed as deep as it was nested, off the end of the stack.
+  write(folder / "ids", std::string(1'000'000, '[') + std::string(1'000'000, ']'));
+  EXPECT_THAT(error_of([&] { read_ids(folder / "ids", 10, {}, {}); }), HasSubstr("nested deeper"));
 }
 
 std::vector<int32_t> sequence(int32_t start, int32_t step, int count) {
