@@ -4,10 +4,12 @@ SmolLM2-135M's shape with random weights, 30 blocks, w8a8: every quantization po
 scales between layers, clipping bounds and activation ranges learned, mean squared error at the last block's output,
 AdamW. Written as PyTorch users write it: quantizers as autograd functions, one sample per step.
 
-usage: training_step.py [--tokens N] [--steps N] [--threads N]
+usage: training_step.py [--tokens N] [--steps N] [--threads N] [--json]
 """
 
 import argparse
+import json
+import statistics
 import time
 
 import torch
@@ -133,6 +135,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true", help="end with the medians after the first step as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(1)
@@ -148,6 +151,7 @@ def main():
         target = x
         for block in blocks:
             target = block(target, cos, sin, mask, quantized=False)
+    times = []
     for step in range(arguments.steps):
         wall, cpu = time.perf_counter(), time.process_time()
         y = x
@@ -159,6 +163,10 @@ def main():
         optimizer.step()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         print(f"step {step}: loss {loss.item():.4g}, {wall:.2f} s, {cpu:.2f} s of CPU time", flush=True)
+        times.append((wall, cpu))
+    if arguments.json:
+        wall, cpu = (statistics.median(column) for column in zip(*times[1:]))
+        print(json.dumps({"seconds": wall, "cpu_seconds": cpu}))
 
 
 if __name__ == "__main__":
