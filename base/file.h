@@ -25,6 +25,9 @@ class MappedFile {
   std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
   const std::filesystem::path& path() const { return path_; }
 
+  /// Gives back the memory of the pages read so far. The bytes stay valid: they come from the file again.
+  void release_pages() const;
+
  private:
   std::filesystem::path path_;
   const std::byte* data_ = nullptr;

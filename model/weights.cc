@@ -34,10 +34,13 @@ void visit_weights(const Model& model, const Visitor& visit) {
 
 struct Hasher {
   Sha256& sha;
+  const Checkpoint* checkpoint;
   void operator()(const Matrix& matrix) const {
     sha.update(fmt::format("{} {} {}x{} {}\n", matrix.name, info(matrix.dtype).name, matrix.rows, matrix.cols,
                            matrix.interleaved_head_dim));
     sha.update(std::span(matrix.data, static_cast<size_t>(matrix.byte_count())));
+    // What an arithmetic keeps in another form need not stay in memory for having been hashed.
+    if (checkpoint != nullptr) checkpoint->release_pages();
   }
   void operator()(const std::string& name, const std::vector<float>& values) const {
     sha.update(fmt::format("{} {}\n", name, values.size()));
@@ -75,7 +78,7 @@ void Matrix::decode_rows(int64_t first, int64_t count, float* destination) const
 std::string Model::weight_hash() const {
   Sha256 sha;
   sha.update(unified_config(config, "").dump());
-  visit_weights(*this, Hasher{sha});
+  visit_weights(*this, Hasher{sha, checkpoint.get()});
   return sha.hex();
 }
 

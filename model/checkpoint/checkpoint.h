@@ -30,6 +30,8 @@ class Checkpoint {
   const std::filesystem::path& path() const { return path_; }
   /// "safetensors", "gguf" or "pytorch".
   std::string_view format() const { return format_; }
+  /// Gives back the memory of what was read of the file(s) so far; tensors stay valid.
+  virtual void release_pages() const = 0;
 
  protected:
   /// `format` is a literal.

@@ -46,6 +46,10 @@ class ShardedCheckpoint : public Checkpoint {
     }
   }
 
+  void release_pages() const override {
+    for (const auto& shard : shards_) shard->release_pages();
+  }
+
  private:
   std::vector<std::unique_ptr<Checkpoint>> shards_;
 };

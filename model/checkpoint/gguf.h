@@ -24,6 +24,7 @@ class GgufFile : public Checkpoint {
  public:
   /// Throws Error naming the file and the offending offset, key or tensor.
   explicit GgufFile(const std::filesystem::path& file);
+  void release_pages() const override { file_.release_pages(); }
 
   const GgufValue* find_value(std::string_view key) const;
   /// Typed look-ups: a missing key or another type is an Error that names it; the *_or forms default a

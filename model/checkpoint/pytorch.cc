@@ -63,6 +63,8 @@ class PyTorchFile : public Checkpoint {
     for (const PickledTensor& tensor : read_tensor_dict(pickle, where)) add_tensor(tensor, entries, folder);
   }
 
+  void release_pages() const override { file_.release_pages(); }
+
  private:
   /// The archive's top folder, with its slash, in which data.pkl lies.
   std::string find_folder(const Entries& entries) const {

@@ -59,6 +59,8 @@ class SafetensorsFile : public Checkpoint {
     check_coverage(data.size());
   }
 
+  void release_pages() const override { file_.release_pages(); }
+
  private:
   void add_entry(const std::string& name, const nlohmann::json& entry, std::span<const std::byte> data) {
     const std::string where = fmt::format("{}: tensor {}", path().string(), printable(name));

@@ -50,8 +50,11 @@ class Preparer {
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
       result.grids.layers.push_back(layer_grids(layer));
       integers.layers.push_back(block(layer, result.grids.layers.back()));
+      // Float weights are not read again, but for the embedding's rows.
+      if (model_.checkpoint) model_.checkpoint->release_pages();
     }
     head(result);
+    if (model_.checkpoint) model_.checkpoint->release_pages();
     return result;
   }
 

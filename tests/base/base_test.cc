@@ -1,7 +1,10 @@
+#include <algorithm>
 #include <filesystem>
+#include <fstream>
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -94,6 +97,24 @@ TEST(MappedFile, MapsBytesEmptyFilesAndNothingElse) {
   EXPECT_TRUE(MappedFile(path).bytes().empty());
   EXPECT_THROW(MappedFile(scratch(".")), Error);
   EXPECT_THROW(MappedFile(scratch("qeval_missing")), Error);
+  std::filesystem::remove(path);
+}
+
+TEST(MappedFile, GivesPagesBackAndStillHasItsBytes) {
+  constexpr size_t kSize = size_t{16} << 20;
+  const auto path = scratch("qeval_pages.txt");
+  write_file_atomically(path, std::string(kSize, 'p'));
+  const auto resident_file_pages = [] {
+    int64_t size = 0, resident = 0, shared = 0;
+    std::ifstream("/proc/self/statm") >> size >> resident >> shared;
+    return shared;
+  };
+  const MappedFile file(path);
+  EXPECT_EQ(std::ranges::count(file.text(), 'p'), std::ssize(file.text()));
+  const int64_t before = resident_file_pages();
+  file.release_pages();
+  EXPECT_LT(resident_file_pages(), before - static_cast<int64_t>(kSize / 2) / ::sysconf(_SC_PAGESIZE));
+  EXPECT_EQ(std::ranges::count(file.text(), 'p'), std::ssize(file.text()));
   std::filesystem::remove(path);
 }
 
