@@ -192,8 +192,7 @@ def run_training(arguments):
         command = [arguments.bin / "training_bench", "--benchmark_format=json", "--benchmark_filter=end_to_end_step"]
         _, _, peak, output = child(command)
         entry = json.loads(output)["benchmarks"][0]
-        unit = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}[entry["time_unit"]]
-        return Run(entry["real_time"] * unit, entry["cpu_time"] * unit, peak, entry)
+        return Run(entry["step_wall_s"], entry["step_cpu_s"], peak, entry)
 
     runs = alternate(arguments, {"PyTorch": theirs, "qeval": ours})
     table("A training step", "MobileQuant end to end, 256 tokens, 30 blocks, w8a8, random weights.", 1, "steps", runs)
