@@ -157,6 +157,7 @@ void run_several(std::vector<std::string> names, eval::SessionOptions session_op
   if (options.base)
     throw UsageError("--base: not used with several --arithmetic, which are compared with the first");
   if (options.shard) throw UsageError("--shard: one --arithmetic at a time");
+  if (session_options.precision != "f32") throw UsageError("--precision: one --arithmetic at a time");
   if (const auto found = std::ranges::find(names, "float"); found != names.end())
     std::rotate(names.begin(), found, found + 1);
   const std::filesystem::path folder = *options.output;

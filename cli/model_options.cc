@@ -10,6 +10,10 @@ void add_arithmetic_options(po::options_description& options) {
       "how the model computes: float, fake (quantization simulated; default where the folder has "
       "act_dict.json and default_qcfg.json) or integer (no floating point between embedding and logits); "
       "eval takes several, with commas, and compares them");
+  add("precision", po::value<std::string>()->value_name("P")->default_value("f32"),
+      "of float arithmetic: f32, or bf16 (faster, and less exact: linear maps by bfloat16 dot products, "
+      "where "
+      "the CPU has them; results call it float-bf16)");
   add("qcfg", po::value<std::string>()->value_name("FILE"),
       "what is quantized and to how many bits, instead of the model's default_qcfg.json");
   add("act-ranges", po::value<std::string>()->value_name("FILE"),
@@ -45,6 +49,7 @@ eval::SessionOptions session_options(const po::variables_map& arguments) {
   // Commands without these options have none.
   if (const auto file = optional<std::string>(arguments, "qcfg")) options.qcfg = *file;
   if (const auto file = optional<std::string>(arguments, "act-ranges")) options.act_ranges = *file;
+  if (const auto precision = optional<std::string>(arguments, "precision")) options.precision = *precision;
   return options;
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "model/float_arithmetic.h"
+#include "model/kernels/cpu.h"
 #include "quant/integer/integer_arithmetic.h"
 
 namespace qeval::eval {
@@ -12,6 +14,18 @@ std::string choose_arithmetic(const SessionOptions& options) {
   if (!options.arithmetic.empty()) return options.arithmetic;
   const bool quantized = options.qcfg || options.act_ranges || quant::is_quantized_checkpoint(options.model);
   return quantized ? "fake" : "float";
+}
+
+std::unique_ptr<model::Arithmetic> float_arithmetic(const model::Model& model, int64_t max_length,
+                                                    const std::string& precision) {
+  if (precision == "f32") return model::make_float_arithmetic(model, max_length);
+  if (precision != "bf16") fail("--precision {}: unknown; accepted: f32, bf16", printable(precision));
+  const model::Bf16Kernel kernel = model::bf16_kernel();
+  if (kernel == nullptr) {
+    fail("--precision bf16: this CPU ({}, path {}) has no bfloat16 dot products; accepted here: f32",
+         model::cpu_name(), name(model::cpu_path()));
+  }
+  return std::make_unique<model::Bf16Arithmetic>(model, max_length, kernel);
 }
 
 }  // namespace
@@ -30,12 +44,16 @@ Session::Session(const SessionOptions& options)
     : model_(model::load_model(options.model)),
       max_length_(choose_max_length(options.max_length, model_.config)) {
   const std::string arithmetic = choose_arithmetic(options);
+  if (arithmetic != "float" && options.precision != "f32") {
+    fail("--precision {}: not used by {} arithmetic; accepted with --arithmetic float",
+         printable(options.precision), printable(arithmetic));
+  }
   if (arithmetic == "float") {
     if (options.qcfg)
       fail("--qcfg: not used by float arithmetic; accepted with --arithmetic fake or integer");
     if (options.act_ranges)
       fail("--act-ranges: not used by float arithmetic; accepted with --arithmetic fake or integer");
-    arithmetic_ = model::make_float_arithmetic(model_, max_length_);
+    arithmetic_ = float_arithmetic(model_, max_length_, options.precision);
   } else if (arithmetic == "fake") {
     quantization_ = quant::load_quantization(model_, options.qcfg, options.act_ranges);
     arithmetic_ = std::make_unique<quant::FakeArithmetic>(model_, quantization_->qcfg, quantization_->ranges,

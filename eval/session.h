@@ -19,6 +19,8 @@ struct SessionOptions {
   /// "float", "fake" or "integer"; empty: fake where the folder has act_dict.json and default_qcfg.json, else
   /// float.
   std::string arithmetic;
+  /// "f32", or "bf16": float arithmetic by bfloat16 dot products.
+  std::string precision = "f32";
   /// Instead of the folder's default_qcfg.json and act_dict.json.
   std::optional<std::filesystem::path> qcfg{}, act_ranges{};
   std::optional<int64_t> max_length;  ///< tokens of input; default min(2048, the model's context)

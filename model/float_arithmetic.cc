@@ -92,14 +92,19 @@ void FloatArithmetic::norm(int64_t layer, NormPoint point, const Tensor& residua
   });
 }
 
-void FloatArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+std::vector<Product> FloatArithmetic::products(int64_t layer, int64_t rows,
+                                               std::span<const Target> targets) const {
   std::vector<Product> products;
   for (const Target& target : targets) {
     const LinearWeights& w = weights(layer, target.projection);
-    target.out->resize(in.rows, w.weight.rows, sizeof(float));
+    target.out->resize(rows, w.weight.rows, sizeof(float));
     products.push_back({view(w), target.out->row<float>(0)});
   }
-  model::multiply(in.row<float>(0), in.rows, products);
+  return products;
+}
+
+void FloatArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+  model::multiply(in.row<float>(0), in.rows, products(layer, in.rows, targets));
 }
 
 void FloatArithmetic::rotate(int64_t, Projection, std::span<const int32_t> positions, Tensor& heads) const {
@@ -281,6 +286,18 @@ void FloatArithmetic::gather(const Tensor& residual, std::span<const int64_t> ro
 void FloatArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
   multiply_block(view(model_.head), first, count, normed.row<float>(0), normed.cols, normed.rows, logits,
                  count);
+}
+
+Bf16Arithmetic::Bf16Arithmetic(const Model& model, int64_t max_positions, Bf16Kernel kernel)
+    : FloatArithmetic(model, max_positions), kernel_(kernel) {}
+
+void Bf16Arithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+  multiply_bf16(kernel_, in.row<float>(0), in.rows, products(layer, in.rows, targets));
+}
+
+void Bf16Arithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
+  multiply_block_bf16(kernel_, view(model().head), first, count, normed.row<float>(0), normed.cols,
+                      normed.rows, logits, count);
 }
 
 }  // namespace qeval::model

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "model/arithmetic.h"
+#include "model/kernels/bf16.h"
 #include "model/rotary.h"
 
 namespace qeval::model {
@@ -40,6 +41,8 @@ class FloatArithmetic : public Arithmetic {
   const Model& model() const { return model_; }
   const ModelConfig& config() const { return model_.config; }
   int64_t group() const { return config().num_heads / config().num_kv_heads; }
+  /// Shapes the targets' tensors for an input of `rows` rows; what is to be multiplied.
+  std::vector<Product> products(int64_t layer, int64_t rows, std::span<const Target> targets) const;
   /// The weights behind a projection of a block.
   const LinearWeights& weights(int64_t layer, Projection projection) const;
   /// Distance between the rows of a score tile.
@@ -54,6 +57,20 @@ class FloatArithmetic : public Arithmetic {
 
   const Model& model_;
   RotaryTable rotary_;
+};
+
+/// The same with the linear maps' operands rounded to bfloat16 on the way into the CPU's dot products; sums,
+/// attention and everything else stay float32.
+class Bf16Arithmetic final : public FloatArithmetic {
+ public:
+  Bf16Arithmetic(const Model& model, int64_t max_positions, Bf16Kernel kernel);
+
+  std::string name() const override { return "float-bf16"; }
+  void linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const override;
+  void logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const override;
+
+ private:
+  Bf16Kernel kernel_;
 };
 
 }  // namespace qeval::model

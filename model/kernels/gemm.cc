@@ -140,28 +140,30 @@ void multiply_block(const WeightView& w, int64_t first, int64_t count, const flo
   }
 }
 
-void multiply(const float* a, int64_t m, std::span<const Product> products) {
-  struct Task {
-    const Product* product;
-    int64_t first_weight, first_input;
-  };
-  std::vector<Task> tasks;
+void for_each_block(int64_t m, std::span<const Product> products,
+                    const std::function<void(const ProductBlock&)>& body) {
+  std::vector<ProductBlock> blocks;
   for (const Product& product : products) {
     for (int64_t i = 0; i < m; i += kRowsOfInput) {
-      for (int64_t w = 0; w < product.weight.rows; w += kRowsOfWeight) tasks.push_back({&product, w, i});
+      for (int64_t w = 0; w < product.weight.rows; w += kRowsOfWeight) {
+        blocks.push_back({&product, w, std::min(kRowsOfWeight, product.weight.rows - w), i,
+                          std::min(kRowsOfInput, m - i)});
+      }
     }
   }
-  parallel_tasks(static_cast<int64_t>(tasks.size()), [&](int64_t t) {
-    const Task& task = tasks[static_cast<size_t>(t)];
-    const WeightView& weight = task.product->weight;
-    const Epilogue& epilogue = task.product->epilogue;
-    const int64_t count = std::min(kRowsOfWeight, weight.rows - task.first_weight);
-    const int64_t rows = std::min(kRowsOfInput, m - task.first_input);
-    float* out = task.product->out + task.first_input * weight.rows + task.first_weight;
-    multiply_block(weight, task.first_weight, count, a + task.first_input * weight.cols, weight.cols, rows,
-                   out, weight.rows);
+  parallel_tasks(std::ssize(blocks), [&](int64_t t) { body(blocks[static_cast<size_t>(t)]); });
+}
+
+void multiply(const float* a, int64_t m, std::span<const Product> products) {
+  for_each_block(m, products, [&](const ProductBlock& block) {
+    const WeightView& weight = block.product->weight;
+    float* out = block.out();
+    multiply_block(weight, block.first_weight, block.count, a + block.first_input * weight.cols, weight.cols,
+                   block.rows, out, block.stride());
+    const Epilogue& epilogue = block.product->epilogue;
     if (epilogue.apply == nullptr) return;
-    for (int64_t r = 0; r < rows; ++r) epilogue.apply(epilogue.context, out + r * weight.rows, count);
+    for (int64_t r = 0; r < block.rows; ++r)
+      epilogue.apply(epilogue.context, out + r * block.stride(), block.count);
   });
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -44,6 +45,19 @@ struct Product {
   float* out;  ///< [m, weight.rows], contiguous
   Epilogue epilogue{};
 };
+
+/// A block of a product's output: rows [first_input, + rows) of the input by weights [first_weight, + count).
+struct ProductBlock {
+  const Product* product;
+  int64_t first_weight, count, first_input, rows;
+
+  int64_t stride() const { return product->weight.rows; }
+  float* out() const { return product->out + first_input * stride() + first_weight; }
+};
+
+/// Calls body for every block of the products of an input of m rows, in parallel.
+void for_each_block(int64_t m, std::span<const Product> products,
+                    const std::function<void(const ProductBlock&)>& body);
 
 /// Computes all products of one input a [m, cols] in parallel.
 void multiply(const float* a, int64_t m, std::span<const Product> products);

@@ -1,0 +1,107 @@
+#include "model/kernels/bf16.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "base/parallel.h"
+#include "model/kernels/cpu.h"
+#include "model/kernels/kernels.h"
+
+namespace qeval::model {
+namespace {
+
+// Rows per task of the rounding: enough work to outweigh a task's start.
+constexpr int64_t kRowGrain = 16;
+
+int64_t words(int64_t columns) {
+  return (columns + 1) / 2;
+}
+
+/// Rows [rows ≤ kBf16Panel, k] of floats as one panel of words; missing rows become zeros.
+void pack(const float* rows, int64_t row_count, int64_t k, uint32_t* panel) {
+  thread_local AlignedBuffer narrow;
+  const int64_t pairs = words(k);
+  narrow.resize(static_cast<size_t>(2 * pairs) * sizeof(uint16_t));
+  std::fill_n(panel, pairs * kBf16Panel, 0U);
+  for (int64_t r = 0; r < row_count; ++r) {
+    narrow_bf16(rows + r * k, k, narrow.as<uint16_t>());
+    const auto* row = narrow.as<uint32_t>();
+    for (int64_t i = 0; i < pairs; ++i) panel[i * kBf16Panel + r] = row[i];
+  }
+}
+
+/// multiply_block_bf16 with A as words.
+void multiply_words(Bf16Kernel kernel, const WeightView& w, int64_t first, int64_t count, const uint32_t* a,
+                    int64_t m, float* c, int64_t ldc) {
+  thread_local AlignedBuffer rows, panels;
+  const int64_t padded = (count + kBf16Panel - 1) / kBf16Panel * kBf16Panel;
+  rows.resize(static_cast<size_t>(kBf16Panel * kColumnBlock) * sizeof(float));
+  panels.resize(static_cast<size_t>(padded * words(kColumnBlock)) * sizeof(uint32_t));
+  static_assert(kColumnBlock % 2 == 0, "a block of columns is whole words");
+  for (int64_t col = 0; col < w.cols; col += kColumnBlock) {
+    const int64_t k = std::min(kColumnBlock, w.cols - col);
+    for (int64_t p = 0; p < count; p += kBf16Panel) {
+      const int64_t in_panel = std::min(kBf16Panel, count - p);
+      for (int64_t r = 0; r < in_panel; ++r)
+        w.decode(w.context, first + p + r, col, k, rows.as<float>() + r * k);
+      pack(rows.as<float>(), in_panel, k, panels.as<uint32_t>() + p * words(k));
+    }
+    kernel({.m = m,
+            .n = count,
+            .pairs = words(k),
+            .a = a + col / 2,
+            .lda = words(w.cols),
+            .b = panels.as<uint32_t>(),
+            .c = c,
+            .ldc = ldc,
+            .accumulate = col > 0});
+  }
+  if (w.bias == nullptr) return;
+  for (int64_t r = 0; r < m; ++r) kernels().add(w.bias + first, count, c + r * ldc);
+}
+
+}  // namespace
+
+Bf16Kernel bf16_kernel() {
+  __builtin_cpu_init();
+  if (cpu_path() != CpuPath::avx512 || !__builtin_cpu_supports("avx512bf16")) return nullptr;
+  return bf16_gemm_avx512;
+}
+
+void narrow_bf16(const float* x, int64_t n, uint16_t* out) {
+  for (int64_t i = 0; i < n; ++i) {
+    const auto bits = std::bit_cast<uint32_t>(x[i]);
+    const bool nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
+    const uint32_t rounded = (bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16;
+    out[i] = static_cast<uint16_t>(nan ? bits >> 16 | 0x40U : rounded);
+  }
+  if (n % 2 != 0) out[n] = 0;
+}
+
+void multiply_block_bf16(Bf16Kernel kernel, const WeightView& w, int64_t first, int64_t count, const float* a,
+                         int64_t lda, int64_t m, float* c, int64_t ldc) {
+  thread_local AlignedBuffer narrow;
+  const int64_t stride = words(w.cols);
+  narrow.resize(static_cast<size_t>(m * stride) * sizeof(uint32_t));
+  for (int64_t r = 0; r < m; ++r) narrow_bf16(a + r * lda, w.cols, narrow.as<uint16_t>() + 2 * r * stride);
+  multiply_words(kernel, w, first, count, narrow.as<uint32_t>(), m, c, ldc);
+}
+
+void multiply_bf16(Bf16Kernel kernel, const float* a, int64_t m, std::span<const Product> products) {
+  const int64_t cols = products[0].weight.cols;
+  const int64_t stride = words(cols);
+  AlignedBuffer narrow;
+  narrow.resize(static_cast<size_t>(m * stride) * sizeof(uint32_t));
+  parallel_ranges(m, kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r)
+      narrow_bf16(a + r * cols, cols, narrow.as<uint16_t>() + 2 * r * stride);
+  });
+  for_each_block(m, products, [&](const ProductBlock& block) {
+    multiply_words(kernel, block.product->weight, block.first_weight, block.count,
+                   narrow.as<uint32_t>() + block.first_input * stride, block.rows, block.out(),
+                   block.stride());
+  });
+}
+
+}  // namespace qeval::model

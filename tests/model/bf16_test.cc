@@ -1,0 +1,180 @@
+// Products in bfloat16. Few CPUs have the instruction, so the kernel's code runs here over its definition;
+// where the CPU has it, both must agree bit for bit.
+#include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "model/decoder.h"
+#include "model/float_arithmetic.h"
+#include "model/kernels/bf16_impl.h"
+#include "tests/tiny_model.h"
+
+namespace qeval::model {
+namespace {
+
+float half_of(uint32_t word, bool upper) {
+  return std::bit_cast<float>(upper ? word & 0xFFFF0000U : word << 16);
+}
+
+/// vdpbf16ps: two fused multiply-adds a lane, the upper halves first.
+struct Definition {
+  static constexpr int64_t width = 16;
+  using Sums = std::array<float, 16>;
+  using Words = std::array<uint32_t, 16>;
+
+  static Sums zero() { return {}; }
+  static Sums load(const float* from) {
+    Sums sums;
+    std::copy_n(from, 16, sums.begin());
+    return sums;
+  }
+  static void store(float* to, const Sums& sums) { std::ranges::copy(sums, to); }
+  static Words load_words(const uint32_t* from) {
+    Words words;
+    std::copy_n(from, 16, words.begin());
+    return words;
+  }
+  static Words broadcast_word(uint32_t word) {
+    Words words;
+    words.fill(word);
+    return words;
+  }
+  static Sums dot(Sums sums, const Words& a, const Words& b) {
+    for (size_t i = 0; i < 16; ++i) {
+      for (const bool upper : {true, false})
+        sums[i] = std::fma(half_of(a[i], upper), half_of(b[i], upper), sums[i]);
+    }
+    return sums;
+  }
+};
+
+constexpr Bf16Kernel kDefinition = bf16_gemm<Definition>;
+
+float rounded(float x) {
+  uint16_t narrow[2];
+  narrow_bf16(&x, 1, narrow);
+  return std::bit_cast<float>(static_cast<uint32_t>(narrow[0]) << 16);
+}
+
+std::vector<float> normals(int64_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(static_cast<size_t>(count));
+  for (float& value : x) value = normal(random);
+  return x;
+}
+
+TEST(Bf16, RoundsHalfToEven) {
+  EXPECT_EQ(rounded(1.0F), 1.0F);
+  EXPECT_EQ(rounded(1.00390625F), 1.0F);       // halfway between 1 and 1 + 2^-7: to the even one
+  EXPECT_EQ(rounded(1.01171875F), 1.015625F);  // halfway again, the even one is above
+  EXPECT_EQ(rounded(1.0039064F), 1.0078125F);
+  EXPECT_EQ(rounded(-2.5F), -2.5F);
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(rounded(std::numeric_limits<float>::max()), kInfinity);
+  EXPECT_EQ(rounded(-kInfinity), -kInfinity);
+  EXPECT_TRUE(std::isnan(rounded(std::bit_cast<float>(0x7F800001U))));  // a NaN of low bits only
+}
+
+struct Shape {
+  int64_t m, n, k;
+};
+
+class Bf16Product : public testing::TestWithParam<Shape> {
+ protected:
+  std::vector<float> a_ = normals(GetParam().m * GetParam().k, 1);
+  std::vector<float> w_ = normals(GetParam().n * GetParam().k, 2);
+  std::vector<float> bias_ = normals(GetParam().n, 3);
+  Matrix matrix_{.name = "w",
+                 .dtype = DType::f32,
+                 .rows = GetParam().n,
+                 .cols = GetParam().k,
+                 .data = reinterpret_cast<const std::byte*>(w_.data()),
+                 .row_bytes = GetParam().k * 4};
+
+  std::vector<float> product(Bf16Kernel kernel, int64_t first_row, int64_t rows) {
+    std::vector<float> out(static_cast<size_t>(rows * GetParam().n));
+    const Product product{view(matrix_, bias_.data()), out.data()};
+    multiply_bf16(kernel, a_.data() + first_row * GetParam().k, rows, {&product, 1});
+    return out;
+  }
+};
+
+TEST_P(Bf16Product, IsTheProductOfRoundedOperands) {
+  const auto [m, n, k] = GetParam();
+  const std::vector<float> got = product(kDefinition, 0, m);
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = 0, size = 0;
+      for (int64_t t = 0; t < k; ++t) {
+        const double term = static_cast<double>(rounded(a_[static_cast<size_t>(i * k + t)])) *
+                            rounded(w_[static_cast<size_t>(j * k + t)]);
+        sum += term;
+        size += std::abs(term);
+      }
+      EXPECT_NEAR(got[static_cast<size_t>(i * n + j)], sum + bias_[static_cast<size_t>(j)], 1e-6 * size)
+          << i << ", " << j;
+    }
+  }
+}
+
+TEST_P(Bf16Product, DoesNotDependOnTheBatch) {
+  const auto [m, n, k] = GetParam();
+  const std::vector<float> all = product(kDefinition, 0, m);
+  for (int64_t i = 0; i < m; ++i) {
+    const std::vector<float> one = product(kDefinition, i, 1);
+    EXPECT_TRUE(std::equal(one.begin(), one.end(), all.begin() + i * n)) << "row " << i;
+  }
+  std::vector<float> block(static_cast<size_t>(m * 5));
+  if (n < 5) return;
+  multiply_block_bf16(kDefinition, view(matrix_, bias_.data()), n - 5, 5, a_.data(), k, m, block.data(), 5);
+  for (int64_t i = 0; i < m; ++i) {
+    EXPECT_TRUE(std::equal(block.begin() + i * 5, block.begin() + i * 5 + 5, all.begin() + i * n + n - 5))
+        << "row " << i;
+  }
+}
+
+TEST_P(Bf16Product, IsWhatTheCpuComputes) {
+  const Bf16Kernel kernel = bf16_kernel();
+  if (kernel == nullptr) GTEST_SKIP() << "this CPU has no bfloat16 dot products";
+  EXPECT_EQ(product(kernel, 0, GetParam().m), product(kDefinition, 0, GetParam().m));
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Bf16Product,
+                         testing::Values(Shape{1, 1, 1}, Shape{3, 7, 33}, Shape{25, 70, 96},
+                                         Shape{13, 64, 1537}, Shape{40, 200, 24}));
+
+TEST(Bf16, ModelIsNearTheFloatOne) {
+  test::TinyModel tiny;
+  const Model model = tiny.build();
+  const std::vector<int32_t> tokens{5, 17, 3, 44, 60, 1, 8, 30};
+  const auto log_probabilities = [&](const Arithmetic& arithmetic) {
+    Decoder decoder(model, arithmetic);
+    KvSpan kv(arithmetic, std::ssize(tokens), model.config.num_layers);
+    Batch batch{.tokens = tokens, .positions = {0, 1, 2, 3, 4, 5, 6, 7}, .segments = {}};
+    batch.segments.push_back({.first_row = 0, .length = std::ssize(tokens), .first_position = 0, .kv = &kv});
+    decoder.forward(batch);
+    std::vector<TokenQuery> queries;
+    for (int64_t row = 0; row + 1 < std::ssize(tokens); ++row)
+      queries.push_back({row, tokens[static_cast<size_t>(row) + 1]});
+    std::vector<double> out;
+    for (const TokenAnswer& answer : decoder.answer(queries)) out.push_back(answer.log_probability);
+    return out;
+  };
+  const std::vector<double> exact = log_probabilities(*make_float_arithmetic(model, 64));
+  const std::vector<double> narrow = log_probabilities(Bf16Arithmetic(model, 64, kDefinition));
+  double difference = 0;
+  for (size_t i = 0; i < exact.size(); ++i) difference += std::abs(exact[i] - narrow[i]);
+  difference /= static_cast<double>(exact.size());
+  EXPECT_GT(difference, 1e-5);  // it did round
+  EXPECT_LT(difference, 0.1);
+}
+
+}  // namespace
+}  // namespace qeval::model
