@@ -16,10 +16,17 @@ target_compile_options(qeval_settings INTERFACE
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   target_compile_options(qeval_settings INTERFACE -march=x86-64-v2)
 endif()
+if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+  # GCC's names are used here and there, and assert(!"why").
+  target_compile_options(qeval_settings INTERFACE -Wno-unknown-warning-option -Wno-string-conversion)
+endif()
 if(QEVAL_SANITIZE)
   target_compile_options(qeval_settings INTERFACE -fsanitize=${QEVAL_SANITIZE} -fno-omit-frame-pointer
                                                   -fno-sanitize-recover=all)
   target_link_options(qeval_settings INTERFACE -fsanitize=${QEVAL_SANITIZE})
+endif()
+if(QEVAL_FUZZ)  # coverage for the fuzzer, whose main() only the fuzz targets link
+  target_compile_options(qeval_settings INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
 # qeval_library(NAME [DIRS sub...] LINK target...): one static library per folder, made of the *.cc files of

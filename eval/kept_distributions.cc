@@ -77,9 +77,11 @@ model::Distribution read_position(std::string_view record, size_t& offset, int64
     fail("{}: a position of {} tokens", where, count);
   out.tokens.resize(count);
   out.log_probabilities.resize(count);
-  std::memcpy(out.tokens.data(), record.data() + offset, count * sizeof(int32_t));
-  std::memcpy(out.log_probabilities.data(), record.data() + offset + count * sizeof(int32_t),
-              count * sizeof(float));
+  if (count > 0) {  // an empty vector may point nowhere, which memcpy may not be given
+    std::memcpy(out.tokens.data(), record.data() + offset, count * sizeof(int32_t));
+    std::memcpy(out.log_probabilities.data(), record.data() + offset + count * sizeof(int32_t),
+                count * sizeof(float));
+  }
   offset += count * 8;
   std::vector<int32_t> sorted = out.tokens;
   std::ranges::sort(sorted);

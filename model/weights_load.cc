@@ -91,7 +91,7 @@ class Loader {
     return fmt::format(fmt::runtime(names.*module), layer);
   }
 
-  const TensorView& tensor(const std::string& name, std::vector<int64_t> shape) {
+  const TensorView& tensor(const std::string& name, const std::vector<int64_t>& shape) {
     const TensorView& view = checkpoint_.require(name);
     if (view.shape != shape) {
       fail("{}: tensor {} has shape {}; the configuration asks for {}", checkpoint_.path().string(), name,

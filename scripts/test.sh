@@ -70,6 +70,20 @@ done
 build asan "${targets[@]}"
 run_ctest asan -R "^($pattern)\\."
 
+step "Inputs kept from fuzzing"
+inputs=build/fuzz_inputs
+rm -rf "$inputs"
+mkdir -p "$inputs"
+for archive in tests/fuzz/corpus/*.tar.gz; do
+  tar -C "$inputs" -xzf "$archive"
+done
+# What a model's folder holds is read under the sanitizers, the rest as it is released: that needs no second build.
+build release fuzz_corpus fuzz_replay_runs
+build asan fuzz_replay_models
+build/release/bin/fuzz_corpus "$inputs/seeds"
+run_check "inputs kept from fuzzing, models" build/asan/bin/fuzz_replay_models "$inputs" "$inputs/seeds"
+run_check "inputs kept from fuzzing, runs" build/release/bin/fuzz_replay_runs "$inputs" "$inputs/seeds"
+
 step "Tests of several ranks"
 build mpi qeval mpi_test
 run_ctest mpi -R '^mpi\.'

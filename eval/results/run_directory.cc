@@ -258,7 +258,9 @@ void RunDirectory::append(Task& task, Scores scores, std::string_view line,
 }
 
 void RunDirectory::absorb(const fs::path& folder) {
-  for (const auto& [name, task] : tasks_) {
+  for (const auto& entry : tasks_) {
+    const std::string& name = entry.first;
+    Task& task = *entry.second;
     std::vector<std::unique_ptr<CompanionFile>> theirs;
     for (const CompanionFormat& format : companions_) {
       theirs.push_back(std::make_unique<CompanionFile>(folder, format, name));
@@ -268,10 +270,10 @@ void RunDirectory::absorb(const fs::path& folder) {
       if (!fs::exists(folder / file)) return;
       for_each_sample(folder / file, tail, [&](SampleLine&& line) {
         const int64_t id = line.sample.scores.doc_id;
-        if (task->lines.contains(id)) return;
+        if (task.lines.contains(id)) return;
         std::vector<std::string> records;
         for (const auto& companion : theirs) records.push_back(companion->record(id));
-        append(*task, std::move(line.sample.scores), line.text, records);
+        append(task, std::move(line.sample.scores), line.text, records);
       });
     };
     read(samples_file(name), Tail::refuse);

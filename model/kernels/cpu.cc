@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <fstream>
 
+#include <cpuid.h>
+
 #include "base/error.h"
 
 namespace qeval::model {
@@ -28,6 +30,12 @@ CpuPath choose_path() {
   return best;
 }
 
+/// Asked of the CPU itself: not every compiler's __builtin_cpu_supports knows the name.
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
 }  // namespace
 
 std::string_view name(CpuPath path) {
@@ -48,8 +56,7 @@ bool cpu_supports(CpuPath path) {
     case CpuPath::portable:
       return true;
     case CpuPath::avx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-             __builtin_cpu_supports("f16c");
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     case CpuPath::avx512:
       return cpu_supports(CpuPath::avx2) && __builtin_cpu_supports("avx512f") &&
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <exception>
+#include <new>
 
 #include <sentencepiece_processor.h>
 
@@ -30,12 +32,26 @@ struct LoadedModel {
   std::unique_ptr<Processor> processor;
 };
 
+/// What the library says against `call`, printable; empty where it is content. Beside its status it has
+/// exceptions that its headers do not mention (of the double array that it keeps pieces in).
+template <typename Call>
+std::string refusal_of(const Call& call) {
+  try {
+    const auto status = call();
+    return status.ok() ? "" : printable(status.ToString(), 200);
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    return printable(error.what(), 200);
+  }
+}
+
 LoadedModel load_model(std::string_view serialized, const std::string& name) {
   // Reading the traits first keeps hostile bytes from the library.
   LoadedModel loaded{read_sentencepiece_traits(serialized, name), std::make_unique<Processor>()};
-  if (const auto status = loaded.processor->LoadFromSerializedProto(serialized); !status.ok()) {
-    fail("{}: the SentencePiece library refuses the model: {}", name, printable(status.ToString(), 200));
-  }
+  const std::string refusal =
+      refusal_of([&] { return loaded.processor->LoadFromSerializedProto(serialized); });
+  if (!refusal.empty()) fail("{}: the SentencePiece library refuses the model: {}", name, refusal);
   return loaded;
 }
 
@@ -140,9 +156,9 @@ class SentencePieceTokenizer final : public Tokenizer {
     const Processor* processor = &first;
     while (!text.empty()) {
       const size_t end = traits_.words_are_independent ? end_of_part(text) : text.size();
-      if (const auto status = processor->Encode(text.substr(0, end), &part_ids); !status.ok()) {
-        fail("the SentencePiece library cannot encode the text: {}", printable(status.ToString(), 200));
-      }
+      const std::string refusal =
+          refusal_of([&] { return processor->Encode(text.substr(0, end), &part_ids); });
+      if (!refusal.empty()) fail("the SentencePiece library cannot encode the text: {}", refusal);
       ids.insert(ids.end(), part_ids.begin(), part_ids.end());
       text.remove_prefix(end);
       // The next part begins with a space, which is just what a dummy prefix puts there.

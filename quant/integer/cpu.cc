@@ -2,11 +2,24 @@
 
 #include <cstdlib>
 
+#include <cpuid.h>
+
 #include "quant/integer/run/cpu.h"
 
 namespace qeval::quant {
 
 using model::CpuPath;
+
+namespace {
+
+/// Asked of the CPU itself: not every compiler's __builtin_cpu_supports knows the name.
+bool has_avx_vnni() {
+  constexpr unsigned kLeaf = 7, kSubleaf = 1, kBit = 1U << 4;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(kLeaf, kSubleaf, &eax, &ebx, &ecx, &edx) != 0 && (eax & kBit) != 0;
+}
+
+}  // namespace
 
 std::string_view name(IntegerCpu cpu) {
   switch (cpu) {
@@ -32,7 +45,7 @@ bool cpu_supports(IntegerCpu cpu) {
     case IntegerCpu::avx2:
       return model::cpu_supports(CpuPath::avx2);
     case IntegerCpu::avx_vnni:
-      return model::cpu_supports(CpuPath::avx2) && __builtin_cpu_supports("avxvnni");
+      return model::cpu_supports(CpuPath::avx2) && has_avx_vnni();
     case IntegerCpu::avx512:
       return model::cpu_supports(CpuPath::avx512);
     case IntegerCpu::avx512_vnni:

@@ -82,7 +82,7 @@ void load_state(const std::filesystem::path& file, const std::string& fingerprin
   if (state.step < 0 || state.optimizer_steps < 0) fail("{}: damaged header", file.string());
   const auto read = [&](std::vector<float>& values) {
     const auto bytes = take(values.size() * sizeof(float));
-    std::memcpy(values.data(), bytes.data(), bytes.size());
+    if (!bytes.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
   };
   visit_values(state, read);
   state.moments.clear();

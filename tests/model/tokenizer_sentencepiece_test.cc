@@ -41,6 +41,18 @@ TEST(SentencePieceTokenizer, EncodesAndDecodes) {
   EXPECT_THAT(error_of([&] { tokenizer->decode(std::vector<int32_t>{266}); }), HasSubstr("266"));
 }
 
+// Found by fuzzing: the library throws an exception of its own for a piece with a zero byte in a unigram
+// model, which ended the program.
+TEST(SentencePieceTokenizer, WhatTheLibraryThrowsIsAnErrorToo) {
+  const TemporaryFolder folder;
+  SentencePieceModel model = tiny_sentencepiece(kWords);
+  model.pieces.push_back({std::string(2, '\0'), 0, 1});
+  const std::string unigram("\x12\x02\x18\x01",
+                            4);  // TrainerSpec {model_type: UNIGRAM}, which merges with what is there
+  const auto file = folder.write("tokenizer.model", serialize_sentencepiece(model) + unigram);
+  EXPECT_THAT(error_of([&] { load_tokenizer(file); }), HasSubstr("library refuses the model"));
+}
+
 TEST(SentencePieceTokenizer, WithoutDummyPrefix) {
   SentencePieceModel model = tiny_sentencepiece(kWords);
   model.add_dummy_prefix = false;

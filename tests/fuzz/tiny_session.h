@@ -1,0 +1,10 @@
+#pragma once
+
+#include "eval/session.h"
+
+namespace qeval::fuzz {
+
+/// A session with the model of tiny_model_folder(); made once.
+eval::Session& tiny_session();
+
+}  // namespace qeval::fuzz

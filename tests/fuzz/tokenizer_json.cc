@@ -1,0 +1,21 @@
+#include "model/tokenizer/bpe_tokenizer.h"
+#include "tests/fuzz/encoding.h"
+#include "tests/fuzz/support.h"
+
+namespace qeval::fuzz {
+
+void tokenizer_json(Input input) {
+  const auto [tokenizer, config] = split(text_of(input));
+  const auto file = scratch().write("tokenizer/tokenizer.json", tokenizer);
+  if (config.empty()) {
+    scratch().remove("tokenizer/tokenizer_config.json");
+  } else {
+    scratch().write("tokenizer/tokenizer_config.json", config);
+  }
+  accepted([&] {
+    encode_and_decode(
+        *model::make_bpe_tokenizer(model::read_bpe_json(file, file.parent_path()), file.string()));
+  });
+}
+
+}  // namespace qeval::fuzz
