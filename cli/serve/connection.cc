@@ -35,8 +35,7 @@ bool Connection::wait(short events, Clock::time_point until, bool heed_stop) con
     pollfd polled[2] = {{socket_, events, 0}, {stop_, POLLIN, 0}};
     const int ready = ::poll(polled, heed_stop ? 2 : 1, static_cast<int>(std::min<int64_t>(left, 1 << 30)));
     if (ready < 0 && errno == EINTR) continue;
-    if (ready <= 0 || (heed_stop && polled[1].revents != 0)) return false;
-    return true;
+    return ready > 0 && !(heed_stop && polled[1].revents != 0);
   }
 }
 

@@ -47,7 +47,7 @@ Scratch::~Scratch() {
 }
 
 std::filesystem::path Scratch::write(std::string_view name, std::string_view bytes) const {
-  const std::filesystem::path file = path_ / name;
+  std::filesystem::path file = path_ / name;
   int fd = ::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) {
     std::error_code ignored;
