@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/mapping_guard.h"
 
 namespace qeval {
 namespace {
@@ -33,17 +34,22 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   if (size_ > 0) {
     void* address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0);
     if (address == MAP_FAILED) {
+      const int code = errno;
       const std::string why = reason();
       ::close(fd);
-      fail("{}: cannot map {} bytes: {}", path.string(), size_, why);
+      fail("{}: cannot map {} bytes: {}{}", path.string(), size_, why,
+           code == ENOMEM ? " (more address space than this process may take: see ulimit -v)" : "");
     }
     data_ = static_cast<const std::byte*>(address);
+    register_mapping(data_, size_, path);
   }
   ::close(fd);
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (data_ == nullptr) return;
+  unregister_mapping(data_);
+  ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 void MappedFile::release_pages() const {

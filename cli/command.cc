@@ -13,11 +13,16 @@
 namespace qeval::cli {
 
 std::span<const Command> commands() {
-  static const std::array table{eval_command,    merge_command,   score_command,  quantize_command,
-                                compare_command, convert_command, report_command, generate_command,
-                                bench_command,   serve_command,   export_command, tokenize_command,
-                                inspect_command, tasks_command};
+  static const std::array table{eval_command,     merge_command,   score_command,  quantize_command,
+                                compare_command,  convert_command, report_command, verify_command,
+                                generate_command, bench_command,   serve_command,  export_command,
+                                tokenize_command, inspect_command, tasks_command,  completion_command,
+                                man_command};
   return table;
+}
+
+void add_help_option(po::options_description& options) {
+  options.add_options()("help,h", "show this help");
 }
 
 void add_model_options(po::options_description& options) {

@@ -161,7 +161,7 @@ void run_several(std::vector<std::string> names, eval::SessionOptions session_op
   if (const auto found = std::ranges::find(names, "float"); found != names.end())
     std::rotate(names.begin(), found, found + 1);
   const std::filesystem::path folder = *options.output;
-  std::optional<eval::DirectoryLock> lock;
+  std::optional<DirectoryLock> lock;
   on_first(options.peers, [&] {
     // What is replaced at the end is the comparison of an earlier such run, never another run's results.
     qeval::create_directories(folder);

@@ -77,7 +77,7 @@ const Command export_command{
     .name = "export",
     .summary = "Write a quantized model for another runtime: ONNX, or encodings for NPU tool-chains",
     .usage = "-m CHECKPOINT --format onnx|encodings -o DIR [options]",
-    .example = "qeval export -m results/w8a8 --format onnx -o results/w8a8-onnx",
+    .example = "qeval export -m smoothed --format onnx -o smoothed-onnx",
     .options = options,
     .run = run,
 };

@@ -1,10 +1,12 @@
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <iostream>
 #include <new>
 #include <sstream>
 
 #include "base/error.h"
+#include "base/mapping_guard.h"
 #include "cli/command.h"
 #include "cli/ranks.h"
 
@@ -37,7 +39,7 @@ std::string shared_commands() {
 
 int run_command(const Command& command, int argc, char** argv) {
   po::options_description options = command.options();
-  options.add_options()("help,h", "show this help");
+  add_help_option(options);
   po::positional_options_description positional;
   if (command.positional != nullptr) positional.add(command.positional, -1);
   po::variables_map arguments;
@@ -98,6 +100,8 @@ int dispatch(int argc, char** argv) {
 int main(int argc, char** argv) {
   std::ios::sync_with_stdio(false);
   try {
+    qeval::report_lost_mappings();
+    std::signal(SIGXFSZ, SIG_IGN);  // a file beyond `ulimit -f` is an error of the write instead
     qeval::cli::join_ranks();
     qeval::cli::remember_command_line(argc, argv);
     const int status = qeval::cli::dispatch(argc, argv);

@@ -140,7 +140,7 @@ const Command serve_command{
     .name = "serve",
     .summary = "Answer requests of the completions API over HTTP, for lm-evaluation-harness and others",
     .usage = "-m MODEL [--port N] [options]",
-    .example = "qeval serve -m results/w8a8 --port 8000",
+    .example = "qeval serve -m smoothed --port 8000",
     .options = options,
     .run = run,
 };

@@ -69,6 +69,15 @@ DivergenceBase BaseRun::identity(const std::string& task) const {
   return {model.weight_hash, model.arithmetic, model.quantization_hash, found->samples_hash};
 }
 
+void BaseRun::require_documents(const std::string& task, int64_t count) const {
+  const TaskResults* found = results.find_task(task);
+  if (found == nullptr) fail("{}: holds no results of task {}", directory.string(), task);
+  if (found->counts.documents == count) return;
+  fail("{}: holds {} documents of task {}, this run has {}: give the --limit{} that the base had",
+       directory.string(), found->counts.documents, task, count,
+       results.limit.empty() ? " (none)" : fmt::format(" {}", printable(results.limit)));
+}
+
 Evaluation::Evaluation(Session& session, EvaluationOptions options)
     : session_(session),
       options_(std::move(options)),
@@ -85,6 +94,9 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options)
   if ((options_.base || options_.keep_logprobs) && !options_.output)
     fail("log-probabilities are kept and compared in files: an output folder is needed (-o DIR)");
   if (options_.base) base_.emplace(*options_.base);
+  for (const auto& run : runs_) {
+    if (base_) base_->require_documents(run->task().name, std::ssize(run->loaded().documents));
+  }
   for (const auto& run : runs_) observe(*run);
   if (!options_.output && (options_.shard || !options_.peers.alone()))
     fail("a shard, and a run of several processes, needs an output folder (-o DIR)");
@@ -308,11 +320,10 @@ void Evaluation::step() {
 
 void Evaluation::close_task(size_t index) {
   const TaskRun& run = *runs_[index];
-  std::string samples_hash;
+  RunDirectory::Finished finished;
   if (directory_) {
-    RunDirectory::Finished finished = directory_->finish(run.task().name);
+    finished = directory_->finish(run.task().name);
     scores_ = std::move(finished.scores);
-    samples_hash = finished.samples_hash;
   } else {
     std::ranges::sort(scores_, {}, &Scores::doc_id);
   }
@@ -336,7 +347,8 @@ void Evaluation::close_task(size_t index) {
   results.tokens_computed = run.tokens_computed();
   results.data_hash = data_hash(run.loaded());
   results.prompt_hash = run.loaded().prompt_hash;
-  results.samples_hash = samples_hash;
+  results.samples_hash = finished.samples_hash;
+  results.companion_hashes = finished.companion_hashes;
   if (!overlaps_.empty()) results.config["calibration_overlap"] = overlaps_[index];
   results.first_request_ids = run.first_request_ids();
   results_.push_back(std::move(results));

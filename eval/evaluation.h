@@ -59,6 +59,9 @@ struct BaseRun {
   explicit BaseRun(std::filesystem::path folder);
   /// Throws Error where the base did not score this task, or kept nothing of it.
   DivergenceBase identity(const std::string& task) const;
+  /// Throws Error unless the base scored this many documents of the task: runs are compared document by
+  /// document, and a difference in the end would be noticed only after all the work.
+  void require_documents(const std::string& task, int64_t count) const;
 
   std::filesystem::path directory;
   RunResults results;

@@ -164,6 +164,7 @@ Merged merge_shards(std::span<const fs::path> folders, const fs::path& output, c
     task.metrics = computed.metrics;
     task.counts = computed.counts;
     task.samples_hash = finished.samples_hash;
+    task.companion_hashes = finished.companion_hashes;
     task.logits_hash = computed.logits_hash;
   }
   std::vector<GroupResults> groups = std::move(run.groups);

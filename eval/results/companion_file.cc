@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/hash.h"
 
 namespace qeval::eval {
 
@@ -106,13 +107,18 @@ std::string CompanionFile::record(int64_t doc_id) const {
   return std::string(file.text().substr(found->second.offset, found->second.length));
 }
 
-void CompanionFile::finish(const std::vector<int64_t>& documents) {
+std::string CompanionFile::finish(const std::vector<int64_t>& documents) {
   const std::optional<MappedFile> finished =
       fs::exists(finished_) ? std::optional<MappedFile>(finished_) : std::nullopt;
   const std::optional<MappedFile> unfinished =
       fs::exists(unfinished_) ? std::optional<MappedFile>(unfinished_) : std::nullopt;
   AtomicFile file(finished_);
-  file.write(header_);
+  Sha256 hash;
+  const auto write = [&](std::string_view bytes) {
+    file.write(bytes);
+    hash.update(bytes);
+  };
+  write(header_);
   for (const int64_t doc_id : documents) {
     const auto found = records_.find(doc_id);
     if (found == records_.end()) {
@@ -120,9 +126,10 @@ void CompanionFile::finish(const std::vector<int64_t>& documents) {
            doc_id);
     }
     const Place& place = found->second;
-    file.write((place.unfinished ? unfinished : finished).value().text().substr(place.offset, place.length));
+    write((place.unfinished ? unfinished : finished).value().text().substr(place.offset, place.length));
   }
   file.commit();
+  return hash.hex();
 }
 
 void CompanionFile::remove_unfinished() {

@@ -59,8 +59,11 @@ class CompanionFile {
   void append(int64_t doc_id, std::string_view record);
   /// The record of a document; throws Error where there is none.
   std::string record(int64_t doc_id) const;
-  /// Writes the finished file with the records of `documents`, each of which must be there (Error).
-  void finish(const std::vector<int64_t>& documents);
+  /// Writes the finished file with the records of `documents`, each of which must be there (Error), and
+  /// returns its SHA-256.
+  std::string finish(const std::vector<int64_t>& documents);
+  /// The finished file's name, without a folder.
+  std::string name() const { return finished_.filename().string(); }
   /// After the samples are finished too: what was under way goes.
   void remove_unfinished();
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -69,66 +70,96 @@ std::string odd_field(const SampleLine& line) {
   return "holds a field that is not ours, or ours in another order";
 }
 
-std::vector<Scores> read_and_check(const std::filesystem::path& path, const TaskResults& stored,
-                                   std::vector<std::string>& differences) {
-  std::vector<Scores> documents;
+}  // namespace
+
+CheckedSamples check_samples(const std::filesystem::path& directory, const TaskResults& stored,
+                             const char* recorded_in) {
+  const std::filesystem::path path = directory / samples_file(stored.name);
+  CheckedSamples out;
   Sha256 hash;
-  const size_t before = differences.size();
   for_each_sample(path, Tail::refuse, [&](SampleLine&& line) {
     hash.update(line.text).update("\n");
-    if (differences.size() < before + most_differences && to_line(line.sample) != line.text) {
-      differences.push_back(fmt::format("{}: {}", line.where, odd_field(line)));
+    if (out.differences.size() < most_differences && to_line(line.sample) != line.text) {
+      out.differences.push_back(fmt::format("{}: {}", line.where, odd_field(line)));
     }
-    if (!documents.empty() && line.sample.scores.doc_id <= documents.back().doc_id) {
+    if (!out.documents.empty() && line.sample.scores.doc_id <= out.documents.back().doc_id) {
       fail("{}: document {} follows document {}: ascending order expected", line.where,
-           line.sample.scores.doc_id, documents.back().doc_id);
+           line.sample.scores.doc_id, out.documents.back().doc_id);
     }
-    documents.push_back(std::move(line.sample.scores));
+    out.documents.push_back(std::move(line.sample.scores));
   });
   const std::string digits = hash.hex();
   if (digits != stored.samples_hash) {
-    differences.push_back(fmt::format("{}: its SHA-256 is {}, {} says {}", path.string(),
-                                      digits.substr(0, 12) + "…", results_file,
-                                      printable(stored.samples_hash.substr(0, 12)) + "…"));
+    out.differences.push_back(fmt::format("{}: its SHA-256 is {}, {} says {}", path.string(),
+                                          digits.substr(0, 12) + "…", recorded_in,
+                                          printable(stored.samples_hash.substr(0, 12)) + "…"));
   }
-  return documents;
+  return out;
 }
 
-}  // namespace
+std::vector<std::string> count_differences(const TaskResults& stored, std::span<const Scores> documents,
+                                           const char* recorded_in) {
+  const TaskCounts counts = count(documents);
+  if (counts == stored.counts) return {};
+  return {
+      fmt::format("{}: the counts of {} are not those of the samples ({} documents there, {} "
+                  "here; {} tokens scored there, {} here)",
+                  printable(stored.name), recorded_in, stored.counts.documents, counts.documents,
+                  stored.counts.tokens_scored, counts.tokens_scored)};
+}
 
-Recomputed recompute(const std::filesystem::path& directory) {
-  Recomputed out;
-  out.stored = read_results(directory);
-  out.derived = out.stored;
-  for (TaskResults& task : out.derived.tasks) {
-    const TaskResults stored = task;
-    const auto documents = read_and_check(directory / samples_file(task.name), stored, out.differences);
-    out.documents += std::ssize(documents);
-    task.metrics = compute_metrics(documents, out.stored.bootstrap);
-    task.counts = count(documents);
-    task.logits_hash = logits_hash(documents);
-    compare_metrics(task.name, stored.metrics, task.metrics, out.differences);
-    if (task.logits_hash != stored.logits_hash) {
-      out.differences.push_back(fmt::format("{}: the logits_hash of {} is not that of the samples",
-                                            printable(task.name), results_file));
-    }
-    if (task.counts != stored.counts) {
-      out.differences.push_back(
-          fmt::format("{}: the counts of {} are not those of the samples ({} documents there, {} "
-                      "here; {} tokens scored there, {} here)",
-                      printable(task.name), results_file, stored.counts.documents, task.counts.documents,
-                      stored.counts.tokens_scored, task.counts.tokens_scored));
-    }
+CheckedMetrics check_metrics(const TaskResults& stored, std::span<const Scores> documents,
+                             const BootstrapOptions& bootstrap) {
+  CheckedMetrics out{stored, {}};
+  out.derived.metrics = compute_metrics(documents, bootstrap);
+  out.derived.counts = count(documents);
+  out.derived.logits_hash = logits_hash(documents);
+  compare_metrics(stored.name, stored.metrics, out.derived.metrics, out.differences);
+  if (out.derived.logits_hash != stored.logits_hash) {
+    out.differences.push_back(fmt::format("{}: the logits_hash of {} is not that of the samples",
+                                          printable(stored.name), results_file));
   }
-  for (GroupResults& group : out.derived.groups) {
+  for (std::string& difference : count_differences(stored, documents))
+    out.differences.push_back(std::move(difference));
+  return out;
+}
+
+std::vector<std::string> rederive_groups(RunResults& run) {
+  std::vector<std::string> differences;
+  for (GroupResults& group : run.groups) {
     const GroupResults stored = group;
     std::vector<std::string> aggregated;
     for (const MetricValue& metric : stored.metrics) {
       if (!metric.name.ends_with("_unweighted")) aggregated.push_back(metric.name);
     }
-    group = make_group_results(out.derived, stored.name, stored.members, aggregated);
-    compare_metrics(stored.name, stored.metrics, group.metrics, out.differences);
+    group = make_group_results(run, stored.name, stored.members, aggregated);
+    compare_metrics(stored.name, stored.metrics, group.metrics, differences);
+    if (group.documents != stored.documents) {
+      differences.push_back(fmt::format("{}: {} holds {} documents, its tasks have {}",
+                                        printable(stored.name), results_file, stored.documents,
+                                        group.documents));
+    }
   }
+  return differences;
+}
+
+Recomputed recompute(const std::filesystem::path& directory) {
+  Recomputed out;
+  out.stored = read_results(directory);
+  out.derived = out.stored;
+  const auto add = [&](std::vector<std::string> differences) {
+    std::ranges::move(differences, std::back_inserter(out.differences));
+  };
+  for (TaskResults& task : out.derived.tasks) {
+    const TaskResults stored = task;
+    CheckedSamples samples = check_samples(directory, stored);
+    out.documents += std::ssize(samples.documents);
+    CheckedMetrics metrics = check_metrics(stored, samples.documents, out.stored.bootstrap);
+    task = std::move(metrics.derived);
+    add(std::move(samples.differences));
+    add(std::move(metrics.differences));
+  }
+  add(rederive_groups(out.derived));
   return out;
 }
 

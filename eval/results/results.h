@@ -27,6 +27,9 @@ struct TaskResults {
   std::string data_hash;        ///< SHA-256 of the data file
   std::string prompt_hash;      ///< of the task's prompt and choices
   std::string samples_hash;     ///< SHA-256 of samples_TASK.jsonl; empty where no samples file was kept
+  /// SHA-256 of the task's companion files (companion_file.h) by their names: divergences, kept
+  /// distributions.
+  std::map<std::string, std::string> companion_hashes;
   /// Fingerprint of the documents' logits_hash, in order: runs of integer arithmetic agree in it on any CPU,
   /// batch size and number of threads; of floating-point ones on one CPU path.
   std::string logits_hash;
@@ -102,6 +105,11 @@ TaskResults make_task_results(std::string name, std::span<const Scores> document
 /// which must be there: Error). `aggregated` empty makes a mere list.
 GroupResults make_group_results(const RunResults& run, std::string name, std::vector<std::string> members,
                                 const std::vector<std::string>& aggregated);
+
+/// SHA-256 of all that results.json holds but what may differ between two runs of the same evaluation (date,
+/// seconds, peak_rss_bytes, environment, command; the costs of quantizing the model) and the field
+/// "content_hash", where it is kept.
+std::string content_hash(const nlohmann::ordered_json& results);
 
 /// lm-evaluation-harness's layout: results ("acc,none", "acc_stderr,none", …; a standard error that is
 /// undefined is left out), groups, group_subtasks, configs, versions, n-shot, higher_is_better, n-samples,

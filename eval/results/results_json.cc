@@ -10,6 +10,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "eval/results/json_fields.h"
 #include "eval/results/results.h"
 
@@ -81,6 +82,7 @@ ordered_json task_details(const TaskResults& task) {
   out["data_hash"] = task.data_hash;
   out["prompt_hash"] = task.prompt_hash;
   out["samples_hash"] = task.samples_hash;
+  if (!task.companion_hashes.empty()) out["companion_hashes"] = task.companion_hashes;
   out["logits_hash"] = task.logits_hash;
   out["first_request_ids"] = task.first_request_ids;
   return out;
@@ -112,6 +114,11 @@ TaskResults task_from_json(const std::string& name, const JsonFields& run) {
   task.data_hash = details.text("data_hash");
   task.prompt_hash = details.text("prompt_hash");
   task.samples_hash = details.text("samples_hash");
+  if (details.has("companion_hashes")) {
+    const JsonFields hashes = details.object("companion_hashes");
+    for (const auto& [file, unused] : hashes.json().items())
+      task.companion_hashes[file] = hashes.text(file.c_str());
+  }
   task.logits_hash = details.text("logits_hash");
   task.first_request_ids = details.integers("first_request_ids");
   for (const auto& [key, value] : run.object("configs").object(name.c_str()).json().items()) {
@@ -197,10 +204,23 @@ void write_own_sections(const RunResults& run, ordered_json& out) {
 
 }  // namespace
 
+std::string content_hash(const ordered_json& results) {
+  ordered_json content = results;
+  for (const char* key : {"date", "seconds", "peak_rss_bytes", "environment", "command", "content_hash"})
+    content.erase(key);
+  // How the model was quantized is told with its costs, too.
+  const ordered_json::json_pointer record("/model/details/quantize");
+  if (content.contains(record) && content[record].is_object()) {
+    for (const char* key : {"seconds", "peak_rss_bytes", "threads", "command"}) content[record].erase(key);
+  }
+  return sha256_hex(content.dump(-1, ' ', false, ordered_json::error_handler_t::replace));
+}
+
 ordered_json to_json(const RunResults& run) {
   ordered_json out;
   write_harness_sections(run, out);
   write_own_sections(run, out);
+  out["content_hash"] = content_hash(out);
   return out;
 }
 

@@ -18,8 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-constexpr const char* run_file = "run.json";
-
 fs::path create(fs::path directory) {
   qeval::create_directories(directory);
   return directory;
@@ -134,6 +132,11 @@ std::string joined(const std::vector<std::string>& names) {
 }
 
 }  // namespace
+
+bool is_document_file(std::string_view name) {
+  const bool lines = name.starts_with("samples_") || name.starts_with("journal_");
+  return (lines && name.ends_with(".jsonl")) || is_companion(std::string(name));
+}
 
 std::optional<Fingerprint> read_fingerprint(const fs::path& directory) {
   const fs::path path = directory / run_file;
@@ -310,7 +313,8 @@ RunDirectory::Finished RunDirectory::finish(std::string_view name) {
   Finished out;
   std::vector<int64_t> documents;
   for (const Scores& scores : task.scores) documents.push_back(scores.doc_id);
-  for (const auto& companion : task.companions) companion->finish(documents);
+  for (const auto& companion : task.companions)
+    out.companion_hashes[companion->name()] = companion->finish(documents);
   {
     const std::optional<MappedFile> samples =
         fs::exists(task.samples) ? std::optional<MappedFile>(task.samples) : std::nullopt;

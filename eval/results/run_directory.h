@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/directory_lock.h"
 #include "eval/results/companion_file.h"
 #include "eval/results/sample.h"
 
@@ -29,26 +30,18 @@ std::string describe_changes(const Fingerprint& there, const Fingerprint& here);
 /// The fingerprint of the run in a folder, nothing where there is no run.
 std::optional<Fingerprint> read_fingerprint(const std::filesystem::path& directory);
 
+/// DIRECTORY/run.json, the fingerprint.
+inline constexpr const char* run_file = "run.json";
+
+/// Whether a run keeps a task's documents in files of this name, finished or not: samples, journals,
+/// divergences, kept distributions.
+bool is_document_file(std::string_view name);
+
 /// What a shard's folder has in the place of results.json.
 inline constexpr const char* shard_file = "shard.json";
 
 /// Where rank `rank` ≥ 1 of a run in `directory` keeps what it has finished.
 std::filesystem::path rank_folder(const std::filesystem::path& directory, int64_t rank);
-
-/// Exclusive use of a folder by this process: an flock on FOLDER/.lock, which holds the owner's process and
-/// host for the message of whoever comes second. The system lets go of it when the process dies.
-class DirectoryLock {
- public:
-  /// Throws Error naming the holder.
-  explicit DirectoryLock(const std::filesystem::path& directory);
-  ~DirectoryLock();
-  DirectoryLock(const DirectoryLock&) = delete;
-  DirectoryLock& operator=(const DirectoryLock&) = delete;
-
- private:
-  std::filesystem::path path_;
-  int file_ = -1;
-};
 
 /// Where a run keeps what it has finished, so that a killed run loses at most the document under way.
 ///
@@ -103,8 +96,9 @@ class RunDirectory {
   void absorb_ranks();
 
   struct Finished {
-    std::vector<Scores> scores;  ///< ascending doc_id
-    std::string samples_hash;    ///< SHA-256 of the samples file
+    std::vector<Scores> scores;                           ///< ascending doc_id
+    std::string samples_hash;                             ///< SHA-256 of the samples file
+    std::map<std::string, std::string> companion_hashes;  ///< and of the companion files, by their names
   };
   /// Writes samples_TASK.jsonl from the documents finished so far and removes the journal; the same documents
   /// give the same bytes, whatever order and however many runs they took. Takes the task's scores out of

@@ -1,5 +1,9 @@
+#include "base/directory_lock.h"
+
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -8,15 +12,22 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "eval/results/run_directory.h"
 
-namespace qeval::eval {
+namespace qeval {
 namespace {
+
+constexpr const char* lock_file = ".lock";
 
 std::string owner() {
   char host[256] = "";
   ::gethostname(host, sizeof host - 1);
-  return fmt::format("process {} on {}", ::getpid(), host);
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  std::array<char, 64> since{};
+  if (::localtime_r(&now, &local) == nullptr ||
+      std::strftime(since.data(), since.size(), "%Y-%m-%d %H:%M:%S %Z", &local) == 0)
+    since = {'?'};
+  return fmt::format("process {} on {} since {}", ::getpid(), host, since.data());
 }
 
 /// Whether `file` is still what `path` names: the holder before us may have removed it between our open and
@@ -30,7 +41,7 @@ bool is_current(int file, const std::filesystem::path& path) {
 
 }  // namespace
 
-DirectoryLock::DirectoryLock(const std::filesystem::path& directory) : path_(directory / ".lock") {
+DirectoryLock::DirectoryLock(const std::filesystem::path& directory) : path_(directory / lock_file) {
   while (true) {
     const int file = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (file < 0) fail("{}: cannot write into the directory: {}", directory.string(), std::strerror(errno));
@@ -62,4 +73,13 @@ DirectoryLock::~DirectoryLock() {
   ::close(file_);
 }
 
-}  // namespace qeval::eval
+bool is_empty_but_for_lock(const std::filesystem::path& directory) {
+  std::error_code code;
+  std::filesystem::directory_iterator entries(directory, code);
+  for (; !code && entries != std::filesystem::directory_iterator(); entries.increment(code)) {
+    if (entries->path().filename() != lock_file) return false;
+  }
+  return !code;
+}
+
+}  // namespace qeval
