@@ -33,10 +33,12 @@ po::options_description options() {
       "quantized checkpoint as it stands); default: fp,w8a16,w8a8,w4a8, or fp,own of a checkpoint");
   add("arithmetic", po::value<std::string>()->value_name("A")->default_value("integer"),
       "how the quantized ones compute: integer or fake");
-  add("prompt", po::value<int64_t>()->value_name("N")->default_value(256), "tokens of the prompt");
+  add("prompt", po::value<int64_t>()->value_name("N"),
+      "tokens of the prompt (default: 256, or the model's context if shorter)");
   add("contexts", po::value<std::string>()->value_name("LIST"),
       "lengths of text at which generation is timed (default: 1024,2048, as far as the model reaches)");
-  add("generate", po::value<int64_t>()->value_name("N")->default_value(16), "tokens timed at each of them");
+  add("generate", po::value<int64_t>()->value_name("N"),
+      "tokens timed at each of them (default: 16, or what the shortest leaves)");
   add("repeat", po::value<int64_t>()->value_name("N")->default_value(5), "prompts timed");
   add("warmup", po::value<int64_t>()->value_name("N")->default_value(1),
       "prompts, and tokens at each length, that are not timed");
@@ -77,8 +79,9 @@ std::vector<int64_t> parse_contexts(const std::optional<std::string>& list, int6
   return lengths;
 }
 
-int64_t at_least(const po::variables_map& arguments, const char* option, int64_t least) {
-  const auto value = arguments[option].as<int64_t>();
+int64_t at_least(const po::variables_map& arguments, const char* option, int64_t least,
+                 int64_t otherwise = 0) {
+  const auto value = optional<int64_t>(arguments, option).value_or(otherwise);
   if (value < least || value > 1'000'000) {
     throw UsageError(fmt::format("--{} {}: {} to 1000000", option, value, least));
   }
@@ -180,9 +183,9 @@ int run(const po::variables_map& arguments) {
     throw UsageError(
         fmt::format("--arithmetic {}: accepted: integer, fake (fp is always float)", printable(arithmetic)));
   }
-  LatencySettings settings{.prompt = at_least(arguments, "prompt", 1),
+  LatencySettings settings{.prompt = at_least(arguments, "prompt", 1, 256),
                            .contexts = {},
-                           .generate = at_least(arguments, "generate", 1),
+                           .generate = at_least(arguments, "generate", 1, 16),
                            .repeat = at_least(arguments, "repeat", 1),
                            .warmup = at_least(arguments, "warmup", 0),
                            .powercap = arguments["powercap"].as<std::string>()};
@@ -204,9 +207,13 @@ int run(const po::variables_map& arguments) {
     const model::Model model = model::load_model(path);
     const int64_t context = model.config.max_position_embeddings;
     settings.contexts = parse_contexts(optional<std::string>(arguments, "contexts"), context);
+    if (arguments.count("prompt") == 0) settings.prompt = std::min(settings.prompt, context);
     if (settings.prompt > context) {
-      throw UsageError(fmt::format("--prompt {}: the model takes {}", settings.prompt, context));
+      throw UsageError(
+          fmt::format("--prompt {}: accepted: 1 to {}, the model's context", settings.prompt, context));
     }
+    if (arguments.count("generate") == 0)
+      settings.generate = std::min(settings.generate, settings.contexts.front() - 1);
     if (settings.generate >= settings.contexts.front()) {
       throw UsageError(fmt::format("--generate {}: less than the shortest of --contexts, {}",
                                    settings.generate, settings.contexts.front()));

@@ -74,10 +74,11 @@ nlohmann::ordered_json calibration_json(const po::variables_map& arguments, cons
   const bool ids = given(arguments, "calibration-ids");
   int64_t tokens = 0;
   for (const auto& sample : samples) tokens += std::ssize(sample);
-  nlohmann::ordered_json json{{"file", arguments[ids ? "calibration-ids" : "calibration"].as<std::string>()},
-                              {"samples", samples.size()},
-                              {"tokens", tokens},
-                              {"sha256", quant::samples_hash(samples)}};
+  nlohmann::ordered_json json{
+      {"file", printable(arguments[ids ? "calibration-ids" : "calibration"].as<std::string>(), 4096)},
+      {"samples", samples.size()},
+      {"tokens", tokens},
+      {"sha256", quant::samples_hash(samples)}};
   if (!ids) json["seed"] = optional<uint64_t>(arguments, "seed").value_or(0);
   return json;
 }

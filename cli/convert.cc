@@ -1,5 +1,6 @@
 #include <iostream>
 
+#include "base/directory_lock.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/command.h"
@@ -30,12 +31,10 @@ int run(const po::variables_map& arguments) {
   const std::filesystem::path output = require(arguments, "output");
   const model::DType dtype = parse_dtype(arguments["dtype"].as<std::string>());
   const model::Model model = model::load_model(require(arguments, "model"));
-  std::error_code code;
-  if (std::filesystem::exists(output, code) &&
-      !(std::filesystem::is_directory(output, code) && std::filesystem::is_empty(output, code))) {
-    fail("{}: exists and is not empty; accepted: a new or empty folder", output.string());
-  }
   qeval::create_directories(output);
+  const DirectoryLock lock(output);
+  if (!is_empty_but_for_lock(output))
+    fail("{}: exists and is not empty; accepted: a new or empty folder", output.string());
   const bool tokenizer = model::copy_tokenizer(model, output);
   model::write_unified(model, output, dtype);
   std::cout << fmt::format("Wrote {}{}\n", output.string(),

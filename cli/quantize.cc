@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "cli/calibration_options.h"
 #include "cli/command.h"
+#include "cli/interrupt.h"
 #include "cli/learn.h"
 #include "cli/progress.h"
 #include "cli/ranks.h"
@@ -175,8 +176,13 @@ int run(const po::variables_map& arguments) {
 
   Progress progress;
   const auto show = [&](const std::string& step, int64_t done, int64_t total) {
+    if (interrupted()) {
+      progress.clear();
+      fail("interrupted{}", run.learning ? "; the same command with --resume continues the learning" : "");
+    }
     progress.update(step, done, total);
   };
+  catch_interrupts();
   if (const auto gradients = optional<std::string>(arguments, "gradients-only")) {
     if (!peers().alone()) refuse("gradients-only", "of the first sample, which one process computes");
     quant::QuantizedModel start = quant::quantize(model, run.samples, run.options, show);

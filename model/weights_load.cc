@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "model/checkpoint/gguf.h"
 #include "model/checkpoint/layout.h"
 #include "model/weights.h"
@@ -59,6 +60,7 @@ class Loader {
       : checkpoint_(checkpoint), config_(config), names_(names), interleaved_(interleaved) {}
 
   void load(Model& model) {
+    check_memory();
     const int64_t hidden = config_.hidden_size;
     model.embedding = matrix(&NameMap::embedding, 0, config_.vocab_size, hidden);
     model.layers.reserve(static_cast<size_t>(config_.num_layers));
@@ -85,6 +87,14 @@ class Loader {
   }
 
  private:
+  /// The weights stay mapped, so that more of them than memory would be read from the disk again in every
+  /// batch.
+  void check_memory() const {
+    int64_t bytes = 0;
+    for (const TensorView& tensor : checkpoint_.tensors()) bytes += std::ssize(tensor.bytes);
+    require_memory(bytes, checkpoint_.path().string());
+  }
+
   using Module = std::string_view NameMap::*;
 
   static std::string name_in(const NameMap& names, Module module, int64_t layer) {
@@ -262,7 +272,8 @@ Model load_model(const std::filesystem::path& path) {
   model.path = path;
   // A trailing slash leaves an empty last part.
   const auto normal = std::filesystem::absolute(path).lexically_normal();
-  model.name = (normal.has_filename() ? normal : normal.parent_path()).filename().string();
+  const auto name = (normal.has_filename() ? normal : normal.parent_path()).filename();
+  model.name = printable(name.string(), name.native().size() * 4);  // it goes into files, which are UTF-8
   model.format = model.checkpoint->format();
   return model;
 }

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/directory_lock.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "model/checkpoint/strict_json.h"
@@ -21,9 +22,7 @@ void prepare_checkpoint_folder(const std::filesystem::path& folder, const model:
   if (std::filesystem::equivalent(folder, source.path, code)) {
     fail("{}: is the model itself; accepted: another folder", folder.string());
   }
-  const bool occupied =
-      std::filesystem::exists(folder, code) &&
-      !(std::filesystem::is_directory(folder, code) && std::filesystem::is_empty(folder, code));
+  const bool occupied = std::filesystem::exists(folder, code) && !is_empty_but_for_lock(folder);
   // A learning run that was interrupted leaves its log.
   const bool ours = std::filesystem::exists(folder / kRecordFile, code) ||
                     std::filesystem::exists(folder / kTrainingFile, code);

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "base/glob.h"
 #include "quant/analysis.h"
 
 namespace qeval::quant {
@@ -11,27 +12,6 @@ namespace {
 constexpr std::string_view kAutomatic = "auto:";
 constexpr int kBits = 16;
 
-bool glob(std::string_view pattern, std::string_view name) {
-  // Greedy with one point to return to: the last star.
-  size_t p = 0, n = 0, star = std::string_view::npos, resume = 0;
-  while (n < name.size()) {
-    if (p < pattern.size() && pattern[p] == '*') {
-      star = p++;
-      resume = n;
-    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
-      ++p;
-      ++n;
-    } else if (star != std::string_view::npos) {
-      p = star + 1;
-      n = ++resume;
-    } else {
-      return false;
-    }
-  }
-  while (p < pattern.size() && pattern[p] == '*') ++p;
-  return p == pattern.size();
-}
-
 bool can_be_raised(const QuantSpec& spec) {
   return spec.bits < kBits;
 }
@@ -39,9 +19,9 @@ bool can_be_raised(const QuantSpec& spec) {
 }  // namespace
 
 bool matches(std::string_view pattern, std::string_view name) {
-  if (glob(pattern, name)) return true;
+  if (glob_matches(pattern, name)) return true;
   for (size_t dot = name.find('.'); dot != std::string_view::npos; dot = name.find('.', dot + 1)) {
-    if (glob(pattern, name.substr(dot + 1))) return true;
+    if (glob_matches(pattern, name.substr(dot + 1))) return true;
   }
   return false;
 }

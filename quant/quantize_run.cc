@@ -6,6 +6,7 @@
 
 #include <sys/resource.h>
 
+#include "base/directory_lock.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
@@ -33,7 +34,7 @@ ordered_json settings_json(const QuantizeRun& run) {
                     {"act_bits", options.scheme.activation_bits},
                     {"act_dynamic", options.scheme.dynamic_activations}};
   if (options.act_ranges) {
-    json["act_ranges"] = run.act_ranges_file;
+    json["act_ranges"] = printable(run.act_ranges_file, 4096);
   } else {
     json["range"] = name(options.calibration.estimator);
     if (options.calibration.estimator == RangeEstimator::percentile)
@@ -197,7 +198,12 @@ void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
                         const std::filesystem::path& folder, const TokenProgress& progress,
                         Observations* observations) {
   const Clock::time_point start = Clock::now();
-  on_first(run.peers, [&] { prepare_checkpoint_folder(folder, model); });
+  std::optional<DirectoryLock> lock;
+  on_first(run.peers, [&] {
+    qeval::create_directories(folder);
+    lock.emplace(folder);
+    prepare_checkpoint_folder(folder, model);
+  });
   QuantizedModel quantized = quantize(
       model, run.samples, run.options,
       [&](const std::string& step, int64_t done, int64_t total) {
@@ -213,14 +219,15 @@ void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
                                              model.weight_hash(), samples_hash(run.samples), hash());
     learn_in_folder(run, sha256_hex(identity), folder, progress, quantized);
   }
-  ordered_json record{{"method", name(run.options.method)},
-                      {"settings", settings},
-                      {"model", {{"path", model.path.string()}, {"weight_hash", model.weight_hash()}}},
-                      {"calibration", run.calibration},
-                      {"quantization_hash", hash()},
-                      {"version", run.version},
-                      {"command", run.command},
-                      {"threads", run.threads}};
+  ordered_json record{
+      {"method", name(run.options.method)},
+      {"settings", settings},
+      {"model", {{"path", printable(model.path.string(), 4096)}, {"weight_hash", model.weight_hash()}}},
+      {"calibration", run.calibration},
+      {"quantization_hash", hash()},
+      {"version", run.version},
+      {"command", run.command},
+      {"threads", run.threads}};
   on_first(run.peers, [&] {
     if (!run.samples.empty()) add_layer_errors(quantized, run.samples, record);
     record["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();

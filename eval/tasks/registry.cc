@@ -6,34 +6,12 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/glob.h"
 #include "base/unicode.h"
 #include "eval/tasks/user_task.h"
 
 namespace qeval::eval {
 namespace {
-
-/// Whether `pattern` covers `name`; on a mismatch the last `*` takes one character more.
-bool matches(std::string_view pattern, std::string_view name) {
-  size_t p = 0;
-  size_t n = 0;
-  size_t star = std::string_view::npos;
-  size_t resume = 0;
-  while (n < name.size()) {
-    if (p < pattern.size() && pattern[p] == '*') {
-      star = p++;
-      resume = n;
-    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
-      ++p;
-      ++n;
-    } else if (star != std::string_view::npos) {
-      p = star + 1;
-      n = ++resume;
-    } else {
-      return false;
-    }
-  }
-  return pattern.find_first_not_of('*', p) == std::string_view::npos;
-}
 
 /// Levenshtein's distance: insertions, deletions and substitutions that make one name the other.
 size_t edit_distance(std::string_view a, std::string_view b) {
@@ -118,7 +96,7 @@ class Resolver {
   void add_matching(std::string_view pattern) {
     bool any = false;
     for (const Task& task : tasks_) {
-      if (!matches(pattern, task.name)) continue;
+      if (!glob_matches(pattern, task.name)) continue;
       add_task(task);
       any = true;
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/memory.h"
 
 namespace qeval::model {
 
@@ -24,6 +25,7 @@ void Checkpoint::add(TensorView tensor) {
   const DTypeInfo& type = info(tensor.dtype);
   const auto alignment = static_cast<uintptr_t>(type.block_size == 1 ? type.block_bytes : 1);
   if (reinterpret_cast<uintptr_t>(tensor.bytes.data()) % alignment != 0) {
+    require_memory(std::ssize(tensor.bytes), path_.string());
     const auto& copy = aligned_copies_.emplace_back(std::make_unique<std::byte[]>(tensor.bytes.size()));
     std::copy(tensor.bytes.begin(), tensor.bytes.end(), copy.get());
     tensor.bytes = {copy.get(), tensor.bytes.size()};
