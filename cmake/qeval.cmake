@@ -8,8 +8,11 @@ find_package(PkgConfig REQUIRED)
 
 add_library(qeval_settings INTERFACE)
 target_include_directories(qeval_settings INTERFACE ${PROJECT_SOURCE_DIR})
+if(PROJECT_IS_TOP_LEVEL)  # a project that links the libraries has warnings of its own
+  target_compile_options(qeval_settings INTERFACE
+    -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror)
+endif()
 target_compile_options(qeval_settings INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror
   # Fused multiply-adds are written where they are meant: the compiler must not fuse one code path and
   # not another, or a score would depend on the tile a row fell into.
   -ffp-contract=off)
