@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "tests/datasets/temporary_folder.h"
+#include "tests/datasets/message_of.h"
 
 namespace qeval::datasets {
 namespace {

@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "tests/datasets/temporary_folder.h"
+#include "tests/datasets/message_of.h"
 
 namespace qeval::datasets {
 namespace {

@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "eval/tasks/documents.h"
 #include "eval/tasks/registry.h"
-#include "tests/datasets/temporary_folder.h"
+#include "tests/datasets/message_of.h"
 
 namespace qeval::eval {
 namespace {

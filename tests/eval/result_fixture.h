@@ -3,31 +3,13 @@
 #include <filesystem>
 #include <string>
 
-#include <unistd.h>
-
 #include "eval/results/results.h"
 #include "tests/eval/sample_fixture.h"
+#include "tests/temporary_folder.h"
 
 namespace qeval::eval {
 
-/// A folder of the test's own, removed with all it holds.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "qeval-test-XXXXXX").string();
-    path_ = ::mkdtemp(name.data());
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+using test::TemporaryFolder;
 
 inline std::vector<Sample> choice_samples(int64_t count) {
   std::vector<Sample> samples;

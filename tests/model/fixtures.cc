@@ -88,17 +88,6 @@ void replace(std::string& text, std::string_view from, std::string_view to) {
 
 }  // namespace
 
-TemporaryFolder::TemporaryFolder() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "qeval_test_XXXXXX").string();
-  if (::mkdtemp(pattern.data()) == nullptr) fail("{}: cannot create a temporary folder", pattern);
-  path_ = pattern;
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code code;
-  std::filesystem::remove_all(path_, code);
-}
-
 void write(const std::filesystem::path& path, std::string_view bytes) {
   std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }

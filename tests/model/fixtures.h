@@ -10,25 +10,13 @@
 #include <vector>
 
 #include "model/checkpoint/tensor.h"
+#include "tests/temporary_folder.h"
 
 /// Writers of tiny checkpoints in every format that the project reads: for tests, from scratch, so that a
 /// reader is not tested against itself.
 namespace qeval::model::fixtures {
 
-/// A folder that is removed with everything in it at the end of the test.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+using test::TemporaryFolder;
 
 void write(const std::filesystem::path& path, std::string_view bytes);
 

@@ -13,6 +13,7 @@
 #include "quant/fake_arithmetic.h"
 #include "quant/integer/integer_arithmetic.h"
 #include "quant/integer/prepare.h"
+#include "tests/quant/tiny_ranges.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {
@@ -21,24 +22,6 @@ namespace {
 using model::NormPoint;
 using model::Projection;
 using model::Tensor;
-
-/// Ranges about as wide as a TinyModel's activations.
-ActRanges tiny_ranges(const model::ModelConfig& config) {
-  ActRanges ranges(config.num_layers);
-  for (const Point& point : all_points(config)) {
-    if (point.slot == Slot::weight) continue;
-    Range range{-4.5F, 4};
-    if (point.module == Module::qk_product && point.slot == Slot::output) range = {-30, 35};
-    if (point.module == Module::pv_product && point.slot == Slot::input) range = {0, 1};
-    if (point.module == Module::activation && point.slot == Slot::input2) range = {0, 1};
-    if (point.module == Module::o || point.module == Module::down) range = {-9, 10};
-    if (is_norm(point.module) && point.slot == Slot::input) {
-      range = {-6.0F - static_cast<float>(point.layer), 7};
-    }
-    ranges[point] = range;
-  }
-  return ranges;
-}
 
 struct OperationCase {
   std::string name;
@@ -446,55 +429,6 @@ TEST(IntegerMemory, WeightsTakeAQuarterAndAnEighthOfFloat) {
   EXPECT_LE(share({.bits = 8, .per_channel = true}), 0.25 * 1.1);
   EXPECT_LE(share({.bits = 4, .per_channel = true}), 0.125 * 1.1);
   EXPECT_LE(share({.bits = 4, .symmetric = true, .per_channel = true}), 0.125 * 1.1);
-}
-
-class IntegerRefusals : public testing::Test {
- protected:
-  IntegerRefusals()
-      : model_(tiny_.build()), qcfg_(make_qcfg(model_.config, {})), ranges_(tiny_ranges(model_.config)) {}
-
-  std::string message() {
-    try {
-      const IntegerArithmetic arithmetic(model_, qcfg_, ranges_, 8);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
-  }
-
-  test::TinyModel tiny_;
-  model::Model model_;
-  QuantConfig qcfg_;
-  ActRanges ranges_;
-};
-
-TEST_F(IntegerRefusals, NameThePoint) {
-  EXPECT_EQ(message(), "no error");
-  const auto expect = [&](const Point& point, const QuantSpec& spec, const std::string& text) {
-    const QuantSpec kept = qcfg_[point];
-    qcfg_[point] = spec;
-    EXPECT_THAT(message(), testing::HasSubstr(text));
-    qcfg_[point] = kept;
-  };
-  expect({1, Module::up, Slot::output}, {}, "model.layers.1.mlp.w3.output");
-  expect({1, Module::up, Slot::output}, {.bits = 8, .dynamic = true},
-         "model.layers.1.mlp.w3.output: a dynamic");
-  expect({0, Module::gate, Slot::weight}, {}, "w1.weight");
-  expect({0, Module::gate, Slot::weight}, {.bits = 4, .per_channel = true, .group_size = 8}, "group_size 8");
-  expect({1, Module::input_norm, Slot::weight}, {}, "model.layers.1.input_layernorm.weight");
-  expect({1, Module::input_norm, Slot::input}, {}, "model.layers.1.input_layernorm.input");
-  ranges_[{0, Module::q, Slot::output}] = Range{3e6F, 3e6F};
-  EXPECT_THAT(message(), testing::HasSubstr("model.layers.0.self_attn.q_proj.output: the range"));
-}
-
-TEST_F(IntegerRefusals, TheLastRangeOfTheResidualMayBeMissing) {
-  ranges_[{0, Module::final_norm, Slot::input}].reset();
-  const PreparedModel prepared = prepare_model(model_, qcfg_, ranges_, 8);
-  // Input of the last norm of the blocks plus the down projection's output: [−7 − 9, 7 + 10].
-  const PointGrid sum = make_point_grid({.bits = 16}, {-16, 17});
-  EXPECT_EQ(prepared.integers.layers.back().adds[1].output.codes, sum.codes);
-  EXPECT_EQ(prepared.integers.final_norm.stream.codes, sum.codes);
-  EXPECT_EQ(prepared.integers.final_norm.zero_point, sum.codes.zero_point);
 }
 
 }  // namespace

@@ -4,32 +4,14 @@
 #include <string>
 #include <vector>
 
-#include <unistd.h>
-
 #include "eval/results/results.h"
 #include "eval/results/sample_file.h"
 #include "reports/build.h"
+#include "tests/temporary_folder.h"
 
 namespace qeval::reports {
 
-/// A folder of the test's own, removed with all it holds.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "qeval-test-XXXXXX").string();
-    path_ = ::mkdtemp(name.data());
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+using test::TemporaryFolder;
 
 /// A question of two choices; right where `right`.
 eval::Sample question(int64_t doc_id, bool right);

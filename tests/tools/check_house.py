@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Draws the include graph and checks the house: no cycle of files, no folder that includes what it may not know
+(docs/architecture.md), no file of more than 500 lines. With --draw: the graph of folders, for Graphviz."""
+
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+# What each folder may include besides itself and its own sub-folders; the nearest folder above decides.
+MAY_KNOW = {
+    "base": [],
+    "datasets": ["base"],
+    "model": ["base"],
+    "quant": ["model", "base"],
+    "eval/results": ["base"],
+    "eval/distributed/mpi": ["base"],
+    "eval": ["model", "quant", "datasets", "base"],
+    "reports": ["eval/results", "base"],
+    "cli": ["model", "quant", "datasets", "eval", "reports", "base"],
+}
+MOST_LINES = 500
+
+
+def room(path):
+    """The folder of MAY_KNOW that a file lives in."""
+    return next((str(p) for p in path.parents if str(p) in MAY_KNOW), None)
+
+
+def find_cycle(graph):
+    done, path = set(), []
+
+    def visit(node):
+        if node in path:
+            return path[path.index(node):] + [node]
+        if node in done:
+            return None
+        path.append(node)
+        for following in graph.get(node, []):
+            if found := visit(following):
+                return found
+        done.add(path.pop())
+        return None
+
+    return next((cycle for node in sorted(graph) if (cycle := visit(node))), None)
+
+
+def main():
+    wrong = []
+    files = [p.relative_to(ROOT) for top in {name.split("/")[0] for name in MAY_KNOW}
+             for p in (ROOT / top).rglob("*") if p.suffix in (".h", ".cc")]
+    graph, folders = {}, Counter()
+    for path in files:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        included = [Path(name) for name in re.findall(r'^#include "([^"]+)"', text, re.M) if (ROOT / name).exists()]
+        graph[path] = included
+        here = room(path)
+        for other in included:
+            folders[path.parent, other.parent] += 1
+            there = room(other)
+            inside = there == here or there.startswith(here + "/")
+            if not inside and not any(there == name or there.startswith(name + "/") for name in MAY_KNOW[here]):
+                wrong.append(f"{path} includes {other}: {here} may not know {there}")
+    if cycle := find_cycle(graph):
+        wrong.append("cycle: " + " -> ".join(map(str, cycle)))
+    for path in files + [p.relative_to(ROOT) for p in (ROOT / "tests").rglob("*.cc")]:
+        lines = len((ROOT / path).read_text(encoding="utf-8").splitlines())
+        if lines > MOST_LINES:
+            wrong.append(f"{path}: {lines} lines; at most {MOST_LINES}")
+    if "--draw" in sys.argv:
+        print("digraph includes {")
+        for (a, b), count in sorted(folders.items()):
+            if a != b:
+                print(f'  "{a}" -> "{b}" [label={count}];')
+        print("}")
+    else:
+        print("\n".join(wrong) or f"{len(files)} files, {sum(map(len, graph.values()))} includes: no cycle")
+    return 1 if wrong else 0
+
+
+sys.exit(main())
