@@ -7,7 +7,9 @@
 
 #include "base/error.h"
 #include "base/mapping_guard.h"
+#include "base/near_names.h"
 #include "cli/command.h"
+#include "cli/option_text.h"
 #include "cli/ranks.h"
 
 namespace qeval::cli {
@@ -37,6 +39,14 @@ std::string shared_commands() {
   return names;
 }
 
+/// "; near names: --limit", or nothing.
+std::string near_options(const Command& command, const std::string& wrong) {
+  std::vector<std::string> names;
+  for (const OptionText& option : option_texts(command)) names.push_back(option.long_name);
+  const std::vector<std::string> near = near_names(wrong, names);
+  return near.empty() ? "" : fmt::format("; near names: {}", fmt::join(near, ", "));
+}
+
 int run_command(const Command& command, int argc, char** argv) {
   po::options_description options = command.options();
   add_help_option(options);
@@ -51,6 +61,11 @@ int run_command(const Command& command, int argc, char** argv) {
                   .run(),
               arguments);
     po::notify(arguments);
+  } catch (const po::unknown_option& error) {
+    throw UsageError(error.what() + near_options(command, error.get_option_name()));
+  } catch (const po::too_many_positional_options_error&) {
+    throw UsageError(fmt::format("an argument stands without its option; usage: qeval {} {}", command.name,
+                                 command.usage));
   } catch (const po::error& error) {
     throw UsageError(error.what());
   }
@@ -82,6 +97,8 @@ int dispatch(int argc, char** argv) {
   }
   const auto all = commands();
   const auto command = std::ranges::find(all, name, &Command::name);
+  if (command == all.end() && name.starts_with('-'))
+    throw UsageError(fmt::format("{}: a command comes first; `qeval --help` lists them", printable(name)));
   if (command == all.end()) {
     std::string names;
     for (const Command& known : all) names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);

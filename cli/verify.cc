@@ -23,11 +23,13 @@ int run(const po::variables_map& arguments) {
   const auto show = [&](const eval::Check& check) {
     ++checked;
     if (check.passed) {
-      std::cout << fmt::format("ok    {}: {}\n", printable(check.subject.string(), 200), check.finding);
+      std::cout << fmt::format("ok    {}: {}\n", printable(check.subject.string(), 200),
+                               printable(check.finding, 400));
       return;
     }
-    std::cout << fmt::format("WRONG {}\n", check.finding);
-    if (wrong++ == 0) first = check.finding;
+    const std::string finding = printable(check.finding, 400);  // names in the files are not ours
+    std::cout << fmt::format("WRONG {}\n", finding);
+    if (wrong++ == 0) first = finding;
   };
   for (const std::string& folder : arguments["folder"].as<std::vector<std::string>>())
     eval::verify(folder, show);

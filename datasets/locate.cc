@@ -68,7 +68,10 @@ fs::path locate_split(const fs::path& data, std::span<const std::string> pattern
       fail("{}: not found; --split {} would read {}", tried, other, printable(there.string(), 4096));
     }
   }
-  fail("{}: not found", tried);
+  fail(
+      "{}: not found; -d names the folder above those of the tasks, which scripts/fetch_datasets.py fills "
+      "(docs/data.md)",
+      tried);
 }
 
 fs::path locate_labels(const fs::path& rows) {

@@ -49,6 +49,13 @@ std::string joined(const std::vector<std::string>& texts) {
   return out;
 }
 
+/// One of the two files of a quantized checkpoint, which alone say nothing.
+bool is_half_checkpoint(const std::filesystem::path& model) {
+  std::error_code code;
+  return std::filesystem::exists(model / "default_qcfg.json", code) !=
+         std::filesystem::exists(model / "act_dict.json", code);
+}
+
 RequestEncoder make_encoder(Session& session, const EvaluationOptions& options) {
   return RequestEncoder(session.tokenizer(), options.protocol, options.prefix, session.max_length());
 }
@@ -90,6 +97,12 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options)
                                               options_.batch_tokens));
   }
   check_overlap();
+  if (session_.arithmetic().name() == "float" && is_half_checkpoint(session_.model().path)) {
+    warnings_.push_back(
+        fmt::format("{}: holds only one of default_qcfg.json and act_dict.json, so it is computed in "
+                    "float; a quantized checkpoint has both",
+                    session_.model().path.string()));
+  }
   weight_hash_ = session_.model().weight_hash();
   if ((options_.base || options_.keep_logprobs) && !options_.output)
     fail("log-probabilities are kept and compared in files: an output folder is needed (-o DIR)");

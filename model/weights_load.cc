@@ -250,6 +250,10 @@ Model load_gguf(const std::filesystem::path& path) {
 
 Model load_directory(const std::filesystem::path& path) {
   Model model;
+  std::error_code code;
+  if (!std::filesystem::exists(path / "config.json", code))
+    fail("{}: holds no config.json; accepted: a folder with config.json and weights, or a .gguf file",
+         path.string());
   model.config = read_config(path / "config.json");
   model.checkpoint = open_directory(path);
   const NameMap& names = model.config.architecture == "hfmodel" ? kUnifiedNames : kHuggingFaceNames;

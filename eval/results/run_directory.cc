@@ -99,6 +99,9 @@ void prepare(const fs::path& directory, const Fingerprint& here, bool resume) {
   const fs::path run = directory / run_file;
   const std::optional<Fingerprint> there = read_fingerprint(directory);
   const Holdings holdings = look(directory);
+  std::error_code code;
+  if (!there && fs::exists(directory / "config.json", code))
+    fail("{}: holds a model (config.json): choose another directory for results", directory.string());
   if (!there && holdings.any()) {
     fail(
         "{}: holds results but no {}, so they are not of a run that could be continued: choose another "

@@ -67,6 +67,26 @@ TEST_F(Cli, WrongUsageExitsWithTwoAndNamesTheMistake) {
   expect_one_line(eval({"-t", "piqa", "--resume"}), kWrongUsage, "-o");
 }
 
+TEST_F(Cli, WhatANewcomerMistypesIsAnsweredWithWhatWasMeant) {
+  expect_one_line(eval({"-t", "piqa", "--limt", "5"}), kWrongUsage, "'--limt'; near names: --limit");
+  expect_one_line(eval({"-t", "piqa", "--task", "x"}), kWrongUsage, "near names: --tasks");
+  expect_one_line(run({"eval", path("model"), "-t", "sample"}), kWrongUsage,
+                  "an argument stands without its option; usage: qeval eval -m MODEL -t TASKS");
+  expect_one_line(run({"-m", path("model")}), kWrongUsage, "-m: a command comes first");
+  expect_one_line(eval({"-t", "hellaswag"}), kFailed, "scripts/fetch_datasets.py");
+  expect_one_line(run({"eval", "-m", path("data"), "-t", "sample"}), kFailed,
+                  "data: holds no config.json; accepted: ");
+  expect_one_line(eval({"-t", "piqa", "-o", path("model")}), kFailed, "holds a model (config.json)");
+}
+
+TEST_F(Cli, HalfAQuantizedCheckpointIsNotSilentlyFloat) {
+  write("model/default_qcfg.json", "{}");
+  const Outcome outcome = eval({"-t", "piqa"});
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_THAT(outcome.error,
+              HasSubstr("warning: " + path("model") + ": holds only one of default_qcfg.json and"));
+}
+
 TEST_F(Cli, NamesAreCheckedBeforeWorkStarts) {
   expect_one_line(eval({"-t", "piqua"}), kFailed, "piqua");
   expect_one_line(eval({"-t", "piqa,hellaswag"}), kFailed, path("data/hellaswag"));

@@ -115,7 +115,7 @@ TEST_F(CompareCli, ABaseThatDoesNotFitIsNamed) {
   const auto against = [&](const std::string& task, const std::string& base) {
     return eval({"-t", task, "-o", path("out"), "--base", path(base)});
   };
-  expect_one_line(against("piqa", "base"), kFailed, "document 1: the base did not score it");
+  expect_one_line(against("piqa", "base"), kFailed, "holds 1 documents of task piqa, this run has 2");
   expect_one_line(against("piqa", "bare"), kFailed, "--keep-logprobs");
   expect_one_line(against("sample_qa", "base"), kFailed, "no results of task sample_qa");
   expect_one_line(against("piqa", "nowhere"), kFailed, "nowhere");

@@ -183,7 +183,7 @@ std::string sources() {
 TEST_F(HelpCli, EveryMessageThatTroubleshootingExplainsIsOneOfOurs) {
   const std::string all = sources();
   // What the libraries and the system say behind our own words.
-  const std::set<std::string> others{"unrecognised option", "No such file or directory",
+  const std::set<std::string> others{"unrecognised option", "warning", "No such file or directory",
                                      "No space left on device"};
   std::istringstream lines(read_file(fs::path(QEVAL_SOURCE_DIR) / "docs/troubleshooting.md"));
   int messages = 0;

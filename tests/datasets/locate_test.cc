@@ -42,7 +42,9 @@ TEST(LocateSplit, NamesThePathAndTheSplitThatIsThere) {
   const auto find = [&] {
     return message_of<Error>([&] { locate_split(folder.path(), kPatterns, "test", false); });
   };
-  EXPECT_EQ(find(), tried + ": not found");
+  EXPECT_EQ(find(), tried +
+                        ": not found; -d names the folder above those of the tasks, which "
+                        "scripts/fetch_datasets.py fills (docs/data.md)");
   const auto other = folder.write("set/validation.jsonl", "{}");
   EXPECT_EQ(find(), tried + ": not found; --split validation would read " + other.string());
 }
