@@ -207,9 +207,10 @@ void check_task(const Folder& folder, const TaskResults& task, Checks& checks) {
         samples = check_samples(folder.path, task, folder.record);
         return samples.differences;
       });
-  if (const Differences missing = missing_companions(folder, task); !missing.empty())
-    checks.check(folder.path / folder.record, "", [&] { return missing; });
-  for (const auto& [name, hash] : task.companion_hashes) {
+  if (!missing_companions(folder, task).empty())
+    checks.check(folder.path / folder.record, "", [&] { return missing_companions(folder, task); });
+  for (const auto& companion : task.companion_hashes) {
+    const std::string &name = companion.first, &hash = companion.second;
     checks.check(folder.path / name, "the file's hash", [&]() -> Differences {
       if (name.find('/') != std::string::npos || !is_document_file(name))
         return {fmt::format("{}: {} is no file of a task", folder.record, printable(name))};
@@ -253,12 +254,12 @@ bool agree(const ordered_json& a, const ordered_json& b) {
 std::string first_difference(const ordered_json& stored, const ordered_json& derived, const std::string& at) {
   if (stored.is_object() && derived.is_object()) {
     for (const auto& [key, value] : derived.items()) {
-      const std::string below = at + "/" + key;
-      if (!stored.contains(key)) return below;
+      const std::string below = fmt::format("{}/{}", at, key);
+      if (!stored.contains(key)) return {below};
       if (std::string found = first_difference(stored[key], value, below); !found.empty()) return found;
     }
     for (const auto& [key, unused] : stored.items()) {
-      if (!derived.contains(key)) return at + "/" + key;
+      if (!derived.contains(key)) return fmt::format("{}/{}", at, key);
     }
     return "";
   }
