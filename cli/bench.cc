@@ -75,7 +75,7 @@ std::vector<int64_t> parse_contexts(const std::optional<std::string>& list, int6
     }
   }
   std::ranges::sort(lengths);
-  lengths.erase(std::ranges::unique(lengths).begin(), lengths.end());
+  lengths.erase(std::unique(lengths.begin(), lengths.end()), lengths.end());
   return lengths;
 }
 

@@ -6,8 +6,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 suppressions=(
   # It does not see that fail() never returns; the compiler does, and -Wall is an error.
   nullPointerRedundantCheck derefInvalidIteratorRedundantCheck missingReturn
-  # std::ranges::unique returns iterators of the container that it was given.
-  mismatchingContainerExpression:cli/bench.cc
   # A reference from emplace_back() is used before the next one.
   invalidContainerReference:eval/evaluation.cc
   # end()[-2] where there are at least two.

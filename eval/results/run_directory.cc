@@ -278,6 +278,7 @@ void RunDirectory::absorb(const fs::path& folder) {
         const int64_t id = line.sample.scores.doc_id;
         if (task.lines.contains(id)) return;
         std::vector<std::string> records;
+        records.reserve(theirs.size());
         for (const auto& companion : theirs) records.push_back(companion->record(id));
         append(task, std::move(line.sample.scores), line.text, records);
       });

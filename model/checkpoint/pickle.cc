@@ -382,6 +382,8 @@ class Interpreter {
         fail("{}: {} is not a tensor; accepted: a dict of tensors and nothing else", where_, printable(name));
       }
       const Value& storage = values_[value.storage];
+      // Not reserved beforehand: the number of entries is a stranger's.
+      // NOLINTNEXTLINE(performance-inefficient-vector-operation)
       tensors.push_back({.name = name,
                          .dtype = storage.dtype,
                          .storage_key = storage.text,

@@ -61,7 +61,7 @@ class DecoderGraph {
 
   std::string embed(int64_t max_positions) {
     const std::string table = add_matrix(g_, "model.embed_tokens.weight", model_.embedding, false);
-    const std::string name = point_name({0, Module::input_norm, Slot::input});
+    std::string name = point_name({0, Module::input_norm, Slot::input});
     if (config_.scale_embedding) {
       g_.node("Gather", {table, "input_ids"}, "embedding");
       g_.node("Mul", {"embedding", scalar(std::sqrt(static_cast<float>(config_.hidden_size)))}, name);
