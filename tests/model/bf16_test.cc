@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -148,7 +149,10 @@ TEST_P(Bf16Product, IsWhatTheCpuComputes) {
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Bf16Product,
                          testing::Values(Shape{1, 1, 1}, Shape{3, 7, 33}, Shape{25, 70, 96},
-                                         Shape{13, 64, 1537}, Shape{40, 200, 24}));
+                                         Shape{13, 64, 1537}, Shape{40, 200, 24}),
+                         [](const testing::TestParamInfo<Shape>& shape) {
+                           return fmt::format("{}x{}x{}", shape.param.m, shape.param.n, shape.param.k);
+                         });
 
 TEST(Bf16, ModelIsNearTheFloatOne) {
   test::TinyModel tiny;
