@@ -19,11 +19,18 @@ std::string reason() {
   return std::strerror(errno);
 }
 
+/// Opens for reading, without waiting for somebody to write where the file is a pipe: it then reads as empty.
+int open_to_read(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) fail("{}: cannot open: {}", path.string(), reason());
+  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+  return fd;
+}
+
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) fail("{}: cannot open: {}", path.string(), reason());
+  const int fd = open_to_read(path);
   struct stat info {};
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     const std::string why = S_ISDIR(info.st_mode) ? "is a directory" : "not a regular file";
@@ -70,8 +77,7 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 }
 
 std::string read_file(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) fail("{}: cannot open: {}", path.string(), reason());
+  const int fd = open_to_read(path);
   std::string content;
   char buffer[1 << 16];
   ssize_t count = 0;

@@ -52,7 +52,8 @@ int64_t left_by_control_group() {
       const std::string folder = (std::filesystem::path("/sys/fs/cgroup") / group).string();
       const auto most = only_number(folder + "/memory.max"), used = only_number(folder + "/memory.current");
       if (most && used) {
-        const int64_t cached = field(folder + "/memory.stat", "inactive_file ").value_or(0);
+        const int64_t cached = field(folder + "/memory.stat", "inactive_file ").value_or(0) +
+                               field(folder + "/memory.stat", "active_file ").value_or(0);
         least = std::min(least, std::max<int64_t>(0, *most - *used + cached));
       }
       if (group.empty() || group == group.parent_path()) break;

@@ -33,7 +33,7 @@ def score(arguments, path, context, windows, options=()):
 
 
 def table(title, points, first):
-    print(f"### {title}\n\n| {first} | tokens/s | cores busy | loading s | peak MB |\n| ---: | ---: | ---: | ---: | ---: |")
+    print(f"### {title}\n\n| {first} | tokens/s | cores busy | loading s | peak MiB |\n| ---: | ---: | ---: | ---: | ---: |")
     for name, p in points:
         print(f"| {name} | {p['rate']:.0f} | {p['cores']:.2f} | {p['load']:.2f} | {p['peak']:.0f} |")
     print(flush=True)
@@ -79,7 +79,7 @@ def main():
             x = [n for n, _ in points]
             axes[0].plot(x, [p["rate"] for _, p in points], "o-", label=name)
             axes[1].plot(x, [p["peak"] for _, p in points], "o-", label=name)
-        for axis, label in zip(axes, ("tokens/s", "peak MB")):
+        for axis, label in zip(axes, ("tokens/s", "peak MiB")):
             axis.set(xscale="log", yscale="log", xlabel="context, tokens", ylabel=label)
             axis.set_xticks([256, 512, 1024, 2048, 4096, 8192], [256, 512, "1k", "2k", "4k", "8k"])
             axis.minorticks_off()

@@ -11,7 +11,7 @@ void add_arithmetic_options(po::options_description& options) {
       "act_dict.json and default_qcfg.json) or integer (no floating point between embedding and logits); "
       "eval takes several, with commas, and compares them");
   add("precision", po::value<std::string>()->value_name("P")->default_value("f32"),
-      "of float arithmetic: f32, or bf16 (faster, and less exact: linear maps by bfloat16 dot products, "
+      "of float arithmetic: f32, or bf16 (less exact: linear maps by bfloat16 dot products, "
       "where "
       "the CPU has them; results call it float-bf16)");
   add("qcfg", po::value<std::string>()->value_name("FILE"),

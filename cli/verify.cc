@@ -31,8 +31,13 @@ int run(const po::variables_map& arguments) {
     std::cout << fmt::format("WRONG {}\n", finding);
     if (wrong++ == 0) first = finding;
   };
-  for (const std::string& folder : arguments["folder"].as<std::vector<std::string>>())
-    eval::verify(folder, show);
+  for (const std::string& folder : arguments["folder"].as<std::vector<std::string>>()) {
+    try {
+      eval::verify(folder, show);
+    } catch (const Error& error) {  // the folders after it are looked at all the same
+      show({.subject = folder, .finding = error.what(), .passed = false});
+    }
+  }
   if (wrong > 0) fail("{} of {} checks failed; the first: {}", wrong, checked, first);
   std::cout << fmt::format("{} checks, all passed\n", checked);
   return 0;

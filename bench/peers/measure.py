@@ -20,7 +20,7 @@ WORKS = ("float", "torch", "integer", "integer-float", "choice", "training")
 
 
 def child(command, stdin=""):
-    """(seconds, CPU seconds, peak MB, standard output) of a program."""
+    """(seconds, CPU seconds, peak MiB, standard output) of a program."""
     with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as printed:
         given.write(stdin)
         given.seek(0)
@@ -37,7 +37,7 @@ def child(command, stdin=""):
 
 
 class Run:
-    """What one run took: seconds, CPU seconds, peak MB, and what it computed."""
+    """What one run took: seconds, CPU seconds, peak MiB, and what it computed."""
 
     def __init__(self, seconds, cpu, peak, result):
         self.seconds, self.cpu, self.peak, self.result = seconds, cpu, peak, result
@@ -80,7 +80,7 @@ def table(title, note, amount, unit, runs):
     """A row per contestant; ratios are against the last one, of the same round."""
     *_, ours = runs
     print(f"### {title}\n\n{note}\n")
-    print(f"| | {unit}/s | ratio of time to {ours} | of CPU time | peak MB |\n| --- | ---: | ---: | ---: | ---: |")
+    print(f"| | {unit}/s | ratio of time to {ours} | of CPU time | peak MiB |\n| --- | ---: | ---: | ---: | ---: |")
     for name, own in runs.items():
         row = [mean_range([amount / run.seconds for run in own], 0 if amount > 100 else 2)]
         if name == ours:

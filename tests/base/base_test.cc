@@ -100,6 +100,15 @@ TEST(MappedFile, MapsBytesEmptyFilesAndNothingElse) {
   std::filesystem::remove(path);
 }
 
+TEST(ReadFile, DoesNotWaitForAPipeThatNobodyWrites) {
+  const auto path = scratch("qeval_pipe");
+  std::filesystem::remove(path);
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  EXPECT_EQ(read_file(path), "");
+  EXPECT_THROW(MappedFile{path}, Error);
+  std::filesystem::remove(path);
+}
+
 TEST(MappedFile, GivesPagesBackAndStillHasItsBytes) {
   constexpr size_t kSize = size_t{16} << 20;
   const auto path = scratch("qeval_pages.txt");

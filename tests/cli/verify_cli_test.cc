@@ -83,6 +83,14 @@ TEST_F(VerifyCli, ResultsThatWereLeftAlonePass) {
   EXPECT_THAT(verify("run").output, HasSubstr("ok    " + path("run/divergence_piqa.jsonl")));
 }
 
+TEST_F(VerifyCli, AWrongFolderDoesNotHideTheOthers) {
+  fs::remove(path("run/samples_piqa.jsonl"));
+  const Outcome outcome = run({"verify", path("nowhere"), path("run"), path("base")});
+  expect_one_line(outcome, kFailed, "nowhere: holds no results.json");
+  EXPECT_THAT(outcome.output, HasSubstr("WRONG " + path("run/samples_piqa.jsonl")));
+  EXPECT_THAT(outcome.output, HasSubstr("ok    " + path("base/results.json")));
+}
+
 TEST_F(VerifyCli, TimesAndMachineMayDiffer) {
   ordered_json json = ordered_json::parse(read("run/results.json"));
   json["seconds"] = 1e6;
