@@ -19,11 +19,12 @@ struct Check {
 ///
 /// - results.json (shard.json): its content_hash. It does not cover date, seconds, memory, environment and
 ///   command, nor what quantizing the model cost: they differ between two runs of the same evaluation.
-/// - run.json: the settings are those of the results.
+/// - run.json: the settings that results.json has too are the same. Its list of tasks, the examples and keys
+///   that nobody knows are not looked at. Nor is a key of results.json that stands there twice: the last
+///   counts.
 /// - every samples file: its hash, the checksum of each line, what in a line follows from the rest of it.
 /// - every companion file (divergences, kept distributions): its hash; divergences are also of the documents
-/// and
-///   the base that the run had.
+///   and the base that the run had.
 /// - metrics, standard errors, counts and group means follow from the samples.
 /// - no samples or companions lie there that the results do not name, and nothing unfinished.
 /// - of a comparison: all of this for each run, and results.json follows from the runs.
