@@ -142,11 +142,11 @@ struct IntegerRotary {
 inline constexpr int32_t kAngleBits = 30;
 
 /// exp(−δ·step) of a difference δ of score codes, in 2^−kExpBits. As a power of two: with y = min(δ, limit) ·
-/// (high + low / 2^16), rounded to 18 of its `fraction_bits`, 2^−y = 2^−⌊y⌋ · 2^−j/8 · 2^−f/2^18, of which
+/// (high + low / 2^16), rounded to 19 of its `fraction_bits`, 2^−y = 2^−⌊y⌋ · 2^−j/8 · 2^−f/2^19, of which
 /// eight entries hold the second factor and a cubic is the third.
 struct ExpTable {
   uint32_t limit = 0, high = 0, low = 0;
-  int32_t fraction_bits = 18;
+  int32_t fraction_bits = 19;
   std::array<uint32_t, 8> powers{};  ///< 2^(kExpBits − j/8)
   std::array<uint32_t, 8> slopes{};  ///< powers · ln 2 / 8 / 2^12
 };

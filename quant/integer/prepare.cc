@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <exception>
 
 #include "base/error.h"
+#include "base/parallel.h"
 #include "model/rotary.h"
 
 namespace qeval::quant {
@@ -47,11 +49,23 @@ class Preparer {
     integers.rotary_half = config_.rotary_dim / 2;
     integers.positions = positions_;
     integers.angles = angles();
+    integers.layers.resize(index(config_.num_layers));
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
       result.grids.layers.push_back(layer_grids(layer));
-      integers.layers.push_back(block(layer, result.grids.layers.back()));
+    }
+    // Of several layers that are refused, the first is named.
+    std::vector<std::exception_ptr> refusals(index(config_.num_layers));
+    parallel_tasks(config_.num_layers, [&](int64_t layer) {
+      try {
+        integers.layers[index(layer)] = block(layer, result.grids.layers[index(layer)]);
+      } catch (const Error&) {
+        refusals[index(layer)] = std::current_exception();
+      }
       // Float weights are not read again, but for the embedding's rows.
       if (model_.checkpoint) model_.checkpoint->release_pages();
+    });
+    for (const std::exception_ptr& refusal : refusals) {
+      if (refusal) std::rethrow_exception(refusal);
     }
     head(result);
     if (model_.checkpoint) model_.checkpoint->release_pages();

@@ -110,7 +110,7 @@ IntegerProduct prepare_product(const PointGrid& gate, const PointGrid& up, const
 ExpTable prepare_exp(double step) {
   ExpTable exp;
   const double octaves = step / std::numbers::ln2;
-  // 2^−31 is nothing in units of 2^−kExpBits; 18 fractional bits at least, and y stays below 2^32.
+  // 2^−31 is nothing in units of 2^−kExpBits; 26 fractional bits at least, and y stays below 2^32.
   exp.limit = static_cast<uint32_t>(std::clamp(31 / octaves, 0.0, 65535.0));
   const double most = std::max(exp.limit * octaves, 1.0);
   exp.fraction_bits = std::min(27, 31 - std::ilogb(most) - 1);

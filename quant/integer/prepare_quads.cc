@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <numeric>
 #include <optional>
 
 #include "base/parallel.h"
@@ -21,66 +22,107 @@ struct QuadPanel {
   std::vector<int32_t> overflow_inputs;
 };
 
-/// One panel's code − zero point as [quads, kPanel, 4], zeros where there is no row or input.
-std::vector<int32_t> centred_codes(const QuantizedMatrix& w, const IntegerMatrix& matrix, int64_t panel) {
-  const int64_t quads = (w.cols + 3) / 4;
-  std::vector<int32_t> codes(static_cast<size_t>(quads * kQuadEntry));
-  const auto* stored = w.codes.as<int8_t>();
-  for (int64_t j = 0; j < std::min(kPanel, w.rows - panel * kPanel); ++j) {
-    const int64_t row = panel * kPanel + j;
-    const int32_t zero_point = matrix.zero_points[static_cast<size_t>(row)];
-    for (int64_t i = 0; i < w.cols; ++i) {
-      codes[static_cast<size_t>(i / 4 * kQuadEntry + 4 * j + i % 4)] = stored[row * w.cols + i] - zero_point;
+/// What is left to be laid out of four inputs' codes, less their zero points: by 16-bit lane of the product,
+/// the first and the second of the two that it adds up. 16 bits, so that the compiler's vectors are the
+/// widest.
+struct Quad {
+  std::array<int16_t, kLanes> first{}, second{};
+};
+
+/// One panel's quads; zeros where there is no row or input.
+std::vector<Quad> centred_codes(const QuantizedMatrix& w, const IntegerMatrix& matrix, int64_t panel) {
+  std::vector<Quad> quads(static_cast<size_t>((w.cols + 3) / 4));
+  const int64_t rows = std::min(kPanel, w.rows - panel * kPanel);
+  std::array<int16_t, kLanes> zero_points{};
+  for (int64_t lane = 0; lane < 2 * rows; ++lane) {
+    const auto row = static_cast<size_t>(panel * kPanel + lane / 2);
+    zero_points[static_cast<size_t>(lane)] = static_cast<int16_t>(matrix.zero_points[row]);
+  }
+  const auto* stored = w.codes.as<int8_t>() + panel * kPanel * w.cols;
+  for (size_t q = 0; q < quads.size(); ++q) {
+    const int64_t input = 4 * static_cast<int64_t>(q);
+    const int64_t inputs = std::min<int64_t>(4, w.cols - input);
+    std::array<int8_t, kQuadEntry> codes{};
+    for (int64_t j = 0; j < rows; ++j) {
+      std::memcpy(codes.data() + 4 * j, stored + j * w.cols + input, static_cast<size_t>(inputs));
+    }
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      quads[q].first[lane] = static_cast<int16_t>(codes[2 * lane] - zero_points[lane]);
+      quads[q].second[lane] = static_cast<int16_t>(codes[2 * lane + 1] - zero_points[lane]);
+    }
+    if (inputs == 4) continue;
+    for (int64_t lane = 0; lane < 2 * rows; ++lane) {
+      const auto at = static_cast<size_t>(lane);
+      if (2 * (lane % 2) >= inputs) quads[q].first[at] = 0;
+      if (2 * (lane % 2) + 1 >= inputs) quads[q].second[at] = 0;
     }
   }
-  return codes;
+  return quads;
+}
+
+/// The weights that a group's lanes have added up so far.
+struct LaneWeights {
+  std::array<int16_t, kLanes> positive{}, negative{};
+};
+
+/// Moves as much of the codes into `taken` as the lanes have room for; without branches, for vectors.
+void take(std::array<int16_t, kLanes>& codes, LaneWeights& lanes, std::array<int16_t, kLanes>& taken) {
+  constexpr auto kMost = static_cast<int16_t>(kLaneWeight);
+  for (size_t lane = 0; lane < kLanes; ++lane) {
+    const int16_t code = codes[lane];
+    const auto room = static_cast<int16_t>(kMost - lanes.positive[lane]);
+    const auto depth = static_cast<int16_t>(lanes.negative[lane] - kMost);
+    const int16_t above = std::min(std::min(std::max(code, int16_t{0}), room), int16_t{127});
+    const int16_t below = std::max(std::min(code, int16_t{0}), depth);
+    lanes.positive[lane] = static_cast<int16_t>(lanes.positive[lane] + above);
+    lanes.negative[lane] = static_cast<int16_t>(lanes.negative[lane] - below);
+    taken[lane] = static_cast<int16_t>(above + below);
+    codes[lane] = static_cast<int16_t>(code - taken[lane]);
+  }
+}
+
+bool anything_left(const Quad& quad) {
+  int16_t bits = 0;
+  for (size_t lane = 0; lane < kLanes; ++lane) {
+    bits = static_cast<int16_t>(bits | quad.first[lane] | quad.second[lane]);
+  }
+  return bits != 0;
 }
 
 /// Moves as much of the quads' weights into new entries as their groups take.
-void emit(std::span<const int64_t> quads, int32_t group, std::vector<int32_t>& rest,
+void emit(std::span<const int64_t> quads, int32_t group, std::vector<Quad>& rest,
           std::vector<int8_t>& entries, std::vector<int32_t>* inputs) {
-  std::array<int32_t, kLanes> positive{};
-  std::array<int32_t, kLanes> negative{};
+  const auto whole = (quads.size() + static_cast<size_t>(group) - 1) / static_cast<size_t>(group) *
+                     static_cast<size_t>(group);
+  const size_t begin = entries.size();
+  entries.resize(begin + whole * kQuadEntry);
+  LaneWeights lanes;
   for (size_t e = 0; e < quads.size(); ++e) {
-    if (e % static_cast<size_t>(group) == 0) {
-      positive.fill(0);
-      negative.fill(0);
+    if (e % static_cast<size_t>(group) == 0) lanes = {};
+    Quad& quad = rest[static_cast<size_t>(quads[e])];
+    std::array<int16_t, kLanes> first, second;
+    take(quad.first, lanes, first);
+    take(quad.second, lanes, second);
+    std::array<uint16_t, kLanes> pairs;
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      pairs[lane] = static_cast<uint16_t>((first[lane] & 0xFF) | static_cast<uint16_t>(second[lane]) << 8);
     }
-    int32_t* codes = rest.data() + quads[e] * kQuadEntry;
-    std::array<int8_t, kQuadEntry> entry{};
-    for (size_t first = 0; first < 2; ++first) {
-      for (size_t lane = 0; lane < kLanes; ++lane) {  // without branches: vectors
-        int32_t& code = codes[2 * lane + first];
-        const int32_t above = std::min(std::min(std::max(code, 0), kLaneWeight - positive[lane]), 127);
-        const int32_t below = std::max(std::min(code, 0), negative[lane] - kLaneWeight);
-        positive[lane] += above;
-        negative[lane] -= below;
-        code -= above + below;
-        entry[2 * lane + first] = static_cast<int8_t>(above + below);
-      }
-    }
-    entries.insert(entries.end(), entry.begin(), entry.end());
+    std::memcpy(entries.data() + begin + e * kQuadEntry, pairs.data(), kQuadEntry);
     if (inputs != nullptr) inputs->push_back(static_cast<int32_t>(4 * quads[e]));
   }
-  while (entries.size() % static_cast<size_t>(group * kQuadEntry) != 0) entries.push_back(0);
-  while (inputs != nullptr && inputs->size() % static_cast<size_t>(group) != 0) inputs->push_back(0);
+  if (inputs != nullptr) inputs->resize(inputs->size() + whole - quads.size(), 0);
 }
 
 QuadPanel quad_panel(const QuantizedMatrix& w, const IntegerMatrix& matrix, int64_t panel, int32_t group) {
   QuadPanel out;
-  std::vector<int32_t> rest = centred_codes(w, matrix, panel);
-  std::vector<int64_t> quads;
-  for (int64_t q = 0; q < (w.cols + 3) / 4; ++q) quads.push_back(q);
+  std::vector<Quad> rest = centred_codes(w, matrix, panel);
+  std::vector<int64_t> quads(rest.size());
+  std::iota(quads.begin(), quads.end(), 0);
   emit(quads, group, rest, out.main, nullptr);
   for (;;) {
-    std::vector<int64_t> left;
-    for (const int64_t q : quads) {
-      int32_t bits = 0;
-      for (int64_t i = q * kQuadEntry; i < (q + 1) * kQuadEntry; ++i) bits |= rest[static_cast<size_t>(i)];
-      if (bits != 0) left.push_back(q);
-    }
-    if (left.empty()) return out;
-    emit(left, group, rest, out.overflow, &out.overflow_inputs);
+    std::erase_if(quads, [&](int64_t q) { return !anything_left(rest[static_cast<size_t>(q)]); });
+    if (quads.empty()) return out;
+    emit(quads, group, rest, out.overflow, &out.overflow_inputs);
   }
 }
 
@@ -103,6 +145,8 @@ std::optional<int32_t> choose_group(const QuantizedMatrix& w, const IntegerMatri
       best = group;
       least = entries * cost;
     }
+    // No other group needs fewer entries than the inputs do.
+    if (least <= needed * kGroups[1].second) return best;
   }
   return best;
 }

@@ -23,13 +23,8 @@ inline void store(void* to, __m256i x) {
 inline __m256i load_codes(const int16_t* from) {
   return _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
-/// Eight int32_t, each within int16_t or saturated to it.
-inline void store_codes(int16_t* to, __m256i x) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
-                   _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)));
-}
-inline __m256i clamp_lanes(__m256i x, __m256i lo, __m256i hi) {
-  return _mm256_min_epi32(_mm256_max_epi32(x, lo), hi);
+inline void store(void* to, __m128i x) {
+  _mm_storeu_si128(static_cast<__m128i*>(to), x);
 }
 /// The odd 32-bit lanes, where the even ones were: what the 64-bit products read.
 inline __m256i odd_lanes(__m256i x) {
@@ -78,7 +73,31 @@ class LaneRescale {
   __m256i multiplier_;
 };
 
-/// Codes of eight sums by one fast() factor.
+/// What 32-bit lanes hold, raised by a zero point and clamped to 16-bit codes.
+class LaneCodes {
+ public:
+  explicit LaneCodes(const CodeRange& codes)
+      : zero_point_(_mm256_set1_epi32(codes.zero_point)),
+        lo_(_mm256_set1_epi16(static_cast<int16_t>(codes.lo))),
+        hi_(_mm256_set1_epi16(static_cast<int16_t>(codes.hi))) {}
+
+  __m128i operator()(__m256i x) const {
+    x = _mm256_add_epi32(x, zero_point_);
+    const __m128i codes = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    return _mm_min_epi16(_mm_max_epi16(codes, _mm256_castsi256_si128(lo_)), _mm256_castsi256_si128(hi_));
+  }
+  /// Sixteen: x, then y. To saturate before the clamp changes nothing.
+  __m256i operator()(__m256i x, __m256i y) const {
+    const __m256i codes =
+        _mm256_packs_epi32(_mm256_add_epi32(x, zero_point_), _mm256_add_epi32(y, zero_point_));
+    return _mm256_min_epi16(_mm256_max_epi16(_mm256_permute4x64_epi64(codes, 0xD8), lo_), hi_);
+  }
+
+ private:
+  __m256i zero_point_, lo_, hi_;
+};
+
+/// Codes of sums by one fast() factor.
 class LaneRequantize {
  public:
   LaneRequantize(const Rescale& factor, const CodeRange& codes)
@@ -86,22 +105,22 @@ class LaneRequantize {
         half_(_mm256_set1_epi64x(INT64_C(1) << (factor.shift + factor.lift() - 1))),
         lift_(_mm_cvtsi32_si128(factor.lift())),
         count_(_mm_cvtsi32_si128(factor.shift + factor.lift() - 32)),
-        zero_point_(_mm256_set1_epi32(codes.zero_point)),
-        lo_(_mm256_set1_epi32(codes.lo)),
-        hi_(_mm256_set1_epi32(codes.hi)) {}
+        codes_(codes) {}
 
-  __m256i operator()(__m256i sums) const {
+  __m128i operator()(__m256i sums) const { return codes_(scaled(sums)); }
+  __m256i operator()(__m256i first, __m256i second) const { return codes_(scaled(first), scaled(second)); }
+
+ private:
+  __m256i scaled(__m256i sums) const {
     sums = _mm256_sll_epi32(sums, lift_);
     const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(sums, multiplier_), half_);
     const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(odd_lanes(sums), multiplier_), half_);
-    const __m256i high = _mm256_blend_epi32(odd_lanes(even), odd, 0xAA);
-    return clamp_lanes(_mm256_add_epi32(_mm256_sra_epi32(high, count_), zero_point_), lo_, hi_);
+    return _mm256_sra_epi32(_mm256_blend_epi32(odd_lanes(even), odd, 0xAA), count_);
   }
 
- private:
   __m256i multiplier_, half_;
   __m128i lift_, count_;
-  __m256i zero_point_, lo_, hi_;
+  LaneCodes codes_;
 };
 
 }  // namespace

@@ -161,15 +161,16 @@ void accumulate_any(const IntegerMatrix& w, int64_t first, int64_t count, const 
 
 void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
                   int64_t first_row, int64_t row_count, int16_t* out, int64_t ld) {
+  const IntegerKernels& kernel = integer_kernels();
   if (w.fast.usable()) {
     accumulate_fast(w, first, count, in, first_row, row_count,
                     [&](int64_t row, int64_t column, const Requantization& totals) {
                       int16_t* codes = out + row * ld + column;
                       if (w.uniform) {
-                        integer_kernels().requantize_uniform(w.factors[0], w.output, totals.n, totals.sums, 0,
-                                                             totals.constant, codes);
+                        kernel.requantize_uniform(w.factors[0], w.output, totals.n, totals.sums, 0,
+                                                  totals.constant, codes);
                       } else {
-                        integer_kernels().requantize_row(totals, codes);
+                        kernel.requantize_row(totals, codes);
                       }
                       apply_table(w.output_table, totals.n, codes);
                     });
@@ -184,10 +185,11 @@ void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const Li
 
 void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in, int32_t* out,
                  int64_t ld) {
+  const IntegerKernels& kernel = integer_kernels();
   if (w.fast.usable()) {
     accumulate_fast(w, first, count, in, 0, in.rows,
                     [&](int64_t row, int64_t column, const Requantization& totals) {
-                      integer_kernels().rescale_row(totals, out + row * ld + column);
+                      kernel.rescale_row(totals, out + row * ld + column);
                     });
     return;
   }
@@ -204,7 +206,8 @@ void to_bytes(const int16_t* codes, int64_t cols, uint8_t* bytes) {
 }
 
 void row_sums(const int16_t* codes, int64_t rows, int64_t cols, int64_t* sums) {
-  for (int64_t r = 0; r < rows; ++r) sums[r] = integer_kernels().row_sum(codes + r * cols, cols);
+  const IntegerKernels& kernel = integer_kernels();
+  for (int64_t r = 0; r < rows; ++r) sums[r] = kernel.row_sum(codes + r * cols, cols);
 }
 
 }  // namespace qeval::quant

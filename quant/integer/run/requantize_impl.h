@@ -59,9 +59,7 @@ using Eight = int64_t;
 
 void requantize_row(const Requantization& r, int16_t* out) {
 #ifdef __AVX2__
-  const __m256i zero_point = _mm256_set1_epi32(r.output.zero_point);
-  const __m256i lo = _mm256_set1_epi32(r.output.lo);
-  const __m256i hi = _mm256_set1_epi32(r.output.hi);
+  const LaneCodes to_codes(r.output);
 #endif
   rescale_totals(
       r,
@@ -71,7 +69,7 @@ void requantize_row(const Requantization& r, int16_t* out) {
       },
       [&]([[maybe_unused]] int64_t j, [[maybe_unused]] Eight scaled) {
 #ifdef __AVX2__
-        store_codes(out + j, clamp_lanes(_mm256_add_epi32(scaled, zero_point), lo, hi));
+        store(out + j, to_codes(scaled));
 #endif
       });
 }
@@ -90,13 +88,14 @@ void requantize_uniform(const Rescale& factor, const CodeRange& codes, int64_t n
                         int32_t base, const int32_t* constant, int16_t* out) {
   int64_t j = 0;
 #ifdef __AVX2__
-  const LaneRequantize requantize8(factor, codes);
+  const LaneRequantize to_codes(factor, codes);
   const __m256i all = _mm256_set1_epi32(base);
-  for (; j + 8 <= n; j += 8) {
-    __m256i sum = _mm256_add_epi32(load(sums + j), all);
-    if (constant != nullptr) sum = _mm256_add_epi32(sum, load(constant + j));
-    store_codes(out + j, requantize8(sum));
-  }
+  const auto total = [&](int64_t at) {
+    const __m256i sum = _mm256_add_epi32(load(sums + at), all);
+    return constant == nullptr ? sum : _mm256_add_epi32(sum, load(constant + at));
+  };
+  for (; j + 16 <= n; j += 16) store(out + j, to_codes(total(j), total(j + 8)));
+  for (; j + 8 <= n; j += 8) store(out + j, to_codes(total(j)));
 #endif
   for (; j < n; ++j) {
     uint32_t sum = static_cast<uint32_t>(sums[j]) + static_cast<uint32_t>(base);

@@ -44,9 +44,7 @@ void scale_norm(const IntegerNorm& norm, const int32_t* e, int64_t n, int32_t re
     const __m256i factor = _mm256_set1_epi64x(reciprocal);
     const RoundingShift to_unit(shift);
     const LaneRescale to_output(norm.factor);
-    const __m256i zero_point = _mm256_set1_epi32(norm.output.zero_point);
-    const __m256i lo = _mm256_set1_epi32(norm.output.lo);
-    const __m256i hi = _mm256_set1_epi32(norm.output.hi);
+    const LaneCodes to_codes(norm.output);
     const __m256i no_bias = _mm256_setzero_si256();
     const auto scaled = [&](__m256i x, __m256i weight, __m256i bias) {
       const __m256i unit = to_unit(_mm256_mul_epi32(x, factor));
@@ -67,7 +65,7 @@ void scale_norm(const IntegerNorm& norm, const int32_t* e, int64_t n, int32_t re
       }
       const __m256i even = scaled(x, weight, even_bias);
       const __m256i odd = scaled(odd_lanes(x), odd_lanes(weight), odd_bias);
-      store_codes(out + i, clamp_lanes(_mm256_add_epi32(interleave(even, odd), zero_point), lo, hi));
+      store(out + i, to_codes(interleave(even, odd)));
     }
   }
 #endif
@@ -113,14 +111,15 @@ void multiply_row(const IntegerProduct& product, const int16_t* up, int64_t n, i
   int64_t i = 0;
 #ifdef __AVX2__
   if (product.factor.fast()) {
-    const LaneRequantize requantize8(product.factor, product.output);
+    const LaneRequantize to_codes(product.factor, product.output);
     const __m256i gate_zero = _mm256_set1_epi32(product.gate_zero_point);
     const __m256i up_zero = _mm256_set1_epi32(product.up_zero_point);
-    for (; i + 8 <= n; i += 8) {
-      const __m256i g = _mm256_sub_epi32(load_codes(gate + i), gate_zero);
-      const __m256i u = _mm256_sub_epi32(load_codes(up + i), up_zero);
-      store_codes(gate + i, requantize8(_mm256_mullo_epi32(g, u)));
-    }
+    const auto exact = [&](int64_t at) {
+      return _mm256_mullo_epi32(_mm256_sub_epi32(load_codes(gate + at), gate_zero),
+                                _mm256_sub_epi32(load_codes(up + at), up_zero));
+    };
+    for (; i + 16 <= n; i += 16) store(gate + i, to_codes(exact(i), exact(i + 8)));
+    for (; i + 8 <= n; i += 8) store(gate + i, to_codes(exact(i)));
   }
 #endif
   for (; i < n; ++i) {
@@ -137,12 +136,9 @@ void rotate_head(const IntegerRotary& rotary, const int32_t* cosines, const int3
   if (rotary.rotated.shift >= 32) {
     const LaneRescale to_output(rotary.rotated);
     const __m256i zero_point = _mm256_set1_epi32(rotary.zero_point);
-    const __m256i output_zero = _mm256_set1_epi32(rotary.output.zero_point);
-    const __m256i lo = _mm256_set1_epi32(rotary.output.lo);
-    const __m256i hi = _mm256_set1_epi32(rotary.output.hi);
+    const LaneCodes to_codes(rotary.output);
     const auto put = [&](int16_t* to, __m256i even, __m256i odd) {
-      const __m256i codes = interleave(to_output(even), to_output(odd));
-      store_codes(to, clamp_lanes(_mm256_add_epi32(codes, output_zero), lo, hi));
+      store(to, to_codes(interleave(to_output(even), to_output(odd))));
     };
     for (; i + 8 <= half; i += 8) {
       const __m256i x = _mm256_sub_epi32(load_codes(head + i), zero_point);
