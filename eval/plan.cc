@@ -203,6 +203,10 @@ std::vector<int64_t> ScoringRun::step() {
       batch.positions.push_back(static_cast<int32_t>(piece.first + t));
     batch.segments.push_back(std::move(segment));
   }
+  batch.read.emplace();
+  for (const model::TokenQuery& query : asked) {
+    if (batch.read->empty() || batch.read->back() != query.row) batch.read->push_back(query.row);
+  }
   decoder_.forward(batch);
   std::vector<model::Distribution> distributions;
   const std::vector<model::TokenAnswer> answers = decoder_.answer(asked, wanted, distributions);

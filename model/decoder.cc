@@ -25,14 +25,21 @@ struct AttentionTask {
   int64_t first_query, query_count, kv_head;
 };
 
-std::vector<AttentionTask> attention_tasks(const Batch& batch, const ModelConfig& config) {
+/// Tiles of all rows, or those that hold one of `rows`.
+std::vector<AttentionTask> attention_tasks(const Batch& batch, const ModelConfig& config,
+                                           const std::vector<int64_t>* rows) {
   const int64_t group = config.num_heads / config.num_kv_heads;
   const int64_t queries = std::max<int64_t>(1, kTileRows / group);
   std::vector<AttentionTask> tasks;
   for (const Segment& segment : batch.segments) {
     for (int64_t first = 0; first < segment.length; first += queries) {
+      const int64_t count = std::min(queries, segment.length - first);
+      if (rows != nullptr) {
+        const auto next = std::ranges::lower_bound(*rows, segment.first_row + first);
+        if (next == rows->end() || *next >= segment.first_row + first + count) continue;
+      }
       for (int64_t head = 0; head < config.num_kv_heads; ++head) {
-        tasks.push_back({&segment, first, std::min(queries, segment.length - first), head});
+        tasks.push_back({&segment, first, count, head});
       }
     }
   }
@@ -68,13 +75,20 @@ Decoder::Decoder(const Model& model, const Arithmetic& arithmetic) : model_(mode
 void Decoder::forward(const Batch& batch) {
   const Arithmetic& a = arithmetic_;
   a.embed(batch.tokens, residual_);
+  read_ = batch.read && batch.read->size() < batch.tokens.size() ? batch.read : std::nullopt;
   for (int64_t layer = 0; layer < model_.config.num_layers; ++layer) {
     a.norm(layer, NormPoint::input, residual_, normed_);
     const Arithmetic::Target qkv[] = {{Projection::q, &q_}, {Projection::k, &k_}, {Projection::v, &v_}};
     a.linear(layer, normed_, qkv);
     a.rotate(layer, Projection::q, batch.positions, q_);
     a.rotate(layer, Projection::k, batch.positions, k_);
-    attend(layer, batch);
+    const bool last = layer == model_.config.num_layers - 1;
+    attend(layer, batch, last && read_ ? &*read_ : nullptr);
+    if (last && read_) {
+      keep_rows(*read_, mixed_);
+      keep_rows(*read_, residual_);
+      if (read_->empty()) return;
+    }
     const Arithmetic::Target o[] = {{Projection::o, &update_}};
     a.linear(layer, mixed_, o);
     a.add(layer, Projection::o, update_, residual_);
@@ -90,13 +104,30 @@ void Decoder::forward(const Batch& batch) {
   }
 }
 
-void Decoder::attend(int64_t layer, const Batch& batch) {
+void Decoder::keep_rows(std::span<const int64_t> rows, Tensor& tensor) const {
+  Tensor kept;
+  arithmetic_.gather(tensor, rows, kept);
+  tensor = std::move(kept);
+}
+
+std::vector<int64_t> Decoder::kept_rows(std::span<const int64_t> rows) const {
+  std::vector<int64_t> kept(rows.begin(), rows.end());
+  if (!read_) return kept;
+  for (int64_t& row : kept) {
+    const auto found = std::ranges::lower_bound(*read_, row);
+    assert(found != read_->end() && *found == row);
+    row = found - read_->begin();
+  }
+  return kept;
+}
+
+void Decoder::attend(int64_t layer, const Batch& batch, const std::vector<int64_t>* rows) {
   parallel_tasks(static_cast<int64_t>(batch.segments.size()), [&](int64_t i) {
     const Segment& s = batch.segments[static_cast<size_t>(i)];
     arithmetic_.store_kv(layer, k_, v_, s.first_row, s.length, s.kv->block(layer), s.kv_at);
   });
   arithmetic_.shape_mixed(q_.rows, mixed_);
-  const std::vector<AttentionTask> tasks = attention_tasks(batch, model_.config);
+  const std::vector<AttentionTask> tasks = attention_tasks(batch, model_.config, rows);
   parallel_ranges(static_cast<int64_t>(tasks.size()), 1, [&](int64_t begin, int64_t end) {
     thread_local AlignedBuffer scores;
     thread_local AlignedBuffer scratch;
@@ -153,7 +184,7 @@ std::vector<TokenAnswer> Decoder::answer(std::span<const TokenQuery> queries,
   }
 
   Tensor scored;
-  arithmetic_.gather(residual_, rows, scored);
+  arithmetic_.gather(residual_, kept_rows(rows), scored);
   arithmetic_.norm(0, NormPoint::final, scored, normed_);
   const int64_t vocabulary = model_.config.vocab_size;
   const int64_t tiles = (vocabulary + kVocabularyTile - 1) / kVocabularyTile;
@@ -221,7 +252,7 @@ std::vector<float> Decoder::logits(std::span<const int64_t> rows) {
   const int64_t vocabulary = model_.config.vocab_size;
   std::vector<float> out(rows.size() * static_cast<size_t>(vocabulary));
   Tensor scored;
-  arithmetic_.gather(residual_, rows, scored);
+  arithmetic_.gather(residual_, kept_rows(rows), scored);
   arithmetic_.norm(0, NormPoint::final, scored, normed_);
   const int64_t tiles = (vocabulary + kVocabularyTile - 1) / kVocabularyTile;
   parallel_tasks(tiles, [&](int64_t t) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -51,6 +52,9 @@ struct Batch {
   std::vector<int32_t> tokens;
   std::vector<int32_t> positions;
   std::vector<Segment> segments;
+  /// Rows that will be asked for, ascending; all where absent. The last block computes nothing but keys and
+  /// values for the others.
+  std::optional<std::vector<int64_t>> read{};
 };
 
 /// What is asked of the logits of one row of a batch, and the answer.
@@ -71,7 +75,7 @@ class Decoder {
   /// Both must outlive the decoder.
   Decoder(const Model& model, const Arithmetic& arithmetic);
 
-  /// Runs all blocks; the residual stream of the batch stays in the decoder until the next call.
+  /// Runs all blocks; the residual stream of the rows that are read stays in the decoder until the next call.
   void forward(const Batch& batch);
 
   /// Log-probabilities at rows of the batch last run; queries in ascending order of rows. A vocabulary tile
@@ -92,11 +96,17 @@ class Decoder {
   const Arithmetic& arithmetic() const { return arithmetic_; }
 
  private:
-  void attend(int64_t layer, const Batch& batch);
+  /// Of the rows that `rows` names only, where it is given.
+  void attend(int64_t layer, const Batch& batch, const std::vector<int64_t>* rows);
+  /// `tensor` ← its given rows.
+  void keep_rows(std::span<const int64_t> rows, Tensor& tensor) const;
+  /// Rows of a batch as rows of the residual stream.
+  std::vector<int64_t> kept_rows(std::span<const int64_t> rows) const;
 
   const Model& model_;
   const Arithmetic& arithmetic_;
   Tensor residual_, normed_, q_, k_, v_, mixed_, gate_, up_, update_;
+  std::optional<std::vector<int64_t>> read_;  // of the batch last run
 };
 
 }  // namespace qeval::model

@@ -48,9 +48,10 @@ std::vector<float> Generator::extend(std::span<const int32_t> tokens) {
     }
     batch.segments.push_back(
         {.length = std::ssize(part), .first_position = length_, .kv = &span_, .kv_at = length_});
+    row = std::ssize(part) - 1;
+    batch.read.emplace({row});
     decoder_.forward(batch);
     length_ += std::ssize(part);
-    row = std::ssize(part) - 1;
   }
   return decoder_.logits({&row, 1});
 }

@@ -240,6 +240,33 @@ TEST(Decoder, AppendingToAKeptSpanGivesTheBitsOfOneBatch) {
   }
 }
 
+TEST(Decoder, RowsThatNobodyReadsChangeNothingForTheOthers) {
+  test::TinyModel tiny;
+  const Model model = tiny.build();
+  const auto arithmetic = make_float_arithmetic(model, 256);
+  const auto tokens = random_tokens(70, 4);
+  const Rows want = run_decoder(model, tokens);
+  Decoder decoder(model, *arithmetic);
+  for (const std::vector<int64_t>& read : {std::vector<int64_t>{0}, {3, 17, 18, 69}, {40, 41, 42}, {}}) {
+    KvSpan kv(*arithmetic, 70, 1);
+    Batch batch{.tokens = tokens, .positions = {}, .segments = {}, .read = read};
+    for (int32_t t = 0; t < 70; ++t) batch.positions.push_back(t);
+    // Two segments, of which the second sees the first.
+    batch.segments.push_back({.length = 30, .kv = &kv});
+    batch.segments.push_back({.first_row = 30, .length = 40, .first_position = 30, .kv = &kv, .kv_at = 30});
+    decoder.forward(batch);
+    std::vector<TokenQuery> queries;
+    for (const int64_t row : read) queries.push_back({row, 5});
+    const auto answers = decoder.answer(queries);
+    for (size_t i = 0; i < read.size(); ++i) {
+      ASSERT_EQ(answers[i].log_probability, want[static_cast<size_t>(read[i])][5]) << read[i];
+    }
+    if (read.empty()) continue;
+    const auto logits = decoder.logits(std::span(read).last(1));
+    EXPECT_EQ(answers.back().top1, std::ranges::max_element(logits) - logits.begin());
+  }
+}
+
 TEST(Decoder, LogitsAndAnswersTellTheSame) {
   test::TinyModel tiny;
   tiny.config.vocab_size = 700;  // several vocabulary tiles, the last one ragged

@@ -55,8 +55,13 @@ void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const 
   std::vector<std::unique_ptr<Input>> inputs;
   std::vector<Task> tasks;
   const Input* shared = nullptr;
+  const auto matrix = [&](const Target& target) -> const IntegerMatrix& {
+    return layer_at(layer).linears[static_cast<size_t>(target.projection)];
+  };
+  const bool sums_needed =
+      std::any_of(targets.begin(), targets.end(), [&](const Target& t) { return matrix(t).has_zero_points; });
   for (const Target& target : targets) {
-    const IntegerMatrix& w = layer_at(layer).linears[static_cast<size_t>(target.projection)];
+    const IntegerMatrix& w = matrix(target);
     const Input* input = shared;
     if (input == nullptr || !w.input_table.identity()) {
       auto made = std::make_unique<Input>();
@@ -73,7 +78,7 @@ void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const 
                       static_cast<size_t>(in.cols) * sizeof(int16_t));
           apply_table(w.input_table, in.cols, made->copy.row<int16_t>(r));
         }
-        row_sums(made->view.codes + r * in.cols, 1, in.cols, made->sums.data() + r);
+        if (sums_needed) row_sums(made->view.codes + r * in.cols, 1, in.cols, made->sums.data() + r);
         if (w.narrow_input) {
           to_bytes(made->view.codes + r * in.cols, in.cols, made->bytes.row<uint8_t>(r));
         }
