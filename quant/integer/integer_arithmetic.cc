@@ -1,5 +1,6 @@
 #include "quant/integer/integer_arithmetic.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "quant/integer/prepare.h"
@@ -49,11 +50,16 @@ const ModelGrids& IntegerArithmetic::grids() const {
 
 void IntegerArithmetic::logits(const model::Tensor& normed, int64_t first, int64_t count,
                                float* logits) const {
+  constexpr int64_t kRows = 64;  // whose integers stay in the second-level cache until they are numbers
   thread_local std::vector<int32_t> integers;
-  integers.resize(static_cast<size_t>(normed.rows * count));
-  integer_logits(normed, first, count, integers.data());
-  for (size_t i = 0; i < integers.size(); ++i) {
-    logits[i] = static_cast<float>(static_cast<double>(integers[i]) * seam_->logit_scale);
+  integers.resize(static_cast<size_t>(kRows * count));
+  for (int64_t row = 0; row < normed.rows; row += kRows) {
+    const int64_t rows = std::min(kRows, normed.rows - row);
+    integer_logits(normed, row, rows, first, count, integers.data());
+    float* out = logits + row * count;
+    for (int64_t i = 0; i < rows * count; ++i) {
+      out[i] = static_cast<float>(static_cast<double>(integers[static_cast<size_t>(i)]) * seam_->logit_scale);
+    }
   }
   fake_quantize_row(seam_->logit_spec, seam_->logit_grid, logits, normed.rows * count);
 }

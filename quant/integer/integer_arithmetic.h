@@ -60,7 +60,8 @@ class IntegerArithmetic final : public model::Arithmetic {
 
  private:
   const IntegerLayer& layer_at(int64_t layer) const { return model_.layers[static_cast<size_t>(layer)]; }
-  void integer_logits(const model::Tensor& normed, int64_t first, int64_t count, int32_t* logits) const;
+  void integer_logits(const model::Tensor& normed, int64_t first_row, int64_t rows, int64_t first,
+                      int64_t count, int32_t* logits) const;
 
   IntegerModel model_;
   std::unique_ptr<IntegerSeam> seam_;

@@ -150,6 +150,7 @@ void IntegerArithmetic::scores(const AttentionTile& tile, const Tensor& q) const
   const int64_t products_at = shares.add<int64_t>(rows * kKeyBlock);
   const int64_t constants_at = shares.add<int64_t>(kKeyBlock);
   const int64_t terms_at = shares.add<int64_t>(rows);
+  const int64_t bases_at = shares.add<int32_t>(rows);
   const int64_t queries_at = shares.add<int16_t>(rows * d);
   std::byte* scratch = shares.allocate(tile.scratch);
   std::byte* products = scratch + products_at;
@@ -162,7 +163,11 @@ void IntegerArithmetic::scores(const AttentionTile& tile, const Tensor& q) const
                 static_cast<size_t>(group * d) * sizeof(int16_t));
   }
   row_sums(queries, rows, d, terms);
-  for (int64_t r = 0; r < rows; ++r) terms[r] = a.k_zero_point * (d * a.q_zero_point - terms[r]);
+  auto* bases = reinterpret_cast<int32_t*>(scratch + bases_at);  // the same modulo 2^32
+  for (int64_t r = 0; r < rows; ++r) {
+    terms[r] = a.k_zero_point * (d * a.q_zero_point - terms[r]);
+    bases[r] = modulo32(terms[r]);
+  }
   int64_t position = 0;
   for (const KvPiece& piece : tile.path) {
     const int64_t count = std::min(piece.length, keys - position);
@@ -188,11 +193,15 @@ void IntegerArithmetic::scores(const AttentionTile& tile, const Tensor& q) const
         for (int64_t j = 0; j < block; ++j) {
           key_terms[j] = static_cast<int32_t>(0U - q_zero * static_cast<uint32_t>(key_sums[first + j]));
         }
-        for (int64_t r = 0; r < rows; ++r) {
-          kernel.requantize_uniform(a.score_factor, a.score_codes, block,
-                                    reinterpret_cast<const int32_t*>(products) + r * kKeyBlock,
-                                    modulo32(terms[r]), key_terms, out + r * stride);
-        }
+        kernel.requantize_uniform({.rows = rows,
+                                   .n = block,
+                                   .sums = reinterpret_cast<const int32_t*>(products),
+                                   .ld = kKeyBlock,
+                                   .bases = bases,
+                                   .constant = key_terms,
+                                   .factor = a.score_factor,
+                                   .output = a.score_codes},
+                                  out, stride);
       } else {
         auto* key_terms = reinterpret_cast<int64_t*>(constants);
         for (int64_t j = 0; j < block; ++j) {
@@ -257,10 +266,12 @@ void IntegerArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
   const int64_t products_at = shares.add<int64_t>(rows * d);
   const int64_t value_sums_at = shares.add<int64_t>(masks * d);
   const int64_t mask_at = shares.add<int16_t>(masks * keys);
+  const int64_t bases_at = shares.add<int32_t>(group);
   std::byte* scratch = shares.allocate(tile.scratch);
   std::byte* products = scratch + products_at;
   std::byte* value_sums = scratch + value_sums_at;
   auto* mask = reinterpret_cast<int16_t*>(scratch + mask_at);
+  auto* bases = reinterpret_cast<int32_t*>(scratch + bases_at);
   const auto seen = [&](int64_t query) { return shared ? keys : tile.first_position + query + 1; };
   for (int64_t i = 0; i < masks; ++i) {
     std::fill(mask + i * keys, mask + i * keys + seen(i), int16_t{1});
@@ -299,17 +310,30 @@ void IntegerArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
     }
   }
   const int64_t* probability_codes = probability_sums(tile, rows);
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t query = r / group;
-    const int64_t term = a.v_zero_point * (seen(query) * p_zero - probability_codes[r]);
+  for (int64_t query = 0; query < tile.query_count; ++query) {
+    const int64_t first = query * group;
     const int64_t values = shared ? 0 : query * d;
-    int16_t* target = out.row<int16_t>(tile.first_row + query) + (tile.kv_head * group + r % group) * d;
+    int16_t* target = out.row<int16_t>(tile.first_row + query) + tile.kv_head * group * d;
+    const auto term = [&](int64_t r) {
+      return a.v_zero_point * (seen(query) * p_zero - probability_codes[first + r]);
+    };
     if (fast) {
-      kernel.requantize_uniform(a.mix_factor, a.mix_codes, d, reinterpret_cast<int32_t*>(products) + r * d,
-                                modulo32(term), reinterpret_cast<int32_t*>(value_sums) + values, target);
+      for (int64_t r = 0; r < group; ++r) bases[r] = modulo32(term(r));
+      kernel.requantize_uniform({.rows = group,
+                                 .n = d,
+                                 .sums = reinterpret_cast<const int32_t*>(products) + first * d,
+                                 .ld = d,
+                                 .bases = bases,
+                                 .constant = reinterpret_cast<const int32_t*>(value_sums) + values,
+                                 .factor = a.mix_factor,
+                                 .output = a.mix_codes},
+                                target, d);
     } else {
-      requantize_wide(a.mix_factor, a.mix_codes, d, reinterpret_cast<int64_t*>(products) + r * d, term,
-                      reinterpret_cast<int64_t*>(value_sums) + values, target);
+      for (int64_t r = 0; r < group; ++r) {
+        requantize_wide(a.mix_factor, a.mix_codes, d,
+                        reinterpret_cast<const int64_t*>(products) + (first + r) * d, term(r),
+                        reinterpret_cast<const int64_t*>(value_sums) + values, target + r * d);
+      }
     }
   }
 }

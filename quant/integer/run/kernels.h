@@ -37,15 +37,26 @@ struct QuadGemm {
 };
 
 /// Sums to codes, where every total fits 32 bits and every factor is fast(). Totals are computed modulo 2^32:
-/// sums[j] + base + constant[j] − weight[j] · weight_factor.
+/// sums[j] + constant[j] − weight[j] · weight_factor.
 struct Requantization {
   int64_t n = 0;
   const int32_t* sums = nullptr;
-  int32_t base = 0;
   const int32_t* constant = nullptr;  ///< [n]
   const int32_t* weight = nullptr;    ///< [n], or null
   int32_t weight_factor = 0;
   FastRescaleView fast;
+  CodeRange output;
+};
+
+/// Rows of sums to codes by one factor that is fast(): codes of sums + base of the row + constant of the
+/// column, modulo 2^32.
+struct UniformRequantization {
+  int64_t rows = 0, n = 0;
+  const int32_t* sums = nullptr;
+  int64_t ld = 0;
+  const int32_t* bases = nullptr;     ///< [rows], or null
+  const int32_t* constant = nullptr;  ///< [n]
+  Rescale factor;
   CodeRange output;
 };
 
@@ -66,10 +77,8 @@ struct IntegerKernels {
   /// To codes, and to 32-bit numbers that are not clamped.
   void (*requantize_row)(const Requantization&, int16_t* out);
   void (*rescale_row)(const Requantization&, int32_t* out);
-  /// out[j] ← codes of sums[j] + base + constant[j], modulo 2^32, by one factor that is fast(). `constant`
-  /// may be null.
-  void (*requantize_uniform)(const Rescale& factor, const CodeRange& codes, int64_t n, const int32_t* sums,
-                             int32_t base, const int32_t* constant, int16_t* out);
+  /// out [rows, n], row stride out_ld.
+  void (*requantize_uniform)(const UniformRequantization&, int16_t* out, int64_t out_ld);
 
   /// powers [n ≥ 1] ← exp of the differences to the row's largest code; returns their sum.
   uint64_t (*exponentials)(const ExpTable& exp, int64_t n, const int16_t* row, uint32_t* powers);

@@ -79,8 +79,8 @@ void multiply_quads(const IntegerMatrix& w, int64_t first_panel, int64_t panels,
   }
 }
 
-/// Calls sink(row, column, columns, sums) with the products of one row of the tile at a time, before
-/// constants and zero points.
+/// Calls sink(row, rows, column, columns, sums) with the products [rows, columns] of a part of the tile at a
+/// time, row stride kColumns, before constants and zero points.
 template <typename Sum, typename Sink>
 void accumulate(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
                 int64_t first_row, int64_t row_count, void (*gemm)(const IntegerGemm&), const Sink& sink) {
@@ -98,7 +98,7 @@ void accumulate(const IntegerMatrix& w, int64_t first, int64_t count, const Line
         if (w.layout == PanelLayout::quads) {
           multiply_quads(w, (first + column) / kPanel, (columns + kPanel - 1) / kPanel, panels,
                          in.bytes + (first_row + row) * byte_stride(w.cols), rows, sums.as<Sum>(), kColumns);
-          for (int64_t r = 0; r < rows; ++r) sink(row + r, column, columns, sums.as<Sum>() + r * kColumns);
+          sink(row, rows, column, columns, sums.as<Sum>());
           continue;
         }
       }
@@ -111,33 +111,31 @@ void accumulate(const IntegerMatrix& w, int64_t first, int64_t count, const Line
             .panel_stride = w.panel_codes(),
             .c = sums.data(),
             .ldc = kColumns});
-      for (int64_t r = 0; r < rows; ++r) sink(row + r, column, columns, sums.as<Sum>() + r * kColumns);
+      sink(row, rows, column, columns, sums.as<Sum>());
     }
   }
 }
 
-/// Calls finish(row, column, requantization) a stretch of a row at a time: every total fits 32 bits and every
-/// factor is fast.
+/// Calls finish(row, column, requantization) a stretch of a row at a time, where every total fits 32 bits and
+/// every factor is fast.
 template <typename Finish>
-void accumulate_fast(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
-                     int64_t first_row, int64_t row_count, const Finish& finish) {
-  const IntegerKernels& kernel = integer_kernels();
-  accumulate<int32_t>(
-      w, first, count, in, first_row, row_count, w.narrow_input ? kernel.gemm_narrow : kernel.gemm_modular,
-      [&](int64_t row, int64_t column, int64_t columns, const int32_t* sums) {
-        const int64_t output = first + column;
-        const auto input_sum =
-            static_cast<uint32_t>(w.has_zero_points ? in.sums[first_row + row] : int64_t{0});
-        finish(row, column,
-               Requantization{.n = columns,
-                              .sums = sums,
-                              .base = 0,
-                              .constant = w.fast_constant.data() + output,
-                              .weight = w.has_zero_points ? w.zero_points.data() + output : nullptr,
-                              .weight_factor = static_cast<int32_t>(input_sum),
-                              .fast = w.fast.view(output),
-                              .output = w.output});
-      });
+void requantize_rows(const IntegerMatrix& w, int64_t output, const LinearInput& in, int64_t first_row,
+                     int64_t rows, int64_t columns, const int32_t* sums, const Finish& finish) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto input_sum = static_cast<uint32_t>(w.has_zero_points ? in.sums[first_row + r] : int64_t{0});
+    finish(r, Requantization{.n = columns,
+                             .sums = sums + r * kColumns,
+
+                             .constant = w.fast_constant.data() + output,
+                             .weight = w.has_zero_points ? w.zero_points.data() + output : nullptr,
+                             .weight_factor = static_cast<int32_t>(input_sum),
+                             .fast = w.fast.view(output),
+                             .output = w.output});
+  }
+}
+
+auto fast_gemm(const IntegerMatrix& w) {
+  return w.narrow_input ? integer_kernels().gemm_narrow : integer_kernels().gemm_modular;
 }
 
 /// Calls sink(row, column, output, sum) for every output of the tile, whatever the sums need.
@@ -147,12 +145,14 @@ void accumulate_any(const IntegerMatrix& w, int64_t first, int64_t count, const 
   const IntegerKernels& kernel = integer_kernels();
   accumulate<int64_t>(w, first, count, in, first_row, row_count,
                       w.storage == WeightStorage::int16 ? kernel.gemm_wide16 : kernel.gemm_wide,
-                      [&](int64_t row, int64_t column, int64_t columns, const int64_t* sums) {
-                        const int64_t input_sum = w.has_zero_points ? in.sums[first_row + row] : 0;
-                        for (int64_t j = 0; j < columns; ++j) {
-                          const auto output = static_cast<size_t>(first + column + j);
-                          sink(row, column + j, output,
-                               sums[j] + w.constant[output] - w.zero_points[output] * input_sum);
+                      [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int64_t* sums) {
+                        for (int64_t r = 0; r < rows; ++r, sums += kColumns) {
+                          const int64_t input_sum = w.has_zero_points ? in.sums[first_row + row + r] : 0;
+                          for (int64_t j = 0; j < columns; ++j) {
+                            const auto output = static_cast<size_t>(first + column + j);
+                            sink(row + r, column + j, output,
+                                 sums[j] + w.constant[output] - w.zero_points[output] * input_sum);
+                          }
                         }
                       });
 }
@@ -163,17 +163,28 @@ void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const Li
                   int64_t first_row, int64_t row_count, int16_t* out, int64_t ld) {
   const IntegerKernels& kernel = integer_kernels();
   if (w.fast.usable()) {
-    accumulate_fast(w, first, count, in, first_row, row_count,
-                    [&](int64_t row, int64_t column, const Requantization& totals) {
-                      int16_t* codes = out + row * ld + column;
-                      if (w.uniform) {
-                        kernel.requantize_uniform(w.factors[0], w.output, totals.n, totals.sums, 0,
-                                                  totals.constant, codes);
-                      } else {
-                        kernel.requantize_row(totals, codes);
-                      }
-                      apply_table(w.output_table, totals.n, codes);
-                    });
+    accumulate<int32_t>(w, first, count, in, first_row, row_count, fast_gemm(w),
+                        [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int32_t* sums) {
+                          int16_t* codes = out + row * ld + column;
+                          if (w.uniform) {
+                            kernel.requantize_uniform({.rows = rows,
+                                                       .n = columns,
+                                                       .sums = sums,
+                                                       .ld = kColumns,
+                                                       .constant = w.fast_constant.data() + first + column,
+                                                       .factor = w.factors[0],
+                                                       .output = w.output},
+                                                      codes, ld);
+                          } else {
+                            requantize_rows(w, first + column, in, first_row + row, rows, columns, sums,
+                                            [&](int64_t r, const Requantization& totals) {
+                                              kernel.requantize_row(totals, codes + r * ld);
+                                            });
+                          }
+                          if (w.output_table.identity()) return;
+                          for (int64_t r = 0; r < rows; ++r)
+                            apply_table(w.output_table, columns, codes + r * ld);
+                        });
     return;
   }
   accumulate_any(w, first, count, in, first_row, row_count,
@@ -187,10 +198,13 @@ void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const Lin
                  int64_t ld) {
   const IntegerKernels& kernel = integer_kernels();
   if (w.fast.usable()) {
-    accumulate_fast(w, first, count, in, 0, in.rows,
-                    [&](int64_t row, int64_t column, const Requantization& totals) {
-                      kernel.rescale_row(totals, out + row * ld + column);
-                    });
+    accumulate<int32_t>(w, first, count, in, 0, in.rows, fast_gemm(w),
+                        [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int32_t* sums) {
+                          requantize_rows(w, first + column, in, row, rows, columns, sums,
+                                          [&](int64_t r, const Requantization& totals) {
+                                            kernel.rescale_row(totals, out + (row + r) * ld + column);
+                                          });
+                        });
     return;
   }
   accumulate_any(

@@ -21,6 +21,13 @@ constexpr int64_t kRowGrain = 8;
 constexpr int64_t kTaskColumns = 64;
 constexpr int64_t kTaskRows = 1024;
 
+/// What a linear map reads. Projections that round the shared input again get a copy of their own.
+struct Input {
+  Tensor copy, bytes;
+  std::vector<int64_t> sums;
+  LinearInput view;
+};
+
 template <typename Body>
 void for_each_row(int64_t rows, const Body& body) {
   parallel_ranges(rows, kRowGrain, [&](int64_t first, int64_t last) {
@@ -46,12 +53,6 @@ void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const 
     Tensor* out;
     int64_t first_column, first_row;
   };
-  // Projections that round the shared input again get a copy of their own.
-  struct Input {
-    Tensor copy, bytes;
-    std::vector<int64_t> sums;
-    LinearInput view;
-  };
   std::vector<std::unique_ptr<Input>> inputs;
   std::vector<Task> tasks;
   const Input* shared = nullptr;
@@ -64,7 +65,8 @@ void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const 
     const IntegerMatrix& w = matrix(target);
     const Input* input = shared;
     if (input == nullptr || !w.input_table.identity()) {
-      auto made = std::make_unique<Input>();
+      inputs.push_back(std::make_unique<Input>());
+      Input* made = inputs.back().get();
       made->sums.resize(static_cast<size_t>(in.rows));
       made->bytes.resize(in.rows, byte_stride(in.cols), 1);
       made->view = {in.rows, in.cols, in.row<int16_t>(0), made->sums.data(), made->bytes.row<uint8_t>(0)};
@@ -83,9 +85,8 @@ void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const 
           to_bytes(made->view.codes + r * in.cols, in.cols, made->bytes.row<uint8_t>(r));
         }
       });
-      input = made.get();
+      input = made;
       if (w.input_table.identity()) shared = input;
-      inputs.push_back(std::move(made));
     }
     target.out->resize(in.rows, w.rows, sizeof(int16_t));
     for (int64_t row = 0; row < in.rows; row += kTaskRows) {
@@ -149,20 +150,20 @@ void IntegerArithmetic::gather(const Tensor& residual, std::span<const int64_t> 
   }
 }
 
-void IntegerArithmetic::integer_logits(const Tensor& normed, int64_t first, int64_t count,
-                                       int32_t* logits) const {
+void IntegerArithmetic::integer_logits(const Tensor& normed, int64_t first_row, int64_t rows, int64_t first,
+                                       int64_t count, int32_t* logits) const {
   thread_local std::vector<int64_t> sums;
   thread_local AlignedBuffer bytes;
-  LinearInput in{normed.rows, normed.cols, normed.row<int16_t>(0)};
+  LinearInput in{rows, normed.cols, normed.row<int16_t>(first_row)};
   if (model_.head.has_zero_points) {
-    sums.resize(static_cast<size_t>(normed.rows));
-    row_sums(in.codes, normed.rows, normed.cols, sums.data());
+    sums.resize(static_cast<size_t>(rows));
+    row_sums(in.codes, rows, normed.cols, sums.data());
     in.sums = sums.data();
   }
   if (model_.head.layout == PanelLayout::quads) {
     const int64_t stride = byte_stride(normed.cols);
-    bytes.resize(static_cast<size_t>(normed.rows * stride));
-    for (int64_t r = 0; r < normed.rows; ++r) {
+    bytes.resize(static_cast<size_t>(rows * stride));
+    for (int64_t r = 0; r < rows; ++r) {
       to_bytes(in.codes + r * normed.cols, normed.cols, bytes.as<uint8_t>() + r * stride);
     }
     in.bytes = bytes.as<uint8_t>();

@@ -17,14 +17,13 @@ template <typename Sink, typename Sink8>
 void rescale_totals(const Requantization& r, const Sink& sink, [[maybe_unused]] const Sink8& sink8) {
   int64_t j = 0;
 #ifdef __AVX2__
-  const __m256i base = _mm256_set1_epi32(r.base);
   const __m256i factor = _mm256_set1_epi32(r.weight_factor);
   const __m256i one = _mm256_set1_epi64x(1);
   const __m256i below = _mm256_set1_epi64x(31);
   const __m256i low_word = _mm256_set1_epi64x(UINT32_MAX);
   const __m128i lift = _mm_cvtsi32_si128(r.fast.lift);
   for (; j + 8 <= r.n; j += 8) {
-    __m256i sum = _mm256_add_epi32(_mm256_add_epi32(load(r.sums + j), base), load(r.constant + j));
+    __m256i sum = _mm256_add_epi32(load(r.sums + j), load(r.constant + j));
     if (r.weight != nullptr) sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(load(r.weight + j), factor));
     sum = _mm256_sll_epi32(sum, lift);
     const __m256i multiplier = load(r.fast.multiplier + j);
@@ -40,8 +39,7 @@ void rescale_totals(const Requantization& r, const Sink& sink, [[maybe_unused]] 
 #endif
   for (; j < r.n; ++j) {
     // Modulo 2^32: the total itself fits.
-    uint32_t sum = static_cast<uint32_t>(r.sums[j]) + static_cast<uint32_t>(r.base) +
-                   static_cast<uint32_t>(r.constant[j]);
+    uint32_t sum = static_cast<uint32_t>(r.sums[j]) + static_cast<uint32_t>(r.constant[j]);
     if (r.weight != nullptr) {
       sum -= static_cast<uint32_t>(r.weight[j]) * static_cast<uint32_t>(r.weight_factor);
     }
@@ -84,23 +82,28 @@ void rescale_row(const Requantization& r, int32_t* out) {
       });
 }
 
-void requantize_uniform(const Rescale& factor, const CodeRange& codes, int64_t n, const int32_t* sums,
-                        int32_t base, const int32_t* constant, int16_t* out) {
-  int64_t j = 0;
+void requantize_uniform(const UniformRequantization& r, int16_t* out, int64_t out_ld) {
 #ifdef __AVX2__
-  const LaneRequantize to_codes(factor, codes);
-  const __m256i all = _mm256_set1_epi32(base);
-  const auto total = [&](int64_t at) {
-    const __m256i sum = _mm256_add_epi32(load(sums + at), all);
-    return constant == nullptr ? sum : _mm256_add_epi32(sum, load(constant + at));
-  };
-  for (; j + 16 <= n; j += 16) store(out + j, to_codes(total(j), total(j + 8)));
-  for (; j + 8 <= n; j += 8) store(out + j, to_codes(total(j)));
+  const LaneRequantize to_codes(r.factor, r.output);
 #endif
-  for (; j < n; ++j) {
-    uint32_t sum = static_cast<uint32_t>(sums[j]) + static_cast<uint32_t>(base);
-    if (constant != nullptr) sum += static_cast<uint32_t>(constant[j]);
-    out[j] = requantize(static_cast<int32_t>(sum), factor, codes);
+  for (int64_t i = 0; i < r.rows; ++i) {
+    const int32_t* sums = r.sums + i * r.ld;
+    const int32_t base = r.bases == nullptr ? 0 : r.bases[i];
+    int16_t* codes = out + i * out_ld;
+    int64_t j = 0;
+#ifdef __AVX2__
+    const __m256i all = _mm256_set1_epi32(base);
+    const auto total = [&](int64_t at) {
+      return _mm256_add_epi32(_mm256_add_epi32(load(sums + at), all), load(r.constant + at));
+    };
+    for (; j + 16 <= r.n; j += 16) store(codes + j, to_codes(total(j), total(j + 8)));
+    for (; j + 8 <= r.n; j += 8) store(codes + j, to_codes(total(j)));
+#endif
+    for (; j < r.n; ++j) {
+      const uint32_t sum =
+          static_cast<uint32_t>(sums[j]) + static_cast<uint32_t>(base) + static_cast<uint32_t>(r.constant[j]);
+      codes[j] = requantize(static_cast<int32_t>(sum), r.factor, r.output);
+    }
   }
 }
 
