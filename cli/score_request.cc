@@ -1,7 +1,7 @@
 #include "cli/score_request.h"
 
 #include "base/error.h"
-#include "model/checkpoint/strict_json.h"
+#include "base/strict_json.h"
 
 namespace qeval::cli {
 namespace {
@@ -32,7 +32,7 @@ std::string text_field(const json& request, const char* field) {
 
 ScoreRequest parse_score_request(std::string_view line, int64_t vocab_size, int64_t max_length,
                                  const std::function<const eval::RequestEncoder&()>& encoder) {
-  const json request = model::parse_strict_json(line, "the request");
+  const json request = parse_strict_json(line, "the request");
   if (!request.is_object()) fail("not a JSON object");
   ScoreRequest out{request.value("id", json()), {}};
   const bool by_ids = request.contains("continuation_ids");

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/strict_json.h"
 #include "base/unicode.h"
 
 namespace qeval::datasets {
@@ -37,40 +38,6 @@ class Lines {
 
 bool is_blank(std::string_view line) {
   return line.find_first_not_of(" \t\r\f\v") == std::string_view::npos;
-}
-
-/// The parser keeps no limit of its own, and copying or printing what it returns recurses.
-bool nests_too_deeply(std::string_view json) {
-  size_t depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < json.size(); ++i) {
-    const char c = json[i];
-    if (in_string) {
-      if (c == '\\') {
-        ++i;
-      } else if (c == '"') {
-        in_string = false;
-      }
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      if (++depth > kMaxNesting) return true;
-    } else if ((c == '}' || c == ']') && depth > 0) {
-      --depth;
-    }
-  }
-  return false;
-}
-
-/// nlohmann's message without its own prefix: "[json.exception.parse_error.101] parse error at …: syntax
-/// error …".
-std::string reason_of(const nlohmann::json::exception& error) {
-  std::string_view text = error.what();
-  if (const size_t bracket = text.find("] "); bracket != std::string_view::npos)
-    text.remove_prefix(bracket + 2);
-  if (const size_t syntax = text.find("syntax error"); syntax != std::string_view::npos)
-    text.remove_prefix(syntax);
-  return printable(text, 200);
 }
 
 [[noreturn]] void fail_line(const std::string& file, int64_t line, std::string_view message) {
@@ -163,15 +130,7 @@ std::string_view checked_text(const DataText& data) {
 }
 
 Json parse_object(std::string_view text, const std::string& where) {
-  if (nests_too_deeply(text)) {
-    fail("{}: objects and lists nest more than {} deep", printable(where, 4096), kMaxNesting);
-  }
-  Json value;
-  try {
-    value = Json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    fail("{}: not JSON: {}", printable(where, 4096), reason_of(error));
-  }
+  Json value = parse_ordered_json(text, where, kMaxNesting);
   if (!value.is_object()) {
     fail("{}: {} where a JSON object is expected", printable(where, 4096), kind_of(value));
   }

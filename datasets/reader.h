@@ -27,11 +27,11 @@ DataFile describe(const DataText& data);
 
 /// JSONL: one JSON object a line, UTF-8, line ends LF or CRLF, an optional byte order mark in front; lines of
 /// white space alone are skipped. Throws Error naming file and line for anything else: malformed UTF-8 or
-/// JSON, a value that is no object, a line over kMaxLineBytes, nesting over kMaxNesting, a file without a
-/// row.
+/// JSON, a value that is no object, a key twice in one, a line over kMaxLineBytes, nesting over kMaxNesting,
+/// a file without a row.
 Table read_jsonl(const DataText& data);
 
-/// One JSON object from checked text, under the same limit of nesting; Error `WHERE: …` naming what else was
+/// One JSON object from checked text, under the same rules; Error `WHERE: …` naming what else was
 /// found.
 Json parse_object(std::string_view text, const std::string& where);
 

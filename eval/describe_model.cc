@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/strict_json.h"
 #include "eval/results/json_fields.h"
 #include "eval/results/sample_file.h"
 #include "quant/checkpoint.h"
@@ -114,7 +115,7 @@ std::vector<TrainingLoss> read_losses(const std::filesystem::path& path) {
   std::vector<TrainingLoss> all;
   const MappedFile file(path);
   for_each_line(file.text(), path.string(), Tail::drop, [&](const TextLine& line) {
-    const auto json = parse_json(line.text, line.where);
+    const auto json = parse_ordered_json(line.text, line.where);
     const JsonFields fields(json, line.where);
     all.push_back({fields.integer("step"), fields.number("loss")});
   });
@@ -129,7 +130,7 @@ void read_record(const std::filesystem::path& folder, ModelDetails& details) {
   std::error_code code;
   const std::filesystem::path record = folder / quant::kRecordFile;
   if (std::filesystem::exists(record, code)) {
-    const auto json = parse_json(read_file(record), record.string());
+    const auto json = parse_ordered_json(read_file(record), record.string());
     const JsonFields fields(json, record.string());
     details.quantize = fields.json();
     if (fields.has("settings")) {

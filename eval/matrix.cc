@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/shell.h"
+#include "base/strict_json.h"
 #include "eval/results/json_fields.h"
 #include "quant/checkpoint.h"
 
@@ -150,7 +151,7 @@ void Matrix::check_folder() const {
   const Fingerprint here = fingerprint();
   std::error_code code;
   if (fs::exists(path, code)) {
-    const auto json = parse_json(read_file(path), path.string());
+    const auto json = parse_ordered_json(read_file(path), path.string());
     const JsonFields fields = JsonFields(json, path.string()).object("matrix");
     Fingerprint there;
     for (const auto& [key, value] : fields.json().items()) there[key] = fields.text(key.c_str());
@@ -185,7 +186,7 @@ bool Matrix::is_quantized(const Item& item) const {
   const fs::path path = options_.output / "checkpoints" / item.folder() / quant::kRecordFile;
   std::error_code code;
   if (!fs::exists(path, code)) return false;
-  const auto record = parse_json(read_file(path), path.string());
+  const auto record = parse_ordered_json(read_file(path), path.string());
   const JsonFields fields(record, path.string());
   const std::string method = fields.text("method"), scheme = fields.object("settings").text("scheme");
   if (method != quant::name(item.method) || scheme != item.scheme) {

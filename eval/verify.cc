@@ -10,7 +10,9 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/strict_json.h"
 #include "eval/distributed/shard_record.h"
+#include "eval/kept_distributions.h"
 #include "eval/results/comparison.h"
 #include "eval/results/json_fields.h"
 #include "eval/results/recompute.h"
@@ -71,16 +73,48 @@ struct Folder {
   const char* record = results_file;  ///< or shard_file
   RunResults run;
   Fingerprint fingerprint;
-  std::optional<Fingerprint> shard;  ///< what shard.json says of the run's settings
+  std::optional<ShardRecord> shard;  ///< of a shard
 };
+
+/// Numbers to 1e-12 relative, all else exactly.
+bool agree(const ordered_json& a, const ordered_json& b) {
+  if (a.is_number_float() && b.is_number()) {
+    const double x = a.get<double>(), y = b.get<double>();
+    return x == y || std::abs(x - y) <= 1e-12 * std::max(std::abs(x), std::abs(y));
+  }
+  return a == b;
+}
+
+/// The first place where the values differ, as a path of keys; empty where they agree.
+std::string first_difference(const ordered_json& stored, const ordered_json& derived, const std::string& at) {
+  if (stored.is_object() && derived.is_object()) {
+    for (const auto& [key, value] : derived.items()) {
+      const std::string below = fmt::format("{}/{}", at, key);
+      if (!stored.contains(key)) return {below};
+      if (std::string found = first_difference(stored[key], value, below); !found.empty()) return found;
+    }
+    for (const auto& [key, unused] : stored.items()) {
+      if (!derived.contains(key)) return fmt::format("{}/{}", at, key);
+    }
+    return "";
+  }
+  if (stored.is_array() && derived.is_array() && stored.size() == derived.size()) {
+    for (size_t i = 0; i < stored.size(); ++i) {
+      if (std::string found = first_difference(stored[i], derived[i], fmt::format("{}/{}", at, i));
+          !found.empty())
+        return found;
+    }
+    return "";
+  }
+  return agree(stored, derived) ? "" : at;
+}
 
 Differences check_record(Folder& folder) {
   const fs::path path = folder.path / folder.record;
-  ordered_json json = parse_json(read_file(path), path.string());
+  ordered_json json = parse_ordered_json(read_file(path), path.string());
   if (folder.record == shard_file) {
-    const ShardRecord record = read_shard_record(folder.path);
-    folder.run = record.run;
-    folder.shard = record.fingerprint;
+    folder.shard = read_shard_record(folder.path);
+    folder.run = folder.shard->run;
     json = JsonFields(json, path.string()).at("run");
   } else {
     folder.run = run_results_from_json(json, path.string());
@@ -93,9 +127,55 @@ Differences check_record(Folder& folder) {
         path.string())};
   }
   const std::string stored = fields.text("content_hash"), derived = content_hash(json);
-  if (stored == derived) return {};
-  return {fmt::format("{}: its content has the SHA-256 {}, it says {}: it was edited", path.string(),
-                      hash_start(derived), hash_start(stored))};
+  if (stored != derived) {
+    return {fmt::format("{}: its content has the SHA-256 {}, it says {}: it was edited", path.string(),
+                        hash_start(derived), hash_start(stored))};
+  }
+  // Much stands in several places, for readers of several kinds, and not all of it was read above.
+  ordered_json again = to_json(folder.run);
+  again["content_hash"] = stored;
+  const std::string where = first_difference(json, again, "");
+  if (where.empty()) return {};
+  return {
+      fmt::format("{}: {} is unknown, or contradicts the rest of the file", path.string(), printable(where))};
+}
+
+bool names_companion(const TaskResults& task, std::string_view prefix) {
+  return std::ranges::any_of(task.companion_hashes, [&](const auto& item) {
+    return item.first.starts_with(fmt::format("{}_{}.", prefix, task.name));
+  });
+}
+
+/// Settings that run.json must hold for these results, and no others.
+Fingerprint expected_settings(const Folder& folder) {
+  const RunResults& run = folder.run;
+  Fingerprint expected{{"weights", run.model.weight_hash},
+                       {"tokenizer", run.tokenizer_hash},
+                       {"arithmetic", run.model.arithmetic},
+                       {"quantization", run.model.quantization_hash},
+                       {"protocol", run.protocol},
+                       {"prefix", run.prefix_policy},
+                       {"max_length", std::to_string(run.max_length)},
+                       {"fewshot", "0"},
+                       {"seed", std::to_string(run.seed)},
+                       {"limit", run.limit},
+                       {"version", run.environment.version}};
+  std::string& tasks = expected["tasks"];
+  for (const TaskResults& task : run.tasks) {
+    tasks += (tasks.empty() ? "" : ",") + task.name;
+    expected["fewshot"] = std::to_string(task.num_fewshot);  // the same for all
+    expected["task " + task.name] = task.version;
+    expected["split " + task.name] = task.split;
+    expected["prompts " + task.name] = task.prompt_hash;
+    expected["data " + task.name] = task.data_hash;
+    // Compared with the file of divergences: check_companion().
+    const auto base = folder.fingerprint.find("base " + task.name);
+    if (base != folder.fingerprint.end()) expected.insert(*base);
+    if (folder.fingerprint.contains("logprobs") || names_companion(task, "logprobs"))
+      expected["logprobs"] = std::to_string(kKeptTokens);
+  }
+  if (folder.shard) expected["shard"] = name(folder.shard->shard);
+  return expected;
 }
 
 /// What run.json must say if the results are of this run.
@@ -104,29 +184,17 @@ Differences check_settings(Folder& folder) {
   const std::optional<Fingerprint> found = read_fingerprint(folder.path);
   if (!found) return {fmt::format("{}: is missing", path.string())};
   folder.fingerprint = *found;
-  const RunResults& run = folder.run;
-  Fingerprint expected = *found;
-  expected["weights"] = run.model.weight_hash;
-  expected["tokenizer"] = run.tokenizer_hash;
-  expected["arithmetic"] = run.model.arithmetic;
-  expected["quantization"] = run.model.quantization_hash;
-  expected["protocol"] = run.protocol;
-  expected["prefix"] = run.prefix_policy;
-  expected["max_length"] = std::to_string(run.max_length);
-  expected["seed"] = std::to_string(run.seed);
-  expected["limit"] = run.limit;
-  expected["version"] = run.environment.version;
-  for (const TaskResults& task : run.tasks) {
-    expected["task " + task.name] = task.version;
-    expected["split " + task.name] = task.split;
-    expected["prompts " + task.name] = task.prompt_hash;
-    expected["data " + task.name] = task.data_hash;
+  for (const TaskResults& task : folder.run.tasks) {
+    if (const TaskResults& first = folder.run.tasks.front(); task.num_fewshot != first.num_fewshot) {
+      return {fmt::format("{}: n-shot of {} is {}, of {} {}: a run has one", folder.record,
+                          printable(first.name), first.num_fewshot, printable(task.name), task.num_fewshot)};
+    }
   }
-  std::string changes = describe_changes(*found, expected);
+  std::string changes = describe_changes(*found, expected_settings(folder));
   if (changes.empty() && folder.shard) {
     Fingerprint here = *found;
     here.erase("tasks");  // run.json alone has their list
-    changes = describe_changes(here, *folder.shard);
+    changes = describe_changes(here, folder.shard->fingerprint);
   }
   if (changes.empty()) return {};
   return {fmt::format("{}: is not of the run of {}: {}", path.string(), folder.record, changes)};
@@ -184,10 +252,7 @@ Differences check_companion(const fs::path& path, const std::string& stored, con
 Differences missing_companions(const Folder& folder, const TaskResults& task) {
   Differences out;
   const auto expect = [&](const std::string& setting, const std::string& prefix) {
-    const bool named = std::ranges::any_of(task.companion_hashes, [&](const auto& item) {
-      return item.first.starts_with(prefix + "_" + task.name + ".");
-    });
-    if (folder.fingerprint.contains(setting) && !named) {
+    if (folder.fingerprint.contains(setting) && !names_companion(task, prefix)) {
       out.push_back(fmt::format(
           "{}: records no hash of its {}_{} file: it was edited, or written before qeval recorded one",
           (folder.path / folder.record).string(), prefix, task.name));
@@ -241,39 +306,6 @@ void verify_run(const fs::path& directory, const char* record, Checks& checks) {
   }
 }
 
-/// Numbers to 1e-12 relative, all else exactly.
-bool agree(const ordered_json& a, const ordered_json& b) {
-  if (a.is_number_float() && b.is_number()) {
-    const double x = a.get<double>(), y = b.get<double>();
-    return x == y || std::abs(x - y) <= 1e-12 * std::max(std::abs(x), std::abs(y));
-  }
-  return a == b;
-}
-
-/// The first place where the values differ, as a path of keys; empty where they agree.
-std::string first_difference(const ordered_json& stored, const ordered_json& derived, const std::string& at) {
-  if (stored.is_object() && derived.is_object()) {
-    for (const auto& [key, value] : derived.items()) {
-      const std::string below = fmt::format("{}/{}", at, key);
-      if (!stored.contains(key)) return {below};
-      if (std::string found = first_difference(stored[key], value, below); !found.empty()) return found;
-    }
-    for (const auto& [key, unused] : stored.items()) {
-      if (!derived.contains(key)) return fmt::format("{}/{}", at, key);
-    }
-    return "";
-  }
-  if (stored.is_array() && derived.is_array() && stored.size() == derived.size()) {
-    for (size_t i = 0; i < stored.size(); ++i) {
-      if (std::string found = first_difference(stored[i], derived[i], fmt::format("{}/{}", at, i));
-          !found.empty())
-        return found;
-    }
-    return "";
-  }
-  return agree(stored, derived) ? "" : at;
-}
-
 void verify_comparison(const fs::path& directory, Checks& checks) {
   ComparisonFile file;
   const bool readable = checks.check(directory / comparison_file, "names the runs", [&]() -> Differences {
@@ -286,7 +318,7 @@ void verify_comparison(const fs::path& directory, Checks& checks) {
   if (!checks.passed()) return;  // it would follow from something else
   checks.check(directory / results_file, "the comparison follows from the runs", [&]() -> Differences {
     const fs::path path = directory / results_file;
-    const ordered_json stored = parse_json(read_file(path), path.string());
+    const ordered_json stored = parse_ordered_json(read_file(path), path.string());
     const auto read = [&](const ComparisonEntry& entry) {
       const fs::path folder = directory / entry.results;
       return ComparedRun{entry.name, folder, read_results(folder)};

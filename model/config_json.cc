@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "model/checkpoint/strict_json.h"
+#include "base/strict_json.h"
 #include "model/config.h"
 #include "model/config_check.h"
 

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "model/checkpoint/strict_json.h"
+#include "base/strict_json.h"
 
 namespace qeval::quant {
 namespace {
@@ -64,7 +64,7 @@ class Documents {
 
  private:
   static std::string text_of(std::string_view line) {
-    const json document = model::parse_strict_json(line, "the line");
+    const json document = parse_strict_json(line, "the line");
     if (!document.is_object() || !document.contains("text") || !document["text"].is_string()) {
       fail("accepted: a JSON object with a string \"text\"");
     }
@@ -149,7 +149,7 @@ Samples read_ids(const std::filesystem::path& file, int64_t vocab_size, std::opt
   for_each_line(mapped.text(), [&](int64_t number, std::string_view line) {
     if (!wanted()) return;
     const std::string where = fmt::format("{}:{}", file.string(), number);
-    const json value = model::parse_strict_json(line, where);
+    const json value = parse_strict_json(line, where);
     if (!value.is_array()) fail("{}: accepted: a JSON array of token ids per line", where);
     const bool nested = !value.empty() && value.front().is_array();
     if (!nested) {

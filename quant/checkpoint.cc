@@ -5,7 +5,7 @@
 #include "base/directory_lock.h"
 #include "base/error.h"
 #include "base/file.h"
-#include "model/checkpoint/strict_json.h"
+#include "base/strict_json.h"
 #include "model/export.h"
 
 namespace qeval::quant {
@@ -52,7 +52,7 @@ std::optional<NgramSketch> read_ngram_sketch(const std::filesystem::path& folder
   const std::filesystem::path file = folder / kNgramFile;
   std::error_code code;
   if (!std::filesystem::exists(file, code)) return std::nullopt;
-  return NgramSketch::from_json(model::parse_strict_json(read_file(file), file.string()), file.string());
+  return NgramSketch::from_json(parse_strict_json(read_file(file), file.string()), file.string());
 }
 
 }  // namespace qeval::quant

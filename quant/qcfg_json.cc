@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "model/checkpoint/strict_json.h"
+#include "base/strict_json.h"
 #include "quant/qcfg.h"
 
 namespace qeval::quant {
@@ -50,7 +50,7 @@ class LastModule : public nlohmann::json_sax<json> {
 json parse_modules(std::string_view text, const std::string& where) {
   json document;
   try {
-    document = model::parse_strict_json(text, where);
+    document = parse_strict_json(text, where);
   } catch (const Error& error) {
     LastModule last;
     json::sax_parse(text, &last);

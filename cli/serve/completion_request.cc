@@ -6,9 +6,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/strict_json.h"
 #include "base/unicode.h"
 #include "cli/serve/completions.h"
-#include "model/checkpoint/strict_json.h"
 
 namespace qeval::cli::serve {
 namespace {
@@ -52,7 +52,7 @@ std::string text(const json& value, const std::string& field) {
 }
 
 json object(std::string_view body) {
-  json request = model::parse_strict_json(body, "the request's body");
+  json request = parse_strict_json(body, "the request's body");
   if (!request.is_object()) fail("the request's body: not a JSON object");
   return request;
 }

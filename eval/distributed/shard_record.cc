@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/strict_json.h"
 #include "eval/results/json_fields.h"
 
 namespace qeval::eval {
@@ -19,7 +20,7 @@ void write_shard_record(const fs::path& directory, const ShardRecord& record) {
 
 ShardRecord read_shard_record(const fs::path& directory) {
   const std::string where = (directory / shard_file).string();
-  const ordered_json json = parse_json(read_file(where), where);
+  const ordered_json json = parse_ordered_json(read_file(where), where);
   const JsonFields fields(json, where);
   ShardRecord record;
   try {

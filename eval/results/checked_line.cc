@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/strict_json.h"
 #include "eval/results/json_fields.h"
 
 namespace qeval::eval {
@@ -31,7 +32,7 @@ nlohmann::ordered_json parse_checked_line(std::string_view line, std::string_vie
   if (line.substr(body + checksum_key.size()) != checksum(line.substr(0, body)) + "\"}") {
     fail("{}: the line does not match its checksum: it was damaged or edited", where);
   }
-  return parse_json(line, where);
+  return parse_ordered_json(line, where);
 }
 
 }  // namespace qeval::eval

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/strict_json.h"
 #include "eval/results/json_fields.h"
 
 namespace qeval::eval {
@@ -66,7 +67,7 @@ void write_comparison_file(const std::filesystem::path& directory, const Compari
 
 ComparisonFile read_comparison_file(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / comparison_file;
-  const ordered_json json = parse_json(read_file(path), path.string());
+  const ordered_json json = parse_ordered_json(read_file(path), path.string());
   const JsonFields fields(json, path.string());
   if (fields.integer("comparison") != format_version)
     fields.wrong("comparison", fmt::format("{}, the version that is known", format_version));

@@ -10,26 +10,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr int max_depth = 64;
-
-void check_depth(std::string_view text, std::string_view where) {
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      in_string = c != '"';
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      if (++depth > max_depth) fail("{}: JSON is nested deeper than {} levels", where, max_depth);
-    } else if (c == '}' || c == ']') {
-      --depth;
-    }
-  }
-}
-
 /// What a double, and so any reader of JSON, holds exactly: a count above it is none.
 constexpr int64_t largest_integer = int64_t{1} << 53;
 
@@ -41,15 +21,6 @@ bool read_integer(const ordered_json& value, int64_t& out) {
 }
 
 }  // namespace
-
-ordered_json parse_json(std::string_view text, std::string_view where) {
-  check_depth(text, where);
-  try {
-    return ordered_json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    fail("{}: not JSON: {}", where, printable(error.what(), 200));
-  }
-}
 
 std::string dump_json(const ordered_json& value, std::string_view where, int indent) {
   try {

@@ -9,10 +9,6 @@
 
 namespace qeval::eval {
 
-/// Parses one JSON text from a file that may be damaged or hostile; throws Error opening with `where` for bad
-/// syntax and for nesting deeper than 64 (later steps recurse).
-nlohmann::ordered_json parse_json(std::string_view text, std::string_view where);
-
 /// The text of `value`, compact or indented; throws Error opening with `where` if a string is not UTF-8.
 std::string dump_json(const nlohmann::ordered_json& value, std::string_view where, int indent = -1);
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/strict_json.h"
 #include "eval/results/json_fields.h"
 #include "eval/results/sample_file.h"
 
@@ -58,8 +59,8 @@ void compare_metrics(const std::string& name, const std::vector<MetricValue>& st
 
 /// The first field of a line that is not what its sample would be written as.
 std::string odd_field(const SampleLine& line) {
-  const ordered_json stored = parse_json(line.text, line.where);
-  const ordered_json expected = parse_json(to_line(line.sample), line.where);
+  const ordered_json stored = parse_ordered_json(line.text, line.where);
+  const ordered_json expected = parse_ordered_json(to_line(line.sample), line.where);
   for (const auto& [key, value] : expected.items()) {
     if (!stored.contains(key)) return fmt::format("field \"{}\" is missing", printable(key));
     if (key != "checksum" && stored[key] != value) {

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/strict_json.h"
 #include "eval/results/checked_sum.h"
 #include "eval/results/json_fields.h"
 
@@ -104,7 +105,7 @@ void write_results(const std::filesystem::path& directory, const RunResults& run
 
 RunResults read_results(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / results_file;
-  return run_results_from_json(parse_json(read_file(path), path.string()), path.string());
+  return run_results_from_json(parse_ordered_json(read_file(path), path.string()), path.string());
 }
 
 }  // namespace qeval::eval

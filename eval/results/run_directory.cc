@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/strict_json.h"
 #include "eval/results/json_fields.h"
 #include "eval/results/results.h"
 #include "eval/results/sample_file.h"
@@ -144,8 +145,10 @@ bool is_document_file(std::string_view name) {
 std::optional<Fingerprint> read_fingerprint(const fs::path& directory) {
   const fs::path path = directory / run_file;
   if (!fs::exists(path)) return {};
-  const ordered_json json = parse_json(read_file(path), path.string());
-  const JsonFields fields = JsonFields(json, path.string()).object("fingerprint");
+  const ordered_json json = parse_ordered_json(read_file(path), path.string());
+  const JsonFields file(json, path.string()), fields = file.object("fingerprint");
+  if (json.size() > 1)
+    fail("{}: holds more than \"fingerprint\"; a later qeval may have written it", path.string());
   Fingerprint out;
   for (const auto& [key, value] : fields.json().items()) out[key] = fields.text(key.c_str());
   return out;

@@ -7,10 +7,10 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/strict_json.h"
 #include "model/checkpoint/byte_reader.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/layout.h"
-#include "model/checkpoint/strict_json.h"
 
 namespace qeval::model {
 namespace {

@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "model/checkpoint/strict_json.h"
+#include "base/strict_json.h"
 #include "model/tokenizer/bpe_tokenizer.h"
 
 namespace qeval::model {

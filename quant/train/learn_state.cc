@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/strict_json.h"
 
 namespace qeval::quant {
 namespace {
@@ -66,7 +67,7 @@ void load_state(const std::filesystem::path& file, const std::string& fingerprin
   if (text(take(kMagic.size())) != kMagic) fail("{}: not the state of a learning run", file.string());
   uint64_t length = 0;
   std::memcpy(&length, take(sizeof length).data(), sizeof length);
-  const auto header = nlohmann::json::parse(text(take(length)), nullptr, false);
+  const auto header = parse_strict_json(text(take(length)), file.string() + ": damaged header");
   std::vector<size_t> sizes;
   try {
     if (header.at("fingerprint").get<std::string>() != fingerprint) {

@@ -146,11 +146,50 @@ TEST_F(VerifyCli, EveryTamperingIsNamed) {
        },
        "run.json: is not of the run"},
       {[&] {
-         edit("run/results.json", "\"companion_hashes\"", "\"others\"");
+         ordered_json json = ordered_json::parse(read("run/results.json"));
+         json["tasks"]["piqa"].erase("companion_hashes");
+         write("run/results.json", json.dump(2));
          seal();
        },
        "names no such file"},
+      {[&] {
+         edit("run/results.json", "\"higher_is_better\": true", "\"higher_is_better\": false");
+         seal();
+       },
+       "results.json: /configs/piqa/metric_list/0/higher_is_better is unknown, or contradicts"},
+      {[&] {
+         edit("run/results.json", "\"protocol\"", "\"note\": 1, \"protocol\"");
+         seal();
+       },
+       "results.json: /note is unknown"},
+      {[&] {
+         edit("run/results.json", "\"n-shot\": {\n    \"piqa\": 0", "\"n-shot\": {\n    \"piqa\": 5");
+         edit("run/results.json", "\"num_fewshot\": 0", "\"num_fewshot\": 5");
+         seal();
+       },
+       "n-shot of piqa is 5, of sample_qa 0: a run has one"},
+      // of two equal keys every reader takes another one
+      {[&] { edit("run/results.json", "\"acc,none\": ", "\"acc,none\": 1, \"acc,none\": "); },
+       "results.json: key \"acc,none\" occurs twice"},
+      {[&] { edit("run/run.json", "\"seed\": ", "\"seed\": \"5\", \"seed\": "); },
+       "run.json: key \"seed\" occurs twice"},
+      {[&] {
+         edit(samples, "{\"", "{\"doc_id\":0,\"");
+         std::string text = read(samples);
+         const size_t sum = text.find(",\"checksum\":\"");
+         write(samples, text.replace(sum + 13, 16, sha256_hex(text.substr(0, sum)).substr(0, 16)));
+         set_hash("samples", "piqa", "samples_piqa.jsonl");
+       },
+       "samples_piqa.jsonl:1: key \"doc_id\" occurs twice"},
       // run.json
+      {[&] { edit("run/run.json", "\"tasks\": \"piqa,", "\"tasks\": \""); }, "of results.json: tasks ("},
+      {[&] { edit("run/run.json", "\"fewshot\": \"", "\"fewshot\": \"5"); }, "fewshot (50 there, 0 here)"},
+      {[&] { edit("run/run.json", "\"logprobs\": \"", "\"logprobs\": \"1"); },
+       "logprobs (1256 there, 256 here)"},
+      {[&] { edit("run/run.json", "\"logprobs\": \"256\",", ""); }, "logprobs (absent there, 256 here)"},
+      {[&] { edit("run/run.json", "\"seed\": ", "\"hint\": \"x\", \"seed\": "); },
+       "hint (x there, absent here)"},
+      {[&] { edit("run/run.json", "{", "{\"hint\": 1,"); }, "run.json: holds more than \"fingerprint\""},
       {[&] { remove("run/run.json"); }, "run.json: is missing"},
       {[&] { swap("base/run.json", "run/run.json"); }, "run.json: is not of the run"},
       {[&] { truncate("run/run.json"); }, "run.json"},

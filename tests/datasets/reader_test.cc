@@ -81,7 +81,7 @@ TEST(ReadJsonl, RefusesWhatIsNoObject) {
 // Copying a JSON value recurses: a hostile row of a few hundred kilobytes would end the program.
 TEST(ReadJsonl, RefusesDeepNesting) {
   const std::string deep = "{\"a\": " + std::string(100000, '[') + std::string(100000, ']') + "}";
-  EXPECT_THAT(jsonl_error(deep), StartsWith("rows.jsonl:1: objects and lists nest more than 64 deep"));
+  EXPECT_THAT(jsonl_error(deep), StartsWith("rows.jsonl:1: nested deeper than 64 levels"));
   const std::string brackets_in_text =
       R"({"a": "\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["})";
   EXPECT_EQ(jsonl_error(brackets_in_text), "");

@@ -3,6 +3,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/strict_json.h"
 #include "eval/results/checked_line.h"
 #include "eval/results/json_fields.h"
 #include "eval/results/results.h"
@@ -19,7 +20,7 @@ inline std::string with_checksums(std::string_view lines) {
     const std::string_view line = lines.substr(0, lines.find('\n'));
     lines.remove_prefix(std::min(lines.size(), line.size() + 1));
     try {
-      auto object = eval::parse_json(line, "line");
+      auto object = parse_ordered_json(line, "line");
       if (object.is_object()) object.erase("checksum");
       out += object.is_object() ? eval::checked_line(object, "line") : std::string(line);
     } catch (const Error&) {

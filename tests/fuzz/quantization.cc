@@ -1,6 +1,6 @@
 #include <nlohmann/json.hpp>
 
-#include "model/checkpoint/strict_json.h"
+#include "base/strict_json.h"
 #include "quant/calibration_text.h"
 #include "quant/qcfg.h"
 #include "tests/fuzz/support.h"
@@ -28,7 +28,7 @@ void quantization(Input input) {
     (void)quant::complete_ranges(quant::make_qcfg(config, {}), ranges, config, "ranges");
   });
   accepted([&] {
-    const auto sketch = quant::NgramSketch::from_json(model::parse_strict_json(text, "sketch"), "sketch");
+    const auto sketch = quant::NgramSketch::from_json(parse_strict_json(text, "sketch"), "sketch");
     if (quant::NgramSketch::from_json(nlohmann::json::parse(sketch.to_json().dump()), "sketch").to_json() !=
         sketch.to_json())
       defect("the sketch changes when copied", text);

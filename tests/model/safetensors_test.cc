@@ -84,7 +84,7 @@ TEST_P(BadSafetensors, IsRefused) {
 INSTANTIATE_TEST_SUITE_P(
     Headers, BadSafetensors,
     testing::Values(
-        BadHeader{"not json", "not valid JSON"}, BadHeader{"[]", "not a JSON object"},
+        BadHeader{"not json", "not JSON"}, BadHeader{"[]", "not a JSON object"},
         BadHeader{R"({"a": {"dtype": "F32", "shape": [4]}})", "lacks"}, BadHeader{R"({"a": 3})", "lacks"},
         BadHeader{R"({"a": {"dtype": "F8_E4M3", "shape": [16], "data_offsets": [0, 16]}})", "F8_E4M3"},
         BadHeader{R"({"a": {"dtype": 3, "shape": [16], "data_offsets": [0, 16]}})", "dtype 3"},
