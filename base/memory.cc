@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <optional>
@@ -12,6 +11,8 @@
 
 namespace qeval {
 namespace {
+
+namespace fs = std::filesystem;
 
 constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
 
@@ -23,7 +24,7 @@ std::optional<int64_t> number(std::string_view text) {
 }
 
 /// The number behind `key` in a file of lines such as "MemAvailable:   123 kB".
-std::optional<int64_t> field(const std::string& file, std::string_view key) {
+std::optional<int64_t> field(const fs::path& file, std::string_view key) {
   std::ifstream lines(file);
   for (std::string line; std::getline(lines, line);) {
     if (!line.starts_with(key)) continue;
@@ -33,56 +34,93 @@ std::optional<int64_t> field(const std::string& file, std::string_view key) {
   return {};
 }
 
-std::optional<int64_t> only_number(const std::string& file) {
+std::optional<int64_t> only_number(const fs::path& file) {
   std::ifstream stream(file);
   std::string word;
   stream >> word;
   return number(word);  // "max" is none
 }
 
-/// What the control group (version 2) of this process leaves, over all that hold it. Pages of files that it
-/// has read count as free: they are given back before anything is refused.
-int64_t left_by_control_group() {
-  std::ifstream groups("/proc/self/cgroup");
-  int64_t least = kUnlimited;
-  for (std::string line; std::getline(groups, line);) {
-    if (!line.starts_with("0::/")) continue;
-    std::filesystem::path group = line.substr(4);
-    while (true) {
-      const std::string folder = (std::filesystem::path("/sys/fs/cgroup") / group).string();
-      const auto most = only_number(folder + "/memory.max"), used = only_number(folder + "/memory.current");
-      if (most && used) {
-        const int64_t cached = field(folder + "/memory.stat", "inactive_file ").value_or(0) +
-                               field(folder + "/memory.stat", "active_file ").value_or(0);
-        least = std::min(least, std::max<int64_t>(0, *most - *used + cached));
-      }
-      if (group.empty() || group == group.parent_path()) break;
-      group = group.parent_path();
+/// The files of a version of control groups.
+struct GroupFiles {
+  const char* folder;  ///< below MemorySources::groups
+  const char *most, *used;
+  const char *inactive, *active;  ///< of memory.stat: pages of files, those of the groups within included
+  std::string_view set_by;
+};
+constexpr GroupFiles kVersion1{"memory",
+                               "memory.limit_in_bytes",
+                               "memory.usage_in_bytes",
+                               "total_inactive_file ",
+                               "total_active_file ",
+                               "the container's memory.limit_in_bytes"};
+constexpr GroupFiles kVersion2{
+    "", "memory.max", "memory.current", "inactive_file ", "active_file ", "the container's memory.max"};
+
+/// What `group` leaves, and those that hold it. Pages of files that a group has read count as free: they are
+/// given back before anything is refused. In a container the path may be the host's, of which only the root
+/// is to be seen: that is the container's own group.
+MemoryLimit left_by(const fs::path& root, fs::path group, const GroupFiles& files) {
+  MemoryLimit least{kUnlimited, files.set_by};
+  while (true) {
+    const fs::path folder = root / files.folder / group;
+    const auto most = only_number(folder / files.most), used = only_number(folder / files.used);
+    if (most && used) {
+      const int64_t cached = field(folder / "memory.stat", files.inactive).value_or(0) +
+                             field(folder / "memory.stat", files.active).value_or(0);
+      least.bytes = std::min(least.bytes, std::max<int64_t>(0, *most - *used + cached));
     }
+    if (group.empty() || group == group.parent_path()) return least;
+    group = group.parent_path();
+  }
+}
+
+/// Whether "cpu,memory" names it.
+bool names_memory(std::string_view controllers) {
+  while (true) {
+    const size_t comma = controllers.find(',');
+    if (controllers.substr(0, comma) == "memory") return true;
+    if (comma == std::string_view::npos) return false;
+    controllers.remove_prefix(comma + 1);
+  }
+}
+
+/// Over the lines "HIERARCHY:CONTROLLERS:/PATH"; version 2 has "0::/PATH".
+MemoryLimit left_by_control_groups(const MemorySources& sources) {
+  MemoryLimit least{kUnlimited, ""};
+  std::ifstream lines(sources.own_groups);
+  for (std::string line; std::getline(lines, line);) {
+    const size_t first = line.find(':'), second = line.find(":/", first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string_view controllers = std::string_view(line).substr(first + 1, second - first - 1);
+    const bool is_version_2 = controllers.empty();
+    if (!is_version_2 && !names_memory(controllers)) continue;
+    const MemoryLimit left =
+        left_by(sources.groups, line.substr(second + 2), is_version_2 ? kVersion2 : kVersion1);
+    if (left.bytes < least.bytes) least = left;
   }
   return least;
 }
 
 }  // namespace
 
-MemoryLimit available_memory() {
+MemoryLimit available_memory(const MemorySources& sources) {
   MemoryLimit least{kUnlimited, "the machine"};
-  if (const auto kilobytes = field("/proc/meminfo", "MemAvailable:");
+  if (const auto kilobytes = field(sources.machine, "MemAvailable:");
       kilobytes && *kilobytes < kUnlimited / 1024)
     least.bytes = *kilobytes * 1024;
-  if (const int64_t left = left_by_control_group(); left < least.bytes)
-    least = {left, "the container's memory.max"};
+  if (const MemoryLimit left = left_by_control_groups(sources); left.bytes < least.bytes) least = left;
   return least;
 }
 
-void require_memory(int64_t bytes, std::string_view what) {
+void require_memory(int64_t bytes, std::string_view what, std::string_view remedy) {
   const MemoryLimit limit = available_memory();
   if (bytes <= limit.bytes) return;
   const auto gigabytes = [](int64_t count) { return static_cast<double>(count) / 1e9; };
   fail(
       "{}: needs about {:.1f} GB of memory, {:.1f} GB are available ({}): end other programs, take a machine "
-      "with more memory, or a smaller or more strongly quantized model",
-      what, gigabytes(bytes), gigabytes(limit.bytes), limit.set_by);
+      "with more memory, or {}",
+      what, gigabytes(bytes), gigabytes(limit.bytes), limit.set_by, remedy);
 }
 
 }  // namespace qeval

@@ -2,6 +2,8 @@
 
 #include <limits>
 #include <string>
+#include <type_traits>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -48,11 +50,10 @@ class Builder final : public nlohmann::json_sax<Json> {
   bool end_array() override { return close(); }
 
   bool key(typename Json::string_t& name) override {
-    auto& members = open_.back()->template get_ref<typename Json::object_t&>();
+    auto& members = open_.back().value->template get_ref<typename Json::object_t&>();
     if (members.size() == most_keys_) fail_here("an object of more than {} keys", most_keys_);
-    const auto [member, is_new] = members.emplace(name, nullptr);
-    if (!is_new) fail_here("key \"{}\" occurs twice in one object", printable(name));
-    member_ = &member->second;
+    member_ = add(members, open_.back().keys, name);
+    if (member_ == nullptr) fail_here("key \"{}\" occurs twice in one object", printable(name));
     return true;
   }
 
@@ -63,6 +64,33 @@ class Builder final : public nlohmann::json_sax<Json> {
   }
 
  private:
+  /// An object or array whose end was not read yet.
+  struct Open {
+    Json* value;
+    std::unordered_set<std::string>
+        keys;  ///< of a large ordered object, which is searched from its beginning
+  };
+
+  /// The place of a new member, or null where its key is there.
+  static Json* add(typename Json::object_t& members, std::unordered_set<std::string>& keys,
+                   const std::string& name) {
+    constexpr bool ordered = std::is_same_v<Json, nlohmann::ordered_json>;
+    constexpr size_t kSmall = 32;
+    if (!ordered || members.size() < kSmall) {
+      const auto [member, is_new] = members.emplace(name, nullptr);
+      return is_new ? &member->second : nullptr;
+    }
+    if constexpr (ordered) {
+      if (keys.empty()) {
+        for (const auto& member : members) keys.insert(member.first);
+      }
+      if (!keys.insert(name).second) return nullptr;
+      members.push_back({name, nullptr});
+      return &members.back().second;
+    }
+    return nullptr;
+  }
+
   template <typename... Args>
   [[noreturn]] void fail_here(fmt::format_string<Args...> format, Args&&... args) const {
     fail("{}: {}", printable(where_, kLongestPath), fmt::format(format, std::forward<Args>(args)...));
@@ -72,8 +100,8 @@ class Builder final : public nlohmann::json_sax<Json> {
   /// does not grow while one inside it is open, so the places of the open ones stay.
   Json& place() {
     if (open_.empty()) return root_;
-    if (open_.back()->is_object()) return *member_;
-    auto& elements = open_.back()->template get_ref<typename Json::array_t&>();
+    if (open_.back().value->is_object()) return *member_;
+    auto& elements = open_.back().value->template get_ref<typename Json::array_t&>();
     return elements.emplace_back();
   }
 
@@ -86,7 +114,7 @@ class Builder final : public nlohmann::json_sax<Json> {
     if (open_.size() == most_nested_) fail_here("nested deeper than {} levels", most_nested_);
     Json& opened = place();
     opened = std::move(container);
-    open_.push_back(&opened);
+    open_.push_back({&opened, {}});
     return true;
   }
   bool close() {
@@ -97,8 +125,8 @@ class Builder final : public nlohmann::json_sax<Json> {
   std::string_view where_;
   size_t most_nested_, most_keys_;
   Json root_;
-  std::vector<Json*> open_;  // from the outermost to the innermost
-  Json* member_ = nullptr;   // the value of the last key
+  std::vector<Open> open_;  // from the outermost to the innermost
+  Json* member_ = nullptr;  // the value of the last key
 };
 
 template <typename Json>
@@ -115,7 +143,7 @@ nlohmann::json parse_strict_json(std::string_view text, std::string_view where, 
 }
 
 nlohmann::ordered_json parse_ordered_json(std::string_view text, std::string_view where, size_t most_nested) {
-  constexpr size_t kMostKeys = 4'096;
+  constexpr size_t kMostKeys = 100'000;
   return parse<nlohmann::ordered_json>(text, where, most_nested, kMostKeys);
 }
 

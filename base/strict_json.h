@@ -12,7 +12,7 @@ namespace qeval {
 nlohmann::json parse_strict_json(std::string_view text, std::string_view where, size_t most_nested = 32);
 
 /// The same, with keys in the order of the text. An object of such a value is searched from its beginning, so
-/// one of more than 4,096 keys is an Error too.
+/// one of more than 100,000 keys is an Error too.
 nlohmann::ordered_json parse_ordered_json(std::string_view text, std::string_view where,
                                           size_t most_nested = 64);
 

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "cli/bench_table.h"
 #include "cli/command.h"
+#include "cli/option_values.h"
 #include "eval/session.h"
 #include "model/kernels/cpu.h"
 #include "quant/calibration.h"
@@ -27,11 +28,11 @@ po::options_description options() {
   po::options_description options("Options");
   add_model_options(options);
   auto add = options.add_options();
-  add("schemes", po::value<std::string>()->value_name("LIST"),
+  add("schemes", some_of("LIST", fmt::format("fp, {}, {}", kOwn, quant::kSchemeNames)),
       "what to measure: fp (the model as it is, in float), w8a16, w8a8, w4a8, w4a8-sym (rounded to nearest), "
       "own (a "
       "quantized checkpoint as it stands); default: fp,w8a16,w8a8,w4a8, or fp,own of a checkpoint");
-  add("arithmetic", po::value<std::string>()->value_name("A")->default_value("integer"),
+  add("arithmetic", one_of("A", "integer, fake")->default_value("integer"),
       "how the quantized ones compute: integer or fake");
   add("prompt", po::value<int64_t>()->value_name("N"),
       "tokens of the prompt (default: 256, or the model's context if shorter)");
@@ -48,22 +49,12 @@ po::options_description options() {
   return options;
 }
 
-std::vector<std::string> split(const std::string& list) {
-  std::vector<std::string> words;
-  for (size_t at = 0; at <= list.size();) {
-    const size_t end = std::min(list.find(',', at), list.size());
-    words.push_back(list.substr(at, end - at));
-    at = end + 1;
-  }
-  return words;
-}
-
 std::vector<int64_t> parse_contexts(const std::optional<std::string>& list, int64_t context) {
   std::vector<int64_t> lengths;
   if (!list) {
     for (const int64_t length : {1024, 2048}) lengths.push_back(std::min<int64_t>(length, context));
   } else {
-    for (const std::string& word : split(*list)) {
+    for (const std::string& word : split_list(*list)) {
       const bool number =
           !word.empty() && word.size() < 10 && word.find_first_not_of("0123456789") == std::string::npos;
       const int64_t length = number ? std::stoll(word) : 0;
@@ -81,11 +72,8 @@ std::vector<int64_t> parse_contexts(const std::optional<std::string>& list, int6
 
 int64_t at_least(const po::variables_map& arguments, const char* option, int64_t least,
                  int64_t otherwise = 0) {
-  const auto value = optional<int64_t>(arguments, option).value_or(otherwise);
-  if (value < least || value > 1'000'000) {
-    throw UsageError(fmt::format("--{} {}: {} to 1000000", option, value, least));
-  }
-  return value;
+  return in_range<int64_t>(option, optional<int64_t>(arguments, option).value_or(otherwise), least,
+                           1'000'000);
 }
 
 struct Job {
@@ -179,10 +167,6 @@ ordered_json measure_apart(const Job& job) {
 int run(const po::variables_map& arguments) {
   const std::filesystem::path path = require(arguments, "model");
   const auto arithmetic = arguments["arithmetic"].as<std::string>();
-  if (arithmetic != "integer" && arithmetic != "fake") {
-    throw UsageError(
-        fmt::format("--arithmetic {}: accepted: integer, fake (fp is always float)", printable(arithmetic)));
-  }
   LatencySettings settings{.prompt = at_least(arguments, "prompt", 1, 256),
                            .contexts = {},
                            .generate = at_least(arguments, "generate", 1, 16),
@@ -190,7 +174,7 @@ int run(const po::variables_map& arguments) {
                            .warmup = at_least(arguments, "warmup", 0),
                            .powercap = arguments["powercap"].as<std::string>()};
   const bool checkpoint = quant::is_quantized_checkpoint(path);
-  const std::vector<std::string> schemes = split(
+  const std::vector<std::string> schemes = split_list(
       optional<std::string>(arguments, "schemes").value_or(checkpoint ? "fp,own" : "fp,w8a16,w8a8,w4a8"));
   for (const std::string& scheme : schemes) {
     if (scheme == "fp") continue;
@@ -200,7 +184,6 @@ int run(const po::variables_map& arguments) {
     if (arithmetic == "integer" && scheme == "w4a16") {
       throw UsageError("--schemes w4a16: leaves activations in float; accepted with --arithmetic fake");
     }
-    (void)quant::parse_scheme(scheme);
   }
   BenchReport report;
   {

@@ -20,14 +20,6 @@ void add_calibration_options(po::options_description& options) {
       "seed of the places that samples are drawn from (default: 0)");
 }
 
-bool given(const po::variables_map& arguments, const char* option) {
-  return arguments.count(option) != 0 && !arguments[option].defaulted();
-}
-
-void refuse(const char* option, std::string_view reason) {
-  throw UsageError(fmt::format("--{}: {}", option, reason));
-}
-
 quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model) {
   if (given(arguments, "calibration") && given(arguments, "calibration-ids")) {
     refuse("calibration-ids", "not used with --calibration; one of the two");

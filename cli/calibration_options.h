@@ -2,8 +2,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "base/error.h"
-#include "cli/command.h"
+#include "cli/option_values.h"
 #include "model/weights.h"
 #include "quant/calibration.h"
 
@@ -11,17 +10,6 @@ namespace qeval::cli {
 
 /// --calibration, --calibration-ids, --samples, --sequence-length, --seed.
 void add_calibration_options(po::options_description& options);
-
-/// Whether the option stands on the command line.
-bool given(const po::variables_map& arguments, const char* option);
-/// Throws UsageError "--OPTION: REASON".
-[[noreturn]] void refuse(const char* option, std::string_view reason);
-
-template <typename T>
-T in_range(const char* option, T value, T least, T most) {
-  if (!(value >= least && value <= most)) refuse(option, fmt::format("{}: {} to {}", value, least, most));
-  return value;
-}
 
 /// The calibration text that the options name, empty where they name none. Options that need another one
 /// which is missing are a UsageError.

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/shell.h"
+#include "cli/option_values.h"
 #include "cli/ranks.h"
 
 namespace qeval::cli {
@@ -69,8 +70,7 @@ struct ThreadLimit::Control {
 ThreadLimit::ThreadLimit(const po::variables_map& arguments)
     : threads_(optional<int>(arguments, "threads").value_or(default_threads())) {
   constexpr int64_t kMost = 4096;
-  if (threads_ < 1 || threads_ > kMost)
-    throw UsageError(fmt::format("--threads {}: 1 to {}", threads_, kMost));
+  in_range<int64_t>("threads", threads_, 1, kMost);
   control_ = std::make_unique<Control>(threads_);
 }
 

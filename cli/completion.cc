@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/shell.h"
 #include "cli/option_text.h"
+#include "cli/option_values.h"
 #include "eval/tasks/registry.h"
 
 namespace qeval::cli {
@@ -22,14 +23,18 @@ std::string names_of(const OptionText& option, std::string_view between) {
                                    : fmt::format("{}{}{}", option.short_name, between, option.long_name);
 }
 
-std::string bash_values(ValueKind kind) {
-  switch (kind) {
+std::string bash_values(const OptionText& option) {
+  switch (option.kind) {
     case ValueKind::file:
       return "COMPREPLY=($(compgen -f -- \"$cur\"))";
     case ValueKind::folder:
       return "COMPREPLY=($(compgen -d -- \"$cur\"))";
     case ValueKind::tasks:
       return "_qeval_list \"$tasks\"";
+    case ValueKind::name:
+      return fmt::format("COMPREPLY=($(compgen -W \"{}\" -- \"$cur\"))", fmt::join(option.names, " "));
+    case ValueKind::names:
+      return fmt::format("_qeval_list \"{}\"", fmt::join(option.names, " "));
     case ValueKind::none:
     case ValueKind::other:
       break;
@@ -55,6 +60,10 @@ std::string zsh_option(const OptionText& option) {
       return out + ":" + name + ":_files -/";
     case ValueKind::tasks:
       return out + ":" + name + ":_sequence compadd - " + task_names();
+    case ValueKind::name:
+      return out + fmt::format(":{}:({})", name, fmt::join(option.names, " "));
+    case ValueKind::names:
+      return out + fmt::format(":{}:_sequence compadd - {}", name, fmt::join(option.names, " "));
     case ValueKind::other:
       break;
   }
@@ -63,20 +72,14 @@ std::string zsh_option(const OptionText& option) {
 
 po::options_description options() {
   po::options_description options("Options");
-  options.add_options()("shell", po::value<std::string>()->value_name("SHELL"),
+  options.add_options()("shell", one_of("SHELL", "bash, zsh"),
                         "bash or zsh; may be given without the option's name");
   return options;
 }
 
 int run(const po::variables_map& arguments) {
   const std::string shell = require(arguments, "shell");
-  if (shell == "bash") {
-    std::cout << bash_completion();
-  } else if (shell == "zsh") {
-    std::cout << zsh_completion();
-  } else {
-    throw UsageError(fmt::format("completion {}: accepted: bash, zsh", printable(shell)));
-  }
+  std::cout << (shell == "bash" ? bash_completion() : zsh_completion());
   return 0;
 }
 
@@ -112,12 +115,12 @@ _qeval() {{
     for (const OptionText& option : option_texts(command)) {
       options += fmt::format("{}{}", options.empty() ? "" : " ", names_of(option, " "));
       if (option.kind != ValueKind::none)
-        values += fmt::format("        {}) {}; return ;;\n", names_of(option, "|"), bash_values(option.kind));
+        values += fmt::format("        {}) {}; return ;;\n", names_of(option, "|"), bash_values(option));
     }
     out += fmt::format("    {})\n      options=\"{}\"\n", command.name, options);
     if (!values.empty()) out += fmt::format("      case \"$previous\" in\n{}      esac\n", values);
-    if (const ValueKind kind = positional_kind(command); kind != ValueKind::none)
-      out += fmt::format("      if [[ $cur != -* ]]; then {}; return; fi\n", bash_values(kind));
+    if (const OptionText positional = positional_text(command); positional.kind != ValueKind::none)
+      out += fmt::format("      if [[ $cur != -* ]]; then {}; return; fi\n", bash_values(positional));
     out += "      ;;\n";
   }
   return out + R"(    *) return ;;
@@ -147,11 +150,15 @@ std::string zsh_completion() {
         if (!name.empty()) out += fmt::format(" \\\n        '*{}'{}", name, text);
       }
     }
-    switch (positional_kind(command)) {
+    const OptionText positional = positional_text(command);
+    switch (positional.kind) {
       case ValueKind::none:
         break;
       case ValueKind::folder:
         out += " \\\n        '*:folder:_files -/'";
+        break;
+      case ValueKind::name:
+        out += fmt::format(" \\\n        '*:name:({})'", fmt::join(positional.names, " "));
         break;
       default:
         out += " \\\n        '*:argument:_files'";

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/command.h"
+#include "cli/option_values.h"
 #include "model/export.h"
 
 namespace qeval::cli {
@@ -14,16 +15,14 @@ po::options_description options() {
   add_model_options(options);
   auto add = options.add_options();
   add("output,o", po::value<std::string>()->value_name("DIR"), "new or empty folder for the converted model");
-  add("dtype", po::value<std::string>()->value_name("TYPE")->default_value("f32"),
+  add("dtype", one_of("TYPE", "f32, f16, bf16")->default_value("f32"),
       "how weights are stored: f32, f16, bf16");
   return options;
 }
 
 model::DType parse_dtype(const std::string& name) {
-  if (name == "f32") return model::DType::f32;
   if (name == "f16") return model::DType::f16;
-  if (name == "bf16") return model::DType::bf16;
-  throw UsageError(fmt::format("--dtype {}: unknown; accepted: f32, f16, bf16", printable(name)));
+  return name == "bf16" ? model::DType::bf16 : model::DType::f32;
 }
 
 int run(const po::variables_map& arguments) {

@@ -7,6 +7,7 @@
 #include "cli/evaluation_options.h"
 #include "cli/interrupt.h"
 #include "cli/model_options.h"
+#include "cli/option_values.h"
 #include "cli/progress.h"
 #include "cli/ranks.h"
 #include "eval/evaluation.h"
@@ -39,7 +40,7 @@ po::options_description options() {
       "score only the I-th of N shares of the documents, for `qeval merge` (1/N to N/N, a folder each)");
   add("plan", "load and check everything, print what would be computed, and stop");
   add("log-samples", "accepted for compatibility: an output folder always gets the samples");
-  add_scoring_options(options);
+  add_scoring_options(options, true);
   return options;
 }
 
@@ -72,15 +73,7 @@ eval::EvaluationOptions evaluation_options(const po::variables_map& arguments, c
 /// "fake,integer" as a list; one empty name where nothing was asked for.
 std::vector<std::string> arithmetics(const po::variables_map& arguments) {
   const std::string text = optional<std::string>(arguments, "arithmetic").value_or("");
-  std::vector<std::string> names = text.empty() ? std::vector<std::string>{""} : split_list(text);
-  for (const std::string& name : names) {
-    constexpr std::array kKnown{"float", "fake", "integer"};
-    if (!name.empty() && std::ranges::find(kKnown, name) == kKnown.end())
-      fail("--arithmetic {}: unknown; accepted: float, fake, integer", printable(name));
-    if (std::ranges::count(names, name) > 1)
-      throw UsageError(fmt::format("--arithmetic: {} stands there twice", name));
-  }
-  return names;
+  return text.empty() ? std::vector<std::string>{""} : split_list(text);
 }
 
 void print_plan(const eval::Evaluation& evaluation) {

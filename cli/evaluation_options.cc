@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "cli/model_options.h"
+#include "cli/option_values.h"
 
 namespace qeval::cli {
 namespace {
@@ -46,7 +47,7 @@ eval::EvaluationOptions task_options(const po::variables_map& arguments, const T
   options.load.data = arguments["data"].as<std::string>();
   options.load.split = optional<std::string>(arguments, "split");
   options.load.num_fewshot = arguments["num-fewshot"].as<int64_t>();
-  if (options.load.num_fewshot < 0) throw UsageError("--num-fewshot must be 0 or more");
+  in_range<int64_t>("num-fewshot", options.load.num_fewshot, 0, int64_t{1} << 20);
   options.load.limit = parse_limit(arguments);
   options.limit = optional<std::string>(arguments, "limit").value_or("");
   options.batch_tokens = batch_tokens(arguments);
@@ -54,17 +55,6 @@ eval::EvaluationOptions task_options(const po::variables_map& arguments, const T
   options.version = QEVAL_VERSION;
   options.threads = limit.threads();
   return options;
-}
-
-std::vector<std::string> split_list(const std::string& text) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    if (end == begin) throw UsageError(fmt::format("\"{}\": a list of names with commas", printable(text)));
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
 }
 
 }  // namespace qeval::cli

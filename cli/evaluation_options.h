@@ -14,7 +14,4 @@ void add_task_options(po::options_description& options);
 /// What they say, and the protocol, prefix and batch of the scoring options; no output folder.
 eval::EvaluationOptions task_options(const po::variables_map& arguments, const ThreadLimit& limit);
 
-/// "a,b,c" in its parts; an empty one is a UsageError.
-std::vector<std::string> split_list(const std::string& text);
-
 }  // namespace qeval::cli

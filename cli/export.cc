@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/command.h"
+#include "cli/option_values.h"
 #include "eval/session.h"
 
 namespace qeval::cli {
@@ -14,7 +15,7 @@ po::options_description options() {
   po::options_description options("Options");
   add_model_options(options);
   auto add = options.add_options();
-  add("format", po::value<std::string>()->value_name("FORMAT"),
+  add("format", one_of("FORMAT", "onnx, encodings"),
       "onnx: the quantized graph, with QuantizeLinear and DequantizeLinear; encodings: the float graph, and "
       "the "
       "grids of its tensors as JSON, for tool-chains that quantize for themselves");
@@ -51,9 +52,6 @@ void prepare_folder(const std::filesystem::path& folder) {
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   const std::string format = require(arguments, "format");
-  if (format != "onnx" && format != "encodings") {
-    throw UsageError(fmt::format("--format {}: unknown; accepted: onnx, encodings", printable(format)));
-  }
   const std::filesystem::path folder = require(arguments, "output");
   const model::Model model = model::load_model(require(arguments, "model"));
   const int64_t max_length =

@@ -32,7 +32,7 @@ po::options_description options() {
   add("top-p", po::value<double>()->value_name("P")->default_value(1.0),
       "draw among the most likely whose probabilities add up to P");
   add("seed", po::value<uint64_t>()->value_name("N")->default_value(0), "seed of the draw");
-  add("chat", po::value<std::string>()->value_name("NAME"),
+  add("chat", one_of("NAME", model::chat_template_names()),
       "the prompt is a message to a chat model: chatml (SmolLM2, Qwen), zephyr (TinyLlama, StableLM-2), "
       "gemma, "
       "llama-2, llama-3");
@@ -98,23 +98,29 @@ void print_stats(size_t prompt_tokens, double prompt_seconds, std::vector<double
                            static_cast<double>(generator.kv_bytes()) / (1 << 20));
 }
 
+model::Sampler make_sampler(const po::variables_map& arguments) {
+  try {
+    return model::Sampler({.temperature = arguments["temperature"].as<double>(),
+                           .top_k = arguments["top-k"].as<int64_t>(),
+                           .top_p = arguments["top-p"].as<double>(),
+                           .seed = arguments["seed"].as<uint64_t>()});
+  } catch (const Error& error) {  // which names the setting
+    throw UsageError(std::string("--") + error.what());
+  }
+}
+
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
-  const auto count = arguments["tokens"].as<int64_t>();
-  if (count < 1) throw UsageError(fmt::format("--tokens {}: at least 1", count));
+  const auto count = in_range<int64_t>("tokens", arguments["tokens"].as<int64_t>(), 1, int64_t{1} << 32);
   const model::ChatTemplate* chat = nullptr;
   if (const auto name = optional<std::string>(arguments, "chat")) chat = &model::find_chat_template(*name);
-  if (chat == nullptr && arguments.count("system") != 0)
-    throw UsageError("--system: not used without --chat");
+  if (chat == nullptr && arguments.count("system") != 0) refuse("system", "not used without --chat");
   for (const char* option : {"top-k", "top-p", "seed"}) {
     if (arguments["temperature"].as<double>() == 0 && given(arguments, option)) {
       refuse(option, "not used at temperature 0, which always takes the most likely token");
     }
   }
-  model::Sampler sampler({.temperature = arguments["temperature"].as<double>(),
-                          .top_k = arguments["top-k"].as<int64_t>(),
-                          .top_p = arguments["top-p"].as<double>(),
-                          .seed = arguments["seed"].as<uint64_t>()});
+  model::Sampler sampler = make_sampler(arguments);
 
   eval::Session session(session_options(arguments));
   const model::Tokenizer& tokenizer = session.tokenizer();
@@ -124,7 +130,7 @@ int run(const po::variables_map& arguments) {
   if (tokenizer.adds_bos() && tokenizer.bos_id() && (ids.empty() || ids.front() != *tokenizer.bos_id())) {
     ids.insert(ids.begin(), *tokenizer.bos_id());
   }
-  if (ids.empty()) fail("the prompt is empty: there is nothing to continue");
+  if (ids.empty()) fail("the prompt is empty: there is nothing to continue; -p gives one");
   if (count > session.max_length() - std::ssize(ids)) {
     fail("{} tokens of prompt and {} new ones; accepted: {} in all, or a longer --max-length", ids.size(),
          count, session.max_length());

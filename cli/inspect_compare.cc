@@ -12,17 +12,13 @@ namespace qeval::cli {
 
 void add_inspect_compare_options(po::options_description& options) {
   options.add_options()(
-      "compare", po::value<std::string>()->value_name("A,B"),
+      "compare", some_of("A,B", "fake, integer"),
       "fake,integer: difference between the integer operations and the simulated ones at each point, in "
       "quantization steps, both fed the same input from the calibration text, worst first");
 }
 
 void inspect_compare(const po::variables_map& arguments, const model::Model& model,
                      const quant::Samples& samples, const quant::Quantization& quantization) {
-  const auto names = arguments["compare"].as<std::string>();
-  if (names != "fake,integer" && names != "integer,fake") {
-    refuse("compare", fmt::format("{}: accepted: fake,integer", printable(names)));
-  }
   size_t longest = 1;
   for (const auto& sample : samples) longest = std::max(longest, sample.size());
   const auto positions = static_cast<int64_t>(longest);

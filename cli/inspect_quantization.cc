@@ -116,6 +116,8 @@ void add_inspect_quantization_options(po::options_description& options) {
 void inspect_quantization(const po::variables_map& arguments, const model::Model& model) {
   const bool errors = given(arguments, "errors"), sensitivity = given(arguments, "sensitivity"),
              compare = given(arguments, "compare");
+  if (compare && split_list(arguments["compare"].as<std::string>()).size() != 2)
+    throw UsageError("--compare " + arguments["compare"].as<std::string>() + ": accepted: fake,integer");
   const bool measure = errors || sensitivity || compare;
   const bool list = given(arguments, "points") && !measure;
   const quant::Samples samples = read_samples(arguments, model);

@@ -4,7 +4,7 @@
 #include <array>
 #include <iostream>
 
-#include "base/error.h"
+#include "cli/option_values.h"
 #include "cli/ranks.h"
 #include "model/checkpoint/safetensors_writer.h"
 #include "quant/train/preset.h"
@@ -20,10 +20,7 @@ constexpr std::array kLearnOptions{"preset",        "loss",         "epochs",   
 
 int64_t count(const po::variables_map& arguments, const char* option, int64_t otherwise, int64_t least,
               int64_t most) {
-  const int64_t value = optional<int64_t>(arguments, option).value_or(otherwise);
-  if (value < least || value > most)
-    throw UsageError(fmt::format("--{} {}: {} to {}", option, value, least, most));
-  return value;
+  return in_range(option, optional<int64_t>(arguments, option).value_or(otherwise), least, most);
 }
 
 }  // namespace
@@ -32,10 +29,10 @@ void add_learn_options(po::options_description& options) {
   auto add = options.add_options();
   const auto number = [] { return po::value<int64_t>()->value_name("N"); };
   const auto rate = [] { return po::value<double>()->value_name("R"); };
-  add("preset", po::value<std::string>()->value_name("NAME"),
+  add("preset", one_of("NAME", "laptop, paper, distill"),
       "settings of learned methods to start from: laptop (default: minutes), paper (its rates and epochs), "
       "distill (mobilequant: half an hour for a small model, on next-token distributions)");
-  add("loss", po::value<std::string>()->value_name("NAME"),
+  add("loss", one_of("NAME", "output, logits"),
       "what mobilequant minimises: output (squared error of the last block's output, the paper's), logits "
       "(divergence of the next-token distributions)");
   add("epochs", number(), "passes over the calibration samples");
@@ -74,10 +71,11 @@ std::span<const char* const> learn_option_names() {
 quant::LearnSettings learn_settings(const po::variables_map& arguments, quant::LearnMethod method,
                                     quant::Variant variant, const model::ModelConfig& config) {
   const std::string preset = optional<std::string>(arguments, "preset").value_or("laptop");
-  quant::LearnSettings settings = quant::preset_settings(preset, method, config);
+  quant::LearnSettings settings =
+      of_option("preset", [&] { return quant::preset_settings(preset, method, config); });
   settings.modified = variant == quant::Variant::modified;
   if (const auto loss = optional<std::string>(arguments, "loss")) {
-    if (!settings.end_to_end()) throw UsageError("--loss: only mobilequant learns end to end");
+    if (!settings.end_to_end()) refuse("loss", "only mobilequant learns end to end");
     settings.loss = quant::parse_loss(*loss);
   }
   settings.epochs = count(arguments, "epochs", settings.epochs, 1, 1 << 20);
@@ -88,8 +86,7 @@ quant::LearnSettings learn_settings(const po::variables_map& arguments, quant::L
   for (size_t g = 0; g < kGroups.size(); ++g) {
     quant::RateSchedule& schedule = settings.rates[g];
     const auto read = [&](const std::string& option, double& value) {
-      value = optional<double>(arguments, option.c_str()).value_or(value);
-      if (!(value >= 0 && value <= 1)) throw UsageError(fmt::format("--{} {}: 0 to 1", option, value));
+      value = in_range(option.c_str(), optional<double>(arguments, option.c_str()).value_or(value), 0.0, 1.0);
     };
     read(fmt::format("{}-lr", kGroups[g]), schedule.rate);
     read(fmt::format("{}-min-lr", kGroups[g]), schedule.minimum);

@@ -1,16 +1,22 @@
 #include "cli/model_options.h"
 
-#include "base/error.h"
+#include "cli/option_values.h"
 
 namespace qeval::cli {
 
-void add_arithmetic_options(po::options_description& options) {
+void add_arithmetic_options(po::options_description& options, bool several) {
   auto add = options.add_options();
-  add("arithmetic", po::value<std::string>()->value_name("A"),
+  constexpr std::string_view kNames = "float, fake, integer";
+  const std::string text =
       "how the model computes: float, fake (quantization simulated; default where the folder has "
-      "act_dict.json and default_qcfg.json) or integer (no floating point between embedding and logits); "
-      "eval takes several, with commas, and compares them");
-  add("precision", po::value<std::string>()->value_name("P")->default_value("f32"),
+      "act_dict.json and default_qcfg.json) or integer (no floating point between embedding and logits)";
+  if (several) {
+    add("arithmetic", some_of("LIST", kNames),
+        (text + "; several, with commas, are run one after the other and compared").c_str());
+  } else {
+    add("arithmetic", one_of("A", kNames), text.c_str());
+  }
+  add("precision", one_of("P", "f32, bf16")->default_value("f32"),
       "of float arithmetic: f32, or bf16 (less exact: linear maps by bfloat16 dot products, "
       "where "
       "the CPU has them; results call it float-bf16)");
@@ -27,18 +33,17 @@ void add_encoding_options(po::options_description& options) {
   add("batch-tokens", po::value<int64_t>()->value_name("N")->default_value(2048),
       "tokens computed at once: more needs more memory, fewer are slower; never changes a score");
   add_protocol_option(options);
-  add("prefix-token", po::value<std::string>()->value_name("T")->default_value("auto"),
+  add("prefix-token", one_of("T", "auto, bos, eos, none")->default_value("auto"),
       "what an empty context becomes: auto (BOS if the tokenizer has one, else EOS), bos, eos, none");
 }
 
-void add_scoring_options(po::options_description& options) {
-  add_arithmetic_options(options);
+void add_scoring_options(po::options_description& options, bool several) {
+  add_arithmetic_options(options, several);
   add_encoding_options(options);
 }
 
 void add_protocol_option(po::options_description& options) {
-  options.add_options()("protocol",
-                        po::value<std::string>()->value_name("NAME")->default_value("lm-eval-0.4"),
+  options.add_options()("protocol", one_of("NAME", "lm-eval-0.4, lm-eval-0.3")->default_value("lm-eval-0.4"),
                         "whose conventions scores follow: lm-eval-0.4, or lm-eval-0.3 (the paper's)");
 }
 
@@ -56,26 +61,19 @@ eval::SessionOptions session_options(const po::variables_map& arguments) {
 int64_t batch_tokens(const po::variables_map& arguments) {
   const auto count = arguments["batch-tokens"].as<int64_t>();
   constexpr int64_t kMost = int64_t{1} << 24;
-  if (count < 1 || count > kMost) throw UsageError(fmt::format("--batch-tokens {}: 1 to {}", count, kMost));
-  return count;
+  return in_range<int64_t>("batch-tokens", count, 1, kMost);
 }
 
 eval::Protocol protocol(const po::variables_map& arguments) {
-  const auto name = arguments["protocol"].as<std::string>();
-  if (name == "lm-eval-0.4") return eval::Protocol::lm_eval_0_4;
-  if (name == "lm-eval-0.3") return eval::Protocol::lm_eval_0_3;
-  throw UsageError(
-      fmt::format("--protocol {}: unknown; accepted: lm-eval-0.4, lm-eval-0.3", printable(name)));
+  const bool old = arguments["protocol"].as<std::string>() == "lm-eval-0.3";
+  return old ? eval::Protocol::lm_eval_0_3 : eval::Protocol::lm_eval_0_4;
 }
 
 eval::PrefixToken prefix_token(const po::variables_map& arguments) {
   const auto name = arguments["prefix-token"].as<std::string>();
-  if (name == "auto") return eval::PrefixToken::automatic;
   if (name == "bos") return eval::PrefixToken::bos;
   if (name == "eos") return eval::PrefixToken::eos;
-  if (name == "none") return eval::PrefixToken::none;
-  throw UsageError(
-      fmt::format("--prefix-token {}: unknown; accepted: auto, bos, eos, none", printable(name)));
+  return name == "none" ? eval::PrefixToken::none : eval::PrefixToken::automatic;
 }
 
 std::unique_ptr<eval::RequestEncoder> make_encoder(eval::Session& session,

@@ -8,12 +8,12 @@
 
 namespace qeval::cli {
 
-/// Arithmetic, and the files that quantize.
-void add_arithmetic_options(po::options_description& options);
+/// Arithmetic, and the files that quantize. `several`: a list of arithmetics is accepted.
+void add_arithmetic_options(po::options_description& options, bool several = false);
 /// How requests become batches of tokens: longest input, batch, protocol, prefix token.
 void add_encoding_options(po::options_description& options);
 /// The options of commands that score: both.
-void add_scoring_options(po::options_description& options);
+void add_scoring_options(po::options_description& options, bool several = false);
 void add_protocol_option(po::options_description& options);
 
 eval::SessionOptions session_options(const po::variables_map& arguments);

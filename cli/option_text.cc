@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "cli/option_values.h"
+
 namespace qeval::cli {
 namespace {
 
@@ -25,7 +27,12 @@ std::vector<OptionText> option_texts(const Command& command) {
         .short_name = option->canonical_display_name(po::command_line_style::allow_dash_for_short),
         .value = {},
         .description = option->description(),
-        .kind = kind_of(*option)};
+        .kind = kind_of(*option),
+        .names = {}};
+    if (const auto* choice = dynamic_cast<const Choice*>(option->semantic().get())) {
+      text.kind = choice->several() ? ValueKind::names : ValueKind::name;
+      text.names = choice->names();
+    }
     if (!text.short_name.starts_with('-')) text.short_name.clear();
     if (text.kind != ValueKind::none) text.value = option->semantic()->name();
     texts.push_back(std::move(text));
@@ -33,11 +40,11 @@ std::vector<OptionText> option_texts(const Command& command) {
   return texts;
 }
 
-ValueKind positional_kind(const Command& command) {
-  if (command.positional == nullptr) return ValueKind::none;
+OptionText positional_text(const Command& command) {
+  if (command.positional == nullptr) return {};
   const std::vector<OptionText> texts = option_texts(command);
   const auto found = std::ranges::find(texts, std::string("--") + command.positional, &OptionText::long_name);
-  return found == texts.end() ? ValueKind::other : found->kind;
+  return found == texts.end() ? OptionText{{}, {}, {}, {}, ValueKind::other, {}} : *found;
 }
 
 }  // namespace qeval::cli

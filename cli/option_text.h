@@ -13,6 +13,8 @@ enum class ValueKind : uint8_t {
   file,    ///< FILE, MODEL
   folder,  ///< DIR
   tasks,   ///< TASKS
+  name,    ///< one of OptionText::names
+  names,   ///< several of them, with commas
   other,
 };
 
@@ -23,13 +25,14 @@ struct OptionText {
   std::string value;       ///< "MODEL", "N (=2048)"; empty where it takes none
   std::string description;
   ValueKind kind = ValueKind::none;
+  std::vector<std::string> names;  ///< what the value may be, where it is one of a few
 };
 
 /// The options of a command with --help, in the order of its help.
 std::vector<OptionText> option_texts(const Command& command);
 
-/// The kind of the arguments that need no option's name; none where the command takes no such arguments.
-ValueKind positional_kind(const Command& command);
+/// The option of the arguments that need no option's name; of kind none where the command takes none.
+OptionText positional_text(const Command& command);
 
 /// A script that completes commands, options and their values in bash or zsh.
 std::string bash_completion();

@@ -21,10 +21,10 @@ po::options_description options() {
   const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
   const auto count = [](const char* name) { return po::value<int64_t>()->value_name(name); };
   add("output,o", text("DIR"), "folder for the quantized checkpoint, which `qeval eval` reads");
-  add("method", text("METHOD")->default_value("rtn"),
+  add("method", one_of("METHOD", quant::kMethodNames)->default_value("rtn"),
       "rtn (round to nearest), smoothquant (move outliers from activations to weights), and learned ones: "
       "omniquant, lrl (block by block), mobilequant (end to end)");
-  add("scheme", text("SCHEME")->default_value("w8a8"),
+  add("scheme", one_of("SCHEME", quant::kSchemeNames)->default_value("w8a8"),
       "bits of weights and activations: w8a8, w4a8, w4a8-sym, w8a16, w4a16");
   add("weight-bits", po::value<int>()->value_name("N"), "2 to 16, instead of the scheme's");
   add("weight-per-channel", "a grid per output channel of the weights");
@@ -34,7 +34,7 @@ po::options_description options() {
       "2 to 16 for the points that w8a8 has at 8 (its 16-bit ones stay), 32 to leave activations alone");
   add("act-dynamic", "activations take their range at run time, token by token");
   add_calibration_options(options);
-  add("range", text("ESTIMATOR"),
+  add("range", one_of("ESTIMATOR", "minmax, percentile, mse"),
       "static activation ranges of 10 bits or fewer: minmax (default, the paper's), percentile, mse");
   add("percentile", po::value<double>()->value_name("P"),
       "percent of the values below the upper bound and above the lower one (default: 99.99)");
@@ -42,7 +42,7 @@ po::options_description options() {
   add("keep-16bit", po::value<std::vector<std::string>>()->value_name("POINTS")->composing(),
       "points to give 16 bits: a name such as mlp.w2.input, * for any text, or auto:N for the N most "
       "sensitive; may be repeated");
-  add("variant", text("NAME"),
+  add("variant", one_of("NAME", "modified, original"),
       "pairs that smoothing treats: modified (default, the paper's: v to o and up to down as well), "
       "original");
   add("alpha", po::value<double>()->value_name("A"),

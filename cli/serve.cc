@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/model_options.h"
+#include "cli/option_values.h"
 #include "cli/serve/completions.h"
 #include "cli/serve/http_server.h"
 
@@ -98,11 +99,9 @@ sigset_t block_signals() {
 }
 
 int run(const po::variables_map& arguments) {
-  const int port = arguments["port"].as<int>();
-  if (port < 0 || port > 65535) throw UsageError(fmt::format("--port {}: 0 to 65535", port));
-  const auto seconds = arguments["client-seconds"].as<int64_t>();
-  if (seconds < 1 || seconds > 86400)
-    throw UsageError(fmt::format("--client-seconds {}: 1 to 86400", seconds));
+  const int port = in_range("port", arguments["port"].as<int>(), 0, 65535);
+  const auto seconds =
+      in_range<int64_t>("client-seconds", arguments["client-seconds"].as<int64_t>(), 1, 86400);
   const int64_t batch = batch_tokens(arguments);
   const eval::SessionOptions settings = session_options(arguments);
 

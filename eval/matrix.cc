@@ -88,10 +88,10 @@ Matrix::Matrix(MatrixOptions options) : options_(std::move(options)) {
     const quant::Scheme parsed = quant::parse_scheme(scheme);
     quant::make_qcfg(base_session_->model().config, parsed);
     if (options_.integer != IntegerRuns::none && parsed.activation_bits > 16) {
-      fail(
+      throw UsageError(fmt::format(
           "scheme {}: leaves activations in float, which integer-only arithmetic cannot run: compare it "
           "without --integer and --arithmetic integer",
-          scheme);
+          scheme));
     }
     for (const quant::Method method : options_.methods) items_.push_back({method, scheme});
   }

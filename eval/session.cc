@@ -35,7 +35,7 @@ int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig
   const int64_t context = config.max_position_embeddings;
   if (!given) return std::min(kDefault, context);
   if (*given < 1 || *given > context) {
-    fail("--max-length {}: this model takes 1 to {}", *given, context);
+    throw UsageError(fmt::format("--max-length {}: accepted: 1 to {}, the model's context", *given, context));
   }
   return *given;
 }
@@ -45,14 +45,16 @@ Session::Session(const SessionOptions& options)
       max_length_(choose_max_length(options.max_length, model_.config)) {
   const std::string arithmetic = choose_arithmetic(options);
   if (arithmetic != "float" && options.precision != "f32") {
-    fail("--precision {}: not used by {} arithmetic; accepted with --arithmetic float",
-         printable(options.precision), printable(arithmetic));
+    throw UsageError(
+        fmt::format("--precision {}: not used by {} arithmetic; accepted with --arithmetic float",
+                    printable(options.precision), printable(arithmetic)));
   }
   if (arithmetic == "float") {
     if (options.qcfg)
-      fail("--qcfg: not used by float arithmetic; accepted with --arithmetic fake or integer");
+      throw UsageError("--qcfg: not used by float arithmetic; accepted with --arithmetic fake or integer");
     if (options.act_ranges)
-      fail("--act-ranges: not used by float arithmetic; accepted with --arithmetic fake or integer");
+      throw UsageError(
+          "--act-ranges: not used by float arithmetic; accepted with --arithmetic fake or integer");
     arithmetic_ = float_arithmetic(model_, max_length_, options.precision);
   } else if (arithmetic == "fake") {
     quantization_ = quant::load_quantization(model_, options.qcfg, options.act_ranges);

@@ -15,12 +15,17 @@ std::string with_eos(std::string_view text, std::string_view eos) {
 }  // namespace
 
 const ChatTemplate& find_chat_template(std::string_view name) {
-  std::string names;
   for (const ChatTemplate& chat : kChatTemplates) {
     if (chat.name == name) return chat;
-    names += (names.empty() ? "" : ", ") + std::string(chat.name);
   }
-  fail("chat template {}: unknown; accepted: {}", printable(name), names);
+  fail("chat template {}: unknown; accepted: {}", printable(name), chat_template_names());
+}
+
+std::string chat_template_names() {
+  std::string names;
+  for (const ChatTemplate& chat : kChatTemplates)
+    names += (names.empty() ? "" : ", ") + std::string(chat.name);
+  return names;
 }
 
 std::string chat_prompt(const ChatTemplate& chat, std::string_view system, std::string_view message,

@@ -29,6 +29,8 @@ inline constexpr ChatTemplate kChatTemplates[] = {
 
 /// The template called `name`; Error naming those there are.
 const ChatTemplate& find_chat_template(std::string_view name);
+/// All names, "chatml, zephyr, …".
+std::string chat_template_names();
 
 /// The text that asks `message`; `eos` is the text of the EOS token. `system` may be empty; Error where it is
 /// not and the template has no place for it.

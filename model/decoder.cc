@@ -4,7 +4,9 @@
 #include <cassert>
 #include <cmath>
 
+#include "base/error.h"
 #include "base/hash.h"
+#include "base/memory.h"
 #include "model/kernels/kernels.h"
 
 namespace qeval::model {
@@ -67,6 +69,13 @@ RowTotal add_up(std::span<const LogitTile> tiles) {
 
 KvSpan::KvSpan(const Arithmetic& arithmetic, int64_t capacity, int64_t layers)
     : capacity_(capacity), blocks_(static_cast<size_t>(layers)) {
+  // The system would promise it, and end the process once it is used.
+  constexpr int64_t kWorthALook = int64_t{64} << 20;
+  const int64_t bytes = layers * arithmetic.kv_bytes(capacity);
+  if (bytes >= kWorthALook) {
+    require_memory(bytes, fmt::format("keys and values of {} tokens", capacity),
+                   "fewer tokens (--max-length)");
+  }
   for (AlignedBuffer& block : blocks_) block.resize(static_cast<size_t>(arithmetic.kv_bytes(capacity)));
 }
 

@@ -27,10 +27,10 @@ class Resolver {
     for (const Group& group : groups_) names.push_back(group.name);
     const std::vector<std::string> near = near_names(item, names);
     const std::string hint = near.empty() ? "" : fmt::format("near names: {}; ", fmt::join(near, ", "));
-    fail(
+    throw UsageError(fmt::format(
         "unknown task \"{}\"; {}`qeval tasks` lists all, and a path that ends in .json describes a task of "
         "your own",
-        printable(item), hint);
+        printable(item), hint));
   }
 
   Selection take() { return std::move(selection_); }
@@ -67,7 +67,8 @@ class Resolver {
       add_task(task);
       any = true;
     }
-    if (!any) fail("no task matches \"{}\"; `qeval tasks` lists all", printable(pattern));
+    if (!any)
+      throw UsageError(fmt::format("no task matches \"{}\"; `qeval tasks` lists all", printable(pattern)));
   }
 
   void add_user_task(std::string_view path) {
@@ -102,7 +103,7 @@ Selection resolve_tasks(std::string_view selection, Protocol protocol) {
     }
     selection.remove_prefix(comma == std::string_view::npos ? selection.size() : comma + 1);
   }
-  if (!any) fail("no task named; `qeval tasks` lists all");
+  if (!any) throw UsageError("no task named; `qeval tasks` lists all");
   return resolver.take();
 }
 

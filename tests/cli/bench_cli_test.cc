@@ -63,7 +63,7 @@ TEST_F(BenchCli, EnergyIsReadWhereTheMachineCountsIt) {
 }
 
 TEST_F(BenchCli, WhatCannotBeMeasuredIsNamed) {
-  expect_one_line(bench({"--schemes", "w2a2"}), kFailed, "w2a2");
+  expect_one_line(bench({"--schemes", "w2a2"}), kWrongUsage, "w2a2");
   expect_one_line(bench({"--schemes", "own"}), kWrongUsage, "no quantized checkpoint");
   expect_one_line(bench({"--schemes", "w4a16"}), kWrongUsage, "--arithmetic fake");
   expect_one_line(run({"bench", "-m", path("model"), "--contexts", "9999999"}), kWrongUsage, "--contexts");

@@ -88,15 +88,15 @@ TEST_F(Cli, HalfAQuantizedCheckpointIsNotSilentlyFloat) {
 }
 
 TEST_F(Cli, NamesAreCheckedBeforeWorkStarts) {
-  expect_one_line(eval({"-t", "piqua"}), kFailed, "piqua");
+  expect_one_line(eval({"-t", "piqua"}), kWrongUsage, "piqua");
   expect_one_line(eval({"-t", "piqa,hellaswag"}), kFailed, path("data/hellaswag"));
   expect_one_line(eval({"-t", "piqa", "--split", "test"}), kFailed, "--split validation");
-  expect_one_line(eval({"-t", "piqa", "--arithmetic", "analog"}), kFailed, "--arithmetic analog: unknown");
-  expect_one_line(eval({"-t", "piqa", "--precision", "fp4"}), kFailed, "--precision fp4: unknown");
+  expect_one_line(eval({"-t", "piqa", "--arithmetic", "analog"}), kWrongUsage, "--arithmetic analog: unknown");
+  expect_one_line(eval({"-t", "piqa", "--precision", "fp4"}), kWrongUsage, "--precision fp4: unknown");
   setenv("QEVAL_CPU", "portable", 1);
   expect_one_line(eval({"-t", "piqa", "--precision", "bf16"}), kFailed, "has no bfloat16 dot products");
   unsetenv("QEVAL_CPU");
-  expect_one_line(eval({"-t", "piqa", "--max-length", "4096"}), kFailed, "--max-length 4096");
+  expect_one_line(eval({"-t", "piqa", "--max-length", "4096"}), kWrongUsage, "--max-length 4096");
 }
 
 TEST_F(Cli, AModelThatIsMissingOrNoneIsNamed) {

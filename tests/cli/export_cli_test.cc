@@ -64,8 +64,8 @@ TEST_F(ExportCli, WhatCannotBeExportedIsNamed) {
   expect_one_line(export_as("onnx", "model"), kFailed, "no part of an export");
   expect_one_line(export_as("onnx", "calibration.txt"), kFailed, "no folder");
   expect_one_line(
-      run({"export", "-m", path("w8a8"), "--format", "onnx", "-o", path("x"), "--max-length", "0"}), kFailed,
-      "--max-length");
+      run({"export", "-m", path("w8a8"), "--format", "onnx", "-o", path("x"), "--max-length", "0"}),
+      kWrongUsage, "--max-length");
   EXPECT_FALSE(std::filesystem::exists(path("x")));
 }
 

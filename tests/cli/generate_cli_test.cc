@@ -59,11 +59,11 @@ TEST_F(GenerateCli, StatsSayWhatItCost) {
 
 TEST_F(GenerateCli, WhatCannotBeDoneIsNamed) {
   expect_one_line(generate({"-p", ""}), kFailed, "empty");
-  expect_one_line(generate({"-p", "x", "--chat", "parrot"}), kFailed, "chatml");
+  expect_one_line(generate({"-p", "x", "--chat", "parrot"}), kWrongUsage, "chatml");
   expect_one_line(run({"generate", "-m", path("model"), "-n", "6", "-p", "x", "--chat", "chatml"}), kFailed,
                   "<|im_end|>");
   expect_one_line(generate({"-p", "x", "--system", "y"}), kWrongUsage, "--chat");
-  expect_one_line(generate({"-p", "x", "--temperature", "-1"}), kFailed, "temperature");
+  expect_one_line(generate({"-p", "x", "--temperature", "-1"}), kWrongUsage, "temperature");
   expect_one_line(generate({"-p", std::string(1000, 'x')}), kFailed, "--max-length");
 }
 

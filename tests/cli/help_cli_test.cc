@@ -123,6 +123,9 @@ TEST_F(HelpCli, CompletionKnowsEveryCommandAndOption) {
               testing::UnorderedElementsAre("arc_easy", "arc_challenge"));
   EXPECT_THAT(complete({"qeval", "eval", "-t", "piqa,hellas"}), testing::ElementsAre("piqa,hellaswag"));
   EXPECT_THAT(complete({"qeval", "eval", "--seed", ""}), testing::ElementsAre(""));
+  EXPECT_THAT(complete({"qeval", "quantize", "--method", "s"}), testing::ElementsAre("smoothquant"));
+  EXPECT_THAT(complete({"qeval", "compare", "--methods", "rtn,sm"}), testing::ElementsAre("rtn,smoothquant"));
+  EXPECT_THAT(complete({"qeval", "completion", "z"}), testing::ElementsAre("zsh"));
 }
 
 TEST_F(HelpCli, ZshCompletionKnowsThemToo) {

@@ -37,6 +37,20 @@ TEST(Generator, ATextMayComeInAnyPieces) {
   EXPECT_EQ(single.length(), 9);
 }
 
+// The system promises any amount, and ends the process when it is used.
+TEST(KvSpan, RefusesMoreThanMemory) {
+  Fixture f;
+  EXPECT_NO_THROW(KvSpan(*f.arithmetic, 4096, 2));
+  try {
+    const KvSpan span(*f.arithmetic, int64_t{1} << 45, 2);
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_TRUE(
+        std::string(error.what()).starts_with("keys and values of 35184372088832 tokens: needs about "))
+        << error.what();
+  }
+}
+
 TEST(Generator, RefusesWhatDoesNotFit) {
   Fixture f;
   EXPECT_THROW(Generator(f.decoder, 0), Error);

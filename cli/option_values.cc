@@ -1,0 +1,74 @@
+#include "cli/option_values.h"
+
+#include <algorithm>
+
+namespace qeval::cli {
+namespace {
+
+/// An error of the option library's own kind, which knows the option's name.
+class WrongChoice : public po::error_with_option_name {
+ public:
+  WrongChoice(const std::string& value, const std::string& reason)
+      : error_with_option_name("%canonical_option% %value%: " + reason) {
+    set_substitute("value", printable(value));
+  }
+};
+
+}  // namespace
+
+Choice::Choice(const char* value_name, std::string_view names, bool several)
+    : typed_value(nullptr), several_(several) {
+  this->value_name(value_name);
+  for (std::string name; const char c : std::string(names) + ",") {
+    if (c == ',') {
+      names_.push_back(std::exchange(name, ""));
+    } else if (c != ' ') {
+      name += c;
+    }
+  }
+}
+
+void Choice::xparse(boost::any& value, const std::vector<std::string>& words) const {
+  typed_value::xparse(value, words);
+  const auto text = boost::any_cast<std::string>(value);
+  std::vector<std::string> parts{text};
+  if (several_) {
+    parts.clear();
+    for (size_t begin = 0; begin <= text.size(); begin += parts.back().size() + 1)
+      parts.push_back(text.substr(begin, text.find(',', begin) - begin));
+  }
+  for (const std::string& part : parts) {
+    if (std::ranges::find(names_, part) == names_.end())
+      throw WrongChoice(part, fmt::format("unknown; accepted: {}", fmt::join(names_, ", ")));
+    if (std::ranges::count(parts, part) > 1) throw WrongChoice(part, "stands there twice");
+  }
+}
+
+po::typed_value<std::string>* one_of(const char* value_name, std::string_view names) {
+  return new Choice(value_name, names, false);
+}
+
+po::typed_value<std::string>* some_of(const char* value_name, std::string_view names) {
+  return new Choice(value_name, names, true);
+}
+
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    if (end == begin) throw UsageError(fmt::format("\"{}\": a list of names with commas", printable(text)));
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+bool given(const po::variables_map& arguments, const char* option) {
+  return arguments.count(option) != 0 && !arguments[option].defaulted();
+}
+
+void refuse(const char* option, std::string_view reason) {
+  throw UsageError(fmt::format("--{}: {}", option, reason));
+}
+
+}  // namespace qeval::cli

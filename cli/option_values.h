@@ -1,0 +1,60 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "cli/command.h"
+
+namespace qeval::cli {
+
+/// The value of an option that is one of a few names, or a list of them with commas, none of them twice. Any
+/// other is a usage error that says what is accepted, found when the command line is read; shells complete
+/// the names.
+class Choice final : public po::typed_value<std::string> {
+ public:
+  Choice(const char* value_name, std::string_view names, bool several);
+
+  const std::vector<std::string>& names() const { return names_; }
+  bool several() const { return several_; }
+
+  void xparse(boost::any& value, const std::vector<std::string>& words) const override;
+
+ private:
+  std::vector<std::string> names_;
+  bool several_;
+};
+
+/// For an option table; `names` as they are shown, "f32, bf16". The table owns the result.
+po::typed_value<std::string>* one_of(const char* value_name, std::string_view names);
+po::typed_value<std::string>* some_of(const char* value_name, std::string_view names);
+
+/// "a,b" as a list; a name may not be empty (UsageError).
+std::vector<std::string> split_list(const std::string& text);
+
+/// Whether the option stands on the command line.
+bool given(const po::variables_map& arguments, const char* option);
+
+/// Throws UsageError "--OPTION: REASON".
+[[noreturn]] void refuse(const char* option, std::string_view reason);
+
+/// `value`; UsageError "--OPTION VALUE: accepted: LEAST to MOST" where it is outside.
+template <typename T>
+T in_range(const char* option, T value, T least, T most) {
+  if (!(value >= least && value <= most))
+    throw UsageError(fmt::format("--{} {}: accepted: {} to {}", option, value, least, most));
+  return value;
+}
+
+/// What `read` returns. An Error that it throws is one of the command line: "--OPTION: ERROR".
+template <typename Read>
+auto of_option(const char* option, const Read& read) {
+  try {
+    return read();
+  } catch (const Error& error) {
+    refuse(option, error.what());
+  }
+}
+
+}  // namespace qeval::cli
