@@ -50,7 +50,7 @@ bool reads_nfc(const json& file, const std::string& name) {
   bool nfc = false;
   for_each_step(*normalizer, "normalizers", where, [&](const json&, const std::string& type) {
     if (type != "NFC")
-      fail("{} '{}' is not supported; accepted are NFC, a Sequence of it, null", where, type);
+      fail("{} '{}' is not supported; accepted are NFC, a Sequence of it, null", where, printable(type));
     nfc = true;
   });
   return nfc;

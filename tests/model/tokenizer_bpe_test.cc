@@ -137,6 +137,7 @@ TEST(BpeTokenizer, RefusesByNameWhatItDoesNotKnow) {
     return refusal(file);
   };
   EXPECT_THAT(with("/normalizer", {{"type", "Lowercase"}}), AllOf(HasSubstr("Lowercase"), HasSubstr("NFC")));
+  EXPECT_THAT(with("/normalizer", {{"type", "NF\nC"}}), HasSubstr("'NF\\x0aC'"));  // fit for a terminal
   EXPECT_THAT(with("/pre_tokenizer", {{"type", "Metaspace"}}),
               AllOf(HasSubstr("Metaspace"), HasSubstr("ByteLevel")));
   EXPECT_THAT(with("/pre_tokenizer", {{"type", "Digits"}}), HasSubstr("tokenizer.model"));
