@@ -6,28 +6,40 @@
 #include <memory>
 #include <new>
 
-#include <tbb/blocked_range.h>
-#include <tbb/parallel_for.h>
-
 namespace qeval {
+
+namespace detail {
+
+/// A loop's body without its type: oneTBB is used in one place only, parallel.cc.
+using RangeBody = void (*)(const void* body, int64_t first, int64_t last);
+
+void run_ranges(int64_t count, int64_t grain, RangeBody call, const void* body);
+void run_tasks(int64_t count, RangeBody call, const void* body);
+
+}  // namespace detail
 
 /// Calls body(first, last) on disjoint sub-ranges that cover [0, count), in parallel. The partition is not
 /// fixed: a body must compute every element in a way that does not depend on the sub-range it fell into.
+/// What a body throws is thrown again, once; other sub-ranges may not have been called then. A thread that
+/// waits for a loop inside of a body does nothing of the outer loop meanwhile, so that what the body keeps in
+/// thread_local scratch stays its own.
 template <typename Body>
 void parallel_ranges(int64_t count, int64_t grain, const Body& body) {
-  tbb::parallel_for(tbb::blocked_range<int64_t>(0, count, grain),
-                    [&](const tbb::blocked_range<int64_t>& range) { body(range.begin(), range.end()); });
+  detail::run_ranges(
+      count, grain,
+      [](const void* typed, int64_t first, int64_t last) { (*static_cast<const Body*>(typed))(first, last); },
+      &body);
 }
 
-/// Calls body(i) for every i in [0, count), in parallel, one task each.
+/// Calls body(i) for every i in [0, count), in parallel, one task each. Otherwise as above.
 template <typename Body>
 void parallel_tasks(int64_t count, const Body& body) {
-  tbb::parallel_for(
-      tbb::blocked_range<int64_t>(0, count, 1),
-      [&](const tbb::blocked_range<int64_t>& range) {
-        for (int64_t i = range.begin(); i != range.end(); ++i) body(i);
+  detail::run_tasks(
+      count,
+      [](const void* typed, int64_t first, int64_t last) {
+        for (int64_t i = first; i != last; ++i) (*static_cast<const Body*>(typed))(i);
       },
-      tbb::simple_partitioner());
+      &body);
 }
 
 /// Uninitialised memory for `size()` bytes at 64-byte alignment. Growing discards the content.

@@ -1,14 +1,17 @@
 #include "cli/interrupt.h"
 
+#include <atomic>
 #include <csignal>
 
 namespace qeval::cli {
 namespace {
 
-volatile std::sig_atomic_t signalled = 0;
+/// The kernel may call the handler in any thread.
+std::atomic<bool> signalled{false};
+static_assert(std::atomic<bool>::is_always_lock_free);  // what a handler may use
 
 void on_signal(int) {
-  signalled = 1;
+  signalled = true;
 }
 
 }  // namespace
@@ -19,7 +22,7 @@ void catch_interrupts() {
 }
 
 bool interrupted() {
-  return signalled != 0;
+  return signalled;
 }
 
 }  // namespace qeval::cli

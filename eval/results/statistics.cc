@@ -8,8 +8,7 @@
 #include <numbers>
 #include <numeric>
 
-#include <tbb/blocked_range.h>
-#include <tbb/parallel_for.h>
+#include "base/parallel.h"
 
 namespace qeval::eval {
 namespace {
@@ -96,17 +95,16 @@ std::vector<double> bootstrap(size_t documents, const BootstrapOptions& options,
                               const std::function<double(std::span<const uint32_t>)>& statistic) {
   assert(documents > 0 && documents <= std::numeric_limits<uint32_t>::max());
   std::vector<double> out(static_cast<size_t>(std::max(options.resamples, 0)));
-  tbb::parallel_for(tbb::blocked_range<size_t>(0, out.size(), 16),
-                    [&](const tbb::blocked_range<size_t>& range) {
-                      std::vector<uint32_t> drawn(documents);
-                      for (size_t i = range.begin(); i < range.end(); ++i) {
-                        // The golden-ratio step of SplitMix64 would make neighbouring seeds overlap: spread
-                        // them by another odd number.
-                        Random random(options.seed ^ (i * 0xd1342543de82ef95U));
-                        for (uint32_t& index : drawn) index = static_cast<uint32_t>(random.below(documents));
-                        out[i] = statistic(drawn);
-                      }
-                    });
+  parallel_ranges(std::ssize(out), 16, [&](int64_t first, int64_t last) {
+    std::vector<uint32_t> drawn(documents);
+    for (int64_t i = first; i < last; ++i) {
+      // The golden-ratio step of SplitMix64 would make neighbouring seeds overlap: spread them by another odd
+      // number.
+      Random random(options.seed ^ (static_cast<uint64_t>(i) * 0xd1342543de82ef95U));
+      for (uint32_t& index : drawn) index = static_cast<uint32_t>(random.below(documents));
+      out[static_cast<size_t>(i)] = statistic(drawn);
+    }
+  });
   return out;
 }
 

@@ -147,6 +147,9 @@ TEST_F(FaultCli, AModelThatIsShortenedWhileItIsReadEndsTheRunWithALine) {
 }
 
 TEST_F(FaultCli, MemoryThatRunsOutEndsInALine) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers reserve terabytes of addresses, which `ulimit -v` refuses";
+#endif
   int good = 0, bad = 0;
   for (int megabytes = 16; megabytes <= 2048; megabytes += megabytes / 4) {
     SCOPED_TRACE(megabytes);
@@ -162,9 +165,7 @@ TEST_F(FaultCli, MemoryThatRunsOutEndsInALine) {
     }
   }
   EXPECT_GT(good, 0);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   EXPECT_GT(bad, 0);
-#endif
 }
 
 TEST_F(FaultCli, SignalsAtRandomMomentsLoseNothing) {
