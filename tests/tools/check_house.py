@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Draws the include graph and checks the house: no cycle of files, no folder that includes what it may not know
-(docs/architecture.md), no file of more than 500 lines. With --draw: the graph of folders, for Graphviz."""
+(docs/architecture.md), no file of more than 500 lines, no link in the documents that leads nowhere, no document that
+README.md does not name. With --draw: the graph of folders, for Graphviz."""
 
 import re
 import sys
@@ -47,8 +48,33 @@ def find_cycle(graph):
     return next((cycle for node in sorted(graph) if (cycle := visit(node))), None)
 
 
-def main():
+def anchors(path):
+    """What a link may have behind its '#': the headings, as they are shown."""
+    titles = re.findall(r"^#+ +(.*)$", path.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
+
+
+def check_documents():
     wrong = []
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    for document in documents:
+        text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.S)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if re.match(r"[a-z]+:", link):
+                continue
+            path, _, heading = link.partition("#")
+            target = document.parent / path if path else document
+            if not target.exists() or (heading and heading not in anchors(target)):
+                wrong.append(f"{document.relative_to(ROOT)}: the link {link} leads nowhere")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for document in (ROOT / "docs").glob("*.md"):
+        if f"(docs/{document.name}" not in readme:
+            wrong.append(f"README.md names no docs/{document.name}")
+    return wrong
+
+
+def main():
+    wrong = check_documents()
     files = [p.relative_to(ROOT) for top in {name.split("/")[0] for name in MAY_KNOW}
              for p in (ROOT / top).rglob("*") if p.suffix in (".h", ".cc")]
     graph, folders = {}, Counter()
