@@ -15,7 +15,7 @@ step "Debian packages"
 scripts/install_deps.sh
 
 step "Build"
-build release qeval
+build release qeval_share  # the program, and what installing it adds
 
 step "Model and task data"
 model=$(scripts/fetch_model.py)
@@ -49,7 +49,8 @@ command=("$qeval" compare -m "$model" -t "$tasks" -d data --split validation --l
          --calibration "$calibration" --samples 16 --sequence-length 256 --epochs 2 -o "$results")
 echo "${command[*]}"
 if ! "${command[@]}"; then
-  echo "(Results of an older version are in the way? rm -r $results, and run this script again.)" >&2
+  echo "(Interrupted? Run this script again: it continues. Does $results hold a comparison with other settings?" \
+       "An older version left it: rm -r $results, and run this script again.)" >&2
   exit 1
 fi
 
