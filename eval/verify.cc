@@ -1,6 +1,7 @@
 #include "eval/verify.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <optional>
@@ -113,6 +114,11 @@ Differences check_record(Folder& folder) {
   const fs::path path = folder.path / folder.record;
   ordered_json json = parse_ordered_json(read_file(path), path.string());
   if (folder.record == shard_file) {
+    constexpr std::array kKnown{"shard", "fingerprint", "documents", "group_metrics", "vocab_size", "run"};
+    for (const auto& [key, unused] : json.items()) {
+      if (std::ranges::find(kKnown, key) == kKnown.end())
+        return {fmt::format("{}: /{} is unknown", path.string(), printable(key))};
+    }
     folder.shard = read_shard_record(folder.path);
     folder.run = folder.shard->run;
     json = JsonFields(json, path.string()).at("run");

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "base/error.h"
+#include "tests/message_of.h"
 
 namespace qeval {
 namespace {
@@ -12,21 +13,11 @@ using nlohmann::ordered_json;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-template <typename Parse>
-std::string error_of(const Parse& parse, const std::string& text) {
-  try {
-    parse(text, "x.json");
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
 std::string strict_error(const std::string& text) {
-  return error_of([](const std::string& t, const char* where) { parse_strict_json(t, where, 3); }, text);
+  return message_of([&] { parse_strict_json(text, "x.json", 3); });
 }
 std::string ordered_error(const std::string& text) {
-  return error_of([](const std::string& t, const char* where) { parse_ordered_json(t, where, 3); }, text);
+  return message_of([&] { parse_ordered_json(text, "x.json", 3); });
 }
 
 TEST(StrictJson, GivesWhatTheLibraryGives) {

@@ -6,8 +6,9 @@
 
 #include <gtest/gtest.h>
 
-#include "../model/fixtures.h"
 #include "program.h"
+#include "tests/model/byte_model.h"
+#include "tests/model/fixtures.h"
 
 namespace qeval::test {
 
@@ -37,14 +38,5 @@ constexpr int kWrongUsage = 2;
 void expect_one_line(const Outcome& outcome, int status, const std::string& part);
 /// Exit status 0 and nothing on stderr.
 void expect_success(const Outcome& outcome);
-
-/// Number of ids of the tiny tokenizer: all bytes, and an end-of-text token.
-constexpr int64_t kTokens = 257;
-
-/// tokenizer.json of a byte-level BPE without merges: the byte b is the token b.
-std::string byte_tokenizer();
-/// The weights of the tiny model, as a safetensors file.
-std::string tiny_weights();
-std::string tiny_model_config();
 
 }  // namespace qeval::test

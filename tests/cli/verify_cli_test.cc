@@ -272,6 +272,15 @@ TEST_F(VerifyCli, ShardsAndMergedRunsAreChecked) {
   }
   expect_success(run({"merge", path("s1"), path("s2"), "-o", path("merged")}));
   expect_success(verify("merged"));
+  const std::string kept = read("s1/shard.json");
+  edit("s1/shard.json", "{", "{\"note\": 1,");
+  expect_one_line(verify("s1"), kFailed, "shard.json: /note is unknown");
+  write("s1/shard.json", kept);
+  edit("s1/run.json", "\"shard\": \"1/2\"", "\"shard\": \"2/2\"");
+  expect_one_line(verify("s1"), kFailed,
+                  "run.json: is not of the run of shard.json: shard (2/2 there, 1/2 here)");
+  edit("s1/run.json", "\"shard\": \"2/2\"", "\"shard\": \"1/2\"");
+  expect_success(verify("s1"));
   edit("s1/shard.json", "\"tokens_scored\": ", "\"tokens_scored\": 1");
   expect_one_line(verify("s1"), kFailed, "shard.json: its content has");
   fs::remove(path("s2/logprobs_piqa.bin"));

@@ -8,11 +8,13 @@
 
 #include "base/error.h"
 #include "datasets/sample.h"
-#include "tests/datasets/message_of.h"
+#include "tests/message_of.h"
+#include "tests/temporary_folder.h"
 
 namespace qeval::datasets {
 namespace {
 
+using test::TemporaryFolder;
 using testing::EndsWith;
 using testing::HasSubstr;
 using testing::StartsWith;
@@ -40,7 +42,7 @@ TEST(LocateSplit, NamesThePathAndTheSplitThatIsThere) {
   const TemporaryFolder folder;
   const std::string tried = (folder.path() / "set/test.jsonl").string();
   const auto find = [&] {
-    return message_of<Error>([&] { locate_split(folder.path(), kPatterns, "test", false); });
+    return message_of([&] { locate_split(folder.path(), kPatterns, "test", false); });
   };
   EXPECT_EQ(find(), tried +
                         ": not found; -d names the folder above those of the tasks, which "
@@ -62,7 +64,7 @@ TEST(ShippedSample, IsInsideTheProgram) {
   const DataText data = shipped_sample(patterns, "test");
   EXPECT_THAT(data.name, EndsWith("(shipped)"));
   EXPECT_EQ(read_jsonl(data).rows.size(), 34U);
-  EXPECT_THAT(message_of<Error>([&] { shipped_sample(patterns, "validation"); }),
+  EXPECT_THAT(message_of([&] { shipped_sample(patterns, "validation"); }),
               StartsWith("sample_qa/validation.jsonl (shipped): there is no such split"));
 }
 

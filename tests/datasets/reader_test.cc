@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "tests/datasets/message_of.h"
+#include "tests/message_of.h"
 
 namespace qeval::datasets {
 namespace {
@@ -18,7 +18,7 @@ using testing::HasSubstr;
 using testing::StartsWith;
 
 std::string jsonl_error(std::string text) {
-  return message_of<Error>([&] { read_jsonl({"rows.jsonl", std::move(text)}); });
+  return message_of([&] { read_jsonl({"rows.jsonl", std::move(text)}); });
 }
 
 TEST(ReadJsonl, KeepsRowsAndTheirLines) {
@@ -107,7 +107,7 @@ TEST(ReadMmluCsv, GivesTheColumnsOfTheJsonlCopies) {
 
 TEST(ReadMmluCsv, RefusesBadRecords) {
   const auto error = [](const std::string& text) {
-    return message_of<Error>([&] { read_mmlu_csv({"x.csv", text}, "x"); });
+    return message_of([&] { read_mmlu_csv({"x.csv", text}, "x"); });
   };
   EXPECT_THAT(error("q,a,b,c,d,A\nq,a,b,c,A\n"), StartsWith("x.csv:2: 5 columns where 6 are expected"));
   EXPECT_THAT(error("q,a,b,c,d,E\n"), StartsWith("x.csv:1: field \"answer\": \"E\" is none of A to D"));
@@ -128,7 +128,7 @@ TEST(AttachLabels, GivesEachRowItsLabel) {
 
 TEST(AttachLabels, CountsThem) {
   Table table = read_jsonl({"valid.jsonl", "{\"goal\": \"a\"}\n{\"goal\": \"b\"}\n"});
-  EXPECT_EQ(message_of<Error>([&] {
+  EXPECT_EQ(message_of([&] {
               attach_labels(table, {"valid-labels.lst", "1\n"});
             }),
             "valid-labels.lst: 1 labels for the 2 rows of valid.jsonl");

@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "tests/datasets/message_of.h"
+#include "tests/message_of.h"
 
 namespace qeval::datasets {
 namespace {
@@ -16,11 +16,6 @@ using testing::ElementsAre;
 
 Row row_of(const char* json) {
   return {Json::parse(json), std::make_shared<const std::string>("data/x.jsonl"), 7};
-}
-
-template <typename Callable>
-std::string error_of(const Callable& callable) {
-  return message_of<Error>(callable);
 }
 
 TEST(Row, FindsFieldsByPath) {
@@ -36,14 +31,14 @@ TEST(Row, FindsFieldsByPath) {
 
 TEST(Row, NamesFileLineAndField) {
   const Row row = row_of(R"({"a": 1, "list": [], "mixed": ["x", 2]})");
-  EXPECT_EQ(error_of([&] { (void)row.text("q"); }), "data/x.jsonl:7: field \"q\": missing");
-  EXPECT_EQ(error_of([&] { (void)row.text("a"); }),
+  EXPECT_EQ(message_of([&] { (void)row.text("q"); }), "data/x.jsonl:7: field \"q\": missing");
+  EXPECT_EQ(message_of([&] { (void)row.text("a"); }),
             "data/x.jsonl:7: field \"a\": a number where a string is expected");
-  EXPECT_EQ(error_of([&] { (void)row.texts("list"); }),
+  EXPECT_EQ(message_of([&] { (void)row.texts("list"); }),
             "data/x.jsonl:7: field \"list\": an empty list where at least one string is expected");
-  EXPECT_EQ(error_of([&] { (void)row.texts("mixed"); }),
+  EXPECT_EQ(message_of([&] { (void)row.texts("mixed"); }),
             "data/x.jsonl:7: field \"mixed\": item 1 is a number where a string is expected");
-  EXPECT_EQ(error_of([&] { (void)row.texts("a"); }),
+  EXPECT_EQ(message_of([&] { (void)row.texts("a"); }),
             "data/x.jsonl:7: field \"a\": a number where a list of strings is expected");
 }
 
@@ -53,7 +48,7 @@ TEST(Row, ReadsListsOfBothShapes) {
   EXPECT_THAT(columns.texts("choices.text"), ElementsAre("x", "y"));
   EXPECT_THAT(objects.texts("choices.text"), ElementsAre("x", "y"));
   const Row broken = row_of(R"({"choices": [{"text": "x"}, {"txt": "y"}]})");
-  EXPECT_EQ(error_of([&] { (void)broken.texts("choices.text"); }),
+  EXPECT_EQ(message_of([&] { (void)broken.texts("choices.text"); }),
             "data/x.jsonl:7: field \"choices.text\": missing in item 1 of the list");
 }
 
@@ -64,7 +59,7 @@ TEST(Row, ReadsNumbersInEverySpelling) {
   EXPECT_EQ(row.integer("s"), 2);
   EXPECT_EQ(row.integer("b"), 1);
   for (const char* field : {"f", "w", "e", "big"})
-    EXPECT_NE(error_of([&] { (void)row.integer(field); }), "") << field;
+    EXPECT_NE(message_of([&] { (void)row.integer(field); }), "") << field;
 }
 
 TEST(Row, ChecksTheRangeOfAnIndex) {
@@ -72,12 +67,12 @@ TEST(Row, ChecksTheRangeOfAnIndex) {
   EXPECT_EQ(row.index("zero", 4), 0);
   EXPECT_EQ(row.index("one", 4, 1), 0);
   EXPECT_EQ(row.index("four", 4, 1), 3);
-  EXPECT_EQ(error_of([&] { (void)row.index("four", 4); }),
+  EXPECT_EQ(message_of([&] { (void)row.index("four", 4); }),
             "data/x.jsonl:7: field \"four\": 4 is none of 0 to 3");
-  EXPECT_EQ(error_of([&] { (void)row.index("zero", 3, 1); }),
+  EXPECT_EQ(message_of([&] { (void)row.index("zero", 3, 1); }),
             "data/x.jsonl:7: field \"zero\": 0 is none of 1 to 3");
-  EXPECT_NE(error_of([&] { (void)row.index("minus", 4); }), "");
-  EXPECT_NE(error_of([&] { (void)row.index("least", 4, 1); }), "");
+  EXPECT_NE(message_of([&] { (void)row.index("minus", 4); }), "");
+  EXPECT_NE(message_of([&] { (void)row.index("least", 4, 1); }), "");
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "eval/results/divergence.h"
 #include "eval/results/run_directory.h"
 #include "tests/eval/result_fixture.h"
+#include "tests/message_of.h"
 
 namespace qeval::eval {
 namespace {
@@ -35,14 +36,11 @@ void work(RunDirectory& run) {
 }
 
 std::string error_of(const fs::path& folder) {
-  try {
+  return message_of([&] {
     RunDirectory run(folder, settings, {"arc"}, true, formats());
     work(run);
     run.finish("arc");
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
+  });
 }
 
 void write(const fs::path& path, std::string_view text) {

@@ -10,22 +10,13 @@
 #include "eval/results/model_details.h"
 #include "eval/results/sample_file.h"
 #include "tests/eval/result_fixture.h"
+#include "tests/message_of.h"
 
 namespace qeval::eval {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-template <typename Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 /// Right answers in the first `right` of `count` documents.
 std::vector<Sample> choices(int64_t count, int64_t right) {
@@ -120,16 +111,17 @@ TEST(Comparison, RefusesAnotherBaseAndOtherDocuments) {
   ComparedRun base = make_run(folder.path() / "fp", "fp", 20, -30, false);
   const ComparedRun run = make_run(folder.path() / "a", "a", 12, -31, true);
   base.results.model.weight_hash = "others";
-  EXPECT_THAT(error_of([&] { compare_runs(base, {run}); }), HasSubstr("measured from another base than fp"));
+  EXPECT_THAT(message_of([&] { compare_runs(base, {run}); }),
+              HasSubstr("measured from another base than fp"));
   base.results.model.weight_hash = "fp";
   const auto line = divergence_line({0, "aa", {}, {}, {}});
   write_file_atomically(folder.path() / "a" / divergence_file("beta"), header_of("beta") + line + "\n");
-  EXPECT_THAT(error_of([&] { compare_runs(base, {run}); }), HasSubstr("is of other documents"));
+  EXPECT_THAT(message_of([&] { compare_runs(base, {run}); }), HasSubstr("is of other documents"));
   write_file_atomically(folder.path() / "a" / samples_file("alpha"), text_of(choices(20, 13)));
-  EXPECT_THAT(error_of([&] { compare_runs(base, {run}); }), HasSubstr("samples_alpha.jsonl"));
+  EXPECT_THAT(message_of([&] { compare_runs(base, {run}); }), HasSubstr("samples_alpha.jsonl"));
   ComparedRun other = run;
   other.results.tasks.clear();
-  EXPECT_THAT(error_of([&] { compare_runs(base, {other}); }), HasSubstr("share no task"));
+  EXPECT_THAT(message_of([&] { compare_runs(base, {other}); }), HasSubstr("share no task"));
 }
 
 TEST(ComparisonFile, ReadsBackAndRefusesWhatIsWrong) {
@@ -149,7 +141,7 @@ TEST(ComparisonFile, ReadsBackAndRefusesWhatIsWrong) {
     ComparisonFile wrong = file;
     change(wrong);
     write_comparison_file(folder.path(), wrong);
-    return error_of([&] { read_comparison_file(folder.path()); });
+    return message_of([&] { read_comparison_file(folder.path()); });
   };
   EXPECT_THAT(refusal([](auto& f) { f.base = "other"; }), HasSubstr("\"base\""));
   EXPECT_THAT(refusal([](auto& f) { f.entries[1].name = "fp"; }), HasSubstr("used twice"));
@@ -175,7 +167,7 @@ TEST(ModelDetails, ReadBackAndTolerateOlderRuns) {
   model.details = {{"weight_bytes", 12}};
   EXPECT_EQ(model_details(model, "results.json").size_bytes, 0);
   model.details["training_loss"] = {{1, 2, 3}};
-  EXPECT_THAT(error_of([&] { model_details(model, "results.json"); }), HasSubstr("results.json"));
+  EXPECT_THAT(message_of([&] { model_details(model, "results.json"); }), HasSubstr("results.json"));
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "tests/eval/result_fixture.h"
+#include "tests/message_of.h"
 
 namespace qeval::eval {
 namespace {
@@ -22,20 +23,10 @@ DocumentDivergence document(int64_t id) {
       id, "00ff", {0.0F, 0.1F + static_cast<float>(id), 1e-9F, 3.25F}, {0.0F, 0.5F, 0.0F, 1e-12F}, {1, 3}};
 }
 
-template <typename Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
 std::string read_error(const std::string& content) {
   const TemporaryFolder folder;
   write_file_atomically(folder.path() / "d.jsonl", content);
-  return error_of([&] { read_divergence(folder.path() / "d.jsonl", "arc"); });
+  return message_of([&] { read_divergence(folder.path() / "d.jsonl", "arc"); });
 }
 
 TEST(Divergence, ReadsBackEveryBit) {

@@ -11,11 +11,13 @@
 #include "base/error.h"
 #include "eval/tasks/documents.h"
 #include "eval/tasks/registry.h"
-#include "tests/datasets/message_of.h"
+#include "tests/message_of.h"
+#include "tests/temporary_folder.h"
 
 namespace qeval::eval {
 namespace {
 
+using test::TemporaryFolder;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -114,16 +116,15 @@ TEST(FewShot, NeverShowsTheScoredDocument) {
     EXPECT_EQ(context.find(goal + "\n"), context.rfind(goal + "\n")) << context;
     EXPECT_EQ(std::count(context.begin(), context.end(), 'Q'), 4);
   }
-  EXPECT_THAT(
-      message_of<Error>([&] { load("piqa", {.data = folder.path(), .split = "train", .num_fewshot = 4}); }),
-      HasSubstr("3 usable rows where --num-fewshot 4"));
+  EXPECT_THAT(message_of([&] { load("piqa", {.data = folder.path(), .split = "train", .num_fewshot = 4}); }),
+              HasSubstr("3 usable rows where --num-fewshot 4"));
 }
 
 TEST(FewShot, SaysWhatIsMissing) {
   const TemporaryFolder folder;
   folder.write("piqa/validation.jsonl", piqa_row(1));
   const auto error = [&](const std::string& task, int64_t count) {
-    return message_of<Error>([&] { load(task, {.data = folder.path(), .num_fewshot = count}); });
+    return message_of([&] { load(task, {.data = folder.path(), .num_fewshot = count}); });
   };
   EXPECT_THAT(error("piqa", 1),
               AllOf(HasSubstr("no file of the train split"), HasSubstr("piqa/train.jsonl is expected")));
@@ -131,8 +132,7 @@ TEST(FewShot, SaysWhatIsMissing) {
   folder.write("piqa/train.jsonl", piqa_row(2) + piqa_row(2));
   EXPECT_THAT(error("piqa", 2), HasSubstr("piqa/train.jsonl: 1 usable rows where --num-fewshot 2"));
   EXPECT_THROW(load("piqa", {.data = folder.path(), .num_fewshot = -1}), UsageError);
-  EXPECT_THAT(message_of<Error>([&] { load("sample_text", {.num_fewshot = 1}); }),
-              HasSubstr("takes no few-shot"));
+  EXPECT_THAT(message_of([&] { load("sample_text", {.num_fewshot = 1}); }), HasSubstr("takes no few-shot"));
 }
 
 TEST(FewShot, WorksOnTheShippedSample) {

@@ -16,6 +16,7 @@
 #include "eval/results/sample_file.h"
 #include "eval/results/statistics.h"
 #include "tests/eval/result_fixture.h"
+#include "tests/message_of.h"
 
 namespace qeval::eval {
 namespace {
@@ -28,18 +29,8 @@ using ::testing::Not;
 const Fingerprint settings{{"arithmetic", "float"}, {"weights", sha256_hex("weights")}, {"limit", ""}};
 const std::vector<std::string> tasks{"arc", "pages"};
 
-template <typename Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
 std::string open_error(const fs::path& path, bool resume, const Fingerprint& fingerprint = settings) {
-  return error_of([&] { RunDirectory(path, fingerprint, tasks, resume); });
+  return message_of([&] { RunDirectory(path, fingerprint, tasks, resume); });
 }
 
 void append_raw(const fs::path& path, std::string_view text) {
@@ -61,7 +52,7 @@ TEST(RunDirectory, SortsWhatFinishedInAnyOrder) {
   EXPECT_TRUE(run.is_finished("arc", 3));
   EXPECT_FALSE(run.is_finished("arc", 4));
   EXPECT_FALSE(run.is_finished("pages", 3));
-  EXPECT_EQ(error_of([&] { run.append("arc", samples[1]); }).find("finished before") == std::string::npos,
+  EXPECT_EQ(message_of([&] { run.append("arc", samples[1]); }).find("finished before") == std::string::npos,
             false);
   const auto finished = run.finish("arc");
   EXPECT_EQ(read_file(run.path() / "samples_arc.jsonl"), expected_samples(4));
@@ -212,7 +203,7 @@ TEST(RunDirectory, RefusesToResumeOtherSettingsNamingThem) {
   EXPECT_THAT(message, HasSubstr("weights (" + sha256_hex("weights").substr(0, 12) + "… there, " +
                                  sha256_hex("other weights").substr(0, 12) + "… here)"));
   EXPECT_EQ(message.find('\n'), std::string::npos);
-  EXPECT_THAT(error_of([&] { RunDirectory(folder.path(), settings, {"arc"}, true); }),
+  EXPECT_THAT(message_of([&] { RunDirectory(folder.path(), settings, {"arc"}, true); }),
               HasSubstr("tasks (arc,pages there, arc here)"));
   EXPECT_EQ(open_error(folder.path(), true), "") << "the refusals must have changed nothing";
   EXPECT_EQ(RunDirectory(folder.path(), settings, tasks, true).finished_documents("arc"), 1);
@@ -282,7 +273,7 @@ TEST(SampleFile, OrderIsChecked) {
   const fs::path path = folder.path() / "samples_x.jsonl";
   append_raw(path, to_line(choice_sample(1)) + "\n" + to_line(choice_sample(0)) + "\n");
   EXPECT_EQ(read_samples(path).size(), 2U);
-  EXPECT_THAT(error_of([&] { read_scores(path); }), HasSubstr("samples_x.jsonl:2"));
+  EXPECT_THAT(message_of([&] { read_scores(path); }), HasSubstr("samples_x.jsonl:2"));
 }
 
 }  // namespace

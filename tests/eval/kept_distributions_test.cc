@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "eval/scored_positions.h"
 #include "tests/eval/result_fixture.h"
+#include "tests/message_of.h"
 
 namespace qeval::eval {
 namespace {
@@ -17,16 +18,6 @@ namespace {
 using model::Distribution;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-template <typename Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 KeptDocument document(int64_t id) {
   return {id,
@@ -43,7 +34,7 @@ std::string file_of(const std::vector<KeptDocument>& documents) {
 std::string read_error(const std::string& content, int64_t doc_id = 3) {
   const TemporaryFolder folder;
   write_file_atomically(folder.path() / "k.bin", content);
-  return error_of([&] { KeptDistributions(folder.path() / "k.bin", "arc", 10).read(doc_id); });
+  return message_of([&] { KeptDistributions(folder.path() / "k.bin", "arc", 10).read(doc_id); });
 }
 
 TEST(KeptDistributions, ReadBackEveryBit) {
@@ -90,9 +81,9 @@ TEST(KeptDistributions, RefuseWhatIsDamaged) {
   EXPECT_THAT(read_error(file_of({odd})), HasSubstr("a probability that is none"));
   const TemporaryFolder folder;
   write_file_atomically(folder.path() / "k.bin", whole);
-  EXPECT_THAT(error_of([&] { KeptDistributions(folder.path() / "k.bin", "boolq", 10); }),
+  EXPECT_THAT(message_of([&] { KeptDistributions(folder.path() / "k.bin", "boolq", 10); }),
               HasSubstr("\"task\""));
-  EXPECT_THAT(error_of([&] { KeptDistributions(folder.path() / "k.bin", "arc", 11); }),
+  EXPECT_THAT(message_of([&] { KeptDistributions(folder.path() / "k.bin", "arc", 11); }),
               HasSubstr("\"vocab_size\""));
 }
 

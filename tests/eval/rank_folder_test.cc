@@ -13,6 +13,7 @@
 #include "eval/results/run_directory.h"
 #include "eval/results/sample_file.h"
 #include "tests/eval/result_fixture.h"
+#include "tests/message_of.h"
 
 namespace qeval::eval {
 namespace {
@@ -38,16 +39,6 @@ void add(RunDirectory& run, const Sample& sample) {
   run.append("arc", sample, records);
 }
 
-template <typename Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
 TEST(RankFolders, AreTakenOverByWhoeverResumes) {
   const TemporaryFolder folder, whole;
   const auto samples = choice_samples(7);
@@ -62,7 +53,7 @@ TEST(RankFolders, AreTakenOverByWhoeverResumes) {
   }
   std::ofstream(rank_folder(folder.path(), 12) / journal_file("arc"), std::ios::app) << "half a li";
   fs::create_directories(rank_folder(folder.path(), 3));  // killed before it had written anything
-  EXPECT_THAT(error_of([&] { RunDirectory(folder.path(), settings, tasks, false, {lines}); }),
+  EXPECT_THAT(message_of([&] { RunDirectory(folder.path(), settings, tasks, false, {lines}); }),
               HasSubstr("continue it with --resume"));
   RunDirectory resumed(folder.path(), settings, tasks, true, {lines});
   for (const int64_t id : {0, 2, 4, 6}) EXPECT_TRUE(resumed.is_finished("arc", id)) << id;
@@ -100,7 +91,7 @@ TEST(RankFolders, OfAnotherRunOrInUseAreRefused) {
   {
     RunDirectory second(rank_folder(folder.path(), 1), settings, tasks, true, {lines});
     add(second, samples[0]);
-    EXPECT_THAT(error_of([&] { first.absorb_ranks(); }), HasSubstr("in use by"));
+    EXPECT_THAT(message_of([&] { first.absorb_ranks(); }), HasSubstr("in use by"));
   }
   Fingerprint other = settings;
   other["arithmetic"] = "fake";
@@ -108,7 +99,7 @@ TEST(RankFolders, OfAnotherRunOrInUseAreRefused) {
     RunDirectory foreign(rank_folder(folder.path(), 2), other, tasks, true, {lines});
     add(foreign, samples[0]);
   }
-  EXPECT_THAT(error_of([&] { first.absorb_ranks(); }), HasSubstr("arithmetic (fake there, float here)"));
+  EXPECT_THAT(message_of([&] { first.absorb_ranks(); }), HasSubstr("arithmetic (fake there, float here)"));
 }
 
 /// Every file and folder below, by its name.
@@ -136,7 +127,7 @@ TEST(ShardRecord, NamesOfTasksStayInTheFolder) {
     write_shard_record(shard, record);
     const std::vector<fs::path> before = everything_in(folder.path());
     const std::vector<fs::path> shards{shard};
-    EXPECT_THAT(error_of([&] { merge_shards(shards, folder.path() / "out", ""); }),
+    EXPECT_THAT(message_of([&] { merge_shards(shards, folder.path() / "out", ""); }),
                 HasSubstr("cannot be part of a file name"));
     EXPECT_EQ(everything_in(folder.path()), before);
   }

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "tests/eval/sample_fixture.h"
+#include "tests/message_of.h"
 
 namespace qeval::eval {
 namespace {
@@ -17,12 +18,7 @@ using nlohmann::ordered_json;
 using ::testing::HasSubstr;
 
 std::string error_of(std::string_view line) {
-  try {
-    parse_line(line, "samples_x.jsonl:7");
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
+  return message_of([&] { parse_line(line, "samples_x.jsonl:7"); });
 }
 
 /// `line` with a field replaced (or removed, by null) and the checksum made right again.

@@ -11,11 +11,13 @@
 #include "base/error.h"
 #include "eval/tasks/documents.h"
 #include "eval/tasks/registry.h"
-#include "tests/datasets/message_of.h"
+#include "tests/message_of.h"
+#include "tests/temporary_folder.h"
 
 namespace qeval::eval {
 namespace {
 
+using test::TemporaryFolder;
 using testing::ElementsAre;
 using testing::EndsWith;
 using testing::HasSubstr;
@@ -284,7 +286,7 @@ TEST(TaskRowErrors, NameFileLineAndField) {
   for (const BadRow& bad : cases) {
     const TemporaryFolder folder;
     const auto path = folder.write(bad.file, bad.row);
-    const std::string message = message_of<Error>([&] { load(bad.task, folder); });
+    const std::string message = message_of([&] { load(bad.task, folder); });
     EXPECT_THAT(message, StartsWith(path.string() + ":1: " + bad.message)) << bad.row;
     EXPECT_EQ(message.find('\n'), std::string::npos);
   }
@@ -301,11 +303,10 @@ TEST(TaskRowErrors, ALongRowIsScored) {
 TEST(TaskRowErrors, AMissingFileNamesThePathAndTheOtherSplit) {
   const TemporaryFolder folder;
   const std::string path = (folder.path() / "sciq/test.jsonl").string();
-  EXPECT_THAT(message_of<Error>([&] { load("sciq", folder); }), testing::StartsWith(path + ": not found; "));
+  EXPECT_THAT(message_of([&] { load("sciq", folder); }), testing::StartsWith(path + ": not found; "));
   folder.write("sciq/validation.jsonl", "{}");
-  EXPECT_THAT(message_of<Error>([&] { load("sciq", folder); }), HasSubstr("--split validation would read"));
-  EXPECT_THAT(message_of<Error>([&] { load_documents(resolve_tasks("sciq").tasks[0], {}); }),
-              HasSubstr("with -d"));
+  EXPECT_THAT(message_of([&] { load("sciq", folder); }), HasSubstr("--split validation would read"));
+  EXPECT_THAT(message_of([&] { load_documents(resolve_tasks("sciq").tasks[0], {}); }), HasSubstr("with -d"));
 }
 
 }  // namespace

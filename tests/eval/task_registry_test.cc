@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "eval/tasks/registry.h"
-#include "tests/datasets/message_of.h"
+#include "tests/message_of.h"
 
 namespace qeval::eval {
 namespace {
@@ -27,7 +27,7 @@ std::vector<std::string> names_of(const std::vector<Named>& all) {
 }
 
 std::string error_of(const std::string& selection) {
-  return message_of<Error>([&] { resolve_tasks(selection); });
+  return message_of([&] { resolve_tasks(selection); });
 }
 
 TEST(Registry, EntriesAreComplete) {

@@ -8,11 +8,13 @@
 #include "base/error.h"
 #include "eval/tasks/documents.h"
 #include "eval/tasks/registry.h"
-#include "tests/datasets/message_of.h"
+#include "tests/message_of.h"
+#include "tests/temporary_folder.h"
 
 namespace qeval::eval {
 namespace {
 
+using test::TemporaryFolder;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::StartsWith;
@@ -101,7 +103,7 @@ TEST(UserTask, SplitsAndExamplesHaveFilesOfTheirOwn) {
   const auto path = folder.write("task.json", "{" + fields + R"(, "fewshot": "more/examples.jsonl"})");
   const Task task = resolve_tasks(path.string()).tasks.at(0);
   EXPECT_EQ(load_documents(task, {.num_fewshot = 1}).documents[0].requests[0].context, "E y\n\nT");
-  EXPECT_THAT(message_of<Error>([&] { load_documents(task, {.split = "validation"}); }),
+  EXPECT_THAT(message_of([&] { load_documents(task, {.split = "validation"}); }),
               HasSubstr("validation.jsonl: not found; --split test would read"));
 }
 
@@ -110,9 +112,9 @@ TEST(UserTask, OneFileHasNoSplitsAndNoExamples) {
   const std::string description =
       R"({"name": "mine", "data": "rows.jsonl", "prompt": "q", "choices": "c", "gold": "g"})";
   const std::string row = R"({"q": "T", "c": ["x", "y"], "g": 0})";
-  EXPECT_THAT(message_of<Error>([&] { load(folder, description, row, {.split = "train"}); }),
+  EXPECT_THAT(message_of([&] { load(folder, description, row, {.split = "train"}); }),
               HasSubstr("task mine reads one file and has no split \"train\""));
-  EXPECT_THAT(message_of<Error>([&] { load(folder, description, row, {.num_fewshot = 1}); }),
+  EXPECT_THAT(message_of([&] { load(folder, description, row, {.num_fewshot = 1}); }),
               HasSubstr("add the field \"fewshot\""));
 }
 
@@ -157,15 +159,14 @@ TEST(UserTask, DescriptionErrorsNameFileAndField) {
   };
   for (const auto& [description, message] : cases) {
     const auto path = folder.write("task.json", description);
-    EXPECT_THAT(message_of<Error>([&, &text = path] { resolve_tasks(text.string()); }),
+    EXPECT_THAT(message_of([&, &text = path] { resolve_tasks(text.string()); }),
                 StartsWith(path.string() + ": " + message))
         << description;
   }
-  EXPECT_THAT(message_of<Error>([&] { resolve_tasks("nowhere/task.json"); }),
+  EXPECT_THAT(message_of([&] { resolve_tasks("nowhere/task.json"); }),
               StartsWith("nowhere/task.json: cannot open"));
   const auto good = folder.write("task.json", "{" + name + data + prompt + choices + gold + "}").string();
-  EXPECT_THAT(message_of<Error>([&] { resolve_tasks(good + "," + good); }),
-              HasSubstr("the name of two tasks"));
+  EXPECT_THAT(message_of([&] { resolve_tasks(good + "," + good); }), HasSubstr("the name of two tasks"));
 }
 
 TEST(UserTask, RowErrorsNameFileLineAndField) {
@@ -186,7 +187,7 @@ TEST(UserTask, RowErrorsNameFileLineAndField) {
     const TemporaryFolder folder;
     const std::string description =
         R"({"name": "mine", "data": "rows.jsonl", "prompt": "q", "choices": "c", "gold": "g"})";
-    EXPECT_THAT(message_of<Error>([&, &line = row] {
+    EXPECT_THAT(message_of([&, &line = row] {
                   load(folder, description,
                        R"({"q": "Q", "c": ["x"], "g": 0})"
                        "\n\n" +

@@ -137,7 +137,7 @@ TEST(PreTokenizer, CutsAsTheNamedPatternsDo) {
 }
 
 TEST(PreTokenizer, NamesTheKnownNames) {
-  EXPECT_THAT(error_of([] { find_named_pre_tokenizer("default"); }),
+  EXPECT_THAT(message_of([] { find_named_pre_tokenizer("default"); }),
               testing::AllOf(HasSubstr("'default'"), HasSubstr("gpt-2"), HasSubstr("llama-bpe"),
                              HasSubstr("smollm")));
 }
@@ -166,12 +166,12 @@ TEST(SplitPattern, RefusesWhatEnginesReadDifferently) {
   for (const char* pattern :
        {R"(\w+)", R"(\bx)", R"(\h)", "^a", "a$", "[a[bc]]", "[a-z&&[^b]]", "(?<=a)b", "(?<n>a)", "(*ACCEPT)a",
         R"(\p{Han}+)", R"(\pL)", R"((a)\1)", "a{2}+", "[]a]", "a\\", R"(\x{110000000})", R"(\u0041)"}) {
-    EXPECT_THAT(error_of([&] { const SplitPattern made{pattern}; }), HasSubstr("is not supported"))
+    EXPECT_THAT(message_of([&] { const SplitPattern made{pattern}; }), HasSubstr("is not supported"))
         << pattern;
   }
-  EXPECT_THAT(error_of([] { const SplitPattern made{"(a"}; }), HasSubstr("pattern '(a'"));
-  EXPECT_THAT(error_of([] { const SplitPattern made{"a*"}; }), HasSubstr("empty string"));
-  EXPECT_EQ(error_of([] {
+  EXPECT_THAT(message_of([] { const SplitPattern made{"(a"}; }), HasSubstr("pattern '(a'"));
+  EXPECT_THAT(message_of([] { const SplitPattern made{"a*"}; }), HasSubstr("empty string"));
+  EXPECT_EQ(message_of([] {
               const SplitPattern made{R"((?i:'s)|[^\r\n\p{L}]?\p{Lu}+|\x{4E00}|\.\[\$|a{1,3}?|\xE9)"};
             }),
             "");
@@ -180,7 +180,7 @@ TEST(SplitPattern, RefusesWhatEnginesReadDifferently) {
 TEST(SplitPattern, RunawayBacktrackingIsAnError) {
   const SplitPattern pattern("(?:a+)+b");
   SplitPattern::MatchBuffer buffer;
-  EXPECT_THAT(error_of([&] { pattern.find(std::string(60, 'a') + "cb", 0, buffer); }), HasSubstr("limit"));
+  EXPECT_THAT(message_of([&] { pattern.find(std::string(60, 'a') + "cb", 0, buffer); }), HasSubstr("limit"));
 }
 
 TEST(SplitPattern, EscapedLiteralsMatchThemselves) {

@@ -24,7 +24,7 @@ std::unique_ptr<Tokenizer> load(const json& file) {
 }
 
 std::string refusal(const json& file) {
-  return error_of([&] { load(file); });
+  return message_of([&] { load(file); });
 }
 
 json added(int id, const std::string& content, bool special = true) {
@@ -45,7 +45,7 @@ TEST(BpeTokenizer, EncodesAndDecodes) {
   // One byte of a character is a token.
   EXPECT_EQ(tokenizer->decode(std::vector<int32_t>{0xC3}), "\xC3");
   for (const int32_t id : {-1, 301, 299}) {
-    EXPECT_THAT(error_of([&] { tokenizer->decode(std::vector{id}); }),
+    EXPECT_THAT(message_of([&] { tokenizer->decode(std::vector{id}); }),
                 HasSubstr(fmt::format("token id {} ", id)));
   }
   EXPECT_FALSE(tokenizer->adds_bos());
@@ -54,8 +54,8 @@ TEST(BpeTokenizer, EncodesAndDecodes) {
 
 TEST(BpeTokenizer, InvalidUtf8IsAnErrorWithItsPlace) {
   const auto tokenizer = load(tiny_bpe(kMerges));
-  EXPECT_THAT(error_of([&] { tokenizer->encode("abc\xFFz"); }), HasSubstr("byte 3"));
-  EXPECT_THAT(error_of([&] { tokenizer->encode("ab\xC3"); }), HasSubstr("byte 2"));
+  EXPECT_THAT(message_of([&] { tokenizer->encode("abc\xFFz"); }), HasSubstr("byte 3"));
+  EXPECT_THAT(message_of([&] { tokenizer->encode("ab\xC3"); }), HasSubstr("byte 2"));
 }
 
 TEST(BpeTokenizer, BothSpellingsOfMergesAreOneTokenizer) {
@@ -185,7 +185,7 @@ TEST(BpeTokenizer, MalformedFilesAreOneLineErrors) {
   const std::string whole = tiny_bpe({{"h", "e"}}).dump();
   for (size_t length = 0; length < whole.size(); length += 37) {
     const auto file = folder.write("tokenizer.json", whole.substr(0, length));
-    const std::string message = error_of([&] { load_tokenizer(file); });
+    const std::string message = message_of([&] { load_tokenizer(file); });
     EXPECT_THAT(message, HasSubstr("tokenizer.json")) << length;
     EXPECT_EQ(message.find('\n'), std::string::npos);
   }
@@ -225,9 +225,9 @@ TEST(BpeTokenizer, FolderNamesBosAndEos) {
   EXPECT_THAT(refusal(file), HasSubstr("after the text"));
 
   folder.write_json("tokenizer_config.json", json{{"bos_token", "<nowhere>"}});
-  EXPECT_THAT(error_of([&] { load_tokenizer(folder.path()); }), HasSubstr("<nowhere>"));
+  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }), HasSubstr("<nowhere>"));
   folder.write_json("tokenizer_config.json", json{{"bos_token", 3}});
-  EXPECT_THAT(error_of([&] { load_tokenizer(folder.path()); }), HasSubstr("bos_token"));
+  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }), HasSubstr("bos_token"));
 }
 
 TEST(BpeTokenizer, FolderAddsTokens) {
@@ -239,7 +239,7 @@ TEST(BpeTokenizer, FolderAddsTokens) {
   folder.write_json("added_tokens.json", json{{"<old>", 302}});
   EXPECT_THAT(load_tokenizer(folder.path())->encode("<s><new><old>"), ElementsAre(300, 301, 302));
   folder.write_json("added_tokens.json", json{{"<old>", -3}});
-  EXPECT_THAT(error_of([&] { load_tokenizer(folder.path()); }), HasSubstr("added_tokens.json"));
+  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }), HasSubstr("added_tokens.json"));
 }
 
 TEST(BpeTokenizer, ThreadsShareOne) {
@@ -303,7 +303,7 @@ TEST(BpeTokenizer, MalformedGgufIsRefused) {
   const TemporaryFolder folder;
   const auto refused = [&](const GgufWriter& writer) {
     const auto file = folder.write("vocab.gguf", writer.bytes());
-    return error_of([&] { load_tokenizer(file); });
+    return message_of([&] { load_tokenizer(file); });
   };
   EXPECT_THAT(refused(tiny_gguf("gpt-9")), AllOf(HasSubstr("gpt-9"), HasSubstr("qwen2")));
   EXPECT_THAT(refused(tiny_gguf("")), HasSubstr("tokenizer.ggml.pre is missing"));
@@ -333,11 +333,11 @@ TEST(BpeTokenizer, MalformedGgufIsRefused) {
 
 TEST(LoadTokenizer, NamesWhatIsMissing) {
   const TemporaryFolder folder;
-  EXPECT_THAT(error_of([&] { load_tokenizer(folder.path()); }),
+  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }),
               HasSubstr("tokenizer.model, tokenizer.json or tokenizer.gguf"));
-  EXPECT_THAT(error_of([&] { load_tokenizer(folder.path() / "nothing"); }), HasSubstr("no such file"));
+  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path() / "nothing"); }), HasSubstr("no such file"));
   const auto text = folder.write("notes.txt", "hello");
-  EXPECT_THAT(error_of([&] { load_tokenizer(text); }), HasSubstr("not a tokenizer"));
+  EXPECT_THAT(message_of([&] { load_tokenizer(text); }), HasSubstr("not a tokenizer"));
 }
 
 }  // namespace

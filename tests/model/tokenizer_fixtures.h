@@ -17,22 +17,12 @@
 #include "model/tokenizer/byte_level.h"
 #include "model/tokenizer/sentencepiece_model.h"
 #include "model/tokenizer/tokenizer.h"
+#include "tests/message_of.h"
 #include "tests/temporary_folder.h"
 
 namespace qeval::model {
 
 using test::TemporaryFolder;
-
-/// Message of the Error that `action` throws; "" where it throws none.
-template <typename Action>
-std::string error_of(const Action& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 /// A tokenizer.json: the 256 bytes are the ids 0 … 255, each merge adds the next id.
 inline nlohmann::json tiny_bpe(const std::vector<std::pair<std::string, std::string>>& merges,

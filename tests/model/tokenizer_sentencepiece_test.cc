@@ -37,8 +37,8 @@ TEST(SentencePieceTokenizer, EncodesAndDecodes) {
   EXPECT_EQ(tokenizer->bos_id(), 1);
   EXPECT_EQ(tokenizer->eos_id(), 2);
   EXPECT_TRUE(tokenizer->adds_bos());
-  EXPECT_THAT(error_of([&] { tokenizer->encode("ab\xFF"); }), HasSubstr("byte 2"));
-  EXPECT_THAT(error_of([&] { tokenizer->decode(std::vector<int32_t>{266}); }), HasSubstr("266"));
+  EXPECT_THAT(message_of([&] { tokenizer->encode("ab\xFF"); }), HasSubstr("byte 2"));
+  EXPECT_THAT(message_of([&] { tokenizer->decode(std::vector<int32_t>{266}); }), HasSubstr("266"));
 }
 
 // Found by fuzzing: the library throws an exception of its own for a piece with a zero byte in a unigram
@@ -50,7 +50,7 @@ TEST(SentencePieceTokenizer, WhatTheLibraryThrowsIsAnErrorToo) {
   const std::string unigram("\x12\x02\x18\x01",
                             4);  // TrainerSpec {model_type: UNIGRAM}, which merges with what is there
   const auto file = folder.write("tokenizer.model", serialize_sentencepiece(model) + unigram);
-  EXPECT_THAT(error_of([&] { load_tokenizer(file); }), HasSubstr("library refuses the model"));
+  EXPECT_THAT(message_of([&] { load_tokenizer(file); }), HasSubstr("library refuses the model"));
 }
 
 TEST(SentencePieceTokenizer, WithoutDummyPrefix) {
@@ -125,9 +125,9 @@ TEST(SentencePieceTokenizer, FolderDecidesBosAndAddedTokens) {
 
   config["added_tokens_decoder"] = {{"260", {{"content", "<x>"}}}};
   folder.write_json("tokenizer_config.json", config);
-  EXPECT_THAT(error_of([&] { load_tokenizer(folder.path()); }), HasSubstr("<x>"));
+  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }), HasSubstr("<x>"));
   folder.write_json("tokenizer_config.json", json{{"eos_token", "<nowhere>"}});
-  EXPECT_THAT(error_of([&] { load_tokenizer(folder.path()); }), HasSubstr("<nowhere>"));
+  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }), HasSubstr("<nowhere>"));
 }
 
 GgufWriter tiny_gguf(const SentencePieceModel& model) {
@@ -166,7 +166,7 @@ TEST(SentencePieceTokenizer, FromGguf) {
 
   const auto refused = [&](const GgufWriter& writer) {
     const auto file = folder.write("vocab.gguf", writer.bytes());
-    return error_of([&] { load_tokenizer(file); });
+    return message_of([&] { load_tokenizer(file); });
   };
   EXPECT_THAT(
       refused(GgufWriter().string("tokenizer.ggml.model", "llama").strings("tokenizer.ggml.tokens", {"a"})),
@@ -184,7 +184,7 @@ TEST(SentencePieceTokenizer, FromGguf) {
 void expect_error_or_tokenizer(const std::string& bytes) {
   const TemporaryFolder folder;
   const auto file = folder.write("tokenizer.model", bytes);
-  const std::string message = error_of([&] { load_tokenizer(file)->encode("ab a"); });
+  const std::string message = message_of([&] { load_tokenizer(file)->encode("ab a"); });
   if (!message.empty()) {
     EXPECT_THAT(message, HasSubstr("tokenizer.model"));
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
@@ -205,7 +205,7 @@ TEST(SentencePieceTokenizer, DamagedModelsAreOneLineErrors) {
   for (const std::string& content :
        {std::string(), std::string("not a model"), whole.substr(0, whole.size() / 2 + 1)}) {
     const auto file = folder.write("tokenizer.model", content);
-    EXPECT_THAT(error_of([&] { load_tokenizer(file); }), HasSubstr("tokenizer.model")) << content.size();
+    EXPECT_THAT(message_of([&] { load_tokenizer(file); }), HasSubstr("tokenizer.model")) << content.size();
   }
 }
 
@@ -221,14 +221,14 @@ TEST(SentencePieceTokenizer, CharacterMapsMustStayInside) {
   };
   std::string map(4 + 1024 + 1, '\0');  // 256 units, all of offset 0, and one empty string
   map[1] = 4;
-  EXPECT_EQ(error_of([&] { read_sentencepiece_traits(with_map(map), "m"); }), "");
+  EXPECT_EQ(message_of([&] { read_sentencepiece_traits(with_map(map), "m"); }), "");
   std::string far_offset = map, far_value = map, short_map = map.substr(0, 1000), open_string = map;
   far_offset[4 + 3] = 0x10;
   far_value[4 + 3] = static_cast<char>(0x80);
   far_value[4] = 1;
   open_string.back() = 'x';
   for (const std::string& bad : {far_offset, far_value, short_map, open_string, std::string("x")}) {
-    EXPECT_THAT(error_of([&] { read_sentencepiece_traits(with_map(bad), "m"); }),
+    EXPECT_THAT(message_of([&] { read_sentencepiece_traits(with_map(bad), "m"); }),
                 HasSubstr("precompiled_charsmap"));
   }
 }

@@ -71,6 +71,15 @@ double mean_difference(const std::vector<float>& a, const std::vector<float>& b)
   return sum / static_cast<double>(a.size());
 }
 
+/// Between the exported graph, run by the interpreter, and our own arithmetic: mean over the logits of `ids`.
+double difference_of_export(const model::Model& model, const Quantization& q,
+                            const std::filesystem::path& folder, const std::vector<int32_t>& ids) {
+  export_onnx(model, q, 64, "0", folder);
+  auto tensors = test::run_onnx(test::read_onnx(folder / kOnnxFile), folder, {{"input_ids", as_input(ids)}});
+  const FakeArithmetic fake(model, q.qcfg, q.ranges, 64);
+  return mean_difference(tensors["logits"].values, decoder_logits(model, fake, ids));
+}
+
 struct Case {
   std::string name;
   std::function<void(model::ModelConfig&)> change;
@@ -160,12 +169,7 @@ TEST(Export, WeightsInGroupsAreBlocks) {
   scheme.weight.group_size = 8;
   const Quantization q = quantization(model, make_qcfg(model.config, scheme));
   const TemporaryFolder folder;
-  export_onnx(model, q, 64, "0", folder.path());
-  const std::vector<int32_t> ids = tokens(12);
-  auto tensors =
-      test::run_onnx(test::read_onnx(folder / kOnnxFile), folder.path(), {{"input_ids", as_input(ids)}});
-  const FakeArithmetic fake(model, q.qcfg, q.ranges, 64);
-  EXPECT_LT(mean_difference(tensors["logits"].values, decoder_logits(model, fake, ids)), 1e-4);
+  EXPECT_LT(difference_of_export(model, q, folder.path(), tokens(12)), 1e-4);
   EXPECT_THAT(error_of([&] { export_encodings(model, q, 64, "0", folder.path()); }),
               HasSubstr("model.layers.0.self_attn.q_proj.weight"));
 }
@@ -182,12 +186,7 @@ TEST(Export, PointsAfterThePointsAndTheTiedHeadAreComputed) {
   }
   const Quantization q = quantization(model, qcfg);
   const TemporaryFolder folder;
-  export_onnx(model, q, 64, "0", folder.path());
-  const std::vector<int32_t> ids = tokens(20);
-  auto tensors =
-      test::run_onnx(test::read_onnx(folder / kOnnxFile), folder.path(), {{"input_ids", as_input(ids)}});
-  const FakeArithmetic fake(model, q.qcfg, q.ranges, 64);
-  EXPECT_LT(mean_difference(tensors["logits"].values, decoder_logits(model, fake, ids)), 1e-3);
+  EXPECT_LT(difference_of_export(model, q, folder.path(), tokens(20)), 1e-3);
 }
 
 /// Probabilities whose range excludes 0: what is masked stays 0 all the same.
@@ -200,12 +199,7 @@ TEST(Export, MaskedProbabilitiesStayZeroWithoutAZeroOnTheGrid) {
   Quantization q = quantization(model, qcfg);
   q.ranges[point] = Range{0.2F, 0.7F};
   const TemporaryFolder folder;
-  export_onnx(model, q, 64, "0", folder.path());
-  const std::vector<int32_t> ids = tokens(20);
-  auto tensors =
-      test::run_onnx(test::read_onnx(folder / kOnnxFile), folder.path(), {{"input_ids", as_input(ids)}});
-  const FakeArithmetic fake(model, q.qcfg, q.ranges, 64);
-  EXPECT_LT(mean_difference(tensors["logits"].values, decoder_logits(model, fake, ids)), 1e-3);
+  EXPECT_LT(difference_of_export(model, q, folder.path(), tokens(20)), 1e-3);
 }
 
 TEST(Export, DynamicRangesAreRefusedByName) {

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "report_fixture.h"
 #include "reports/render/document.h"
+#include "tests/message_of.h"
 
 namespace qeval::reports {
 namespace {
@@ -16,12 +17,7 @@ using testing::HasSubstr;
 using testing::Not;
 
 std::string error_of(SourceList sources, const BuildOptions& options = {}) {
-  try {
-    build_report(std::move(sources), options);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
+  return message_of([&] { build_report(std::move(sources), options); });
 }
 
 const Difference& difference(const Report& report, size_t row, size_t column) {
