@@ -90,8 +90,8 @@ bool agree(const ordered_json& a, const ordered_json& b) {
 std::string first_difference(const ordered_json& stored, const ordered_json& derived, const std::string& at) {
   if (stored.is_object() && derived.is_object()) {
     for (const auto& [key, value] : derived.items()) {
-      const std::string below = fmt::format("{}/{}", at, key);
-      if (!stored.contains(key)) return {below};
+      std::string below = fmt::format("{}/{}", at, key);
+      if (!stored.contains(key)) return below;
       if (std::string found = first_difference(stored[key], value, below); !found.empty()) return found;
     }
     for (const auto& [key, unused] : stored.items()) {

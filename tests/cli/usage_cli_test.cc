@@ -86,7 +86,7 @@ TEST_F(UsageCli, EveryOptionOfNamesRefusesAnother) {
                       fmt::format("{} {} (see qeval {} --help)", option.option, message, option.command));
     };
     const std::string accepted = fmt::format("unknown; accepted: {}", fmt::join(option.names, ", "));
-    const std::string first = option.names.front(), twice = first + "," + first;
+    const std::string first = option.names.front(), twice = fmt::format("{0},{0}", first);
     refuses("fou", "fou: " + accepted);
     refuses("", ": " + accepted);
     if (option.several) {
@@ -94,7 +94,7 @@ TEST_F(UsageCli, EveryOptionOfNamesRefusesAnother) {
       refuses(first + ",", ": " + accepted);
       refuses(twice, first + ": stands there twice");
     } else {
-      refuses(twice, twice + ": " + accepted);
+      refuses(twice, fmt::format("{}: {}", twice, accepted));
     }
   }
   expect_one_line(run({"completion", "fish"}), kWrongUsage, "fish: unknown; accepted: bash, zsh");
