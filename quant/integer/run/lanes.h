@@ -34,10 +34,11 @@ inline __m256i odd_lanes(__m256i x) {
 inline __m256i interleave(__m256i even, __m256i odd) {
   return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
 }
+/// Modulo 2^64.
 inline int64_t sum_lanes64(__m256i x) {
-  alignas(32) int64_t parts[4];
+  alignas(32) uint64_t parts[4];
   _mm256_store_si256(reinterpret_cast<__m256i*>(parts), x);
-  return parts[0] + parts[1] + parts[2] + parts[3];
+  return static_cast<int64_t>(parts[0] + parts[1] + parts[2] + parts[3]);
 }
 
 /// x / 2^shift, half up, of |x| < 2^62 in 64-bit lanes; 0 ≤ shift ≤ 62. There is no arithmetic shift of
