@@ -125,7 +125,6 @@ void requantize_rows(const IntegerMatrix& w, int64_t output, const LinearInput& 
     const auto input_sum = static_cast<uint32_t>(w.has_zero_points ? in.sums[first_row + r] : int64_t{0});
     finish(r, Requantization{.n = columns,
                              .sums = sums + r * kColumns,
-
                              .constant = w.fast_constant.data() + output,
                              .weight = w.has_zero_points ? w.zero_points.data() + output : nullptr,
                              .weight_factor = static_cast<int32_t>(input_sum),
