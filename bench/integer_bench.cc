@@ -106,8 +106,6 @@ void BM_Quads(benchmark::State& state) {
   const int64_t k = state.range(1);
   const std::vector<uint8_t> a(static_cast<size_t>(m * k), 17);
   const std::vector<int8_t> b(static_cast<size_t>(panels * kPanel * k), -5);
-  std::vector<int32_t> inputs;
-  for (int64_t i = 0; i < k; i += 4) inputs.push_back(static_cast<int32_t>(i));
   std::vector<int32_t> c(static_cast<size_t>(m * panels * kPanel));
   for (auto _ : state) {
     integer_kernels().gemm_quads({.m = m,
@@ -115,8 +113,7 @@ void BM_Quads(benchmark::State& state) {
                                   .a = a.data(),
                                   .lda = k,
                                   .b = b.data(),
-                                  .entries = std::ssize(inputs),
-                                  .inputs = inputs.data(),
+                                  .entries = k / 4,
                                   .group = static_cast<int32_t>(state.range(2)),
                                   .c = c.data(),
                                   .ldc = panels * kPanel});

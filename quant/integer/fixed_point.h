@@ -35,6 +35,10 @@ struct Rescale {
   int32_t lift() const { return std::max(0, 32 - shift); }
 };
 
+inline int32_t modulo32(int64_t x) {
+  return static_cast<int32_t>(static_cast<uint32_t>(x));
+}
+
 /// x / 2^shift, half up.
 inline int64_t shift_rounded(int64_t x, int32_t shift) {
   return shift == 0 ? x : (x + (int64_t{1} << (shift - 1))) >> shift;

@@ -44,24 +44,26 @@ inline constexpr int64_t kPanel = 16;
 
 /// How a panel's codes lie side by side.
 /// pairs: [cols / 2, kPanel, 2]: products of 16-bit inputs.
-/// quads: [entries, kPanel, 4] of code − zero point: products of inputs of 0 … 255. Vectors add the products
-/// of neighbouring inputs up in 16 bits, over `group` entries, before they widen them: within a group, the
-/// positive and the negative weights of each 16-bit lane add up to at most kLaneWeight, so that no sum
-/// saturates. What is too much for its group is in the overflow, further entries for the same inputs.
-enum class PanelLayout : uint8_t { pairs, quads };
+/// quads: [entries, kPanel, 4]: products of inputs of 0 … 255, four of a row an entry, in their order.
+/// grouped_quads: the same of code − zero point, for vectors that add the products of neighbouring inputs up
+/// in 16 bits, over `group` entries, before they widen them: within a group, the positive and the negative
+/// weights of each 16-bit lane add up to at most kLaneWeight, so that no sum saturates. What is too much for
+/// its group is in the overflow, further entries for the same inputs.
+enum class PanelLayout : uint8_t { pairs, quads, grouped_quads };
 inline constexpr int32_t kLaneWeight = 128;  ///< 255 · 128 < 2^15
 inline constexpr int64_t kQuadEntry = 4 * kPanel;
 
 /// A linear map [rows, cols] in the layout of the products: panels of kPanel rows, with zeros where there is
 /// no row or input. int4: two codes a byte, each stored plus 8; of every 32 consecutive codes the first 16
-/// are the low halves of 16 bytes; zero points are taken off as they are unpacked.
+/// are the low halves of 16 bytes; those of grouped quads have their zero points, which are taken off as they
+/// are unpacked.
 struct IntegerMatrix {
   int64_t rows = 0, cols = 0;
   WeightStorage storage = WeightStorage::int8;
   PanelLayout layout = PanelLayout::pairs;
   AlignedBuffer panels;
-  int32_t group = 1;                     ///< of quads: 1, 2 or 4
-  std::vector<int32_t> quad_inputs;      ///< first input of each entry of a panel; padding has input 0
+  int64_t entries = 0;                   ///< of a panel of quads, whole groups
+  int32_t group = 1;                     ///< of grouped quads: 1, 2 or 4
   std::vector<int64_t> overflow_first;   ///< [panels + 1], the first entry of each in what follows
   std::vector<int32_t> overflow_inputs;  ///< first input of each entry
   AlignedBuffer overflow;                ///< [entries, kPanel, 4]
@@ -84,7 +86,7 @@ struct IntegerMatrix {
   int64_t byte_count() const;
   int64_t panel_count() const { return (rows + kPanel - 1) / kPanel; }
   int64_t panel_codes() const {
-    return layout == PanelLayout::quads ? std::ssize(quad_inputs) * kQuadEntry : (cols + 1) / 2 * 2 * kPanel;
+    return layout == PanelLayout::pairs ? (cols + 1) / 2 * 2 * kPanel : entries * kQuadEntry;
   }
   int64_t panel_bytes() const {
     return storage == WeightStorage::int4   ? panel_codes() / 2

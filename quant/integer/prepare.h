@@ -29,9 +29,10 @@ IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpe
 IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec& spec, const PointGrid& input,
                            double& scale);
 
-/// Fills the panels of `matrix`, whose shape, storage and zero points are set, as quads (PanelLayout) with
-/// the group that costs least. False, and nothing done, where that would take much more memory than pairs.
-bool pack_quads(const QuantizedMatrix& codes, IntegerMatrix& matrix);
+/// Fills the panels of `matrix`, whose shape, storage and zero points are set, as grouped quads (PanelLayout)
+/// with the group that costs least. False, and nothing done, where that would take much more memory than
+/// pairs.
+bool pack_grouped_quads(const QuantizedMatrix& codes, IntegerMatrix& matrix);
 
 /// A norm from the stream's codes (rounded again to `input`) to those of `output`. eps = 0: none.
 IntegerNorm prepare_norm(const model::NormWeights& weights, const QuantSpec& spec, bool subtract_mean,

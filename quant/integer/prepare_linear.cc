@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "quant/integer/prepare.h"
+#include "quant/integer/run/kernels.h"
 #include "quant/quantized_matrix.h"
 
 namespace qeval::quant {
@@ -21,31 +22,44 @@ int32_t code_at(const QuantizedMatrix& w, int64_t row, int64_t col) {
   return w.wide() ? w.codes.as<int16_t>()[at] : w.codes.as<int8_t>()[at];
 }
 
-/// One panel's codes in the order of the products, zeros where there is no row or input.
-template <typename Code>
+/// One panel's codes in the order of the products, NEIGHBOURS inputs of a row side by side; zeros where there
+/// is no row or input.
+template <int64_t NEIGHBOURS, typename Code>
 void fill_panel(const QuantizedMatrix& w, int64_t panel, Code* out) {
-  for (int64_t i = 0; i < (w.cols + 1) / 2 * 2; ++i) {
-    for (int64_t j = 0; j < kPanel; ++j) {
-      const int64_t row = panel * kPanel + j;
-      const bool inside = row < w.rows && i < w.cols;
-      out[i / 2 * 2 * kPanel + 2 * j + i % 2] = static_cast<Code>(inside ? code_at(w, row, i) : 0);
+  const int64_t whole = w.cols / NEIGHBOURS * NEIGHBOURS;
+  std::fill_n(out, (w.cols + NEIGHBOURS - 1) / NEIGHBOURS * NEIGHBOURS * kPanel, Code{0});
+  for (int64_t j = 0; j < std::min(kPanel, w.rows - panel * kPanel); ++j) {
+    const Code* row = w.codes.as<Code>() + (panel * kPanel + j) * w.cols;
+    Code* to = out + NEIGHBOURS * j;
+    for (int64_t i = 0; i < whole; i += NEIGHBOURS) {
+      std::memcpy(to + i * kPanel, row + i, NEIGHBOURS * sizeof(Code));
     }
+    for (int64_t i = whole; i < w.cols; ++i) to[whole * kPanel + i - whole] = row[i];
+  }
+}
+
+template <typename Code>
+void fill_panel(const QuantizedMatrix& w, int64_t panel, PanelLayout layout, Code* out) {
+  if (layout == PanelLayout::pairs) {
+    fill_panel<2>(w, panel, out);
+  } else {
+    fill_panel<4>(w, panel, out);
   }
 }
 
 void pack(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
   matrix.panels.resize(static_cast<size_t>(matrix.panel_count() * matrix.panel_bytes()));
   parallel_ranges(matrix.panel_count(), 1, [&](int64_t first, int64_t last) {
-    std::vector<int8_t> wide;
+    std::vector<int8_t> wide(
+        static_cast<size_t>(matrix.storage == WeightStorage::int4 ? matrix.panel_codes() : 0));
     for (int64_t p = first; p < last; ++p) {
       std::byte* out = matrix.panels.data() + p * matrix.panel_bytes();
       if (matrix.storage == WeightStorage::int16) {
-        fill_panel(codes, p, reinterpret_cast<int16_t*>(out));
+        fill_panel(codes, p, matrix.layout, reinterpret_cast<int16_t*>(out));
       } else if (matrix.storage == WeightStorage::int8) {
-        fill_panel(codes, p, reinterpret_cast<int8_t*>(out));
+        fill_panel(codes, p, matrix.layout, reinterpret_cast<int8_t*>(out));
       } else {
-        wide.resize(static_cast<size_t>(matrix.panel_codes()));
-        fill_panel(codes, p, wide.data());
+        fill_panel(codes, p, matrix.layout, wide.data());
         for (int64_t i = 0; i < matrix.panel_bytes(); ++i) {
           const auto at = static_cast<size_t>(i / 16 * 32 + i % 16);
           out[i] = static_cast<std::byte>((wide[at] + 8) | (wide[at + 16] + 8) << 4);
@@ -126,14 +140,24 @@ void finish(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
     matrix.factors[r] = matrix.factors[0];
   }
   if (matrix.storage != WeightStorage::int16) matrix.fast = make_fast(matrix.factors);
-  if (matrix.fast.usable() && matrix.narrow_input && pack_quads(codes, matrix)) {
+  const bool quads = matrix.fast.usable() && matrix.narrow_input;
+  const PanelLayout layout = integer_kernels().quad_layout;
+  if (quads && layout == PanelLayout::grouped_quads && pack_grouped_quads(codes, matrix)) {
     // The codes' zero points are off; the constant, which holds the input's, stays as it is.
     matrix.has_zero_points = false;
   } else {
+    if (quads && layout == PanelLayout::quads) {
+      matrix.layout = layout;
+      matrix.entries = (matrix.cols + 3) / 4;
+    }
     pack(codes, matrix);
   }
+  const auto rows = static_cast<size_t>(matrix.rows);
+  const bool one_zero_point =
+      !matrix.has_zero_points || std::all_of(matrix.zero_points.begin(), matrix.zero_points.begin() + rows,
+                                             [&](int32_t z) { return z == matrix.zero_points[0]; });
   matrix.uniform =
-      matrix.fast.usable() && !matrix.has_zero_points &&
+      matrix.fast.usable() && one_zero_point &&
       std::all_of(matrix.factors.begin(), matrix.factors.end(), [&](const Rescale& f) {
         return f.fast() && f.multiplier == matrix.factors[0].multiplier && f.shift == matrix.factors[0].shift;
       });
@@ -150,7 +174,7 @@ void finish(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
   matrix.factors.resize(matrix.uniform ? 1 : 0);
   matrix.factors.shrink_to_fit();
   const bool unpacked_with_zero_points =
-      matrix.layout == PanelLayout::quads && matrix.storage == WeightStorage::int4;
+      matrix.layout == PanelLayout::grouped_quads && matrix.storage == WeightStorage::int4;
   if (!matrix.has_zero_points && !unpacked_with_zero_points) matrix.zero_points = {};
 }
 

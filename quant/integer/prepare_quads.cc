@@ -169,7 +169,7 @@ void store_panel(const IntegerMatrix& matrix, const QuadPanel& panel, int64_t p,
 
 }  // namespace
 
-bool pack_quads(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
+bool pack_grouped_quads(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
   // A zero point further out leaves codes that take several entries each.
   for (const int32_t zero_point : matrix.zero_points) {
     if (std::abs(zero_point) > 255) return false;
@@ -187,11 +187,9 @@ bool pack_quads(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
       std::any_of(made.begin(), made.end(), [](const QuadPanel& p) { return !p.overflow.empty(); })) {
     return false;
   }
-  matrix.layout = PanelLayout::quads;
+  matrix.layout = PanelLayout::grouped_quads;
   matrix.group = *group;
-  for (int64_t q = 0; q < std::ssize(made[0].main) / kQuadEntry; ++q) {
-    matrix.quad_inputs.push_back(4 * q < codes.cols ? static_cast<int32_t>(4 * q) : 0);
-  }
+  matrix.entries = std::ssize(made[0].main) / kQuadEntry;
   matrix.panels.resize(static_cast<size_t>(panels * matrix.panel_bytes()));
   std::vector<int8_t> overflow;
   matrix.overflow_first.push_back(0);

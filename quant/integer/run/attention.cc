@@ -92,10 +92,6 @@ class Scratch {
   int64_t size_ = 0;
 };
 
-int32_t modulo32(int64_t x) {
-  return static_cast<int32_t>(static_cast<uint32_t>(x));
-}
-
 }  // namespace
 
 int64_t IntegerArithmetic::kv_bytes(int64_t tokens) const {

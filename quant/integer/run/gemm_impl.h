@@ -241,75 +241,96 @@ inline Sums load_quads(const int8_t* b) {
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + 32))};
 #endif
 }
-inline void add_quads(Sums& sums, int32_t quad, const Sums& codes) {
 #ifdef __AVX512VNNI__
-  sums.all = _mm512_dpbusd_epi32(sums.all, _mm512_set1_epi32(quad), codes.all);
+using Broadcast = __m512i;
+inline Broadcast broadcast_int32(const void* from) {
+  return _mm512_set1_epi32(load_int32(from));
+}
 #else
-  sums.left = _mm256_dpbusd_avx_epi32(sums.left, _mm256_set1_epi32(quad), codes.left);
-  sums.right = _mm256_dpbusd_avx_epi32(sums.right, _mm256_set1_epi32(quad), codes.right);
+using Broadcast = __m256i;
+inline Broadcast broadcast_int32(const void* from) {
+  return _mm256_set1_epi32(load_int32(from));
+}
+#endif
+inline void add_quads(Sums& sums, Broadcast quad, const Sums& codes) {
+#ifdef __AVX512VNNI__
+  sums.all = _mm512_dpbusd_epi32(sums.all, quad, codes.all);
+#else
+  sums.left = _mm256_dpbusd_avx_epi32(sums.left, quad, codes.left);
+  sums.right = _mm256_dpbusd_avx_epi32(sums.right, quad, codes.right);
 #endif
 }
 
-struct QuadProduct {
+/// The same from a panel's pairs [2, kPanel, 2].
+inline Sums load_pairs_as_quads(const int8_t* b) {
+#ifdef __AVX512VNNI__
+  alignas(64) static constexpr int16_t kOrder[] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                   21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                   11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return {_mm512_permutexvar_epi16(_mm512_loadu_si512(kOrder), _mm512_loadu_si512(b))};
+#else
+  const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
+  const __m256i second = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + 2 * kPanel));
+  const __m256i low = _mm256_unpacklo_epi16(first, second);
+  const __m256i high = _mm256_unpackhi_epi16(first, second);
+  return {_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31)};
+#endif
+}
+
+struct NarrowProduct {
   template <size_t... ROW>
-  static void run(std::index_sequence<ROW...>, const uint8_t* a, int64_t lda, const int8_t* b, int64_t quads,
+  static void run(std::index_sequence<ROW...>, const uint8_t* a, int64_t lda, const int8_t* b, int64_t pairs,
                   int32_t* c, int64_t ldc, bool accumulate) {
     static constexpr int32_t kNothing[kPanel] = {};
     Sums sums[] = {load_sums(accumulate ? c + static_cast<int64_t>(ROW) * ldc : kNothing)...};
-    const uint8_t* rows[] = {(a + static_cast<int64_t>(ROW) * lda)...};
-    for (int64_t i = 0; i < quads; ++i) {
-      const Sums codes = load_quads(b + i * 4 * kPanel);
-      (add_quads(sums[ROW], load_int32(rows[ROW] + 4 * i), codes), ...);
+    for (int64_t p = 0; p + 1 < pairs; p += 2, a += 4, b += 4 * kPanel) {
+      const Sums codes = load_pairs_as_quads(b);
+      (add_quads(sums[ROW], broadcast_int32(a + static_cast<int64_t>(ROW) * lda), codes), ...);
+    }
+    if (pairs % 2 != 0) {
+      int8_t last[4 * kPanel] = {};
+      std::memcpy(last, b, sizeof(last) / 2);
+      const Sums codes = load_pairs_as_quads(last);
+      (add_quads(sums[ROW], broadcast_int32(a + static_cast<int64_t>(ROW) * lda), codes), ...);
     }
     (store_sums(c + static_cast<int64_t>(ROW) * ldc, sums[ROW]), ...);
   }
   template <int ROWS>
-  static void run(const uint8_t* a, int64_t lda, const int8_t* b, int64_t quads, int32_t* c, int64_t ldc,
+  static void run(const uint8_t* a, int64_t lda, const int8_t* b, int64_t pairs, int32_t* c, int64_t ldc,
                   bool accumulate) {
-    run(std::make_index_sequence<ROWS>(), a, lda, b, quads, c, ldc, accumulate);
+    run(std::make_index_sequence<ROWS>(), a, lda, b, pairs, c, ldc, accumulate);
   }
 };
 
-/// A panel's pairs [pairs, kPanel, 2] as quads; a missing last pair is zero.
-void pairs_to_quads(const int8_t* panel, int64_t pairs, int8_t* out) {
-  for (int64_t p = 0; p < pairs; p += 2) {
-    const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + p * 2 * kPanel));
-    const __m256i second =
-        p + 1 < pairs ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + (p + 1) * 2 * kPanel))
-                      : _mm256_setzero_si256();
-    const __m256i low = _mm256_unpacklo_epi16(first, second);
-    const __m256i high = _mm256_unpackhi_epi16(first, second);
-    auto* to = reinterpret_cast<__m256i*>(out + p * 2 * kPanel);
-    _mm256_storeu_si256(to, _mm256_permute2x128_si256(low, high, 0x20));
-    _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(low, high, 0x31));
+/// bytes [stride] ← codes [n] of 0 … 255, zeros behind them.
+inline void codes_to_bytes(const int16_t* codes, int64_t n, uint8_t* bytes, int64_t stride) {
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + i));
+    const __m256i second = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + i + 16));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(bytes + i),
+                        _mm256_permute4x64_epi64(_mm256_packus_epi16(first, second), 0xD8));
   }
+  for (; i < n; ++i) bytes[i] = static_cast<uint8_t>(codes[i]);
+  for (; i < stride; ++i) bytes[i] = 0;
 }
 
 void gemm_narrow(const IntegerGemm& g) {
   // Laying out anew pays for itself over some rows.
   if (g.m < 8) return gemm_modular(g);
   thread_local AlignedBuffer bytes;
-  thread_local AlignedBuffer quad_panel;
-  const int64_t quads = (g.k + 3) / 4;
-  const int64_t lda = 4 * quads;
+  const int64_t lda = (g.k + 3) / 4 * 4;
   bytes.resize(static_cast<size_t>(g.m * lda));
-  quad_panel.resize(static_cast<size_t>(lda * kPanel));
   auto* a = bytes.as<uint8_t>();
-  for (int64_t i = 0; i < g.m; ++i) {
-    for (int64_t t = 0; t < g.k; ++t) a[i * lda + t] = static_cast<uint8_t>(g.a[i * g.lda + t]);
-    // Zeros, against which the other half of an odd last pair counts nothing.
-    std::fill(a + i * lda + g.k, a + (i + 1) * lda, uint8_t{0});
-  }
+  for (int64_t i = 0; i < g.m; ++i) codes_to_bytes(g.a + i * g.lda, g.k, a + i * lda, lda);
   for (int64_t j = 0; j < g.n; j += kPanel) {
-    pairs_to_quads(static_cast<const int8_t*>(g.b) + j / kPanel * g.panel_stride, (g.k + 1) / 2,
-                   quad_panel.as<int8_t>());
+    const int8_t* panel = static_cast<const int8_t*>(g.b) + j / kPanel * g.panel_stride;
     for (int64_t i = 0; i < g.m; i += kTileRows) {
       const int64_t rows = std::min(kTileRows, g.m - i);
       into(static_cast<int32_t*>(g.c) + i * g.ldc + j, g.ldc, rows, std::min(kPanel, g.n - j), g.accumulate,
            [&](int32_t* c, int64_t ldc, bool accumulate) {
-             with_rows<QuadProduct>(rows, static_cast<const uint8_t*>(a + i * lda), lda,
-                                    static_cast<const int8_t*>(quad_panel.as<int8_t>()), quads, c, ldc,
-                                    accumulate);
+             with_rows<NarrowProduct>(rows, static_cast<const uint8_t*>(a + i * lda), lda, panel,
+                                      (g.k + 1) / 2, c, ldc, accumulate);
            });
     }
   }

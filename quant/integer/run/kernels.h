@@ -21,16 +21,16 @@ struct IntegerGemm {
   bool accumulate = false;
 };
 
-/// C [m, panels · kPanel] (+)= A · B, A in 0 … 255 and B whole panels in the layout of quads (PanelLayout). A
-/// row of A is readable up to a multiple of four inputs.
+/// C [m, panels · kPanel] (+)= A · B, A in 0 … 255 and B whole panels in the kernels' layout of quads. A row
+/// of A is readable up to a whole entry or group (byte_stride()).
 struct QuadGemm {
   int64_t m = 0, panels = 0;
   const uint8_t* a = nullptr;
   int64_t lda = 0;
   const int8_t* b = nullptr;
   int64_t entries = 0;              ///< of each panel, whole groups
-  const int32_t* inputs = nullptr;  ///< [entries]: the first input of each
-  int32_t group = 1;
+  int32_t group = 1;                ///< of grouped quads
+  const int32_t* inputs = nullptr;  ///< [entries]: the first input of each, of an overflow; else null
   int32_t* c = nullptr;
   int64_t ldc = 0;
   bool accumulate = false;
@@ -72,7 +72,9 @@ struct IntegerKernels {
   /// A any int16_t, B int16_t, C int64_t.
   void (*gemm_wide16)(const IntegerGemm&);
 
+  /// Sums modulo 2^32.
   void (*gemm_quads)(const QuadGemm&);
+  PanelLayout quad_layout;  ///< what gemm_quads reads
 
   /// To codes, and to 32-bit numbers that are not clamped.
   void (*requantize_row)(const Requantization&, int16_t* out);

@@ -18,6 +18,7 @@ constexpr IntegerKernels make_integer_kernels(IntegerCpu cpu) {
           .gemm_wide = gemm_wide,
           .gemm_wide16 = gemm_wide16,
           .gemm_quads = gemm_quads,
+          .quad_layout = kQuadLayout,
           .requantize_row = requantize_row,
           .rescale_row = rescale_row,
           .requantize_uniform = requantize_uniform,

@@ -40,7 +40,7 @@ const void* unpacked(const IntegerMatrix& w, int64_t first_panel, int64_t count,
   int8_t offsets[kQuadEntry];
   std::fill(std::begin(offsets), std::end(offsets), int8_t{8});
   for (int64_t p = 0; p < count; ++p) {
-    if (w.layout == PanelLayout::quads) {  // codes less their zero points
+    if (w.layout == PanelLayout::grouped_quads) {  // codes less their zero points
       for (int64_t j = 0; j < kQuadEntry; ++j) {
         const auto row = static_cast<size_t>((first_panel + p) * kPanel + j / 4);
         offsets[j] = static_cast<int8_t>(8 + w.zero_points[row]);
@@ -60,12 +60,12 @@ void multiply_quads(const IntegerMatrix& w, int64_t first_panel, int64_t panels,
                 .a = bytes,
                 .lda = byte_stride(w.cols),
                 .b = static_cast<const int8_t*>(codes),
-                .entries = std::ssize(w.quad_inputs),
-                .inputs = w.quad_inputs.data(),
+                .entries = w.entries,
                 .group = w.group,
                 .c = sums,
                 .ldc = ld};
   kernel.gemm_quads(gemm);
+  if (w.overflow_inputs.empty()) return;
   gemm.panels = 1;
   gemm.accumulate = true;
   for (int64_t p = 0; p < panels; ++p) {
@@ -95,7 +95,7 @@ void accumulate(const IntegerMatrix& w, int64_t first, int64_t count, const Line
     for (int64_t row = 0; row < row_count; row += kRows) {
       const int64_t rows = std::min(kRows, row_count - row);
       if constexpr (sizeof(Sum) == sizeof(int32_t)) {
-        if (w.layout == PanelLayout::quads) {
+        if (w.layout != PanelLayout::pairs) {
           multiply_quads(w, (first + column) / kPanel, (columns + kPanel - 1) / kPanel, panels,
                          in.bytes + (first_row + row) * byte_stride(w.cols), rows, sums.as<Sum>(), kColumns);
           sink(row, rows, column, columns, sums.as<Sum>());
@@ -166,10 +166,17 @@ void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const Li
                         [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int32_t* sums) {
                           int16_t* codes = out + row * ld + column;
                           if (w.uniform) {
+                            int32_t bases[kRows];
+                            if (w.has_zero_points) {
+                              for (int64_t r = 0; r < rows; ++r) {
+                                bases[r] = modulo32(-w.zero_points[0] * in.sums[first_row + row + r]);
+                              }
+                            }
                             kernel.requantize_uniform({.rows = rows,
                                                        .n = columns,
                                                        .sums = sums,
                                                        .ld = kColumns,
+                                                       .bases = w.has_zero_points ? bases : nullptr,
                                                        .constant = w.fast_constant.data() + first + column,
                                                        .factor = w.factors[0],
                                                        .output = w.output},

@@ -14,8 +14,9 @@ struct LinearInput {
   const int64_t* sums = nullptr;   ///< [rows], where a map has zero points to take off
   const uint8_t* bytes = nullptr;  ///< [rows, byte_stride(cols)], where a map has the layout of quads
 };
+/// Whole groups of four entries.
 inline int64_t byte_stride(int64_t cols) {
-  return (cols + 3) / 4 * 4;
+  return (cols + 15) / 16 * 16;
 }
 /// bytes [byte_stride(cols)] ← codes of 0 … 255, zeros behind them.
 void to_bytes(const int16_t* codes, int64_t cols, uint8_t* bytes);

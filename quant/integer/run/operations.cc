@@ -160,7 +160,7 @@ void IntegerArithmetic::integer_logits(const Tensor& normed, int64_t first_row, 
     row_sums(in.codes, rows, normed.cols, sums.data());
     in.sums = sums.data();
   }
-  if (model_.head.layout == PanelLayout::quads) {
+  if (model_.head.layout != PanelLayout::pairs) {
     const int64_t stride = byte_stride(normed.cols);
     bytes.resize(static_cast<size_t>(rows * stride));
     for (int64_t r = 0; r < rows; ++r) {
@@ -172,8 +172,8 @@ void IntegerArithmetic::integer_logits(const Tensor& normed, int64_t first_row, 
 }
 
 int64_t IntegerMatrix::byte_count() const {
-  const size_t words = quad_inputs.size() + overflow_inputs.size() + zero_points.size() +
-                       fast.multiplier.size() + fast.shift.size() + fast_constant.size();
+  const size_t words = overflow_inputs.size() + zero_points.size() + fast.multiplier.size() +
+                       fast.shift.size() + fast_constant.size();
   return static_cast<int64_t>(panels.size() + overflow.size() + words * sizeof(int32_t) +
                               (overflow_first.size() + constant.size()) * sizeof(int64_t) +
                               factors.size() * sizeof(Rescale));

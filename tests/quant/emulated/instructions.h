@@ -103,6 +103,14 @@ inline Register512 widen(const __m256i& bytes) {
   return as<Register512>(out);
 }
 
+/// vpermw: 16-bit lanes of x in the order given.
+inline Register512 permuted(const Register512& order, const Register512& x) {
+  const auto from = as<Lanes<uint16_t, 32>>(order), lanes = as<Lanes<uint16_t, 32>>(x);
+  Lanes<uint16_t, 32> out;
+  for (size_t i = 0; i < out.lane.size(); ++i) out.lane[i] = lanes.lane[from.lane[i] % 32];
+  return as<Register512>(out);
+}
+
 }  // namespace qeval::quant::emulated
 
 #ifdef QEVAL_EMULATE_AVX512
@@ -117,6 +125,7 @@ inline Register512 widen(const __m256i& bytes) {
 #define _mm512_add_epi16(a, b) qeval::quant::emulated::sum<int16_t>(a, b)
 #define _mm512_madd_epi16(a, b) qeval::quant::emulated::pairs(qeval::quant::emulated::all<int32_t>(0), a, b)
 #define _mm512_maddubs_epi16(a, b) qeval::quant::emulated::byte_pairs(a, b)
+#define _mm512_permutexvar_epi16(order, x) qeval::quant::emulated::permuted(order, x)
 #define _mm512_cvtepi8_epi16(x) qeval::quant::emulated::widen(x)
 #define _mm512_dpwssd_epi32(sums, a, b) qeval::quant::emulated::pairs(sums, a, b)
 #define _mm512_dpbusd_epi32(sums, a, b) qeval::quant::emulated::quads(sums, a, b)
