@@ -176,8 +176,53 @@ void into(int32_t* c, int64_t ldc, int64_t rows, int64_t columns, bool accumulat
   }
 }
 
+#ifdef __AVX512BW__
+
+/// Two panels side by side, whose 24 registers of sums wait for the same broadcasts of A; k even.
+struct TwoPanels {
+  template <size_t... ROW>
+  static void run(std::index_sequence<ROW...>, const IntegerGemm& g, const int16_t* a, const int8_t* b,
+                  int32_t* c) {
+    static constexpr int32_t kNothing[kPanel] = {};
+    const auto before = [&](size_t row, int64_t column) {
+      return load_sums(g.accumulate ? c + static_cast<int64_t>(row) * g.ldc + column : kNothing);
+    };
+    Sums left[] = {before(ROW, 0)...};
+    Sums right[] = {before(ROW, kPanel)...};
+    const int16_t* rows[] = {(a + static_cast<int64_t>(ROW) * g.lda)...};
+    const auto add = [&](size_t row, int64_t i, const Sums& codes, const Sums& codes2) {
+      const int32_t pair = load_int32(rows[row] + i);
+      add_pairs(left[row], pair, codes);
+      add_pairs(right[row], pair, codes2);
+    };
+    for (int64_t i = 0; i < g.k; i += 2) {
+      const Sums codes = load_pairs(b + i * kPanel);
+      const Sums codes2 = load_pairs(b + g.panel_stride + i * kPanel);
+      (add(ROW, i, codes, codes2), ...);
+    }
+    (store_sums(c + static_cast<int64_t>(ROW) * g.ldc, left[ROW]), ...);
+    (store_sums(c + static_cast<int64_t>(ROW) * g.ldc + kPanel, right[ROW]), ...);
+  }
+  template <int ROWS>
+  static void run(const IntegerGemm* g, const int16_t* a, const int8_t* b, int32_t* c) {
+    run(std::make_index_sequence<ROWS>(), *g, a, b, c);
+  }
+};
+
+#endif
+
 void gemm_modular(const IntegerGemm& g) {
-  for (int64_t j = 0; j < g.n; j += kPanel) {
+  int64_t j = 0;
+#ifdef __AVX512BW__
+  for (; g.k % 2 == 0 && j + 2 * kPanel <= g.n; j += 2 * kPanel) {
+    for (int64_t i = 0; i < g.m; i += kTileRows) {
+      with_rows<TwoPanels>(std::min(kTileRows, g.m - i), &g, g.a + i * g.lda,
+                           static_cast<const int8_t*>(g.b) + j / kPanel * g.panel_stride,
+                           static_cast<int32_t*>(g.c) + i * g.ldc + j);
+    }
+  }
+#endif
+  for (; j < g.n; j += kPanel) {
     const int8_t* panel = static_cast<const int8_t*>(g.b) + j / kPanel * g.panel_stride;
     for (int64_t i = 0; i < g.m; i += kTileRows) {
       const int64_t rows = std::min(kTileRows, g.m - i);

@@ -9,15 +9,13 @@
 #include <immintrin.h>
 
 #include "quant/integer/fixed_point.h"
+#include "quant/integer/run/vectors.h"
 
 namespace qeval::quant {
 namespace {
 
 inline __m256i load(const void* from) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(from));
-}
-inline void store(void* to, __m256i x) {
-  _mm256_storeu_si256(static_cast<__m256i*>(to), x);
 }
 /// Eight int16_t as int32_t.
 inline __m256i load_codes(const int16_t* from) {
@@ -26,19 +24,9 @@ inline __m256i load_codes(const int16_t* from) {
 inline void store(void* to, __m128i x) {
   _mm_storeu_si128(static_cast<__m128i*>(to), x);
 }
-/// The odd 32-bit lanes, where the even ones were: what the 64-bit products read.
-inline __m256i odd_lanes(__m256i x) {
-  return _mm256_srli_epi64(x, 32);
-}
 /// Low words of `even` and of `odd`, side by side.
 inline __m256i interleave(__m256i even, __m256i odd) {
   return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
-}
-/// Modulo 2^64.
-inline int64_t sum_lanes64(__m256i x) {
-  alignas(32) uint64_t parts[4];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(parts), x);
-  return static_cast<int64_t>(parts[0] + parts[1] + parts[2] + parts[3]);
 }
 
 /// x / 2^shift, half up, of |x| < 2^62 in 64-bit lanes; 0 ≤ shift ≤ 62. There is no arithmetic shift of
@@ -87,42 +75,72 @@ class LaneCodes {
     const __m128i codes = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
     return _mm_min_epi16(_mm_max_epi16(codes, _mm256_castsi256_si128(lo_)), _mm256_castsi256_si128(hi_));
   }
-  /// Sixteen: x, then y. To saturate before the clamp changes nothing.
-  __m256i operator()(__m256i x, __m256i y) const {
-    const __m256i codes =
-        _mm256_packs_epi32(_mm256_add_epi32(x, zero_point_), _mm256_add_epi32(y, zero_point_));
-    return _mm256_min_epi16(_mm256_max_epi16(_mm256_permute4x64_epi64(codes, 0xD8), lo_), hi_);
-  }
 
  private:
   __m256i zero_point_, lo_, hi_;
 };
 
-/// Codes of sums by one fast() factor.
-class LaneRequantize {
+/// The same of two vectors, the one's lanes before the other's.
+class WideCodes {
  public:
-  LaneRequantize(const Rescale& factor, const CodeRange& codes)
-      : multiplier_(_mm256_set1_epi64x(factor.multiplier)),
-        half_(_mm256_set1_epi64x(INT64_C(1) << (factor.shift + factor.lift() - 1))),
-        lift_(_mm_cvtsi32_si128(factor.lift())),
-        count_(_mm_cvtsi32_si128(factor.shift + factor.lift() - 32)),
-        codes_(codes) {}
+  static constexpr int64_t kCount = sizeof(WideVector) / sizeof(int16_t);
 
-  __m128i operator()(__m256i sums) const { return codes_(scaled(sums)); }
-  __m256i operator()(__m256i first, __m256i second) const { return codes_(scaled(first), scaled(second)); }
+  explicit WideCodes(const CodeRange& codes)
+      : zero_point_(Widest::all32(codes.zero_point)),
+        lo_(Widest::all16(static_cast<int16_t>(codes.lo))),
+        hi_(Widest::all16(static_cast<int16_t>(codes.hi))) {}
 
- private:
-  __m256i scaled(__m256i sums) const {
-    sums = _mm256_sll_epi32(sums, lift_);
-    const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(sums, multiplier_), half_);
-    const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(odd_lanes(sums), multiplier_), half_);
-    return _mm256_sra_epi32(_mm256_blend_epi32(odd_lanes(even), odd, 0xAA), count_);
+  WideVector operator()(WideVector x, WideVector y) const {
+    // To saturate before the clamp changes nothing.
+    return clamp16(narrow(add32(x, zero_point_), add32(y, zero_point_)), lo_, hi_);
   }
 
-  __m256i multiplier_, half_;
-  __m128i lift_, count_;
-  LaneCodes codes_;
+ private:
+  WideVector zero_point_, lo_, hi_;
 };
+
+/// Sums by one fast() factor.
+template <typename Of>
+class LaneScale {
+  using Vector = Of::Vector;
+
+ public:
+  explicit LaneScale(const Rescale& factor)
+      : multiplier_(Of::all64(factor.multiplier)),
+        half_(Of::all64(INT64_C(1) << (factor.shift + factor.lift() - 1))),
+        lift_(_mm_cvtsi32_si128(factor.lift())),
+        count_(_mm_cvtsi32_si128(factor.shift + factor.lift() - 32)) {}
+
+  Vector operator()(Vector sums) const {
+    sums = left32(sums, lift_);
+    const Vector even = add64(even_products(sums, multiplier_), half_);
+    const Vector odd = add64(even_products(odd_lanes(sums), multiplier_), half_);
+    return signed_right32(high_words(even, odd), count_);
+  }
+
+ private:
+  Vector multiplier_, half_;
+  __m128i lift_, count_;
+};
+
+/// out [n] ← codes of sums by a fast() factor. sums<Bits…>(i) are those of the elements from i on, as many
+/// as the vector has lanes. Returns how many were done: less than eight are left.
+template <typename Sums>
+int64_t requantize_lanes(const Rescale& factor, const CodeRange& output, int64_t n, int16_t* out,
+                         const Sums& sums) {
+  constexpr int64_t kCount = WideCodes::kCount;
+  const LaneScale<Widest> scale(factor);
+  const WideCodes to_codes(output);
+  int64_t i = 0;
+  for (; i + kCount <= n; i += kCount) {
+    store(out + i, to_codes(scale(sums.template operator()<Widest>(i)),
+                            scale(sums.template operator()<Widest>(i + kCount / 2))));
+  }
+  const LaneScale<Bits256> scale8(factor);
+  const LaneCodes to_codes8(output);
+  for (; i + 8 <= n; i += 8) store(out + i, to_codes8(scale8(sums.template operator()<Bits256>(i))));
+  return i;
+}
 
 }  // namespace
 }  // namespace qeval::quant

@@ -29,7 +29,7 @@ int64_t sum_of_squares(const int32_t* e, int64_t n) {
     const __m256i odd = odd_lanes(x);
     sums = _mm256_add_epi64(sums, _mm256_add_epi64(_mm256_mul_epi32(x, x), _mm256_mul_epi32(odd, odd)));
   }
-  sum = sum_lanes64(sums);
+  sum = sum64(sums);
 #endif
   for (; i < n; ++i) sum += static_cast<int64_t>(e[i]) * e[i];
   return sum;
@@ -111,15 +111,10 @@ void multiply_row(const IntegerProduct& product, const int16_t* up, int64_t n, i
   int64_t i = 0;
 #ifdef __AVX2__
   if (product.factor.fast()) {
-    const LaneRequantize to_codes(product.factor, product.output);
-    const __m256i gate_zero = _mm256_set1_epi32(product.gate_zero_point);
-    const __m256i up_zero = _mm256_set1_epi32(product.up_zero_point);
-    const auto exact = [&](int64_t at) {
-      return _mm256_mullo_epi32(_mm256_sub_epi32(load_codes(gate + at), gate_zero),
-                                _mm256_sub_epi32(load_codes(up + at), up_zero));
-    };
-    for (; i + 16 <= n; i += 16) store(gate + i, to_codes(exact(i), exact(i + 8)));
-    for (; i + 8 <= n; i += 8) store(gate + i, to_codes(exact(i)));
+    i = requantize_lanes(product.factor, product.output, n, gate, [&]<typename Of>(int64_t at) {
+      return product32(sub32(Of::widen(gate + at), Of::all32(product.gate_zero_point)),
+                       sub32(Of::widen(up + at), Of::all32(product.up_zero_point)));
+    });
   }
 #endif
   for (; i < n; ++i) {
