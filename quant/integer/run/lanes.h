@@ -102,7 +102,7 @@ class WideCodes {
 /// Sums by one fast() factor.
 template <typename Of>
 class LaneScale {
-  using Vector = Of::Vector;
+  using Vector = typename Of::Vector;
 
  public:
   explicit LaneScale(const Rescale& factor)
