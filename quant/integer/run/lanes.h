@@ -123,24 +123,32 @@ class LaneScale {
   __m128i lift_, count_;
 };
 
-/// out [n] ← codes of sums by a fast() factor. sums<Bits…>(i) are those of the elements from i on, as many
-/// as the vector has lanes. Returns how many were done: less than eight are left.
-template <typename Sums>
-int64_t requantize_lanes(const Rescale& factor, const CodeRange& output, int64_t n, int16_t* out,
-                         const Sums& sums) {
-  constexpr int64_t kCount = WideCodes::kCount;
-  const LaneScale<Widest> scale(factor);
-  const WideCodes to_codes(output);
-  int64_t i = 0;
-  for (; i + kCount <= n; i += kCount) {
-    store(out + i, to_codes(scale(sums.template operator()<Widest>(i)),
-                            scale(sums.template operator()<Widest>(i + kCount / 2))));
+/// Codes of sums by one fast() factor.
+class LaneRequantize {
+ public:
+  LaneRequantize(const Rescale& factor, const CodeRange& codes)
+      : scale_(factor), scale8_(factor), to_codes_(codes), to_codes8_(codes) {}
+
+  /// out [n] ← codes. sums<Bits…>(i) are those of the elements from i on, as many as the vector has lanes.
+  /// Returns how many were done: less than eight are left.
+  template <typename Sums>
+  int64_t operator()(int64_t n, int16_t* out, const Sums& sums) const {
+    constexpr int64_t kCount = WideCodes::kCount;
+    int64_t i = 0;
+    for (; i + kCount <= n; i += kCount) {
+      store(out + i, to_codes_(scale_(sums.template operator()<Widest>(i)),
+                               scale_(sums.template operator()<Widest>(i + kCount / 2))));
+    }
+    for (; i + 8 <= n; i += 8) store(out + i, to_codes8_(scale8_(sums.template operator()<Bits256>(i))));
+    return i;
   }
-  const LaneScale<Bits256> scale8(factor);
-  const LaneCodes to_codes8(output);
-  for (; i + 8 <= n; i += 8) store(out + i, to_codes8(scale8(sums.template operator()<Bits256>(i))));
-  return i;
-}
+
+ private:
+  LaneScale<Widest> scale_;
+  LaneScale<Bits256> scale8_;
+  WideCodes to_codes_;
+  LaneCodes to_codes8_;
+};
 
 }  // namespace
 }  // namespace qeval::quant

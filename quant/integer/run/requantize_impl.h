@@ -83,13 +83,16 @@ void rescale_row(const Requantization& r, int32_t* out) {
 }
 
 void requantize_uniform(const UniformRequantization& r, int16_t* out, int64_t out_ld) {
+#ifdef __AVX2__
+  const LaneRequantize to_codes(r.factor, r.output);
+#endif
   for (int64_t i = 0; i < r.rows; ++i) {
     const int32_t* sums = r.sums + i * r.ld;
     const int32_t base = r.bases == nullptr ? 0 : r.bases[i];
     int16_t* codes = out + i * out_ld;
     int64_t j = 0;
 #ifdef __AVX2__
-    j = requantize_lanes(r.factor, r.output, r.n, codes, [&]<typename Of>(int64_t at) {
+    j = to_codes(r.n, codes, [&]<typename Of>(int64_t at) {
       return add32(add32(Of::load(sums + at), Of::all32(base)), Of::load(r.constant + at));
     });
 #endif

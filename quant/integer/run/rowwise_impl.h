@@ -111,7 +111,8 @@ void multiply_row(const IntegerProduct& product, const int16_t* up, int64_t n, i
   int64_t i = 0;
 #ifdef __AVX2__
   if (product.factor.fast()) {
-    i = requantize_lanes(product.factor, product.output, n, gate, [&]<typename Of>(int64_t at) {
+    const LaneRequantize to_codes(product.factor, product.output);
+    i = to_codes(n, gate, [&]<typename Of>(int64_t at) {
       return product32(sub32(Of::widen(gate + at), Of::all32(product.gate_zero_point)),
                        sub32(Of::widen(up + at), Of::all32(product.up_zero_point)));
     });
