@@ -154,8 +154,8 @@ void print_plan(eval::Matrix& matrix, int64_t ranks) {
   double left = 0;
   for (const eval::MatrixStep& step : steps) {
     std::cout << fmt::format("{:<44} {:>12} {:>10}\n", step.name, step.tokens,
-                             step.finished ? "done" : format_duration(step.seconds));
-    if (!step.finished) left += step.seconds;
+                             step.finished ? "done" : format_duration(step.left));
+    left += step.left;
   }
   std::cout << fmt::format("{:<44} {:>12} {:>10}\n\nThe folder will take about {:.1f} GB.\n", "left to do",
                            "", format_duration(left), static_cast<double>(matrix.disk_bytes()) / 1e9)

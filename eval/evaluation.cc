@@ -143,6 +143,16 @@ double Evaluation::largest_share(const TokenCosts& token, int64_t parts) const {
   return std::ranges::max(part_costs(costs(token), parts));
 }
 
+double Evaluation::largest_share_left(const TokenCosts& token, int64_t parts,
+                                      const std::filesystem::path& folder) const {
+  std::vector<std::vector<DocumentCost>> left;
+  for (const auto& run : runs_) {
+    const std::set<int64_t> finished = finished_documents(folder, run->task().name);
+    left.push_back(run->costs(token, [&](int64_t doc_id) { return !finished.contains(doc_id); }));
+  }
+  return std::ranges::max(part_costs(left, parts));
+}
+
 void Evaluation::open_folder() {
   if (!options_.output) return;
   std::vector<std::string> names;

@@ -192,6 +192,9 @@ class Evaluation {
   std::vector<TaskPlan> plan() const;
   /// The cost of the costliest of `parts` shares that the documents are divided into.
   double largest_share(const TokenCosts& costs, int64_t parts) const;
+  /// Likewise of the documents that a run of these tasks has not finished in `folder`.
+  double largest_share_left(const TokenCosts& costs, int64_t parts,
+                            const std::filesystem::path& folder) const;
 
   /// What to know before the scores are believed, a line each: tasks whose text the checkpoint was calibrated
   /// on.

@@ -195,6 +195,13 @@ bool Matrix::is_quantized(const Item& item) const {
   return true;
 }
 
+double Matrix::learning_left(const Item& item, const quant::LearnSettings& settings) const {
+  const int64_t steps = quant::learning_steps(settings, std::ssize(options_.quantize.samples),
+                                              base_session_->model().config.num_layers);
+  const int64_t done = quant::interrupted_steps(options_.output / "checkpoints" / item.folder());
+  return std::max(0.0, 1.0 - static_cast<double>(done) / static_cast<double>(std::max<int64_t>(1, steps)));
+}
+
 ComparisonEntry Matrix::base_entry() const {
   ComparisonEntry entry{"fp", "fp", "", "", "float", "results/fp", "", {}};
   entry.commands.push_back(fmt::format("qeval eval -m {}{} --arithmetic float --keep-logprobs -o {}",
@@ -259,15 +266,21 @@ std::vector<MatrixStep> Matrix::plan(int64_t ranks) {
   };
   std::vector<MatrixStep> steps;
   const auto evaluation = [&](const ComparisonEntry& entry) {
-    steps.push_back({"evaluate " + entry.name, evaluation_tokens_, evaluation_seconds, is_evaluated(entry)});
+    const bool finished = is_evaluated(entry);
+    const double left = finished ? 0 : planned_->largest_share_left(costs, ranks, results_folder(entry));
+    steps.push_back({"evaluate " + entry.name, evaluation_tokens_, evaluation_seconds, left, finished});
   };
   evaluation(base_entry());
-  bool base_seen = false, smoothed_seen = false;
+  // What the points saw is shared, but not kept in the folder: a process that continues sees it again.
+  struct Seen {
+    bool base = false, smoothed = false;
+  } before, now;
   for (const Item& item : items_) {
-    MatrixStep step{"quantize " + item.name(), 0, 0, is_quantized(item)};
+    MatrixStep step{"quantize " + item.name(), 0, 0, 0, is_quantized(item)};
     const bool smooths = item.method != quant::Method::rtn;
-    if (!std::exchange(base_seen, true)) step.tokens += sample_tokens;
-    if (smooths && !std::exchange(smoothed_seen, true)) step.tokens += sample_tokens;
+    Seen& seen = step.finished ? before : now;
+    if (!std::exchange(seen.base, true)) step.tokens += sample_tokens;
+    if (smooths && !std::exchange(seen.smoothed, true)) step.tokens += sample_tokens;
     // Every rank makes the histograms of other ranges than min-max.
     const bool shared = options_.quantize.options.calibration.estimator == quant::RangeEstimator::minmax;
     step.seconds = static_cast<double>(step.tokens) * second_per_token * kObservedCost *
@@ -277,11 +290,17 @@ std::vector<MatrixStep> Matrix::plan(int64_t ranks) {
     step.tokens += compared;
     step.seconds += static_cast<double>(compared) * second_per_token;
     if (const auto found = options_.learning.find(item.method); found != options_.learning.end()) {
-      const int64_t learned = sample_tokens * found->second.epochs;
+      const quant::LearnSettings& settings = found->second;
+      const int64_t learned = sample_tokens * settings.epochs;
       step.tokens += learned;
-      step.seconds += static_cast<double>(learned) * second_per_token * kLearningCost *
-                      share(std::min(found->second.batch_size, std::ssize(samples)));
+      const double seconds = static_cast<double>(learned) * second_per_token * kLearningCost *
+                             share(std::min(settings.batch_size, std::ssize(samples)));
+      step.left = step.seconds + seconds * learning_left(item, settings);
+      step.seconds += seconds;
+    } else {
+      step.left = step.seconds;
     }
+    if (step.finished) step.left = 0;
     steps.push_back(step);
     if (options_.fake) evaluation(entry(item, "fake"));
     if (options_.integer == IntegerRuns::all) evaluation(entry(item, "integer"));
@@ -294,7 +313,8 @@ std::vector<MatrixStep> Matrix::plan(int64_t ranks) {
     if (known) {
       evaluation(entry(best(fakes), "integer"));
     } else {
-      steps.push_back({"evaluate the best of them, integer", evaluation_tokens_, evaluation_seconds, false});
+      steps.push_back({"evaluate the best of them, integer", evaluation_tokens_, evaluation_seconds,
+                       evaluation_seconds, false});
     }
   }
   return steps;

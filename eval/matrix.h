@@ -45,6 +45,7 @@ struct MatrixStep {
   std::string name;    ///< "quantize mobilequant w8a8", "evaluate mobilequant w8a8"
   int64_t tokens = 0;  ///< computed forwards, or learned on
   double seconds = 0;  ///< estimated
+  double left = 0;     ///< of the seconds, those of what an interrupted run has not done
   bool finished = false;
 };
 
@@ -99,6 +100,8 @@ class Matrix {
   std::filesystem::path results_folder(const ComparisonEntry& entry) const;
   bool is_evaluated(const ComparisonEntry& entry) const;
   bool is_quantized(const Item& item) const;
+  /// The share of the item's learning that is still to be done.
+  double learning_left(const Item& item, const quant::LearnSettings& settings) const;
   ComparisonEntry base_entry() const;
   ComparisonEntry entry(const Item& item, const std::string& arithmetic) const;
   quant::QuantizeRun quantize_run(const Item& item) const;

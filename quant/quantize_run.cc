@@ -175,6 +175,11 @@ std::optional<LearnMethod> learn_method(Method method) {
   return std::nullopt;
 }
 
+int64_t interrupted_steps(const std::filesystem::path& folder) {
+  std::error_code code;
+  return std::filesystem::exists(folder / kStateFile, code) ? saved_steps(folder / kStateFile) : 0;
+}
+
 int64_t layer_error_tokens(const Samples& samples) {
   int64_t tokens = 0;
   for (const auto& sample : first_samples(samples)) tokens += std::ssize(sample);

@@ -43,6 +43,10 @@ void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
                         const std::filesystem::path& folder, const TokenProgress& progress = {},
                         Observations* observations = nullptr);
 
+/// The learning steps that were done in the folder when its run was interrupted, and need not be done again;
+/// 0 where there is no such run.
+int64_t interrupted_steps(const std::filesystem::path& folder);
+
 /// Tokens on which a checkpoint's layer errors are measured: those of the first few samples.
 int64_t layer_error_tokens(const Samples& samples);
 

@@ -158,6 +158,23 @@ fs::path rank_folder(const fs::path& directory, int64_t rank) {
   return directory / fmt::format("rank-{}", rank);
 }
 
+std::set<int64_t> finished_documents(const fs::path& directory, const std::string& task) {
+  std::set<int64_t> out;
+  const auto read = [&](const fs::path& path, Tail tail) {
+    std::error_code code;
+    if (!fs::exists(path, code)) return;
+    for_each_sample(path, tail, [&](SampleLine&& line) { out.insert(line.sample.scores.doc_id); });
+  };
+  std::error_code code;
+  for (fs::directory_iterator entries(directory, code); !code && entries != fs::directory_iterator();
+       entries.increment(code)) {
+    if (is_rank_folder(entries->path())) out.merge(finished_documents(entries->path(), task));
+  }
+  read(directory / journal_file(task), Tail::drop);
+  read(directory / samples_file(task), Tail::refuse);
+  return out;
+}
+
 std::string describe_changes(const Fingerprint& there, const Fingerprint& here) {
   Fingerprint all = there;
   all.insert(here.begin(), here.end());

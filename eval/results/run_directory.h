@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -42,6 +43,10 @@ inline constexpr const char* shard_file = "shard.json";
 
 /// Where rank `rank` ≥ 1 of a run in `directory` keeps what it has finished.
 std::filesystem::path rank_folder(const std::filesystem::path& directory, int64_t rank);
+
+/// The documents of a task that the run in `directory` has finished, its ranks included; none where there is
+/// no run. Only reads, so the folder may be in use. Throws Error naming file and line for damage.
+std::set<int64_t> finished_documents(const std::filesystem::path& directory, const std::string& task);
 
 /// Where a run keeps what it has finished, so that a killed run loses at most the document under way.
 ///

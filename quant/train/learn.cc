@@ -226,7 +226,7 @@ class Learner {
     }
     resumed_ = false;
     const auto samples = static_cast<int64_t>(problem_.samples.size());
-    const int64_t all_steps = settings_.end_to_end() ? steps : steps * layers();
+    const int64_t all_steps = learning_steps(settings_, samples, layers());
     const int64_t warmup = batches() * settings_.warmup_epochs;
     for (int64_t t = state_.step - first; t < steps; ++t) {
       const int64_t begin = t % batches() * settings_.batch_size;
@@ -359,6 +359,11 @@ class Learner {
 };
 
 }  // namespace
+
+int64_t learning_steps(const LearnSettings& settings, int64_t samples, int64_t layers) {
+  const int64_t batches = (samples + settings.batch_size - 1) / settings.batch_size;
+  return batches * settings.epochs * (settings.end_to_end() ? 1 : layers);
+}
 
 std::string step_json(const StepRecord& record) {
   nlohmann::ordered_json line{{"step", record.step}, {"epoch", record.epoch}};

@@ -75,6 +75,9 @@ struct LearnObserver {
   std::function<void(const LearnState&, bool failing)> state;
 };
 
+/// Optimiser steps of a whole run.
+int64_t learning_steps(const LearnSettings& settings, int64_t samples, int64_t layers);
+
 /// The state before the first step.
 LearnState initial_state(const LearnProblem& problem, const LearnSettings& settings);
 

@@ -28,6 +28,36 @@ void visit_values(State& state, const Visit& visit) {
   }
 }
 
+struct Header {
+  std::string fingerprint;
+  int64_t step, optimizer_steps;
+  std::vector<size_t> moments;  // their sizes
+};
+
+std::span<const std::byte> take(std::span<const std::byte>& rest, size_t size, const std::string& file) {
+  if (size > rest.size()) fail("{}: damaged: it ends too early", file);
+  const auto part = rest.first(size);
+  rest = rest.subspan(size);
+  return part;
+}
+
+Header take_header(std::span<const std::byte>& rest, const std::string& file) {
+  const auto text = [](std::span<const std::byte> bytes) {
+    return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  };
+  if (text(take(rest, kMagic.size(), file)) != kMagic) fail("{}: not the state of a learning run", file);
+  uint64_t length = 0;
+  std::memcpy(&length, take(rest, sizeof length, file).data(), sizeof length);
+  const auto json = parse_strict_json(text(take(rest, length, file)), file + ": damaged header");
+  try {
+    Header header{json.at("fingerprint").get<std::string>(), json.at("step").get<int64_t>(),
+                  json.at("optimizer_steps").get<int64_t>(), json.at("moments").get<std::vector<size_t>>()};
+    if (header.step >= 0 && header.optimizer_steps >= 0) return header;
+  } catch (const nlohmann::json::exception&) {  // told below
+  }
+  fail("{}: damaged header", file);
+}
+
 }  // namespace
 
 void save_state(const std::filesystem::path& file, const LearnState& state, const std::string& fingerprint) {
@@ -55,39 +85,20 @@ void save_state(const std::filesystem::path& file, const LearnState& state, cons
 void load_state(const std::filesystem::path& file, const std::string& fingerprint, LearnState& state) {
   const MappedFile mapped(file);
   std::span<const std::byte> rest = mapped.bytes();
-  const auto take = [&](size_t size) {
-    if (size > rest.size()) fail("{}: damaged: it ends too early", file.string());
-    const auto part = rest.first(size);
-    rest = rest.subspan(size);
-    return part;
-  };
-  const auto text = [](std::span<const std::byte> bytes) {
-    return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  };
-  if (text(take(kMagic.size())) != kMagic) fail("{}: not the state of a learning run", file.string());
-  uint64_t length = 0;
-  std::memcpy(&length, take(sizeof length).data(), sizeof length);
-  const auto header = parse_strict_json(text(take(length)), file.string() + ": damaged header");
-  std::vector<size_t> sizes;
-  try {
-    if (header.at("fingerprint").get<std::string>() != fingerprint) {
-      fail("{}: the run was started with other settings, weights or calibration; start without --resume",
-           file.string());
-    }
-    state.step = header.at("step").get<int64_t>();
-    state.optimizer_steps = header.at("optimizer_steps").get<int64_t>();
-    sizes = header.at("moments").get<std::vector<size_t>>();
-  } catch (const nlohmann::json::exception&) {
-    fail("{}: damaged header", file.string());
+  const Header header = take_header(rest, file.string());
+  if (header.fingerprint != fingerprint) {
+    fail("{}: the run was started with other settings, weights or calibration; start without --resume",
+         file.string());
   }
-  if (state.step < 0 || state.optimizer_steps < 0) fail("{}: damaged header", file.string());
+  state.step = header.step;
+  state.optimizer_steps = header.optimizer_steps;
   const auto read = [&](std::vector<float>& values) {
-    const auto bytes = take(values.size() * sizeof(float));
+    const auto bytes = take(rest, values.size() * sizeof(float), file.string());
     if (!bytes.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
   };
   visit_values(state, read);
   state.moments.clear();
-  for (const size_t size : sizes) {
+  for (const size_t size : header.moments) {
     if (size > rest.size() / (2 * sizeof(float))) fail("{}: damaged: it ends too early", file.string());
     AdamW::Moments moments{std::vector<float>(size), std::vector<float>(size)};
     read(moments.first);
@@ -95,6 +106,12 @@ void load_state(const std::filesystem::path& file, const std::string& fingerprin
     state.moments.push_back(std::move(moments));
   }
   if (!rest.empty()) fail("{}: damaged: {} bytes too many", file.string(), rest.size());
+}
+
+int64_t saved_steps(const std::filesystem::path& file) {
+  const MappedFile mapped(file);
+  std::span<const std::byte> rest = mapped.bytes();
+  return take_header(rest, file.string()).step;
 }
 
 }  // namespace qeval::quant

@@ -17,4 +17,7 @@ void save_state(const std::filesystem::path& file, const LearnState& state, cons
 /// file: damaged, or of a run with another fingerprint.
 void load_state(const std::filesystem::path& file, const std::string& fingerprint, LearnState& state);
 
+/// The steps that the saved run has done. Errors as above, but for the fingerprint.
+int64_t saved_steps(const std::filesystem::path& file);
+
 }  // namespace qeval::quant
