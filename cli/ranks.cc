@@ -21,6 +21,24 @@ class Silence : public std::streambuf {
   std::streamsize xsputn(const char*, std::streamsize count) override { return count; }
 };
 
+/// The streams print nothing as long as it lives. They are flushed once more after every static object is
+/// gone, so it must give them their buffers back.
+class SilentStreams {
+ public:
+  SilentStreams() : output_(std::cout.rdbuf(&silence_)), error_(std::cerr.rdbuf(&silence_)) {}
+  ~SilentStreams() {
+    std::cout.rdbuf(output_);
+    std::cerr.rdbuf(error_);
+  }
+  SilentStreams(const SilentStreams&) = delete;
+  SilentStreams& operator=(const SilentStreams&) = delete;
+
+ private:
+  Silence silence_;
+  std::streambuf* output_;
+  std::streambuf* error_;
+};
+
 std::unique_ptr<eval::MpiJob>& job() {
   static std::unique_ptr<eval::MpiJob> joined;
   return joined;
@@ -37,9 +55,7 @@ void join_ranks() {
   if (!eval::MpiJob::was_started()) return;
   job() = std::make_unique<eval::MpiJob>();
   if (peers().is_first()) return;
-  static Silence silence;
-  std::cout.rdbuf(&silence);
-  std::cerr.rdbuf(&silence);
+  static const SilentStreams silent;
 }
 
 int64_t default_threads() {
