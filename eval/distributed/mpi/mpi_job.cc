@@ -36,12 +36,12 @@ std::string machine_and_cores() {
 /// left over.
 int64_t divide_cores(const Peers& peers) {
   const std::string mine = machine_and_cores();
-  int64_t sharing = 0, before = 0;
+  int64_t sharing = 1, before = 0;  // with this rank itself
   const std::vector<std::string> all = gather(peers, mine);
-  for (size_t rank = 0; rank < all.size(); ++rank) {
-    if (all[rank] != mine) continue;
+  for (int64_t rank = 0; rank < std::ssize(all); ++rank) {
+    if (rank == peers.rank || all[static_cast<size_t>(rank)] != mine) continue;
     ++sharing;
-    before += static_cast<int64_t>(rank) < peers.rank;
+    before += rank < peers.rank ? 1 : 0;
   }
   const int64_t cores = std::ranges::count(mine.substr(mine.find('\n')), '1');
   return std::max<int64_t>(1, cores / sharing + (before < cores % sharing));
