@@ -37,6 +37,7 @@ std::vector<std::string> near_names(std::string_view wrong, const std::vector<st
   std::sort(near.begin(), near.end());
   if (near.size() > kMost) near.resize(kMost);
   std::vector<std::string> out;
+  out.reserve(near.size());
   for (auto& [distance, name] : near) out.push_back(std::move(name));
   return out;
 }

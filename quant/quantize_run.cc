@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <fstream>
 
 #include <sys/resource.h>
@@ -122,21 +123,28 @@ void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
     if (run.peers.is_first()) log.emplace(folder / kTrainingFile, start.step);
   });
   Clock::time_point saved = Clock::now();
-  const LearnObserver observer{[&](const StepRecord& record) {
-                                 if (log) log->add(record);
-                                 if (!progress) return;
-                                 const std::string where =
-                                     record.layer >= 0 ? fmt::format("layer {}, ", record.layer) : "";
-                                 const int64_t tokens = std::ssize(run.samples.front()) * settings.batch_size;
-                                 progress(fmt::format("learning: {}loss {:.4g}", where, record.loss),
-                                          (record.step + 1) * tokens, record.steps * tokens);
-                               },
-                               [&](const LearnState& state, bool failing) {
-                                 if (!run.peers.is_first()) return;
-                                 if (!failing && Clock::now() - saved < run.save_interval) return;
-                                 save_state(state_file, state, fingerprint);
-                                 saved = Clock::now();
-                               }};
+  std::exception_ptr interruption;  // waits until the step that it came at is saved
+  const LearnObserver observer{
+      [&](const StepRecord& record) {
+        if (log) log->add(record);
+        if (!progress) return;
+        const std::string where = record.layer >= 0 ? fmt::format("layer {}, ", record.layer) : "";
+        const int64_t tokens = std::ssize(run.samples.front()) * settings.batch_size;
+        try {
+          progress(fmt::format("learning: {}loss {:.4g}", where, record.loss), (record.step + 1) * tokens,
+                   record.steps * tokens);
+        } catch (...) {
+          interruption = std::current_exception();
+        }
+      },
+      [&](const LearnState& state, bool failing) {
+        const bool now = failing || interruption != nullptr || Clock::now() - saved >= run.save_interval;
+        if (now && run.peers.is_first()) {
+          save_state(state_file, state, fingerprint);
+          saved = Clock::now();
+        }
+        if (interruption) std::rethrow_exception(interruption);
+      }};
   learn(problem, settings, observer, resume ? &start : nullptr, run.peers);
   // What learning does not touch (the final norm, the head) keeps its measured ranges.
   for (const Point& point : all_points(problem.model->config)) {

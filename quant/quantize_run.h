@@ -23,7 +23,8 @@ struct QuantizeRun {
   Samples samples;
   nlohmann::ordered_json calibration;     ///< what the record says about the samples; null without any
   std::optional<LearnSettings> learning;  ///< of learned methods
-  std::chrono::minutes save_interval{5};  ///< between two savings of the learning's state
+  /// Between two savings of the learning's state; an interruption saves it, too.
+  std::chrono::minutes save_interval{5};
   /// Whether a learning run that was interrupted in the folder is continued: never; always, a folder without
   /// one being an Error; or where there is one.
   enum class Resume : uint8_t { no, required, if_interrupted } resume = Resume::no;

@@ -22,7 +22,7 @@ class MatrixTest : public testing::Test {
     options_.methods = {quant::Method::rtn, quant::Method::omniquant};
     options_.schemes = {"w8a8"};
     options_.quantize.samples = {{1, 2, 3, 4, 5, 6, 7, 8}, {11, 12, 13, 14, 15, 16, 17, 18}};
-    options_.quantize.save_interval = std::chrono::minutes(0);
+    options_.quantize.save_interval = std::chrono::minutes(60);  // an interruption saves, too
     options_.learning[quant::Method::omniquant] = {.method = quant::LearnMethod::omniquant, .epochs = 4};
   }
 
