@@ -23,6 +23,7 @@ struct IntegerGemm {
 
 /// C [m, panels · kPanel] (+)= A · B, A in 0 … 255 and B whole panels in the kernels' layout of quads. A row
 /// of A is readable up to a whole entry or group (byte_stride()).
+/// Only grouped quads have an overflow, so that only their kernels read `group`, `inputs` and `accumulate`.
 struct QuadGemm {
   int64_t m = 0, panels = 0;
   const uint8_t* a = nullptr;
