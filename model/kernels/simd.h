@@ -185,11 +185,12 @@ inline float horizontal_max(Vec x) {
   return largest;
 }
 
-/// exp(x) to about 1 ulp, on [−87, 88]; smaller arguments give exp(−87) ≈ 1.6e-38, larger ones exp(88).
+/// exp(x) to about 1 ulp, on [−87, 88]; smaller arguments give exp(−87) ≈ 1.6e-38, larger ones exp(88), NaN
+/// gives NaN.
 /// x = n·ln 2 + r, |r| ≤ ln 2 / 2; a Taylor polynomial of degree 7 for exp(r); ln 2 in two parts (Cody and
 /// Waite).
 inline Vec exp(Vec x) {
-  x = min(max(x, broadcast(-87.0F)), broadcast(88.0F));
+  x = min(broadcast(88.0F), max(broadcast(-87.0F), x));  // x second: min and max then hand on a NaN
   const Vec n = round_even(x * broadcast(1.44269504088896341F));
   Vec r = fma(n, broadcast(-0.693359375F), x);
   r = fma(n, broadcast(2.12194440e-4F), r);

@@ -177,6 +177,28 @@ TEST_P(KernelsTest, ErfGeluAndSigmoidHoldTheirTolerance) {
   }
 }
 
+// A NaN comes from broken weights. It was taken for exp(-87), and the model got plausible scores.
+TEST_P(KernelsTest, ANaNStaysOneInEverythingThatTakesAnExponential) {
+  const int64_t n = 45;
+  const auto poisoned = [&](int64_t at) {
+    auto x = random_floats(n, 9);
+    x[static_cast<size_t>(at)] = std::nanf("");
+    return x;
+  };
+  for (const int64_t at : {0, 20, 44}) {  // in a whole vector and in the tail
+    const auto x = poisoned(at);
+    std::vector<float> y(n);
+    for (const auto& function : {kernel().silu, kernel().sigmoid, kernel().gelu_tanh, kernel().gelu_erf}) {
+      function(x.data(), n, y.data());
+      for (int64_t i = 0; i < n; ++i) ASSERT_EQ(std::isnan(y[static_cast<size_t>(i)]), i == at) << i;
+    }
+    EXPECT_TRUE(std::isnan(kernel().logit_tile(x.data(), n).sum));
+    auto row = x;
+    kernel().softmax(row.data(), n, 1.0F);
+    for (const float share : row) ASSERT_TRUE(std::isnan(share));
+  }
+}
+
 TEST_P(KernelsTest, RotationTurnsPairsByTheAngle) {
   const int64_t half = 5;
   auto head = random_floats(2 * half, 10);
