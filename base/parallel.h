@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <utility>
 
 namespace qeval {
 
@@ -42,15 +43,27 @@ void parallel_tasks(int64_t count, const Body& body) {
       &body);
 }
 
-/// Uninitialised memory for `size()` bytes at 64-byte alignment. Growing discards the content.
+/// Uninitialised memory for `size()` bytes at 64-byte alignment. Growing discards the content. Empty after it
+/// was moved from, and where memory for a larger size was refused (std::bad_alloc).
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   explicit AlignedBuffer(size_t size) { resize(size); }
+  AlignedBuffer(AlignedBuffer&& other) noexcept
+      : data_(std::move(other.data_)),
+        size_(std::exchange(other.size_, 0)),
+        capacity_(std::exchange(other.capacity_, 0)) {}
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    data_ = std::move(other.data_);
+    size_ = std::exchange(other.size_, 0);
+    capacity_ = std::exchange(other.capacity_, 0);
+    return *this;
+  }
 
   void resize(size_t size) {
     if (size > capacity_) {
       data_.reset();  // release before asking again: the two never coexist
+      size_ = capacity_ = 0;
       data_.reset(static_cast<std::byte*>(::operator new(size, alignment)));
       capacity_ = size;
     }

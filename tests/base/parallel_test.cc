@@ -1,9 +1,12 @@
 #include "base/parallel.h"
 
 #include <atomic>
+#include <cstdint>
+#include <new>
 #include <numeric>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -79,6 +82,22 @@ TEST(Parallel, ABodyIsNotInterruptedByAnotherOfItsLoop) {
     });
   }
   EXPECT_EQ(interrupted, 0);
+}
+
+// A server that had refused one request for want of memory wrote to a null pointer in the next.
+TEST(AlignedBuffer, IsEmptyAfterMemoryWasRefusedAndAfterAMove) {
+  AlignedBuffer buffer(64);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they end the process instead
+  EXPECT_THROW(buffer.resize(PTRDIFF_MAX), std::bad_alloc);
+  EXPECT_EQ(buffer.size(), 0U);
+#endif
+  buffer.resize(32);
+  ASSERT_NE(buffer.data(), nullptr);
+  AlignedBuffer other = std::move(buffer);
+  EXPECT_EQ(other.size(), 32U);
+  EXPECT_EQ(buffer.size(), 0U);  // NOLINT(bugprone-use-after-move): this is what is tested
+  buffer.resize(16);
+  ASSERT_NE(buffer.data(), nullptr);
 }
 
 }  // namespace
