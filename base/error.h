@@ -29,9 +29,9 @@ template <typename... Args>
   throw Error(fmt::format(format, std::forward<Args>(args)...));
 }
 
-/// `text` fit for one line of a message: control characters and bytes that are not UTF-8 are escaped as \xNN,
-/// and what exceeds `limit` bytes is cut and replaced by "…". File contents may be hostile; terminals obey
-/// escapes.
+/// `text` fit for one line of a message: bytes of control characters (C0, C1, delete) and bytes that are not
+/// UTF-8 are escaped as \xNN, and what exceeds `limit` bytes is cut and replaced by "…". File contents may be
+/// hostile; terminals obey escapes.
 std::string printable(std::string_view text, size_t limit = 120);
 
 }  // namespace qeval

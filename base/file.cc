@@ -104,7 +104,7 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   std::error_code code;
   const auto status = std::filesystem::symlink_status(path_, code);
   if (std::filesystem::is_symlink(status)) {  // what it points to is replaced, not the link
-    const auto target = std::filesystem::weakly_canonical(path_, code);
+    const auto target = std::filesystem::canonical(path_, code);
     if (code) fail("{}: a link that leads nowhere; accepted: a file", path_.string());
     path_ = target;
   }

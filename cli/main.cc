@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <new>
 #include <sstream>
@@ -136,6 +137,8 @@ int main(int argc, char** argv) {
     return qeval::cli::leave_ranks(qeval::cli::kFailed, true);
   } catch (const std::bad_alloc&) {
     qeval::cli::complain("out of memory; a smaller --batch-tokens or --max-length needs less");
+  } catch (const std::filesystem::filesystem_error& error) {
+    qeval::cli::complain(fmt::format("{}: {}", error.path1().string(), error.code().message()));
   } catch (const std::exception& error) {
     qeval::cli::complain(error.what());
   }

@@ -14,7 +14,7 @@ const TensorView* Checkpoint::find(std::string_view name) const {
 
 const TensorView& Checkpoint::require(std::string_view name) const {
   const TensorView* tensor = find(name);
-  if (tensor == nullptr) fail("{}: tensor {} is missing", path_.string(), name);
+  if (tensor == nullptr) fail("{}: tensor {} is missing", path_.string(), printable(name));
   return *tensor;
 }
 

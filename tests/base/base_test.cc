@@ -21,6 +21,9 @@ std::filesystem::path scratch(const char* name) {
 TEST(Printable, EscapesWhatATerminalWouldObeyAndCutsAtCharacters) {
   EXPECT_EQ(printable("a\x1b[31mb\n"), "a\\x1b[31mb\\x0a");
   EXPECT_EQ(printable("caf\xc3\xa9"), "caf\xc3\xa9");
+  EXPECT_EQ(printable("\xc2\x9b"
+                      "31m\xc2\xa0|"),
+            "\\xc2\\x9b31m\xc2\xa0|");  // U+009B begins an escape too
   EXPECT_EQ(printable("\xff|"), "\\xff|");
   EXPECT_EQ(printable("abcdef", 3), "abc…");
   EXPECT_EQ(printable("\xc3\xa9\xc3\xa9\xc3\xa9", 3), "\xc3\xa9\xc3\xa9…");
@@ -75,6 +78,9 @@ TEST(AtomicFile, ReplacesFilesOnly) {
   write_file_atomically(link, "new");
   EXPECT_TRUE(std::filesystem::is_symlink(link));
   EXPECT_EQ(read_file(file), "new");
+  std::filesystem::remove(file);
+  EXPECT_THROW(write_file_atomically(link, "lost"), Error);  // which would replace the link
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
   for (const auto& path : {pipe, file, link}) std::filesystem::remove(path);
 }
 

@@ -18,6 +18,12 @@ using testing::IsEmpty;
 using testing::Not;
 using testing::StartsWith;
 
+// The standard library's exception, which said what it had called, reached the user.
+TEST_F(Cli, APathThatTheSystemRefusesIsNamedWithItsReason) {
+  const std::string name(300, 'x');
+  expect_one_line(run({"tokenize", "-m", path(name)}), kFailed, name + ": File name too long");
+}
+
 TEST_F(Cli, HelpListsEveryCommandAndEachHasAnExample) {
   const Outcome help = run({"--help"});
   expect_success(help);

@@ -158,6 +158,8 @@ TEST_F(Sharded, StaysInItsFolder) {
 TEST_F(Sharded, RefusesAnIndexThatDoesNotFit) {
   write_shards(R"({"weight_map": {"b": "one.safetensors", "a": "one.safetensors"}})");
   EXPECT_THAT(open_error(), HasSubstr("one.safetensors: tensor a is missing"));
+  write_shards(R"({"weight_map": {"a\n\u001b[31m": "one.safetensors"}})");
+  EXPECT_THAT(open_error(), HasSubstr(R"(tensor a\x0a\x1b[31m is missing)"));
   write_shards(R"({"weight_map": {"b": "three.safetensors"}})");
   EXPECT_THAT(open_error(), HasSubstr("three.safetensors: cannot open"));
   write_shards(R"({"weight_map": {"b": 1}})");
