@@ -42,7 +42,9 @@ bool is_title(std::string_view line) {
 
 }  // namespace
 
-std::vector<Page> wikitext_pages(std::string_view text) {
+std::vector<Page> wikitext_pages(std::string_view raw) {
+  const std::string unix_ends = replace_all(raw, "\r\n", "\n");
+  std::string_view text = unix_ends;
   if (text.ends_with('\n')) text.remove_suffix(1);
   std::vector<Page> pages;
   size_t page_start = 0;

@@ -13,11 +13,11 @@ struct Page {
   int64_t line = 0;
 };
 
-/// The pages of a raw WikiText file, as they stand in it. A line opens a page where it is a heading of the
-/// first level
-/// (`= Title =`, not `= = Section = =`); a page is its lines joined by "\n", without one after the last. What
-/// comes before the first heading is dropped if blank, else it is a page. `text` must be UTF-8.
-std::vector<Page> wikitext_pages(std::string_view text);
+/// The pages of a raw WikiText file, as they stand in it but for Windows line ends, which become "\n". A line
+/// opens a page where it is a heading of the first level (`= Title =`, not `= = Section = =`); a page is its
+/// lines joined by "\n", without one after the last. What comes before the first heading is dropped if blank,
+/// else it is a page. `raw` must be UTF-8.
+std::vector<Page> wikitext_pages(std::string_view raw);
 
 /// Undoes WikiText's tokenization: spaces around punctuation, inside brackets and quotes, and the @-@ @,@ @.@
 /// marks. The steps and their order are those that published word perplexities rest on; linear in the length

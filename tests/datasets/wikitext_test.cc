@@ -32,6 +32,15 @@ TEST(WikitextPages, KeepTheLastLineEndsButOne) {
   EXPECT_EQ(wikitext_pages("= A =\ntext\n\n")[0].text, "= A =\ntext\n");
 }
 
+// With its carriage returns a page of Windows' line ends had a perplexity a thousand times as large.
+TEST(WikitextPages, HaveNoWindowsLineEnds) {
+  const std::vector<Page> pages = wikitext_pages(" = A = \r\n \r\n One . \r\n = B = \r\n Two\r\n");
+  ASSERT_EQ(pages.size(), 2U);
+  EXPECT_EQ(pages[0].text, " = A = \n \n One . ");
+  EXPECT_EQ(pages[1].text, " = B = \n Two");
+  EXPECT_EQ(pages[1].line, 4);
+}
+
 // One case per step, in the order of the steps.
 TEST(WikitextDetokenize, UndoesEachStep) {
   const std::vector<std::pair<const char*, const char*>> cases = {
