@@ -66,7 +66,7 @@ std::vector<int32_t> stop_tokens(const model::Tokenizer& tokenizer, const model:
   std::vector<int32_t> stop;
   if (tokenizer.eos_id()) stop.push_back(*tokenizer.eos_id());
   if (chat != nullptr && !chat->stop.empty()) {
-    const std::vector<int32_t> ids = tokenizer.encode(chat->stop);
+    const std::vector<int32_t> ids = tokenizer.encode_prompt(chat->stop);
     if (ids.size() != 1) {
       fail("--chat {}: the tokenizer has no token {}: it belongs to another family", chat->name, chat->stop);
     }
@@ -125,7 +125,7 @@ int run(const po::variables_map& arguments) {
   eval::Session session(session_options(arguments));
   const model::Tokenizer& tokenizer = session.tokenizer();
   const std::string text = prompt_text(arguments, tokenizer, chat);
-  std::vector<int32_t> ids = tokenizer.encode(text);
+  std::vector<int32_t> ids = chat == nullptr ? tokenizer.encode(text) : tokenizer.encode_prompt(text);
   // A text that spells BOS out has it already.
   if (tokenizer.adds_bos() && tokenizer.bos_id() && (ids.empty() || ids.front() != *tokenizer.bos_id())) {
     ids.insert(ids.begin(), *tokenizer.bos_id());

@@ -36,6 +36,9 @@ GgufVocabulary read_gguf_vocabulary(const GgufFile& gguf, const std::string& nam
       types[i] = static_cast<GgufTokenType>(type);
     }
   }
+  if (gguf.boolean_or("tokenizer.ggml.add_eos_token", false)) {
+    fail("{}: tokenizer.ggml.add_eos_token is true; accepted: false, since a score continues the text", name);
+  }
   return {.tokens = tokens,
           .types = std::move(types),
           .bos_id = read_id(gguf, "tokenizer.ggml.bos_token_id", tokens.size(), name),

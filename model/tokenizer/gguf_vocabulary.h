@@ -26,7 +26,8 @@ struct GgufVocabulary {
   std::optional<int32_t> bos_id, eos_id;
 };
 
-/// Throws Error naming `name`, the key and the value that is missing or out of range.
+/// Throws Error naming `name`, the key and the value that is missing or out of range, or asks for a token
+/// behind every text.
 GgufVocabulary read_gguf_vocabulary(const GgufFile& gguf, const std::string& name);
 
 }  // namespace qeval::model

@@ -37,8 +37,6 @@ class PreTokenizer {
   /// SplitPattern::find does.
   void split(std::string_view text, Pieces& pieces) const;
 
-  const std::vector<PreTokenizerStage>& stages() const { return stages_; }
-
  private:
   std::vector<PreTokenizerStage> stages_;
   std::vector<std::optional<SplitPattern>> patterns_;  // one per stage

@@ -89,7 +89,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   SentencePieceTokenizer(LoadedModel loaded, std::string_view serialized, Surroundings around,
                          const std::string& name)
       : traits_(loaded.traits), processor_(std::move(loaded.processor)) {
-    if (traits_.add_dummy_prefix && !around.prefix_every_segment && !around.added_tokens.empty()) {
+    if (traits_.add_dummy_prefix && !around.prefix_every_segment) {
       continuation_ = load_model(without_dummy_prefix(serialized), name).processor;
     }
     bos_id_ = around.bos_id;
@@ -102,22 +102,13 @@ class SentencePieceTokenizer final : public Tokenizer {
         surfaces_.resize(static_cast<size_t>(token.id) + 1);
       surfaces_[static_cast<size_t>(token.id)] = {.text = token.content, .special = true};
     }
-    added_ = AddedTokenMatcher(std::move(around.added_tokens));
+    added_ = AddedTokenMatcher(around.added_tokens);
+    with_control_ = AddedTokenMatcher(with_control_tokens(std::move(around.added_tokens)));
   }
 
-  std::vector<int32_t> encode(std::string_view text) const override {
-    if (const size_t bad = find_invalid_utf8(text); bad != std::string_view::npos) {
-      fail("text is not well-formed UTF-8 at byte {}", bad);
-    }
-    std::vector<int32_t> ids;
-    for (const TextSegment& segment : added_.split(text)) {
-      if (segment.id >= 0) {
-        ids.push_back(segment.id);
-      } else {
-        encode_segment(segment.text, continuation_ && !ids.empty() ? *continuation_ : *processor_, ids);
-      }
-    }
-    return ids;
+  std::vector<int32_t> encode(std::string_view text) const override { return encode(text, added_); }
+  std::vector<int32_t> encode_prompt(std::string_view text) const override {
+    return encode(text, with_control_);
   }
 
   std::string decode(std::span<const int32_t> ids) const override {
@@ -149,6 +140,33 @@ class SentencePieceTokenizer final : public Tokenizer {
     std::string text;      // bytes; empty where no token has the id
     bool special = false;  // control or added: spelt out
   };
+
+  std::vector<int32_t> encode(std::string_view text, const AddedTokenMatcher& tokens) const {
+    if (const size_t bad = find_invalid_utf8(text); bad != std::string_view::npos) {
+      fail("text is not well-formed UTF-8 at byte {}", bad);
+    }
+    std::vector<int32_t> ids;
+    for (const TextSegment& segment : tokens.split(text)) {
+      if (segment.id >= 0) {
+        ids.push_back(segment.id);
+      } else {
+        encode_segment(segment.text, continuation_ && !ids.empty() ? *continuation_ : *processor_, ids);
+      }
+    }
+    return ids;
+  }
+
+  /// `tokens`, and behind them the model's control tokens.
+  std::vector<AddedToken> with_control_tokens(std::vector<AddedToken> tokens) const {
+    for (int id = 0; id < processor_->GetPieceSize(); ++id) {
+      const std::string& piece = processor_->IdToPiece(id);
+      if (processor_->IsControl(id) && !piece.empty() &&
+          piece.size() <= AddedTokenMatcher::kMaxContentBytes &&
+          find_invalid_utf8(piece) == std::string::npos)
+        tokens.push_back({.content = piece, .id = id, .special = true});
+    }
+    return tokens;
+  }
 
   /// Appends the ids of text that holds no added token; `first` encodes its beginning.
   void encode_segment(std::string_view text, const Processor& first, std::vector<int32_t>& ids) const {
@@ -209,7 +227,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   SentencePieceTraits traits_;
   std::unique_ptr<Processor> processor_;
   std::unique_ptr<Processor> continuation_;  // without the dummy space; may be absent
-  AddedTokenMatcher added_;
+  AddedTokenMatcher added_, with_control_;
   std::vector<Surface> surfaces_;
 };
 

@@ -10,15 +10,14 @@
 namespace qeval::model {
 
 /// A SentencePiece tokenizer from `tokenizer.model`; `folder`, unless empty, has the tokenizer_config.json
-/// and friends that name special and added tokens. The model's own control tokens (<s>, </s>) are not
-/// recognized in text, as the SentencePiece library has it, unless those files list them as added tokens, as
-/// Hugging Face has it. BOS is added unless add_bos_token is false. Throws Error naming the file and what is
-/// wrong with it.
+/// and friends that name special and added tokens. The model's own control tokens (<s>, </s>) are recognized
+/// in text only where those files list them as added tokens, and in prompts. BOS is added unless
+/// add_bos_token is false. Throws Error naming the file and what is wrong with it.
 std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file,
                                               const std::filesystem::path& folder);
 
 /// The same rebuilt from a GGUF file whose `tokenizer.ggml.model` is "llama": tokens, scores, token_type.
-/// User-defined tokens are recognized in text, control tokens are not. `name` is for messages.
+/// User-defined tokens are recognized in text, control tokens in prompts only. `name` is for messages.
 std::unique_ptr<Tokenizer> load_sentencepiece_gguf(const GgufFile& gguf, const std::string& name);
 
 }  // namespace qeval::model

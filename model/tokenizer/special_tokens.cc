@@ -56,6 +56,8 @@ TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
     if (find_field(main, "add_bos_token") != nullptr) {
       config.add_bos_token = bool_field_or(main, "add_bos_token", false, where);
     }
+    if (bool_field_or(main, "add_eos_token", false, where))
+      fail("{}: 'add_eos_token' is true; accepted: false, since a score continues the text", where);
     config.legacy = bool_field_or(main, "legacy", true, where);
     if (const json* decoder = find_field(main, "added_tokens_decoder")) {
       read_added_tokens_decoder(*decoder, where + ": 'added_tokens_decoder'", added);

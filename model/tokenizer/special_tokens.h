@@ -20,7 +20,8 @@ struct TokenizerConfig {
 };
 
 /// Reads tokenizer_config.json, special_tokens_map.json (for BOS and EOS that the former does not mention)
-/// and added_tokens.json of `folder`. Throws Error naming the file and the malformed field.
+/// and added_tokens.json of `folder`. Throws Error naming the file and the malformed field, or one that asks
+/// for a token behind every text.
 TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder);
 
 }  // namespace qeval::model

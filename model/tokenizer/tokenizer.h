@@ -18,8 +18,13 @@ class Tokenizer {
   virtual ~Tokenizer() = default;
 
   /// Ids of `text` (well-formed UTF-8, else Error), without the special tokens that a model wraps around a
-  /// text. Special tokens spelt out in the text become their ids, as Hugging Face's tokenizers do.
+  /// text. Added tokens spelt out in the text become their ids. Control tokens of a SentencePiece model (<s>)
+  /// are text, as the SentencePiece library has it, unless the files beside it list them as added tokens.
   virtual std::vector<int32_t> encode(std::string_view text) const = 0;
+
+  /// The same for a text that is composed for the model, like a chat template's: whatever control token is
+  /// spelt out in it is meant.
+  virtual std::vector<int32_t> encode_prompt(std::string_view text) const { return encode(text); }
 
   /// Bytes of the ids, special tokens spelt out; a single token may be a part of a UTF-8 character.
   virtual std::string decode(std::span<const int32_t> ids) const = 0;
@@ -45,8 +50,9 @@ class Tokenizer {
 };
 
 /// Loads the tokenizer of a model folder (`tokenizer.model`, else `tokenizer.json`, with
-/// `tokenizer_config.json` and friends, else the vocabulary file `tokenizer.gguf`), of a GGUF file (model or vocabulary only), or a bare
-/// `tokenizer.json` / `tokenizer.model`. Throws Error naming the file and what is missing or unsupported.
+/// `tokenizer_config.json` and friends, else the vocabulary file `tokenizer.gguf`), of a GGUF file (model or
+/// vocabulary only), or a bare `tokenizer.json` / `tokenizer.model`. Throws Error naming the file and what is
+/// missing or unsupported.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
 
 }  // namespace qeval::model

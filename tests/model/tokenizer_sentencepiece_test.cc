@@ -70,6 +70,20 @@ TEST(SentencePieceTokenizer, ControlTokensInTextAreTextAndUserDefinedOnesAreToke
   EXPECT_GT(tokenizer->encode("<s>").size(), 3U);
 }
 
+// A chat template spells them out: the prompt of a TinyLlama from GGUF had "</s>" as letters.
+TEST(SentencePieceTokenizer, ControlTokensInPromptsAreTokens) {
+  const auto tokenizer = load(tiny_sentencepiece(kWords));
+  EXPECT_THAT(tokenizer->encode_prompt("a</s>a<s>"), ElementsAre(262, 2, 262, 1));
+  EXPECT_EQ(tokenizer->encode_prompt("ab b"), tokenizer->encode("ab b"));
+}
+
+TEST(SentencePieceTokenizer, AFolderThatWantsATokenBehindEveryTextIsRefused) {
+  const TemporaryFolder folder;
+  folder.write("tokenizer.model", serialize_sentencepiece(tiny_sentencepiece(kWords)));
+  folder.write_json("tokenizer_config.json", json{{"add_eos_token", true}});
+  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }), HasSubstr("add_eos_token"));
+}
+
 TEST(SentencePieceTokenizer, LongTextsHaveTheLibrarysIds) {
   std::mt19937 random(11);
   for (const bool dummy_prefix : {true, false}) {
@@ -176,6 +190,8 @@ TEST(SentencePieceTokenizer, FromGguf) {
                           .strings("tokenizer.ggml.tokens", {"a", "b"})
                           .floats("tokenizer.ggml.scores", {1})),
               HasSubstr("1 values for 2 tokens"));
+  EXPECT_THAT(refused(tiny_gguf(model).boolean("tokenizer.ggml.add_eos_token", true)),
+              HasSubstr("add_eos_token is true"));
   model.pieces.push_back({"a", 0, 1});
   EXPECT_THAT(refused(tiny_gguf(model)), HasSubstr("SentencePiece library"));
 }
