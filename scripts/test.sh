@@ -8,6 +8,8 @@ golden_kinds="float rtn smooth fake integer grad train"  # what check_goldens.py
 reference_tasks="arc_easy,piqa"           # what check_reference.py is run for
 sanitized_tests="base datasets model"     # the tests that run under the address and undefined sanitizers too
 shared=../shared                          # goldens and references, where there are any
+# What tests compare with: the harness's table maker and aggregations, without the frameworks it runs models by.
+compared_packages=(safetensors numpy jinja2 pyyaml pytablewriter requests sacrebleu --alone lm_eval==0.4.13)
 model_file=""
 
 passed=0
@@ -52,6 +54,20 @@ run_check() {
 step "Debian packages"
 scripts/install_deps.sh
 
+step "What tests compare with"
+if QEVAL_PYTHON=$(python3 scripts/packages.py "${compared_packages[@]}"); then
+  export QEVAL_PYTHON
+else
+  note "tests of Python's readers: left out, its packages cannot be installed" 0 0
+  unset QEVAL_PYTHON
+fi
+if model_file=$(scripts/fetch_model.py); then
+  QEVAL_SMOLLM2_GGUF=$(realpath "$model_file")
+  export QEVAL_SMOLLM2_GGUF
+else
+  note "tests of a real model: left out, it cannot be fetched" 0 0
+fi
+
 step "Build"
 build release
 
@@ -93,11 +109,9 @@ if [ -d "$shared" ]; then
   for kind in $golden_kinds; do
     run_check "goldens, $kind" python3 "$shared/tools/check_goldens.py" build/release/bin/qeval --only "$kind"
   done
-  if model_file=$(scripts/fetch_model.py); then
+  if [ -n "$model_file" ]; then
     run_check "reference" python3 "$shared/tools/check_reference.py" build/release/bin/qeval "$model_file" \
       --tasks "$reference_tasks"
-  else
-    note "reference: left out, the model cannot be fetched" 0 0
   fi
 else
   note "goldens and references: left out, there is no $shared" 0 0
