@@ -80,7 +80,7 @@ class Arithmetic {
  public:
   virtual ~Arithmetic() = default;
 
-  /// "float", "fake" or "integer", as on the command line.
+  /// "float", "fake" or "integer", as on the command line, or "float-bf16" (--precision bf16).
   virtual std::string name() const = 0;
 
   /// residual[i] ← the (scaled) embedding of tokens[i]; residual becomes [tokens, hidden_size].

@@ -42,7 +42,7 @@ void check_rope(const ModelConfig& config, const std::string& where) {
 
 }  // namespace
 
-void check_config(const ModelConfig& config, const std::string& where) {
+void check_sizes(const ModelConfig& config, const std::string& where) {
   check_range(where, "vocab_size", config.vocab_size, int64_t{1} << 24);
   check_range(where, "hidden_size", config.hidden_size, int64_t{1} << 18);
   check_range(where, "intermediate_size", config.intermediate_size, int64_t{1} << 20);
@@ -55,6 +55,10 @@ void check_config(const ModelConfig& config, const std::string& where) {
     fail("{}: num_key_value_heads is {}; accepted: a divisor of num_attention_heads, {}", where,
          config.num_kv_heads, config.num_heads);
   }
+}
+
+void check_config(const ModelConfig& config, const std::string& where) {
+  check_sizes(config, where);
   if (config.rotary_dim < 2 || config.rotary_dim > config.head_dim || config.rotary_dim % 2 != 0) {
     fail(
         "{}: {} of {} channels of a head rotate; accepted: an even number from 2 (check "

@@ -6,9 +6,11 @@
 
 namespace qeval::model {
 
-/// Holds a configuration read from a file against what the decoder can run: sizes positive, within bounds
-/// that keep every later product far from overflow, heads dividing evenly, finite constants. Errors begin
-/// with `where`.
+/// Holds the sizes of a configuration read from a file against what the decoder can run: positive, within
+/// bounds that keep every later product far from overflow, heads dividing evenly. Errors begin with `where`.
+void check_sizes(const ModelConfig& config, const std::string& where);
+
+/// The same for all of it: rotary channels, finite constants and token ids, too.
 void check_config(const ModelConfig& config, const std::string& where);
 
 }  // namespace qeval::model

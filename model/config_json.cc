@@ -1,6 +1,7 @@
 // `config.json` of Hugging Face (llama, gemma, stablelm) and unified (hfmodel) folders. Keys that change what
 // the model computes are read or refused; the rest (dropout, library versions, training settings) is ignored.
-// Where a key is absent, the default is that of the architecture's configuration class in transformers.
+// Sizes must be there (num_key_value_heads may be left out where it is the number of heads); where another
+// key is absent, the default is that of the architecture's configuration class in transformers.
 
 #include <cmath>
 #include <initializer_list>
@@ -130,6 +131,7 @@ RopeScaling read_rope_scaling(const Fields& fields) {
 /// Rotary settings in the newer spelling (everything in `rope_parameters`) or the older one (`rope_theta` and
 /// `partial_rotary_factor` at the top, `rope_scaling` beside them). Needs head_dim.
 void read_rope(const Fields& fields, double default_rotary_factor, ModelConfig& config) {
+  check_sizes(config, fields.where());  // before anything is derived from head_dim
   config.rope_theta = fields.number("rope_theta", 10000.0);
   double rotary_factor = fields.number("partial_rotary_factor", default_rotary_factor);
   const json* parameters = fields.find("rope_parameters");
@@ -204,9 +206,9 @@ ModelConfig read_llama(const Fields& fields) {
   return config;
 }
 
-/// Gemma's activation: early files say `hidden_act: gelu`, which the first releases ran as the erf form
-/// although the model was trained with the tanh form; `hidden_activation` was added to override it. So the
-/// latter counts where it is set, else `hidden_act` as it stands, as transformers 5 reads it.
+/// Gemma's activation: early files say `hidden_act: gelu`, the erf form, although the model was trained with
+/// the tanh form; `hidden_activation` was added to override it. So the latter counts where it is set, else
+/// `hidden_act` as it stands (docs/decisions.md: releases of transformers differ in this).
 ModelConfig read_gemma(const Fields& fields) {
   ModelConfig config = read_common(fields, "gemma");
   config.head_dim = fields.integer("head_dim", 256);

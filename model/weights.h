@@ -37,7 +37,7 @@ struct LinearWeights {
 struct NormWeights {
   std::string name;           ///< unified module name
   std::vector<float> weight;  ///< [hidden_size], Gemma's +1 included
-  std::vector<float> bias;    ///< [hidden_size] for LayerNorm with bias, or empty
+  std::vector<float> bias;    ///< [hidden_size] for LayerNorm, or empty
 };
 
 struct LayerWeights {

@@ -3,16 +3,18 @@
 // Plain types: F32, F64 (rounded to nearest), F16, BF16. GGUF blocks, all fields little-endian, `half` being
 // F16:
 //
+// clang-format off
 //   Q8_0  32 elements  half d; int8 q[32]                                          x = q·d
 //   Q4_0  32           half d; nibbles q[16]                                       x = d·(q − 8)
 //   Q4_1  32           half d, m; nibbles q[16]                                    x = d·q + m
 //   Q5_0  32           half d; bits h[4]; nibbles q[16]                            x = d·(q + 16h − 16)
 //   Q5_1  32           half d, m; bits h[4]; nibbles q[16]                         x = d·(q + 16h) + m
 //   Q2_K  256          scales[16] (low nibble s, high m); crumbs q[64]; half d, dm x = (d·s)·q − dm·m
-//   Q3_K  256          bits h[32]; crumbs q[64]; scales[12] (6 bits s); half d     x = (d·(s − 32))·(q + 4h −
-//   4) Q4_K  256          half d, dm; scales[12] (6 bits s, 6 bits m); nibbles q[128] x = (d·s)·q − dm·m Q5_K
-//   256          half d, dm; scales[12]; bits h[32]; nibbles q[128]          x = (d·s)·(q + 16h) − dm·m Q6_K
-//   256          nibbles q[128]; crumbs h[64]; int8 s[16]; half d            x = (d·s)·(q + 16h − 32)
+//   Q3_K  256          bits h[32]; crumbs q[64]; scales[12] (6 bits s); half d     x = (d·(s − 32))·(q + 4h − 4)
+//   Q4_K  256          half d, dm; scales[12] (6 bits s, 6 bits m); nibbles q[128] x = (d·s)·q − dm·m
+//   Q5_K  256          half d, dm; scales[12]; bits h[32]; nibbles q[128]          x = (d·s)·(q + 16h) − dm·m
+//   Q6_K  256          nibbles q[128]; crumbs h[64]; int8 s[16]; half d            x = (d·s)·(q + 16h − 32)
+// clang-format on
 //
 // A 32-element block keeps elements 0–15 in the low nibbles and 16–31 in the high ones. The 256-element
 // blocks do the same per 32 bytes; sub-blocks with a scale of their own have 16 (Q2_K, Q3_K, Q6_K) or 32

@@ -359,6 +359,7 @@ class Interpreter {
     const auto& items = typed(index, Kind::tuple, "has a shape that is no tuple").items;
     if (items.size() > kMaxDimensions) damaged("has a shape of more than 8 dimensions");
     std::vector<int64_t> result;
+    result.reserve(items.size());
     for (const Index item : items) {
       result.push_back(typed(item, Kind::integer, "has a shape that is not of integers").integer);
     }

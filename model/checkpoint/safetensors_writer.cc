@@ -56,26 +56,6 @@ void write_values(AtomicFile& file, std::span<const float> values, const TensorS
 
 }  // namespace
 
-uint16_t narrow_bf16(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  if (std::isnan(value)) return static_cast<uint16_t>((bits >> 16) | 0x40U);
-  return static_cast<uint16_t>((bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16);
-}
-
-uint16_t narrow_f16(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  const uint32_t sign = (bits >> 16) & 0x8000U;
-  if (std::isnan(value)) return static_cast<uint16_t>(sign | 0x7E00U);
-  const float magnitude = std::abs(value);
-  if (magnitude >= 65520.0F) return static_cast<uint16_t>(sign | 0x7C00U);  // half of the last step above
-  if (magnitude < 6.103515625e-5F) {
-    // Subnormal: multiples of 2^-24; rounding up to 1024 of them gives the first normal number.
-    return static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyint(magnitude * 16777216.0F)));
-  }
-  const uint32_t body = std::bit_cast<uint32_t>(magnitude) - (112U << 23);
-  return static_cast<uint16_t>(sign | ((body + 0xFFFU + ((body >> 13) & 1U)) >> 13));
-}
-
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorSource> tensors,
                        DType dtype) {
   if (dtype != DType::f32 && dtype != DType::f16 && dtype != DType::bf16) {

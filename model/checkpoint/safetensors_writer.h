@@ -24,8 +24,4 @@ struct TensorSource {
 /// tensor, as is any other dtype.
 void write_safetensors(const std::filesystem::path& file, std::span<const TensorSource> tensors, DType dtype);
 
-/// float32 to float16 and bfloat16, round half to even; NaN stays NaN, what is too large becomes infinite.
-uint16_t narrow_f16(float value);
-uint16_t narrow_bf16(float value);
-
 }  // namespace qeval::model

@@ -1,6 +1,8 @@
 #include "model/checkpoint/tensor.h"
 
 #include <array>
+#include <bit>
+#include <cmath>
 
 #include <fmt/ranges.h>
 
@@ -52,6 +54,20 @@ std::optional<int64_t> byte_count(DType dtype, std::span<const int64_t> shape) {
     if (extent > 0) blocks *= extent;
   }
   return empty ? 0 : blocks * type.block_bytes;
+}
+
+uint16_t narrow_f16(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t sign = (bits >> 16) & 0x8000U;
+  if (std::isnan(value)) return static_cast<uint16_t>(sign | 0x7E00U);
+  const float magnitude = std::abs(value);
+  if (magnitude >= 65520.0F) return static_cast<uint16_t>(sign | 0x7C00U);  // half of the last step above
+  if (magnitude < 6.103515625e-5F) {
+    // Subnormal: multiples of 2^-24; rounding up to 1024 of them gives the first normal number.
+    return static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyint(magnitude * 16777216.0F)));
+  }
+  const uint32_t body = std::bit_cast<uint32_t>(magnitude) - (112U << 23);
+  return static_cast<uint16_t>(sign | ((body + 0xFFFU + ((body >> 13) & 1U)) >> 13));
 }
 
 std::string shape_text(std::span<const int64_t> shape) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -10,7 +11,24 @@
 namespace qeval::model {
 
 /// How the elements of a stored tensor are encoded. The q* types are GGUF's blocks.
-enum class DType : uint8_t { f32, f64, f16, bf16, i64, i32, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k };
+enum class DType : uint8_t {
+  f32,
+  f64,
+  f16,
+  bf16,
+  i64,
+  i32,
+  q8_0,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q2_k,
+  q3_k,
+  q4_k,
+  q5_k,
+  q6_k
+};
 
 struct DTypeInfo {
   std::string_view name;  ///< as the file format spells it: "F32", "Q4_1"
@@ -22,8 +40,8 @@ struct DTypeInfo {
 const DTypeInfo& info(DType dtype);
 
 /// A tensor inside a mapped file or an owned buffer: a view, valid as long as its Checkpoint.
-/// The checkpoint reader has checked that `bytes` holds exactly the elements of `shape`, and that a row is a whole
-/// number of blocks. Plain elements are aligned to their size.
+/// The checkpoint reader has checked that `bytes` holds exactly the elements of `shape`, and that a row is a
+/// whole number of blocks. Plain elements are aligned to their size.
 struct TensorView {
   std::string name;
   DType dtype = DType::f32;
@@ -33,9 +51,17 @@ struct TensorView {
   int64_t element_count() const;
 };
 
-/// Decodes `count` consecutive elements (a multiple of the block size) at `source` to float32, by the formulas and in
-/// the operation order of the GGUF reference, so that the results are bitwise equal to it.
+/// Decodes `count` consecutive elements (a multiple of the block size) at `source` to float32, by the
+/// formulas and in the operation order of the GGUF reference, so that the results are bitwise equal to it.
 /// Precondition: info(dtype).is_float.
 void decode(DType dtype, const std::byte* source, int64_t count, float* destination);
+
+/// float32 to float16 and bfloat16, round half to even; NaN stays NaN, what is too large becomes infinite.
+uint16_t narrow_f16(float value);
+inline uint16_t narrow_bf16(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const bool nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
+  return static_cast<uint16_t>(nan ? bits >> 16 | 0x40U : (bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16);
+}
 
 }  // namespace qeval::model

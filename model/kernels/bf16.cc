@@ -70,12 +70,7 @@ Bf16Kernel bf16_kernel() {
 }
 
 void narrow_bf16(const float* x, int64_t n, uint16_t* out) {
-  for (int64_t i = 0; i < n; ++i) {
-    const auto bits = std::bit_cast<uint32_t>(x[i]);
-    const bool nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
-    const uint32_t rounded = (bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16;
-    out[i] = static_cast<uint16_t>(nan ? bits >> 16 | 0x40U : rounded);
-  }
+  for (int64_t i = 0; i < n; ++i) out[i] = narrow_bf16(x[i]);
   if (n % 2 != 0) out[n] = 0;
 }
 

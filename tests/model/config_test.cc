@@ -226,6 +226,7 @@ constexpr BadField kBadFields[] = {
     {R"({"num_key_value_heads": 3})", "a divisor of num_attention_heads"},
     {R"({"num_key_value_heads": 8})", "num_key_value_heads is 8"},
     {R"({"head_dim": 15})", "even number"},
+    {R"({"head_dim": 9223372036854775807})", "head_dim is"},
     {R"({"rms_norm_eps": 0.0})", "eps is 0"},
     {R"({"rms_norm_eps": -1e-5})", "eps is -1e-05"},
     {R"({"rope_theta": 0})", "rope_theta is 0"},

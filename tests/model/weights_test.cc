@@ -227,7 +227,8 @@ TEST_F(Weights, RecoversLlama3ScalingFromItsFactors) {
 
 TEST_F(Weights, RefusesOtherPaths) {
   EXPECT_THAT(error_of([&] { load_model(folder_ / "missing"); }), HasSubstr("no such file or folder"));
-  EXPECT_THAT(error_of([&] { load_model(folder_.path()); }), HasSubstr("holds no config.json; accepted: a folder"));
+  EXPECT_THAT(error_of([&] { load_model(folder_.path()); }),
+              HasSubstr("holds no config.json; accepted: a folder"));
   fixtures::write(folder_ / "model.onnx", "x");
   EXPECT_THAT(error_of([&] { load_model(folder_ / "model.onnx"); }), HasSubstr("or a .gguf file"));
 }
