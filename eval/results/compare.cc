@@ -74,17 +74,20 @@ MetricComparison compare_metric(const MetricDefinition& definition, std::span<co
   return out;
 }
 
-}  // namespace
+bool all_have(std::span<const Scores> documents, const std::string& metric) {
+  return std::ranges::all_of(documents, [&](const Scores& scores) {
+    return std::ranges::find(scores.metrics, metric) != scores.metrics.end();
+  });
+}
 
-namespace {
-
-/// Both of the same documents, which was checked.
-TaskComparison compare_checked(const std::string& name, std::span<const Scores> base,
-                               std::span<const Scores> other, const BootstrapOptions& options) {
+/// Those of the metrics that all documents have in both runs. Both of the same documents, which was checked.
+TaskComparison compare_checked(const std::string& name, std::span<const std::string> metrics,
+                               std::span<const Scores> base, std::span<const Scores> other,
+                               const BootstrapOptions& options) {
   TaskComparison out{name, std::ssize(base), {}};
   if (base.empty()) return out;
-  for (const std::string& metric : base[0].metrics) {
-    if (std::ranges::find(other[0].metrics, metric) == other[0].metrics.end()) continue;
+  for (const std::string& metric : metrics) {
+    if (!all_have(base, metric) || !all_have(other, metric)) continue;
     out.metrics.push_back(compare_metric(find_metric(base[0].scoring, metric), base, other, options));
   }
   return out;
@@ -95,25 +98,26 @@ TaskComparison compare_checked(const std::string& name, std::span<const Scores> 
 TaskComparison compare_documents(const std::string& task, std::span<const Scores> base,
                                  std::span<const Scores> other, const BootstrapOptions& options) {
   check_same(task, base, other);
-  return compare_checked(task, base, other, options);
+  const std::vector<std::string> metrics = base.empty() ? std::vector<std::string>() : base[0].metrics;
+  return compare_checked(task, metrics, base, other, options);
 }
 
-TaskComparison compare_group(const std::string& group, std::span<const std::vector<Scores>> base,
+TaskComparison compare_group(const GroupResults& group, std::span<const std::vector<Scores>> base,
                              std::span<const std::vector<Scores>> other, const BootstrapOptions& options) {
   if (base.size() != other.size())
-    fail("{}: the two runs cannot be compared: {} tasks against {}", printable(group), base.size(),
+    fail("{}: the two runs cannot be compared: {} tasks against {}", printable(group.name), base.size(),
          other.size());
   std::vector<Scores> all_base, all_other;
   for (size_t i = 0; i < base.size(); ++i) {
-    check_same(group, base[i], other[i]);
+    check_same(group.name, base[i], other[i]);
     all_base.insert(all_base.end(), base[i].begin(), base[i].end());
     all_other.insert(all_other.end(), other[i].begin(), other[i].end());
   }
   for (const Scores& scores : all_base) {
-    if (scores.scoring != all_base.front().scoring || scores.metrics != all_base.front().metrics)
-      fail("{}: its tasks measure different things", printable(group));
+    if (scores.scoring != all_base.front().scoring)
+      fail("{}: its tasks measure different things", printable(group.name));
   }
-  return compare_checked(group, all_base, all_other, options);
+  return compare_checked(group.name, aggregated_metrics(group), all_base, all_other, options);
 }
 
 TaskComparison compare_folders(const std::string& task, const std::filesystem::path& base,

@@ -7,8 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "eval/results/metrics.h"
-#include "eval/results/sample.h"
+#include "eval/results/results.h"
 #include "eval/results/statistics.h"
 
 namespace qeval::eval {
@@ -47,10 +46,10 @@ struct TaskComparison {
 TaskComparison compare_documents(const std::string& task, std::span<const Scores> base,
                                  std::span<const Scores> other, const BootstrapOptions& options = {});
 
-/// The tasks of a group as one: the documents of all of them together, `base[i]` and `other[i]` being those
-/// of its i-th task. For groups whose tasks measure the same thing, whose metric is the mean over all
-/// documents.
-TaskComparison compare_group(const std::string& group, std::span<const std::vector<Scores>> base,
+/// The tasks of a group as one, in the metrics that it averages (its tasks may have others besides): the
+/// documents of all of them together, `base[i]` and `other[i]` being those of its i-th task. Refuses,
+/// besides, tasks of different scoring: their documents have no mean.
+TaskComparison compare_group(const GroupResults& group, std::span<const std::vector<Scores>> base,
                              std::span<const std::vector<Scores>> other,
                              const BootstrapOptions& options = {});
 

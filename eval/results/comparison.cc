@@ -97,7 +97,7 @@ class Comparer {
         base.push_back(base_scores.at(task));
         run.push_back(run_scores.at(task));
       }
-      out.groups.push_back(compare_group(group.name, base, run, options_));
+      out.groups.push_back(compare_group(group, base, run, options_));
     }
     return out;
   }

@@ -174,7 +174,7 @@ std::vector<MetricValue> aggregate_group(std::string_view metric, std::span<cons
   const auto k = static_cast<double>(members.size());
   MetricValue by_size{std::string(metric), weighted / documents, {}};
   if (pool_defined && documents > k) by_size.standard_error = std::sqrt(pooled / (documents - k) / documents);
-  MetricValue unweighted{std::string(metric) + "_unweighted", plain / k, {}};
+  MetricValue unweighted{std::string(metric) + std::string(unweighted_suffix), plain / k, {}};
   if (all_have_error) unweighted.standard_error = std::sqrt(squares) / k;
   return {std::move(by_size), std::move(unweighted)};
 }

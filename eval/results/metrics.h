@@ -56,6 +56,9 @@ struct MetricValue {
 std::vector<MetricValue> compute_metrics(std::span<const Scores> documents,
                                          const BootstrapOptions& bootstrap = {});
 
+/// What the unweighted mean of a metric has behind the metric's name.
+inline constexpr std::string_view unweighted_suffix = "_unweighted";
+
 /// What a group needs of each of its tasks.
 struct GroupMember {
   double value = 0;
@@ -64,8 +67,8 @@ struct GroupMember {
 };
 
 /// Mean weighted by documents (named `metric`), its standard error pooled: √(Σ n(n−1)·se² / (Σn − k) / Σn)
-/// over k members; then the unweighted mean of the members (`metric` + "_unweighted"), its standard error √(Σ
-/// se²) / k. A member of one document has no standard error: it leaves the pooled one as it is and the
+/// over k members; then the unweighted mean of the members (`metric` + unweighted_suffix), its standard error
+/// √(Σ se²) / k. A member of one document has no standard error: it leaves the pooled one as it is and the
 /// unweighted one out.
 std::vector<MetricValue> aggregate_group(std::string_view metric, std::span<const GroupMember> members);
 

@@ -129,11 +129,7 @@ std::vector<std::string> rederive_groups(RunResults& run) {
   std::vector<std::string> differences;
   for (GroupResults& group : run.groups) {
     const GroupResults stored = group;
-    std::vector<std::string> aggregated;
-    for (const MetricValue& metric : stored.metrics) {
-      if (!metric.name.ends_with("_unweighted")) aggregated.push_back(metric.name);
-    }
-    group = make_group_results(run, stored.name, stored.members, aggregated);
+    group = make_group_results(run, stored.name, stored.members, aggregated_metrics(stored));
     compare_metrics(stored.name, stored.metrics, group.metrics, differences);
     if (group.documents != stored.documents) {
       differences.push_back(fmt::format("{}: {} holds {} documents, its tasks have {}",

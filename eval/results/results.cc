@@ -97,6 +97,14 @@ GroupResults make_group_results(const RunResults& run, std::string name, std::ve
   return group;
 }
 
+std::vector<std::string> aggregated_metrics(const GroupResults& group) {
+  std::vector<std::string> out;
+  for (const MetricValue& metric : group.metrics) {
+    if (!metric.name.ends_with(unweighted_suffix)) out.push_back(metric.name);
+  }
+  return out;
+}
+
 void write_results(const std::filesystem::path& directory, const RunResults& run) {
   qeval::create_directories(directory);
   const std::filesystem::path path = directory / results_file;

@@ -106,6 +106,9 @@ TaskResults make_task_results(std::string name, std::span<const Scores> document
 GroupResults make_group_results(const RunResults& run, std::string name, std::vector<std::string> members,
                                 const std::vector<std::string>& aggregated);
 
+/// What a group averages: its metrics without the unweighted means of the same.
+std::vector<std::string> aggregated_metrics(const GroupResults& group);
+
 /// SHA-256 of all that results.json holds but what may differ between two runs of the same evaluation (date,
 /// seconds, peak_rss_bytes, environment, command; the costs of quantizing the model) and the field
 /// "content_hash", where it is kept.

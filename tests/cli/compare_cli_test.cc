@@ -140,7 +140,8 @@ TEST_F(CompareCli, SeveralArithmeticsGiveAComparison) {
   expect_one_line(
       run({"eval", "-m", path("q"), "-d", path("data"), "-t", "piqa", "--arithmetic", "fake,float"}),
       kWrongUsage, "-o DIR");
-  expect_one_line(eval({"-t", "piqa", "-o", path("x"), "--arithmetic", "fake,decimal"}), kWrongUsage, "decimal");
+  expect_one_line(eval({"-t", "piqa", "-o", path("x"), "--arithmetic", "fake,decimal"}), kWrongUsage,
+                  "decimal");
 }
 
 /// Integers do not depend on the CPU's instructions, nor on batches and threads; the hash shows it.
@@ -180,7 +181,8 @@ TEST_F(CompareCli, NamesAreCheckedBeforeWorkStarts) {
   expect_one_line(with({"--integer", "worst"}), kWrongUsage, "accepted: best, all");
   expect_one_line(with({"--arithmetic", "integer", "--integer", "best"}), kWrongUsage, "--integer");
   expect_one_line(with({"--methods", "rtn", "--epochs", "2"}), kWrongUsage, "--epochs");
-  expect_one_line(with({"--methods", "rtn", "--schemes", "w4a16", "--integer", "best"}), kWrongUsage, "w4a16");
+  expect_one_line(with({"--methods", "rtn", "--schemes", "w4a16", "--integer", "best"}), kWrongUsage,
+                  "w4a16");
   expect_one_line(compare(calibrated({"-t", "no_such_task"})), kWrongUsage, "no_such_task");
   expect_one_line(compare(calibrated({"-t", "boolq"})), kFailed, "boolq");
   expect_one_line(run({"compare", "-m", path("model"), "-d", path("data"), "-t", "piqa", "-o", path("out")}),
@@ -188,6 +190,35 @@ TEST_F(CompareCli, NamesAreCheckedBeforeWorkStarts) {
   EXPECT_FALSE(std::filesystem::exists(path("out")));
   write("out", "a file");
   expect_one_line(with({"--methods", "rtn"}), kFailed, "out");
+}
+
+/// Two of its tasks have acc alone, the others acc_norm as well; it was refused after all of its work.
+TEST_F(CompareCli, TheCommonSenseTasksAreComparedByTheirMean) {
+  const std::string arc =
+      R"({"question": "Is ice cold?", "choices": {"text": ["no", "yes"], "label": ["A", "B"]}, "answerKey": "B"})"
+      "\n";
+  write("data/arc_easy/test.jsonl", arc);
+  write("data/arc_challenge/test.jsonl", arc + arc);
+  write(
+      "data/hellaswag/validation.jsonl",
+      R"({"activity_label": "Tea", "ctx_a": "She boils water.", "ctx_b": "then she", "endings": ["pours it.", "sings."], "label": 0})"
+      "\n");
+  write(
+      "data/winogrande/validation.jsonl",
+      R"({"sentence": "The cup fell on the plate and _ broke.", "option1": "cup", "option2": "plate", "answer": "1"})"
+      "\n");
+  write("data/boolq/validation.jsonl", R"({"passage": "Ice is cold.", "question": "is ice hot", "label": 0})"
+                                       "\n");
+  write(
+      "data/openbookqa/test.jsonl",
+      R"({"question_stem": "Ice is", "choices": {"text": ["cold", "hot"], "label": ["A", "B"]}, "answerKey": "A"})"
+      "\n");
+  expect_success(compare(calibrated({"-t", "commonsense", "--methods", "rtn", "--schemes", "w4a8"})));
+  const ordered_json results = json("out/results.json");
+  const ordered_json& group = results["runs"][0]["groups"]["commonsense"];
+  EXPECT_EQ(group["documents"], 9);
+  EXPECT_EQ(group["metrics"].size(), 1U);
+  EXPECT_TRUE(group["metrics"].contains("acc"));
 }
 
 TEST_F(CompareCli, AnotherMatrixInTheSameFolderIsRefused) {

@@ -8,6 +8,7 @@
 #include "eval/results/compare.h"
 #include "eval/results/sample_file.h"
 #include "tests/eval/result_fixture.h"
+#include "tests/message_of.h"
 
 namespace qeval::eval {
 namespace {
@@ -98,6 +99,27 @@ TEST(Compare, RefusesWhatIsNotTheSameMeasurement) {
   windows[0].answers[0].windows = 1;
   EXPECT_THAT(refusal(pages, windows), HasSubstr("windows"));
   EXPECT_TRUE(compare_documents("arc", {}, {}).metrics.empty());
+}
+
+/// Tasks of one group may have metrics besides: winogrande has acc alone, arc_easy has acc_norm too, and
+/// their group averages acc.
+TEST(Compare, AGroupComparesWhatItAverages) {
+  const auto lengths = scores_of(choice_samples(6));
+  auto plain = scores_of(choice_samples(4));
+  for (Scores& scores : plain) scores.metrics = {"acc"};
+  auto worse = plain;
+  worse[1].answers[0].log_likelihood = -1;
+  const GroupResults group{"both", {"a", "b"}, {{"acc", 1, {}}, {"acc_unweighted", 1, {}}}, 10};
+  const std::vector<std::vector<Scores>> base{lengths, plain}, other{lengths, worse};
+  const TaskComparison result = compare_group(group, base, other);
+  EXPECT_EQ(result.documents, 10);
+  ASSERT_EQ(result.metrics.size(), 1U);
+  EXPECT_EQ(result.metrics[0].metric, "acc");
+  EXPECT_NEAR(result.metrics[0].difference.delta, -0.1, 1e-15);
+
+  const std::vector<std::vector<Scores>> unlike{lengths, {rolling_sample(0, -1, 2, 3, 4).scores}};
+  EXPECT_THAT(message_of([&] { compare_group(group, unlike, unlike); }),
+              HasSubstr("measure different things"));
 }
 
 TEST(Compare, ReadsResultFolders) {
