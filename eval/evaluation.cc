@@ -318,6 +318,7 @@ Fingerprint Evaluation::fingerprint() const {
     print["task " + task.name] = std::to_string(task.version);
     print["split " + task.name] = run->loaded().split;
     print["prompts " + task.name] = run->loaded().prompt_hash;
+    print["answers " + task.name] = run->loaded().answer_hash;
     print["data " + task.name] = data_hash(run->loaded());
     if (base_) print["base " + task.name] = base_->identity(task.name).samples_hash;
   }
@@ -370,6 +371,7 @@ void Evaluation::close_task(size_t index) {
   results.tokens_computed = run.tokens_computed();
   results.data_hash = data_hash(run.loaded());
   results.prompt_hash = run.loaded().prompt_hash;
+  results.answer_hash = run.loaded().answer_hash;
   results.samples_hash = finished.samples_hash;
   results.companion_hashes = finished.companion_hashes;
   if (!overlaps_.empty()) results.config["calibration_overlap"] = overlaps_[index];

@@ -173,6 +173,7 @@ Fingerprint expected_settings(const Folder& folder) {
     expected["task " + task.name] = task.version;
     expected["split " + task.name] = task.split;
     expected["prompts " + task.name] = task.prompt_hash;
+    if (!task.answer_hash.empty()) expected["answers " + task.name] = task.answer_hash;
     expected["data " + task.name] = task.data_hash;
     // Compared with the file of divergences: check_companion().
     const auto base = folder.fingerprint.find("base " + task.name);

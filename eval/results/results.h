@@ -25,8 +25,11 @@ struct TaskResults {
   TaskCounts counts;
   int64_t tokens_computed = 0;  ///< input tokens that the plan computes for these documents, prefixes shared
   std::string data_hash;        ///< SHA-256 of the data file
-  std::string prompt_hash;      ///< of the task's prompt and choices
-  std::string samples_hash;     ///< SHA-256 of samples_TASK.jsonl; empty where no samples file was kept
+  std::string prompt_hash;      ///< SHA-256 of every context and continuation that was asked
+  /// SHA-256 of what the answers are judged by: scoring, metrics, right answers, lengths of the choices.
+  /// Empty in results of before it was recorded.
+  std::string answer_hash;
+  std::string samples_hash;  ///< SHA-256 of samples_TASK.jsonl; empty where no samples file was kept
   /// SHA-256 of the task's companion files (companion_file.h) by their names: divergences, kept
   /// distributions.
   std::map<std::string, std::string> companion_hashes;

@@ -81,6 +81,7 @@ ordered_json task_details(const TaskResults& task) {
   out["tokens_computed"] = task.tokens_computed;
   out["data_hash"] = task.data_hash;
   out["prompt_hash"] = task.prompt_hash;
+  if (!task.answer_hash.empty()) out["answer_hash"] = task.answer_hash;
   out["samples_hash"] = task.samples_hash;
   if (!task.companion_hashes.empty()) out["companion_hashes"] = task.companion_hashes;
   out["logits_hash"] = task.logits_hash;
@@ -113,6 +114,7 @@ TaskResults task_from_json(const std::string& name, const JsonFields& run) {
   task.tokens_computed = details.integer("tokens_computed");
   task.data_hash = details.text("data_hash");
   task.prompt_hash = details.text("prompt_hash");
+  if (details.has("answer_hash")) task.answer_hash = details.text("answer_hash");
   task.samples_hash = details.text("samples_hash");
   if (details.has("companion_hashes")) {
     const JsonFields hashes = details.object("companion_hashes");

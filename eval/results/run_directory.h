@@ -19,9 +19,10 @@
 
 namespace qeval::eval {
 
-/// Everything that a score depends on, as flat text: weight and tokenizer hashes, task versions, prompt and
-/// data hashes, arithmetic, quantization, protocol, prefix policy, max_length, few-shot, limit, seed, version
-/// of qeval. Not what a score is independent of: threads, batch size.
+/// Everything that a score depends on, as flat text: weight and tokenizer hashes, task versions, hashes of
+/// prompts, of what answers are judged by and of data, arithmetic, quantization, protocol, prefix policy,
+/// max_length, few-shot, limit, seed, version of qeval. Not what a score is independent of: threads, batch
+/// size.
 using Fingerprint = std::map<std::string, std::string>;
 
 /// "arithmetic (float there, fake here), weights (3f29ab…  there, 91cc04… here)", "" where they agree. Long

@@ -6,6 +6,8 @@
 #include <span>
 #include <utility>
 
+#include <fmt/ranges.h>
+
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/unicode.h"
@@ -141,6 +143,30 @@ void hash_text(Sha256& hash, std::string_view text) {
   hash.update(fmt::format("{}:", text.size())).update(text);
 }
 
+std::string hash_of_prompts(std::span<const Document> documents) {
+  Sha256 hash;
+  for (const Document& document : documents) {
+    for (const TextRequest& request : document.requests) {
+      hash_text(hash, request.context);
+      hash_text(hash, request.continuation);
+    }
+  }
+  return hash.hex();
+}
+
+std::string hash_of_answers(const Task& task, std::span<const Document> documents) {
+  Sha256 hash;
+  hash_text(hash, scoring_name(task.scoring));
+  hash_text(hash, fmt::format("{}", fmt::join(task.metrics, ",")));
+  for (const Document& document : documents) {
+    const DocumentFacts& facts = document.facts;
+    hash_text(hash, document.target.get<std::string>());
+    hash_text(hash, fmt::format("{} {} {} {} {}", facts.gold, facts.choice_chars, facts.choice_bytes,
+                                facts.words, facts.bytes));
+  }
+  return hash.hex();
+}
+
 }  // namespace
 
 int64_t limited_count(std::optional<double> limit, int64_t count) {
@@ -162,8 +188,11 @@ LoadedTask load_documents(const Task& task, const LoadOptions& options) {
     fail("task {} reads one file and has no split \"{}\"; drop --split", task.name,
          printable(*options.split));
   }
-  LoadedTask loaded{
-      .documents = {}, .files = {}, .split = options.split.value_or(task.split), .prompt_hash = {}};
+  LoadedTask loaded{.documents = {},
+                    .files = {},
+                    .split = options.split.value_or(task.split),
+                    .prompt_hash = {},
+                    .answer_hash = {}};
   Table table = task.shipped ? parse(task, datasets::shipped_sample(files, loaded.split))
                              : read_rows(task, datasets::locate_split(root_of(task, options), files,
                                                                       loaded.split, task.dev_is_other));
@@ -172,15 +201,10 @@ LoadedTask load_documents(const Task& task, const LoadOptions& options) {
   const FewShot examples = load_examples(task, options, loaded.files);
   const int64_t count = limited_count(options.limit, loaded.split_size);
   loaded.documents.reserve(static_cast<size_t>(count));
-  Sha256 hash;
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 0; i < count; ++i)
     loaded.documents.push_back(make_document(task, table.rows[static_cast<size_t>(i)], i, examples));
-    for (const TextRequest& request : loaded.documents.back().requests) {
-      hash_text(hash, request.context);
-      hash_text(hash, request.continuation);
-    }
-  }
-  loaded.prompt_hash = hash.hex();
+  loaded.prompt_hash = hash_of_prompts(loaded.documents);
+  loaded.answer_hash = hash_of_answers(task, loaded.documents);
   return loaded;
 }
 

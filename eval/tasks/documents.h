@@ -26,6 +26,9 @@ struct LoadedTask {
   std::string split;                      ///< the split that was scored
   int64_t split_size = 0;                 ///< documents that the split has, before the limit
   std::string prompt_hash;                ///< SHA-256 over the text of every request, in order
+  /// SHA-256 over what the model's answers are judged by: scoring, metrics, and of every document the target
+  /// and the facts.
+  std::string answer_hash;
 };
 
 /// Reads the task's rows and makes their requests. The whole file is read and checked to be rows; the fields

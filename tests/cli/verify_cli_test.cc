@@ -183,6 +183,13 @@ TEST_F(VerifyCli, EveryTamperingIsNamed) {
        "samples_piqa.jsonl:1: key \"doc_id\" occurs twice"},
       // run.json
       {[&] { edit("run/run.json", "\"tasks\": \"piqa,", "\"tasks\": \""); }, "of results.json: tasks ("},
+      {[&] { edit("run/run.json", "\"answers piqa\": \"", "\"answers piqa\": \"0"); },
+       "of results.json: answers piqa ("},
+      {[&] {
+         edit("run/results.json", "\"answer_hash\": \"", "\"answer_hash\": \"0");
+         seal();
+       },
+       "of results.json: answers piqa ("},
       {[&] { edit("run/run.json", "\"fewshot\": \"", "\"fewshot\": \"5"); }, "fewshot (50 there, 0 here)"},
       {[&] { edit("run/run.json", "\"logprobs\": \"", "\"logprobs\": \"1"); },
        "logprobs (1256 there, 256 here)"},

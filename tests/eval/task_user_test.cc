@@ -94,6 +94,25 @@ TEST(UserTask, GoldIsAPositionALetterATextOrALabel) {
   EXPECT_EQ(gold_of(R"("choices": "l", "gold": "g")", "{" + row + R"(, "g": "2"})"), 1);
 }
 
+/// A run was resumed with another "gold" and printed the old scores: nothing that it compared had changed.
+TEST(UserTask, WhatAnswersAreJudgedByHasAHash) {
+  const std::string row = R"({"q": "Q", "c": ["x", "y"], "names": ["2", "1"], "g": "1"})";
+  const auto with = [&](const std::string& fields) {
+    const TemporaryFolder folder;
+    return load(folder, R"({"name": "mine", "data": "rows.jsonl", "prompt": "{{q}}", )" + fields + "}", row);
+  };
+  const LoadedTask first = with(R"("choices": "c", "gold": "g")");
+  EXPECT_EQ(with(R"("choices": "c", "gold": "{{g}}")").answer_hash, first.answer_hash);
+  for (const std::string fields :
+       {R"("choices": "c", "gold": "g", "gold_start": 1)",
+        R"("choices": "c", "gold": "g", "metrics": ["acc"])",
+        R"("choices": "c", "gold": "g", "labels": "names", "metrics": ["acc_norm", "acc"])"}) {
+    const LoadedTask other = with(fields);
+    EXPECT_NE(other.answer_hash, first.answer_hash) << fields;
+    EXPECT_EQ(other.prompt_hash, first.prompt_hash) << fields;
+  }
+}
+
 TEST(UserTask, SplitsAndExamplesHaveFilesOfTheirOwn) {
   const TemporaryFolder folder;
   folder.write("test.jsonl", R"({"q": "T", "c": ["x", "y"], "g": 0})");
