@@ -83,13 +83,23 @@ void check_shards(std::vector<ShardFolder>& shards) {
   if (!missing.empty()) fail("of {} shards these are missing: {}", count, missing);
 }
 
-/// The samples are those that shard.json describes.
-void check_samples(const ShardFolder& shard) {
-  for (const TaskResults& task : shard.record.run.tasks) {
-    const fs::path path = shard.path / samples_file(task.name);
-    if (sha256_hex(MappedFile(path).text()) != task.samples_hash)
+/// The samples and their companions are those that shard.json describes.
+void check_files(const ShardFolder& shard, std::span<const CompanionFormat> companions) {
+  const auto check = [&](const std::string& name, const std::string& hash) {
+    const fs::path path = shard.path / name;
+    if (sha256_hex(MappedFile(path).text()) != hash)
       fail("{}: is not the file that {} beside it describes (its SHA-256 differs)", path.string(),
            shard_file);
+  };
+  for (const TaskResults& task : shard.record.run.tasks) {
+    check(samples_file(task.name), task.samples_hash);
+    for (const CompanionFormat& format : companions) {
+      const std::string name = file_of_task(format.prefix, task.name, format.extension);
+      const auto hash = task.companion_hashes.find(name);
+      if (hash == task.companion_hashes.end())
+        fail("{}: records no hash of {}", (shard.path / shard_file).string(), name);
+      check(name, hash->second);
+    }
   }
 }
 
@@ -139,14 +149,15 @@ Merged merge_shards(std::span<const fs::path> folders, const fs::path& output, c
     shards.push_back(read_folder(path));
   }
   check_shards(shards);
-  for (const ShardFolder& shard : shards) check_samples(shard);
+  const std::vector<CompanionFormat> formats = companions(shards.front());
+  for (const ShardFolder& shard : shards) check_files(shard, formats);
   const ShardRecord& first = shards.front().record;
   std::vector<std::string> tasks;
   for (const TaskResults& task : first.run.tasks) tasks.push_back(task.name);
 
   Merged merged{first.run, {}};
   RunResults& run = merged.results;
-  RunDirectory directory(output, without_shard(first.fingerprint), tasks, true, companions(shards.front()));
+  RunDirectory directory(output, without_shard(first.fingerprint), tasks, true, formats);
   for (const ShardFolder& shard : shards) directory.absorb(shard.path);
   for (TaskResults& task : run.tasks) {
     const RunDirectory::Finished finished = directory.finish(task.name);

@@ -155,6 +155,30 @@ TEST_F(ShardCli, AShardOfAnotherRunIsNamedWithWhatDiffers) {
   expect_one_line(merge({"part-1", "heavier-2"}, "out"), kFailed, "weights (");
 }
 
+/// Only the samples' hashes were looked at, and what was damaged beside them became part of the whole.
+TEST_F(ShardCli, DamagedCompanionsAreNamed) {
+  expect_success(eval({"-t", "piqa,sample_qa", "--keep-logprobs", "-o", path("base")}));
+  const std::vector<std::string> arguments{"-t", "piqa,sample_qa", "--keep-logprobs", "--base", path("base")};
+  for (const int i : {1, 2}) expect_success(shard(i, 2, arguments, "part"));
+  for (const std::string file : {"part-1/logprobs_piqa.bin", "part-2/divergence_sample_qa.jsonl"}) {
+    const std::string kept = read(file);
+    std::string damaged = kept;
+    damaged[damaged.size() / 2] = static_cast<char>(damaged[damaged.size() / 2] ^ 1);
+    write(file, damaged);
+    expect_one_line(merge({"part-1", "part-2"}, "out"), kFailed,
+                    path(file) + ": is not the file that shard.json beside it describes");
+    write(file, kept);
+  }
+  const std::string record = read("part-2/shard.json");
+  ordered_json forgetful = ordered_json::parse(record);
+  forgetful["run"]["tasks"]["piqa"].erase("companion_hashes");
+  write("part-2/shard.json", forgetful.dump());
+  expect_one_line(merge({"part-1", "part-2"}, "out"), kFailed, "records no hash of divergence_piqa.jsonl");
+  write("part-2/shard.json", record);
+  EXPECT_FALSE(fs::exists(path("out")));
+  expect_success(merge({"part-1", "part-2"}, "out"));
+}
+
 TEST_F(ShardCli, AShardsFolderBelongsToThatShard) {
   expect_success(shard(1, 2, {"-t", "sample_qa"}, "part"));
   expect_one_line(eval({"-t", "sample_qa", "--shard", "2/2", "--resume", "-o", path("part-1")}), kFailed,
