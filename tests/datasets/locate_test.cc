@@ -64,8 +64,9 @@ TEST(ShippedSample, IsInsideTheProgram) {
   const DataText data = shipped_sample(patterns, "test");
   EXPECT_THAT(data.name, EndsWith("(shipped)"));
   EXPECT_EQ(read_jsonl(data).rows.size(), 34U);
-  EXPECT_THAT(message_of([&] { shipped_sample(patterns, "validation"); }),
-              StartsWith("sample_qa/validation.jsonl (shipped): there is no such split"));
+  EXPECT_THAT(
+      message_of([&] { shipped_sample(patterns, "validation"); }),
+      StartsWith("sample_qa/validation.jsonl (shipped): there is no such split; accepted: test, train"));
 }
 
 }  // namespace
