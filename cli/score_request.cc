@@ -22,6 +22,22 @@ std::vector<int32_t> token_ids(const json& request, const char* field, int64_t v
   return ids;
 }
 
+/// A request is text or ids; what belongs to neither, or to the other, would not count.
+void check_fields(const json& request, bool by_ids) {
+  for (const auto& [field, unused] : request.items()) {
+    const bool text = field == "context" || field == "continuation";
+    const bool ids = field == "context_ids" || field == "continuation_ids";
+    if (!text && !ids && field != "id") {
+      fail(
+          "\"{}\": unknown; accepted: \"id\", \"context\" and \"continuation\", or \"context_ids\" and "
+          "\"continuation_ids\"",
+          printable(field, 60));
+    }
+    if (text && by_ids) fail("\"{}\" beside \"continuation_ids\": text or ids, not both", field);
+    if (ids && !by_ids) fail("\"{}\" beside \"continuation\": text or ids, not both", field);
+  }
+}
+
 std::string text_field(const json& request, const char* field) {
   const auto it = request.find(field);
   if (it == request.end() || !it->is_string()) fail("\"{}\" must be a string", field);
@@ -39,6 +55,7 @@ ScoreRequest parse_score_request(std::string_view line, int64_t vocab_size, int6
   if (!by_ids && !request.contains("continuation")) {
     fail("neither \"context\" and \"continuation\" nor \"context_ids\" and \"continuation_ids\"");
   }
+  check_fields(request, by_ids);
   if (by_ids) {
     out.tokens.tokens = token_ids(request, "context_ids", vocab_size);
     const std::vector<int32_t> continuation = token_ids(request, "continuation_ids", vocab_size);

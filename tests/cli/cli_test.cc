@@ -97,7 +97,8 @@ TEST_F(Cli, NamesAreCheckedBeforeWorkStarts) {
   expect_one_line(eval({"-t", "piqua"}), kWrongUsage, "piqua");
   expect_one_line(eval({"-t", "piqa,hellaswag"}), kFailed, path("data/hellaswag"));
   expect_one_line(eval({"-t", "piqa", "--split", "test"}), kFailed, "--split validation");
-  expect_one_line(eval({"-t", "piqa", "--arithmetic", "analog"}), kWrongUsage, "--arithmetic analog: unknown");
+  expect_one_line(eval({"-t", "piqa", "--arithmetic", "analog"}), kWrongUsage,
+                  "--arithmetic analog: unknown");
   expect_one_line(eval({"-t", "piqa", "--precision", "fp4"}), kWrongUsage, "--precision fp4: unknown");
   setenv("QEVAL_CPU", "portable", 1);
   expect_one_line(eval({"-t", "piqa", "--precision", "bf16"}), kFailed, "has no bfloat16 dot products");
@@ -237,6 +238,14 @@ TEST_F(Cli, ScoreNamesTheLineOfAWrongRequest) {
   expect_one_line(score(R"({"context_ids": [], "continuation_ids": [1]})"), kFailed,
                   "line 2: \"context_ids\"");
   expect_one_line(score(R"({"context": "a", "continuation": 5})"), kFailed, "line 2: \"continuation\"");
+  // The text was ignored where ids were given, and so was every misspelt key.
+  expect_one_line(
+      score(R"({"context": "a", "continuation": "b", "context_ids": [1], "continuation_ids": [2]})"), kFailed,
+      "line 2: \"context\" beside \"continuation_ids\": text or ids, not both");
+  expect_one_line(score(R"({"context_ids": [1], "continuation": "b"})"), kFailed,
+                  "line 2: \"context_ids\" beside \"continuation\"");
+  expect_one_line(score(R"({"context": "a", "continuation": "b", "idd": 3})"), kFailed,
+                  "line 2: \"idd\": unknown; accepted: \"id\"");
   // Found by reading: copying an id that nests a million deep ran off the end of the stack.
   const std::string deep = std::string(1'000'000, '[') + std::string(1'000'000, ']');
   expect_one_line(score(R"({"context_ids": [1], "continuation_ids": [2], "id": )" + deep + "}"), kFailed,
