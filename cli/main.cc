@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <limits>
 #include <new>
 #include <sstream>
 
@@ -27,9 +28,15 @@ void print_overview(std::ostream& out) {
   out << "\n`qeval COMMAND --help` shows a command's options, `qeval --version` the version.\n";
 }
 
-void print_help(const Command& command, const po::options_description& options) {
+po::options_description options_of(const Command& command) {
+  po::options_description options = command.options();
+  add_help_option(options);
+  return options;
+}
+
+void print_help(const Command& command) {
   std::cout << fmt::format("{}\n\nUsage: qeval {} {}\n\n", command.summary, command.name, command.usage)
-            << options << "\nExample:\n  " << command.example << "\n";
+            << options_of(command) << "\nExample:\n  " << command.example << "\n";
 }
 
 std::string shared_commands() {
@@ -48,19 +55,35 @@ std::string near_options(const Command& command, const std::string& wrong) {
   return near.empty() ? "" : fmt::format("; near names: {}", fmt::join(near, ", "));
 }
 
+/// The option library reads "-1" as the largest number that an unsigned option can hold.
+void refuse_negatives(const po::parsed_options& parsed, const po::options_description& options) {
+  for (const po::option& option : parsed.options) {
+    const auto* known = options.find_nothrow(option.string_key, false);
+    const auto* typed =
+        known == nullptr ? nullptr : dynamic_cast<const po::typed_value_base*>(known->semantic().get());
+    if (typed == nullptr || typed->value_type() != typeid(uint64_t)) continue;
+    for (const std::string& value : option.value) {
+      if (!value.starts_with('-')) continue;
+      throw UsageError(fmt::format("--{} {}: accepted: 0 to {}", option.string_key, printable(value),
+                                   std::numeric_limits<uint64_t>::max()));
+    }
+  }
+}
+
 int run_command(const Command& command, int argc, char** argv) {
-  po::options_description options = command.options();
-  add_help_option(options);
+  const po::options_description options = options_of(command);
   po::positional_options_description positional;
   if (command.positional != nullptr) positional.add(command.positional, -1);
   po::variables_map arguments;
   try {
-    po::store(po::command_line_parser(argc, argv)
-                  .options(options)
-                  .positional(positional)
-                  .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
-                  .run(),
-              arguments);
+    const po::parsed_options parsed =
+        po::command_line_parser(argc, argv)
+            .options(options)
+            .positional(positional)
+            .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
+            .run();
+    refuse_negatives(parsed, options);
+    po::store(parsed, arguments);
     po::notify(arguments);
   } catch (const po::unknown_option& error) {
     throw UsageError(error.what() + near_options(command, error.get_option_name()));
@@ -71,7 +94,7 @@ int run_command(const Command& command, int argc, char** argv) {
     throw UsageError(error.what());
   }
   if (arguments.count("help") != 0) {
-    print_help(command, options);
+    print_help(command);
     return 0;
   }
   if (!command.shared && !peers().alone()) {
@@ -82,8 +105,24 @@ int run_command(const Command& command, int argc, char** argv) {
   return command.run(arguments);
 }
 
+const Command& find_command(std::string_view name) {
+  const auto all = commands();
+  const auto command = std::ranges::find(all, name, &Command::name);
+  if (command != all.end()) return *command;
+  if (name.starts_with('-'))
+    throw UsageError(fmt::format("{}: a command comes first; `qeval --help` lists them", printable(name)));
+  std::string names;
+  for (const Command& known : all) names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
+  throw UsageError(fmt::format("unknown command {}; accepted: {}", printable(name), names));
+}
+
 int dispatch(int argc, char** argv) {
   const std::string_view name = argc > 1 ? argv[1] : "";
+  if (name == "help" && argc > 2) {
+    if (argc > 3) throw UsageError("usage: qeval help COMMAND");
+    print_help(find_command(argv[2]));
+    return 0;
+  }
   if (name == "--help" || name == "-h" || name == "help") {
     print_overview(std::cout);
     return 0;
@@ -96,17 +135,9 @@ int dispatch(int argc, char** argv) {
     print_overview(std::cerr);
     return kWrongUsage;
   }
-  const auto all = commands();
-  const auto command = std::ranges::find(all, name, &Command::name);
-  if (command == all.end() && name.starts_with('-'))
-    throw UsageError(fmt::format("{}: a command comes first; `qeval --help` lists them", printable(name)));
-  if (command == all.end()) {
-    std::string names;
-    for (const Command& known : all) names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
-    throw UsageError(fmt::format("unknown command {}; accepted: {}", printable(name), names));
-  }
+  const Command& command = find_command(name);
   try {
-    return run_command(*command, argc - 1, argv + 1);
+    return run_command(command, argc - 1, argv + 1);
   } catch (const UsageError& error) {
     throw UsageError(fmt::format("{} (see qeval {} --help)", error.what(), name));
   }

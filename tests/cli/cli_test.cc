@@ -42,6 +42,15 @@ TEST_F(Cli, HelpListsEveryCommandAndEachHasAnExample) {
   EXPECT_GE(commands, 5);
 }
 
+TEST_F(Cli, HelpOfACommandIsShownEitherWay) {
+  const Outcome help = run({"help", "eval"});
+  expect_success(help);
+  EXPECT_EQ(help.output, run({"eval", "--help"}).output);
+  EXPECT_EQ(run({"help"}).output, run({"--help"}).output);
+  expect_one_line(run({"help", "evaluate"}), kWrongUsage, "unknown command evaluate; accepted: eval, ");
+  expect_one_line(run({"help", "eval", "-t"}), kWrongUsage, "usage: qeval help COMMAND");
+}
+
 TEST_F(Cli, VersionIsPrinted) {
   const Outcome outcome = run({"--version"});
   expect_success(outcome);
