@@ -35,7 +35,7 @@ struct PointSensitivity {
 };
 
 /// The sensitivities of `points`, worst first (all quantized points of `qcfg`: quantized_points). One run
-/// over the samples each. The same bits for any number of threads.
+/// over the samples each. `ranges` as complete_ranges makes them. The same bits for any number of threads.
 std::vector<PointSensitivity> sensitivity(const model::Model& model, const Samples& samples,
                                           const QuantConfig& qcfg, const ActRanges& ranges,
                                           std::span<const Point> points,

@@ -96,8 +96,11 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
   } else {
     result.ranges = measurer.ranges(result);
   }
-  for (const std::string& wish : options.keep_16bit) {
-    keep_16bit(wish, result.model(), samples, result.ranges, result.qcfg, measurer.report("sensitivity"));
+  if (!options.keep_16bit.empty()) {
+    const ActRanges complete =
+        complete_ranges(result.qcfg, result.ranges, model.config, "the calibration's ranges");
+    for (const std::string& wish : options.keep_16bit)
+      keep_16bit(wish, result.model(), samples, complete, result.qcfg, measurer.report("sensitivity"));
   }
   return result;
 }
