@@ -14,13 +14,15 @@ void add_calibration_options(po::options_description& options) {
   const auto count = [](const char* name) { return po::value<int64_t>()->value_name(name); };
   add("calibration", text("FILE"), "calibration text: a .txt, or a .jsonl with \"text\" on each line");
   add("calibration-ids", text("FILE"), "calibration token ids: a JSON array of ids per line");
-  add("samples", count("N"), "calibration samples (default: 32, or all of --calibration-ids)");
+  add("samples", count("N"),
+      "calibration samples (default: 32, or what --preset asks for, or all of --calibration-ids)");
   add("sequence-length", count("N"), "tokens per sample (default: 512, or all of --calibration-ids)");
   add("seed", po::value<uint64_t>()->value_name("N"),
       "seed of the places that samples are drawn from (default: 0)");
 }
 
-quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model) {
+quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model,
+                            int64_t otherwise) {
   if (given(arguments, "calibration") && given(arguments, "calibration-ids")) {
     refuse("calibration-ids", "not used with --calibration; one of the two");
   }
@@ -50,13 +52,13 @@ quant::Samples read_samples(const po::variables_map& arguments, const model::Mod
   }
   const auto file = optional<std::string>(arguments, "calibration");
   if (!file) return {};
-  constexpr int64_t kSamples = 32, kLength = 512;
+  constexpr int64_t kLength = 512;
   const auto tokenizer = model::load_tokenizer(model.path);
   if (tokenizer->vocab_size() > model.config.vocab_size) {
     fail("{}: the tokenizer has {} tokens, the model {}: it belongs to another model", model.path.string(),
          tokenizer->vocab_size(), model.config.vocab_size);
   }
-  return quant::sample_text(*file, *tokenizer, samples.value_or(kSamples),
+  return quant::sample_text(*file, *tokenizer, samples.value_or(otherwise),
                             length.value_or(std::min(kLength, context)),
                             optional<uint64_t>(arguments, "seed").value_or(0));
 }

@@ -11,9 +11,14 @@ namespace qeval::cli {
 /// --calibration, --calibration-ids, --samples, --sequence-length, --seed.
 void add_calibration_options(po::options_description& options);
 
-/// The calibration text that the options name, empty where they name none. Options that need another one
-/// which is missing are a UsageError.
-quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model);
+/// Samples that are drawn from a text where nothing says how many.
+inline constexpr int64_t kCalibrationSamples = 32;
+
+/// The calibration text that the options name, empty where they name none; of a text `otherwise` samples
+/// where
+/// --samples says nothing. Options that need another one which is missing are a UsageError.
+quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model,
+                            int64_t otherwise = kCalibrationSamples);
 
 /// What quantize.json says of the samples: file, counts, hash, seed; null where there are none.
 nlohmann::ordered_json calibration_json(const po::variables_map& arguments, const quant::Samples& samples);

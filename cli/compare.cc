@@ -138,7 +138,10 @@ eval::MatrixOptions matrix_options(const po::variables_map& arguments, const Thr
 /// What depends on the model: calibration samples and the settings of learned methods.
 void read_model_options(const po::variables_map& arguments, eval::MatrixOptions& options) {
   const model::Model model = model::load_model(options.session.model);
-  options.quantize.samples = read_samples(arguments, model);
+  options.quantize.samples = read_samples(arguments, model, default_samples(arguments, options.methods));
+  // The preset of one method decides for all, whose commands must say so.
+  if (given(arguments, "preset") && given(arguments, "calibration") && !given(arguments, "samples"))
+    options.quantize_arguments += fmt::format(" --samples {}", options.quantize.samples.size());
   options.quantize.calibration = calibration_json(arguments, options.quantize.samples);
   for (const quant::Method method : options.methods) {
     if (const auto learned = quant::learn_method(method))

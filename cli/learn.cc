@@ -4,6 +4,7 @@
 #include <array>
 #include <iostream>
 
+#include "cli/calibration_options.h"
 #include "cli/option_values.h"
 #include "cli/ranks.h"
 #include "model/checkpoint/safetensors_writer.h"
@@ -30,8 +31,10 @@ void add_learn_options(po::options_description& options) {
   const auto number = [] { return po::value<int64_t>()->value_name("N"); };
   const auto rate = [] { return po::value<double>()->value_name("R"); };
   add("preset", one_of("NAME", "laptop, paper, distill"),
-      "settings of learned methods to start from: laptop (default: minutes), paper (its rates and epochs), "
-      "distill (mobilequant: half an hour for a small model, on next-token distributions)");
+      "settings of learned methods to start from, and how many samples of --calibration: laptop (default: "
+      "minutes), paper (its rates, epochs and samples), distill (mobilequant: half an hour for a small "
+      "model, "
+      "on next-token distributions)");
   add("loss", one_of("NAME", "output, logits"),
       "what mobilequant minimises: output (squared error of the last block's output, the paper's), logits "
       "(divergence of the next-token distributions)");
@@ -49,6 +52,18 @@ void add_learn_options(po::options_description& options) {
   add("save-minutes", number(), "how often the state that a continued run reads is saved (default: 5)");
   add("activation-memory", number(),
       "MiB for activations kept for the backward pass; beyond, they are computed twice (default: 1024)");
+}
+
+int64_t default_samples(const po::variables_map& arguments, std::span<const quant::Method> methods) {
+  const auto preset = optional<std::string>(arguments, "preset");
+  if (!preset) return kCalibrationSamples;
+  int64_t most = 0;
+  for (const quant::Method method : methods) {
+    const auto learned = quant::learn_method(method);
+    if (!learned) continue;
+    most = std::max(most, of_option("preset", [&] { return quant::preset_samples(*preset, *learned); }));
+  }
+  return most;
 }
 
 std::chrono::minutes save_interval(const po::variables_map& arguments) {

@@ -159,7 +159,7 @@ int run(const po::variables_map& arguments) {
     run.options = quantize_options(arguments, model.config);
     run.scheme = arguments["scheme"].as<std::string>();
     run.act_ranges_file = optional<std::string>(arguments, "act-ranges").value_or("");
-    run.samples = read_samples(arguments, model);
+    run.samples = read_samples(arguments, model, default_samples(arguments, {&run.options.method, 1}));
     require_samples(run.samples, run.options, model.config);
     run.calibration = calibration_json(arguments, run.samples);
     if (const auto method = quant::learn_method(run.options.method)) {

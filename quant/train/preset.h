@@ -12,7 +12,7 @@ namespace qeval::quant {
 /// on the divergence of the next-token distributions, with higher rates, relative for the ranges: half an
 /// hour for a model of 135 M parameters. Anything else is an Error that lists them.
 LearnSettings preset_settings(std::string_view preset, LearnMethod method, const model::ModelConfig& config);
-/// Calibration samples that a preset asks for where the text has that many.
+/// Calibration samples that a preset asks for. Errors as above.
 int64_t preset_samples(std::string_view preset, LearnMethod method);
 
 }  // namespace qeval::quant

@@ -251,6 +251,38 @@ TEST_F(CompareCli, AnotherMatrixInTheSameFolderIsRefused) {
   expect_one_line(with("w8a8", "2"), kFailed, "no matrix.json");
 }
 
+/// All methods of a comparison share their samples: as many as the preset asks for the most demanding one.
+TEST_F(CompareCli, APresetDecidesHowManySamplesAreShared) {
+  const std::vector<std::string> arguments{"compare",
+                                           "-m",
+                                           path("model"),
+                                           "-d",
+                                           path("data"),
+                                           "-t",
+                                           "piqa",
+                                           "--sequence-length",
+                                           "8",
+                                           "--calibration",
+                                           path("calibration.txt"),
+                                           "--schemes",
+                                           "w8a8",
+                                           "--plan",
+                                           "-o",
+                                           path("out"),
+                                           "--methods"};
+  // Calibration on all samples, and twice the first two for the layers' errors.
+  const auto calibration = [](int64_t samples) { return std::to_string(8 * (samples + 2 * 2)); };
+  const auto plan = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), arguments.begin(), arguments.end());
+    const Outcome outcome = run(more);
+    expect_success(outcome);
+    return outcome.output;
+  };
+  EXPECT_THAT(plan({"rtn,omniquant,mobilequant", "--preset", "paper"}), HasSubstr(" " + calibration(1024)));
+  EXPECT_THAT(plan({"rtn,omniquant", "--preset", "paper"}), HasSubstr(" " + calibration(128)));
+  EXPECT_THAT(plan({"rtn,omniquant"}), HasSubstr(" " + calibration(32)));
+}
+
 TEST_F(CompareCli, AnEntryIsReproducedByItsCommands) {
   expect_success(compare(calibrated({"-t", "piqa", "--methods", "smoothquant,mobilequant", "--schemes",
                                      "w4a8", "--epochs", "1", "--variant", "original"})));

@@ -209,6 +209,32 @@ TEST_F(QuantizeCli, FilesThatDoNotFitAreRefusedByTheModulesName) {
   }
 }
 
+/// Every preset drew 32 samples, so that the recommended run was not the one that had been measured.
+TEST_F(QuantizeCli, APresetDecidesHowManySamplesAreDrawn) {
+  const auto samples = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"quantize",
+                                       "-m",
+                                       path("model"),
+                                       "--method",
+                                       "mobilequant",
+                                       "--epochs",
+                                       "1",
+                                       "--sequence-length",
+                                       "4",
+                                       "--calibration",
+                                       path("calibration.txt"),
+                                       "-o",
+                                       path("out")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    expect_success(run(arguments));
+    return json("out/quantize.json")["calibration"]["samples"].get<int>();
+  };
+  EXPECT_EQ(samples({}), 32);
+  EXPECT_EQ(samples({"--preset", "distill"}), 80);
+  EXPECT_EQ(samples({"--preset", "paper"}), 1024);
+  EXPECT_EQ(samples({"--preset", "paper", "--samples", "3"}), 3);
+}
+
 TEST_F(QuantizeCli, LearningGivesTheSameBytesAgainAndResumesNothingThatIsNotThere) {
   const std::vector<std::string> learning{"--method", "mobilequant", "--epochs", "2", "--let-lr", "1e-3"};
   expect_success(quantize("whole", learning));
