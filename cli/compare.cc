@@ -12,6 +12,7 @@
 #include "cli/evaluation_options.h"
 #include "cli/interrupt.h"
 #include "cli/learn.h"
+#include "cli/method_options.h"
 #include "cli/model_options.h"
 #include "cli/progress.h"
 #include "cli/ranks.h"
@@ -104,6 +105,7 @@ void read_arithmetics(const po::variables_map& arguments, eval::MatrixOptions& o
 eval::MatrixOptions matrix_options(const po::variables_map& arguments, const ThreadLimit& limit) {
   eval::MatrixOptions options;
   options.methods = methods(arguments);
+  check_method_options(arguments, options.methods);
   options.schemes = split_list(arguments["schemes"].as<std::string>());
   read_arithmetics(arguments, options);
   options.session.model = require(arguments, "model");
@@ -112,7 +114,6 @@ eval::MatrixOptions matrix_options(const po::variables_map& arguments, const Thr
   options.evaluation = task_options(arguments, limit);
   options.evaluation_arguments = repeated(arguments, kEvaluationOptions);
   options.quantize_arguments = repeated(arguments, kQuantizeOptions);
-  options.learn_arguments = repeated(arguments, learn_option_names());
 
   if (!given(arguments, "calibration") && !given(arguments, "calibration-ids")) {
     throw UsageError(
@@ -127,11 +128,6 @@ eval::MatrixOptions matrix_options(const po::variables_map& arguments, const Thr
   quantize.save_interval = save_interval(arguments);
   quantize.version = QEVAL_VERSION;
   quantize.threads = limit.threads();
-  const bool any_learned = std::ranges::any_of(options.methods, quant::is_learned);
-  for (const char* option : learn_option_names()) {
-    if (!any_learned && given(arguments, option))
-      refuse(option, "used by omniquant, lrl and mobilequant, none of which is among --methods");
-  }
   return options;
 }
 
@@ -144,9 +140,10 @@ void read_model_options(const po::variables_map& arguments, eval::MatrixOptions&
     options.quantize_arguments += fmt::format(" --samples {}", options.quantize.samples.size());
   options.quantize.calibration = calibration_json(arguments, options.quantize.samples);
   for (const quant::Method method : options.methods) {
-    if (const auto learned = quant::learn_method(method))
-      options.learning[method] =
-          learn_settings(arguments, *learned, options.quantize.options.variant, model.config);
+    if (!quant::is_learned(method)) continue;
+    options.learning[method] =
+        learn_settings(arguments, method, options.quantize.options.variant, model.config);
+    options.learn_arguments[method] = repeated(arguments, applied_learn_options(arguments, method));
   }
 }
 

@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "cli/calibration_options.h"
+#include "cli/method_options.h"
 #include "cli/option_values.h"
 #include "cli/ranks.h"
 #include "model/checkpoint/safetensors_writer.h"
@@ -14,14 +15,27 @@ namespace qeval::cli {
 namespace {
 
 constexpr std::array<const char*, 3> kGroups{"let", "lwc", "lrl"};
-constexpr std::array kLearnOptions{"preset",        "loss",         "epochs",           "batch-size",
-                                   "warmup-epochs", "let-lr",       "let-min-lr",       "lwc-lr",
-                                   "lwc-min-lr",    "lrl-lr",       "lrl-min-lr",       "lrl-relative",
-                                   "no-smooth",     "save-minutes", "activation-memory"};
 
-int64_t count(const po::variables_map& arguments, const char* option, int64_t otherwise, int64_t least,
+int64_t count(const std::optional<int64_t>& value, const char* option, int64_t otherwise, int64_t least,
               int64_t most) {
-  return in_range(option, optional<int64_t>(arguments, option).value_or(otherwise), least, most);
+  return in_range(option, value.value_or(otherwise), least, most);
+}
+
+/// A group's rate and what it falls to, which is at most the rate.
+void read_schedule(const po::variables_map& arguments, const std::string& group, quant::Method method,
+                   quant::RateSchedule& schedule) {
+  const std::string rate = group + "-lr", minimum = group + "-min-lr";
+  const auto read = [&](const std::string& option, double otherwise) {
+    const auto value = applied<double>(arguments, option.c_str(), method);
+    return in_range(option.c_str(), value.value_or(otherwise), 0.0, 1.0);
+  };
+  schedule.rate = read(rate, schedule.rate);
+  schedule.minimum = read(minimum, std::min(schedule.minimum, schedule.rate));
+  if (schedule.minimum > schedule.rate) {
+    refuse(minimum.c_str(),
+           fmt::format("{} is above the rate that falls to it; accepted: 0 to {}, --{} of {}",
+                       schedule.minimum, schedule.rate, rate, quant::name(method)));
+  }
 }
 
 }  // namespace
@@ -42,16 +56,18 @@ void add_learn_options(po::options_description& options) {
   add("batch-size", number(), "samples per step, whose gradients are averaged (default: 1)");
   add("warmup-epochs", number(), "passes during which the rates rise from 0 (default: 0)");
   add("let-lr", rate(), "learning rate of the transformations' scales");
-  add("let-min-lr", rate(), "what it falls to, along half a cosine");
+  add("let-min-lr", rate(),
+      "what it falls to, along half a cosine (default: the preset's, at most the rate)");
   add("lwc-lr", rate(), "learning rate of the weights' clipping bounds");
   add("lwc-min-lr", rate(), "what it falls to");
   add("lrl-lr", rate(), "learning rate of the activations' scales and offsets (lrl, mobilequant)");
   add("lrl-min-lr", rate(), "what it falls to");
-  add("lrl-relative", "lrl-lr as a share of each range instead of an absolute step");
+  add("lrl-relative", "lrl-lr as a share of each range instead of an absolute step (lrl, mobilequant)");
   add("no-smooth", "learn from the model as it is, without SmoothQuant first");
   add("save-minutes", number(), "how often the state that a continued run reads is saved (default: 5)");
   add("activation-memory", number(),
-      "MiB for activations kept for the backward pass; beyond, they are computed twice (default: 1024)");
+      "MiB for activations that mobilequant keeps for the backward pass; beyond, they are computed twice "
+      "(default: 1024)");
 }
 
 int64_t default_samples(const po::variables_map& arguments, std::span<const quant::Method> methods) {
@@ -59,15 +75,15 @@ int64_t default_samples(const po::variables_map& arguments, std::span<const quan
   if (!preset) return kCalibrationSamples;
   int64_t most = 0;
   for (const quant::Method method : methods) {
-    const auto learned = quant::learn_method(method);
-    if (!learned) continue;
-    most = std::max(most, of_option("preset", [&] { return quant::preset_samples(*preset, *learned); }));
+    if (applies(arguments, "preset", method))
+      most = std::max(most, quant::preset_samples(*preset, quant::learn_method(method).value()));
   }
   return most;
 }
 
 std::chrono::minutes save_interval(const po::variables_map& arguments) {
-  return std::chrono::minutes(count(arguments, "save-minutes", 5, 1, 1 << 20));
+  return std::chrono::minutes(
+      count(optional<int64_t>(arguments, "save-minutes"), "save-minutes", 5, 1, 1 << 20));
 }
 
 void warn_of_idle_ranks(const quant::LearnSettings& settings) {
@@ -79,34 +95,22 @@ void warn_of_idle_ranks(const quant::LearnSettings& settings) {
       settings.batch_size, peers().size, peers().size);
 }
 
-std::span<const char* const> learn_option_names() {
-  return kLearnOptions;
-}
-
-quant::LearnSettings learn_settings(const po::variables_map& arguments, quant::LearnMethod method,
+quant::LearnSettings learn_settings(const po::variables_map& arguments, quant::Method method,
                                     quant::Variant variant, const model::ModelConfig& config) {
-  const std::string preset = optional<std::string>(arguments, "preset").value_or("laptop");
+  const auto number = [&](const char* option) { return applied<int64_t>(arguments, option, method); };
+  const auto preset = applied<std::string>(arguments, "preset", method);
   quant::LearnSettings settings =
-      of_option("preset", [&] { return quant::preset_settings(preset, method, config); });
+      quant::preset_settings(preset.value_or("laptop"), quant::learn_method(method).value(), config);
   settings.modified = variant == quant::Variant::modified;
-  if (const auto loss = optional<std::string>(arguments, "loss")) {
-    if (!settings.end_to_end()) refuse("loss", "only mobilequant learns end to end");
+  if (const auto loss = applied<std::string>(arguments, "loss", method))
     settings.loss = quant::parse_loss(*loss);
-  }
-  settings.epochs = count(arguments, "epochs", settings.epochs, 1, 1 << 20);
-  settings.batch_size = count(arguments, "batch-size", 1, 1, 1 << 20);
-  settings.warmup_epochs = count(arguments, "warmup-epochs", 0, 0, settings.epochs - 1);
-  settings.activation_bytes = count(arguments, "activation-memory", 1024, 0, int64_t{1} << 30) << 20;
-  settings.relative_ranges = settings.relative_ranges || arguments.contains("lrl-relative");
-  for (size_t g = 0; g < kGroups.size(); ++g) {
-    quant::RateSchedule& schedule = settings.rates[g];
-    const auto read = [&](const std::string& option, double& value) {
-      value = in_range(option.c_str(), optional<double>(arguments, option.c_str()).value_or(value), 0.0, 1.0);
-    };
-    read(fmt::format("{}-lr", kGroups[g]), schedule.rate);
-    read(fmt::format("{}-min-lr", kGroups[g]), schedule.minimum);
-    if (schedule.minimum > schedule.rate) schedule.minimum = schedule.rate;
-  }
+  settings.epochs = count(number("epochs"), "epochs", settings.epochs, 1, 1 << 20);
+  settings.batch_size = count(number("batch-size"), "batch-size", 1, 1, 1 << 20);
+  settings.warmup_epochs = count(number("warmup-epochs"), "warmup-epochs", 0, 0, settings.epochs - 1);
+  settings.activation_bytes =
+      count(number("activation-memory"), "activation-memory", 1024, 0, int64_t{1} << 30) << 20;
+  settings.relative_ranges = settings.relative_ranges || applies(arguments, "lrl-relative", method);
+  for (size_t g = 0; g < kGroups.size(); ++g) read_schedule(arguments, kGroups[g], method, settings.rates[g]);
   return settings;
 }
 

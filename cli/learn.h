@@ -10,11 +10,11 @@
 
 namespace qeval::cli {
 
-/// The options that only learned methods use.
+/// The options that only learned methods use, which of them is in method_options.h.
 void add_learn_options(po::options_description& options);
-std::span<const char* const> learn_option_names();
 
-quant::LearnSettings learn_settings(const po::variables_map& arguments, quant::LearnMethod method,
+/// The settings of a learned method: those of its preset, and the options that the method uses.
+quant::LearnSettings learn_settings(const po::variables_map& arguments, quant::Method method,
                                     quant::Variant variant, const model::ModelConfig& config);
 /// How many samples calibration draws from a text where --samples says nothing: what --preset asks for where
 /// it was given, the most of what it asks for several of `methods`, which share them.

@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/learn.h"
+#include "cli/method_options.h"
 #include "cli/progress.h"
 #include "cli/ranks.h"
 #include "quant/quantize_run.h"
@@ -54,29 +55,8 @@ po::options_description options() {
   return options;
 }
 
-/// Which options only some methods use; they are refused elsewhere, by name.
-struct Restricted {
-  const char* option;
-  std::string_view used_by;
-};
-constexpr std::string_view kLearned = "omniquant, lrl, mobilequant";
-constexpr std::string_view kSmoothing = "smoothquant, omniquant, lrl, mobilequant";
-
-std::vector<Restricted> restricted_options() {
-  std::vector<Restricted> all{{"variant", kSmoothing}, {"alpha", kSmoothing}};
-  for (const char* option : learn_option_names()) all.push_back({option, kLearned});
-  for (const char* option : {"resume", "gradients-only"}) all.push_back({option, kLearned});
-  return all;
-}
-
 void check_combinations(const po::variables_map& arguments, quant::Method method) {
-  for (const Restricted& restricted : restricted_options()) {
-    if (given(arguments, restricted.option) &&
-        restricted.used_by.find(quant::name(method)) == std::string_view::npos) {
-      refuse(restricted.option,
-             fmt::format("not used by method {}; used by {}", quant::name(method), restricted.used_by));
-    }
-  }
+  check_method_options(arguments, {&method, 1});
   if (given(arguments, "range") && given(arguments, "act-ranges")) {
     refuse("range", "not used with --act-ranges, which holds the ranges");
   }
@@ -108,6 +88,21 @@ quant::Scheme scheme(const po::variables_map& arguments) {
   return scheme;
 }
 
+/// Options about activations, where the scheme leaves nothing for them to do.
+void check_activations(const po::variables_map& arguments, const quant::QuantizeOptions& options,
+                       const model::ModelConfig& config) {
+  if (options.scheme.dynamic_activations && options.scheme.activation_bits > 16) {
+    refuse("act-dynamic", "not used where activations stay in float (--scheme w4a16, --act-bits 32)");
+  }
+  if (options.calibration.estimator != quant::RangeEstimator::minmax &&
+      !quant::is_any_narrowed(quant::make_qcfg(config, options.scheme), config)) {
+    refuse("range",
+           fmt::format("{}: narrows static activation ranges of 10 bits or fewer, of which there are "
+                       "none here; accepted: minmax",
+                       arguments["range"].as<std::string>()));
+  }
+}
+
 quant::QuantizeOptions quantize_options(const po::variables_map& arguments,
                                         const model::ModelConfig& config) {
   quant::QuantizeOptions options;
@@ -121,6 +116,7 @@ quant::QuantizeOptions quantize_options(const po::variables_map& arguments,
       quant::parse_range_estimator(optional<std::string>(arguments, "range").value_or("minmax"));
   options.calibration.percentile =
       in_range("percentile", optional<double>(arguments, "percentile").value_or(99.99), 50.0, 100.0);
+  check_activations(arguments, options, config);
   if (const auto file = optional<std::string>(arguments, "act-ranges")) {
     options.act_ranges = quant::read_act_ranges(*file, config);
   }
@@ -162,8 +158,8 @@ int run(const po::variables_map& arguments) {
     run.samples = read_samples(arguments, model, default_samples(arguments, {&run.options.method, 1}));
     require_samples(run.samples, run.options, model.config);
     run.calibration = calibration_json(arguments, run.samples);
-    if (const auto method = quant::learn_method(run.options.method)) {
-      run.learning = learn_settings(arguments, *method, run.options.variant, model.config);
+    if (quant::is_learned(run.options.method)) {
+      run.learning = learn_settings(arguments, run.options.method, run.options.variant, model.config);
       run.save_interval = save_interval(arguments);
       warn_of_idle_ranks(*run.learning);
     }

@@ -132,13 +132,14 @@ Fingerprint Matrix::fingerprint() const {
                     {"evaluation options", options_.evaluation_arguments},
                     {"calibration", quant::samples_hash(options_.quantize.samples)},
                     {"quantization options", options_.quantize_arguments},
-                    {"learning options", options_.learn_arguments},
                     {"variant", std::string(quant::name(options_.quantize.options.variant))},
                     {"alpha", fmt::format("{}", options_.quantize.options.alpha)},
                     {"fake", options_.fake ? "yes" : "no"},
                     {"integer", options_.integer == IntegerRuns::none   ? "none"
                                 : options_.integer == IntegerRuns::best ? "best"
                                                                         : "all"}};
+  for (const auto& [method, arguments] : options_.learn_arguments)
+    print[fmt::format("{} options", quant::name(method))] = arguments;
   for (const quant::Method method : options_.methods)
     print["methods"] += (print["methods"].empty() ? "" : ",") + std::string(quant::name(method));
   for (const std::string& scheme : options_.schemes)
@@ -241,11 +242,12 @@ quant::QuantizeRun Matrix::quantize_run(const Item& item) const {
                             shell_quoted(options_.session.model.string()), quant::name(item.method),
                             item.scheme, with_space(options_.quantize_arguments));
   if (item.method != quant::Method::rtn)
-    run.command +=
-        fmt::format(" --variant {} --alpha {}", quant::name(run.options.variant), run.options.alpha);
+    run.command += fmt::format(" --variant {}", quant::name(run.options.variant));
+  if (quant::smooths(run.options)) run.command += fmt::format(" --alpha {}", run.options.alpha);
   if (const auto found = options_.learning.find(item.method); found != options_.learning.end()) {
     run.learning = found->second;
-    run.command += with_space(options_.learn_arguments);
+    const auto typed = options_.learn_arguments.find(item.method);
+    if (typed != options_.learn_arguments.end()) run.command += with_space(typed->second);
   }
   run.command += " -o " + shell_quoted((options_.output / "checkpoints" / item.folder()).string());
   return run;

@@ -37,7 +37,8 @@ struct MatrixOptions {
   std::map<quant::Method, quant::LearnSettings> learning;  ///< of the learned methods among `methods`
   /// The options behind "qeval eval -m MODEL" and "qeval quantize -m MODEL", quoted for a shell: for the
   /// commands that reproduce one entry.
-  std::string evaluation_arguments, quantize_arguments, learn_arguments;
+  std::string evaluation_arguments, quantize_arguments;
+  std::map<quant::Method, std::string> learn_arguments;  ///< likewise, of the learned methods
 };
 
 /// One step of the work and what it is expected to take.

@@ -146,6 +146,11 @@ std::string_view name(RangeEstimator estimator) {
   return kEstimators[static_cast<size_t>(estimator)];
 }
 
+bool is_any_narrowed(const QuantConfig& qcfg, const model::ModelConfig& config) {
+  return std::ranges::any_of(all_points(config),
+                             [&](const Point& point) { return is_narrowed(qcfg, point); });
+}
+
 Calibration calibrate(const model::Model& model, const Samples& samples, const QuantConfig& qcfg,
                       const CalibrationOptions& options,
                       const std::function<void(int64_t, int64_t)>& progress, const Peers& peers) {

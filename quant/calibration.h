@@ -37,6 +37,9 @@ struct Calibration {
   PointMap<std::vector<float>> channel_maxima;  ///< at {layer, linear, input}: [input features]
 };
 
+/// Whether percentile and mse change any range under this configuration (calibrate says which).
+bool is_any_narrowed(const QuantConfig& qcfg, const model::ModelConfig& config);
+
 /// Runs the float model over the samples and measures (QUANTIZATION.md §2): ranges cover all that an
 /// operation computes, the scores of future positions included. The same bits for any number of threads.
 /// percentile and mse need a second pass and the points' bits, `qcfg`: they narrow the ranges of points that

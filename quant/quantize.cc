@@ -27,6 +27,10 @@ bool is_learned(Method method) {
   return method != Method::rtn && method != Method::smoothquant;
 }
 
+bool smooths(const QuantizeOptions& options) {
+  return options.method == Method::smoothquant || (is_learned(options.method) && options.smooth);
+}
+
 namespace {
 
 /// One quantization's measurements, taken from earlier ones where there are any.
@@ -83,7 +87,7 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
   result.base.config.l2norm_as_rmsnorm = model.config.norm == model::NormKind::rms;
   Observations own;
   Measurer measurer(samples, options, progress, observations != nullptr ? *observations : own, peers);
-  if (options.method == Method::smoothquant || (is_learned(options.method) && options.smooth)) {
+  if (smooths(options)) {
     const Calibration& base = measurer.base(result);
     result.edited.emplace(result.base);
     smooth(*result.edited, base.channel_maxima, options.variant, options.alpha);

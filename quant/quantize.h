@@ -33,6 +33,9 @@ struct QuantizeOptions {
   std::vector<std::string> keep_16bit;
 };
 
+/// Whether the quantization begins with SmoothQuant's smoothing, so that variant and alpha decide the start.
+bool smooths(const QuantizeOptions& options);
+
 /// A quantized model: float weights, transformed where the method does so, and what rounds them.
 struct QuantizedModel {
   model::Model base;                    ///< the source, its blocks' RMSNorm without eps

@@ -1,5 +1,7 @@
 #include "quant/train/preset.h"
 
+#include <optional>
+
 #include "base/error.h"
 
 namespace qeval::quant {
@@ -27,14 +29,23 @@ RateSchedules paper_rates(Family family) {
 
 enum class Preset : uint8_t { laptop, distill, paper };
 
-Preset parse_preset(std::string_view name, LearnMethod method) {
+std::optional<Preset> find_preset(std::string_view name, LearnMethod method) {
   if (name == "laptop") return Preset::laptop;
   if (name == "paper") return Preset::paper;
   if (name == "distill" && method == LearnMethod::mobilequant) return Preset::distill;
+  return std::nullopt;
+}
+
+Preset parse_preset(std::string_view name, LearnMethod method) {
+  if (const auto preset = find_preset(name, method)) return *preset;
   fail("{}: unknown preset; accepted: laptop, paper, and distill for mobilequant", printable(name));
 }
 
 }  // namespace
+
+bool has_preset(std::string_view preset, LearnMethod method) {
+  return find_preset(preset, method).has_value();
+}
 
 LearnSettings preset_settings(std::string_view preset, LearnMethod method, const model::ModelConfig& config) {
   LearnSettings settings;

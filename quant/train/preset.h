@@ -7,6 +7,9 @@
 
 namespace qeval::quant {
 
+/// Whether the method has a preset of this name.
+bool has_preset(std::string_view preset, LearnMethod method);
+
 /// Settings to start from: "paper" has the paper's rates for the model's family and its number of epochs
 /// (QUANTIZATION.md §4; days on a CPU), "laptop" few epochs for minutes; "distill" (mobilequant only) learns
 /// on the divergence of the next-token distributions, with higher rates, relative for the ranges: half an

@@ -20,6 +20,7 @@ namespace {
 using nlohmann::ordered_json;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 /// Without what may differ between two runs of the same work.
 void forget_times(ordered_json& json) {
@@ -239,9 +240,6 @@ TEST_F(CompareCli, AnotherMatrixInTheSameFolderIsRefused) {
   expect_success(with("w8a8", "2"));
   expect_one_line(with("w4a8", "2"), kFailed, "schemes (w8a8 there, w4a8 here)");
   expect_one_line(with("w8a8", "1"), kFailed, "evaluation");
-  expect_one_line(compare(calibrated({"-t", "piqa", "--methods", "rtn", "--schemes", "w8a8", "--limit", "2",
-                                      "--alpha", "0.7"})),
-                  kFailed, "alpha (0.5 there, 0.7 here)");
   const std::string before = read("out/results.json");
   const Outcome again = with("w8a8", "2");
   expect_success(again);
@@ -249,6 +247,24 @@ TEST_F(CompareCli, AnotherMatrixInTheSameFolderIsRefused) {
   EXPECT_EQ(read("out/results.json"), before);
   std::filesystem::remove(path("out/matrix.json"));
   expect_one_line(with("w8a8", "2"), kFailed, "no matrix.json");
+}
+
+/// What one method alone knows could not be given beside another method.
+TEST_F(CompareCli, AnOptionIsOfTheMethodsThatKnowIt) {
+  expect_success(compare(calibrated({"-t", "piqa", "--methods", "omniquant,mobilequant", "--schemes", "w8a8",
+                                     "--preset", "distill", "--epochs", "1", "--lrl-lr", "1e-3", "--no-smooth"})));
+  const auto settings = [&](const std::string& method) {
+    return json("out/checkpoints/" + method + "-w8a8/quantize.json")["settings"];
+  };
+  EXPECT_EQ(settings("mobilequant")["loss"], "logits");
+  EXPECT_EQ(settings("mobilequant")["lrl_lr"], 1e-3);
+  EXPECT_EQ(settings("omniquant")["loss"], "output");
+  EXPECT_EQ(settings("omniquant")["let_lr"], 1e-3);
+  const ordered_json entries = json("out/compare.json")["entries"];
+  const std::string omniquant = entries[1]["commands"][0], mobilequant = entries[2]["commands"][0];
+  EXPECT_THAT(omniquant,
+              AllOf(HasSubstr("--epochs 1"), Not(HasSubstr("distill")), Not(HasSubstr("--lrl-lr"))));
+  EXPECT_THAT(mobilequant, AllOf(HasSubstr("--preset distill"), HasSubstr("--lrl-lr")));
 }
 
 /// All methods of a comparison share their samples: as many as the preset asks for the most demanding one.

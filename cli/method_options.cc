@@ -1,0 +1,97 @@
+#include "cli/method_options.h"
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+
+#include "base/error.h"
+#include "quant/quantize_run.h"
+#include "quant/train/preset.h"
+
+namespace qeval::cli {
+namespace {
+
+using quant::Method;
+
+constexpr std::array kSmoothing{Method::smoothquant, Method::omniquant, Method::lrl, Method::mobilequant};
+constexpr std::array kLearned{Method::omniquant, Method::lrl, Method::mobilequant};
+constexpr std::array kRangesLearned{Method::lrl, Method::mobilequant};
+constexpr std::array kEndToEnd{Method::mobilequant};
+
+struct MethodOption {
+  const char* name;
+  std::span<const Method> used_by;
+  bool of_learning = true;  ///< add_learn_options has it
+};
+
+constexpr std::array kOptions{MethodOption{"variant", kSmoothing, false},
+                              MethodOption{"alpha", kSmoothing, false},
+                              MethodOption{"resume", kLearned, false},
+                              MethodOption{"gradients-only", kEndToEnd, false},
+                              MethodOption{"preset", kLearned},
+                              MethodOption{"loss", kEndToEnd},
+                              MethodOption{"epochs", kLearned},
+                              MethodOption{"batch-size", kLearned},
+                              MethodOption{"warmup-epochs", kLearned},
+                              MethodOption{"let-lr", kLearned},
+                              MethodOption{"let-min-lr", kLearned},
+                              MethodOption{"lwc-lr", kLearned},
+                              MethodOption{"lwc-min-lr", kLearned},
+                              MethodOption{"lrl-lr", kRangesLearned},
+                              MethodOption{"lrl-min-lr", kRangesLearned},
+                              MethodOption{"lrl-relative", kRangesLearned},
+                              MethodOption{"no-smooth", kLearned},
+                              MethodOption{"save-minutes", kLearned},
+                              MethodOption{"activation-memory", kEndToEnd}};
+
+bool contains(std::span<const Method> methods, Method method) {
+  return std::ranges::find(methods, method) != methods.end();
+}
+
+std::string listed(std::span<const Method> methods) {
+  std::string out;
+  for (const Method method : methods) out += (out.empty() ? "" : ", ") + std::string(quant::name(method));
+  return out;
+}
+
+/// The methods that use the option with the value it was given: not every method has every preset.
+std::vector<Method> users(const po::variables_map& arguments, const MethodOption& option) {
+  std::vector<Method> out(option.used_by.begin(), option.used_by.end());
+  if (std::string_view(option.name) == "preset") {
+    std::erase_if(out, [&](Method method) {
+      return !quant::has_preset(arguments["preset"].as<std::string>(), *quant::learn_method(method));
+    });
+  }
+  return out;
+}
+
+}  // namespace
+
+void check_method_options(const po::variables_map& arguments, std::span<const Method> methods) {
+  for (const MethodOption& option : kOptions) {
+    if (!given(arguments, option.name)) continue;
+    const std::vector<Method> used_by = users(arguments, option);
+    if (std::ranges::any_of(methods, [&](Method method) { return contains(used_by, method); })) continue;
+    refuse(option.name, fmt::format("not used by method{} {}; used by {}", methods.size() > 1 ? "s" : "",
+                                    listed(methods), listed(used_by)));
+  }
+  if (given(arguments, "alpha") && given(arguments, "no-smooth") && !contains(methods, Method::smoothquant))
+    refuse("alpha", "not used with --no-smooth, which leaves the smoothing out");
+}
+
+bool applies(const po::variables_map& arguments, const char* option, Method method) {
+  const auto* found = std::ranges::find_if(
+      kOptions, [&](const MethodOption& o) { return std::string_view(o.name) == option; });
+  assert(found != kOptions.end());
+  return given(arguments, option) && contains(users(arguments, *found), method);
+}
+
+std::vector<const char*> applied_learn_options(const po::variables_map& arguments, Method method) {
+  std::vector<const char*> names;
+  for (const MethodOption& option : kOptions) {
+    if (option.of_learning && applies(arguments, option.name, method)) names.push_back(option.name);
+  }
+  return names;
+}
+
+}  // namespace qeval::cli
