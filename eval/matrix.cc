@@ -6,7 +6,6 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/hash.h"
 #include "base/shell.h"
 #include "base/strict_json.h"
 #include "eval/results/json_fields.h"
@@ -106,8 +105,7 @@ Matrix::Matrix(MatrixOptions options) : options_(std::move(options)) {
     evaluation_tokens_ += task.tokens_computed;
     scored_tokens_ += task.tokens_scored;
   }
-  for (const auto& [key, value] : planned_->fingerprint())
-    data_identity_ += fmt::format("{}={}\n", key, value);
+  evaluation_ = planned_->fingerprint();
 }
 
 Matrix::~Matrix() = default;
@@ -127,19 +125,24 @@ void Matrix::open_folder() {
 }
 
 Fingerprint Matrix::fingerprint() const {
+  const quant::QuantizeOptions& options = options_.quantize.options;
   Fingerprint print{{"model", base_session_->model().weight_hash()},
-                    {"evaluation", sha256_hex(data_identity_)},
-                    {"evaluation options", options_.evaluation_arguments},
                     {"calibration", quant::samples_hash(options_.quantize.samples)},
-                    {"quantization options", options_.quantize_arguments},
-                    {"variant", std::string(quant::name(options_.quantize.options.variant))},
-                    {"alpha", fmt::format("{}", options_.quantize.options.alpha)},
+                    {"range", std::string(quant::name(options.calibration.estimator))},
+                    {"percentile", fmt::format("{}", options.calibration.percentile)},
+                    {"variant", std::string(quant::name(options.variant))},
+                    {"alpha", fmt::format("{}", options.alpha)},
+                    {"smooth", options.smooth ? "yes" : "no"},
                     {"fake", options_.fake ? "yes" : "no"},
                     {"integer", options_.integer == IntegerRuns::none   ? "none"
                                 : options_.integer == IntegerRuns::best ? "best"
                                                                         : "all"}};
-  for (const auto& [method, arguments] : options_.learn_arguments)
-    print[fmt::format("{} options", quant::name(method))] = arguments;
+  for (const auto& [key, value] : evaluation_) print["evaluation " + key] = value;
+  for (const auto& [method, settings] : options_.learning) {
+    const auto json = quant::learn_json(settings);
+    for (const auto& [key, value] : json.items())
+      print[fmt::format("{} {}", quant::name(method), key)] = value.dump();
+  }
   for (const quant::Method method : options_.methods)
     print["methods"] += (print["methods"].empty() ? "" : ",") + std::string(quant::name(method));
   for (const std::string& scheme : options_.schemes)

@@ -120,7 +120,7 @@ class Matrix {
   std::unique_ptr<DirectoryLock> lock_;
   quant::Observations observations_;
   int64_t evaluation_tokens_ = 0, scored_tokens_ = 0;
-  std::string data_identity_;
+  Fingerprint evaluation_;  ///< what decides the base's scores
 };
 
 /// Seconds that parts of the session's forward pass take, fitted to a short pass and a longer one.

@@ -50,20 +50,6 @@ ordered_json settings_json(const QuantizeRun& run) {
   return json;
 }
 
-ordered_json learn_json(const LearnSettings& settings) {
-  constexpr std::array<const char*, 3> kGroups{"let", "lwc", "lrl"};
-  ordered_json json{{"loss", loss_name(settings.loss)},
-                    {"epochs", settings.epochs},
-                    {"batch_size", settings.batch_size},
-                    {"warmup_epochs", settings.warmup_epochs}};
-  for (size_t g = 0; g < kGroups.size(); ++g) {
-    json[fmt::format("{}_lr", kGroups[g])] = settings.rates[g].rate;
-    json[fmt::format("{}_min_lr", kGroups[g])] = settings.rates[g].minimum;
-  }
-  if (settings.relative_ranges) json["lrl_relative"] = true;
-  return json;
-}
-
 int64_t peak_rss_bytes() {
   struct rusage usage {};
   getrusage(RUSAGE_SELF, &usage);
@@ -167,6 +153,20 @@ void add_layer_errors(const QuantizedModel& model, const Samples& samples, order
 }
 
 }  // namespace
+
+ordered_json learn_json(const LearnSettings& settings) {
+  constexpr std::array<const char*, 3> kGroups{"let", "lwc", "lrl"};
+  ordered_json json{{"loss", loss_name(settings.loss)},
+                    {"epochs", settings.epochs},
+                    {"batch_size", settings.batch_size},
+                    {"warmup_epochs", settings.warmup_epochs}};
+  for (size_t g = 0; g < kGroups.size(); ++g) {
+    json[fmt::format("{}_lr", kGroups[g])] = settings.rates[g].rate;
+    json[fmt::format("{}_min_lr", kGroups[g])] = settings.rates[g].minimum;
+  }
+  if (settings.relative_ranges) json["lrl_relative"] = true;
+  return json;
+}
 
 std::optional<LearnMethod> learn_method(Method method) {
   switch (method) {

@@ -54,6 +54,9 @@ int64_t layer_error_tokens(const Samples& samples);
 /// What learning starts from: the edited weights of `model`, which must outlive the problem.
 LearnProblem learn_problem(const Samples& samples, QuantizedModel& model);
 
+/// What quantize.json says of the settings of learning: those that decide its result.
+nlohmann::ordered_json learn_json(const LearnSettings& settings);
+
 /// The learned method of this name, nothing for the others.
 std::optional<LearnMethod> learn_method(Method method);
 

@@ -239,7 +239,7 @@ TEST_F(CompareCli, AnotherMatrixInTheSameFolderIsRefused) {
   EXPECT_FALSE(std::filesystem::exists(path("out")));
   expect_success(with("w8a8", "2"));
   expect_one_line(with("w4a8", "2"), kFailed, "schemes (w8a8 there, w4a8 here)");
-  expect_one_line(with("w8a8", "1"), kFailed, "evaluation");
+  expect_one_line(with("w8a8", "1"), kFailed, "evaluation limit (2 there, 1 here)");
   const std::string before = read("out/results.json");
   const Outcome again = with("w8a8", "2");
   expect_success(again);
@@ -247,6 +247,37 @@ TEST_F(CompareCli, AnotherMatrixInTheSameFolderIsRefused) {
   EXPECT_EQ(read("out/results.json"), before);
   std::filesystem::remove(path("out/matrix.json"));
   expect_one_line(with("w8a8", "2"), kFailed, "no matrix.json");
+}
+
+/// What decides no result was compared as it had been typed: another path to the same text, or how often the
+/// state is saved, could not continue a comparison.
+TEST_F(CompareCli, OnlySettingsThatDecideResultsAreOthers) {
+  const auto with = [&](const std::string& text, std::vector<std::string> more) {
+    more.insert(more.begin(), {"-t", "piqa", "--methods", "smoothquant,omniquant,mobilequant", "--schemes",
+                               "w8a8", "--calibration", path(text)});
+    return compare(more);
+  };
+  expect_success(with("calibration.txt", {"--epochs", "1"}));
+  std::filesystem::create_symlink(path("calibration.txt"), path("link.txt"));
+  for (const std::vector<std::string>& more : {std::vector<std::string>{"--seed", "0"},
+                                               {"--save-minutes", "9"},
+                                               {"--activation-memory", "0"},
+                                               {"--preset", "laptop"},
+                                               {"--loss", "output"},
+                                               {"--alpha", "0.50"}}) {
+    std::vector<std::string> all{"--epochs", "1"};
+    all.insert(all.end(), more.begin(), more.end());
+    SCOPED_TRACE(more[0]);
+    expect_success(with("link.txt", all));
+  }
+  const auto refuses = [&](const std::vector<std::string>& more, const std::string& change) {
+    expect_one_line(with("calibration.txt", more), kFailed, change);
+  };
+  refuses({"--epochs", "2"}, "mobilequant epochs (1 there, 2 here), omniquant epochs (1 there, 2 here)");
+  refuses({"--epochs", "1", "--loss", "logits"}, "mobilequant loss (\"output\" there, \"logits\" here)");
+  refuses({"--epochs", "1", "--alpha", "0.7"}, "alpha (0.5 there, 0.7 here)");
+  refuses({"--epochs", "1", "--no-smooth"}, "smooth (yes there, no here)");
+  refuses({"--epochs", "1", "--seed", "1"}, "calibration");
 }
 
 /// What one method alone knows could not be given beside another method.
