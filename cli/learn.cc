@@ -114,10 +114,9 @@ quant::LearnSettings learn_settings(const po::variables_map& arguments, quant::M
   return settings;
 }
 
-void write_gradients(const std::filesystem::path& file, const quant::Samples& samples, quant::Variant variant,
-                     quant::QuantizedModel& model) {
-  quant::Gradients gradients =
-      quant::end_to_end_gradients(quant::learn_problem(samples, model), variant == quant::Variant::modified);
+void write_gradients(const std::filesystem::path& file, const quant::Samples& samples,
+                     const quant::LearnSettings& settings, quant::QuantizedModel& model) {
+  quant::Gradients gradients = quant::end_to_end_gradients(quant::learn_problem(samples, model), settings);
   std::vector<model::TensorSource> tensors;
   const auto add = [&](const std::string& name, const std::vector<float>& values) {
     tensors.push_back({name, {std::ssize(values)}, [&values](int64_t, int64_t, float* out) {

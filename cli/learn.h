@@ -24,8 +24,8 @@ int64_t default_samples(const po::variables_map& arguments, std::span<const quan
 void warn_of_idle_ranks(const quant::LearnSettings& settings);
 std::chrono::minutes save_interval(const po::variables_map& arguments);
 
-/// Writes the loss and the gradients of --gradients-only as safetensors: "loss", "LAYER.NAME".
-void write_gradients(const std::filesystem::path& file, const quant::Samples& samples, quant::Variant variant,
-                     quant::QuantizedModel& model);
+/// Writes the settings' loss and its gradients (--gradients-only) as safetensors: "loss", "LAYER.NAME".
+void write_gradients(const std::filesystem::path& file, const quant::Samples& samples,
+                     const quant::LearnSettings& settings, quant::QuantizedModel& model);
 
 }  // namespace qeval::cli

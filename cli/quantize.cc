@@ -51,7 +51,8 @@ po::options_description options() {
   add_learn_options(options);
   add("resume", "continue a learning run that was interrupted in the output folder");
   add("gradients-only", text("FILE"),
-      "write the gradients of the first sample at the start, as safetensors, and stop");
+      "write the gradients of mobilequant's loss on the first sample at the start, as safetensors, and stop; "
+      "needs no -o");
   return options;
 }
 
@@ -62,6 +63,9 @@ void check_combinations(const po::variables_map& arguments, quant::Method method
   }
   if (given(arguments, "percentile") && optional<std::string>(arguments, "range") != "percentile") {
     refuse("percentile", "not used without --range percentile");
+  }
+  if (given(arguments, "resume") && given(arguments, "gradients-only")) {
+    refuse("resume", "not used with --gradients-only, which learns nothing");
   }
   const bool no_calibration = !given(arguments, "calibration") && !given(arguments, "calibration-ids");
   for (const char* option : {"range", "percentile"}) {
@@ -147,7 +151,8 @@ void require_samples(const quant::Samples& samples, const quant::QuantizeOptions
 
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
-  const std::filesystem::path output = require(arguments, "output");
+  const auto gradients = optional<std::string>(arguments, "gradients-only");
+  const std::filesystem::path output = gradients ? "" : require(arguments, "output");
   model::Model model;
   quant::QuantizeRun run;
   together(peers(), [&] {
@@ -179,10 +184,10 @@ int run(const po::variables_map& arguments) {
     progress.update(step, done, total);
   };
   catch_interrupts();
-  if (const auto gradients = optional<std::string>(arguments, "gradients-only")) {
+  if (gradients) {
     if (!peers().alone()) refuse("gradients-only", "of the first sample, which one process computes");
     quant::QuantizedModel start = quant::quantize(model, run.samples, run.options, show);
-    write_gradients(*gradients, run.samples, run.options.variant, start);
+    write_gradients(*gradients, run.samples, *run.learning, start);
     return 0;
   }
   quant::quantize_to_folder(model, run, output, show);

@@ -1,6 +1,7 @@
 #include "quant/train/learn.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -396,11 +397,10 @@ std::vector<BlockParameters<float>> learn(LearnProblem& problem, const LearnSett
   return std::move(learner.state().parameters);
 }
 
-Gradients end_to_end_gradients(const LearnProblem& problem, bool modified) {
-  LearnProblem& unchanged = const_cast<LearnProblem&>(problem);  // only run() changes it
-  const LearnSettings settings{.modified = modified};
+Gradients end_to_end_gradients(LearnProblem problem, const LearnSettings& settings) {
+  assert(settings.end_to_end());
   const LearnObserver observer;
-  Learner learner(unchanged, settings, observer);
+  Learner learner(problem, settings, observer);
   const std::vector<int32_t>& sample = problem.samples.front();
   Gradients gradients;
   gradients.loss = learner.end_to_end_pass(sample, learner.float_output(sample), 1);

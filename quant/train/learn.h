@@ -93,12 +93,12 @@ std::vector<BlockParameters<float>> learn(LearnProblem& problem, const LearnSett
                                           const LearnObserver& observer, const LearnState* resume = nullptr,
                                           const Peers& peers = {});
 
-/// The gradient of the end-to-end loss on the first sample at the starting point, in the parameters of every
-/// block, ranges included; the loss comes back too.
+/// The gradient of the settings' loss, end to end (settings.end_to_end()), on the first sample at the
+/// starting point, in the parameters of every block, ranges included; the loss comes back too.
 struct Gradients {
   double loss = 0;
   std::vector<BlockParameters<float>> parameters;
 };
-Gradients end_to_end_gradients(const LearnProblem& problem, bool modified);
+Gradients end_to_end_gradients(LearnProblem problem, const LearnSettings& settings);
 
 }  // namespace qeval::quant

@@ -235,6 +235,21 @@ TEST_F(QuantizeCli, APresetDecidesHowManySamplesAreDrawn) {
   EXPECT_EQ(samples({"--preset", "paper", "--samples", "3"}), 3);
 }
 
+/// The loss of --loss was ignored, and a folder was asked for that nothing was written to.
+TEST_F(QuantizeCli, GradientsAreOfTheLossThatIsAskedFor) {
+  const auto gradients = [&](const std::string& file, const std::string& loss) {
+    expect_success(run({"quantize", "-m", path("model"), "--method", "mobilequant", "--loss", loss,
+                        "--calibration", path("calibration.txt"), "--samples", "1", "--sequence-length", "16",
+                        "--gradients-only", path(file)}));
+    return read(file);
+  };
+  EXPECT_NE(gradients("logits", "logits"), gradients("output", "output"));
+  expect_one_line(quantize("out", {"--method", "mobilequant", "--resume", "--gradients-only", path("g")}),
+                  kWrongUsage, "--resume: not used with --gradients-only");
+  expect_one_line(run({"quantize", "-m", path("model"), "--calibration", path("calibration.txt")}),
+                  kWrongUsage, "--output");
+}
+
 TEST_F(QuantizeCli, LearningGivesTheSameBytesAgainAndResumesNothingThatIsNotThere) {
   const std::vector<std::string> learning{"--method", "mobilequant", "--epochs", "2", "--let-lr", "1e-3"};
   expect_success(quantize("whole", learning));
