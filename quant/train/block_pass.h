@@ -101,15 +101,15 @@ class BlockPass {
   }
   /// The transformed bias of a linear or norm into out; false where there is none.
   bool bias(Module module, std::vector<Real>& out) const;
-  /// The quantized weight of a linear or norm: in work_.weight, or the stored one where nothing changes it.
+  /// The quantized weight of a linear or norm: in `buffer`, or the stored one where nothing changes it.
   const Real* quantized_weight(Module module, const WeightGrids<Real>& grids, Scratch<Real>& buffer) const;
 
   /// out ← norm of quantized x, before its output's quantizer.
   void norm(Module module, const WeightGrids<Real>& grids, const Real* x, Real* out) const;
   /// Rotates (or with inverse, rotates back) every head of a row.
   void rotate_row(Real* row, int64_t width, int64_t position, bool inverse) const;
-  /// From the projections' outputs to the operands of the attention products, quantized: q, k rotated, v. The
-  /// values before their last quantizer go to the *_raw rows where those are not null.
+  /// From the projections' outputs to the operands of the attention products, quantized: q and k rotated, and
+  /// v, into the workspace's q, k and v [tokens, width].
   void attention_operands(const Kept<Real>& kept);
   /// probabilities [tokens, tokens] of a head before and after their quantizer (`raw` may be null); scores
   /// before theirs in `scores` where not null.
