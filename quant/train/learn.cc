@@ -173,9 +173,13 @@ class Learner {
     };
     optimize(learned(), -1, 0, batches() * settings_.epochs,
              [&](size_t i, double share) { return end_to_end_pass(problem_.samples[i], targets[i], share); });
-    for (int64_t layer = 0; layer < layers(); ++layer) {
-      fold_block(block(layer), parameters(layer));
-    }
+    for (int64_t layer = 0; layer < layers(); ++layer) fold(layer);
+  }
+
+  /// The last step leaves the scales as they fell out, and so does a state that was saved after it.
+  void fold(int64_t layer) {
+    parameters(layer).bound_let();
+    fold_block(block(layer), parameters(layer));
   }
 
   void learn_block_wise() {
@@ -200,7 +204,7 @@ class Learner {
           return loss;
         });
       }
-      fold_block(block(layer), parameters(layer));
+      fold(layer);
       const BlockParameters<float> folded = folded_parameters(parameters(layer));
       for (Activations& x : inputs) {
         if (x.empty()) continue;
@@ -226,6 +230,8 @@ class Learner {
       optimizer.set_steps(state_.optimizer_steps);
     }
     resumed_ = false;
+    good_.reset();  // of the optimisation before
+    take_moments(optimizer);
     const auto samples = static_cast<int64_t>(problem_.samples.size());
     const int64_t all_steps = learning_steps(settings_, samples, layers());
     const int64_t warmup = batches() * settings_.warmup_epochs;
@@ -243,15 +249,9 @@ class Learner {
       remember(optimizer);
       optimizer.step(record.rates);
       state_.step = first + t + 1;
+      take_moments(optimizer);
       if (observer_.step) observer_.step(record);
-      if (observer_.state) {
-        state_.moments = optimizer.moments();
-        state_.optimizer_steps = optimizer.steps();
-        observer_.state(state_, false);
-      }
-    }
-    for (int64_t l = 0; l < layers(); ++l) {
-      if (layer < 0 || l == layer) parameters(l).bound_let();
+      if (observer_.state) observer_.state(state_, false);
     }
   }
 
@@ -305,10 +305,25 @@ class Learner {
     return loss;
   }
 
-  /// The values whose loss is known to be finite.
+  void take_moments(AdamW& optimizer) {
+    state_.moments = optimizer.moments();
+    state_.optimizer_steps = optimizer.steps();
+  }
+
+  /// Keeps the state before a step, whose loss is known to be finite.
   void remember(const AdamW& optimizer) {
-    good_.clear();
-    for (const Parameter<float>* p : optimizer.parameters()) good_.push_back(p->value);
+    good_ = Good{state_.step, {}, std::move(state_.moments), state_.optimizer_steps};
+    for (const Parameter<float>* p : optimizer.parameters()) good_->values.push_back(p->value);
+  }
+
+  /// Back to what was kept. At an optimisation's first step the state is as it was found.
+  void restore(const AdamW& optimizer) {
+    if (!good_) return;
+    for (size_t i = 0; i < good_->values.size(); ++i) optimizer.parameters()[i]->value = good_->values[i];
+    state_.step = good_->step;
+    state_.moments = std::move(good_->moments);
+    state_.optimizer_steps = good_->optimizer_steps;
+    good_.reset();
   }
 
   void check(double loss, AdamW& optimizer, int64_t layer, int64_t step, const std::vector<int32_t>& sample) {
@@ -324,13 +339,12 @@ class Learner {
       }
     }
     if (what.empty()) return;
-    if (!good_.empty()) {
-      for (size_t i = 0; i < good_.size(); ++i) optimizer.parameters()[i]->value = good_[i];
-    }
+    restore(optimizer);
     if (observer_.state) observer_.state(state_, true);
     throw JointError(fmt::format(  // the sum, and so the failure, is every rank's
-        "learning stopped at step {}: {}; the last good state is kept (lower learning rates may help)", step,
-        what));
+        "learning stopped at step {}: {}; the last good state is kept, but continues with these rates only: "
+        "start anew with lower ones",
+        step, what));
   }
 
   std::string first_bad_layer(const std::vector<int32_t>& sample) {
@@ -343,6 +357,14 @@ class Learner {
     return "the last layer";
   }
 
+  /// What of the state one step changes, before it.
+  struct Good {
+    int64_t step = 0;
+    std::vector<std::vector<float>> values;  ///< of the optimiser's parameters
+    std::vector<AdamW::Moments> moments;
+    int64_t optimizer_steps = 0;
+  };
+
   LearnProblem& problem_;
   const LearnSettings& settings_;
   const LearnObserver& observer_;
@@ -353,7 +375,7 @@ class Learner {
   LearnState state_;
   std::optional<LogitLoss<float>> logit_loss_;
   bool resumed_ = false;
-  std::vector<std::vector<float>> good_;
+  std::optional<Good> good_;
   std::vector<Kept<float>> kept_;
   std::vector<Activations> inputs_;
   Workspace<float> workspace_;
@@ -368,7 +390,7 @@ int64_t learning_steps(const LearnSettings& settings, int64_t samples, int64_t l
 
 std::string step_json(const StepRecord& record) {
   nlohmann::ordered_json line{{"step", record.step}, {"epoch", record.epoch}};
-  if (record.layer >= 0) line["layer"] = record.layer;
+  line["layer"] = record.layer >= 0 ? nlohmann::ordered_json(record.layer) : nullptr;
   line["loss"] = record.loss;
   line["let_lr"] = record.rates[0];
   line["lwc_lr"] = record.rates[1];

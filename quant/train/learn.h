@@ -52,7 +52,7 @@ struct LearnProblem {
 struct StepRecord {
   int64_t step = 0;    ///< from 0, over the whole run
   int64_t steps = 0;   ///< of the whole run
-  int64_t layer = -1;  ///< block-wise methods: the block that learns
+  int64_t layer = -1;  ///< block-wise methods: the block that learns; end to end −1, null in the file
   int64_t epoch = 0;
   double loss = 0;  ///< of LearnSettings::loss, mean over the batch
   Rates rates{};
@@ -71,7 +71,7 @@ struct LearnState {
 struct LearnObserver {
   std::function<void(const StepRecord&)> step;
   /// Called after every step with the state to save if it is time to; and before learn() fails on a loss that
-  /// is not finite, with the last state whose loss was (`failing`).
+  /// is not finite, with the last state whose loss was, as it was before its step (`failing`).
   std::function<void(const LearnState&, bool failing)> state;
 };
 

@@ -160,7 +160,8 @@ TEST_P(Learn, AResumedRunIsTheUnbrokenOne) {
   const model::fixtures::TemporaryFolder folder;
   const Outcome whole = run(chosen);
   const auto steps = std::ssize(whole.records);
-  for (const int64_t stop : {int64_t{1}, steps / 2, steps - 1}) {
+  const auto block = steps / 2;  // of the block-wise methods: the state after the first block's last step
+  for (const int64_t stop : {int64_t{1}, block - 1, block, steps - 1, steps}) {
     run(chosen, nullptr, [&](const LearnState& state, bool) {
       if (state.step == stop) save_state(folder / "state", state, "this run");
     });
@@ -170,8 +171,10 @@ TEST_P(Learn, AResumedRunIsTheUnbrokenOne) {
     EXPECT_EQ(state.step, stop);
     const Outcome rest = run(chosen, &state);
     ASSERT_EQ(std::ssize(rest.records), steps - stop);
-    EXPECT_EQ(rest.records.front().step, stop);
-    EXPECT_EQ(rest.records.back().loss, whole.records.back().loss);
+    if (stop < steps) {
+      EXPECT_EQ(rest.records.front().step, stop);
+      EXPECT_EQ(rest.records.back().loss, whole.records.back().loss);
+    }
     EXPECT_EQ(rest.weights, whole.weights);
     EXPECT_TRUE(rest.ranges == whole.ranges);
   }
@@ -288,21 +291,41 @@ TEST(LearnRates, AdamMovesByTheRateAtFirst) {
   EXPECT_NEAR(p.value[1], 2.2F, 1e-5);
 }
 
+/// The last step may throw a scale across the bound, and the state is saved before that is mended: a run
+/// continued there folded the scale as it was.
+TEST_P(Learn, AStateAtTheEndOfABlockIsBoundedBeforeItIsFolded) {
+  const LearnSettings chosen = settings(GetParam());
+  std::optional<LearnState> last;
+  const auto steps = learning_steps(chosen, 5, 1);
+  run(chosen, nullptr, [&](const LearnState& state, bool) {
+    if (state.step == steps) last = state;
+  });
+  std::vector<float>& scales = last->parameters[0].let[0].value;
+  scales[0] = 0.01F;
+  const Outcome at_the_bound = run(chosen, &*last);
+  scales[0] = 0.0025F;
+  const Outcome below_it = run(chosen, &*last);
+  EXPECT_EQ(below_it.weights, at_the_bound.weights);
+  EXPECT_TRUE(below_it.ranges == at_the_bound.ranges);
+}
+
+/// The values of every parameter, of all blocks.
+std::vector<float> values(const std::vector<BlockParameters<float>>& blocks) {
+  std::vector<float> all;
+  for (BlockParameters<float> block : blocks) {
+    for (const Parameter<float>* p : block.learned()) all.insert(all.end(), p->value.begin(), p->value.end());
+  }
+  return all;
+}
+
 /// A rate that throws the parameters to infinity: learning stops, names step and layer, and hands out the
 /// last state whose loss was finite.
 TEST_P(Learn, ALossThatIsNotFiniteStopsAndKeepsTheLastGoodState) {
   LearnSettings chosen = settings(GetParam());
   for (RateSchedule& rate : chosen.rates) rate = {1e38, 1e38};
-  bool failing = false;
-  std::vector<float> kept;
+  std::optional<LearnState> kept;
   const auto state = [&](const LearnState& s, bool fails) {
-    if (!fails) return;
-    failing = true;
-    for (BlockParameters<float> block : s.parameters) {
-      for (const Parameter<float>* p : block.learned()) {
-        kept.insert(kept.end(), p->value.begin(), p->value.end());
-      }
-    }
+    if (fails) kept = s;
   };
   try {
     run(chosen, nullptr, state);
@@ -311,9 +334,50 @@ TEST_P(Learn, ALossThatIsNotFiniteStopsAndKeepsTheLastGoodState) {
     EXPECT_THAT(error.what(), testing::HasSubstr("step 1"));
     EXPECT_THAT(error.what(), testing::HasSubstr("last good state"));
   }
-  EXPECT_TRUE(failing);
-  EXPECT_FALSE(kept.empty());
-  for (const float x : kept) ASSERT_TRUE(std::isfinite(x));
+  ASSERT_TRUE(kept.has_value());
+  // The loss of the first step was finite: the state is the one before it, in all its parts.
+  const Problem problem;
+  EXPECT_EQ(values(kept->parameters), values(initial_state(problem.problem, chosen).parameters));
+  EXPECT_EQ(kept->step, 0);
+  EXPECT_EQ(kept->optimizer_steps, 0);
+  for (const AdamW::Moments& moments : kept->moments) {
+    for (const float m : moments.first) ASSERT_EQ(m, 0);
+  }
+}
+
+/// A block whose first loss is not finite got the values of the block before it into the state that is kept.
+TEST(LearnFailure, ABlocksFirstStepLeavesTheStateBetweenTheBlocks) {
+  const LearnSettings chosen = settings(LearnMethod::omniquant);
+  Problem problem;
+  problem.problem.blocks[1].linear[0].weight[0] = std::numeric_limits<float>::infinity();
+  std::optional<LearnState> last, kept;
+  const LearnObserver observer{
+      {}, [&](const LearnState& state, bool failing) { (failing ? kept : last) = state; }};
+  EXPECT_THROW(learn(problem.problem, chosen, observer), Error);
+  ASSERT_TRUE(last && kept);
+  EXPECT_EQ(kept->step, learning_steps(chosen, 5, 1));
+  EXPECT_EQ(last->step, kept->step);
+  last->parameters[0].bound_let();
+  EXPECT_EQ(values(kept->parameters), values(last->parameters));
+}
+
+/// Null end to end, as who reads the log expects a layer.
+TEST(LearnFiles, ALineOfTheLogNamesTheLayer) {
+  StepRecord record{.step = 3, .layer = 1};
+  EXPECT_THAT(step_json(record), testing::HasSubstr(R"("layer":1,)"));
+  record.layer = -1;
+  EXPECT_THAT(step_json(record), testing::HasSubstr(R"("layer":null,)"));
+}
+
+/// The gradients at the start are those of the loss that the run would minimise.
+TEST(LearnGradients, AreOfTheSettingsLoss) {
+  LearnSettings chosen = settings(LearnMethod::mobilequant);
+  const Problem problem;
+  const Gradients output = end_to_end_gradients(problem.problem, chosen);
+  chosen.loss = LearnLoss::logits;
+  const Gradients logits = end_to_end_gradients(problem.problem, chosen);
+  EXPECT_EQ(logits.loss, run(chosen).records.front().loss);
+  EXPECT_NE(logits.loss, output.loss);
 }
 
 }  // namespace
