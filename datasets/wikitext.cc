@@ -40,10 +40,19 @@ bool is_title(std::string_view line) {
   return heading.starts_with("= ") && heading.ends_with(" =");
 }
 
+std::string with_unix_line_ends(std::string_view text) {
+  return replace_all(text, "\r\n", "\n");
+}
+
 }  // namespace
 
+std::vector<Page> whole_page(std::string_view raw) {
+  if (strip(raw).empty()) return {};
+  return {{with_unix_line_ends(raw), 1}};
+}
+
 std::vector<Page> wikitext_pages(std::string_view raw) {
-  const std::string unix_ends = replace_all(raw, "\r\n", "\n");
+  const std::string unix_ends = with_unix_line_ends(raw);
   std::string_view text = unix_ends;
   if (text.ends_with('\n')) text.remove_suffix(1);
   std::vector<Page> pages;

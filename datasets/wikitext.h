@@ -19,6 +19,9 @@ struct Page {
 /// else it is a page. `raw` must be UTF-8.
 std::vector<Page> wikitext_pages(std::string_view raw);
 
+/// Any text as one page, Windows line ends become "\n"; none where it is blank.
+std::vector<Page> whole_page(std::string_view raw);
+
 /// Undoes WikiText's tokenization: spaces around punctuation, inside brackets and quotes, and the @-@ @,@ @.@
 /// marks. The steps and their order are those that published word perplexities rest on; linear in the length
 /// of the page.

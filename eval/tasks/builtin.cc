@@ -170,11 +170,12 @@ Question ask_lambada(const Row& row) {
 }
 
 Question ask_wikitext(const Row& row) {
-  return {.contexts = {""}, .choices = {datasets::wikitext_detokenize(row.text("page"))}, .join = ""};
+  const std::string& page = row.text("page");
+  return running_text(datasets::wikitext_detokenize(page), page);
 }
 
 Question ask_plain_page(const Row& row) {
-  return {.contexts = {""}, .choices = {row.text("page")}, .join = ""};
+  return running_text(row.text("page"));
 }
 
 Question ask_sample_letters(const Row& row) {
@@ -201,7 +202,7 @@ std::vector<Task> builtin_tasks(Protocol protocol) {
   std::vector<Task> tasks = {
       {.name = "wikitext", .description = "WikiText-2: perplexities of 62 encyclopedia pages",
        .folder = "wikitext2", .split = "test", .scoring = Scoring::rolling, .metrics = kPerplexities,
-       .ask = ask_wikitext, .files = {"wikitext2/wiki.{split}.raw"}},
+       .ask = ask_wikitext, .files = {"wikitext2/wiki.{split}.raw"}, .text_has_pages = true},
       {.name = "arc_easy", .description = "ARC, easy set: grade-school science questions",
        .folder = "arc_easy", .split = "test", .metrics = kAccuracies, .ask = ask_arc,
        .files = arc_files("arc_easy", "ARC-Easy")},
@@ -244,7 +245,7 @@ std::vector<Task> builtin_tasks(Protocol protocol) {
        .fewshot_split = "dev", .fewshot_first = true, .shipped = true},
       {.name = "sample_text", .description = "shipped with qeval: perplexities of a page of text",
        .folder = "sample_text", .split = "test", .scoring = Scoring::rolling, .metrics = kPerplexities,
-       .ask = ask_plain_page, .files = {"sample_text/{split}.txt"}, .shipped = true},
+       .ask = ask_plain_page, .files = {"sample_text/{split}.txt"}, .text_has_pages = true, .shipped = true},
   };
   std::vector<Task> mmlu = mmlu_tasks(protocol);
   std::move(mmlu.begin(), mmlu.end(), std::back_inserter(tasks));

@@ -24,12 +24,13 @@ using datasets::DataText;
 using datasets::Row;
 using datasets::Table;
 
-/// A rolling task's text file as rows of one field, `page`.
-Table read_pages(const DataText& data) {
+/// Running text as rows of one field, `page`.
+Table read_running_text(const Task& task, const DataText& data) {
   const auto file = std::make_shared<const std::string>(data.name);
   Table table{.rows = {}, .files = {datasets::describe(data)}};
   const std::string_view text = datasets::checked_text(data);
-  for (const datasets::Page& page : datasets::wikitext_pages(text)) {
+  for (const datasets::Page& page :
+       task.text_has_pages ? datasets::wikitext_pages(text) : datasets::whole_page(text)) {
     table.rows.emplace_back(datasets::Json{{"page", page.text}}, file, page.line);
   }
   if (table.rows.empty()) fail("{}: no text", printable(data.name, 4096));
@@ -37,7 +38,8 @@ Table read_pages(const DataText& data) {
 }
 
 Table parse(const Task& task, const DataText& data) {
-  if (task.scoring == Scoring::rolling) return read_pages(data);
+  if (task.text_has_pages || (task.scoring == Scoring::rolling && data.name.ends_with(".txt")))
+    return read_running_text(task, data);
   if (data.name.ends_with(".csv")) {
     return datasets::read_mmlu_csv(data, std::filesystem::path(task.folder).filename().string());
   }
@@ -131,9 +133,9 @@ Document make_document(const Task& task, Row& row, int64_t doc_id, const FewShot
   }
   document.facts.gold = std::move(question.gold);
   if (task.scoring == Scoring::rolling) {
-    const std::string& page = row.text("page");
-    document.facts.words = datasets::count_words(page);
-    document.facts.bytes = static_cast<int64_t>(page.size());
+    const std::string& raw = question.raw.empty() ? question.choices.front() : question.raw;
+    document.facts.words = datasets::count_words(raw);
+    document.facts.bytes = static_cast<int64_t>(raw.size());
   }
   document.row = std::move(row.fields());
   return document;

@@ -47,6 +47,10 @@ Question choose(std::string context, std::vector<std::string> choices, int64_t g
   return {.contexts = {std::move(context)}, .choices = std::move(choices), .gold = {gold}};
 }
 
+Question running_text(std::string text, std::string raw) {
+  return {.contexts = {""}, .choices = {std::move(text)}, .join = "", .raw = std::move(raw)};
+}
+
 std::vector<std::string> letters(size_t count) {
   assert(count <= 26);
   std::vector<std::string> out;

@@ -17,10 +17,14 @@ struct Question {
   std::vector<int64_t> gold = {};  ///< positions of the right choices: one, or all true ones
   std::string target = {};         ///< the right answer as the samples file spells it; empty: the position
   std::string join = " ";          ///< between context and choice; counts as part of the continuation
+  std::string raw = {};  ///< rolling: the text whose words and bytes count; empty: the one that is scored
 };
 
 /// A multiple-choice question with one right answer.
 Question choose(std::string context, std::vector<std::string> choices, int64_t gold);
+
+/// A text of a rolling task. Words and bytes are counted in `raw`, or where it is empty in `text`.
+Question running_text(std::string text, std::string raw = {});
 
 /// `head` followed by "A. first\nB. second\n…" and "Answer:".
 std::string lettered_prompt(std::string_view head, const std::vector<std::string>& choices);

@@ -45,9 +45,11 @@ struct Task {
   bool fewshot_first = false;           ///< the first n rows of that split; otherwise a seeded draw
 
   /// Where the rows are: paths below the data directory, in the order they are tried, `{split}` and `{Split}`
-  /// standing for the split's name. Empty: FOLDER/{split}.jsonl. Read as JSONL, MMLU's CSV (.csv) or pages of
-  /// text (rolling).
+  /// standing for the split's name. Empty: FOLDER/{split}.jsonl. Read as JSONL, MMLU's CSV (.csv) or, of a
+  /// rolling task, running text (.txt, or with pages) as rows of one field, `page`.
   std::vector<std::string> files = {};
+  bool text_has_pages =
+      false;  ///< rolling: running text is cut at WikiText's headings; else a file is one document
   bool dev_is_other = false;  ///< dev is a split of its own, not another name of validation
   bool shipped = false;       ///< the rows are inside the program, below datasets/sample/
   /// User tasks: the folder that `files` are relative to, instead of the data directory.

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/unicode.h"
 #include "datasets/reader.h"
+#include "eval/results/metrics.h"
 #include "eval/tasks/template.h"
 
 namespace qeval::eval {
@@ -17,10 +18,11 @@ namespace {
 using datasets::Json;
 using datasets::Row;
 
-constexpr std::array<std::string_view, 12> kFields = {"name",        "data",   "prompt",     "choices",
-                                                      "gold",        "labels", "gold_start", "metrics",
-                                                      "description", "split",  "fewshot",    "preamble"};
-constexpr std::array<std::string_view, 3> kMetrics = {"acc", "acc_norm", "acc_bytes"};
+/// Fields of every description, of multiple choice, and of perplexity.
+constexpr std::array<std::string_view, 5> kCommonFields = {"name", "data", "metrics", "description", "split"};
+constexpr std::array<std::string_view, 7> kChoiceFields = {"prompt",     "choices", "gold",    "labels",
+                                                           "gold_start", "fewshot", "preamble"};
+constexpr std::string_view kTextField = "text";
 
 /// A text of the description that becomes a text per row: a template, or, without a place, the path of a
 /// field.
@@ -36,12 +38,11 @@ class Description {
     constexpr size_t kMaxBytes = 1U << 20U;
     if (data.text.size() > kMaxBytes) fail("{}: a task description is at most {} bytes", where(), kMaxBytes);
     fields_ = datasets::parse_object(datasets::checked_text(data), data.name);
-    for (const auto& [field, value] : fields_.items()) {
-      if (std::find(kFields.begin(), kFields.end(), field) == kFields.end()) {
-        mistake(field, fmt::format("unknown; the fields are {}", fmt::join(kFields, ", ")));
-      }
-    }
+    for (const auto& [field, value] : fields_.items()) check_field(field);
   }
+
+  /// What is scored is the text of rows, not choices.
+  bool is_perplexity() const { return find(kTextField) != nullptr; }
 
   std::string where() const { return printable(path_, 4096); }
   [[noreturn]] void mistake(std::string_view field, std::string_view message) const {
@@ -75,6 +76,16 @@ class Description {
   }
 
  private:
+  void check_field(const std::string& field) const {
+    if (std::ranges::find(kCommonFields, field) != kCommonFields.end() || field == kTextField) return;
+    if (std::ranges::find(kChoiceFields, field) == kChoiceFields.end()) {
+      mistake(field, fmt::format("unknown; the fields are {}, {}, or {} instead of those from {} on",
+                                 fmt::join(kCommonFields, ", "), fmt::join(kChoiceFields, ", "), kTextField,
+                                 kChoiceFields.front()));
+    }
+    if (is_perplexity()) mistake(field, fmt::format("not used beside \"{}\"", kTextField));
+  }
+
   std::string path_;
   Json fields_;
 };
@@ -186,18 +197,21 @@ GoldSource gold_of(const Description& description) {
   return source;
 }
 
-std::vector<std::string> metrics_of(const Description& description) {
+std::vector<std::string> chosen_metrics(const Description& description, Scoring scoring) {
+  std::vector<std::string> known;
+  for (const MetricDefinition& metric : metrics_of(scoring)) known.emplace_back(metric.name);
   const Json* value = description.find("metrics");
-  if (value == nullptr) return {"acc", "acc_norm"};
+  if (value == nullptr)
+    return scoring == Scoring::multiple_choice ? std::vector<std::string>{"acc", "acc_norm"} : known;
   std::vector<std::string> out;
   if (!value->is_array() || value->empty()) description.mistake("metrics", "a list of names is expected");
   for (const Json& item : *value) {
     const std::string name = item.is_string() ? item.get<std::string>() : item.dump();
-    if (std::find(kMetrics.begin(), kMetrics.end(), name) == kMetrics.end()) {
-      description.mistake(
-          "metrics", fmt::format("\"{}\" is none of {}", printable(name, 60), fmt::join(kMetrics, ", ")));
+    if (std::ranges::find(known, name) == known.end()) {
+      description.mistake("metrics",
+                          fmt::format("\"{}\" is none of {}", printable(name, 60), fmt::join(known, ", ")));
     }
-    if (std::find(out.begin(), out.end(), name) == out.end()) out.push_back(name);
+    if (std::ranges::find(out, name) == out.end()) out.push_back(name);
   }
   return out;
 }
@@ -212,6 +226,21 @@ std::string name_of(const Description& description) {
   return name;
 }
 
+std::function<Question(const Row&)> choice_question(const Description& description) {
+  return [prompt = description.template_at("prompt", description.text("prompt")),
+          choices = choices_of(description), gold = gold_of(description)](const Row& row) {
+    std::vector<std::string> texts = choices.read(row);
+    const int64_t right = gold.read(row, texts);
+    return choose(prompt.fill(row), std::move(texts), right);
+  };
+}
+
+std::function<Question(const Row&)> text_question(const Description& description) {
+  return [text = description.template_at(kTextField, description.text(kTextField))](const Row& row) {
+    return running_text(text.fill(row));
+  };
+}
+
 }  // namespace
 
 Task read_user_task(const std::filesystem::path& path) {
@@ -219,18 +248,14 @@ Task read_user_task(const std::filesystem::path& path) {
   Task task{.name = name_of(description)};
   task.description = description.text_or("description", "a task of the user's: " + path.string());
   task.split = description.text_or("split", "test");
-  task.metrics = metrics_of(description);
+  task.scoring = description.is_perplexity() ? Scoring::rolling : Scoring::multiple_choice;
+  task.metrics = chosen_metrics(description, task.scoring);
   task.preamble = description.text_or("preamble", "");
   task.files = {description.text("data")};
   if (description.find("fewshot") != nullptr) task.fewshot_files = {description.text("fewshot")};
   task.root = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
   task.dev_is_other = true;
-  task.ask = [prompt = description.template_at("prompt", description.text("prompt")),
-              choices = choices_of(description), gold = gold_of(description)](const Row& row) {
-    std::vector<std::string> texts = choices.read(row);
-    const int64_t right = gold.read(row, texts);
-    return choose(prompt.fill(row), std::move(texts), right);
-  };
+  task.ask = description.is_perplexity() ? text_question(description) : choice_question(description);
   return task;
 }
 

@@ -58,6 +58,35 @@ TEST(UserTask, FiveLinesAreEnough) {
               ElementsAre("acc", "acc_norm"));
 }
 
+TEST(UserTask, ATextFieldAsksForPerplexity) {
+  const TemporaryFolder folder;
+  const LoadedTask loaded = load(folder, R"({"name": "news", "data": "rows.jsonl", "text": "body"})",
+                                 R"({"body": "Two words."})"
+                                 "\n"
+                                 R"({"body": "é\n"})");
+  ASSERT_EQ(loaded.documents.size(), 2U);
+  EXPECT_EQ(loaded.documents[0].requests[0].context, "");
+  EXPECT_EQ(loaded.documents[0].requests[0].continuation, "Two words.");
+  EXPECT_EQ(loaded.documents[0].facts.words, 2);
+  EXPECT_EQ(loaded.documents[1].facts.bytes, 3);
+  const Task task = resolve_tasks((folder.path() / "task.json").string()).tasks[0];
+  EXPECT_EQ(task.scoring, Scoring::rolling);
+  EXPECT_THAT(task.metrics,
+              ElementsAre("word_perplexity", "byte_perplexity", "bits_per_byte", "token_perplexity"));
+}
+
+TEST(UserTask, AFileOfRunningTextIsOneDocument) {
+  const TemporaryFolder folder;
+  folder.write("book.txt", " = One = \r\n\r\n = Two = \n");
+  const auto path = folder.write("task.json", R"({"name": "book", "data": "book.txt", "text": "page"})");
+  const LoadedTask loaded = load_documents(resolve_tasks(path.string()).tasks.at(0), {});
+  ASSERT_EQ(loaded.documents.size(), 1U);
+  EXPECT_EQ(loaded.documents[0].requests[0].continuation, " = One = \n\n = Two = \n");
+  folder.write("book.txt", " \n");
+  EXPECT_THAT(message_of([&] { load_documents(resolve_tasks(path.string()).tasks.at(0), {}); }),
+              HasSubstr("book.txt: no text"));
+}
+
 TEST(UserTask, TextOfARowIsNotATemplate) {
   const TemporaryFolder folder;
   const LoadedTask loaded = load(
@@ -171,6 +200,9 @@ TEST(UserTask, DescriptionErrorsNameFileAndField) {
       {"{" + name + data + prompt + choices + gold + R"(, "gold_start": 2})", "field \"gold_start\": 0 or 1"},
       {"{" + name + data + prompt + choices + gold + R"(, "metrics": ["f1"]})",
        "field \"metrics\": \"f1\" is none of acc"},
+      {"{" + name + data + R"("text": "t", "metrics": ["acc"]})",
+       "field \"metrics\": \"acc\" is none of word_perplexity"},
+      {"{" + name + data + R"("text": "t", )" + gold + "}", "field \"gold\": not used beside \"text\""},
       {"{" + name + data + prompt + choices + gold + R"(, "metrics": []})",
        "field \"metrics\": a list of names"},
       {"[1]", "a list where a JSON object is expected"},

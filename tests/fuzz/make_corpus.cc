@@ -356,6 +356,10 @@ void tasks() {
           "\n"
           R"({"question": "r", "a": 1, "b": [2], "names": ["one", "two"], "key": "one"})"
           "\n");
+  put("user_task", "text",
+      R"({"name": "t", "data": "t.jsonl", "text": "{{a}} {{b.0}}", "metrics": ["token_perplexity"]})" + kNext +
+          R"({"a": "One", "b": ["text."]})"
+          "\n");
   put("user_task", "start",
       R"({"name": "s", "data": "s", "prompt": "q", "choices": "c", "gold": "g", "gold_start": 1})" + kNext +
           R"({"q": "q", "c": ["x", "y"], "g": "2"})"
