@@ -420,9 +420,9 @@ RunResults Evaluation::collect(int64_t peak_bytes) {
   run.tasks = std::move(results_);
   for (const Group& group : selection_.groups) {
     if (options_.shard) {
-      run.groups.push_back({group.name, group.tasks, {}, 0});
+      run.groups.push_back({group.name, group.tasks, {}, 0, group.weighted});
     } else {
-      run.groups.push_back(make_group_results(run, group.name, group.tasks, group.metrics));
+      run.groups.push_back(make_group_results(run, group.name, group.tasks, group.metrics, group.weighted));
     }
   }
   const model::Model& model = session_.model();

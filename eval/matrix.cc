@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/shell.h"
 #include "base/strict_json.h"
+#include "eval/results/headline.h"
 #include "eval/results/json_fields.h"
 #include "quant/checkpoint.h"
 
@@ -399,7 +400,7 @@ const Matrix::Item& Matrix::best(const std::vector<ComparisonEntry>& entries) co
     double loss = 0;
     for (const TaskDifference& task : comparison.differences[i].tasks) {
       const TaskResults* base = comparison.base.results.find_task(task.comparison.task);
-      const std::string metric = headline_metric(base->metrics);
+      const std::string metric = headline_metric(*base);
       for (const MetricComparison& compared : task.comparison.metrics) {
         if (compared.metric == metric)
           loss += higher_is_better(metric) ? -compared.difference.delta : compared.difference.delta;

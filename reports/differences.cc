@@ -25,7 +25,7 @@ Difference make_difference(const eval::MetricComparison& metric, int64_t documen
   }
   out.p = out.p_holm = std::nan("");
   out.worse = column.higher_is_better ? out.delta < 0 : out.delta > 0;
-  out.has_flips = metric.mcnemar_p.has_value();
+  out.has_flips = metric.right_or_wrong;
   out.lost = std::ssize(metric.lost);
   out.gained = std::ssize(metric.gained);
   return out;
@@ -50,7 +50,7 @@ void add_to_cell(const eval::RunDifference& run, const Column& column, const std
   if (comparison == nullptr) return;
   if (const eval::MetricComparison* metric = find_metric(*comparison, column.metric)) {
     cell->difference = make_difference(*metric, comparison->documents, column);
-  } else {  // the unweighted mean of a group: no sum over documents, so that it is not tested
+  } else {  // a group's other mean, which does not stand for it: shown, not tested
     Difference untested;
     untested.delta = cell->value - base->value;
     untested.p = untested.p_holm = std::nan("");

@@ -30,7 +30,7 @@ std::string cut(const std::string& text, size_t bytes) {
 }
 
 /// The choice that the metric takes: by log-likelihood, per character or per byte. −1 where there is none.
-int64_t chosen(const eval::Scores& scores, const std::string& metric) {
+int64_t chosen(const eval::Scores& scores, std::string_view metric) {
   if (scores.scoring != eval::Scoring::multiple_choice) return -1;
   const std::vector<int64_t>* lengths = metric == "acc_norm"    ? &scores.facts.choice_chars
                                         : metric == "acc_bytes" ? &scores.facts.choice_bytes
@@ -44,7 +44,7 @@ int64_t chosen(const eval::Scores& scores, const std::string& metric) {
   return eval::arg_max(values);
 }
 
-void add_choices(const eval::Sample& base, const eval::Sample& other, const std::string& metric,
+void add_choices(const eval::Sample& base, const eval::Sample& other, std::string_view metric,
                  Example& example) {
   const auto& requests = base.requests;
   const bool one_context = std::ranges::all_of(
@@ -90,7 +90,7 @@ std::vector<Example> choose(const eval::Comparison& comparison, const Report& re
         const eval::TaskDifference* difference = run.find_task(task);
         if (difference == nullptr) continue;
         for (const eval::MetricComparison& metric : difference->comparison.metrics) {
-          if (metric.metric != report.columns[c].metric) continue;
+          if (metric.metric != eval::document_metric(report.columns[c].metric)) continue;
           for (const int64_t id : metric.lost) {
             if (lost++ < most_lost) out.push_back({.row = row, .column = c, .task = task, .doc_id = id});
           }
@@ -123,8 +123,8 @@ void add_examples(std::span<const Source> sources, const eval::Comparison& compa
       const Samples other = read_wanted(sources[row].folder, task, ids);
       for (Example& example : report.examples) {
         if (example.row != row || example.task != task) continue;
-        add_choices(base.at(example.doc_id), other.at(example.doc_id), report.columns[example.column].metric,
-                    example);
+        add_choices(base.at(example.doc_id), other.at(example.doc_id),
+                    eval::document_metric(report.columns[example.column].metric), example);
       }
     }
   }

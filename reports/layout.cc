@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "eval/results/comparison.h"
+#include "eval/results/headline.h"
 #include "reports/format.h"
 #include "reports/loose_json.h"
 #include "reports/stages.h"
@@ -71,21 +72,19 @@ void add_column(const Column& column, std::vector<Column>& columns) {
 /// Columns in the order of the run's tasks, a group at its first task.
 void add_columns(const RunResults& run, Report& report) {
   const std::set<std::string> below = names_below_groups(run);
-  const auto add_main = [&](const std::string& name, const std::vector<MetricValue>& metrics,
-                            int64_t documents) {
+  const auto add_main = [&](const std::string& name, const std::string& metric, int64_t documents) {
     const auto shown = std::ranges::find(report.columns, name, &Column::task);
-    if (shown != report.columns.end()) return;  // by another run's metric
-    if (const std::string metric = eval::headline_metric(metrics); !metric.empty())
-      report.columns.push_back(make_column(name, metric, documents));
+    if (shown != report.columns.end() || metric.empty()) return;  // shown by another run's metric
+    report.columns.push_back(make_column(name, metric, documents));
   };
   for (const TaskResults& task : run.tasks) {
     for (const GroupResults& group : run.groups) {
       if (group.metrics.empty() || below.contains(group.name)) continue;
       const std::vector<std::string> tasks = tasks_of(run, group.name);
       if (std::ranges::find(tasks, task.name) != tasks.end())
-        add_main(group.name, group.metrics, group.documents);
+        add_main(group.name, eval::headline_metric(group), group.documents);
     }
-    if (!below.contains(task.name)) add_main(task.name, task.metrics, task.counts.documents);
+    if (!below.contains(task.name)) add_main(task.name, eval::headline_metric(task), task.counts.documents);
   }
   for (const TaskResults& task : run.tasks) {
     for (const MetricValue& metric : task.metrics)

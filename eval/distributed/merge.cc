@@ -181,8 +181,8 @@ Merged merge_shards(std::span<const fs::path> folders, const fs::path& output, c
   std::vector<GroupResults> groups = std::move(run.groups);
   run.groups.clear();
   for (const GroupResults& group : groups) {
-    run.groups.push_back(
-        make_group_results(run, group.name, group.members, first.group_metrics.at(group.name)));
+    run.groups.push_back(make_group_results(run, group.name, group.members,
+                                            first.group_metrics.at(group.name), group.weighted));
   }
   add_costs(shards, run);
   run.command = command;

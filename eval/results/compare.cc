@@ -4,6 +4,7 @@
 #include <numbers>
 
 #include "base/error.h"
+#include "eval/results/headline.h"
 #include "eval/results/sample_file.h"
 
 namespace qeval::eval {
@@ -49,15 +50,24 @@ double difference_value(Aggregation aggregation, double value) {
   return value;
 }
 
+DocumentTerm scaled_term(const Scores& scores, std::string_view metric, double factor) {
+  const DocumentTerm term = document_term(scores, metric);
+  return {term.value * factor, term.weight * factor};
+}
+
+/// `factors`: what each document's value and weight are multiplied by; empty: 1.
 MetricComparison compare_metric(const MetricDefinition& definition, std::span<const Scores> base,
-                                std::span<const Scores> other, const BootstrapOptions& options) {
+                                std::span<const Scores> other, std::span<const double> factors,
+                                const BootstrapOptions& options) {
   MetricComparison out;
   out.metric = definition.name;
+  out.right_or_wrong = definition.right_or_wrong;
   std::vector<DocumentTerm> base_terms, other_terms;
   std::vector<PairedTerm> pairs;
   for (size_t i = 0; i < base.size(); ++i) {
-    const DocumentTerm a = document_term(base[i], definition.name),
-                       b = document_term(other[i], definition.name);
+    const double factor = factors.empty() ? 1 : factors[i];
+    const DocumentTerm a = scaled_term(base[i], definition.name, factor),
+                       b = scaled_term(other[i], definition.name, factor);
     base_terms.push_back(a);
     other_terms.push_back(b);
     pairs.push_back({difference_value(definition.aggregation, a.value),
@@ -67,10 +77,11 @@ MetricComparison compare_metric(const MetricDefinition& definition, std::span<co
   }
   out.base = aggregate(definition.aggregation, base_terms);
   out.other = aggregate(definition.aggregation, other_terms);
+  if (definition.right_or_wrong && factors.empty())
+    out.mcnemar_p = mcnemar_exact(std::ssize(out.lost), std::ssize(out.gained));
   BootstrapOptions drawn = options;
-  if (!definition.right_or_wrong) drawn.resamples = std::max(options.resamples, least_comparison_resamples);
+  if (!out.mcnemar_p) drawn.resamples = std::max(options.resamples, least_comparison_resamples);
   out.difference = paired_bootstrap(pairs, drawn);
-  if (definition.right_or_wrong) out.mcnemar_p = mcnemar_exact(std::ssize(out.lost), std::ssize(out.gained));
   return out;
 }
 
@@ -88,8 +99,31 @@ TaskComparison compare_checked(const std::string& name, std::span<const std::str
   if (base.empty()) return out;
   for (const std::string& metric : metrics) {
     if (!all_have(base, metric) || !all_have(other, metric)) continue;
-    out.metrics.push_back(compare_metric(find_metric(base[0].scoring, metric), base, other, options));
+    out.metrics.push_back(compare_metric(find_metric(base[0].scoring, metric), base, other, {}, options));
   }
+  return out;
+}
+
+/// Per document 1 / the documents of its task.
+std::vector<double> task_factors(std::span<const std::vector<Scores>> tasks) {
+  std::vector<double> out;
+  for (const std::vector<Scores>& task : tasks)
+    out.insert(out.end(), task.size(), 1 / static_cast<double>(task.size()));
+  return out;
+}
+
+/// The comparison of the group's unweighted mean, where that is its headline: a mean of the documents'
+/// values, each over the documents of its task.
+std::optional<MetricComparison> compare_unweighted(const GroupResults& group, std::span<const Scores> base,
+                                                   std::span<const Scores> other,
+                                                   std::span<const double> factors,
+                                                   const BootstrapOptions& options) {
+  const std::string headline = headline_metric(group), averaged(document_metric(headline));
+  if (averaged == headline || !all_have(base, averaged) || !all_have(other, averaged)) return {};
+  const MetricDefinition& definition = find_metric(base[0].scoring, averaged);
+  if (definition.aggregation != Aggregation::mean) return {};
+  MetricComparison out = compare_metric(definition, base, other, factors, options);
+  out.metric = headline;
   return out;
 }
 
@@ -117,7 +151,11 @@ TaskComparison compare_group(const GroupResults& group, std::span<const std::vec
     if (scores.scoring != all_base.front().scoring)
       fail("{}: its tasks measure different things", printable(group.name));
   }
-  return compare_checked(group.name, aggregated_metrics(group), all_base, all_other, options);
+  TaskComparison out = compare_checked(group.name, aggregated_metrics(group), all_base, all_other, options);
+  if (all_base.empty()) return out;
+  if (auto unweighted = compare_unweighted(group, all_base, all_other, task_factors(base), options))
+    out.metrics.push_back(std::move(*unweighted));
+  return out;
 }
 
 TaskComparison compare_folders(const std::string& task, const std::filesystem::path& base,

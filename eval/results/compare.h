@@ -25,10 +25,10 @@ struct MetricComparison {
   /// Means: other − base. Perplexities: ln other − ln base (positive is worse; exp(delta) − 1 is the relative
   /// increase). Bits per byte: other − base.
   PairedDifference difference;
-  /// Metrics that are right or wrong per document: documents right in base and wrong in other, and the
-  /// reverse.
+  bool right_or_wrong = false;  ///< 0 or 1 per document, so that there are flips:
+  /// Documents right in base and wrong in other, and the reverse.
   std::vector<int64_t> lost, gained;
-  std::optional<double> mcnemar_p;  ///< exact; present for right-or-wrong metrics
+  std::optional<double> mcnemar_p;  ///< exact; present for right-or-wrong metrics but unweighted means
 
   /// The p-value to judge by: McNemar's where there is one, else the bootstrap's.
   double p_value() const { return mcnemar_p.value_or(difference.p_value); }
@@ -47,7 +47,9 @@ TaskComparison compare_documents(const std::string& task, std::span<const Scores
                                  std::span<const Scores> other, const BootstrapOptions& options = {});
 
 /// The tasks of a group as one, in the metrics that it averages (its tasks may have others besides): the
-/// documents of all of them together, `base[i]` and `other[i]` being those of its i-th task. Refuses,
+/// documents of all of them together, `base[i]` and `other[i]` being those of its i-th task. Where its
+/// headline is the unweighted mean of its tasks, that too: paired_bootstrap with a document of a task of n
+/// documents having value v/n and weight 1/n, so that Σv/n / Σ1/n is the mean of the tasks' means. Refuses,
 /// besides, tasks of different scoring: their documents have no mean.
 TaskComparison compare_group(const GroupResults& group, std::span<const std::vector<Scores>> base,
                              std::span<const std::vector<Scores>> other,

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "eval/results/headline.h"
 #include "eval/results/json_fields.h"
 #include "eval/results/sample_file.h"
 
@@ -125,8 +126,7 @@ std::vector<HeadlineTest> headline_tests(const Comparison& comparison) {
   }
   for (size_t run = 0; run < comparison.runs.size(); ++run) {
     const RunDifference& difference = comparison.differences[run];
-    const auto add = [&](const TaskComparison& compared, const std::vector<MetricValue>& metrics) {
-      const std::string metric = headline_metric(metrics);
+    const auto add = [&](const TaskComparison& compared, const std::string& metric) {
       if (const MetricComparison* found = find_metric(compared, metric))
         tests.push_back({run, compared.task, metric, found->p_value(), 1});
     };
@@ -134,11 +134,11 @@ std::vector<HeadlineTest> headline_tests(const Comparison& comparison) {
     for (const TaskComparison& group : difference.groups) {
       const std::vector<std::string>& tasks = groups.at(group.task);
       covered.insert(tasks.begin(), tasks.end());
-      if (!inner.contains(group.task)) add(group, base.find_group(group.task)->metrics);
+      if (!inner.contains(group.task)) add(group, headline_metric(*base.find_group(group.task)));
     }
     for (const TaskDifference& task : difference.tasks) {
       const std::string& name = task.comparison.task;
-      if (!covered.contains(name)) add(task.comparison, base.find_task(name)->metrics);
+      if (!covered.contains(name)) add(task.comparison, headline_metric(*base.find_task(name)));
     }
   }
   std::vector<double> p_values;
@@ -161,7 +161,7 @@ ordered_json comparison_json(const TaskComparison& comparison) {
         {"interval_95", {number_to_json(difference.interval.low), number_to_json(difference.interval.high)}},
         {"p", number_to_json(metric.p_value())},
         {"test", metric.mcnemar_p ? "mcnemar" : "bootstrap"}};
-    if (!metric.mcnemar_p) continue;
+    if (!metric.right_or_wrong) continue;
     json["lost"] = metric.lost.size();
     json["gained"] = metric.gained.size();
   }
@@ -189,13 +189,6 @@ const HeadlineTest* Comparison::find_test(size_t run, std::string_view name) con
   const auto found = std::ranges::find_if(
       tests, [&](const HeadlineTest& test) { return test.run == run && test.name == name; });
   return found == tests.end() ? nullptr : &*found;
-}
-
-std::string headline_metric(std::span<const MetricValue> metrics) {
-  for (const std::string_view wanted : {"acc_norm", "word_perplexity"}) {
-    if (std::ranges::find(metrics, wanted, &MetricValue::name) != metrics.end()) return std::string(wanted);
-  }
-  return metrics.empty() ? "" : metrics.front().name;
 }
 
 Comparison compare_runs(const ComparedRun& base, std::vector<ComparedRun> runs,

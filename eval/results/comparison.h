@@ -57,10 +57,6 @@ struct Comparison {
   const HeadlineTest* find_test(size_t run, std::string_view name) const;
 };
 
-/// What a table shows of these metrics, and the one that is tested: acc_norm before acc,
-/// word_perplexity before other perplexities, else the first. Empty where there are none.
-std::string headline_metric(std::span<const MetricValue> metrics);
-
 /// Reads the folders and compares each run with the base, document by document. Where both runs have a task,
 /// it must be of the same documents and token ids (Error, see compare_documents); a task that only one of
 /// them has is left out, and runs that share no task are an Error. A divergence file that was measured from

@@ -43,7 +43,7 @@ std::vector<std::string> row(const std::string& run, const TaskComparison& compa
                                "",
                                "",
                                ""};
-  if (metric->mcnemar_p) out[8] = fmt::format("−{} +{}", metric->lost.size(), metric->gained.size());
+  if (metric->right_or_wrong) out[8] = fmt::format("−{} +{}", metric->lost.size(), metric->gained.size());
   if (divergence != nullptr) {
     out[9] = format_score(divergence->mean_kl);
     out[10] = format_score(divergence->kl_99);

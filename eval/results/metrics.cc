@@ -155,6 +155,11 @@ std::vector<MetricValue> compute_metrics(std::span<const Scores> documents,
   return out;
 }
 
+std::string_view document_metric(std::string_view metric) {
+  if (metric.ends_with(unweighted_suffix)) metric.remove_suffix(unweighted_suffix.size());
+  return metric;
+}
+
 std::vector<MetricValue> aggregate_group(std::string_view metric, std::span<const GroupMember> members) {
   double weighted = 0, plain = 0, documents = 0, pooled = 0, squares = 0;
   bool all_have_error = !members.empty(), pool_defined = true;

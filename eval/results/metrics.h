@@ -59,6 +59,9 @@ std::vector<MetricValue> compute_metrics(std::span<const Scores> documents,
 /// What the unweighted mean of a metric has behind the metric's name.
 inline constexpr std::string_view unweighted_suffix = "_unweighted";
 
+/// The documents' metric behind a task's or group's: "acc" of "acc_unweighted".
+std::string_view document_metric(std::string_view metric);
+
 /// What a group needs of each of its tasks.
 struct GroupMember {
   double value = 0;

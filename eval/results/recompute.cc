@@ -129,7 +129,7 @@ std::vector<std::string> rederive_groups(RunResults& run) {
   std::vector<std::string> differences;
   for (GroupResults& group : run.groups) {
     const GroupResults stored = group;
-    group = make_group_results(run, stored.name, stored.members, aggregated_metrics(stored));
+    group = make_group_results(run, stored.name, stored.members, aggregated_metrics(stored), stored.weighted);
     compare_metrics(stored.name, stored.metrics, group.metrics, differences);
     if (group.documents != stored.documents) {
       differences.push_back(fmt::format("{}: {} holds {} documents, its tasks have {}",

@@ -65,7 +65,7 @@ std::string logits_hash(std::span<const Scores> documents) {
 }
 
 GroupResults make_group_results(const RunResults& run, std::string name, std::vector<std::string> members,
-                                const std::vector<std::string>& aggregated) {
+                                const std::vector<std::string>& aggregated, bool weighted) {
   // Every task below the group once, in order: groups may share tasks.
   std::vector<const TaskResults*> tasks;
   std::set<const GroupResults*> seen;  // a file may have groups that contain each other, many times over
@@ -81,7 +81,7 @@ GroupResults make_group_results(const RunResults& run, std::string name, std::ve
   };
   for (const std::string& member : members) collect(member, 0);
 
-  GroupResults group{std::move(name), std::move(members), {}, 0};
+  GroupResults group{std::move(name), std::move(members), {}, 0, weighted};
   for (const TaskResults* task : tasks) add_count(group.documents, task->counts.documents);
   for (const std::string& metric : aggregated) {
     std::vector<GroupMember> values;
@@ -100,7 +100,7 @@ GroupResults make_group_results(const RunResults& run, std::string name, std::ve
 std::vector<std::string> aggregated_metrics(const GroupResults& group) {
   std::vector<std::string> out;
   for (const MetricValue& metric : group.metrics) {
-    if (!metric.name.ends_with(unweighted_suffix)) out.push_back(metric.name);
+    if (document_metric(metric.name) == metric.name) out.push_back(metric.name);
   }
   return out;
 }

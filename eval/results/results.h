@@ -50,6 +50,9 @@ struct GroupResults {
   std::vector<MetricValue>
       metrics;            ///< empty for a group that is only a list (of tasks that measure unlike things)
   int64_t documents = 0;  ///< over all tasks below it
+  /// The mean that stands for the group is that over all its documents ("acc"); else the plain mean of its
+  /// tasks ("acc_unweighted").
+  bool weighted = true;
 
   const MetricValue* find(std::string_view metric_name) const;
 };
@@ -107,7 +110,7 @@ TaskResults make_task_results(std::string name, std::span<const Scores> document
 /// A group's results: each metric of `aggregated` over the tasks below `members` (tasks or groups of `run`,
 /// which must be there: Error). `aggregated` empty makes a mere list.
 GroupResults make_group_results(const RunResults& run, std::string name, std::vector<std::string> members,
-                                const std::vector<std::string>& aggregated);
+                                const std::vector<std::string>& aggregated, bool weighted = true);
 
 /// What a group averages: its metrics without the unweighted means of the same.
 std::vector<std::string> aggregated_metrics(const GroupResults& group);

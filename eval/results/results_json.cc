@@ -3,11 +3,13 @@
 // results.TASK and groups.GROUP hold name, alias, sample_len and per metric "NAME,none" and
 // "NAME_stderr,none". Everything of ours that concerns one task stands in "tasks".TASK; the order of tasks
 // and groups is that of "task_order" and "group_order", because readers in other languages need not keep the
-// order of objects.
+// order of objects. "unweighted_groups" names the groups that their unweighted mean stands for, and is left
+// out where there are none.
 
 #include <algorithm>
 #include <array>
 #include <map>
+#include <set>
 
 #include "base/error.h"
 #include "base/hash.h"
@@ -192,7 +194,12 @@ void write_own_sections(const RunResults& run, ordered_json& out) {
     out["tasks"][task.name] = task_details(task);
     out["task_order"].push_back(task.name);
   }
-  for (const GroupResults& group : run.groups) out["group_order"].push_back(group.name);
+  ordered_json unweighted = ordered_json::array();
+  for (const GroupResults& group : run.groups) {
+    out["group_order"].push_back(group.name);
+    if (!group.weighted) unweighted.push_back(group.name);
+  }
+  if (!unweighted.empty()) out["unweighted_groups"] = std::move(unweighted);
   out["tokens_computed"] = run.tokens_computed();
   out["tokens_requested"] = run.tokens_requested();
   out["command"] = run.command;
@@ -237,10 +244,16 @@ RunResults run_results_from_json(const ordered_json& json, const std::string& wh
     if (run.find_task(name) != nullptr) fail("{}: task {} is listed twice", where, printable(name));
     run.tasks.push_back(task_from_json(name, fields));
   }
+  std::set<std::string> unweighted;
+  if (fields.has("unweighted_groups")) {
+    const std::vector<std::string> names = fields.texts("unweighted_groups");
+    unweighted.insert(names.begin(), names.end());
+  }
   for (const std::string& name : fields.texts("group_order")) {
     const JsonFields results = fields.object("results").object(name.c_str());
     run.groups.push_back({name, fields.object("group_subtasks").texts(name.c_str()),
-                          metrics_from_json(results), results.integer("sample_len")});
+                          metrics_from_json(results), results.integer("sample_len"),
+                          !unweighted.contains(name)});
   }
   const JsonFields model = fields.object("model"), environment = fields.object("environment");
   run.model = {model.text("name"),        model.text("arithmetic"),        model.text("format"),

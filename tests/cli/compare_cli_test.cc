@@ -218,8 +218,12 @@ TEST_F(CompareCli, TheCommonSenseTasksAreComparedByTheirMean) {
   const ordered_json results = json("out/results.json");
   const ordered_json& group = results["runs"][0]["groups"]["commonsense"];
   EXPECT_EQ(group["documents"], 9);
-  EXPECT_EQ(group["metrics"].size(), 1U);
+  EXPECT_EQ(group["metrics"].size(), 2U);
   EXPECT_TRUE(group["metrics"].contains("acc"));
+  EXPECT_EQ(results["base"]["results"]["unweighted_groups"], ordered_json::array({"commonsense"}));
+  EXPECT_EQ(results["tests"][0]["metric"], "acc_unweighted");
+  EXPECT_EQ(results["tests"].size(), 1U);
+  EXPECT_THAT(read("out/report.md"), HasSubstr("acc_unweighted, % ↑"));
 }
 
 TEST_F(CompareCli, AnotherMatrixInTheSameFolderIsRefused) {

@@ -97,6 +97,19 @@ TEST_F(ShardCli, AnyNumberOfShardsGivesTheBytesOfOneProcess) {
   }
 }
 
+TEST_F(ShardCli, MergingKeepsWhichMeanStandsForAGroup) {
+  write_group();
+  const std::vector<std::string> arguments{"-t", "mmlu_other", "--protocol", "lm-eval-0.3"};
+  std::vector<std::string> whole = arguments;
+  whole.insert(whole.end(), {"-o", path("whole")});
+  expect_success(eval(whole));
+  for (const int i : {1, 2}) expect_success(shard(i, 2, arguments, "part"));
+  expect_success(merge({"part-1", "part-2"}, "merged"));
+  EXPECT_EQ(results("whole")["unweighted_groups"], ordered_json::array({"mmlu_other"}));
+  expect_same_folders("whole", "merged");
+  expect_success(run({"verify", path("merged"), path("part-1")}));
+}
+
 TEST_F(ShardCli, DivergencesFromABaseAreMergedToo) {
   expect_success(eval({"-t", "piqa,sample_qa", "-o", path("base"), "--keep-logprobs"}));
   const std::vector<std::string> against{"-t", "piqa,sample_qa", "--base", path("base")};

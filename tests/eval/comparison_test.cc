@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "eval/results/comparison_file.h"
+#include "eval/results/headline.h"
 #include "eval/results/model_details.h"
 #include "eval/results/sample_file.h"
 #include "tests/eval/result_fixture.h"
@@ -104,6 +105,39 @@ TEST(Comparison, TestsHeadlinesOverTheWholeReport) {
   EXPECT_EQ(json["runs"][0]["tasks"]["alpha"]["metrics"]["acc"]["lost"], 8);
   EXPECT_EQ(json["runs"][0]["tasks"]["alpha"]["divergence"]["mean_kl_upper"], 1.5);
   EXPECT_EQ(json["tests"][0]["p_holm"], result.tests[0].adjusted_p);
+}
+
+TEST(Comparison, AnUnweightedMeanIsTheHeadlineWhereItStandsForTheGroup) {
+  const TemporaryFolder folder;
+  ComparedRun base = make_run(folder.path() / "fp", "fp", 20, -30, false);
+  const ComparedRun run = make_run(folder.path() / "a", "a", 12, -31, false);
+  base.results.groups[0].weighted = false;
+  const Comparison result = compare_runs(base, {run});
+  EXPECT_EQ(result.tests[0].name, "both");
+  EXPECT_EQ(result.tests[0].metric, "acc_unweighted");
+  const auto json = to_json(result)["runs"][0]["groups"]["both"]["metrics"];
+  EXPECT_NEAR(json["acc_unweighted"]["delta"], -0.4, 1e-15);  // 8 of 20 and 4 of 10 are lost
+  EXPECT_EQ(json["acc_unweighted"]["test"], "bootstrap");
+  EXPECT_EQ(json["acc_unweighted"]["lost"], 12);
+  EXPECT_EQ(json["acc"]["test"], "mcnemar");
+}
+
+TEST(Headline, IsTheFirstByRuleAndOfGroupsTheMeanThatStandsForThem) {
+  TaskResults task;
+  EXPECT_EQ(headline_metric(task), "");
+  task.metrics = {{"acc", 0, {}}, {"acc_norm", 0, {}}};
+  EXPECT_EQ(headline_metric(task), "acc_norm");
+  task.metrics = {{"byte_perplexity", 0, {}}, {"word_perplexity", 0, {}}};
+  EXPECT_EQ(headline_metric(task), "word_perplexity");
+  GroupResults group;
+  EXPECT_EQ(headline_metric(group), "");
+  for (const char* name : {"acc", "acc_unweighted", "acc_norm", "acc_norm_unweighted"})
+    group.metrics.push_back({name, 0, {}});
+  EXPECT_EQ(headline_metric(group), "acc_norm");
+  group.weighted = false;
+  EXPECT_EQ(headline_metric(group), "acc_norm_unweighted");
+  group.metrics.resize(1);  // a damaged file
+  EXPECT_EQ(headline_metric(group), "acc");
 }
 
 TEST(Comparison, RefusesAnotherBaseAndOtherDocuments) {

@@ -122,6 +122,42 @@ TEST(Compare, AGroupComparesWhatItAverages) {
               HasSubstr("measure different things"));
 }
 
+/// The headline of an unweighted group is the mean of its tasks' means, each document counting 1/n of its
+/// task; the pooled mean was tested in its place.
+TEST(Compare, AnUnweightedGroupIsTestedByTheMeanOfItsTasks) {
+  Random random(3);
+  std::vector<std::vector<Scores>> base, other;
+  double variance = 0, mean = 0;
+  for (const int64_t n : {600, 150}) {
+    base.push_back(scores_of(choice_samples(n)));
+    other.push_back(base.back());
+    double lost = 0;
+    for (Scores& scores : other.back()) {
+      if (random.uniform() > 0.2) continue;
+      scores.answers[0].log_likelihood = -1;  // wrong now
+      ++lost;
+    }
+    const auto count = static_cast<double>(n);
+    mean -= lost / count / 2;
+    variance += lost / count * (1 - lost / count) / count / 4;
+  }
+  GroupResults group{"both", {"a", "b"}, {{"acc", 1, {}}, {"acc_unweighted", 1, {}}}, 750, false};
+  const TaskComparison result = compare_group(group, base, other);
+  ASSERT_EQ(result.metrics.size(), 2U);
+  const MetricComparison& unweighted = result.metrics[1];
+  EXPECT_EQ(unweighted.metric, "acc_unweighted");
+  EXPECT_NEAR(unweighted.base, 1, 1e-12);
+  EXPECT_NEAR(unweighted.other, 1 + mean, 1e-12);
+  EXPECT_NEAR(unweighted.difference.delta, mean, 1e-12);
+  const double width = unweighted.difference.interval.high - unweighted.difference.interval.low;
+  EXPECT_NEAR(width / (2 * 1.96 * std::sqrt(variance)), 1, 0.05);
+  EXPECT_FALSE(unweighted.mcnemar_p) << "McNemar's test is of all documents alike";
+  EXPECT_EQ(unweighted.lost, result.metrics[0].lost);
+  EXPECT_EQ(compare_group(group, base, base).metrics[1].difference.delta, 0);
+  group.weighted = true;
+  EXPECT_EQ(compare_group(group, base, other).metrics.size(), 1U);
+}
+
 TEST(Compare, ReadsResultFolders) {
   const TemporaryFolder folder;
   std::string text;

@@ -59,6 +59,16 @@ TEST(Recompute, AFinishedRunAgreesWithItself) {
   EXPECT_EQ(to_json(result.derived).dump(), to_json(run).dump());
 }
 
+TEST(Recompute, KeepsWhichMeanStandsForAGroup) {
+  const TemporaryFolder folder;
+  RunResults run = write_example(folder.path());
+  run.groups[0].weighted = false;
+  write_results(folder.path(), run);
+  const Recomputed result = recompute(folder.path());
+  EXPECT_THAT(result.differences, IsEmpty());
+  EXPECT_EQ(to_json(result.derived).dump(), to_json(run).dump());
+}
+
 TEST(Recompute, AnEditedResultIsNamed) {
   const TemporaryFolder folder;
   RunResults run = write_example(folder.path());

@@ -71,6 +71,22 @@ TEST(Results, NumbersThatJsonLacksSurvive) {
   EXPECT_TRUE(std::isinf(back.tasks[0].find("perplexity")->value));
 }
 
+/// Files from before the key was written, and files without such groups, have none.
+TEST(Results, NameTheGroupsThatAnUnweightedMeanStandsFor) {
+  RunResults run = example_run();
+  ordered_json json = to_json(run);
+  EXPECT_FALSE(json.contains("unweighted_groups"));
+  EXPECT_TRUE(run_results_from_json(json, "x").find_group("both")->weighted);
+  run.groups[0].weighted = false;
+  json = to_json(run);
+  EXPECT_EQ(json["unweighted_groups"], ordered_json::array({"both"}));
+  const RunResults back = run_results_from_json(json, "x");
+  EXPECT_FALSE(back.find_group("both")->weighted);
+  EXPECT_TRUE(back.find_group("everything")->weighted);
+  json["unweighted_groups"] = "both";
+  EXPECT_THROW(run_results_from_json(json, "x"), Error);
+}
+
 TEST(Results, HarnessWritesNotApplicableWhereWeLeaveOut) {
   ordered_json json = to_json(example_run());
   json["results"]["zeta"]["acc_stderr,none"] = "N/A";

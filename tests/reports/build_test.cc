@@ -75,6 +75,31 @@ TEST(BuildReport, TheVerdictNamesTheBestAndWhatWasLost) {
   EXPECT_THAT(report.verdict[2], HasSubstr("not ruled out"));
 }
 
+/// Under lm-eval-0.3 MMLU is the plain mean of its subjects; the report showed and tested the weighted one.
+TEST(BuildReport, AnUnweightedGroupStandsWithItsUnweightedMean) {
+  const TemporaryFolder folder;
+  SourceList sources;
+  const auto add = [&](MadeRun run, int64_t right) {
+    run.add("part_one", questions(300, right)).add("part_two", questions(30, 15));
+    run.results.groups.push_back(
+        eval::make_group_results(run.results, "both", {"part_one", "part_two"}, {"acc"}, false));
+    sources.runs.push_back(run.write(folder.path() / std::to_string(sources.runs.size())));
+  };
+  add(made_run("tiny", "float"), 200);
+  add(quantized_run("rtn", "w8a8"), 140);
+  const Report report = build_report(sources, {.baseline = {}, .paper = false, .examples = true});
+  ASSERT_EQ(report.columns.size(), 1U);
+  EXPECT_EQ(report.columns[0].metric, "acc_unweighted");
+  EXPECT_NEAR(report.rows[0].cells[0]->value, (200.0 / 300 + 0.5) / 2, 1e-15);
+  const Difference& both = difference(report, 1, 0);
+  EXPECT_NEAR(both.delta, -0.1, 1e-12);  // the weighted mean falls by 60 of 330
+  EXPECT_TRUE(both.interval);
+  EXPECT_EQ(both.significance, 3);
+  EXPECT_EQ(both.lost, 60);
+  EXPECT_FALSE(report.examples.empty());
+  EXPECT_THAT(report.verdict.at(0), HasSubstr("significant loss on 1 of 1 task (both −10.0 points)"));
+}
+
 TEST(BuildReport, WithoutAPerplexityTheVerdictRanksByTheTasks) {
   const TemporaryFolder folder;
   SourceList sources;
