@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/shell.h"
 #include "cli/calibration_options.h"
 #include "cli/command.h"
 #include "cli/evaluation_options.h"
@@ -47,7 +46,9 @@ po::options_description options() {
   add("integer", one_of("WHICH", "best, all"),
       "best: besides fake, run the quantized model that loses least in integers; all: every one (as "
       "--arithmetic fake,integer)");
-  add("plan", "print what would be done and how long it would take, and stop");
+  add("plan",
+      "check everything, the output folder included, print what would be done and how long it would "
+      "take, and stop");
   add("ranks", po::value<int64_t>()->value_name("N"),
       "with --plan: how long it would take N ranks (mpirun) on machines like this one");
   add_encoding_options(options);
@@ -59,25 +60,6 @@ po::options_description options() {
       "how much of the outliers moves into the weights, 0 to 1 (default: 0.5)");
   add_learn_options(options);
   return options;
-}
-
-/// The options of `names` that were given, as they would be written again.
-template <typename Names>
-std::string repeated(const po::variables_map& arguments, const Names& names) {
-  std::string out;
-  for (const char* name : names) {
-    const po::variable_value& value = arguments[name];
-    if (value.empty() || (value.defaulted() && std::string_view(name) != "data")) continue;
-    out += (out.empty() ? "--" : " --") + std::string(name);
-    const auto& any = value.value();
-    std::string text;
-    if (any.type() == typeid(std::string)) text = value.as<std::string>();
-    if (any.type() == typeid(int64_t)) text = std::to_string(value.as<int64_t>());
-    if (any.type() == typeid(uint64_t)) text = std::to_string(value.as<uint64_t>());
-    if (any.type() == typeid(double)) text = fmt::format("{}", value.as<double>());
-    if (!text.empty()) out += " " + shell_quoted(text);
-  }
-  return out;
 }
 
 std::vector<quant::Method> methods(const po::variables_map& arguments) {
@@ -208,7 +190,11 @@ int run(const po::variables_map& arguments) {
     prepared.emplace(std::move(options));
   });
   eval::Matrix& matrix = *prepared;
-  if (!plan_only) matrix.open_folder();
+  if (plan_only) {
+    on_first(peers(), [&] { matrix.check_folder(); });
+  } else {
+    matrix.open_folder();
+  }
   if (const auto& learning = matrix.learning(); !learning.empty())
     warn_of_idle_ranks(learning.begin()->second);
   on_first(peers(), [&] { print_plan(matrix, ranks); });

@@ -3,18 +3,13 @@
 #include <iostream>
 
 #include "base/error.h"
+#include "cli/arithmetics.h"
 #include "cli/command.h"
+#include "cli/evaluate.h"
 #include "cli/evaluation_options.h"
-#include "cli/interrupt.h"
 #include "cli/model_options.h"
 #include "cli/option_values.h"
-#include "cli/progress.h"
 #include "cli/ranks.h"
-#include "eval/evaluation.h"
-#include "eval/matrix.h"
-#include "eval/results/comparison_file.h"
-#include "eval/results/comparison_table.h"
-#include "eval/results/model_details.h"
 #include "eval/results/table.h"
 
 namespace qeval::cli {
@@ -31,14 +26,14 @@ po::options_description options() {
   add("seed", po::value<uint64_t>()->value_name("N")->default_value(1234), "seed of the few-shot draw");
   add("keep-logprobs",
       "keep the 256 likeliest tokens of every scored position (2 KiB each), so that other runs can be "
-      "compared "
-      "with this one by --base");
+      "compared with this one by --base; of several --arithmetic, all keep them instead of the first only");
   add("base", po::value<std::string>()->value_name("DIR"),
       "results of the same tasks with --keep-logprobs: also measure how far the model's predictions are from "
       "theirs (KL divergence, top-1 agreement)");
   add("shard", po::value<std::string>()->value_name("I/N"),
       "score only the I-th of N shares of the documents, for `qeval merge` (1/N to N/N, a folder each)");
-  add("plan", "load and check everything, print what would be computed, and stop");
+  add("plan",
+      "load and check everything, the output folder included, print what would be computed, and stop");
   add("log-samples", "accepted for compatibility: an output folder always gets the samples");
   add_scoring_options(options, true);
   return options;
@@ -87,41 +82,6 @@ void print_plan(const eval::Evaluation& evaluation) {
   }
 }
 
-eval::RunResults evaluate(const eval::SessionOptions& session_options,
-                          const eval::EvaluationOptions& options) {
-  std::optional<eval::Session> session;
-  std::optional<eval::Evaluation> prepared;
-  together(options.peers, [&] {
-    session.emplace(session_options);
-    prepared.emplace(*session, options);
-  });
-  eval::Evaluation& evaluation = *prepared;
-  evaluation.begin();
-  for (const std::string& warning : evaluation.warnings()) std::cerr << "qeval: warning: " << warning << '\n';
-  catch_interrupts();
-  Progress progress;
-  while (!evaluation.done()) {
-    const auto state = evaluation.progress();
-    progress.update(state.task, state.tokens_done, state.tokens_total);
-    if (interrupted()) {
-      progress.clear();
-      if (!options.peers.alone())
-        fail(
-            "interrupted; the finished documents are kept: the same command with --resume continues on any "
-            "number of ranks");
-      fail("interrupted with {} documents finished{}", evaluation.documents_finished(),
-           options.output ? "; the same command with --resume continues" : "");
-    }
-    evaluation.step();
-  }
-  return evaluation.finish();
-}
-
-void print_comparison(const eval::Comparison& comparison) {
-  std::cout << fmt::format("\nAgainst {}:\n\n", printable(comparison.base.name))
-            << eval::render_comparison(comparison);
-}
-
 /// One arithmetic: the table, and the difference from --base.
 void run_one(const eval::SessionOptions& session_options, const eval::EvaluationOptions& options) {
   const eval::RunResults results = evaluate(session_options, options);
@@ -142,60 +102,24 @@ void run_one(const eval::SessionOptions& session_options, const eval::Evaluation
     std::cout << fmt::format("\nResults: {}\n", (*options.output / eval::results_file).string());
 }
 
-/// Several: a folder each below the output folder, and their comparison with the first of them; float, where
-/// it is among them, goes first.
-void run_several(std::vector<std::string> names, eval::SessionOptions session_options,
-                 eval::EvaluationOptions options) {
-  if (!options.output) throw UsageError("--arithmetic with several names needs the output folder: -o DIR");
-  if (options.base)
-    throw UsageError("--base: not used with several --arithmetic, which are compared with the first");
-  if (options.shard) throw UsageError("--shard: one --arithmetic at a time");
-  if (session_options.precision != "f32") throw UsageError("--precision: one --arithmetic at a time");
-  if (const auto found = std::ranges::find(names, "float"); found != names.end())
-    std::rotate(names.begin(), found, found + 1);
-  const std::filesystem::path folder = *options.output;
-  std::optional<DirectoryLock> lock;
-  on_first(options.peers, [&] {
-    // What is replaced at the end is the comparison of an earlier such run, never another run's results.
-    qeval::create_directories(folder);
-    lock.emplace(folder);
-    std::error_code code;
-    const auto holds = [&](const char* name) { return std::filesystem::exists(folder / name, code); };
-    if ((holds(eval::results_file) && !holds(eval::comparison_file)) || holds("run.json") ||
-        holds(eval::matrix_file)) {
-      fail("{}: holds the results of another run; accepted: a new folder, or one of such a comparison",
-           folder.string());
-    }
-  });
-  const std::string model = session_options.model.string();
-  eval::ComparisonFile file{names.front(), {}};
-  std::vector<eval::ComparedRun> runs;
-  for (const std::string& name : names) {
-    options.output = folder / name;
-    options.keep_logprobs = runs.empty();
-    if (!runs.empty()) options.base = folder / names.front();
-    session_options.arithmetic = name;
-    runs.push_back({name, *options.output, evaluate(session_options, options)});
-    if (!options.peers.is_first()) continue;
-    std::cout << fmt::format("{}{} arithmetic\n\n", runs.size() > 1 ? "\n" : "", name)
-              << eval::render_table(runs.back().results) << std::flush;
-    const eval::ModelDetails details = eval::model_details(runs.back().results.model, model);
-    file.entries.push_back({name,
-                            details.method().empty() ? "fp" : details.method(),
-                            details.variant(),
-                            details.scheme,
-                            name,
-                            name,
-                            "",
-                            {options.command}});
+/// What every single run of several arithmetics has on its command line.
+std::string shared_arguments(const po::variables_map& arguments) {
+  constexpr std::array<std::string_view, 8> kOwn{"arithmetic", "output", "resume", "keep-logprobs",
+                                                 "base",       "shard",  "plan",   "log-samples"};
+  const po::options_description all = options();
+  std::vector<const char*> names;
+  for (const auto& option : all.options()) {
+    const std::string& name = option->long_name();
+    if (std::ranges::find(kOwn, name) == kOwn.end()) names.push_back(name.c_str());
   }
-  if (!options.peers.is_first()) return;
-  const eval::ComparedRun base = runs.front();
-  runs.erase(runs.begin());
-  const eval::Comparison comparison = eval::compare_runs(base, std::move(runs));
-  print_comparison(comparison);
-  eval::write_comparison(folder, file, comparison);
-  std::cout << fmt::format("\nResults: {}\n", (folder / eval::results_file).string());
+  return repeated(arguments, names);
+}
+
+void plan(const eval::SessionOptions& session_options, const eval::EvaluationOptions& options) {
+  eval::Session session(session_options);
+  const eval::Evaluation evaluation(session, options);
+  evaluation.check_folder();
+  print_plan(evaluation);
 }
 
 int run(const po::variables_map& arguments) {
@@ -203,14 +127,22 @@ int run(const po::variables_map& arguments) {
   const eval::EvaluationOptions options = evaluation_options(arguments, limit);
   const std::vector<std::string> names = arithmetics(arguments);
   eval::SessionOptions session = session_options(arguments);
+  const bool plans = arguments.count("plan") != 0;
+  if (names.size() > 1) {
+    const Arithmetics several(names, session, options, shared_arguments(arguments));
+    if (!plans) {
+      several.run();
+      return 0;
+    }
+    several.check();
+    plan(several.session(several.base()), several.evaluation(several.base()));
+    return 0;
+  }
   session.arithmetic = names.front();
-  if (arguments.count("plan") != 0) {
-    eval::Session loaded(session);
-    print_plan(eval::Evaluation(loaded, options));
-  } else if (names.size() == 1) {
-    run_one(session, options);
+  if (plans) {
+    plan(session, options);
   } else {
-    run_several(names, session, options);
+    run_one(session, options);
   }
   return 0;
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/shell.h"
+
 namespace qeval::cli {
 namespace {
 
@@ -65,6 +67,24 @@ std::vector<std::string> split_list(const std::string& text) {
 
 bool given(const po::variables_map& arguments, const char* option) {
   return arguments.count(option) != 0 && !arguments[option].defaulted();
+}
+
+std::string repeated(const po::variables_map& arguments, std::span<const char* const> names) {
+  std::string out;
+  for (const char* name : names) {
+    const po::variable_value& value = arguments[name];
+    if (value.empty() || (value.defaulted() && std::string_view(name) != "data")) continue;
+    out += fmt::format("{}--{}", out.empty() ? "" : " ", name);
+    const auto& any = value.value();
+    std::string text;
+    if (any.type() == typeid(std::string)) text = value.as<std::string>();
+    if (any.type() == typeid(int)) text = std::to_string(value.as<int>());
+    if (any.type() == typeid(int64_t)) text = std::to_string(value.as<int64_t>());
+    if (any.type() == typeid(uint64_t)) text = std::to_string(value.as<uint64_t>());
+    if (any.type() == typeid(double)) text = fmt::format("{}", value.as<double>());
+    if (!text.empty()) out += fmt::format(" {}", shell_quoted(text));
+  }
+  return out;
 }
 
 void refuse(const char* option, std::string_view reason) {

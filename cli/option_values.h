@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,6 +36,10 @@ std::vector<std::string> split_list(const std::string& text);
 
 /// Whether the option stands on the command line.
 bool given(const po::variables_map& arguments, const char* option);
+
+/// The options of `names` that were given, as they would be written again, quoted for a shell; --data also
+/// where it has its default.
+std::string repeated(const po::variables_map& arguments, std::span<const char* const> names);
 
 /// Throws UsageError "--OPTION: REASON".
 [[noreturn]] void refuse(const char* option, std::string_view reason);

@@ -153,10 +153,19 @@ double Evaluation::largest_share_left(const TokenCosts& token, int64_t parts,
   return std::ranges::max(part_costs(left, parts));
 }
 
-void Evaluation::open_folder() {
-  if (!options_.output) return;
+std::vector<std::string> Evaluation::task_names() const {
   std::vector<std::string> names;
   for (const Task& task : selection_.tasks) names.push_back(task.name);
+  return names;
+}
+
+void Evaluation::check_folder() const {
+  if (options_.output) check_run_directory(*options_.output, fingerprint(), task_names(), options_.resume);
+}
+
+void Evaluation::open_folder() {
+  if (!options_.output) return;
+  const std::vector<std::string> names = task_names();
   const Peers& peers = options_.peers;
   const Fingerprint here = fingerprint();
   on_first(peers, [&] {

@@ -173,6 +173,10 @@ class Evaluation {
   Evaluation(Session& session, EvaluationOptions options);
   ~Evaluation();
 
+  /// Throws Error where begin() could not open the output folder: it holds something else, or an unfinished
+  /// run that is not to be resumed. Only looks, and makes nothing.
+  void check_folder() const;
+
   /// Opens the output folder and decides which documents this process scores. May add a warning.
   void begin();
   bool done() const { return current_ == runs_.size(); }
@@ -215,6 +219,7 @@ class Evaluation {
  private:
   std::vector<CompanionFormat> companions() const;
   std::string quantization_hash() const;  ///< empty in float
+  std::vector<std::string> task_names() const;
   void observe(TaskRun& run) const;
   void open_folder();
   /// Per task, the documents to be scored: of this shard, and not finished by an earlier run.

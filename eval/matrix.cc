@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/shell.h"
 #include "base/strict_json.h"
+#include "eval/results/folder_use.h"
 #include "eval/results/headline.h"
 #include "eval/results/json_fields.h"
 #include "quant/checkpoint.h"
@@ -122,6 +123,10 @@ void Matrix::open_folder() {
     qeval::create_directories(options_.output);
     lock_ = std::make_unique<DirectoryLock>(options_.output);
     check_folder();
+    const fs::path path = options_.output / matrix_file;
+    std::error_code code;
+    if (!fs::exists(path, code))
+      write_file_atomically(path, dump_json({{"matrix", fingerprint()}}, path.string(), 2) + "\n");
   });
 }
 
@@ -152,22 +157,20 @@ Fingerprint Matrix::fingerprint() const {
 }
 
 void Matrix::check_folder() const {
+  require_use(options_.output, FolderUse::methods);
   const fs::path path = options_.output / matrix_file;
-  const Fingerprint here = fingerprint();
   std::error_code code;
   if (fs::exists(path, code)) {
     const auto json = parse_ordered_json(read_file(path), path.string());
     const JsonFields fields = JsonFields(json, path.string()).object("matrix");
     Fingerprint there;
     for (const auto& [key, value] : fields.json().items()) there[key] = fields.text(key.c_str());
-    const std::string changes = describe_changes(there, here);
-    if (!changes.empty()) {
-      fail("{}: holds a comparison with other settings: {}: choose another directory or the same settings",
-           options_.output.string(), changes);
-    }
-    return;
+    const std::string changes = describe_changes(there, fingerprint());
+    if (changes.empty()) return;
+    fail("{}: holds a comparison with other settings: {}: choose another directory or the same settings",
+         options_.output.string(), changes);
   }
-  for (const char* name : {"checkpoints", "results", comparison_file, results_file}) {
+  for (const char* name : {"checkpoints", "results"}) {
     if (fs::exists(options_.output / name, code)) {
       fail(
           "{}: holds {} but no {}, so it is not of a comparison that could be continued: choose another "
@@ -175,7 +178,6 @@ void Matrix::check_folder() const {
           options_.output.string(), name, matrix_file);
     }
   }
-  write_file_atomically(path, dump_json({{"matrix", here}}, path.string(), 2) + "\n");
 }
 
 fs::path Matrix::results_folder(const ComparisonEntry& entry) const {

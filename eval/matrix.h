@@ -60,9 +60,6 @@ struct MatrixObserver {
   std::function<void(const std::string& warning)> warning;
 };
 
-/// The settings of a matrix, in its output folder.
-inline constexpr const char* matrix_file = "matrix.json";
-
 /// Layout of the output folder: matrix.json (settings, from the start), checkpoints/METHOD-SCHEME,
 /// results/fp, results/METHOD-SCHEME-ARITHMETIC, compare.json and results.json once everything is finished.
 /// Doing the same matrix again in the same folder continues it; one with other settings is refused, naming
@@ -75,7 +72,11 @@ class Matrix {
 
   const std::map<quant::Method, quant::LearnSettings>& learning() const { return options_.learning; }
 
-  /// Creates and locks the output folder; throws Error where it holds something else. Before run().
+  /// Throws Error where the output folder holds something else than this matrix. Only looks, and makes
+  /// nothing.
+  void check_folder() const;
+
+  /// Creates and locks the output folder, and checks it as check_folder() does. Before run().
   ///
   /// With peers (options.evaluation.peers) every rank makes the same matrix and calls this and run() together
   /// with the others; the first one writes, reads and decides.
@@ -97,7 +98,6 @@ class Matrix {
   /// What the first rank finds.
   bool first_finds(const std::function<bool()>& check) const;
   Fingerprint fingerprint() const;
-  void check_folder() const;
   std::filesystem::path results_folder(const ComparisonEntry& entry) const;
   bool is_evaluated(const ComparisonEntry& entry) const;
   bool is_quantized(const Item& item) const;

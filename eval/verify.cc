@@ -15,6 +15,7 @@
 #include "eval/distributed/shard_record.h"
 #include "eval/kept_distributions.h"
 #include "eval/results/comparison.h"
+#include "eval/results/folder_use.h"
 #include "eval/results/json_fields.h"
 #include "eval/results/recompute.h"
 #include "eval/results/run_directory.h"

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/strict_json.h"
 #include "eval/results/json_fields.h"
+#include "eval/results/model_details.h"
 
 namespace qeval::eval {
 namespace {
@@ -40,6 +41,16 @@ ComparisonEntry entry_from_json(const ordered_json& json, const std::string& whe
 }
 
 }  // namespace
+
+ComparisonEntry describe_entry(const ModelInfo& model, const std::string& where) {
+  const ModelDetails details = model_details(model, where);
+  ComparisonEntry entry;
+  entry.method = details.method().empty() ? "fp" : details.method();
+  entry.variant = details.variant();
+  if (details.scheme != "float") entry.scheme = details.scheme;
+  entry.arithmetic = model.arithmetic;
+  return entry;
+}
 
 const ComparisonEntry& ComparisonFile::base_entry() const {
   const auto found = std::ranges::find(entries, base, &ComparisonEntry::name);

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "eval/results/results.h"
+
 namespace qeval::eval {
 
 /// One run of a comparison: a row of its tables.
@@ -17,6 +19,10 @@ struct ComparisonEntry {
   std::string checkpoint;  ///< folder of the quantized model, likewise; empty for the base
   std::vector<std::string> commands;  ///< what reproduces this entry alone, in order
 };
+
+/// What the results of a run say of its model, as an entry has it: method, variant, scheme and arithmetic;
+/// the other fields are empty. Throws Error opening with `where` for details that are malformed.
+ComparisonEntry describe_entry(const ModelInfo& model, const std::string& where);
 
 /// The runs of one comparison, in the order of its tables: OUT/compare.json.
 struct ComparisonFile {

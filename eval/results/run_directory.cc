@@ -2,14 +2,12 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstring>
 #include <optional>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "base/strict_json.h"
-#include "eval/results/json_fields.h"
+#include "eval/results/folder_use.h"
 #include "eval/results/results.h"
 #include "eval/results/sample_file.h"
 
@@ -17,32 +15,16 @@ namespace qeval::eval {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::ordered_json;
 
 fs::path create(fs::path directory) {
   qeval::create_directories(directory);
   return directory;
 }
 
-std::string shortened(const Fingerprint& fingerprint, const std::string& key) {
-  const auto found = fingerprint.find(key);
-  if (found == fingerprint.end()) return "absent";
-  if (found->second.empty()) return "none";
-  constexpr size_t digits = 12;  // enough of a hash to tell two apart
-  const std::string& value = found->second;
-  const bool hash = value.size() >= 32 && value.find_first_not_of("0123456789abcdef") == std::string::npos;
-  return hash ? value.substr(0, digits) + "…" : printable(value, 60);
-}
-
-void write_fingerprint(const fs::path& path, const Fingerprint& fingerprint) {
-  const ordered_json json = {{"fingerprint", fingerprint}};
-  write_file_atomically(path, dump_json(json, path.string(), 2) + "\n");
-}
-
 /// The files of finished or unfinished work in the folder, whichever task they belong to.
 struct Holdings {
   bool results = false;
-  std::vector<std::string> samples, journals, companions;
+  std::vector<std::string> samples, journals, companions, temporaries;
   bool of_ranks = false;  ///< a rank-K below it holds any
   bool any() const { return results || !samples.empty() || !journals.empty() || of_ranks; }
   bool unfinished() const { return !journals.empty() || (!results && !samples.empty()) || of_ranks; }
@@ -54,79 +36,71 @@ void remove_file(const fs::path& path) {
   if (code) fail("{}: cannot remove: {}", path.string(), code.message());
 }
 
-bool is_rank_folder(const fs::path& path) {
-  constexpr std::string_view prefix = "rank-";
-  const std::string name = path.filename().string();
-  return name.starts_with(prefix) && name.size() > prefix.size() &&
-         name.find_first_not_of("0123456789", prefix.size()) == std::string::npos;
+/// What a killed run left of a file that it was writing (base/file.h's temporary names).
+bool is_temporary(std::string_view name) {
+  const size_t end = name.rfind(".tmp");
+  return end != std::string_view::npos && is_result_file(name.substr(0, end)) &&
+         name.find_first_not_of("0123456789", end + 4) == std::string_view::npos;
 }
 
-/// The files of the companions there are: what divergence.h and eval/kept_distributions.h name.
-bool is_companion(const std::string& name) {
-  const std::string base = name.starts_with("unfinished_") ? name.substr(std::strlen("unfinished_")) : name;
-  return (base.starts_with("divergence_") && base.ends_with(".jsonl")) ||
-         (base.starts_with("logprobs_") && base.ends_with(".bin"));
-}
-
-/// Also removes what a killed run left of files it was writing (base/file.h's temporary names); the folder is
-/// locked, so nobody is writing them.
 Holdings look(const fs::path& directory) {
   Holdings out;
   std::error_code code;
+  if (!fs::exists(directory, code)) return out;
   fs::directory_iterator entries(directory, code);
   for (; !code && entries != fs::directory_iterator(); entries.increment(code)) {
     const std::string name = entries->path().filename().string();
-    const bool samples = name.starts_with("samples_"), journal = name.starts_with("journal_");
-    if (samples && name.ends_with(".jsonl")) out.samples.push_back(name);
-    if (journal && name.ends_with(".jsonl")) out.journals.push_back(name);
-    if (name == results_file || name == shard_file) out.results = true;
     if (is_rank_folder(entries->path())) out.of_ranks = out.of_ranks || look(entries->path()).any();
-    if (is_companion(name)) out.companions.push_back(name);
-    const size_t temporary = name.rfind(".tmp");
-    if (temporary == std::string::npos ||
-        name.find_first_not_of("0123456789", temporary + 4) != std::string::npos)
-      continue;
-    const std::string target = name.substr(0, temporary);
-    if (target == results_file || target == shard_file || target == run_file ||
-        (samples && target.ends_with(".jsonl")) || is_companion(target))
-      remove_file(entries->path());
+    if (is_temporary(name)) out.temporaries.push_back(name);
+    if (name == results_file || name == shard_file) out.results = true;
+    if (!is_document_file(name)) continue;
+    if (is_companion_file(name)) {
+      out.companions.push_back(name);
+    } else {
+      (name.starts_with("samples_") ? out.samples : out.journals).push_back(name);
+    }
   }
   if (code) fail("{}: cannot list the folder: {}", directory.string(), code.message());
   return out;
 }
 
-/// Throws where the rules of the class forbid to begin, and clears away results that are to be made again.
-void prepare(const fs::path& directory, const Fingerprint& here, bool resume) {
-  const fs::path run = directory / run_file;
+/// Throws where the rules of the class forbid to begin. Only looks.
+Holdings check(const fs::path& directory, const Fingerprint& here, bool resume) {
+  require_use(directory, FolderUse::run);
   const std::optional<Fingerprint> there = read_fingerprint(directory);
-  const Holdings holdings = look(directory);
-  std::error_code code;
-  if (!there && fs::exists(directory / "config.json", code))
-    fail("{}: holds a model (config.json): choose another directory for results", directory.string());
-  if (!there && holdings.any()) {
+  Holdings holdings = look(directory);
+  if (!holdings.any()) return holdings;
+  if (!there) {
     fail(
         "{}: holds results but no {}, so they are not of a run that could be continued: choose another "
         "directory",
         directory.string(), run_file);
   }
-  if (there && holdings.any()) {
-    const std::string changes = describe_changes(*there, here);
-    if (!changes.empty()) {
-      fail("{}: holds {} of a run with other settings: {}: choose another directory or the same settings",
-           directory.string(), holdings.unfinished() ? "unfinished work" : "results", changes);
-    }
-    if (!resume && holdings.unfinished()) {
-      fail("{}: holds an unfinished run: continue it with --resume or choose another directory",
-           directory.string());
-    }
-    if (!resume) {  // results.json first: without it the rest counts as unfinished, if we are killed here
-      remove_file(directory / results_file);
-      remove_file(directory / shard_file);
-      for (const std::string& name : holdings.samples) remove_file(directory / name);
-      for (const std::string& name : holdings.companions) remove_file(directory / name);
-    }
+  if (const std::string changes = describe_changes(*there, here); !changes.empty()) {
+    fail("{}: holds {} of a run with other settings: {}: choose another directory or the same settings",
+         directory.string(), holdings.unfinished() ? "unfinished work" : "results", changes);
   }
-  write_fingerprint(run, here);
+  if (!resume && holdings.unfinished()) {
+    fail("{}: holds an unfinished run: continue it with --resume or choose another directory",
+         directory.string());
+  }
+  return holdings;
+}
+
+/// Clears away what is of no more use, and results that are to be made again. The folder is locked, so nobody
+/// is writing the temporary files.
+void prepare(const fs::path& directory, const Fingerprint& here, bool resume) {
+  const Holdings holdings = check(directory, here, resume);
+  for (const std::string& name : holdings.temporaries) remove_file(directory / name);
+  if (!resume &&
+      holdings
+          .any()) {  // results.json first: without it the rest counts as unfinished, if we are killed here
+    remove_file(directory / results_file);
+    remove_file(directory / shard_file);
+    for (const std::string& name : holdings.samples) remove_file(directory / name);
+    for (const std::string& name : holdings.companions) remove_file(directory / name);
+  }
+  write_fingerprint(directory, here);
 }
 
 std::string joined(const std::vector<std::string>& names) {
@@ -135,24 +109,12 @@ std::string joined(const std::vector<std::string>& names) {
   return out;
 }
 
+Fingerprint with_tasks(Fingerprint fingerprint, const std::vector<std::string>& tasks) {
+  fingerprint["tasks"] = joined(tasks);
+  return fingerprint;
+}
+
 }  // namespace
-
-bool is_document_file(std::string_view name) {
-  const bool lines = name.starts_with("samples_") || name.starts_with("journal_");
-  return (lines && name.ends_with(".jsonl")) || is_companion(std::string(name));
-}
-
-std::optional<Fingerprint> read_fingerprint(const fs::path& directory) {
-  const fs::path path = directory / run_file;
-  if (!fs::exists(path)) return {};
-  const ordered_json json = parse_ordered_json(read_file(path), path.string());
-  const JsonFields file(json, path.string()), fields = file.object("fingerprint");
-  if (json.size() > 1)
-    fail("{}: holds more than \"fingerprint\"; a later qeval may have written it", path.string());
-  Fingerprint out;
-  for (const auto& [key, value] : fields.json().items()) out[key] = fields.text(key.c_str());
-  return out;
-}
 
 fs::path rank_folder(const fs::path& directory, int64_t rank) {
   return directory / fmt::format("rank-{}", rank);
@@ -175,17 +137,9 @@ std::set<int64_t> finished_documents(const fs::path& directory, const std::strin
   return out;
 }
 
-std::string describe_changes(const Fingerprint& there, const Fingerprint& here) {
-  Fingerprint all = there;
-  all.insert(here.begin(), here.end());
-  std::string out;
-  for (const auto& [key, unused] : all) {
-    const auto a = there.find(key), b = here.find(key);
-    if (a != there.end() && b != here.end() && a->second == b->second) continue;
-    out += fmt::format("{}{} ({} there, {} here)", out.empty() ? "" : ", ", printable(key, 60),
-                       shortened(there, key), shortened(here, key));
-  }
-  return out;
+void check_run_directory(const fs::path& directory, Fingerprint fingerprint,
+                         const std::vector<std::string>& tasks, bool resume) {
+  check(directory, with_tasks(std::move(fingerprint), tasks), resume);
 }
 
 /// A task's finished documents: their scores, and where their lines stand.
@@ -205,10 +159,9 @@ struct RunDirectory::Task {
 RunDirectory::RunDirectory(fs::path directory, Fingerprint fingerprint, const std::vector<std::string>& tasks,
                            bool resume, std::vector<CompanionFormat> companions)
     : directory_(create(std::move(directory))),
-      fingerprint_(std::move(fingerprint)),
+      fingerprint_(with_tasks(std::move(fingerprint), tasks)),
       lock_(directory_),
       companions_(std::move(companions)) {
-  fingerprint_["tasks"] = joined(tasks);
   for (const std::string& name : tasks) {
     auto task = std::make_unique<Task>();
     task->samples = directory_ / samples_file(name);

@@ -15,32 +15,10 @@
 
 #include "base/directory_lock.h"
 #include "eval/results/companion_file.h"
+#include "eval/results/run_record.h"
 #include "eval/results/sample.h"
 
 namespace qeval::eval {
-
-/// Everything that a score depends on, as flat text: weight and tokenizer hashes, task versions, hashes of
-/// prompts, of what answers are judged by and of data, arithmetic, quantization, protocol, prefix policy,
-/// max_length, few-shot, limit, seed, version of qeval. Not what a score is independent of: threads, batch
-/// size.
-using Fingerprint = std::map<std::string, std::string>;
-
-/// "arithmetic (float there, fake here), weights (3f29ab…  there, 91cc04… here)", "" where they agree. Long
-/// values are cut.
-std::string describe_changes(const Fingerprint& there, const Fingerprint& here);
-
-/// The fingerprint of the run in a folder, nothing where there is no run.
-std::optional<Fingerprint> read_fingerprint(const std::filesystem::path& directory);
-
-/// DIRECTORY/run.json, the fingerprint.
-inline constexpr const char* run_file = "run.json";
-
-/// Whether a run keeps a task's documents in files of this name, finished or not: samples, journals,
-/// divergences, kept distributions.
-bool is_document_file(std::string_view name);
-
-/// What a shard's folder has in the place of results.json.
-inline constexpr const char* shard_file = "shard.json";
 
 /// Where rank `rank` ≥ 1 of a run in `directory` keeps what it has finished.
 std::filesystem::path rank_folder(const std::filesystem::path& directory, int64_t rank);
@@ -48,6 +26,11 @@ std::filesystem::path rank_folder(const std::filesystem::path& directory, int64_
 /// The documents of a task that the run in `directory` has finished, its ranks included; none where there is
 /// no run. Only reads, so the folder may be in use. Throws Error naming file and line for damage.
 std::set<int64_t> finished_documents(const std::filesystem::path& directory, const std::string& task);
+
+/// Throws Error where RunDirectory would refuse to open the folder. Only looks, and makes nothing. `tasks`
+/// are the names of all tasks of the run (part of the fingerprint, as "tasks").
+void check_run_directory(const std::filesystem::path& directory, Fingerprint fingerprint,
+                         const std::vector<std::string>& tasks, bool resume);
 
 /// Where a run keeps what it has finished, so that a killed run loses at most the document under way.
 ///
@@ -61,10 +44,10 @@ std::set<int64_t> finished_documents(const std::filesystem::path& directory, con
 /// A folder that already holds work is opened by these rules:
 /// - unfinished work: with resume it is continued; without, Error.
 /// - finished results: with resume nothing is left to do; without, the run is done again from the start, and
-/// the
-///   old files go first (the same run can make them again).
+///   the old files go first (the same run can make them again).
 /// - either of them, of a run with another fingerprint: Error that names every key with both values.
 /// - results.json or samples without run.json, so not of a run of ours: Error.
+/// - a comparison, or a model (folder_use.h): Error.
 ///
 /// So nothing is ever mixed, or overwritten by another run.
 ///
@@ -75,8 +58,7 @@ std::set<int64_t> finished_documents(const std::filesystem::path& directory, con
 /// Not thread-safe.
 class RunDirectory {
  public:
-  /// Creates the folder where missing and locks it. `tasks` are the names of all tasks of the run (part of
-  /// the fingerprint, as "tasks").
+  /// Creates the folder where missing and locks it; the rest as check_run_directory() has it.
   RunDirectory(std::filesystem::path directory, Fingerprint fingerprint,
                const std::vector<std::string>& tasks, bool resume,
                std::vector<CompanionFormat> companions = {});

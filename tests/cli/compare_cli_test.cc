@@ -42,6 +42,17 @@ void set_times(ordered_json& json) {
   for (auto& item : json) set_times(item);
 }
 
+/// The arguments of a command of which no word needs quotes.
+std::vector<std::string> words_of(const std::string& command) {
+  std::vector<std::string> words;
+  for (size_t at = command.find(' ') + 1; at != 0;) {
+    const size_t end = command.find(' ', at);
+    words.push_back(command.substr(at, end - at));
+    at = end == std::string::npos ? 0 : end + 1;
+  }
+  return words;
+}
+
 /// What a comparison leaves that must not depend on interruptions: its lists and results, and the report of
 /// the runs' results without their times.
 struct Remains {
@@ -138,6 +149,25 @@ TEST_F(CompareCli, SeveralArithmeticsGiveAComparison) {
   const ordered_json results = json("out/results.json");
   EXPECT_GT(results["runs"][0]["tasks"]["piqa"]["divergence"]["mean_kl"], 0);
   EXPECT_EQ(json("out/integer/results.json")["model"]["arithmetic"], "integer");
+  expect_success(run({"verify", path("out")}));
+  // Every entry had the whole command.
+  EXPECT_EQ(
+      file["entries"][2]["commands"],
+      ordered_json({"qeval eval --model " + path("q") + " --tasks piqa --data " + path("data") +
+                    " --arithmetic integer --base " + path("out/float") + " -o " + path("out/integer")}));
+  for (const char* run_of : {"float", "integer"}) {
+    const std::string folder = std::string("out/") + run_of, samples = read(folder + "/samples_piqa.jsonl");
+    const ordered_json entry = file["entries"][run_of == std::string("float") ? 0 : 2];
+    EXPECT_EQ(json(folder + "/results.json")["command"], entry["commands"][0]);
+    expect_success(run(words_of(entry["commands"][0])));
+    EXPECT_EQ(read(folder + "/samples_piqa.jsonl"), samples);
+  }
+  // Only the first kept them.
+  EXPECT_FALSE(std::filesystem::exists(path("out/fake/logprobs_piqa.bin")));
+  expect_success(run({"eval", "-m", path("q"), "-d", path("data"), "-t", "piqa", "-o", path("kept"),
+                      "--arithmetic", "fake,float", "--keep-logprobs"}));
+  for (const char* kept : {"kept/fake/logprobs_piqa.bin", "kept/float/logprobs_piqa.bin"})
+    EXPECT_TRUE(std::filesystem::exists(path(kept))) << kept;
   expect_one_line(
       run({"eval", "-m", path("q"), "-d", path("data"), "-t", "piqa", "--arithmetic", "fake,float"}),
       kWrongUsage, "-o DIR");
@@ -352,15 +382,7 @@ TEST_F(CompareCli, AnEntryIsReproducedByItsCommands) {
   const std::string divergence = read("out/results/mobilequant-w4a8-fake/divergence_piqa.jsonl");
   std::filesystem::remove_all(path("out/checkpoints/mobilequant-w4a8"));
   std::filesystem::remove_all(path("out/results/mobilequant-w4a8-fake"));
-  for (const std::string command : entry["commands"]) {  // no word of them needs quotes here
-    std::vector<std::string> words;
-    for (size_t at = command.find(' ') + 1; at != 0;) {
-      const size_t end = command.find(' ', at);
-      words.push_back(command.substr(at, end - at));
-      at = end == std::string::npos ? 0 : end + 1;
-    }
-    expect_success(run(words));
-  }
+  for (const std::string command : entry["commands"]) expect_success(run(words_of(command)));
   EXPECT_EQ(read("out/results/mobilequant-w4a8-fake/samples_piqa.jsonl"), samples);
   EXPECT_EQ(read("out/results/mobilequant-w4a8-fake/divergence_piqa.jsonl"), divergence);
 }

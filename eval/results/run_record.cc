@@ -1,0 +1,57 @@
+#include "eval/results/run_record.h"
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/strict_json.h"
+#include "eval/results/json_fields.h"
+
+namespace qeval::eval {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+std::string shortened(const Fingerprint& fingerprint, const std::string& key) {
+  const auto found = fingerprint.find(key);
+  if (found == fingerprint.end()) return "absent";
+  if (found->second.empty()) return "none";
+  constexpr size_t digits = 12;  // enough of a hash to tell two apart
+  const std::string& value = found->second;
+  const bool hash = value.size() >= 32 && value.find_first_not_of("0123456789abcdef") == std::string::npos;
+  return hash ? value.substr(0, digits) + "…" : printable(value, 60);
+}
+
+}  // namespace
+
+std::string describe_changes(const Fingerprint& there, const Fingerprint& here) {
+  Fingerprint all = there;
+  all.insert(here.begin(), here.end());
+  std::string out;
+  for (const auto& [key, unused] : all) {
+    const auto a = there.find(key), b = here.find(key);
+    if (a != there.end() && b != here.end() && a->second == b->second) continue;
+    out += fmt::format("{}{} ({} there, {} here)", out.empty() ? "" : ", ", printable(key, 60),
+                       shortened(there, key), shortened(here, key));
+  }
+  return out;
+}
+
+std::optional<Fingerprint> read_fingerprint(const fs::path& directory) {
+  const fs::path path = directory / run_file;
+  if (!fs::exists(path)) return {};
+  const ordered_json json = parse_ordered_json(read_file(path), path.string());
+  const JsonFields file(json, path.string()), fields = file.object("fingerprint");
+  if (json.size() > 1)
+    fail("{}: holds more than \"fingerprint\"; a later qeval may have written it", path.string());
+  Fingerprint out;
+  for (const auto& [key, value] : fields.json().items()) out[key] = fields.text(key.c_str());
+  return out;
+}
+
+void write_fingerprint(const fs::path& directory, const Fingerprint& fingerprint) {
+  const fs::path path = directory / run_file;
+  const ordered_json json = {{"fingerprint", fingerprint}};
+  write_file_atomically(path, dump_json(json, path.string(), 2) + "\n");
+}
+
+}  // namespace qeval::eval
