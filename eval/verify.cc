@@ -314,6 +314,23 @@ void verify_run(const fs::path& directory, const char* record, Checks& checks) {
   }
 }
 
+/// What an entry says of its run, against what the run's results say.
+Differences check_entry(const fs::path& directory, const ComparisonEntry& entry) {
+  const fs::path path = directory / entry.results / results_file;
+  const ComparisonEntry run = describe_entry(read_results(directory / entry.results).model, path.string());
+  Differences out;
+  const auto compare = [&](const char* field, const std::string& said, const std::string& is) {
+    if (said == is) return;
+    out.push_back(fmt::format("{}: {} of {} is \"{}\", {} says \"{}\"", comparison_file, field,
+                              printable(entry.name), printable(said), path.string(), printable(is)));
+  };
+  compare("method", entry.method, run.method);
+  compare("variant", entry.variant, run.variant);
+  compare("scheme", entry.scheme == "float" ? "" : entry.scheme, run.scheme);
+  compare("arithmetic", entry.arithmetic, run.arithmetic);
+  return out;
+}
+
 void verify_comparison(const fs::path& directory, Checks& checks) {
   ComparisonFile file;
   const bool readable = checks.check(directory / comparison_file, "names the runs", [&]() -> Differences {
@@ -321,8 +338,12 @@ void verify_comparison(const fs::path& directory, Checks& checks) {
     return {};
   });
   if (!readable) return;
-  for (const ComparisonEntry& entry : file.entries)
+  for (const ComparisonEntry& entry : file.entries) {
     verify_run(directory / entry.results, results_file, checks);
+    checks.check(directory / comparison_file,
+                 fmt::format("method, scheme and arithmetic of {} are its results'", printable(entry.name)),
+                 [&] { return check_entry(directory, entry); });
+  }
   if (!checks.passed()) return;  // it would follow from something else
   checks.check(directory / results_file, "the comparison follows from the runs", [&]() -> Differences {
     const fs::path path = directory / results_file;

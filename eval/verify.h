@@ -26,7 +26,9 @@ struct Check {
 ///   and the base that the run had.
 /// - metrics, standard errors, counts and group means follow from the samples.
 /// - no samples or companions lie there that the results do not name, and nothing unfinished.
-/// - of a comparison: all of this for each run, and results.json follows from the runs.
+/// - of a comparison: all of this for each run; method, variant, scheme and arithmetic in compare.json are
+///   those of the runs; results.json follows from the runs. Not covered: the commands and the folders of
+///   checkpoints in compare.json, and matrix.json.
 ///
 /// Against damage and mistakes, not against a forger, who could write a whole folder anew.
 bool verify(const std::filesystem::path& directory, const std::function<void(const Check&)>& report);

@@ -1,4 +1,5 @@
 // qeval verify: results that were left alone pass, and every way to tamper with them is noticed and named.
+#include <array>
 #include <filesystem>
 #include <functional>
 
@@ -312,6 +313,22 @@ TEST_F(VerifyCli, AComparisonIsCheckedWithItsRuns) {
   expect_one_line(verify("c"), kFailed, "/runs/0/tasks/piqa/metrics/acc/p is not what the runs give");
   write("c/results.json", kept);
   expect_success(verify("c"));
+  // Nobody looked at these, and a report showed them.
+  const std::string entries = read("c/compare.json");
+  for (const auto& [field, is, was] :
+       std::vector<std::array<std::string, 3>>{{"method", "rtn", "smoothquant"},
+                                               {"scheme", "w8a8", "w4a8"},
+                                               {"arithmetic", "fake", "integer"},
+                                               {"variant", "", "original"}}) {
+    const std::string end = fmt::format("\"{}\": \"", field);
+    write("c/compare.json", entries);
+    const size_t second = entries.find("\"name\": \"rtn w8a8\"");
+    std::string edited = entries;
+    edited.replace(edited.find(end, second), end.size() + is.size(), end + was);
+    write("c/compare.json", edited);
+    expect_one_line(verify("c"), kFailed, fmt::format("{} of rtn w8a8 is \"{}\", ", field, was));
+  }
+  write("c/compare.json", entries);
   drop_line("c/results/rtn-w8a8-fake/divergence_piqa.jsonl", 1);
   expect_one_line(verify("c"), kFailed, "divergence_piqa.jsonl: its SHA-256");
 }
