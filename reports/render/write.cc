@@ -1,10 +1,13 @@
 #include "reports/render/write.h"
 
+#include <algorithm>
+#include <array>
 #include <set>
 #include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "eval/results/folder_use.h"
 #include "reports/render/document.h"
 
 namespace qeval::reports {
@@ -18,6 +21,22 @@ fs::path whole(const fs::path& path) {
   return code ? path.lexically_normal() : out;
 }
 
+bool is_below(const fs::path& path, const fs::path& folder) {
+  const fs::path relative = path.lexically_relative(folder);
+  return !relative.empty() && *relative.begin() != "..";
+}
+
+/// Whether `path`, in a folder of results or below it, is a file of theirs, or would look like one. A report
+/// may lie there, and replace an earlier one.
+bool is_of_results(const fs::path& path) {
+  constexpr std::array<std::string_view, 5> kReports{".md", ".html", ".htm", ".csv", ".tex"};
+  const std::string extension = path.extension().string();
+  if (eval::is_result_file(path.filename().string()) || extension == ".json" || extension == ".jsonl")
+    return true;
+  std::error_code code;
+  return fs::exists(path, code) && std::ranges::find(kReports, extension) == kReports.end();
+}
+
 /// An output in a result folder may not take the name of what the results are made of.
 void check_outputs(const Outputs& outputs, std::span<const fs::path> sources) {
   std::set<fs::path> seen, folders;
@@ -28,8 +47,9 @@ void check_outputs(const Outputs& outputs, std::span<const fs::path> sources) {
     if (!path.has_filename() || fs::is_directory(path))
       fail("{}: is a folder; the name of a file is expected", (*output)->string());
     if (!seen.insert(path).second) fail("{}: two outputs have this name", (*output)->string());
-    const std::string extension = path.extension().string();
-    if (folders.contains(path.parent_path()) && (extension == ".json" || extension == ".jsonl"))
+    const bool inside =
+        std::ranges::any_of(folders, [&](const fs::path& folder) { return is_below(path, folder); });
+    if (inside && is_of_results(path))
       fail("{}: would replace a file of the results that are reported; choose another folder",
            (*output)->string());
   }

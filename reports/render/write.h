@@ -17,7 +17,8 @@ struct Outputs {
 
 /// Writes the files, each atomically, creating folders where missing. Plots beside the Markdown that an
 /// earlier report of the same name left and this one lacks are removed. Throws Error naming the path that
-/// cannot be written, two outputs of the same name, and an output that would replace a file of `sources`.
+/// cannot be written, two outputs of the same name, and an output that would replace, or look like, a file of
+/// the folders `sources`.
 void write_report(const Report& report, const Outputs& outputs,
                   std::span<const std::filesystem::path> sources = {});
 

@@ -258,6 +258,23 @@ TEST_F(RenderedReport, RefusesNamesThatWouldHarm) {
   EXPECT_THAT(error({.markdown = {}, .html = {}, .csv = {}, .latex = {}, .json = results}),
               HasSubstr("would replace"));
   EXPECT_EQ(read_file(results), before);
+  // Only .json and .jsonl were guarded, and kept log-probabilities were overwritten.
+  const auto below = folder_.path() / "fp" / "checkpoints" / "model.safetensors";
+  std::filesystem::create_directories(below.parent_path());
+  for (const auto& file : {folder_.path() / "fp" / "logprobs_arc_easy.bin", below}) {
+    std::ofstream(file) << "kept";
+    EXPECT_THAT(error({.markdown = file, .html = {}, .csv = {}, .latex = {}, .json = {}}),
+                HasSubstr("would replace"));
+    EXPECT_EQ(read_file(file), "kept");
+  }
+  for (int times = 0; times < 2; ++times) {
+    EXPECT_EQ(error({.markdown = folder_.path() / "fp" / "report.md",
+                     .html = folder_.path() / "fp" / "report.html",
+                     .csv = {},
+                     .latex = {},
+                     .json = {}}),
+              "");
+  }
   const auto twice = folder_.path() / "x";
   EXPECT_THAT(error({.markdown = twice, .html = twice, .csv = {}, .latex = {}, .json = {}}),
               HasSubstr("two outputs"));
