@@ -281,9 +281,12 @@ bool is_quantized_checkpoint(const std::filesystem::path& path) {
          std::filesystem::exists(path / "default_qcfg.json", code);
 }
 
-std::string quantization_hash(const QuantConfig& qcfg, const ActRanges& ranges,
+std::string quantization_hash(const QuantConfig& qcfg, const ActRanges& known,
                               const model::ModelConfig& config) {
-  return sha256_hex(qcfg_json(qcfg, config).dump() + act_ranges_json(ranges, config).dump());
+  ActRanges used = complete_ranges(qcfg, known, config, "the ranges");
+  const Point end{0, Module::final_norm, Slot::input};
+  used[end] = known[end];
+  return sha256_hex(qcfg_json(qcfg, config).dump() + act_ranges_json(used, config).dump());
 }
 
 Quantization load_quantization(const model::Model& model, const std::optional<std::filesystem::path>& qcfg,
@@ -308,7 +311,7 @@ Quantization load_quantization(const model::Model& model, const std::optional<st
     result.ranges = complete_ranges(result.qcfg, result.known_ranges, model.config,
                                     model.path.string() + ": no act_dict.json and no --act-ranges");
   }
-  result.hash = quantization_hash(result.qcfg, result.ranges, model.config);
+  result.hash = quantization_hash(result.qcfg, result.known_ranges, model.config);
   return result;
 }
 

@@ -76,7 +76,7 @@ struct Quantization {
   ActRanges ranges;  ///< of every point that needs one; the others' are left out
   /// All that act_dict.json holds: the integer residual takes its last range from the final norm's input.
   ActRanges known_ranges;
-  std::string hash;  ///< SHA-256 over qcfg and ranges: the identity of the settings in results
+  std::string hash;  ///< quantization_hash: the identity of the settings in results
 };
 
 /// Whether a model folder holds act_dict.json and default_qcfg.json.
@@ -87,8 +87,10 @@ bool is_quantized_checkpoint(const std::filesystem::path& path);
 Quantization load_quantization(const model::Model& model, const std::optional<std::filesystem::path>& qcfg,
                                const std::optional<std::filesystem::path>& act_ranges);
 
-/// SHA-256 over the content of the two files.
-std::string quantization_hash(const QuantConfig& qcfg, const ActRanges& ranges,
+/// SHA-256 over the configuration and those of the known ranges (all that act_dict.json holds or will hold)
+/// that an arithmetic computes with: the points' that need one (complete_ranges, whose errors it has), and
+/// the final norm's input, which the integers' residual stream ends on.
+std::string quantization_hash(const QuantConfig& qcfg, const ActRanges& known,
                               const model::ModelConfig& config);
 
 }  // namespace qeval::quant

@@ -62,6 +62,23 @@ TEST_F(QuantizeCli, EveryMethodWritesACheckpointThatEvalSimulates) {
   EXPECT_FALSE(std::filesystem::exists(path("mobilequant/training_state.bin")));
 }
 
+/// The record had a hash of ranges that nothing computes with, too.
+TEST_F(QuantizeCli, TheRecordInspectAndEvalNameTheSameQuantization) {
+  const std::vector<std::vector<std::string>> runs{{"--scheme", "w8a8"},
+                                                   {"--scheme", "w4a16"},
+                                                   {"--scheme", "w8a16", "--range", "minmax"},
+                                                   {"--method", "lrl", "--epochs", "1"}};
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const std::string folder = "checkpoint" + std::to_string(i);
+    expect_success(quantize(folder, runs[i]));
+    const std::string hash = json(folder + "/quantize.json")["quantization_hash"];
+    const Outcome inspected = run({"inspect", "-m", path(folder)});
+    EXPECT_THAT(inspected.output, HasSubstr(hash)) << i;
+    scores(folder, folder + "-eval");
+    EXPECT_EQ(json(folder + "-eval/results.json")["model"]["quantization_hash"], hash) << i;
+  }
+}
+
 TEST_F(QuantizeCli, WithoutRoundingWeightsOrActivationsOnlyTheOtherIsLost) {
   // 16-bit weights, float activations: next to nothing is lost. 4-bit groups lose, dynamic 8 bits lose
   // little.

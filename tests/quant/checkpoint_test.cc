@@ -125,6 +125,23 @@ TEST_F(CheckpointTest, SettingsMayComeFromElsewhere) {
   EXPECT_EQ(load_quantization(loaded, folder_ / "q.json", folder_ / "a.json").qcfg, make_qcfg(config, {}));
 }
 
+/// The integers' residual stream ends on the final norm's input range, which no point of the simulation
+/// needs: another one gave other scores under the same hash, and a run was continued with them.
+TEST_F(CheckpointTest, TheHashNamesEveryRangeThatAnArithmeticUses) {
+  const auto hash = [&](const ActRanges& ranges) {
+    return quantization_hash(quantized_->qcfg, ranges, base_.config);
+  };
+  const std::string before = hash(quantized_->ranges);
+  const auto changed = [&](const Point& point) {
+    ActRanges ranges = quantized_->ranges;
+    ranges[point]->hi += 1;
+    return hash(ranges);
+  };
+  EXPECT_NE(changed({0, Module::final_norm, Slot::input}), before);
+  EXPECT_NE(changed({1, Module::down, Slot::input}), before);
+  EXPECT_EQ(changed({0, Module::head, Slot::input}), before);  // nothing rounds there
+}
+
 TEST_F(CheckpointTest, LoadsInPython) {
   const char* chosen = std::getenv("QEVAL_PYTHON");  // one that has them, if the first on the path has not
   const std::string python = chosen == nullptr ? "python3" : chosen;
