@@ -179,7 +179,9 @@ int run(const po::variables_map& arguments) {
   const auto show = [&](const std::string& step, int64_t done, int64_t total) {
     if (interrupted()) {
       progress.clear();
-      fail("interrupted{}", run.learning ? "; the same command with --resume continues the learning" : "");
+      const bool resumable =
+          step.starts_with(quant::kLearningStep) || (!gradients && quant::interrupted_steps(output) > 0);
+      fail("interrupted{}", resumable ? "; the same command with --resume continues the learning" : "");
     }
     progress.update(step, done, total);
   };

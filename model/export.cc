@@ -45,6 +45,9 @@ const char* torch_name(DType dtype) {
   return dtype == DType::f16 ? "float16" : dtype == DType::bf16 ? "bfloat16" : "float32";
 }
 
+constexpr const char* kConfigFile = "config.json";
+constexpr const char* kWeightsFile = "model.safetensors";
+
 /// What Hugging Face folders keep beside the weights and that tokenizers, ours and others', read.
 constexpr std::array kTokenizerFiles{
     "tokenizer.model",         "tokenizer.json",    "tokenizer.gguf", "tokenizer_config.json",
@@ -64,9 +67,8 @@ void write_unified(const Model& model, const std::filesystem::path& folder, DTyp
   }
   sources.add(model.final_norm);
   if (!model.config.tie_word_embeddings) sources.add(model.head);
-  write_safetensors(folder / "model.safetensors", sources.tensors(), dtype);
-  write_file_atomically(folder / "config.json",
-                        unified_config(model.config, torch_name(dtype)).dump(2) + "\n");
+  write_safetensors(folder / kWeightsFile, sources.tensors(), dtype);
+  write_file_atomically(folder / kConfigFile, unified_config(model.config, torch_name(dtype)).dump(2) + "\n");
 }
 
 bool copy_tokenizer(const Model& model, const std::filesystem::path& folder) {
@@ -85,6 +87,12 @@ bool copy_tokenizer(const Model& model, const std::filesystem::path& folder) {
     copied = copied || std::string_view(name).starts_with("tokenizer.");
   }
   return copied;
+}
+
+std::vector<const char*> exported_files() {
+  std::vector<const char*> names{kConfigFile, kWeightsFile};
+  names.insert(names.end(), kTokenizerFiles.begin(), kTokenizerFiles.end());
+  return names;
 }
 
 }  // namespace qeval::model

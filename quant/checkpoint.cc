@@ -15,17 +15,30 @@ void write_json(const std::filesystem::path& file, const nlohmann::ordered_json&
   write_file_atomically(file, json.dump(indent) + "\n");
 }
 
+constexpr const char* kQcfgFile = "default_qcfg.json";
+constexpr const char* kRangesFile = "act_dict.json";
+
+bool has(const std::filesystem::path& folder, const char* name) {
+  std::error_code code;
+  return std::filesystem::exists(folder / name, code);
+}
+
+void remove(const std::filesystem::path& folder, const char* name) {
+  std::error_code code;
+  std::filesystem::remove(folder / name, code);
+  if (code) fail("{}: cannot remove: {}", (folder / name).string(), code.message());
+}
+
 }  // namespace
 
-void prepare_checkpoint_folder(const std::filesystem::path& folder, const model::Model& source) {
+void prepare_checkpoint_folder(const std::filesystem::path& folder, const model::Model& source,
+                               bool keep_learning) {
   std::error_code code;
   if (std::filesystem::equivalent(folder, source.path, code)) {
     fail("{}: is the model itself; accepted: another folder", folder.string());
   }
   const bool occupied = std::filesystem::exists(folder, code) && !is_empty_but_for_lock(folder);
-  // A learning run that was interrupted leaves its log.
-  const bool ours = std::filesystem::exists(folder / kRecordFile, code) ||
-                    std::filesystem::exists(folder / kTrainingFile, code);
+  const bool ours = has(folder, kRecordFile) || has(folder, kUnfinishedFile) || has(folder, kTrainingFile);
   if (occupied && !ours) {
     fail(
         "{}: not empty and no checkpoint of `qeval quantize`; accepted: a new or empty folder, or one with "
@@ -33,19 +46,24 @@ void prepare_checkpoint_folder(const std::filesystem::path& folder, const model:
         folder.string(), kRecordFile);
   }
   qeval::create_directories(folder);
-  // What is left of an earlier run must not pass for this one's while it is being written.
-  std::filesystem::remove(folder / kRecordFile, code);
+  write_file_atomically(folder / kUnfinishedFile, "qeval quantize has not finished here.\n");
+  remove(folder, kRecordFile);
+  for (const char* name : model::exported_files()) remove(folder, name);
+  for (const char* name : {kQcfgFile, kRangesFile, kNgramFile}) remove(folder, name);
+  if (keep_learning) return;
+  for (const char* name : {kStateFile, kTrainingFile}) remove(folder, name);
 }
 
 void write_checkpoint(const std::filesystem::path& folder, const QuantizedModel& model,
                       const Samples& samples, const nlohmann::ordered_json& record) {
-  model::write_unified(model.model(), folder, model::DType::f32);
-  model::copy_tokenizer(model.model(), folder);
   const model::ModelConfig& config = model.model().config;
-  write_json(folder / "default_qcfg.json", qcfg_json(model.qcfg, config), 1);
-  write_json(folder / "act_dict.json", act_ranges_json(model.ranges, config), 1);
+  model::copy_tokenizer(model.model(), folder);
+  write_json(folder / kQcfgFile, qcfg_json(model.qcfg, config), 1);
+  write_json(folder / kRangesFile, act_ranges_json(model.ranges, config), 1);
   if (!samples.empty()) write_json(folder / kNgramFile, NgramSketch(samples).to_json(), -1);
+  model::write_unified(model.model(), folder, model::DType::f32);
   write_json(folder / kRecordFile, record, 2);
+  remove(folder, kUnfinishedFile);
 }
 
 std::optional<NgramSketch> read_ngram_sketch(const std::filesystem::path& folder) {

@@ -22,8 +22,6 @@ namespace {
 using nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
-constexpr const char* kStateFile = "training_state.bin";
-
 ordered_json settings_json(const QuantizeRun& run) {
   const QuantizeOptions& options = run.options;
   const QuantSpec& weight = options.scheme.weight;
@@ -92,17 +90,14 @@ BlockWeights<float> view_block(EditableModel& model, int64_t layer) {
   return block;
 }
 
+/// Learns, from the beginning or from the state in the folder.
 void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
-                     const std::filesystem::path& folder, const TokenProgress& progress,
+                     const std::filesystem::path& folder, bool resume, const TokenProgress& progress,
                      QuantizedModel& model) {
   const LearnSettings& settings = *run.learning;
   const std::filesystem::path state_file = folder / kStateFile;
   LearnProblem problem = learn_problem(run.samples, model);
   LearnState start = initial_state(problem, settings);
-  std::error_code code;
-  const bool interrupted = decided_by_first(run.peers, std::filesystem::exists(state_file, code));
-  const bool resume = run.resume == QuantizeRun::Resume::required ||
-                      (run.resume == QuantizeRun::Resume::if_interrupted && interrupted);
   std::optional<TrainingLog> log;
   together(run.peers, [&] {
     if (resume) load_state(state_file, fingerprint, start);
@@ -117,8 +112,8 @@ void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
         const std::string where = record.layer >= 0 ? fmt::format("layer {}, ", record.layer) : "";
         const int64_t tokens = std::ssize(run.samples.front()) * settings.batch_size;
         try {
-          progress(fmt::format("learning: {}loss {:.4g}", where, record.loss), (record.step + 1) * tokens,
-                   record.steps * tokens);
+          progress(fmt::format("{}: {}loss {:.4g}", kLearningStep, where, record.loss),
+                   (record.step + 1) * tokens, record.steps * tokens);
         } catch (...) {
           interruption = std::current_exception();
         }
@@ -136,6 +131,20 @@ void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
   for (const Point& point : all_points(problem.model->config)) {
     if (problem.ranges[point]) model.ranges[point] = problem.ranges[point];
   }
+}
+
+/// Whether the run goes on with a state that an interrupted one left; an Error where it should and cannot.
+bool continues(const QuantizeRun& run, const std::filesystem::path& folder) {
+  if (!run.learning || run.resume == QuantizeRun::Resume::no) return false;
+  std::error_code code;
+  const bool interrupted = std::filesystem::exists(folder / kStateFile, code);
+  if (!interrupted && run.resume == QuantizeRun::Resume::required) {
+    fail(
+        "{}: has no {}: no learning run was interrupted here, or before its first step; accepted: the same "
+        "command without --resume, which begins one",
+        folder.string(), kStateFile);
+  }
+  return interrupted;
 }
 
 Samples first_samples(const Samples& samples) {
@@ -212,11 +221,14 @@ void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
                         Observations* observations) {
   const Clock::time_point start = Clock::now();
   std::optional<DirectoryLock> lock;
+  bool resume = false;
   on_first(run.peers, [&] {
+    resume = continues(run, folder);
     qeval::create_directories(folder);
     lock.emplace(folder);
-    prepare_checkpoint_folder(folder, model);
+    prepare_checkpoint_folder(folder, model, resume);
   });
+  resume = decided_by_first(run.peers, resume);
   QuantizedModel quantized = quantize(
       model, run.samples, run.options,
       [&](const std::string& step, int64_t done, int64_t total) {
@@ -230,7 +242,7 @@ void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
     settings.update(learn_json(*run.learning));
     const std::string identity = fmt::format("{} {} {} {} {}", name(run.options.method), settings.dump(),
                                              model.weight_hash(), samples_hash(run.samples), hash());
-    learn_in_folder(run, sha256_hex(identity), folder, progress, quantized);
+    learn_in_folder(run, sha256_hex(identity), folder, resume, progress, quantized);
   }
   ordered_json record{
       {"method", name(run.options.method)},

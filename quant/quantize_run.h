@@ -34,6 +34,9 @@ struct QuantizeRun {
 };
 
 /// Progress of the work: what is being done, tokens done and in all.
+/// From the first step of learning on it begins with kLearningStep; interrupted there (by an exception of the
+/// callback), the state of the run is saved.
+inline constexpr std::string_view kLearningStep = "learning";
 using TokenProgress = std::function<void(const std::string& step, int64_t done, int64_t total)>;
 
 /// Quantizes `model` into the folder (with peers: all of them, together): weights, tokenizer, ranges,

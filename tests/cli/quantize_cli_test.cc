@@ -1,5 +1,8 @@
 // Quantizing from the command line: what is written is what is evaluated, inspected and continued.
+#include <csignal>
 #include <filesystem>
+#include <set>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -267,12 +270,55 @@ TEST_F(QuantizeCli, GradientsAreOfTheLossThatIsAskedFor) {
                   kWrongUsage, "--output");
 }
 
+/// A folder used again kept the log of what had been learned in it: results showed it as the new
+/// checkpoint's.
+TEST_F(QuantizeCli, AFolderUsedAgainHoldsTheNewCheckpointOnly) {
+  expect_success(quantize("again", {"--method", "omniquant", "--epochs", "1"}));
+  expect_success(quantize("again", {}));
+  expect_success(quantize("fresh", {}));
+  const auto names = [&](const std::string& folder) {
+    std::set<std::string> all;
+    for (const auto& entry : std::filesystem::directory_iterator(path(folder)))
+      all.insert(entry.path().filename().string());
+    return all;
+  };
+  EXPECT_EQ(names("again"), names("fresh"));
+  scores("again", "out");
+  EXPECT_FALSE(json("out/results.json")["model"]["details"].contains("training_loss"));
+}
+
+/// Interrupted before the first step, a run promised to go on with --resume, which then had nothing to read.
+TEST_F(QuantizeCli, AResumeIsPromisedOnceThereIsAStateToResume) {
+  const auto interrupted = [&](const std::string& folder, const std::string& samples,
+                               const std::string& file) {
+    const Running running =
+        start_program(path(""), {QEVAL_BINARY, "quantize", "-m", path("model"), "--method", "mobilequant",
+                                 "--epochs", "1000", "--calibration", path("calibration.txt"), "--samples",
+                                 samples, "--sequence-length", "32", "-o", path(folder)});
+    std::error_code code;
+    while (std::filesystem::file_size(path(folder + "/" + file), code) == 0 || code)
+      std::this_thread::yield();
+    ::kill(running.process, SIGINT);
+    return wait_for(running);
+  };
+  const Outcome calibrating = interrupted("calibrating", "100000", "quantize.unfinished");
+  expect_one_line(calibrating, kFailed, "interrupted");
+  EXPECT_THAT(calibrating.error, Not(HasSubstr("--resume")));
+  expect_one_line(interrupted("learning", "2", "training.jsonl"), kFailed,
+                  "interrupted; the same command with --resume continues the learning");
+  EXPECT_TRUE(std::filesystem::exists(path("learning/training_state.bin")));
+}
+
 TEST_F(QuantizeCli, LearningGivesTheSameBytesAgainAndResumesNothingThatIsNotThere) {
   const std::vector<std::string> learning{"--method", "mobilequant", "--epochs", "2", "--let-lr", "1e-3"};
   expect_success(quantize("whole", learning));
   std::vector<std::string> resume = learning;
   resume.emplace_back("--resume");
-  expect_one_line(quantize("nothing", resume), kFailed, "training_state.bin");
+  expect_one_line(
+      quantize("nothing", resume), kFailed,
+      "has no training_state.bin: no learning run was interrupted here, or before its first step; "
+      "accepted: the same command without --resume");
+  EXPECT_FALSE(std::filesystem::exists(path("nothing")));
   const std::string log = read("whole/training.jsonl");
   EXPECT_EQ(std::ranges::count(log, '\n'), 8);
   expect_success(quantize("again", learning));

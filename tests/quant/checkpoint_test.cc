@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <fstream>
 #include <limits>
+#include <set>
+#include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -106,6 +108,46 @@ TEST_F(CheckpointTest, NeverWritesOverSomethingElse) {
   write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}});
   prepare_checkpoint_folder(out, base_);  // an earlier checkpoint may go
   EXPECT_FALSE(std::filesystem::exists(out / kRecordFile));
+}
+
+std::set<std::string> names_in(const std::filesystem::path& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    names.insert(entry.path().filename().string());
+  return names;
+}
+
+/// What an earlier run had learned on, and from where, passed for the next one's.
+TEST_F(CheckpointTest, NothingOfAnEarlierRunIsLeft) {
+  const auto out = folder_ / "out";
+  const auto make = [&] {
+    prepare_checkpoint_folder(out, base_);
+    write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}});
+    for (const char* name : {kTrainingFile, kStateFile, "tokenizer.json", "notes.txt"})
+      model::fixtures::write(out / name, "of the earlier run");
+  };
+  make();
+  EXPECT_THAT(names_in(out), testing::Not(testing::Contains(kUnfinishedFile)));
+  prepare_checkpoint_folder(out, base_);
+  EXPECT_THAT(names_in(out), testing::UnorderedElementsAre(kUnfinishedFile, "notes.txt"));
+  make();
+  prepare_checkpoint_folder(out, base_, true);
+  EXPECT_THAT(names_in(out),
+              testing::UnorderedElementsAre(kUnfinishedFile, kTrainingFile, kStateFile, "notes.txt"));
+}
+
+/// A run that was killed early left a folder that the next one refused as somebody else's.
+TEST_F(CheckpointTest, AnUnfinishedFolderLoadsAsNoModelAndIsTakenAgain) {
+  const auto out = folder_ / "out";
+  prepare_checkpoint_folder(out, base_);
+  std::filesystem::create_directories(out / "config.json" / "in the way");
+  EXPECT_ANY_THROW(write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}}));
+  EXPECT_THAT(names_in(out), testing::IsSupersetOf({"model.safetensors", "act_dict.json", kUnfinishedFile}));
+  EXPECT_FALSE(std::filesystem::exists(out / kRecordFile));
+  std::filesystem::remove_all(out / "config.json");
+  EXPECT_ANY_THROW(model::load_model(out));
+  prepare_checkpoint_folder(out, base_);
+  EXPECT_THAT(names_in(out), testing::ElementsAre(kUnfinishedFile));
 }
 
 TEST_F(CheckpointTest, SettingsMayComeFromElsewhere) {
