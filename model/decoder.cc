@@ -2,12 +2,9 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cmath>
 
 #include "base/error.h"
-#include "base/hash.h"
 #include "base/memory.h"
-#include "model/kernels/kernels.h"
 
 namespace qeval::model {
 namespace {
@@ -15,13 +12,6 @@ namespace {
 // Query rows (queries × heads of a group) of an attention tile: with 2048 keys the scores fill half of a
 // typical second-level cache.
 constexpr int64_t kTileRows = 24;
-// Vocabulary entries per tile of the head, and rows per task. The tile is fixed: it decides the order in
-// which the log-sum-exp adds up, hence the bits.
-constexpr int64_t kVocabularyTile = 256;
-constexpr int64_t kHeadRows = 1024;
-// Logits held at once where whole distributions are asked for: 64 MiB.
-constexpr int64_t kHeldLogits = int64_t{1} << 24;
-
 struct AttentionTask {
   const Segment* segment;
   int64_t first_query, query_count, kv_head;
@@ -46,23 +36,6 @@ std::vector<AttentionTask> attention_tasks(const Batch& batch, const ModelConfig
     }
   }
   return tasks;
-}
-
-/// A row's largest logit, its first place, and Σ exp(logit − max), from its tiles in order.
-struct RowTotal {
-  double max, sum;
-  int32_t arg_max;
-};
-
-RowTotal add_up(std::span<const LogitTile> tiles) {
-  LogitTile best = tiles[0];
-  for (const LogitTile& tile : tiles) {
-    if (tile.max > best.max) best = tile;
-  }
-  RowTotal total{static_cast<double>(best.max), 0, best.arg_max};
-  for (const LogitTile& tile : tiles)
-    total.sum += static_cast<double>(tile.sum) * std::exp(static_cast<double>(tile.max) - total.max);
-  return total;
 }
 
 }  // namespace
@@ -172,89 +145,13 @@ std::vector<TokenAnswer> Decoder::answer(std::span<const TokenQuery> queries) {
 std::vector<TokenAnswer> Decoder::answer(std::span<const TokenQuery> queries,
                                          std::span<const DistributionQuery> wanted,
                                          std::vector<Distribution>& distributions) {
-  std::vector<TokenAnswer> answers(queries.size());
-  distributions.assign(wanted.size(), {});
-  if (queries.empty()) return answers;
-  std::vector<int64_t> rows;
-  std::vector<size_t> first_query;  // of each distinct row, and one past the last
-  for (size_t i = 0; i < queries.size(); ++i) {
-    assert(i == 0 || queries[i].row >= queries[i - 1].row);
-    if (rows.empty() || rows.back() != queries[i].row) {
-      rows.push_back(queries[i].row);
-      first_query.push_back(i);
-    }
-  }
-  first_query.push_back(queries.size());
-  std::vector<std::vector<size_t>> wanted_at(wanted.empty() ? 0 : rows.size());
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    const auto found = std::ranges::lower_bound(rows, wanted[i].row);
-    assert(found != rows.end() && *found == wanted[i].row);
-    wanted_at[static_cast<size_t>(found - rows.begin())].push_back(i);
-  }
-
+  distributions.clear();
+  if (queries.empty()) return {};
+  const AskedRows asked(queries, wanted);
   Tensor scored;
-  arithmetic_.gather(residual_, kept_rows(rows), scored);
+  arithmetic_.gather(residual_, kept_rows(asked.rows()), scored);
   arithmetic_.norm(0, NormPoint::final, scored, normed_);
-  const int64_t vocabulary = model_.config.vocab_size;
-  const int64_t tiles = (vocabulary + kVocabularyTile - 1) / kVocabularyTile;
-  const int64_t block_rows =
-      wanted.empty() ? kHeadRows : std::clamp<int64_t>(kHeldLogits / vocabulary, 1, kHeadRows);
-  std::vector<float> target_logits(queries.size());
-  AlignedBuffer held;  // the block's logits, tile by tile, each [rows of the block, width of the tile]
-  Tensor normed_rows;
-  for (size_t block = 0; block < rows.size(); block += static_cast<size_t>(block_rows)) {
-    const size_t count = std::min(static_cast<size_t>(block_rows), rows.size() - block);
-    std::vector<int64_t> indices(count);
-    for (size_t i = 0; i < count; ++i) indices[i] = static_cast<int64_t>(block + i);
-    arithmetic_.gather(normed_, indices, normed_rows);
-    if (!wanted.empty()) held.resize(count * static_cast<size_t>(vocabulary) * sizeof(float));
-    std::vector<LogitTile> partial(static_cast<size_t>(tiles) * count);
-    std::vector<uint64_t> hashes(partial.size());
-    parallel_tasks(tiles, [&](int64_t t) {
-      thread_local AlignedBuffer buffer;
-      const int64_t first = t * kVocabularyTile;
-      const int64_t width = std::min(kVocabularyTile, vocabulary - first);
-      if (wanted.empty()) buffer.resize(static_cast<size_t>(width) * count * sizeof(float));
-      float* tile_logits =
-          wanted.empty() ? buffer.as<float>() : held.as<float>() + first * static_cast<int64_t>(count);
-      arithmetic_.logits(normed_rows, first, width, tile_logits);
-      for (size_t i = 0; i < count; ++i) {
-        const float* logits = tile_logits + static_cast<int64_t>(i) * width;
-        const size_t row = block + i;
-        LogitTile& tile = partial[i * static_cast<size_t>(tiles) + static_cast<size_t>(t)];
-        tile = kernels().logit_tile(logits, width);
-        tile.arg_max += static_cast<int32_t>(first);
-        hashes[i * static_cast<size_t>(tiles) + static_cast<size_t>(t)] =
-            fingerprint({logits, static_cast<size_t>(width)});
-        for (size_t query = first_query[row]; query < first_query[row + 1]; ++query) {
-          const int64_t column = queries[query].token - first;
-          if (column >= 0 && column < width) target_logits[query] = logits[column];
-        }
-      }
-    });
-    parallel_tasks(static_cast<int64_t>(count), [&](int64_t i) {
-      const size_t row = block + static_cast<size_t>(i);
-      const RowTotal total =
-          add_up(std::span(partial).subspan(static_cast<size_t>(i * tiles), static_cast<size_t>(tiles)));
-      const uint64_t row_hash =
-          combine(std::span(hashes).subspan(static_cast<size_t>(i * tiles), static_cast<size_t>(tiles)));
-      for (size_t query = first_query[row]; query < first_query[row + 1]; ++query) {
-        const double shifted = static_cast<double>(target_logits[query]) - total.max;
-        answers[query] = {shifted - std::log(total.sum), total.arg_max, row_hash};
-      }
-      if (wanted.empty() || wanted_at[row].empty()) return;
-      std::vector<float> logits(static_cast<size_t>(vocabulary));
-      for (const size_t query : wanted_at[row]) {
-        for (int64_t first = 0; first < vocabulary; first += kVocabularyTile) {
-          const int64_t width = std::min(kVocabularyTile, vocabulary - first);
-          std::copy_n(held.as<float>() + first * static_cast<int64_t>(count) + i * width, width,
-                      logits.begin() + first);
-        }
-        distributions[query] = distribution_of(logits, total.max, total.sum, wanted[query]);
-      }
-    });
-  }
-  return answers;
+  return answer_rows(arithmetic_, model_.config.vocab_size, normed_, asked, distributions);
 }
 
 std::vector<float> Decoder::logits(std::span<const int64_t> rows) {
@@ -263,10 +160,7 @@ std::vector<float> Decoder::logits(std::span<const int64_t> rows) {
   Tensor scored;
   arithmetic_.gather(residual_, kept_rows(rows), scored);
   arithmetic_.norm(0, NormPoint::final, scored, normed_);
-  const int64_t tiles = (vocabulary + kVocabularyTile - 1) / kVocabularyTile;
-  parallel_tasks(tiles, [&](int64_t t) {
-    const int64_t first = t * kVocabularyTile;
-    const int64_t width = std::min(kVocabularyTile, vocabulary - first);
+  for_each_logit_tile(vocabulary, [&](int64_t first, int64_t width) {
     std::vector<float> tile(rows.size() * static_cast<size_t>(width));
     arithmetic_.logits(normed_, first, width, tile.data());
     for (size_t i = 0; i < rows.size(); ++i) {

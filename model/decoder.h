@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "model/answers.h"
 #include "model/arithmetic.h"
-#include "model/distribution.h"
 
 namespace qeval::model {
 
@@ -55,17 +55,6 @@ struct Batch {
   /// Rows that will be asked for, ascending; all where absent. The last block computes nothing but keys and
   /// values for the others.
   std::optional<std::vector<int64_t>> read{};
-};
-
-/// What is asked of the logits of one row of a batch, and the answer.
-struct TokenQuery {
-  int64_t row = 0;
-  int32_t token = 0;
-};
-struct TokenAnswer {
-  double log_probability = 0;  ///< natural logarithm of softmax(logits)[token]
-  int32_t top1 = 0;            ///< first arg-max of the row
-  uint64_t logits_hash = 0;    ///< fingerprint of all logits of the row: equal where they are, bit for bit
 };
 
 /// The one forward pass: the block diagram of a pre-norm transformer, computed by whatever arithmetic it is
