@@ -97,7 +97,7 @@ void add_differences(const eval::Comparison& comparison, Report& report) {
       std::optional<Cell>& cell = row.cells[c];
       add_to_cell(run, column, base.cells[c], cell);
       if (!cell) continue;
-      cell->divergence = divergence_of(run, tasks_of(comparison.base.results, column.task));
+      cell->divergence = divergence_of(run, eval::tasks_of(comparison.base.results, column.task));
       if (!cell->difference) continue;
       Difference& difference = *cell->difference;
       report.flips += difference.lost + difference.gained;

@@ -86,7 +86,7 @@ std::vector<Example> choose(const eval::Comparison& comparison, const Report& re
     const eval::RunDifference& run = comparison.differences[row - 1];
     for (size_t c = 0; c < report.columns.size(); ++c) {
       size_t lost = 0, gained = 0;
-      for (const std::string& task : tasks_of(comparison.base.results, report.columns[c].task)) {
+      for (const std::string& task : eval::tasks_of(comparison.base.results, report.columns[c].task)) {
         const eval::TaskDifference* difference = run.find_task(task);
         if (difference == nullptr) continue;
         for (const eval::MetricComparison& metric : difference->comparison.metrics) {

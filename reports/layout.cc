@@ -45,23 +45,6 @@ Entry find_entry(const RunResults& run, const std::string& name) {
   return {};
 }
 
-/// Names of tasks and groups whose figure is part of a group with a figure of its own.
-std::set<std::string> names_below_groups(const RunResults& run) {
-  std::set<std::string> below;
-  for (const GroupResults& group : run.groups) {
-    if (!group.metrics.empty()) below.insert(group.members.begin(), group.members.end());
-  }
-  bool grew = true;
-  while (grew) {  // a list between two groups hides nothing
-    grew = false;
-    for (const GroupResults& group : run.groups) {
-      if (!below.contains(group.name)) continue;
-      for (const std::string& member : group.members) grew = below.insert(member).second || grew;
-    }
-  }
-  return below;
-}
-
 void add_column(const Column& column, std::vector<Column>& columns) {
   const bool known = std::ranges::any_of(columns, [&](const Column& other) {
     return other.task == column.task && other.metric == column.metric;
@@ -71,20 +54,21 @@ void add_column(const Column& column, std::vector<Column>& columns) {
 
 /// Columns in the order of the run's tasks, a group at its first task.
 void add_columns(const RunResults& run, Report& report) {
-  const std::set<std::string> below = names_below_groups(run);
+  const std::vector<const GroupResults*> groups = eval::outer_groups(run);
   const auto add_main = [&](const std::string& name, const std::string& metric, int64_t documents) {
     const auto shown = std::ranges::find(report.columns, name, &Column::task);
     if (shown != report.columns.end() || metric.empty()) return;  // shown by another run's metric
     report.columns.push_back(make_column(name, metric, documents));
   };
   for (const TaskResults& task : run.tasks) {
-    for (const GroupResults& group : run.groups) {
-      if (group.metrics.empty() || below.contains(group.name)) continue;
-      const std::vector<std::string> tasks = tasks_of(run, group.name);
-      if (std::ranges::find(tasks, task.name) != tasks.end())
-        add_main(group.name, eval::headline_metric(group), group.documents);
+    bool in_group = false;
+    for (const GroupResults* group : groups) {
+      const std::vector<std::string> tasks = eval::tasks_of(run, group->name);
+      if (std::ranges::find(tasks, task.name) == tasks.end()) continue;
+      add_main(group->name, eval::headline_metric(*group), group->documents);
+      in_group = true;
     }
-    if (!below.contains(task.name)) add_main(task.name, eval::headline_metric(task), task.counts.documents);
+    if (!in_group) add_main(task.name, eval::headline_metric(task), task.counts.documents);
   }
   for (const TaskResults& task : run.tasks) {
     for (const MetricValue& metric : task.metrics)
@@ -268,23 +252,6 @@ Protocol make_protocol(std::span<const Source> sources) {
 }
 
 }  // namespace
-
-std::vector<std::string> tasks_of(const RunResults& run, const std::string& task_or_group) {
-  std::vector<std::string> out, open{task_or_group};
-  std::set<std::string> seen;  // a damaged file may hold a group that contains itself
-  while (!open.empty()) {
-    const std::string name = open.back();
-    open.pop_back();
-    if (!seen.insert(name).second) continue;
-    const GroupResults* group = run.find_task(name) == nullptr ? run.find_group(name) : nullptr;
-    if (group == nullptr) {
-      out.push_back(name);
-    } else {
-      open.insert(open.end(), group->members.rbegin(), group->members.rend());
-    }
-  }
-  return out;
-}
 
 void lay_out(std::span<const Source> sources, Report& report) {
   report.title = sources[0].results.model.name;

@@ -16,9 +16,6 @@ namespace qeval::reports {
 /// the baseline if there is one. Throws Error where protocols differ.
 void lay_out(std::span<const Source> sources, Report& report);
 
-/// The tasks behind a column: itself, or those of its group. Unknown: itself.
-std::vector<std::string> tasks_of(const eval::RunResults& run, const std::string& task_or_group);
-
 /// Adds the differences of rows 1 … from row 0: `comparison.runs` are the rows after the first, in order.
 void add_differences(const eval::Comparison& comparison, Report& report);
 

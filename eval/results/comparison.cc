@@ -23,23 +23,13 @@ auto find_named(Items& items, std::string_view name, Name name_of) {
   return found == items.end() ? nullptr : &*found;
 }
 
-/// The tasks below a group, each once, in order.
-void collect_tasks(const RunResults& run, const std::string& name, int depth, std::set<std::string>& seen,
-                   std::vector<std::string>& tasks) {
-  if (!seen.insert(name).second) return;  // a file may have groups that contain each other, many times over
-  if (run.find_task(name) != nullptr) {
-    tasks.push_back(name);
-  } else if (const GroupResults* group = run.find_group(name); group != nullptr && depth < 8) {
-    for (const std::string& member : group->members) collect_tasks(run, member, depth + 1, seen, tasks);
-  }
-}
-
 /// Groups with metrics, and the tasks below each.
 std::map<std::string, std::vector<std::string>> group_tasks(const RunResults& run) {
   std::map<std::string, std::vector<std::string>> out;
   for (const GroupResults& group : run.groups) {
-    std::set<std::string> seen;
-    if (!group.metrics.empty()) collect_tasks(run, group.name, 0, seen, out[group.name]);
+    if (group.metrics.empty()) continue;
+    std::vector<std::string>& tasks = out[group.name] = tasks_of(run, group.name);
+    std::erase_if(tasks, [&](const std::string& task) { return run.find_task(task) == nullptr; });
   }
   return out;
 }
@@ -113,17 +103,12 @@ const MetricComparison* find_metric(const TaskComparison& comparison, std::strin
   return find_named(comparison.metrics, metric, [](const MetricComparison& item) { return item.metric; });
 }
 
-/// The family: outermost groups in place of the tasks below them, then the tasks that belong to none.
+/// The family: outer groups in place of the tasks below them, then the tasks that belong to none.
 std::vector<HeadlineTest> headline_tests(const Comparison& comparison) {
   std::vector<HeadlineTest> tests;
   const RunResults& base = comparison.base.results;
   const auto groups = group_tasks(base);
-  std::set<std::string> inner;  // groups below a group
-  for (const auto& [name, unused] : groups) {
-    for (const std::string& member : base.find_group(name)->members) {
-      if (groups.contains(member)) inner.insert(member);
-    }
-  }
+  const std::vector<const GroupResults*> outer = outer_groups(base);
   for (size_t run = 0; run < comparison.runs.size(); ++run) {
     const RunDifference& difference = comparison.differences[run];
     const auto add = [&](const TaskComparison& compared, const std::string& metric) {
@@ -134,7 +119,8 @@ std::vector<HeadlineTest> headline_tests(const Comparison& comparison) {
     for (const TaskComparison& group : difference.groups) {
       const std::vector<std::string>& tasks = groups.at(group.task);
       covered.insert(tasks.begin(), tasks.end());
-      if (!inner.contains(group.task)) add(group, headline_metric(*base.find_group(group.task)));
+      const auto found = std::ranges::find(outer, group.task, &GroupResults::name);
+      if (found != outer.end()) add(group, headline_metric(**found));
     }
     for (const TaskDifference& task : difference.tasks) {
       const std::string& name = task.comparison.task;

@@ -1,7 +1,6 @@
 #include "eval/results/results.h"
 
 #include <algorithm>
-#include <functional>
 #include <set>
 
 #include "base/error.h"
@@ -19,6 +18,25 @@ auto find_named(Items& items, std::string_view name) {
   const auto found =
       std::ranges::find(items, name, [](const auto& item) { return std::string_view(item.name); });
   return found == items.end() ? nullptr : &*found;
+}
+
+/// The tasks among `names` and below the groups among them, each once, in order: groups may share tasks, and
+/// a file may have groups that contain each other. What has no results is kept.
+std::vector<std::string> tasks_below(const RunResults& run, const std::vector<std::string>& names) {
+  std::vector<std::string> out, open(names.rbegin(), names.rend());
+  std::set<std::string> seen;
+  while (!open.empty()) {
+    const std::string name = std::move(open.back());
+    open.pop_back();
+    if (!seen.insert(name).second) continue;
+    const GroupResults* group = run.find_task(name) == nullptr ? run.find_group(name) : nullptr;
+    if (group == nullptr) {
+      out.push_back(name);
+    } else {
+      open.insert(open.end(), group->members.rbegin(), group->members.rend());
+    }
+  }
+  return out;
 }
 
 }  // namespace
@@ -48,6 +66,10 @@ int64_t RunResults::tokens_computed() const {
   return total;
 }
 
+std::vector<std::string> tasks_of(const RunResults& run, const std::string& task_or_group) {
+  return tasks_below(run, {task_or_group});
+}
+
 TaskResults make_task_results(std::string name, std::span<const Scores> documents,
                               const BootstrapOptions& bootstrap) {
   TaskResults task;
@@ -66,20 +88,11 @@ std::string logits_hash(std::span<const Scores> documents) {
 
 GroupResults make_group_results(const RunResults& run, std::string name, std::vector<std::string> members,
                                 const std::vector<std::string>& aggregated, bool weighted) {
-  // Every task below the group once, in order: groups may share tasks.
   std::vector<const TaskResults*> tasks;
-  std::set<const GroupResults*> seen;  // a file may have groups that contain each other, many times over
-  const std::function<void(const std::string&, int)> collect = [&](const std::string& member, int depth) {
-    if (const TaskResults* task = run.find_task(member)) {
-      if (std::ranges::find(tasks, task) == tasks.end()) tasks.push_back(task);
-    } else if (const GroupResults* group = run.find_group(member); group != nullptr && depth < 8) {
-      if (!seen.insert(group).second) return;
-      for (const std::string& below : group->members) collect(below, depth + 1);
-    } else {
-      fail("group {}: member {} has no results", printable(name), printable(member));
-    }
-  };
-  for (const std::string& member : members) collect(member, 0);
+  for (const std::string& task : tasks_below(run, members)) {
+    tasks.push_back(run.find_task(task));
+    if (tasks.back() == nullptr) fail("group {}: member {} has no results", printable(name), printable(task));
+  }
 
   GroupResults group{std::move(name), std::move(members), {}, 0, weighted};
   for (const TaskResults* task : tasks) add_count(group.documents, task->counts.documents);

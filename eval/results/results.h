@@ -99,6 +99,10 @@ struct RunResults {
   const GroupResults* find_group(std::string_view name) const;
 };
 
+/// The tasks below a group, each once, in order; of a task itself. A name that is neither of both, as a
+/// damaged file may have, stands for itself, too.
+std::vector<std::string> tasks_of(const RunResults& run, const std::string& task_or_group);
+
 /// TaskResults::logits_hash of documents in ascending order of doc_id.
 std::string logits_hash(std::span<const Scores> documents);
 

@@ -10,6 +10,7 @@
 #include "eval/results/headline.h"
 #include "eval/results/model_details.h"
 #include "eval/results/sample_file.h"
+#include "eval/tasks/registry.h"
 #include "tests/eval/result_fixture.h"
 #include "tests/message_of.h"
 
@@ -138,6 +139,40 @@ TEST(Headline, IsTheFirstByRuleAndOfGroupsTheMeanThatStandsForThem) {
   EXPECT_EQ(headline_metric(group), "acc_norm_unweighted");
   group.metrics.resize(1);  // a damaged file
   EXPECT_EQ(headline_metric(group), "acc");
+}
+
+/// The areas of MMLU name tasks that MMLU names, too, and were each tested besides it.
+TEST(Comparison, AGroupInsideAnotherIsNotTestedAgain) {
+  const TemporaryFolder folder;
+  ComparedRun base = make_run(folder.path() / "fp", "fp", 20, -30, false);
+  ComparedRun run = make_run(folder.path() / "a", "a", 12, -31, false);
+  for (ComparedRun* each : {&base, &run})
+    each->results.groups.push_back(make_group_results(each->results, "area", {"beta"}, {"acc"}));
+  const Comparison result = compare_runs(base, {run});
+  ASSERT_EQ(result.tests.size(), 2U);
+  EXPECT_EQ(result.tests[0].name, "both");
+  EXPECT_EQ(result.tests[1].name, "pages");
+  EXPECT_NEAR(result.tests[0].adjusted_p, 2 * result.tests[0].p_value, 1e-15);
+  ASSERT_NE(result.differences[0].find_group("area"), nullptr) << "it is shown all the same";
+  EXPECT_EQ(result.differences[0].find_group("area")->documents, 10);
+}
+
+TEST(Headline, OfTheGroupsInsideOneAnotherTheOuterOneStands) {
+  for (const auto& [selection, expected] :
+       {std::pair("paper", "mmlu"), {"mmlu", "mmlu"}, {"commonsense", "commonsense"}}) {
+    const Selection selected = resolve_tasks(selection);
+    RunResults run;
+    for (const Task& task : selected.tasks) {
+      TaskResults& results = run.tasks.emplace_back();
+      results.name = task.name;
+      for (const std::string& metric : task.metrics) results.metrics.push_back({metric, 0.5, 0.1});
+    }
+    for (const Group& group : selected.groups)
+      run.groups.push_back(make_group_results(run, group.name, group.tasks, group.metrics));
+    const auto outer = outer_groups(run);
+    ASSERT_EQ(outer.size(), 1U) << selection;
+    EXPECT_EQ(outer[0]->name, expected);
+  }
 }
 
 TEST(Comparison, RefusesAnotherBaseAndOtherDocuments) {

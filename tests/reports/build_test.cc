@@ -100,6 +100,29 @@ TEST(BuildReport, AnUnweightedGroupStandsWithItsUnweightedMean) {
   EXPECT_THAT(report.verdict.at(0), HasSubstr("significant loss on 1 of 1 task (both −10.0 points)"));
 }
 
+TEST(BuildReport, AGroupInsideAnotherStandsInTheDetailsOnly) {
+  const TemporaryFolder folder;
+  SourceList sources;
+  const auto add = [&](MadeRun run, int64_t right) {
+    run.add("part_one", questions(60, right)).add("part_two", questions(30, 15));
+    const auto add_group = [&](const char* name, const std::vector<std::string>& tasks) {
+      run.results.groups.push_back(eval::make_group_results(run.results, name, tasks, {"acc"}));
+    };
+    add_group("both", {"part_one", "part_two"});
+    add_group("area", {"part_two"});
+    sources.runs.push_back(run.write(folder.path() / std::to_string(sources.runs.size())));
+  };
+  add(made_run("tiny", "float"), 40);
+  add(quantized_run("rtn", "w8a8"), 30);
+  const Report report = build_report(sources);
+  ASSERT_EQ(report.columns.size(), 1U);
+  EXPECT_EQ(report.columns[0].task, "both");
+  EXPECT_EQ(report.comparisons, 1);
+  const auto area = std::ranges::find(report.details, "area", &Column::task);
+  ASSERT_NE(area, report.details.end());
+  EXPECT_TRUE(report.rows[1].details[static_cast<size_t>(area - report.details.begin())]->difference);
+}
+
 TEST(BuildReport, WithoutAPerplexityTheVerdictRanksByTheTasks) {
   const TemporaryFolder folder;
   SourceList sources;
