@@ -15,13 +15,13 @@ double shown_delta(double delta, Unit unit) {
   return unit == Unit::perplexity ? std::expm1(delta) : delta;
 }
 
-Difference make_difference(const eval::MetricComparison& metric, int64_t documents, const Column& column) {
+Difference make_difference(const eval::MetricComparison& metric, const Column& column) {
   Difference out;
   const eval::PairedDifference& paired = metric.difference;
   out.delta = shown_delta(paired.delta, column.unit);
-  if (documents > 1) {
-    out.interval = eval::Interval{shown_delta(paired.interval.low, column.unit),
-                                  shown_delta(paired.interval.high, column.unit)};
+  if (paired.interval) {
+    out.interval = eval::Interval{shown_delta(paired.interval->low, column.unit),
+                                  shown_delta(paired.interval->high, column.unit)};
   }
   out.p = out.p_holm = std::nan("");
   out.worse = column.higher_is_better ? out.delta < 0 : out.delta > 0;
@@ -49,7 +49,7 @@ void add_to_cell(const eval::RunDifference& run, const Column& column, const std
   const eval::TaskComparison* comparison = find_comparison(run, column.task);
   if (comparison == nullptr) return;
   if (const eval::MetricComparison* metric = find_metric(*comparison, column.metric)) {
-    cell->difference = make_difference(*metric, comparison->documents, column);
+    cell->difference = make_difference(*metric, column);
   } else {  // a group's other mean, which does not stand for it: shown, not tested
     Difference untested;
     untested.delta = cell->value - base->value;

@@ -33,7 +33,7 @@ struct Column {
 struct Difference {
   /// other − base; of perplexities other / base − 1, the relative increase.
   double delta = 0;
-  std::optional<eval::Interval> interval;  ///< 95 %, of delta; absent with fewer than two documents
+  std::optional<eval::Interval> interval;  ///< 95 %, of delta; absent as in PairedDifference
   double p = 1;                            ///< of this comparison alone; NaN where it could not be tested
   double p_holm = 1;     ///< adjusted for all comparisons of the report's main table (Holm); NaN likewise
   int significance = 0;  ///< 0 none, 1, 2, 3: p_holm below 0.05, 0.01, 0.001

@@ -135,18 +135,20 @@ std::vector<HeadlineTest> headline_tests(const Comparison& comparison) {
   return tests;
 }
 
+ordered_json interval_json(const std::optional<Interval>& interval) {
+  if (!interval) return nullptr;
+  return {number_to_json(interval->low), number_to_json(interval->high)};
+}
+
 ordered_json comparison_json(const TaskComparison& comparison) {
   ordered_json out = {{"documents", comparison.documents}, {"metrics", ordered_json::object()}};
   for (const MetricComparison& metric : comparison.metrics) {
     const PairedDifference& difference = metric.difference;
     ordered_json& json = out["metrics"][metric.metric];
     json = {
-        {"base", number_to_json(metric.base)},
-        {"value", number_to_json(metric.other)},
-        {"delta", number_to_json(difference.delta)},
-        {"interval_95", {number_to_json(difference.interval.low), number_to_json(difference.interval.high)}},
-        {"p", number_to_json(metric.p_value())},
-        {"test", metric.mcnemar_p ? "mcnemar" : "bootstrap"}};
+        {"base", number_to_json(metric.base)},       {"value", number_to_json(metric.other)},
+        {"delta", number_to_json(difference.delta)}, {"interval_95", interval_json(difference.interval)},
+        {"p", number_to_json(metric.p_value())},     {"test", metric.mcnemar_p ? "mcnemar" : "bootstrap"}};
     if (!metric.right_or_wrong) continue;
     json["lost"] = metric.lost.size();
     json["gained"] = metric.gained.size();

@@ -65,10 +65,10 @@ Comparison compare_runs(const ComparedRun& base, std::vector<ComparedRun> runs,
                         const BootstrapOptions& options = {});
 
 /// results.json of a comparison: {"base": {"name", "results"}, "runs": [{"name", "results" (as in its own
-/// results.json), "tasks": {TASK: {"documents", "metrics": {METRIC: {"base", "value", "delta", "interval_95",
-/// "p", "test", "lost", "gained"}}, "divergence": {"positions", "mean_kl", "mean_kl_upper", "kl_99",
-/// "max_kl", "top1_agreement"}}}, "groups": {likewise}}], "tests": [{"run", "name", "metric", "p",
-/// "p_holm"}]}.
+/// results.json), "tasks": {TASK: {"documents", "metrics": {METRIC: {"base", "value", "delta", "interval_95"
+/// ([low, high], or null where there is none), "p", "test", "lost", "gained"}}, "divergence": {"positions",
+/// "mean_kl", "mean_kl_upper", "kl_99", "max_kl", "top1_agreement"}}}, "groups": {likewise}}], "tests":
+/// [{"run", "name", "metric", "p", "p_holm"}]}.
 nlohmann::ordered_json to_json(const Comparison& comparison);
 
 /// DIRECTORY/compare.json and DIRECTORY/results.json (to_json), each replaced atomically.

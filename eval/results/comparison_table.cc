@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "base/error.h"
@@ -21,6 +22,11 @@ std::string difference_text(std::string_view metric, double delta) {
                              : fmt::format("{:+.4f}", delta);
 }
 
+std::string interval_text(std::string_view metric, const std::optional<Interval>& interval) {
+  if (!interval) return "–";
+  return difference_text(metric, interval->low) + " … " + difference_text(metric, interval->high);
+}
+
 std::string p_text(double p) {
   if (std::isnan(p)) return "–";
   return p < 0.001 ? "<0.001" : fmt::format("{:.3f}", p);
@@ -36,8 +42,7 @@ std::vector<std::string> row(const std::string& run, const TaskComparison& compa
                                format_score(metric->base),
                                format_score(metric->other),
                                difference_text(test.metric, difference.delta),
-                               fmt::format("{} … {}", difference_text(test.metric, difference.interval.low),
-                                           difference_text(test.metric, difference.interval.high)),
+                               interval_text(test.metric, difference.interval),
                                p_text(test.adjusted_p),
                                "",
                                "",

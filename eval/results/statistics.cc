@@ -168,7 +168,7 @@ std::vector<double> holm(std::span<const double> p_values) {
 }
 
 PairedDifference paired_bootstrap(std::span<const PairedTerm> terms, const BootstrapOptions& options) {
-  PairedDifference out{nan, {nan, nan}, nan, static_cast<int64_t>(terms.size())};
+  PairedDifference out{nan, {}, nan, static_cast<int64_t>(terms.size())};
   if (terms.empty()) return out;
   double difference = 0, weight = 0;
   for (const PairedTerm& term : terms) {
@@ -184,8 +184,9 @@ PairedDifference paired_bootstrap(std::span<const PairedTerm> terms, const Boots
     }
     return differences / weights;
   });
-  out.interval = {quantile(deltas, 0.025), quantile(deltas, 0.975)};
-  if (std::isnan(out.interval.low) || std::isnan(out.delta)) return out;
+  const Interval interval{quantile(deltas, 0.025), quantile(deltas, 0.975)};
+  if (std::isnan(interval.low) || std::isnan(out.delta)) return out;
+  if (terms.size() > 1) out.interval = interval;
   const auto not_above = std::ranges::count_if(deltas, [](double delta) { return delta <= 0; });
   const auto not_below = std::ranges::count_if(deltas, [](double delta) { return delta >= 0; });
   const double tails =

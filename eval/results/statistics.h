@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -85,8 +86,10 @@ struct PairedTerm {
 };
 
 struct PairedDifference {
-  double delta = 0;   ///< (Σ other − Σ base) / Σ weight, as the caller defines the terms
-  Interval interval;  ///< 95 %, bootstrap percentiles over documents
+  double delta = 0;  ///< (Σ other − Σ base) / Σ weight, as the caller defines the terms
+  /// 95 %, bootstrap percentiles over documents. Absent where there is nothing to make it of: with fewer than
+  /// two documents, or where one has no number.
+  std::optional<Interval> interval;
   /// Two-sided: 2 (1 + smaller tail) / (1 + resamples), at least the 2^(1 − documents) that a test of the
   /// documents' signs could reach, at most 1.
   double p_value = 1;

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "eval/results/comparison_file.h"
+#include "eval/results/comparison_table.h"
 #include "eval/results/headline.h"
 #include "eval/results/model_details.h"
 #include "eval/results/sample_file.h"
@@ -142,6 +143,24 @@ TEST(Headline, IsTheFirstByRuleAndOfGroupsTheMeanThatStandsForThem) {
 }
 
 /// The areas of MMLU name tasks that MMLU names, too, and were each tested besides it.
+/// It was shown as an interval of no width, as if the difference were known.
+TEST(Comparison, OneDocumentHasNoInterval) {
+  const TemporaryFolder folder;
+  const auto make = [&](const std::string& name, double log_likelihood) {
+    const Sample page = rolling_sample(0, log_likelihood, 10, 50, 20);
+    ComparedRun run{name, folder.path() / name, {}};
+    qeval::create_directories(run.directory);
+    write_file_atomically(run.directory / samples_file("page"), text_of({page}));
+    run.results.tasks.push_back(make_task_results("page", scores_of({page}), {}));
+    run.results.tasks[0].samples_hash = sha256_hex(text_of({page}));
+    return run;
+  };
+  const Comparison result = compare_runs(make("fp", -30), {make("a", -31)});
+  const auto json = to_json(result);
+  EXPECT_TRUE(json["runs"][0]["tasks"]["page"]["metrics"]["word_perplexity"]["interval_95"].is_null());
+  EXPECT_THAT(render_comparison(result), HasSubstr("+10.5 %              –"));
+}
+
 TEST(Comparison, AGroupInsideAnotherIsNotTestedAgain) {
   const TemporaryFolder folder;
   ComparedRun base = make_run(folder.path() / "fp", "fp", 20, -30, false);

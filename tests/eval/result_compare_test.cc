@@ -37,8 +37,8 @@ TEST(Compare, ARunAgainstItselfIsExactlyZero) {
     for (const MetricComparison& metric : result.metrics) {
       EXPECT_EQ(metric.base, metric.other);
       EXPECT_EQ(metric.difference.delta, 0);
-      EXPECT_EQ(metric.difference.interval.low, 0);
-      EXPECT_EQ(metric.difference.interval.high, 0);
+      EXPECT_EQ(metric.difference.interval.value().low, 0);
+      EXPECT_EQ(metric.difference.interval.value().high, 0);
       EXPECT_EQ(metric.p_value(), 1);
       EXPECT_TRUE(metric.lost.empty() && metric.gained.empty());
     }
@@ -59,7 +59,7 @@ TEST(Compare, CountsFlipsBothWaysAndTestsThem) {
   EXPECT_NEAR(acc.other, 6.0 / 12, 1e-15);
   EXPECT_NEAR(acc.difference.delta, -5.0 / 12, 1e-15);
   EXPECT_NEAR(acc.p_value(), 0.125, 1e-12);  // 2 (1 + 7) / 2^7
-  EXPECT_LT(acc.difference.interval.low, acc.difference.delta);
+  EXPECT_LT(acc.difference.interval.value().low, acc.difference.delta);
 }
 
 TEST(Compare, PerplexityDifferencesAreLogarithmic) {
@@ -75,7 +75,7 @@ TEST(Compare, PerplexityDifferencesAreLogarithmic) {
               1e-12);
   EXPECT_EQ(result.metrics[2].metric, "bits_per_byte");
   EXPECT_NEAR(result.metrics[2].difference.delta, result.metrics[2].other - result.metrics[2].base, 1e-12);
-  EXPECT_GT(result.metrics[0].difference.interval.low, 0) << "worse in every document";
+  EXPECT_GT(result.metrics[0].difference.interval.value().low, 0) << "worse in every document";
   EXPECT_FALSE(result.metrics[0].mcnemar_p);
 }
 
@@ -149,7 +149,8 @@ TEST(Compare, AnUnweightedGroupIsTestedByTheMeanOfItsTasks) {
   EXPECT_NEAR(unweighted.base, 1, 1e-12);
   EXPECT_NEAR(unweighted.other, 1 + mean, 1e-12);
   EXPECT_NEAR(unweighted.difference.delta, mean, 1e-12);
-  const double width = unweighted.difference.interval.high - unweighted.difference.interval.low;
+  const double width =
+      unweighted.difference.interval.value().high - unweighted.difference.interval.value().low;
   EXPECT_NEAR(width / (2 * 1.96 * std::sqrt(variance)), 1, 0.05);
   EXPECT_FALSE(unweighted.mcnemar_p) << "McNemar's test is of all documents alike";
   EXPECT_EQ(unweighted.lost, result.metrics[0].lost);
