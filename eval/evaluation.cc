@@ -62,29 +62,6 @@ RequestEncoder make_encoder(Session& session, const EvaluationOptions& options) 
 
 }  // namespace
 
-BaseRun::BaseRun(std::filesystem::path folder)
-    : directory(std::move(folder)), results(read_results(directory)) {}
-
-DivergenceBase BaseRun::identity(const std::string& task) const {
-  const TaskResults* found = results.find_task(task);
-  if (found == nullptr) fail("{}: holds no results of task {}", directory.string(), task);
-  std::error_code code;
-  if (!std::filesystem::exists(directory / kept_file(task), code)) {
-    fail("{}: has no {}: evaluate the base with --keep-logprobs", directory.string(), kept_file(task));
-  }
-  const ModelInfo& model = results.model;
-  return {model.weight_hash, model.arithmetic, model.quantization_hash, found->samples_hash};
-}
-
-void BaseRun::require_documents(const std::string& task, int64_t count) const {
-  const TaskResults* found = results.find_task(task);
-  if (found == nullptr) fail("{}: holds no results of task {}", directory.string(), task);
-  if (found->counts.documents == count) return;
-  fail("{}: holds {} documents of task {}, this run has {}: give the --limit{} that the base had",
-       directory.string(), found->counts.documents, task, count,
-       results.limit.empty() ? " (none)" : fmt::format(" {}", printable(results.limit)));
-}
-
 Evaluation::Evaluation(Session& session, EvaluationOptions options)
     : session_(session),
       options_(std::move(options)),
@@ -107,15 +84,23 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options)
   if ((options_.base || options_.keep_logprobs) && !options_.output)
     fail("log-probabilities are kept and compared in files: an output folder is needed (-o DIR)");
   if (options_.base) base_.emplace(*options_.base);
-  for (const auto& run : runs_) {
-    if (base_) base_->require_documents(run->task().name, std::ssize(run->loaded().documents));
-  }
+  check_base();
   for (const auto& run : runs_) observe(*run);
   if (!options_.output && (options_.shard || !options_.peers.alone()))
     fail("a shard, and a run of several processes, needs an output folder (-o DIR)");
   if (options_.shard)
     shard_ = part_of(costs(token_costs(session_.model().config)), options_.shard->index - 1,
                      options_.shard->count);
+}
+
+void Evaluation::check_base() const {
+  if (!base_) return;
+  RunResults here = settings();
+  for (const auto& run : runs_) {
+    here.tasks.push_back(task_settings(*run));
+    here.tasks.back().counts.documents = std::ssize(run->loaded().documents);
+  }
+  base_->require_same_rules(here);
 }
 
 std::vector<std::vector<DocumentCost>> Evaluation::costs(const TokenCosts& token) const {
@@ -351,6 +336,22 @@ void Evaluation::step() {
   advance();
 }
 
+TaskResults Evaluation::task_settings(const TaskRun& run) const {
+  const LoadedTask& loaded = run.loaded();
+  TaskResults task;
+  task.name = run.task().name;
+  task.version = std::to_string(run.task().version);
+  task.split = loaded.split;
+  task.num_fewshot = options_.load.num_fewshot;
+  task.original_documents = loaded.split_size;
+  task.tokens_computed = run.tokens_computed();
+  task.data_hash = data_hash(loaded);
+  task.prompt_hash = loaded.prompt_hash;
+  task.answer_hash = loaded.answer_hash;
+  task.first_request_ids = run.first_request_ids();
+  return task;
+}
+
 void Evaluation::close_task(size_t index) {
   const TaskRun& run = *runs_[index];
   RunDirectory::Finished finished;
@@ -366,25 +367,18 @@ void Evaluation::close_task(size_t index) {
     fail("task {}: {} of {} documents are finished; the same command with --resume scores the others",
          run.task().name, scores.size(), expected);
   }
-  TaskResults results;
+  TaskResults results = task_settings(run);
   if (options_.shard) {
-    results.name = run.task().name;
     results.counts = count(scores);
   } else {
-    results = make_task_results(run.task().name, scores, BootstrapOptions{});
+    TaskResults scored = make_task_results(results.name, scores, BootstrapOptions{});
+    results.metrics = std::move(scored.metrics);
+    results.counts = scored.counts;
+    results.logits_hash = std::move(scored.logits_hash);
   }
-  results.version = std::to_string(run.task().version);
-  results.split = run.loaded().split;
-  results.num_fewshot = options_.load.num_fewshot;
-  results.original_documents = run.loaded().split_size;
-  results.tokens_computed = run.tokens_computed();
-  results.data_hash = data_hash(run.loaded());
-  results.prompt_hash = run.loaded().prompt_hash;
-  results.answer_hash = run.loaded().answer_hash;
   results.samples_hash = finished.samples_hash;
   results.companion_hashes = finished.companion_hashes;
   if (!overlaps_.empty()) results.config["calibration_overlap"] = overlaps_[index];
-  results.first_request_ids = run.first_request_ids();
   results_.push_back(std::move(results));
   if (!options_.shard) runs_[index].reset();
 }
@@ -424,24 +418,14 @@ RunResults Evaluation::finish() {
   return run;
 }
 
-RunResults Evaluation::collect(int64_t peak_bytes) {
+RunResults Evaluation::settings() const {
   RunResults run;
-  run.tasks = std::move(results_);
-  for (const Group& group : selection_.groups) {
-    if (options_.shard) {
-      run.groups.push_back({group.name, group.tasks, {}, 0, group.weighted});
-    } else {
-      run.groups.push_back(make_group_results(run, group.name, group.tasks, group.metrics, group.weighted));
-    }
-  }
   const model::Model& model = session_.model();
   run.model.name = model.name;
   run.model.arithmetic = session_.arithmetic().name();
   run.model.format = model.format;
   run.model.weight_hash = weight_hash_;
   run.model.quantization_hash = quantization_hash();
-  run.model.details = to_json(describe_model(session_));
-  run.environment = environment_;
   run.protocol = name(options_.protocol);
   run.prefix_policy = encoder_.prefix_policy();
   run.tokenizer_hash = session_.tokenizer().hash();
@@ -450,6 +434,21 @@ RunResults Evaluation::collect(int64_t peak_bytes) {
   run.seed = options_.load.seed;
   run.command = options_.command;
   run.date = started_;
+  return run;
+}
+
+RunResults Evaluation::collect(int64_t peak_bytes) {
+  RunResults run = settings();
+  run.tasks = std::move(results_);
+  for (const Group& group : selection_.groups) {
+    if (options_.shard) {
+      run.groups.push_back({group.name, group.tasks, {}, 0, group.weighted});
+    } else {
+      run.groups.push_back(make_group_results(run, group.name, group.tasks, group.metrics, group.weighted));
+    }
+  }
+  run.model.details = to_json(describe_model(session_));
+  run.environment = environment_;
   run.seconds = monotonic_seconds() - started_monotonic_;
   run.peak_rss_bytes = peak_bytes;
   if (options_.shard) {

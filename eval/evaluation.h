@@ -10,12 +10,12 @@
 #include <vector>
 
 #include "base/peers.h"
+#include "eval/base_run.h"
 #include "eval/distributed/shard.h"
 #include "eval/distributed/split.h"
 #include "eval/kept_distributions.h"
 #include "eval/plan.h"
 #include "eval/requests.h"
-#include "eval/results/divergence.h"
 #include "eval/results/results.h"
 #include "eval/results/run_directory.h"
 #include "eval/results/sample_file.h"
@@ -51,20 +51,6 @@ struct EvaluationOptions {
   std::optional<Shard> shard{};
   /// Who shares the documents that are left to score. Several need an output folder that all of them see.
   Peers peers{};
-};
-
-/// A finished run to measure divergences from.
-struct BaseRun {
-  /// Throws Error where the folder holds no finished run.
-  explicit BaseRun(std::filesystem::path folder);
-  /// Throws Error where the base did not score this task, or kept nothing of it.
-  DivergenceBase identity(const std::string& task) const;
-  /// Throws Error unless the base scored this many documents of the task: runs are compared document by
-  /// document, and a difference in the end would be noticed only after all the work.
-  void require_documents(const std::string& task, int64_t count) const;
-
-  std::filesystem::path directory;
-  RunResults results;
 };
 
 /// One task under way: its documents as token requests, scored batch by batch.
@@ -220,6 +206,7 @@ class Evaluation {
   std::vector<CompanionFormat> companions() const;
   std::string quantization_hash() const;  ///< empty in float
   std::vector<std::string> task_names() const;
+  void check_base() const;
   void observe(TaskRun& run) const;
   void open_folder();
   /// Per task, the documents to be scored: of this shard, and not finished by an earlier run.
@@ -231,6 +218,9 @@ class Evaluation {
   void describe_ranks();
   void advance();
   void close_task(size_t index);
+  /// What results.json has of the run's and a task's settings, before anything is scored.
+  RunResults settings() const;
+  TaskResults task_settings(const TaskRun& run) const;
   RunResults collect(int64_t peak_bytes);
   void check_overlap();
 

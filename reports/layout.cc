@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "eval/results/comparison.h"
 #include "eval/results/headline.h"
+#include "eval/results/protocol_difference.h"
 #include "reports/format.h"
 #include "reports/loose_json.h"
 #include "reports/stages.h"
@@ -209,7 +210,20 @@ Row make_row(const Source& source, const Report& report) {
   return row;
 }
 
+void require_one_protocol(std::span<const Source> sources) {
+  for (size_t i = 1; i < sources.size(); ++i) {
+    for (const Source& other : sources.first(i)) {
+      const auto difference = eval::protocol_difference(other.results, sources[i].results);
+      if (!difference) continue;
+      fail("{} and {} cannot stand in one report: {} {} and {}", other.folder.string(),
+           sources[i].folder.string(), printable(difference->what), printable(difference->first),
+           printable(difference->second));
+    }
+  }
+}
+
 Protocol make_protocol(std::span<const Source> sources) {
+  require_one_protocol(sources);
   const RunResults& first = sources[0].results;
   Protocol out;
   out.name = first.protocol;
@@ -222,30 +236,14 @@ Protocol make_protocol(std::span<const Source> sources) {
   out.comparison_resamples = std::max(first.bootstrap.resamples, eval::least_comparison_resamples);
   for (const Source& source : sources) {
     const RunResults& run = source.results;
-    const auto refuse = [&](const char* what, const std::string& there, const std::string& here) {
-      fail("{} and {} cannot stand in one report: {} {} and {}", sources[0].folder.string(),
-           source.folder.string(), what, printable(there), printable(here));
-    };
-    if (run.protocol != out.name) refuse("protocol", out.name, run.protocol);
-    if (run.prefix_policy != out.prefix_policy) refuse("prefix token", out.prefix_policy, run.prefix_policy);
-    if (run.max_length != out.max_length)
-      refuse("maximum length", std::to_string(out.max_length), std::to_string(run.max_length));
     for (const TaskResults& task : run.tasks) {
       const auto known = std::ranges::find(out.tasks, task.name, &TaskProtocol::task);
-      if (known == out.tasks.end()) {
-        std::vector<int64_t> ids = task.first_request_ids;
-        constexpr size_t shown = 8;
-        if (ids.size() > shown) ids.resize(shown);
-        out.tasks.push_back({task.name, task.version, task.split, task.num_fewshot, task.counts.documents,
-                             task.original_documents, task.data_hash, task.prompt_hash, std::move(ids)});
-        continue;
-      }
-      const std::string where = task.name + " ";
-      if (task.version != known->version) refuse((where + "version").c_str(), known->version, task.version);
-      if (task.split != known->split) refuse((where + "split").c_str(), known->split, task.split);
-      if (task.num_fewshot != known->num_fewshot)
-        refuse((where + "few-shot").c_str(), std::to_string(known->num_fewshot),
-               std::to_string(task.num_fewshot));
+      if (known != out.tasks.end()) continue;
+      std::vector<int64_t> ids = task.first_request_ids;
+      constexpr size_t shown = 8;
+      if (ids.size() > shown) ids.resize(shown);
+      out.tasks.push_back({task.name, task.version, task.split, task.num_fewshot, task.counts.documents,
+                           task.original_documents, task.data_hash, task.prompt_hash, std::move(ids)});
     }
   }
   return out;

@@ -132,6 +132,17 @@ TEST_F(CompareCli, ABaseThatDoesNotFitIsNamed) {
   expect_one_line(against("sample_qa", "base"), kFailed, "no results of task sample_qa");
   expect_one_line(against("piqa", "nowhere"), kFailed, "nowhere");
   expect_one_line(eval({"-t", "piqa", "--keep-logprobs"}), kWrongUsage, "-o DIR");
+  // These were compared, though a report refuses them.
+  const auto by = [&](const std::string& option, const std::string& value) {
+    return eval({"-t", "piqa", "--limit", "1", "-o", path("out"), "--base", path("base"), option, value});
+  };
+  expect_one_line(by("--protocol", "lm-eval-0.3"), kFailed, "protocol (lm-eval-0.4 there, lm-eval-0.3 here)");
+  expect_one_line(by("--max-length", "32"), kFailed,
+                  "base: cannot be the base: it was scored by other rules");
+  expect_one_line(by("--max-length", "32"), kFailed, "maximum length (128 there, 32 here)");
+  expect_one_line(by("--prefix-token", "none"), kFailed, "prefix token (");
+  EXPECT_FALSE(std::filesystem::exists(path("out")));
+  expect_success(by("--batch-tokens", "9"));
 }
 
 TEST_F(CompareCli, SeveralArithmeticsGiveAComparison) {

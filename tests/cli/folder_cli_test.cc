@@ -60,7 +60,10 @@ TEST_F(FolderCli, ATaskWithOtherRightAnswersIsAnotherTask) {
   write_task("first");
   expect_success(eval_task({"-o", path("out")}));
   expect_success(eval_task({"--shard", "1/2", "-o", path("s1")}));
+  expect_success(eval_task({"--keep-logprobs", "-o", path("base")}));
   write_task("second");
+  expect_one_line(eval_task({"--base", path("base"), "-o", path("new")}), kFailed,
+                  "base: cannot be the base: task mine had other right answers or metrics there");
   expect_one_line(eval_task({"-o", path("out"), "--resume"}), kFailed, "other settings: answers mine (");
   expect_success(eval_task({"--shard", "2/2", "-o", path("s2")}));
   expect_one_line(run({"merge", path("s1"), path("s2"), "-o", path("merged")}), kFailed, "answers mine (");

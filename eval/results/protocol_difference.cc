@@ -1,0 +1,36 @@
+#include "eval/results/protocol_difference.h"
+
+namespace qeval::eval {
+namespace {
+
+/// Keeps the first of the differences that it is told of.
+class FirstDifference {
+ public:
+  void compare(const std::string& what, const std::string& first, const std::string& second) {
+    if (!found_ && first != second) found_ = {what, first, second};
+  }
+  const std::optional<ProtocolDifference>& found() const { return found_; }
+
+ private:
+  std::optional<ProtocolDifference> found_;
+};
+
+}  // namespace
+
+std::optional<ProtocolDifference> protocol_difference(const RunResults& first, const RunResults& second) {
+  FirstDifference difference;
+  difference.compare("protocol", first.protocol, second.protocol);
+  difference.compare("prefix token", first.prefix_policy, second.prefix_policy);
+  difference.compare("maximum length", std::to_string(first.max_length), std::to_string(second.max_length));
+  for (const TaskResults& task : first.tasks) {
+    const TaskResults* other = second.find_task(task.name);
+    if (other == nullptr) continue;
+    difference.compare(task.name + " version", task.version, other->version);
+    difference.compare(task.name + " split", task.split, other->split);
+    difference.compare(task.name + " few-shot", std::to_string(task.num_fewshot),
+                       std::to_string(other->num_fewshot));
+  }
+  return difference.found();
+}
+
+}  // namespace qeval::eval

@@ -1,0 +1,34 @@
+#include "eval/results/protocol_difference.h"
+
+#include <functional>
+
+#include <gtest/gtest.h>
+
+#include "tests/eval/result_fixture.h"
+
+namespace qeval::eval {
+namespace {
+
+TEST(ProtocolDifference, IsTheFirstRuleThatDiffers) {
+  const RunResults run = example_run();
+  EXPECT_FALSE(protocol_difference(run, run));
+  const auto differs = [&](const std::function<void(RunResults&)>& change) {
+    RunResults other = run;
+    change(other);
+    const auto found = protocol_difference(run, other);
+    return found ? found->what + " " + found->first + " " + found->second : "";
+  };
+  EXPECT_EQ(differs([](RunResults& other) { other.protocol = "lm-eval-0.3"; }),
+            "protocol lm-eval-0.4 lm-eval-0.3");
+  EXPECT_EQ(differs([](RunResults& other) { other.prefix_policy = "eos"; }), "prefix token bos eos");
+  EXPECT_EQ(differs([](RunResults& other) { other.max_length = 64; }), "maximum length 2048 64");
+  EXPECT_EQ(differs([](RunResults& other) { other.tasks[1].version = "2"; }), "alpha version 1 2");
+  EXPECT_EQ(differs([](RunResults& other) { other.tasks[1].split = "dev"; }), "alpha split test dev");
+  EXPECT_EQ(differs([](RunResults& other) { other.tasks[0].num_fewshot = 0; }), "zeta few-shot 5 0");
+  // A task that one of them lacks is no difference, nor is what does not change what a score means.
+  EXPECT_EQ(differs([](RunResults& other) { other.tasks.pop_back(); }), "");
+  EXPECT_EQ(differs([](RunResults& other) { other.model.arithmetic = "fake"; }), "");
+}
+
+}  // namespace
+}  // namespace qeval::eval
