@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "eval/describe_model.h"
 #include "eval/distributed/shard_record.h"
+#include "eval/results/cpu_paths.h"
 #include "model/kernels/cpu.h"
 #include "quant/checkpoint.h"
 
@@ -39,14 +40,6 @@ std::string data_hash(const LoadedTask& loaded) {
   std::string hash;
   for (const datasets::DataFile& file : loaded.files) hash += (hash.empty() ? "" : "+") + file.sha256;
   return hash;
-}
-
-/// "a; b" of what the ranks have, each once.
-std::string joined(const std::vector<std::string>& texts) {
-  const std::set<std::string> different(texts.begin(), texts.end());
-  std::string out;
-  for (const std::string& text : different) out += (out.empty() ? "" : "; ") + text;
-  return out;
 }
 
 /// One of the two files of a quantized checkpoint, which alone say nothing.
@@ -158,18 +151,19 @@ void Evaluation::open_folder() {
   });
   together(peers, [&] {
     if (peers.is_first()) return;
-    const std::optional<Fingerprint> first = read_fingerprint(*options_.output);
+    const std::optional<RunRecord> first = read_run_record(*options_.output);
     if (!first) {
       fail("{}: what the first rank wrote there is not to be seen; all ranks need the same storage",
            options_.output->string());
     }
     Fingerprint own = here;
-    own["tasks"] = first->at("tasks");  // follows from the options, which are the same
-    const std::string changes = describe_changes(*first, own);
+    own["tasks"] = first->fingerprint.at("tasks");  // follows from the options, which are the same
+    const std::string changes = describe_changes(first->fingerprint, own);
     if (!changes.empty()) fail("differs from the first rank in: {}", changes);
     directory_ = std::make_unique<RunDirectory>(rank_folder(*options_.output, peers.rank), here, names, true,
                                                 companions());
   });
+  directory_->compute_with(std::string(model::name(model::cpu_path())));
 }
 
 std::vector<std::set<int64_t>> Evaluation::open_documents() const {
@@ -212,24 +206,31 @@ std::vector<std::set<int64_t>> Evaluation::own_part(const std::vector<std::set<i
 
 void Evaluation::describe_ranks() {
   const Peers& peers = options_.peers;
-  const std::string path(model::name(model::cpu_path()));
-  environment_ = {.cpu = joined(gather(peers, model::cpu_name())),
-                  .cpu_path = joined(gather(peers, path)),
+  const auto all = [&](std::string_view mine) {
+    const std::vector<std::string> ranks = gather(peers, mine);
+    return joined(std::set<std::string>(ranks.begin(), ranks.end()));
+  };
+  environment_ = {.cpu = all(model::cpu_name()),
+                  .cpu_path = all(model::name(model::cpu_path())),
                   .threads = 0,
                   .version = options_.version};
   for (const std::string& threads : gather(peers, std::to_string(options_.threads)))
     environment_.threads += std::stoll(threads);
-  if (environment_.cpu_path == path) return;
-  warnings_.push_back(fmt::format(
-      "the ranks compute with different kernels ({}): floating-point scores may differ in their last "
-      "digits from those of one machine",
-      environment_.cpu_path));
+}
+
+void Evaluation::warn_of_kernels(bool computes) {
+  std::set<std::string> cpu_paths;
+  if (directory_) cpu_paths = directory_->cpu_paths();
+  if (computes) cpu_paths.merge(split(environment_.cpu_path));
+  if (auto warning = kernels_warning(cpu_paths, session_.arithmetic().name()))
+    warnings_.push_back(std::move(*warning));
 }
 
 void Evaluation::begin() {
   describe_ranks();
   open_folder();
   const std::vector<std::set<int64_t>> open = open_documents();
+  warn_of_kernels(std::ranges::any_of(open, [](const auto& documents) { return !documents.empty(); }));
   const std::vector<std::set<int64_t>> own = own_part(open);
   for (size_t task = 0; task < runs_.size(); ++task) {
     TaskRun& run = *runs_[task];
@@ -449,6 +450,8 @@ RunResults Evaluation::collect(int64_t peak_bytes) {
   }
   run.model.details = to_json(describe_model(session_));
   run.environment = environment_;
+  if (directory_ && !directory_->cpu_paths().empty())
+    run.environment.cpu_path = joined(directory_->cpu_paths());
   run.seconds = monotonic_seconds() - started_monotonic_;
   run.peak_rss_bytes = peak_bytes;
   if (options_.shard) {

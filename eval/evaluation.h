@@ -216,6 +216,8 @@ class Evaluation {
   std::vector<std::set<int64_t>> part_of(const std::vector<std::vector<DocumentCost>>& tasks, int64_t part,
                                          int64_t parts) const;
   void describe_ranks();
+  /// Of those of earlier runs in the folder and, if anything is left to compute, those of the ranks.
+  void warn_of_kernels(bool computes);
   void advance();
   void close_task(size_t index);
   /// What results.json has of the run's and a task's settings, before anything is scored.

@@ -189,18 +189,18 @@ Fingerprint expected_settings(const Folder& folder) {
 /// What run.json must say if the results are of this run.
 Differences check_settings(Folder& folder) {
   const fs::path path = folder.path / run_file;
-  const std::optional<Fingerprint> found = read_fingerprint(folder.path);
-  if (!found) return {fmt::format("{}: is missing", path.string())};
-  folder.fingerprint = *found;
+  const std::optional<RunRecord> record = read_run_record(folder.path);
+  if (!record) return {fmt::format("{}: is missing", path.string())};
+  const Fingerprint& found = folder.fingerprint = record->fingerprint;
   for (const TaskResults& task : folder.run.tasks) {
     if (const TaskResults& first = folder.run.tasks.front(); task.num_fewshot != first.num_fewshot) {
       return {fmt::format("{}: n-shot of {} is {}, of {} {}: a run has one", folder.record,
                           printable(first.name), first.num_fewshot, printable(task.name), task.num_fewshot)};
     }
   }
-  std::string changes = describe_changes(*found, expected_settings(folder));
+  std::string changes = describe_changes(found, expected_settings(folder));
   if (changes.empty() && folder.shard) {
-    Fingerprint here = *found;
+    Fingerprint here = found;
     here.erase("tasks");  // run.json alone has their list
     changes = describe_changes(here, folder.shard->fingerprint);
   }

@@ -20,7 +20,8 @@ struct Check {
 /// - results.json (shard.json): its content_hash. It does not cover date, seconds, memory, environment and
 ///   command, nor what quantizing the model cost: they differ between two runs of the same evaluation.
 ///   No key stands twice or is unknown, and what stands in several sections agrees.
-/// - run.json: the settings, all of them and no others, are those of results.json.
+/// - run.json: the settings, all of them and no others, are those of results.json. The kernels there are not
+///   compared, as the environment is not.
 /// - every samples file: its hash, the checksum of each line, what in a line follows from the rest of it.
 /// - every companion file (divergences, kept distributions): its hash; divergences are also of the documents
 ///   and the base that the run had.

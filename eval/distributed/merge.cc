@@ -9,6 +9,7 @@
 #include "eval/distributed/shard_record.h"
 #include "eval/kept_distributions.h"
 #include "eval/results/checked_sum.h"
+#include "eval/results/cpu_paths.h"
 #include "eval/results/divergence.h"
 #include "eval/results/sample_file.h"
 
@@ -28,11 +29,11 @@ ShardFolder read_folder(const fs::path& path) {
     if (!fs::is_directory(path, code)) fail("{}: no folder of a shard", path.string());
     if (fs::exists(path / results_file, code))
       fail("{}: holds results of a whole run; expected: a folder that eval --shard wrote", path.string());
-    const std::optional<Fingerprint> begun = read_fingerprint(path);
-    if (!begun || !begun->contains("shard"))
+    const std::optional<RunRecord> begun = read_run_record(path);
+    if (!begun || !begun->fingerprint.contains("shard"))
       fail("{}: holds no {}; expected: a folder that eval --shard wrote", path.string(), shard_file);
     fail("{}: shard {} is not finished; its command with --resume continues", path.string(),
-         printable(begun->at("shard")));
+         printable(begun->fingerprint.at("shard")));
   }
   return {path, read_shard_record(path)};
 }
@@ -118,13 +119,10 @@ std::vector<CompanionFormat> companions(const ShardFolder& first) {
   return out;
 }
 
-/// "a; b" of what the shards say, each once.
-template <typename Field>
-std::string joined(const std::vector<ShardFolder>& shards, const Field& field) {
-  std::set<std::string> different;
-  for (const ShardFolder& shard : shards) different.insert(field(shard.record.run.environment));
-  std::string out;
-  for (const std::string& text : different) out += (out.empty() ? "" : "; ") + text;
+/// What the shards say in a field of their environment, each once.
+std::set<std::string> all_of(const std::vector<ShardFolder>& shards, std::string Environment::*field) {
+  std::set<std::string> out;
+  for (const ShardFolder& shard : shards) out.merge(split(shard.record.run.environment.*field));
   return out;
 }
 
@@ -135,8 +133,8 @@ void add_costs(const std::vector<ShardFolder>& shards, RunResults& run) {
     run.peak_rss_bytes = std::max(run.peak_rss_bytes, shard.record.run.peak_rss_bytes);
     run.date = std::min(run.date, shard.record.run.date);
   }
-  run.environment.cpu = joined(shards, [](const Environment& e) { return e.cpu; });
-  run.environment.cpu_path = joined(shards, [](const Environment& e) { return e.cpu_path; });
+  run.environment.cpu = joined(all_of(shards, &Environment::cpu));
+  run.environment.cpu_path = joined(all_of(shards, &Environment::cpu_path));
 }
 
 }  // namespace
@@ -186,12 +184,8 @@ Merged merge_shards(std::span<const fs::path> folders, const fs::path& output, c
   }
   add_costs(shards, run);
   run.command = command;
-  if (run.environment.cpu_path != first.run.environment.cpu_path) {
-    merged.warnings.push_back(fmt::format(
-        "the shards were computed by different kernels ({}): floating-point scores may differ in their last "
-        "digits from those of one machine",
-        run.environment.cpu_path));
-  }
+  if (auto warning = kernels_warning(split(run.environment.cpu_path), run.model.arithmetic))
+    merged.warnings.push_back(std::move(*warning));
   write_results(output, run);
   return merged;
 }

@@ -67,7 +67,7 @@ Holdings look(const fs::path& directory) {
 /// Throws where the rules of the class forbid to begin. Only looks.
 Holdings check(const fs::path& directory, const Fingerprint& here, bool resume) {
   require_use(directory, FolderUse::run);
-  const std::optional<Fingerprint> there = read_fingerprint(directory);
+  const std::optional<RunRecord> there = read_run_record(directory);
   Holdings holdings = look(directory);
   if (!holdings.any()) return holdings;
   if (!there) {
@@ -76,7 +76,7 @@ Holdings check(const fs::path& directory, const Fingerprint& here, bool resume) 
         "directory",
         directory.string(), run_file);
   }
-  if (const std::string changes = describe_changes(*there, here); !changes.empty()) {
+  if (const std::string changes = describe_changes(there->fingerprint, here); !changes.empty()) {
     fail("{}: holds {} of a run with other settings: {}: choose another directory or the same settings",
          directory.string(), holdings.unfinished() ? "unfinished work" : "results", changes);
   }
@@ -88,8 +88,8 @@ Holdings check(const fs::path& directory, const Fingerprint& here, bool resume) 
 }
 
 /// Clears away what is of no more use, and results that are to be made again. The folder is locked, so nobody
-/// is writing the temporary files.
-void prepare(const fs::path& directory, const Fingerprint& here, bool resume) {
+/// is writing the temporary files. Returns what run.json says from here on.
+RunRecord prepare(const fs::path& directory, const Fingerprint& here, bool resume) {
   const Holdings holdings = check(directory, here, resume);
   for (const std::string& name : holdings.temporaries) remove_file(directory / name);
   if (!resume &&
@@ -100,7 +100,10 @@ void prepare(const fs::path& directory, const Fingerprint& here, bool resume) {
     for (const std::string& name : holdings.samples) remove_file(directory / name);
     for (const std::string& name : holdings.companions) remove_file(directory / name);
   }
-  write_fingerprint(directory, here);
+  RunRecord record{here, {}};
+  if (resume && holdings.any()) record.cpu_paths = read_run_record(directory)->cpu_paths;
+  write_run_record(directory, record);
+  return record;
 }
 
 std::string joined(const std::vector<std::string>& names) {
@@ -159,7 +162,7 @@ struct RunDirectory::Task {
 RunDirectory::RunDirectory(fs::path directory, Fingerprint fingerprint, const std::vector<std::string>& tasks,
                            bool resume, std::vector<CompanionFormat> companions)
     : directory_(create(std::move(directory))),
-      fingerprint_(with_tasks(std::move(fingerprint), tasks)),
+      record_{with_tasks(std::move(fingerprint), tasks), {}},
       lock_(directory_),
       companions_(std::move(companions)) {
   for (const std::string& name : tasks) {
@@ -170,7 +173,7 @@ RunDirectory::RunDirectory(fs::path directory, Fingerprint fingerprint, const st
       task->companions.push_back(std::make_unique<CompanionFile>(directory_, format, name));
     tasks_.emplace(name, std::move(task));
   }
-  prepare(directory_, fingerprint_, resume);
+  record_ = prepare(directory_, record_.fingerprint, resume);
   for (const auto& [name, task] : tasks_) load(*task);
   absorb_ranks();
 }
@@ -218,7 +221,14 @@ int64_t RunDirectory::finished_documents(std::string_view name) const {
   return static_cast<int64_t>(task(name).lines.size());
 }
 
+void RunDirectory::record_cpu_paths(const std::set<std::string>& cpu_paths) {
+  const size_t known = record_.cpu_paths.size();
+  record_.cpu_paths.insert(cpu_paths.begin(), cpu_paths.end());
+  if (record_.cpu_paths.size() > known) write_run_record(directory_, record_);
+}
+
 void RunDirectory::append(std::string_view name, const Sample& sample, std::span<const std::string> records) {
+  if (!cpu_path_.empty()) record_cpu_paths({cpu_path_});
   append(task(name), sample.scores, to_line(sample), records);
 }
 
@@ -237,6 +247,7 @@ void RunDirectory::append(Task& task, Scores scores, std::string_view line,
 }
 
 void RunDirectory::absorb(const fs::path& folder) {
+  const std::optional<RunRecord> record = read_run_record(folder);
   for (const auto& entry : tasks_) {
     const std::string& name = entry.first;
     Task& task = *entry.second;
@@ -250,6 +261,7 @@ void RunDirectory::absorb(const fs::path& folder) {
       for_each_sample(folder / file, tail, [&](SampleLine&& line) {
         const int64_t id = line.sample.scores.doc_id;
         if (task.lines.contains(id)) return;
+        if (record) record_cpu_paths(record->cpu_paths);
         std::vector<std::string> records;
         records.reserve(theirs.size());
         for (const auto& companion : theirs) records.push_back(companion->record(id));
@@ -272,8 +284,8 @@ void RunDirectory::absorb_ranks() {
   for (const fs::path& folder : folders) {
     {
       const DirectoryLock lock(folder);  // a rank of a run that is dying may still write
-      if (const std::optional<Fingerprint> there = read_fingerprint(folder)) {
-        const std::string changes = describe_changes(*there, fingerprint_);
+      if (const std::optional<RunRecord> there = read_run_record(folder)) {
+        const std::string changes = describe_changes(there->fingerprint, record_.fingerprint);
         if (!changes.empty())
           fail("{}: holds unfinished work of a run with other settings: {}", folder.string(), changes);
         absorb(folder);

@@ -34,7 +34,7 @@ void check_run_directory(const std::filesystem::path& directory, Fingerprint fin
 
 /// Where a run keeps what it has finished, so that a killed run loses at most the document under way.
 ///
-/// Files: run.json (fingerprint) from the start; journal_TASK.jsonl, a line per finished document in the
+/// Files: run.json (run_record.h) from the start; journal_TASK.jsonl, a line per finished document in the
 /// order they finish, handed to the system at once; samples_TASK.jsonl, the same lines in the order of
 /// doc_id, written atomically when the task is finished, after which its journal goes; results.json last of
 /// all, once every task is finished (its presence says so). Companion files (companion_file.h), where the run
@@ -72,6 +72,12 @@ class RunDirectory {
   bool is_finished(std::string_view task, int64_t doc_id) const;
   int64_t finished_documents(std::string_view task) const;
 
+  /// From here on append() is told of documents that these kernels ("avx2") have computed. Recorded with the
+  /// first of them.
+  void compute_with(std::string cpu_path) { cpu_path_ = std::move(cpu_path); }
+  /// Those that the finished documents were computed by, as far as it was recorded.
+  const std::set<std::string>& cpu_paths() const { return record_.cpu_paths; }
+
   /// Adds a finished document, with its record for each companion file: after this returns, a SIGKILL does
   /// not lose it. A document may be finished once.
   void append(std::string_view task, const Sample& sample, std::span<const std::string> records = {});
@@ -97,10 +103,12 @@ class RunDirectory {
   struct Task;
   Task& task(std::string_view name) const;
   static void load(Task& task);
+  void record_cpu_paths(const std::set<std::string>& cpu_paths);
   static void append(Task& task, Scores scores, std::string_view line, std::span<const std::string> records);
 
   std::filesystem::path directory_;
-  Fingerprint fingerprint_;
+  RunRecord record_;
+  std::string cpu_path_;
   DirectoryLock lock_;
   std::vector<CompanionFormat> companions_;
   std::map<std::string, std::unique_ptr<Task>, std::less<>> tasks_;

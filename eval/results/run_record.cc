@@ -36,21 +36,26 @@ std::string describe_changes(const Fingerprint& there, const Fingerprint& here) 
   return out;
 }
 
-std::optional<Fingerprint> read_fingerprint(const fs::path& directory) {
+std::optional<RunRecord> read_run_record(const fs::path& directory) {
   const fs::path path = directory / run_file;
   if (!fs::exists(path)) return {};
   const ordered_json json = parse_ordered_json(read_file(path), path.string());
   const JsonFields file(json, path.string()), fields = file.object("fingerprint");
-  if (json.size() > 1)
-    fail("{}: holds more than \"fingerprint\"; a later qeval may have written it", path.string());
-  Fingerprint out;
-  for (const auto& [key, value] : fields.json().items()) out[key] = fields.text(key.c_str());
+  for (const auto& [key, unused] : json.items()) {
+    if (key != "fingerprint" && key != "cpu_paths")
+      fail("{}: \"{}\" is unknown; a later qeval may have written it", path.string(), printable(key, 60));
+  }
+  RunRecord out;
+  for (const auto& [key, value] : fields.json().items()) out.fingerprint[key] = fields.text(key.c_str());
+  if (!file.has("cpu_paths")) return out;
+  for (std::string& cpu_path : file.texts("cpu_paths")) out.cpu_paths.insert(std::move(cpu_path));
   return out;
 }
 
-void write_fingerprint(const fs::path& directory, const Fingerprint& fingerprint) {
+void write_run_record(const fs::path& directory, const RunRecord& record) {
   const fs::path path = directory / run_file;
-  const ordered_json json = {{"fingerprint", fingerprint}};
+  ordered_json json = {{"fingerprint", record.fingerprint}};
+  if (!record.cpu_paths.empty()) json["cpu_paths"] = record.cpu_paths;
   write_file_atomically(path, dump_json(json, path.string(), 2) + "\n");
 }
 

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 
 namespace qeval::eval {
@@ -17,15 +18,22 @@ using Fingerprint = std::map<std::string, std::string>;
 /// values are cut.
 std::string describe_changes(const Fingerprint& there, const Fingerprint& here);
 
-/// DIRECTORY/run.json, the fingerprint.
+/// DIRECTORY/run.json.
 inline constexpr const char* run_file = "run.json";
 
 /// What a shard's folder has in the place of results.json.
 inline constexpr const char* shard_file = "shard.json";
 
-/// The fingerprint of the run in a folder, nothing where there is no run. Throws Error naming the file for
-/// damage.
-std::optional<Fingerprint> read_fingerprint(const std::filesystem::path& directory);
-void write_fingerprint(const std::filesystem::path& directory, const Fingerprint& fingerprint);
+/// What a run tells of itself from the start.
+struct RunRecord {
+  Fingerprint fingerprint;
+  /// The kernels ("avx2") that its finished documents were computed by. Another one is no reason to refuse
+  /// the folder. Records of before they were kept have none.
+  std::set<std::string> cpu_paths;
+};
+
+/// The record of the run in a folder, nothing where there is no run. Throws Error naming the file for damage.
+std::optional<RunRecord> read_run_record(const std::filesystem::path& directory);
+void write_run_record(const std::filesystem::path& directory, const RunRecord& record);
 
 }  // namespace qeval::eval

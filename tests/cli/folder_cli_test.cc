@@ -2,15 +2,20 @@
 #include <filesystem>
 #include <map>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "cli_fixture.h"
+#include "model/kernels/cpu.h"
 
 namespace qeval::test {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing::IsEmpty;
 
 class FolderCli : public Cli {
  protected:
@@ -67,6 +72,48 @@ TEST_F(FolderCli, ATaskWithOtherRightAnswersIsAnotherTask) {
   expect_one_line(eval_task({"-o", path("out"), "--resume"}), kFailed, "other settings: answers mine (");
   expect_success(eval_task({"--shard", "2/2", "-o", path("s2")}));
   expect_one_line(run({"merge", path("s1"), path("s2"), "-o", path("merged")}), kFailed, "answers mine (");
+}
+
+/// The results named the last kernels only.
+TEST_F(FolderCli, OtherKernelsInOneFolderAreWarnedOf) {
+  if (!model::cpu_supports(model::CpuPath::avx2)) GTEST_SKIP() << "the CPU has one path";
+  quantize();
+  const auto evaluate = [&](const std::string& cpu, const std::string& arithmetic, const std::string& output,
+                            std::vector<std::string> more) {
+    setenv("QEVAL_CPU", cpu.c_str(), 1);
+    more.insert(more.begin(), {"eval", "-m", path("q"), "-d", path("data"), "-t", "piqa", "--arithmetic",
+                               arithmetic, "-o", path(output)});
+    const Outcome outcome = run(more);
+    unsetenv("QEVAL_CPU");
+    return outcome;
+  };
+  const std::string warning = "warning: the documents are computed by different kernels (avx2; portable)";
+  for (const std::string arithmetic : {"float", "fake", "integer"}) {
+    SCOPED_TRACE(arithmetic);
+    expect_success(evaluate("portable", arithmetic, arithmetic, {}));
+    // As if it had been killed after the first of two documents.
+    fs::remove(path(arithmetic + "/results.json"));
+    const std::string samples = read(arithmetic + "/samples_piqa.jsonl");
+    fs::remove(path(arithmetic + "/samples_piqa.jsonl"));
+    write(arithmetic + "/journal_piqa.jsonl", samples.substr(0, samples.find('\n') + 1));
+    const Outcome resumed = evaluate("avx2", arithmetic, arithmetic, {"--resume"});
+    EXPECT_EQ(resumed.status, 0);
+    if (arithmetic == "integer") {
+      EXPECT_THAT(resumed.error, IsEmpty());
+    } else {
+      EXPECT_THAT(resumed.error, HasSubstr(warning));
+    }
+    const auto results = nlohmann::json::parse(read(arithmetic + "/results.json"));
+    EXPECT_EQ(results["environment"]["cpu_path"], "avx2; portable");
+    expect_success(run({"verify", path(arithmetic)}));
+
+    expect_success(evaluate("portable", arithmetic, arithmetic + "1", {"--shard", "1/2"}));
+    expect_success(evaluate("avx2", arithmetic, arithmetic + "2", {"--shard", "2/2"}));
+    const Outcome merged =
+        run({"merge", path(arithmetic + "1"), path(arithmetic + "2"), "-o", path(arithmetic + "m")});
+    EXPECT_EQ(merged.status, 0);
+    EXPECT_EQ(merged.error, resumed.error);
+  }
 }
 
 /// compare overwrote the results of a run, and runs those of a comparison.

@@ -197,7 +197,7 @@ TEST_F(VerifyCli, EveryTamperingIsNamed) {
       {[&] { edit("run/run.json", "\"logprobs\": \"256\",", ""); }, "logprobs (absent there, 256 here)"},
       {[&] { edit("run/run.json", "\"seed\": ", "\"hint\": \"x\", \"seed\": "); },
        "hint (x there, absent here)"},
-      {[&] { edit("run/run.json", "{", "{\"hint\": 1,"); }, "run.json: holds more than \"fingerprint\""},
+      {[&] { edit("run/run.json", "{", "{\"hint\": 1,"); }, "run.json: \"hint\" is unknown"},
       {[&] { remove("run/run.json"); }, "run.json: is missing"},
       {[&] { swap("base/run.json", "run/run.json"); }, "run.json: is not of the run"},
       {[&] { truncate("run/run.json"); }, "run.json"},

@@ -107,6 +107,7 @@ TEST(RunDirectory, SurvivesSigkillAtAnyMoment) {
         ::close(ends[0]);
         try {
           RunDirectory run(folder.path(), settings, tasks, kills > 0);
+          run.compute_with(kills > 0 ? "avx2" : "portable");
           for (const Sample& sample : samples) {
             if (run.is_finished("arc", sample.scores.doc_id)) continue;
             run.append("arc", sample);
@@ -128,6 +129,7 @@ TEST(RunDirectory, SurvivesSigkillAtAnyMoment) {
       ASSERT_TRUE(WIFSIGNALED(status) || WEXITSTATUS(status) == 0) << "the child failed by itself";
     }
     RunDirectory run(folder.path(), settings, tasks, true);
+    EXPECT_TRUE(run.cpu_paths().contains("portable")) << "computed something before it was killed first";
     for (const Sample& sample : samples) {
       if (!run.is_finished("arc", sample.scores.doc_id)) run.append("arc", sample);
     }
@@ -135,6 +137,29 @@ TEST(RunDirectory, SurvivesSigkillAtAnyMoment) {
     ASSERT_EQ(read_file(folder.path() / "samples_arc.jsonl"), expected_samples(documents));
     ASSERT_EQ(finished.scores.size(), static_cast<size_t>(documents));
   }
+}
+
+/// A run that was resumed on another machine named the last kernels only.
+TEST(RunDirectory, RemembersWhatKernelsComputedItsDocuments) {
+  const TemporaryFolder folder;
+  const auto samples = choice_samples(3);
+  const auto open = [&](const std::string& cpu_path, bool resume) {
+    auto run = std::make_unique<RunDirectory>(folder.path(), settings, tasks, resume);
+    run->compute_with(cpu_path);
+    return run;
+  };
+  open("avx2", false)->append("arc", samples[0]);
+  EXPECT_THAT(open("avx512", true)->cpu_paths(), testing::ElementsAre("avx2")) << "it computed nothing";
+  open("portable", true)->append("arc", samples[1]);
+  EXPECT_THAT(read_run_record(folder.path())->cpu_paths, testing::ElementsAre("avx2", "portable"));
+  const TemporaryFolder other;
+  RunDirectory merged(other.path(), settings, tasks, true);
+  merged.absorb(folder.path());
+  EXPECT_THAT(read_run_record(other.path())->cpu_paths, testing::ElementsAre("avx2", "portable"));
+  open("avx2", true)->finish("arc");
+  write_results(folder.path(), example_run());
+  open("avx512", false)->append("arc", samples[0]);
+  EXPECT_THAT(read_run_record(folder.path())->cpu_paths, testing::ElementsAre("avx512")) << "done again";
 }
 
 TEST(RunDirectory, SamplesAndJournalTogetherAreOneRun) {

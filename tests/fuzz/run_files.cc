@@ -40,7 +40,10 @@ void run_files(Input input) {
     (void)eval::read_shard_record(scratch() / "run");
   });
   scratch().write("run/run.json", text);
-  accepted([&] { (void)eval::read_fingerprint(scratch() / "run"); });
+  accepted([&] {
+    if (const auto record = eval::read_run_record(scratch() / "run"))
+      eval::write_run_record(scratch() / "run", *record);
+  });
   const auto kept = scratch().write("run/logprobs_task.bin", text);
   accepted([&] { read_kept(kept); });
   const std::string lines = with_checksums(text);
