@@ -10,6 +10,7 @@
 #include "cli/method_options.h"
 #include "cli/progress.h"
 #include "cli/ranks.h"
+#include "quant/mixed_precision.h"
 #include "quant/quantize_run.h"
 
 namespace qeval::cli {
@@ -140,7 +141,7 @@ void require_samples(const quant::Samples& samples, const quant::QuantizeOptions
   if (options.method == quant::Method::smoothquant) need("smoothquant measures channel maxima");
   if (quant::is_learned(options.method)) need("learned methods learn on it");
   for (const std::string& wish : options.keep_16bit) {
-    if (wish.starts_with("auto:")) need("--keep-16bit auto measures sensitivities");
+    if (quant::automatic_count(wish)) need("--keep-16bit auto measures sensitivities");
   }
   if (options.act_ranges) return;
   const quant::QuantConfig qcfg = quant::make_qcfg(config, options.scheme);

@@ -26,42 +26,48 @@ bool matches(std::string_view pattern, std::string_view name) {
   return false;
 }
 
-int64_t keep_16bit(std::string_view wish, const model::Model& model, const Samples& samples,
-                   const ActRanges& ranges, QuantConfig& qcfg,
-                   const std::function<void(int64_t, int64_t)>& progress) {
+std::optional<int64_t> automatic_count(std::string_view wish) {
+  if (!wish.starts_with(kAutomatic)) return std::nullopt;
+  const std::string_view digits = wish.substr(kAutomatic.size());
+  int64_t count = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), count);
+  if (error != std::errc() || end != digits.data() + digits.size() || count < 1) {
+    fail("--keep-16bit {}: accepted: auto:N with N points, 1 or more", printable(wish));
+  }
+  return count;
+}
+
+int64_t raise_named(std::string_view pattern, const model::ModelConfig& config, QuantConfig& qcfg) {
   int64_t changed = 0;
-  if (wish.starts_with(kAutomatic)) {
-    const std::string_view digits = wish.substr(kAutomatic.size());
-    int64_t count = 0;
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), count);
-    if (error != std::errc() || end != digits.data() + digits.size() || count < 1) {
-      fail("--keep-16bit {}: accepted: auto:N with N points, 1 or more", printable(wish));
-    }
-    std::vector<Point> points;
-    for (const Point& point : all_points(model.config)) {
-      if (point.slot != Slot::weight && can_be_raised(qcfg[point])) points.push_back(point);
-    }
-    const std::vector<PointSensitivity> worst_first =
-        sensitivity(model, samples, qcfg, ranges, points, progress);
-    for (const PointSensitivity& found : worst_first) {
-      if (changed == count) break;
-      qcfg[found.point].bits = kBits;
-      ++changed;
-    }
-  } else {
-    for (const Point& point : all_points(model.config)) {
-      if (!can_be_raised(qcfg[point]) || !matches(wish, point_name(point))) continue;
-      qcfg[point].bits = kBits;
-      ++changed;
-    }
+  for (const Point& point : all_points(config)) {
+    if (!can_be_raised(qcfg[point]) || !matches(pattern, point_name(point))) continue;
+    qcfg[point].bits = kBits;
+    ++changed;
   }
   if (changed == 0) {
     fail(
         "--keep-16bit {}: no point of fewer bits; accepted: names such as mlp.w2.input, * for any text, "
         "auto:N",
-        printable(wish));
+        printable(pattern));
   }
   return changed;
+}
+
+std::vector<Point> raise_most_sensitive(int64_t count, const model::Model& model, const Samples& samples,
+                                        const ActRanges& ranges, QuantConfig& qcfg,
+                                        const std::function<void(int64_t, int64_t)>& progress) {
+  std::vector<Point> points;
+  for (const Point& point : all_points(model.config)) {
+    if (point.slot != Slot::weight && can_be_raised(qcfg[point])) points.push_back(point);
+  }
+  if (points.empty()) fail("--keep-16bit {}{}: no activation point of fewer bits", kAutomatic, count);
+  std::vector<Point> raised;
+  for (const PointSensitivity& found : sensitivity(model, samples, qcfg, ranges, points, progress)) {
+    if (std::ssize(raised) == count) break;
+    qcfg[found.point].bits = kBits;
+    raised.push_back(found.point);
+  }
+  return raised;
 }
 
 }  // namespace qeval::quant

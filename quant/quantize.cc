@@ -48,16 +48,21 @@ class Measurer {
     return *known_.base;
   }
 
+  /// The ranges as the options ask for them.
   ActRanges ranges(const QuantizedModel& model) {
-    if (options_.calibration.estimator != RangeEstimator::minmax)
-      return calibrate(model.model(), samples_, model.qcfg, options_.calibration, report("ranges"), peers_)
-          .ranges;
+    if (options_.calibration.estimator == RangeEstimator::minmax) return extremes(model);
+    return calibrate(model.model(), samples_, model.qcfg, options_.calibration, report("ranges"), peers_)
+        .ranges;
+  }
+
+  /// Min-max ranges of the model as it is now.
+  ActRanges extremes(const QuantizedModel& model) {
     if (!model.edited) return base(model).ranges;
     for (const Observations::Smoothed& seen : known_.smoothed) {
       if (seen.variant == options_.variant && seen.alpha == options_.alpha) return seen.ranges;
     }
     ActRanges ranges =
-        calibrate(model.model(), samples_, model.qcfg, options_.calibration, report("ranges"), peers_).ranges;
+        calibrate(model.model(), samples_, model.qcfg, CalibrationOptions{}, report("ranges"), peers_).ranges;
     known_.smoothed.push_back({options_.variant, options_.alpha, ranges});
     return ranges;
   }
@@ -76,12 +81,34 @@ class Measurer {
   const Peers& peers_;
 };
 
+/// The most sensitive points to 16 bits, on ranges that nothing was cut off: they were found on narrowed
+/// ones.
+void raise(QuantizedModel& model, int64_t count, const Samples& samples, const QuantizeOptions& options,
+           Measurer& measurer) {
+  const ActRanges found = complete_ranges(model.qcfg, model.ranges, model.base.config, "the ranges");
+  const std::vector<Point> raised =
+      raise_most_sensitive(count, model.model(), samples, found, model.qcfg, measurer.report("sensitivity"));
+  if (options.act_ranges || options.calibration.estimator == RangeEstimator::minmax) return;
+  const ActRanges extremes = measurer.extremes(model);
+  for (const Point& point : raised) {
+    if (extremes[point]) model.ranges[point] = extremes[point];
+  }
+}
+
 }  // namespace
 
 QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,
                         const ProgressFunction& progress, Observations* observations, const Peers& peers) {
   QuantizedModel result{model, std::nullopt, make_qcfg(model.config, options.scheme),
                         ActRanges(model.config.num_layers)};
+  std::vector<int64_t> most_sensitive;  // how many points, of each such wish
+  for (const std::string& wish : options.keep_16bit) {
+    if (const auto count = automatic_count(wish)) {
+      most_sensitive.push_back(*count);
+    } else {
+      raise_named(wish, model.config, result.qcfg);
+    }
+  }
   // The simulation's RMSNorm has no eps in the blocks, so neither has the model that is measured, nor the one
   // that is written.
   result.base.config.l2norm_as_rmsnorm = model.config.norm == model::NormKind::rms;
@@ -100,12 +127,7 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
   } else {
     result.ranges = measurer.ranges(result);
   }
-  if (!options.keep_16bit.empty()) {
-    const ActRanges complete =
-        complete_ranges(result.qcfg, result.ranges, model.config, "the calibration's ranges");
-    for (const std::string& wish : options.keep_16bit)
-      keep_16bit(wish, result.model(), samples, complete, result.qcfg, measurer.report("sensitivity"));
-  }
+  for (const int64_t count : most_sensitive) raise(result, count, samples, options, measurer);
   return result;
 }
 

@@ -46,13 +46,18 @@ class MixedPrecisionTest : public testing::Test {
 
 TEST_F(MixedPrecisionTest, RaisesWhatThePatternNames) {
   QuantConfig raised = qcfg_;
-  EXPECT_EQ(keep_16bit("mlp.w2.input", model_, samples_, ranges_, raised), 2);
+  EXPECT_EQ(raise_named("mlp.w2.input", model_.config, raised), 2);
   QuantConfig want = qcfg_;
   want[{0, Module::down, Slot::input}].bits = want[{1, Module::down, Slot::input}].bits = 16;
   EXPECT_EQ(raised, want);
-  for (const char* wish : {"mlp.w2.input",  // 16 bits already
-                           "no.such.point", "auto:0", "auto:", "auto:x", "auto:-1", "lm_head.weight"}) {
-    EXPECT_THROW(keep_16bit(wish, model_, samples_, ranges_, raised), Error) << wish;
+  for (const char* pattern : {"mlp.w2.input",  // 16 bits already
+                              "no.such.point", "lm_head.weight"}) {
+    EXPECT_THROW(raise_named(pattern, model_.config, raised), Error) << pattern;
+  }
+  EXPECT_EQ(automatic_count("mlp.w2.input"), std::nullopt);
+  EXPECT_EQ(automatic_count("auto:12"), 12);
+  for (const char* wish : {"auto:0", "auto:", "auto:x", "auto:-1"}) {
+    EXPECT_THROW(automatic_count(wish), Error) << wish;
   }
 }
 
@@ -76,7 +81,7 @@ TEST_F(MixedPrecisionTest, FindsThePointThatCostsMost) {
   EXPECT_TRUE(std::is_sorted(found.begin(), found.end(),
                              [](const auto& a, const auto& b) { return a.loss > b.loss; }));
   QuantConfig raised = qcfg;
-  EXPECT_EQ(keep_16bit("auto:3", model_, samples_, ranges_, raised), 3);
+  EXPECT_THAT(raise_most_sensitive(3, model_, samples_, ranges_, raised), testing::SizeIs(3));
   int64_t changed = 0;
   for (const Point& point : points) changed += raised[point] != qcfg[point] ? 1 : 0;
   EXPECT_EQ(changed, 3);
@@ -148,6 +153,26 @@ TEST_F(MixedPrecisionTest, QuantizeFindsTheWorstPointsOfASiluModel) {
   options.act_ranges = ranges_;
   (*options.act_ranges)[{0, Module::activation, Slot::input2}].reset();
   EXPECT_EQ(raised(), 3);
+}
+
+/// A range narrowed for 8 bits cut off what 16 hold with ease.
+TEST_F(MixedPrecisionTest, RaisedPointsKeepMinAndMax) {
+  QuantizeOptions options;
+  options.calibration = {.estimator = RangeEstimator::percentile, .percentile = 90};
+  const ActRanges narrowed = quantize(model_, samples_, options).ranges;
+  for (const char* wish : {"mlp.w2.input", "auto:4"}) {
+    options.keep_16bit = {wish};
+    const QuantizedModel quantized = quantize(model_, samples_, options);
+    int64_t raised = 0;
+    for (const Point& point : quantized_points(qcfg_, model_.config)) {
+      if (point.slot == Slot::weight) continue;
+      const bool is_raised = quantized.qcfg[point].bits > qcfg_[point].bits;
+      raised += is_raised ? 1 : 0;
+      EXPECT_EQ(quantized.ranges[point], (is_raised ? ranges_ : narrowed)[point]) << point_name(point);
+    }
+    EXPECT_EQ(raised, std::string(wish) == "auto:4" ? 4 : 2);
+  }
+  EXPECT_NE((narrowed[{0, Module::down, Slot::input}]), (ranges_[{0, Module::down, Slot::input}]));
 }
 
 }  // namespace
