@@ -53,6 +53,10 @@ class IntegerArithmetic final : public model::Arithmetic {
               model::Tensor& out) const override;
   void logits(const model::Tensor& normed, int64_t first, int64_t count, float* logits) const override;
 
+  /// The sums of each row's probability codes over the tile's keys, [query_count · group], which softmax()
+  /// leaves behind the codes for mix(): whoever changes the codes in between must change them, too.
+  int64_t* probability_sums(const model::AttentionTile& tile) const;
+
   /// The prepared integers, for tests and reports of memory.
   const IntegerModel& prepared() const { return model_; }
   /// What the codes of each tensor stand for.

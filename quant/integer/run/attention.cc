@@ -68,6 +68,22 @@ int64_t visible_keys(const AttentionTile& tile) {
   return tile.first_position + tile.query_count;
 }
 
+/// Calls body(layout, base, position, count) for the pieces of the tile's path that its queries see: the
+/// head's share of the piece, and which keys of the tile its first `count` are.
+template <typename Body>
+void for_each_piece(const AttentionTile& tile, const IntegerModel& model, const IntegerAttention& attention,
+                    const Body& body) {
+  const int64_t keys = visible_keys(tile);
+  int64_t position = 0;
+  for (const KvPiece& piece : tile.path) {
+    const int64_t count = std::min(piece.length, keys - position);
+    if (count <= 0) break;
+    const HeadLayout head = layout(model, attention, piece.capacity);
+    body(head, piece.data + tile.kv_head * head.size, position, count);
+    position += piece.length;
+  }
+}
+
 /// Totals that need 64 bits to codes, one at a time.
 void requantize_wide(const Rescale& factor, const CodeRange& codes, int64_t n, const int64_t* sums,
                      int64_t base, const int64_t* constant, int16_t* out) {
@@ -126,14 +142,89 @@ void IntegerArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v
   });
 }
 
+namespace {
+
 // Score of query r and key j: Σ (q − q₀)(k − k₀) = Σ q·k + k₀·(d·q₀ − Σ q) − q₀·Σ k, codes throughout.
+
+/// What a tile's scores are made of, in the thread's scratch. `terms`: k₀·(d·q₀ − Σ q) of each row, `bases`:
+/// the same modulo 2^32.
+struct ScoreScratch {
+  std::byte* products;   ///< [rows, kKeyBlock] of int32_t or int64_t
+  std::byte* constants;  ///< [kKeyBlock] of the same
+  int64_t* terms;        ///< [rows]
+  int32_t* bases;        ///< [rows]
+  int16_t* queries;      ///< [rows, head_dim]
+
+  ScoreScratch(AlignedBuffer& buffer, int64_t rows, int64_t head_dim) {
+    Scratch shares;
+    const int64_t products_at = shares.add<int64_t>(rows * kKeyBlock);
+    const int64_t constants_at = shares.add<int64_t>(kKeyBlock);
+    const int64_t terms_at = shares.add<int64_t>(rows);
+    const int64_t bases_at = shares.add<int32_t>(rows);
+    const int64_t queries_at = shares.add<int16_t>(rows * head_dim);
+    std::byte* scratch = shares.allocate(buffer);
+    products = scratch + products_at;
+    constants = scratch + constants_at;
+    terms = reinterpret_cast<int64_t*>(scratch + terms_at);
+    bases = reinterpret_cast<int32_t*>(scratch + bases_at);
+    queries = reinterpret_cast<int16_t*>(scratch + queries_at);
+  }
+};
+
+/// The tile's queries side by side, and their terms. The heads of a group stand side by side in a row of q.
+void gather_queries(const AttentionTile& tile, const Tensor& q, const IntegerAttention& a, int64_t group,
+                    int64_t d, const ScoreScratch& scratch) {
+  const int64_t rows = tile.query_count * group;
+  for (int64_t i = 0; i < tile.query_count; ++i) {
+    std::memcpy(scratch.queries + i * group * d,
+                q.row<int16_t>(tile.first_row + i) + tile.kv_head * group * d,
+                static_cast<size_t>(group * d) * sizeof(int16_t));
+  }
+  row_sums(scratch.queries, rows, d, scratch.terms);
+  for (int64_t r = 0; r < rows; ++r) {
+    scratch.terms[r] = a.k_zero_point * (d * a.q_zero_point - scratch.terms[r]);
+    scratch.bases[r] = modulo32(scratch.terms[r]);
+  }
+}
+
+/// Products in 32 bits to the scores of n keys with these sums: out [rows, stride].
+void requantize_scores(const IntegerAttention& a, int64_t rows, int64_t n, const int32_t* key_sums,
+                       const ScoreScratch& scratch, int16_t* out, int64_t stride) {
+  auto* key_terms = reinterpret_cast<int32_t*>(scratch.constants);
+  const auto q_zero = static_cast<uint32_t>(a.q_zero_point);
+  for (int64_t j = 0; j < n; ++j) {
+    key_terms[j] = static_cast<int32_t>(0U - q_zero * static_cast<uint32_t>(key_sums[j]));
+  }
+  integer_kernels().requantize_uniform({.rows = rows,
+                                        .n = n,
+                                        .sums = reinterpret_cast<const int32_t*>(scratch.products),
+                                        .ld = kKeyBlock,
+                                        .bases = scratch.bases,
+                                        .constant = key_terms,
+                                        .factor = a.score_factor,
+                                        .output = a.score_codes},
+                                       out, stride);
+}
+
+/// The same of products in 64 bits.
+void requantize_scores_wide(const IntegerAttention& a, int64_t rows, int64_t n, const int32_t* key_sums,
+                            const ScoreScratch& scratch, int16_t* out, int64_t stride) {
+  auto* key_terms = reinterpret_cast<int64_t*>(scratch.constants);
+  for (int64_t j = 0; j < n; ++j) key_terms[j] = -static_cast<int64_t>(a.q_zero_point) * key_sums[j];
+  for (int64_t r = 0; r < rows; ++r) {
+    requantize_wide(a.score_factor, a.score_codes, n,
+                    reinterpret_cast<const int64_t*>(scratch.products) + r * kKeyBlock, scratch.terms[r],
+                    key_terms, out + r * stride);
+  }
+}
+
+}  // namespace
+
 void IntegerArithmetic::scores(const AttentionTile& tile, const Tensor& q) const {
   const IntegerAttention& a = layer_at(tile.layer).attention;
   const IntegerKernels& kernel = integer_kernels();
   const int64_t d = model_.head_dim;
-  const int64_t group = model_.group();
-  const int64_t rows = tile.query_count * group;
-  const int64_t keys = visible_keys(tile);
+  const int64_t rows = tile.query_count * model_.group();
   const int64_t stride = tile.key_count;
   const bool fast = a.narrow_k && a.score_factor.fast();
   const auto gemm = fast         ? a.narrow_q ? kernel.gemm_narrow : kernel.gemm_modular
@@ -142,84 +233,35 @@ void IntegerArithmetic::scores(const AttentionTile& tile, const Tensor& q) const
   // After the codes, the sums of each row's: softmax() leaves them for mix().
   tile.scores.resize(static_cast<size_t>(round_up(rows * stride, 8)) * sizeof(int16_t) +
                      static_cast<size_t>(rows) * sizeof(int64_t));
-  Scratch shares;
-  const int64_t products_at = shares.add<int64_t>(rows * kKeyBlock);
-  const int64_t constants_at = shares.add<int64_t>(kKeyBlock);
-  const int64_t terms_at = shares.add<int64_t>(rows);
-  const int64_t bases_at = shares.add<int32_t>(rows);
-  const int64_t queries_at = shares.add<int16_t>(rows * d);
-  std::byte* scratch = shares.allocate(tile.scratch);
-  std::byte* products = scratch + products_at;
-  std::byte* constants = scratch + constants_at;
-  auto* terms = reinterpret_cast<int64_t*>(scratch + terms_at);
-  auto* queries = reinterpret_cast<int16_t*>(scratch + queries_at);
-  for (int64_t i = 0; i < tile.query_count; ++i) {
-    // The heads of a group stand side by side in a row of q.
-    std::memcpy(queries + i * group * d, q.row<int16_t>(tile.first_row + i) + tile.kv_head * group * d,
-                static_cast<size_t>(group * d) * sizeof(int16_t));
-  }
-  row_sums(queries, rows, d, terms);
-  auto* bases = reinterpret_cast<int32_t*>(scratch + bases_at);  // the same modulo 2^32
-  for (int64_t r = 0; r < rows; ++r) {
-    terms[r] = a.k_zero_point * (d * a.q_zero_point - terms[r]);
-    bases[r] = modulo32(terms[r]);
-  }
-  int64_t position = 0;
-  for (const KvPiece& piece : tile.path) {
-    const int64_t count = std::min(piece.length, keys - position);
-    if (count <= 0) break;
-    const HeadLayout head = layout(model_, a, piece.capacity);
-    const std::byte* base = piece.data + tile.kv_head * head.size;
-    const auto* key_sums = reinterpret_cast<const int32_t*>(base + head.sums);
-    for (int64_t first = 0; first < count; first += kKeyBlock) {
-      const int64_t block = std::min(kKeyBlock, count - first);
-      gemm({.m = rows,
-            .n = block,
-            .k = d,
-            .a = queries,
-            .lda = d,
-            .b = base + first / kPanel * head.key_panel_codes * (a.narrow_k ? 1 : 2),
-            .panel_stride = head.key_panel_codes,
-            .c = products,
-            .ldc = kKeyBlock});
-      int16_t* out = tile.scores.as<int16_t>() + position + first;
-      if (fast) {
-        auto* key_terms = reinterpret_cast<int32_t*>(constants);
-        const auto q_zero = static_cast<uint32_t>(a.q_zero_point);
-        for (int64_t j = 0; j < block; ++j) {
-          key_terms[j] = static_cast<int32_t>(0U - q_zero * static_cast<uint32_t>(key_sums[first + j]));
-        }
-        kernel.requantize_uniform({.rows = rows,
-                                   .n = block,
-                                   .sums = reinterpret_cast<const int32_t*>(products),
-                                   .ld = kKeyBlock,
-                                   .bases = bases,
-                                   .constant = key_terms,
-                                   .factor = a.score_factor,
-                                   .output = a.score_codes},
-                                  out, stride);
-      } else {
-        auto* key_terms = reinterpret_cast<int64_t*>(constants);
-        for (int64_t j = 0; j < block; ++j) {
-          key_terms[j] = -static_cast<int64_t>(a.q_zero_point) * key_sums[first + j];
-        }
-        for (int64_t r = 0; r < rows; ++r) {
-          requantize_wide(a.score_factor, a.score_codes, block,
-                          reinterpret_cast<const int64_t*>(products) + r * kKeyBlock, terms[r], key_terms,
-                          out + r * stride);
-        }
-      }
-    }
-    position += piece.length;
-  }
+  const ScoreScratch scratch(tile.scratch, rows, d);
+  gather_queries(tile, q, a, model_.group(), d, scratch);
+  for_each_piece(tile, model_, a,
+                 [&](const HeadLayout& head, const std::byte* base, int64_t position, int64_t count) {
+                   const auto* key_sums = reinterpret_cast<const int32_t*>(base + head.sums);
+                   for (int64_t first = 0; first < count; first += kKeyBlock) {
+                     const int64_t block = std::min(kKeyBlock, count - first);
+                     gemm({.m = rows,
+                           .n = block,
+                           .k = d,
+                           .a = scratch.queries,
+                           .lda = d,
+                           .b = base + first / kPanel * head.key_panel_codes * (a.narrow_k ? 1 : 2),
+                           .panel_stride = head.key_panel_codes,
+                           .c = scratch.products,
+                           .ldc = kKeyBlock});
+                     int16_t* out = tile.scores.as<int16_t>() + position + first;
+                     const auto requantize = fast ? requantize_scores : requantize_scores_wide;
+                     requantize(a, rows, block, key_sums + first, scratch, out, stride);
+                   }
+                 });
+}
+
+int64_t* IntegerArithmetic::probability_sums(const AttentionTile& tile) const {
+  const int64_t rows = tile.query_count * model_.group();
+  return reinterpret_cast<int64_t*>(tile.scores.as<int16_t>() + round_up(rows * tile.key_count, 8));
 }
 
 namespace {
-
-/// Behind the scores of a tile: the sum of each row's probability codes.
-int64_t* probability_sums(const AttentionTile& tile, int64_t rows) {
-  return reinterpret_cast<int64_t*>(tile.scores.as<int16_t>() + round_up(rows * tile.key_count, 8));
-}
 
 /// Whether a probability of 0 is among the numbers that a code's 16 bits hold; not where a range excludes 0.
 bool zero_is_a_code(const IntegerAttention& attention) {
@@ -234,7 +276,7 @@ void IntegerArithmetic::softmax(const AttentionTile& tile) const {
   const int64_t keys = visible_keys(tile);
   const int64_t rows = tile.query_count * model_.group();
   const auto hidden = static_cast<int16_t>(zero_is_a_code(a) ? a.probability_codes.zero_point : 0);
-  int64_t* sums = probability_sums(tile, rows);
+  int64_t* sums = probability_sums(tile);
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t visible = tile.first_position + r / model_.group() + 1;
     int16_t* row = tile.scores.as<int16_t>() + r * tile.key_count;
@@ -243,61 +285,58 @@ void IntegerArithmetic::softmax(const AttentionTile& tile) const {
   }
 }
 
+namespace {
+
 // Mix of row r and channel j: Σ (p − p₀)(v − v₀) = Σ p·v + v₀·(n·p₀ − Σ p) − p₀·Σ v over n keys: all of the
 // tile, hidden ones having p = p₀, or where no code says that, those that the query sees and p = 0 elsewhere.
-void IntegerArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
-  const IntegerAttention& a = layer_at(tile.layer).attention;
-  const IntegerKernels& kernel = integer_kernels();
-  const int64_t d = model_.head_dim;
-  const int64_t group = model_.group();
-  const int64_t rows = tile.query_count * group;
-  const int64_t keys = visible_keys(tile);
-  const int64_t stride = tile.key_count;
-  const bool fast = a.narrow_v && a.mix_factor.fast();
-  const auto gemm = fast ? kernel.gemm_modular : a.narrow_v ? kernel.gemm_wide : kernel.gemm_wide16;
+
+/// Which keys the sums of a tile's mix run over.
+struct MixKeys {
+  bool shared;             ///< all of the tile for every query
+  int64_t all;             ///< keys of the tile
+  int64_t first_position;  ///< of its queries
+
+  int64_t seen(int64_t query) const { return shared ? all : first_position + query + 1; }
+};
+
+/// What a tile's mix is made of, in the thread's scratch. A mask is a row of ones for the keys that sums of
+/// values run over; there is one, or one per query.
+struct MixScratch {
+  std::byte* products;    ///< [rows, head_dim] of int32_t or int64_t
+  std::byte* value_sums;  ///< [masks, head_dim] of the same
+  int16_t* masks;         ///< [masks, keys]
+  int64_t* terms;         ///< [group]
+  int32_t* bases;         ///< [group], the terms modulo 2^32
+
+  MixScratch(AlignedBuffer& buffer, int64_t rows, int64_t mask_count, int64_t keys, int64_t group,
+             int64_t head_dim) {
+    Scratch shares;
+    const int64_t products_at = shares.add<int64_t>(rows * head_dim);
+    const int64_t value_sums_at = shares.add<int64_t>(mask_count * head_dim);
+    const int64_t masks_at = shares.add<int16_t>(mask_count * keys);
+    const int64_t terms_at = shares.add<int64_t>(group);
+    const int64_t bases_at = shares.add<int32_t>(group);
+    std::byte* scratch = shares.allocate(buffer);
+    products = scratch + products_at;
+    value_sums = scratch + value_sums_at;
+    masks = reinterpret_cast<int16_t*>(scratch + masks_at);
+    terms = reinterpret_cast<int64_t*>(scratch + terms_at);
+    bases = reinterpret_cast<int32_t*>(scratch + bases_at);
+  }
+};
+
+void fill_masks(const MixKeys& keys, int64_t count, int16_t* masks) {
+  for (int64_t i = 0; i < count; ++i) {
+    int16_t* mask = masks + i * keys.all;
+    std::fill(mask, mask + keys.seen(i), int16_t{1});
+    std::fill(mask + keys.seen(i), mask + keys.all, int16_t{0});
+  }
+}
+
+/// Sums of n values, of 32 bits modulo 2^32 or of 64, to −p₀ times them.
+void scale_value_sums(const IntegerAttention& a, bool fast, int64_t n, std::byte* value_sums) {
   const int64_t p_zero = a.probability_codes.zero_point;
-  const bool shared = zero_is_a_code(a);
-  const int64_t masks = shared ? 1 : tile.query_count;
-  Scratch shares;
-  const int64_t products_at = shares.add<int64_t>(rows * d);
-  const int64_t value_sums_at = shares.add<int64_t>(masks * d);
-  const int64_t mask_at = shares.add<int16_t>(masks * keys);
-  const int64_t bases_at = shares.add<int32_t>(group);
-  std::byte* scratch = shares.allocate(tile.scratch);
-  std::byte* products = scratch + products_at;
-  std::byte* value_sums = scratch + value_sums_at;
-  auto* mask = reinterpret_cast<int16_t*>(scratch + mask_at);
-  auto* bases = reinterpret_cast<int32_t*>(scratch + bases_at);
-  const auto seen = [&](int64_t query) { return shared ? keys : tile.first_position + query + 1; };
-  for (int64_t i = 0; i < masks; ++i) {
-    std::fill(mask + i * keys, mask + i * keys + seen(i), int16_t{1});
-    std::fill(mask + i * keys + seen(i), mask + (i + 1) * keys, int16_t{0});
-  }
-  int64_t position = 0;
-  for (const KvPiece& piece : tile.path) {
-    const int64_t count = std::min(piece.length, keys - position);
-    if (count <= 0) break;
-    const HeadLayout head = layout(model_, a, piece.capacity);
-    const std::byte* base = piece.data + tile.kv_head * head.size;
-    IntegerGemm product{.m = rows,
-                        .n = d,
-                        .k = count,
-                        .a = tile.scores.as<int16_t>() + position,
-                        .lda = stride,
-                        .b = base + head.values,
-                        .panel_stride = head.value_panel_codes,
-                        .c = products,
-                        .ldc = d,
-                        .accumulate = position > 0};
-    gemm(product);
-    product.m = masks;
-    product.a = mask + position;
-    product.lda = keys;
-    product.c = value_sums;
-    gemm(product);
-    position += piece.length;
-  }
-  for (int64_t j = 0; j < masks * d; ++j) {
+  for (int64_t j = 0; j < n; ++j) {
     if (fast) {
       auto& sum = reinterpret_cast<int32_t*>(value_sums)[j];
       sum = modulo32(-p_zero * sum);
@@ -305,32 +344,76 @@ void IntegerArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
       reinterpret_cast<int64_t*>(value_sums)[j] *= -p_zero;
     }
   }
-  const int64_t* probability_codes = probability_sums(tile, rows);
+}
+
+/// One query's rows, `group` of them from row `first` on, with their terms in the scratch: out [group, d].
+/// `mask` is the one of its sums of values.
+void requantize_mix(const IntegerAttention& a, bool fast, int64_t group, int64_t d, int64_t first,
+                    int64_t mask, const MixScratch& scratch, int16_t* out) {
+  if (fast) {
+    for (int64_t r = 0; r < group; ++r) scratch.bases[r] = modulo32(scratch.terms[r]);
+    integer_kernels().requantize_uniform(
+        {.rows = group,
+         .n = d,
+         .sums = reinterpret_cast<const int32_t*>(scratch.products) + first * d,
+         .ld = d,
+         .bases = scratch.bases,
+         .constant = reinterpret_cast<const int32_t*>(scratch.value_sums) + mask * d,
+         .factor = a.mix_factor,
+         .output = a.mix_codes},
+        out, d);
+    return;
+  }
+  for (int64_t r = 0; r < group; ++r) {
+    requantize_wide(a.mix_factor, a.mix_codes, d,
+                    reinterpret_cast<const int64_t*>(scratch.products) + (first + r) * d, scratch.terms[r],
+                    reinterpret_cast<const int64_t*>(scratch.value_sums) + mask * d, out + r * d);
+  }
+}
+
+}  // namespace
+
+void IntegerArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
+  const IntegerAttention& a = layer_at(tile.layer).attention;
+  const IntegerKernels& kernel = integer_kernels();
+  const int64_t d = model_.head_dim;
+  const int64_t group = model_.group();
+  const int64_t rows = tile.query_count * group;
+  const bool fast = a.narrow_v && a.mix_factor.fast();
+  const auto gemm = fast ? kernel.gemm_modular : a.narrow_v ? kernel.gemm_wide : kernel.gemm_wide16;
+  const MixKeys keys{zero_is_a_code(a), visible_keys(tile), tile.first_position};
+  const int64_t masks = keys.shared ? 1 : tile.query_count;
+  const MixScratch scratch(tile.scratch, rows, masks, keys.all, group, d);
+  fill_masks(keys, masks, scratch.masks);
+  for_each_piece(tile, model_, a,
+                 [&](const HeadLayout& head, const std::byte* base, int64_t position, int64_t count) {
+                   IntegerGemm product{.m = rows,
+                                       .n = d,
+                                       .k = count,
+                                       .a = tile.scores.as<int16_t>() + position,
+                                       .lda = tile.key_count,
+                                       .b = base + head.values,
+                                       .panel_stride = head.value_panel_codes,
+                                       .c = scratch.products,
+                                       .ldc = d,
+                                       .accumulate = position > 0};
+                   gemm(product);
+                   product.m = masks;
+                   product.a = scratch.masks + position;
+                   product.lda = keys.all;
+                   product.c = scratch.value_sums;
+                   gemm(product);
+                 });
+  scale_value_sums(a, fast, masks * d, scratch.value_sums);
+  const int64_t p_zero = a.probability_codes.zero_point;
+  const int64_t* sums = probability_sums(tile);
   for (int64_t query = 0; query < tile.query_count; ++query) {
     const int64_t first = query * group;
-    const int64_t values = shared ? 0 : query * d;
-    int16_t* target = out.row<int16_t>(tile.first_row + query) + tile.kv_head * group * d;
-    const auto term = [&](int64_t r) {
-      return a.v_zero_point * (seen(query) * p_zero - probability_codes[first + r]);
-    };
-    if (fast) {
-      for (int64_t r = 0; r < group; ++r) bases[r] = modulo32(term(r));
-      kernel.requantize_uniform({.rows = group,
-                                 .n = d,
-                                 .sums = reinterpret_cast<const int32_t*>(products) + first * d,
-                                 .ld = d,
-                                 .bases = bases,
-                                 .constant = reinterpret_cast<const int32_t*>(value_sums) + values,
-                                 .factor = a.mix_factor,
-                                 .output = a.mix_codes},
-                                target, d);
-    } else {
-      for (int64_t r = 0; r < group; ++r) {
-        requantize_wide(a.mix_factor, a.mix_codes, d,
-                        reinterpret_cast<const int64_t*>(products) + (first + r) * d, term(r),
-                        reinterpret_cast<const int64_t*>(value_sums) + values, target + r * d);
-      }
+    for (int64_t r = 0; r < group; ++r) {
+      scratch.terms[r] = a.v_zero_point * (keys.seen(query) * p_zero - sums[first + r]);
     }
+    requantize_mix(a, fast, group, d, first, keys.shared ? 0 : query, scratch,
+                   out.row<int16_t>(tile.first_row + query) + tile.kv_head * group * d);
   }
 }
 
