@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 
 #include "model/decoder.h"
 #include "quant/integer/run/kernels.h"
@@ -267,15 +268,19 @@ void ComparingArithmetic::softmax(const AttentionTile& tile) const {
 
 void ComparingArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
   const LayerGrids& grid = grids(tile.layer);
-  int16_t* codes = tile_scratch().scores.as<int16_t>();
-  for (int64_t r = 0; r < tile.query_count * group_; ++r) {
-    to_codes(grid.probabilities, tile.scores.as<float>() + r * tile.key_count,
-             tile.first_position + r / group_ + 1, codes + r * tile.key_count);
-  }
   const std::vector<KvPiece> path = integer_path(tile);
+  const AttentionTile integers = integer_tile(tile, path);
+  int64_t* sums = integer_.probability_sums(integers);
+  for (int64_t r = 0; r < tile.query_count * group_; ++r) {
+    const int64_t visible = tile.first_position + r / group_ + 1;
+    int16_t* codes = integers.scores.as<int16_t>() + r * tile.key_count;
+    sums[r] -= std::accumulate(codes, codes + visible, int64_t{0});
+    to_codes(grid.probabilities, tile.scores.as<float>() + r * tile.key_count, visible, codes);
+    sums[r] += std::accumulate(codes, codes + visible, int64_t{0});
+  }
   Tensor mixed;
   mixed.resize(out.rows, out.cols, sizeof(int16_t));
-  integer_.mix(integer_tile(tile, path), mixed);
+  integer_.mix(integers, mixed);
   fake_.mix(tile, out);
   const int64_t width = group_ * head_dim_;
   for (int64_t i = tile.first_row; i < tile.first_row + tile.query_count; ++i) {

@@ -81,6 +81,27 @@ TEST_F(IntegerComparison, EveryOperationIsWithinOneStep) {
   }
 }
 
+/// The mix takes the sum of a row's probabilities from the softmax. It was handed the simulation's
+/// probabilities with the integer softmax's sums, and was off where the two differ: the more, the further the
+/// values lie from 0.
+TEST_F(IntegerComparison, TheMixSumsTheProbabilitiesThatItIsHanded) {
+  for (model::LayerWeights& layer : model_.layers)
+    layer.v.bias.assign(static_cast<size_t>(layer.v.weight.rows), 50.0F);
+  for (int64_t layer = 0; layer < model_.config.num_layers; ++layer)
+    qcfg_[{layer, Module::pv_product, Slot::output}].bits = 16;
+  known_ = calibrate(model_, samples_, qcfg_, {}).ranges;
+  ranges_ = complete_ranges(qcfg_, known_, model_.config, "test");
+  const FakeArithmetic fake(model_, qcfg_, ranges_, 64);
+  const IntegerArithmetic integer(model_, qcfg_, known_, 64);
+  const PointMap<StepDifference> found = compare_operations(model_, fake, integer, samples_);
+  int64_t probabilities = 0;
+  for (int64_t layer = 0; layer < model_.config.num_layers; ++layer) {
+    probabilities += found[{layer, Module::pv_product, Slot::input}].different;
+    EXPECT_LE((found[{layer, Module::pv_product, Slot::output}].largest), 1);
+  }
+  EXPECT_GT(probabilities, 0);  // else there was nothing to see
+}
+
 TEST_F(IntegerComparison, TakingNothingIsTheSimulationAndTakingAllTheIntegers) {
   const ComparingArithmetic nothing(model_, *fake_, *integer_);
   EXPECT_EQ(logits(nothing), logits(*fake_));
