@@ -39,7 +39,7 @@ po::options_description options() {
   add("range", one_of("ESTIMATOR", "minmax, percentile, mse"),
       "static activation ranges of 10 bits or fewer: minmax (default, the paper's), percentile, mse");
   add("percentile", po::value<double>()->value_name("P"),
-      "percent of the values below the upper bound and above the lower one (default: 99.99)");
+      "percent of the values below the upper bound and above the lower one, more than 50 (default: 99.99)");
   add("act-ranges", text("FILE"), "an act_dict.json to use instead of measuring ranges");
   add("keep-16bit", po::value<std::vector<std::string>>()->value_name("POINTS")->composing(),
       "points to give 16 bits: a name such as mlp.w2.input, * for any text, or auto:N for the N most "
@@ -119,8 +119,11 @@ quant::QuantizeOptions quantize_options(const po::variables_map& arguments,
   options.alpha = in_range("alpha", optional<double>(arguments, "alpha").value_or(0.5), 0.0, 1.0);
   options.calibration.estimator =
       quant::parse_range_estimator(optional<std::string>(arguments, "range").value_or("minmax"));
-  options.calibration.percentile =
-      in_range("percentile", optional<double>(arguments, "percentile").value_or(99.99), 50.0, 100.0);
+  options.calibration.percentile = optional<double>(arguments, "percentile").value_or(99.99);
+  if (!(options.calibration.percentile > 50 && options.calibration.percentile <= 100)) {
+    throw UsageError(fmt::format("--percentile {}: accepted: 50 to 100, without 50 itself",
+                                 options.calibration.percentile));
+  }
   check_activations(arguments, options, config);
   if (const auto file = optional<std::string>(arguments, "act-ranges")) {
     options.act_ranges = quant::read_act_ranges(*file, config);

@@ -37,8 +37,11 @@ float Histogram::center(int64_t bin) const {
 }
 
 Range percentile_range(const Histogram& histogram, double percentile) {
-  const auto total = static_cast<double>(histogram.total());
-  const auto left_out = static_cast<int64_t>(std::floor(total * (100.0 - percentile) / 100.0));
+  const int64_t total = histogram.total();
+  // Fewer than half at either end, so that the bounds do not cross.
+  const auto left_out =
+      std::min(static_cast<int64_t>(std::floor(static_cast<double>(total) * (100.0 - percentile) / 100.0)),
+               std::max<int64_t>(total - 1, 0) / 2);
   const double width =
       (static_cast<double>(histogram.range().hi) - static_cast<double>(histogram.range().lo)) /
       Histogram::kBins;

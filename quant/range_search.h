@@ -35,7 +35,8 @@ class Histogram {
   std::vector<int64_t> counts_;
 };
 
-/// The range that leaves out (100 − percentile) % of the values at either end, to within a bin.
+/// The range that leaves out (100 − percentile) % of the values at either end, to within a bin; percentile
+/// above 50, up to 100.
 Range percentile_range(const Histogram& histogram, double percentile);
 
 /// The range whose quantization by `spec` has the smallest mean squared error over the histogram: a search

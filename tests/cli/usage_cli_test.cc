@@ -153,6 +153,8 @@ TEST_F(UsageCli, NumbersTasksAndCombinations) {
         {"--act-bits 1", "--act-bits 1: accepted: 2 to 16"},
         {"--weight-group-size 0", "--weight-group-size 0: accepted: 1 to "},
         {"--percentile 10 --range percentile", "--percentile 10: accepted: 50 to 100"},
+        {"--percentile 50 --range percentile", "--percentile 50: accepted: 50 to 100, without 50 itself"},
+        {"--percentile nan --range percentile", "--percentile nan: accepted: 50 to 100"},
         {"--percentile 99", "--percentile: not used without --range percentile"},
         {"--alpha 0.5", "--alpha: not used by method rtn"},
         {"--method smoothquant --alpha 2", "--alpha 2: accepted: 0 to 1"},

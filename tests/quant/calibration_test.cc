@@ -165,6 +165,17 @@ TEST(RangeSearch, PercentileLeavesOutTheShareAtEitherEnd) {
   EXPECT_EQ(percentile_range(histogram, 100.0), (Range{-10.0F, 90.0F}));
 }
 
+/// Where half of the values are left out at either end, the lower bound came to lie above the upper one.
+TEST(RangeSearch, PercentilesDoNotCross) {
+  for (const double percentile : {50.0, std::nextafter(50.0, 51.0), 50.1}) {
+    Histogram histogram({0.0F, 1.0F});
+    histogram.add(0.1F, 5);
+    histogram.add(0.9F, 5);
+    const Range range = percentile_range(histogram, percentile);
+    EXPECT_LT(range.lo, range.hi) << percentile;
+  }
+}
+
 TEST(RangeSearch, MeanSquaredErrorGivesUpAnOutlier) {
   Histogram histogram({-1.0F, 40.0F});
   for (int i = 0; i < 100000; ++i) histogram.add(static_cast<float>(i % 2000) * 1e-3F - 1.0F, 1);
