@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "quant/integer/prepare.h"
 
 namespace qeval::quant {
@@ -37,7 +38,12 @@ void IntegerArithmetic::embed(std::span<const int32_t> tokens, model::Tensor& re
   parallel_ranges(residual.rows, 16, [&](int64_t first, int64_t last) {
     std::vector<float> row(static_cast<size_t>(width));
     for (int64_t r = first; r < last; ++r) {
-      seam_->model.embedding.decode_rows(tokens[static_cast<size_t>(r)], 1, row.data());
+      const int32_t token = tokens[static_cast<size_t>(r)];
+      seam_->model.embedding.decode_rows(token, 1, row.data());
+      if (!std::ranges::all_of(row, [](float x) { return std::isfinite(x); })) {
+        fail("tensor {}.weight: the row of token {} is not finite: integers cannot hold it",
+             seam_->model.embedding.name, token);
+      }
       auto* out = residual.row<int32_t>(r);
       for (int64_t i = 0; i < width; ++i) out[i] = stream.code(row[static_cast<size_t>(i)] * scale);
     }

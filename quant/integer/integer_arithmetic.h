@@ -25,13 +25,15 @@ class IntegerArithmetic final : public model::Arithmetic {
  public:
   /// `ranges` as read from act_dict.json: besides those that `qcfg` needs, the final norm's input is used
   /// where there is one. Throws Error, naming the point, for a setting that integers cannot do: a dynamic
-  /// range, a point or weight left in float, weights in groups, a range too far from 0 for its width. `model`
-  /// must outlive the arithmetic. `guard_bits`: 0 … 12, of the residual stream.
+  /// range, a point or weight left in float, weights in groups, a range too far from 0 for its width, the
+  /// residual stream's nearer than others. `model` must outlive the arithmetic. `guard_bits`: 0 … 12, of the
+  /// residual stream.
   IntegerArithmetic(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
                     int64_t max_positions, int32_t guard_bits = kStreamGuardBits);
   ~IntegerArithmetic() override;
 
   std::string name() const override { return "integer"; }
+  /// A row with a value that is not finite is an Error that names the token.
   void embed(std::span<const int32_t> tokens, model::Tensor& residual) const override;
   void norm(int64_t layer, model::NormPoint point, const model::Tensor& residual,
             model::Tensor& out) const override;

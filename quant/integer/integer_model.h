@@ -129,7 +129,8 @@ inline constexpr int32_t kUnitBits = 20;
 /// stream ← stream · keep + update · join, from one norm's step to the next one's.
 struct IntegerAdd {
   int32_t update_zero_point = 0;
-  Rescale keep, join;  ///< to 2^−kAddBits of the new step: one rounding at the end
+  int32_t bits = 0;    ///< from the output's guard bits to kAddBits, as many as the factors have room for
+  Rescale keep, join;  ///< to 2^−bits of the new step: one rounding at the end
   StreamFormat output;
 };
 inline constexpr int32_t kAddBits = 16;

@@ -31,7 +31,7 @@ struct StreamGrid {
   int32_t guard_bits = 0;
 
   StreamFormat format() const;
-  /// The stream's number for a value, and back.
+  /// The stream's number for a finite value, and back.
   int32_t code(float value) const;
   float value(int32_t code) const;
 };

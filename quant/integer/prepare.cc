@@ -17,8 +17,6 @@ using model::Projection;
 
 namespace {
 
-constexpr int32_t kFarthestZeroPoint = 1 << 23;
-
 size_t index(int64_t i) {
   return static_cast<size_t>(i);
 }
@@ -110,9 +108,19 @@ class Preparer {
   /// range.
   StreamGrid residual(int64_t layer, Module norm) const {
     const Point point{layer, norm, Slot::input};
-    if (norm == Module::final_norm) return {checked(point, {.bits = 16}, final_range()), guard_bits_};
-    required(layer, norm, Slot::input);
-    return {checked(point, {.bits = 16}, ranges_[point]), guard_bits_};
+    if (norm != Module::final_norm) required(layer, norm, Slot::input);
+    const Range range = norm == Module::final_norm ? final_range() : ranges_[point].value();
+    const StreamGrid stream{checked(point, {.bits = 16}, range), guard_bits_};
+    const StreamFormat format = stream.format();
+    const int64_t held = int64_t{format.hi} >> guard_bits_;
+    if (guard_bits_ > 0 && stream.grid.reach() > held) {
+      fail(
+          "{}: the range [{}, {}] reaches {} of its steps from 0; integer arithmetic accepts {} for the "
+          "residual "
+          "stream",
+          point_name(point), range.lo, range.hi, stream.grid.reach(), held);
+    }
+    return stream;
   }
 
   /// The final norm's input: its own range where known, else all that the last addition can reach.
@@ -218,8 +226,9 @@ class Preparer {
 
     const StreamGrid after =
         i + 1 < config_.num_layers ? residual(i + 1, Module::input_norm) : residual(0, Module::final_norm);
-    layer.adds[0] = prepare_add(g.stream, g.attention, g.middle_stream);
-    layer.adds[1] = prepare_add(g.middle_stream, g.mlp, after);
+    layer.adds[0] =
+        prepare_add(g.stream, g.attention, g.middle_stream, point_name({i, Module::o, Slot::output}));
+    layer.adds[1] = prepare_add(g.middle_stream, g.mlp, after, point_name({i, Module::down, Slot::output}));
     return layer;
   }
 

@@ -8,6 +8,9 @@
 
 namespace qeval::quant {
 
+/// A zero point further out than this overflows 64-bit sums of products in the worst case.
+inline constexpr int32_t kFarthestZeroPoint = 1 << 23;
+
 // Load time: from float weights and the quantization settings to integers. The only part of the integer
 // arithmetic, with the embedding look-up and the logits' scale, that may compute in floating point.
 
@@ -38,7 +41,10 @@ bool pack_grouped_quads(const QuantizedMatrix& codes, IntegerMatrix& matrix);
 IntegerNorm prepare_norm(const model::NormWeights& weights, const QuantSpec& spec, bool subtract_mean,
                          double eps, const StreamGrid& stream, const PointGrid& input,
                          const PointGrid& output);
-IntegerAdd prepare_add(const StreamGrid& stream, const PointGrid& update, const StreamGrid& next);
+/// An addition to the stream that the next norm reads. Steps too far apart for the factors are an Error that
+/// begins with `point`, the update's name.
+IntegerAdd prepare_add(const StreamGrid& stream, const PointGrid& update, const StreamGrid& next,
+                       const std::string& point);
 IntegerRotary prepare_rotary(const PointGrid& input, const PointGrid& output);
 IntegerProduct prepare_product(const PointGrid& gate, const PointGrid& up, const PointGrid& output);
 /// The exponential of score codes that are `step` apart.

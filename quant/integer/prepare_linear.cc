@@ -10,9 +10,6 @@
 namespace qeval::quant {
 namespace {
 
-// A zero point further out than this overflows 64-bit sums of products in the worst case.
-constexpr int32_t kFarthestZeroPoint = 1 << 23;
-
 WeightStorage storage_for(int bits) {
   return bits <= 4 ? WeightStorage::int4 : bits <= 8 ? WeightStorage::int8 : WeightStorage::int16;
 }

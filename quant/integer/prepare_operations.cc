@@ -79,12 +79,25 @@ float StreamGrid::value(int32_t code) const {
   return static_cast<float>(std::ldexp(static_cast<double>(code), -guard_bits) * grid.scale());
 }
 
-IntegerAdd prepare_add(const StreamGrid& stream, const PointGrid& update, const StreamGrid& next) {
-  const double unit = next.grid.scale() * std::ldexp(1.0, -kAddBits);
+IntegerAdd prepare_add(const StreamGrid& stream, const PointGrid& update, const StreamGrid& next,
+                       const std::string& point) {
   const double step = std::ldexp(stream.grid.scale(), -stream.guard_bits);
+  // make_rescale() takes factors below 2^30: beyond, it would change the sum without a word.
+  const double largest = std::max(step, update.scale()) / next.grid.scale();
+  int32_t bits = kAddBits;
+  while (bits > next.guard_bits && std::ldexp(largest, bits) >= 0x1p30) --bits;
+  if (std::ldexp(largest, bits) >= 0x1p30) {
+    fail(
+        "{}: a step of {} is too coarse for a residual stream in steps of {}; integer arithmetic accepts "
+        "more "
+        "bits there, or a wider range of the next norm's input",
+        point, std::max(step, update.scale()), next.grid.scale());
+  }
+  const double unit = next.grid.scale() * std::ldexp(1.0, -bits);
   const StreamFormat format = stream.format();
   const double reach = std::max(std::abs(static_cast<double>(format.lo)), static_cast<double>(format.hi));
   return {.update_zero_point = update.codes.zero_point,
+          .bits = bits,
           .keep = make_rescale(step / unit, reach),
           .join = make_rescale(update.scale() / unit, static_cast<double>(update.reach())),
           .output = next.format()};
@@ -152,9 +165,11 @@ IntegerAttention prepare_attention(int64_t head_dim, int64_t keys, const PointGr
   a.inverse_bits = 61 - std::ilogb(inverse);
   a.inverse_step = static_cast<uint64_t>(std::ldexp(inverse, a.inverse_bits));
   a.probability_codes = probabilities.codes;
-  // Probabilities add up to 1, but each may be rounded up by half a step or raised to the smallest code.
-  const double lowest = std::max(0, probabilities.codes.lo - probabilities.codes.zero_point);
-  const double total = std::max(inverse, 1.0) + static_cast<double>(keys) * (0.5 + lowest);
+  // Probabilities add up to 1, but each may be rounded up by half a step, or moved to the code nearest to it
+  // of a range that excludes it.
+  const CodeRange& p = probabilities.codes;
+  const double nearest = std::max({0, p.lo - p.zero_point, p.zero_point - p.hi});
+  const double total = std::max(inverse, 1.0) + static_cast<double>(keys) * (0.5 + nearest);
   a.mix_factor =
       make_rescale(probabilities.scale() * v.scale() / mixed.scale(), total * static_cast<double>(v.reach()));
   a.mix_codes = mixed.codes;

@@ -30,6 +30,7 @@ struct OperationCase {
   bool gelu_layer_norm = false;
   bool symmetric = false;
   bool probabilities_exclude_zero = false;
+  bool coarse_updates = false;  ///< steps of o_proj and w2 that are 2^15 of the stream's
 };
 
 class IntegerOperations : public testing::TestWithParam<OperationCase> {
@@ -51,6 +52,11 @@ class IntegerOperations : public testing::TestWithParam<OperationCase> {
     if (GetParam().probabilities_exclude_zero) {
       for (int64_t layer = 0; layer < model_.config.num_layers; ++layer) {
         ranges_[{layer, Module::pv_product, Slot::input}] = Range{0.002F, 1};
+      }
+    }
+    if (GetParam().coarse_updates) {
+      for (int64_t layer = 0; layer < model_.config.num_layers; ++layer) {
+        for (const Module module : {Module::o, Module::down}) qcfg_[{layer, module, Slot::output}].bits = 2;
       }
     }
     fake_ = std::make_unique<FakeArithmetic>(model_, qcfg_,
@@ -391,14 +397,15 @@ TEST_P(IntegerOperations, LogitsDoNotDependOnBatchOrPieces) {
   EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Schemes, IntegerOperations,
-                         testing::Values(OperationCase{"w8a8", "w8a8"}, OperationCase{"w4a8", "w4a8"},
-                                         OperationCase{"w8a16", "w8a16"},
-                                         OperationCase{"w8a8_symmetric", "w8a8", false, true},
-                                         OperationCase{"w8a8_no_zero", "w8a8", false, false, true},
-                                         OperationCase{"w4a8_gelu_layer_norm", "w4a8-sym", true},
-                                         OperationCase{"w8a16_gelu_layer_norm", "w8a16", true}),
-                         [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Schemes, IntegerOperations,
+    testing::Values(OperationCase{"w8a8", "w8a8"}, OperationCase{"w4a8", "w4a8"},
+                    OperationCase{"w8a16", "w8a16"}, OperationCase{"w8a8_symmetric", "w8a8", false, true},
+                    OperationCase{"w8a8_no_zero", "w8a8", false, false, true},
+                    OperationCase{"w8a8_coarse_updates", "w8a8", false, false, false, true},
+                    OperationCase{"w4a8_gelu_layer_norm", "w4a8-sym", true},
+                    OperationCase{"w8a16_gelu_layer_norm", "w8a16", true}),
+    [](const auto& test) { return test.param.name; });
 
 /// Weights like a model's: normally distributed, with a few far out.
 void make_normal(std::vector<float>& weights, std::mt19937& random) {

@@ -1,11 +1,16 @@
 // What integer-only arithmetic cannot compute is refused by the name of the point.
 
+#include <cmath>
+#include <limits>
+#include <vector>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
 #include "quant/integer/integer_arithmetic.h"
 #include "quant/integer/prepare.h"
+#include "tests/model/fixtures.h"
 #include "tests/quant/tiny_ranges.h"
 #include "tests/tiny_model.h"
 
@@ -47,8 +52,56 @@ TEST_F(IntegerRefusals, NameThePoint) {
   expect({0, Module::gate, Slot::weight}, {.bits = 4, .per_channel = true, .group_size = 8}, "group_size 8");
   expect({1, Module::input_norm, Slot::weight}, {}, "model.layers.1.input_layernorm.weight");
   expect({1, Module::input_norm, Slot::input}, {}, "model.layers.1.input_layernorm.input");
+  const auto expect_range = [&](const Point& point, Range range, const std::string& text) {
+    const auto kept = ranges_[point];
+    ranges_[point] = range;
+    EXPECT_THAT(message(), testing::HasSubstr(text));
+    ranges_[point] = kept;
+  };
+  // 2^16 codes on [10, 11]: 720,885 steps from 0, where the stream holds 2^18.
+  expect_range({1, Module::input_norm, Slot::input}, {10, 11},
+               "model.layers.1.input_layernorm.input: the range [10, 11] reaches 720885 of its steps");
+  expect_range({0, Module::final_norm, Slot::input}, {-11, -10},
+               "model.norm.input: the range [-11, -10] reaches");
+  qcfg_[{1, Module::down, Slot::output}].bits = 2;
+  expect_range({1, Module::down, Slot::output}, {-400, 400}, "model.layers.1.mlp.w2.output: a step of 266");
+  qcfg_[{1, Module::down, Slot::output}].bits = 16;
   ranges_[{0, Module::q, Slot::output}] = Range{3e6F, 3e6F};
   EXPECT_THAT(message(), testing::HasSubstr("model.layers.0.self_attn.q_proj.output: the range"));
+}
+
+/// A NaN became some integer, and the model's answer a finite score.
+TEST_F(IntegerRefusals, NameTheTokenWhoseEmbeddingIsNotFinite) {
+  const int64_t width = model_.config.hidden_size;
+  std::vector<float> rows(static_cast<size_t>(model_.embedding.rows * width));
+  model_.embedding.decode_rows(0, model_.embedding.rows, rows.data());
+  model_.embedding.data = reinterpret_cast<const std::byte*>(rows.data());
+  rows[static_cast<size_t>(7 * width + 3)] = std::numeric_limits<float>::quiet_NaN();
+  rows[static_cast<size_t>(9 * width)] = std::numeric_limits<float>::infinity();
+  const IntegerArithmetic arithmetic(model_, qcfg_, ranges_, 8);
+  model::Tensor residual;
+  const auto embed = [&](std::vector<int32_t> tokens) { arithmetic.embed(tokens, residual); };
+  EXPECT_NO_THROW(embed({6, 8, 10}));
+  for (const int32_t token : {7, 9}) {
+    EXPECT_THAT(model::fixtures::error_of([&] {
+                  embed({6, token});
+                }),
+                testing::HasSubstr("row of token " + std::to_string(token)));
+  }
+}
+
+/// Probabilities on a range that excludes 0 each stand for the code nearest to it: their sum has no bound
+/// of 1.
+TEST(IntegerBounds, TheMixHasRoomForProbabilitiesThatAreNeverZero) {
+  const PointGrid values = make_point_grid({.bits = 8}, {-4, 4});
+  const int64_t keys = 1000;
+  for (const Range range : {Range{-2, -1}, Range{0, 1}, Range{1, 2}}) {
+    const PointGrid p = make_point_grid({.bits = 16}, range);
+    const IntegerAttention a = prepare_attention(8, keys, values, values, values, p, values, values);
+    const double code = std::max({0, p.codes.lo - p.codes.zero_point, p.codes.zero_point - p.codes.hi});
+    const double sum = static_cast<double>(keys) * code * static_cast<double>(values.reach());
+    EXPECT_LT(std::ldexp(sum, a.mix_factor.room - a.mix_factor.pre_shift), 0x1p31) << range.lo;
+  }
 }
 
 TEST_F(IntegerRefusals, TheLastRangeOfTheResidualMayBeMissing) {

@@ -156,9 +156,13 @@ TEST(IntegerRows, NormsAdditionsAndProductsAreTheSameOnEveryPath) {
                     "sum_of_squares");
       }
     }
-    const auto updates = draw<int16_t>(n, -32768, 32767, random);
-    for (const auto& [from, to] : {std::pair{stream, plain}, {plain, stream}, {stream, stream}}) {
-      const IntegerAdd add = prepare_add(from, update, to);
+    const PointGrid coarse = make_point_grid({.bits = 2}, {-600, 800});  // the fewer bits for the sum
+    for (const auto& [from, to, added] : {std::tuple{stream, plain, update},
+                                          {plain, stream, update},
+                                          {stream, stream, update},
+                                          {stream, stream, coarse}}) {
+      const auto updates = draw<int16_t>(n, added.codes.lo, added.codes.hi, random);
+      const IntegerAdd add = prepare_add(from, added, to, "update");
       const auto start = draw<int32_t>(n, from.format().lo, from.format().hi, random);
       expect_same(
           [&](const IntegerKernels& kernel) {

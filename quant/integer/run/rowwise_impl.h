@@ -78,7 +78,7 @@ void scale_norm(const IntegerNorm& norm, const int32_t* e, int64_t n, int32_t re
 }
 
 void add_row(const IntegerAdd& add, const int16_t* update, int64_t n, int32_t* stream) {
-  const int32_t shift = kAddBits - add.output.guard_bits;
+  const int32_t shift = add.bits - add.output.guard_bits;
   int64_t i = 0;
 #ifdef __AVX2__
   const LaneRescale keep(add.keep);
