@@ -161,84 +161,108 @@ ScoringRun::ScoringRun(model::Decoder& decoder, const Plan& plan, DistributionHo
   for (size_t i = 0; i < missing_.size(); ++i) missing_[i] = plan.requests()[i].scored;
 }
 
+struct ScoringRun::Questions {
+  std::vector<model::TokenQuery> asked;     ///< in ascending order of rows …
+  std::vector<const Plan::Query*> queries;  ///< … and the plan's query behind each
+  std::vector<model::DistributionQuery> wanted;
+  std::vector<size_t> wanted_by;  ///< the query that asked
+};
+
 std::vector<int64_t> ScoringRun::step() {
   const Plan::Pack& pack = plan_.packs()[static_cast<size_t>(next_pack_)];
-  const auto pieces = plan_.pieces();
-  const int64_t layers = decoder_.model().config.num_layers;
   model::Batch batch;
-  std::vector<model::TokenQuery> asked;
-  std::vector<const Plan::Query*> queries;
-  std::vector<model::DistributionQuery> wanted;
-  std::vector<size_t> wanted_by;  // the query that asked
+  Questions questions;
   for (int64_t i = pack.first_piece; i < pack.first_piece + pack.piece_count; ++i) {
-    const Plan::Piece& piece = pieces[static_cast<size_t>(i)];
-    auto& span = spans_[static_cast<size_t>(i)];
-    span = std::make_unique<model::KvSpan>(decoder_.arithmetic(), piece.length,
-                                           piece.last_pack > next_pack_ ? layers : 1);
-    kept_.push_back(i);
-    model::Segment segment{.first_row = std::ssize(batch.tokens),
-                           .length = piece.length,
-                           .first_position = piece.first,
-                           .kv = span.get()};
-    for (int64_t a = piece.parent; a >= 0; a = pieces[static_cast<size_t>(a)].parent) {
-      segment.ancestors.push_back(
-          {spans_[static_cast<size_t>(a)].get(), pieces[static_cast<size_t>(a)].length});
-    }
-    std::ranges::reverse(segment.ancestors);
-    const auto tokens = plan_.requests()[static_cast<size_t>(piece.request)].input().subspan(
-        static_cast<size_t>(piece.first), static_cast<size_t>(piece.length));
-    for (const auto& query : plan_.queries().subspan(static_cast<size_t>(piece.first_query),
-                                                     static_cast<size_t>(piece.query_count))) {
-      const TokenRequest& request = plan_.requests()[static_cast<size_t>(query.request)];
-      asked.push_back({segment.first_row + query.position - piece.first,
-                       request.tokens[static_cast<size_t>(query.position) + 1]});
-      queries.push_back(&query);
-      if (!hooks_.ask) continue;
-      hooks_.ask(query.request, query.index, wanted);
-      for (; wanted_by.size() < wanted.size(); wanted_by.push_back(queries.size() - 1))
-        wanted[wanted_by.size()].row = asked.back().row;
-    }
-    batch.tokens.insert(batch.tokens.end(), tokens.begin(), tokens.end());
-    for (int64_t t = 0; t < piece.length; ++t)
-      batch.positions.push_back(static_cast<int32_t>(piece.first + t));
-    batch.segments.push_back(std::move(segment));
+    add_questions(plan_.pieces()[static_cast<size_t>(i)], std::ssize(batch.tokens), questions);
+    add_tokens(i, batch);
   }
   batch.read.emplace();
-  for (const model::TokenQuery& query : asked) {
+  for (const model::TokenQuery& query : questions.asked) {
     if (batch.read->empty() || batch.read->back() != query.row) batch.read->push_back(query.row);
   }
   decoder_.forward(batch);
   std::vector<model::Distribution> distributions;
-  const std::vector<model::TokenAnswer> answers = decoder_.answer(asked, wanted, distributions);
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    const Plan::Query& query = *queries[wanted_by[i]];
-    hooks_.tell(query.request, query.index, wanted[i], std::move(distributions[i]),
-                answers[wanted_by[i]].top1);
+  const std::vector<model::TokenAnswer> answers =
+      decoder_.answer(questions.asked, questions.wanted, distributions);
+  for (size_t i = 0; i < distributions.size(); ++i) {
+    const size_t by = questions.wanted_by[i];
+    const Plan::Query& query = *questions.queries[by];
+    hooks_.tell(query.request, query.index, questions.wanted[i], std::move(distributions[i]),
+                answers[by].top1);
   }
+  std::vector<int64_t> completed = record(questions, answers);
+  release_spans();
+  tokens_done_ += pack.tokens;
+  ++next_pack_;
+  return completed;
+}
 
+void ScoringRun::add_tokens(int64_t index, model::Batch& batch) {
+  const auto pieces = plan_.pieces();
+  const Plan::Piece& piece = pieces[static_cast<size_t>(index)];
+  auto& span = spans_[static_cast<size_t>(index)];
+  const int64_t layers = piece.last_pack > next_pack_ ? decoder_.model().config.num_layers : 1;
+  span = std::make_unique<model::KvSpan>(decoder_.arithmetic(), piece.length, layers);
+  kept_.push_back(index);
+  model::Segment segment{.first_row = std::ssize(batch.tokens),
+                         .length = piece.length,
+                         .first_position = piece.first,
+                         .kv = span.get()};
+  for (int64_t a = piece.parent; a >= 0; a = pieces[static_cast<size_t>(a)].parent) {
+    segment.ancestors.push_back(
+        {spans_[static_cast<size_t>(a)].get(), pieces[static_cast<size_t>(a)].length});
+  }
+  std::ranges::reverse(segment.ancestors);
+  const auto tokens = plan_.requests()[static_cast<size_t>(piece.request)].input().subspan(
+      static_cast<size_t>(piece.first), static_cast<size_t>(piece.length));
+  batch.tokens.insert(batch.tokens.end(), tokens.begin(), tokens.end());
+  for (int64_t t = 0; t < piece.length; ++t) batch.positions.push_back(static_cast<int32_t>(piece.first + t));
+  batch.segments.push_back(std::move(segment));
+}
+
+void ScoringRun::add_questions(const Plan::Piece& piece, int64_t first_row, Questions& questions) const {
+  for (const auto& query : plan_.queries().subspan(static_cast<size_t>(piece.first_query),
+                                                   static_cast<size_t>(piece.query_count))) {
+    const TokenRequest& request = plan_.requests()[static_cast<size_t>(query.request)];
+    const int64_t row = first_row + query.position - piece.first;
+    questions.asked.push_back({row, request.tokens[static_cast<size_t>(query.position) + 1]});
+    questions.queries.push_back(&query);
+    if (!hooks_.ask) continue;
+    hooks_.ask(query.request, query.index, questions.wanted);
+    while (questions.wanted_by.size() < questions.wanted.size()) {
+      questions.wanted[questions.wanted_by.size()].row = row;
+      questions.wanted_by.push_back(questions.queries.size() - 1);
+    }
+  }
+}
+
+std::vector<int64_t> ScoringRun::record(const Questions& questions,
+                                        std::span<const model::TokenAnswer> answers) {
   std::vector<int64_t> completed;
-  for (size_t i = 0; i < queries.size(); ++i) {
-    const Plan::Query& query = *queries[i];
+  for (size_t i = 0; i < answers.size(); ++i) {
+    const Plan::Query& query = *questions.queries[i];
     const auto request = static_cast<size_t>(query.request);
-    TokenScores& scores = scores_[request];
+    const auto index = static_cast<size_t>(query.index);
     const auto scored = static_cast<size_t>(plan_.requests()[request].scored);
+    TokenScores& scores = scores_[request];
     scores.log_probabilities.resize(scored);
     scores.top1.resize(scored);
     scores.logits_hashes.resize(scored);
-    scores.log_probabilities[static_cast<size_t>(query.index)] = answers[i].log_probability;
-    scores.top1[static_cast<size_t>(query.index)] = answers[i].top1;
-    scores.logits_hashes[static_cast<size_t>(query.index)] = answers[i].logits_hash;
+    scores.log_probabilities[index] = answers[i].log_probability;
+    scores.top1[index] = answers[i].top1;
+    scores.logits_hashes[index] = answers[i].logits_hash;
     if (--missing_[request] == 0) completed.push_back(query.request);
   }
+  std::ranges::sort(completed);
+  return completed;
+}
+
+void ScoringRun::release_spans() {
   std::erase_if(kept_, [&](int64_t piece) {
-    const bool over = pieces[static_cast<size_t>(piece)].last_pack <= next_pack_;
+    const bool over = plan_.pieces()[static_cast<size_t>(piece)].last_pack <= next_pack_;
     if (over) spans_[static_cast<size_t>(piece)].reset();
     return over;
   });
-  tokens_done_ += pack.tokens;
-  ++next_pack_;
-  std::ranges::sort(completed);
-  return completed;
 }
 
 TokenScores ScoringRun::take(int64_t request) {

@@ -107,6 +107,17 @@ class ScoringRun {
   int64_t tokens_done() const { return tokens_done_; }
 
  private:
+  struct Questions;  ///< what is asked of a batch
+
+  /// The piece's tokens behind those of the batch, attending to the pieces above it.
+  void add_tokens(int64_t index, model::Batch& batch);
+  /// What is asked at the piece's rows, which begin at `first_row`.
+  void add_questions(const Plan::Piece& piece, int64_t first_row, Questions& questions) const;
+  /// Keeps the answers; returns the requests that they complete, in ascending order.
+  std::vector<int64_t> record(const Questions& questions, std::span<const model::TokenAnswer> answers);
+  /// Gives back the keys and values that no later pack needs.
+  void release_spans();
+
   model::Decoder& decoder_;
   const Plan& plan_;
   DistributionHooks hooks_;
