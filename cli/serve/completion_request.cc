@@ -98,6 +98,15 @@ const std::array<Inert, 9>& inert_fields() {
   return fields;
 }
 
+void check_inert(const std::string& field, const json& value) {
+  const auto& inert = inert_fields();
+  const auto known = std::ranges::find(inert, field, &Inert::name);
+  if (known == inert.end()) fail("\"{}\": not supported", printable(field, 60));
+  if (!value.is_null() && value != known->value) {
+    fail("\"{}\": {}; accepted: {}", field, shown(value), known->value.dump());
+  }
+}
+
 }  // namespace
 
 std::vector<int32_t> Completions::with_bos(std::vector<int32_t> ids) const {
@@ -107,84 +116,89 @@ std::vector<int32_t> Completions::with_bos(std::vector<int32_t> ids) const {
   return ids;
 }
 
-CompletionRequest Completions::parse(std::string_view body) const {
-  const json request = object(body);
-  CompletionRequest out;
-  const int64_t vocab_size = session_.model().config.vocab_size;
-  const auto add_text = [&](const json& value) {
-    std::string prompt = text(value, "prompt");
-    out.prompts.push_back({with_bos(tokenizer_.encode(prompt)), std::move(prompt)});
+void Completions::add_prompts(const json& value, CompletionRequest& request) const {
+  const auto add_text = [&](const json& entry) {
+    std::string prompt = text(entry, "prompt");
+    request.prompts.push_back({with_bos(tokenizer_.encode(prompt)), std::move(prompt)});
   };
   const auto add_ids = [&](const json& list) {
-    std::vector<int32_t> prompt = ids(list, "prompt", vocab_size);
+    std::vector<int32_t> prompt = ids(list, "prompt", session_.model().config.vocab_size);
     std::string decoded;
-    if (out.echo) decoded = tokenizer_.decode(prompt);
-    out.prompts.push_back({std::move(prompt), std::move(decoded)});
+    if (request.echo) decoded = tokenizer_.decode(prompt);
+    request.prompts.push_back({std::move(prompt), std::move(decoded)});
   };
-  if (const auto echo = request.find("echo"); echo != request.end()) out.echo = boolean(*echo, "echo");
-  for (const auto& [field, value] : request.items()) {
-    if (field == "prompt") {
-      if (value.is_string()) {
-        add_text(value);
-      } else if (value.is_array() && !value.empty() && value.size() <= kMostPromptTokens &&
-                 value.front().is_number()) {
-        add_ids(value);
-      } else if (value.is_array() && !value.empty() && value.size() <= kMostPrompts) {
-        for (const json& entry : value) {
-          if (entry.is_array()) {
-            add_ids(entry);
-          } else {
-            add_text(entry);
-          }
-        }
+  const bool is_list = value.is_array() && !value.empty();
+  if (value.is_string()) {
+    add_text(value);
+  } else if (is_list && value.size() <= kMostPromptTokens && value.front().is_number()) {
+    add_ids(value);
+  } else if (is_list && value.size() <= kMostPrompts) {
+    for (const json& entry : value) {
+      if (entry.is_array()) {
+        add_ids(entry);
       } else {
-        fail("\"prompt\": {}; accepted: a string, a list of token ids, or a list of at most {} of these",
-             shown(value), kMostPrompts);
-      }
-    } else if (field == "model") {
-      if (text(value, "model") != name_) {
-        fail("\"model\": {}; accepted: {}, the one that is served", shown(value), name_);
-      }
-    } else if (field == "max_tokens") {
-      if (!value.is_null()) out.max_tokens = integer(value, "max_tokens", 0, max_length());
-    } else if (field == "logprobs") {
-      if (!value.is_null()) out.logprobs = integer(value, "logprobs", 0, kMostLikeliest);
-    } else if (field == "temperature") {
-      if (!value.is_null()) out.sampling.temperature = real(value, "temperature");
-    } else if (field == "top_p") {
-      if (!value.is_null()) out.sampling.top_p = real(value, "top_p");
-    } else if (field == "top_k") {  // −1 is how others say "all"
-      const int64_t count = integer(value, "top_k", -1, vocab_size);
-      out.sampling.top_k = std::max<int64_t>(count, 0);
-    } else if (field == "seed") {
-      constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
-      if (!value.is_null()) out.sampling.seed = static_cast<uint64_t>(integer(value, "seed", 0, kMost));
-    } else if (field == "stop") {
-      out.stop = stop_strings(value);
-    } else if (field == "ignore_eos") {
-      out.ignore_eos = boolean(value, "ignore_eos");
-    } else if (field != "echo" && field != "user") {
-      const auto& inert = inert_fields();
-      const auto known = std::ranges::find(inert, field, &Inert::name);
-      if (known == inert.end()) fail("\"{}\": not supported", printable(field, 60));
-      if (!value.is_null() && value != known->value) {
-        fail("\"{}\": {}; accepted: {}", field, shown(value), known->value.dump());
+        add_text(entry);
       }
     }
+  } else {
+    fail("\"prompt\": {}; accepted: a string, a list of token ids, or a list of at most {} of these",
+         shown(value), kMostPrompts);
   }
-  if (out.prompts.empty()) fail("\"prompt\" is missing");
-  (void)model::Sampler(out.sampling);  // checks the settings
+}
+
+void Completions::read_field(const std::string& field, const json& value, CompletionRequest& request) const {
+  if (field == "prompt") {
+    add_prompts(value, request);
+  } else if (field == "model") {
+    if (text(value, "model") != name_) {
+      fail("\"model\": {}; accepted: {}, the one that is served", shown(value), name_);
+    }
+  } else if (field == "max_tokens") {
+    if (!value.is_null()) request.max_tokens = integer(value, "max_tokens", 0, max_length());
+  } else if (field == "logprobs") {
+    if (!value.is_null()) request.logprobs = integer(value, "logprobs", 0, kMostLikeliest);
+  } else if (field == "temperature") {
+    if (!value.is_null()) request.sampling.temperature = real(value, "temperature");
+  } else if (field == "top_p") {
+    if (!value.is_null()) request.sampling.top_p = real(value, "top_p");
+  } else if (field == "top_k") {  // −1 is how others say "all"
+    const int64_t count = integer(value, "top_k", -1, session_.model().config.vocab_size);
+    request.sampling.top_k = std::max<int64_t>(count, 0);
+  } else if (field == "seed") {
+    constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+    if (!value.is_null()) request.sampling.seed = static_cast<uint64_t>(integer(value, "seed", 0, kMost));
+  } else if (field == "stop") {
+    request.stop = stop_strings(value);
+  } else if (field == "ignore_eos") {
+    request.ignore_eos = boolean(value, "ignore_eos");
+  } else if (field != "echo" && field != "user") {
+    check_inert(field, value);
+  }
+}
+
+/// Every prompt has a token and room for the answer, all together are no more than are taken at once.
+void Completions::check_lengths(const CompletionRequest& request) const {
   int64_t total = 0;
-  for (const auto& prompt : out.prompts) {
+  for (const auto& prompt : request.prompts) {
     const auto length = std::ssize(prompt.ids);
     if (length == 0) fail("\"prompt\": one without tokens; accepted: at least one token");
-    if (length + out.max_tokens > max_length()) {
-      fail("a prompt of {} tokens and {} new ones; accepted: {} in all", length, out.max_tokens,
+    if (length + request.max_tokens > max_length()) {
+      fail("a prompt of {} tokens and {} new ones; accepted: {} in all", length, request.max_tokens,
            max_length());
     }
     total += length;
   }
   if (total > kMostPromptTokens) fail("\"prompt\": {} tokens; accepted: {} in all", total, kMostPromptTokens);
+}
+
+CompletionRequest Completions::parse(std::string_view body) const {
+  const json request = object(body);
+  CompletionRequest out;
+  if (const auto echo = request.find("echo"); echo != request.end()) out.echo = boolean(*echo, "echo");
+  for (const auto& [field, value] : request.items()) read_field(field, value, out);
+  if (out.prompts.empty()) fail("\"prompt\" is missing");
+  (void)model::Sampler(out.sampling);  // checks the settings
+  check_lengths(out);
   return out;
 }
 

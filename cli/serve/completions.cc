@@ -1,19 +1,14 @@
 #include "cli/serve/completions.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+#include <numeric>
+#include <span>
 
-#include <nlohmann/json.hpp>
-
-#include "base/error.h"
-#include "base/unicode.h"
 #include "eval/plan.h"
 
 namespace qeval::cli::serve {
 namespace {
-
-using nlohmann::json;
 
 /// log Σ exp(logits)
 double log_sum_exp(std::span<const float> logits) {
@@ -27,6 +22,30 @@ void check(const std::function<bool()>& cancelled) {
   if (cancelled()) throw Cancelled();
 }
 
+/// The `count` largest logits' tokens, the first of equals first, with their log-probabilities.
+std::vector<std::pair<int32_t, double>> likeliest_of(std::span<const float> logits, int64_t count,
+                                                     double log_total) {
+  std::vector<int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto wanted = std::min(count, std::ssize(order));
+  std::ranges::partial_sort(order, order.begin() + wanted, [&](int32_t a, int32_t b) {
+    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+    return x != y ? x > y : a < b;
+  });
+  std::vector<std::pair<int32_t, double>> out;
+  out.reserve(static_cast<size_t>(wanted));
+  for (const int32_t id : std::span(order).first(static_cast<size_t>(wanted)))
+    out.emplace_back(id, static_cast<double>(logits[static_cast<size_t>(id)]) - log_total);
+  return out;
+}
+
+/// Where the first of the stop strings begins, or npos.
+size_t find_stop(const std::string& text, std::span<const std::string> stops) {
+  size_t at = std::string::npos;
+  for (const std::string& stop : stops) at = std::min(at, text.find(stop));
+  return at;
+}
+
 }  // namespace
 
 Completions::Completions(eval::Session& session, std::string name, int64_t batch_tokens)
@@ -37,19 +56,6 @@ Completions::Completions(eval::Session& session, std::string name, int64_t batch
 
 bool Completions::is_eos(int32_t token, const CompletionRequest& request) const {
   return !request.ignore_eos && tokenizer_.eos_id() && *tokenizer_.eos_id() == token;
-}
-
-/// A token's own text, in the middle of one (a first token may lose its space); bytes that are no characters
-/// as `bytes:\xe2\x80`.
-std::string Completions::token_text(int32_t token) const {
-  if (token >= tokenizer_.vocab_size()) return {};  // a row of the head that has no text
-  const std::string once = tokenizer_.decode({{token}});
-  const std::string twice = tokenizer_.decode(std::array{token, token});
-  std::string own = twice.starts_with(once) ? twice.substr(once.size()) : once;
-  if (find_invalid_utf8(own) == std::string::npos) return own;
-  std::string shown = "bytes:";
-  for (const char c : own) shown += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-  return shown;
 }
 
 /// Log-probabilities of all prompts in one plan, so that what they share is computed once. Where something is
@@ -132,25 +138,12 @@ void Completions::generate(const CompletionRequest& request, const std::vector<i
     if (request.logprobs) {
       const double total = log_sum_exp(logits);
       token.log_probability = static_cast<double>(logits[static_cast<size_t>(token.id)]) - total;
-      std::vector<int32_t> order(logits.size());
-      for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
-      const auto wanted = std::min<int64_t>(std::max<int64_t>(1, *request.logprobs), std::ssize(order));
-      std::ranges::partial_sort(order, order.begin() + wanted, [&](int32_t a, int32_t b) {
-        const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
-        return x != y ? x > y : a < b;
-      });
-      for (int64_t i = 0; i < wanted; ++i) {
-        const int32_t id = order[static_cast<size_t>(i)];
-        token.likeliest.emplace_back(id, static_cast<double>(logits[static_cast<size_t>(id)]) - total);
-      }
+      token.likeliest = likeliest_of(logits, std::max<int64_t>(1, *request.logprobs), total);
     }
     all.push_back(token.id);
     answer.generated.push_back(std::move(token));
-    const std::string so_far = tokenizer_.decode(all);
-    answer.text = so_far.substr(std::min(prompt_bytes, so_far.size()));
-    size_t end = std::string::npos;
-    for (const std::string& stop : request.stop) end = std::min(end, answer.text.find(stop));
-    if (end != std::string::npos) {
+    answer.text = text_behind(prompt_bytes, all);
+    if (const size_t end = find_stop(answer.text, request.stop); end != std::string::npos) {
       answer.text.resize(end);
       answer.stopped = true;
       break;
@@ -161,87 +154,46 @@ void Completions::generate(const CompletionRequest& request, const std::vector<i
   }
 }
 
-std::string Completions::answer(const CompletionRequest& request, const std::function<bool()>& cancelled) {
-  std::vector<Answer> answers(request.prompts.size());
-  {
-    const std::scoped_lock lock(working_);
-    check(cancelled);
-    const bool score = request.echo && request.logprobs;
-    if (score) score_prompts(request, answers, cancelled);
-    // One greedy token came out of the scoring.
-    const bool over =
-        request.max_tokens == 0 || (score && request.max_tokens == 1 && request.sampling.temperature == 0);
-    for (size_t i = 0; i < answers.size(); ++i) {
-      Answer& answer = answers[i];
-      if (!over) {
-        answer.generated.clear();
-        generate(request, request.prompts[i].ids, answer, cancelled);
-      } else if (!answer.generated.empty()) {
-        const int32_t token = answer.generated.front().id;
-        answer.stopped = is_eos(token, request);
-        // The token's place stays in the lists, which clients count on: only its text is left out.
-        if (!answer.stopped && token < tokenizer_.vocab_size()) {
-          std::vector<int32_t> all = request.prompts[i].ids;
-          const size_t before = tokenizer_.decode(all).size();
-          all.push_back(token);
-          const std::string whole = tokenizer_.decode(all);
-          answer.text = whole.substr(std::min(before, whole.size()));
-        }
-      }
-    }
-  }
+std::string Completions::text_behind(size_t bytes, const std::vector<int32_t>& ids) const {
+  const std::string whole = tokenizer_.decode(ids);
+  return whole.substr(std::min(bytes, whole.size()));
+}
 
-  json choices = json::array();
-  int64_t prompt_tokens = 0, completion_tokens = 0;
+/// The answer of a prompt whose scoring gave the one greedy token that was asked for.
+void Completions::take_scored(const CompletionRequest& request, const std::vector<int32_t>& prompt,
+                              Answer& answer) const {
+  const int32_t token = answer.generated.front().id;
+  answer.stopped = is_eos(token, request);
+  // The token's place stays in the lists, which clients count on: only its text is left out.
+  if (answer.stopped || token >= tokenizer_.vocab_size()) return;
+  std::vector<int32_t> all = prompt;
+  all.push_back(token);
+  answer.text = text_behind(tokenizer_.decode(prompt).size(), all);
+}
+
+std::vector<Completions::Answer> Completions::compute(const CompletionRequest& request,
+                                                      const std::function<bool()>& cancelled) {
+  std::vector<Answer> answers(request.prompts.size());
+  const std::scoped_lock lock(working_);
+  check(cancelled);
+  const bool score = request.echo && request.logprobs;
+  if (score) score_prompts(request, answers, cancelled);
+  const bool scoring_generates = score && request.max_tokens == 1 && request.sampling.temperature == 0;
+  if (request.max_tokens == 0) return answers;
   for (size_t i = 0; i < answers.size(); ++i) {
-    Answer& answer = answers[i];
-    prompt_tokens += std::ssize(request.prompts[i].ids);
-    completion_tokens += std::ssize(answer.generated);
-    json logprobs = nullptr;
-    if (request.logprobs) {
-      json tokens = json::array(), values = json::array(), tops = json::array(), offsets = json::array();
-      size_t offset = request.echo ? 0 : count_code_points(request.prompts[i].text);
-      const auto add = [&](const Token& token) {
-        const std::string text = token_text(token.id);
-        tokens.push_back(text);
-        offsets.push_back(offset);
-        offset += text.starts_with("bytes:") ? 1 : count_code_points(text);
-        values.push_back(token.log_probability ? json(*token.log_probability) : json(nullptr));
-        if (!token.log_probability || *request.logprobs == 0) {
-          tops.push_back(nullptr);
-          return;
-        }
-        json top = json::object();
-        for (const auto& [id, value] : token.likeliest) {
-          const std::string name = token_text(id);
-          if (!top.contains(name)) top[name] = value;  // of two with the same text, the likelier
-        }
-        if (!top.contains(text)) top[text] = *token.log_probability;
-        tops.push_back(std::move(top));
-      };
-      if (request.echo) std::ranges::for_each(answer.prompt, add);
-      std::ranges::for_each(answer.generated, add);
-      logprobs = {{"tokens", std::move(tokens)},
-                  {"token_logprobs", std::move(values)},
-                  {"top_logprobs", *request.logprobs == 0 ? json(nullptr) : std::move(tops)},
-                  {"text_offset", std::move(offsets)}};
+    const std::vector<int32_t>& prompt = request.prompts[i].ids;
+    if (scoring_generates) {
+      take_scored(request, prompt, answers[i]);
+    } else {
+      answers[i].generated.clear();
+      generate(request, prompt, answers[i], cancelled);
     }
-    choices.push_back({{"index", i},
-                       {"text", (request.echo ? request.prompts[i].text : "") + answer.text},
-                       {"logprobs", std::move(logprobs)},
-                       {"finish_reason", answer.stopped ? "stop" : "length"}});
   }
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  const json body{{"id", fmt::format("cmpl-{}", next_id_++)},
-                  {"object", "text_completion"},
-                  {"created", std::chrono::duration_cast<std::chrono::seconds>(now).count()},
-                  {"model", name_},
-                  {"choices", std::move(choices)},
-                  {"usage",
-                   {{"prompt_tokens", prompt_tokens},
-                    {"completion_tokens", completion_tokens},
-                    {"total_tokens", prompt_tokens + completion_tokens}}}};
-  return body.dump(-1, ' ', false, json::error_handler_t::replace);
+  return answers;
+}
+
+std::string Completions::answer(const CompletionRequest& request, const std::function<bool()>& cancelled) {
+  return body_of(request, compute(request, cancelled));
 }
 
 }  // namespace qeval::cli::serve

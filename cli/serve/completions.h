@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "eval/session.h"
 #include "model/generation.h"
 
@@ -70,13 +72,25 @@ class Completions {
     bool stopped = false;
   };
 
+  class LogprobLists;
+
+  std::vector<Answer> compute(const CompletionRequest& request, const std::function<bool()>& cancelled);
+  std::string body_of(const CompletionRequest& request, const std::vector<Answer>& answers);
   void score_prompts(const CompletionRequest& request, std::vector<Answer>& answers,
                      const std::function<bool()>& cancelled);
   void generate(const CompletionRequest& request, const std::vector<int32_t>& prompt, Answer& answer,
                 const std::function<bool()>& cancelled);
+  void take_scored(const CompletionRequest& request, const std::vector<int32_t>& prompt,
+                   Answer& answer) const;
   bool is_eos(int32_t token, const CompletionRequest& request) const;
+  /// The text of `ids` from this byte on.
+  std::string text_behind(size_t bytes, const std::vector<int32_t>& ids) const;
   std::string token_text(int32_t token) const;
   std::vector<int32_t> with_bos(std::vector<int32_t> ids) const;
+
+  void read_field(const std::string& field, const nlohmann::json& value, CompletionRequest& request) const;
+  void add_prompts(const nlohmann::json& value, CompletionRequest& request) const;
+  void check_lengths(const CompletionRequest& request) const;
 
   eval::Session& session_;
   const model::Tokenizer& tokenizer_;
