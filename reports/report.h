@@ -109,8 +109,8 @@ struct Protocol {
   std::string name, prefix_policy, tokenizer_hash, limit;
   int64_t max_length = 0;
   uint64_t fewshot_seed = 0;
-  eval::BootstrapOptions bootstrap;  ///< of standard errors, and of the intervals of right-or-wrong metrics
-  int comparison_resamples = 0;      ///< of the intervals and p-values of other metrics
+  eval::BootstrapOptions bootstrap;  ///< of standard errors
+  int comparison_resamples = 0;      ///< of intervals and p-values that the bootstrap makes
   std::vector<TaskProtocol> tasks;
 };
 

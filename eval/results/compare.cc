@@ -77,11 +77,15 @@ MetricComparison compare_metric(const MetricDefinition& definition, std::span<co
   }
   out.base = aggregate(definition.aggregation, base_terms);
   out.other = aggregate(definition.aggregation, other_terms);
-  if (definition.right_or_wrong && factors.empty())
-    out.mcnemar_p = mcnemar_exact(std::ssize(out.lost), std::ssize(out.gained));
-  BootstrapOptions drawn = options;
-  if (!out.mcnemar_p) drawn.resamples = std::max(options.resamples, least_comparison_resamples);
-  out.difference = paired_bootstrap(pairs, drawn);
+  if (definition.right_or_wrong && factors.empty()) {
+    out.difference = paired_proportions(std::ssize(out.lost), std::ssize(out.gained), std::ssize(base));
+  } else {
+    BootstrapOptions drawn = options;
+    drawn.resamples = std::max(options.resamples, least_comparison_resamples);
+    out.difference = paired_bootstrap(pairs, drawn);
+    const bool no_flips = definition.right_or_wrong && out.lost.empty() && out.gained.empty();
+    if (no_flips) out.difference.interval.reset();  // of no width, whatever the number of documents
+  }
   return out;
 }
 

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,10 +11,9 @@
 
 namespace qeval::eval {
 
-/// Resamples behind the difference of a metric that is not right or wrong, where the options ask for fewer. A
-/// bootstrap's p is at least 2 / (1 + resamples), and Holm multiplies it by the number of comparisons: a
-/// thousand would let no perplexity of a report with 25 comparisons become significant. Metrics that are
-/// right or wrong have McNemar's p, and need the bootstrap for the interval only.
+/// Resamples behind a difference that the bootstrap tests, where the options ask for fewer. Its p is at least
+/// 2 / (1 + resamples), and Holm multiplies it by the number of comparisons: a thousand would let no
+/// perplexity of a report with 25 comparisons become significant.
 inline constexpr int least_comparison_resamples = 20'000;
 
 /// One metric of one task in two runs over the same documents.
@@ -23,15 +21,12 @@ struct MetricComparison {
   std::string metric;
   double base = 0, other = 0;  ///< the metric in either run
   /// Means: other − base. Perplexities: ln other − ln base (positive is worse; exp(delta) − 1 is the relative
-  /// increase). Bits per byte: other − base.
+  /// increase). Bits per byte: other − base. Metrics that are right or wrong per document by
+  /// paired_proportions, all others and unweighted means by paired_bootstrap.
   PairedDifference difference;
   bool right_or_wrong = false;  ///< 0 or 1 per document, so that there are flips:
   /// Documents right in base and wrong in other, and the reverse.
   std::vector<int64_t> lost, gained;
-  std::optional<double> mcnemar_p;  ///< exact; present for right-or-wrong metrics but unweighted means
-
-  /// The p-value to judge by: McNemar's where there is one, else the bootstrap's.
-  double p_value() const { return mcnemar_p.value_or(difference.p_value); }
 };
 
 struct TaskComparison {

@@ -113,7 +113,7 @@ std::vector<HeadlineTest> headline_tests(const Comparison& comparison) {
     const RunDifference& difference = comparison.differences[run];
     const auto add = [&](const TaskComparison& compared, const std::string& metric) {
       if (const MetricComparison* found = find_metric(compared, metric))
-        tests.push_back({run, compared.task, metric, found->p_value(), 1});
+        tests.push_back({run, compared.task, metric, found->difference.p_value, 1});
     };
     std::set<std::string> covered;
     for (const TaskComparison& group : difference.groups) {
@@ -145,10 +145,12 @@ ordered_json comparison_json(const TaskComparison& comparison) {
   for (const MetricComparison& metric : comparison.metrics) {
     const PairedDifference& difference = metric.difference;
     ordered_json& json = out["metrics"][metric.metric];
-    json = {
-        {"base", number_to_json(metric.base)},       {"value", number_to_json(metric.other)},
-        {"delta", number_to_json(difference.delta)}, {"interval_95", interval_json(difference.interval)},
-        {"p", number_to_json(metric.p_value())},     {"test", metric.mcnemar_p ? "mcnemar" : "bootstrap"}};
+    json = {{"base", number_to_json(metric.base)},
+            {"value", number_to_json(metric.other)},
+            {"delta", number_to_json(difference.delta)},
+            {"interval_95", interval_json(difference.interval)},
+            {"p", number_to_json(difference.p_value)},
+            {"test", difference.method == PairedMethod::proportions ? "mcnemar" : "bootstrap"}};
     if (!metric.right_or_wrong) continue;
     json["lost"] = metric.lost.size();
     json["gained"] = metric.gained.size();

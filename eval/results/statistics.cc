@@ -168,7 +168,7 @@ std::vector<double> holm(std::span<const double> p_values) {
 }
 
 PairedDifference paired_bootstrap(std::span<const PairedTerm> terms, const BootstrapOptions& options) {
-  PairedDifference out{nan, {}, nan, static_cast<int64_t>(terms.size())};
+  PairedDifference out{nan, {}, nan, static_cast<int64_t>(terms.size()), PairedMethod::bootstrap};
   if (terms.empty()) return out;
   double difference = 0, weight = 0;
   for (const PairedTerm& term : terms) {
@@ -194,6 +194,59 @@ PairedDifference paired_bootstrap(std::span<const PairedTerm> terms, const Boots
   // Of a few documents that all point one way every resample does too, however many are drawn.
   const double signs = std::exp2(1.0 - static_cast<double>(terms.size()));
   out.p_value = std::min(1.0, std::max(tails, signs));
+  return out;
+}
+
+namespace {
+
+/// Flips of paired answers, as tango_interval has them.
+struct Flips {
+  double lost = 0, gained = 0, documents = 0;
+};
+
+/// q of tango_interval.
+double likeliest_loss(const Flips& flips, double delta) {
+  const auto& [lost, gained, n] = flips;
+  const double linear = (2 * n - gained + lost) * delta - gained - lost;
+  const double constant = -lost * delta * (1 - delta);
+  const double root = std::sqrt(std::max(0.0, linear * linear - 8 * n * constant));
+  // Of the two forms of the same root the one that does not subtract.
+  return linear <= 0 ? (root - linear) / (4 * n) : -2 * constant / (root + linear);
+}
+
+/// Whether the score statistic of `delta` lies outside ±1.96.
+bool is_refuted(const Flips& flips, double delta) {
+  constexpr double z = 1.959963984540054;  // the normal distribution's 97.5 % quantile
+  const double n = flips.documents, distance = flips.gained - flips.lost - n * delta;
+  return distance * distance > z * z * n * (2 * likeliest_loss(flips, delta) + delta * (1 - delta));
+}
+
+/// The largest difference that is not refuted, by halving: above the estimate the statistic only falls.
+double upper_end(const Flips& flips) {
+  double inside = (flips.gained - flips.lost) / flips.documents, outside = 1;
+  for (int i = 0; i < 60; ++i) {
+    const double middle = (inside + outside) / 2;
+    (is_refuted(flips, middle) ? outside : inside) = middle;
+  }
+  return inside;
+}
+
+}  // namespace
+
+std::optional<Interval> tango_interval(int64_t lost, int64_t gained, int64_t documents) {
+  assert(lost >= 0 && gained >= 0 && lost + gained <= documents);
+  if (documents < 2) return {};
+  const auto l = static_cast<double>(lost), g = static_cast<double>(gained),
+             n = static_cast<double>(documents);
+  return Interval{-upper_end({g, l, n}), upper_end({l, g, n})};
+}
+
+PairedDifference paired_proportions(int64_t lost, int64_t gained, int64_t documents) {
+  PairedDifference out{nan, {}, nan, documents, PairedMethod::proportions};
+  if (documents == 0) return out;
+  out.delta = static_cast<double>(gained - lost) / static_cast<double>(documents);
+  out.interval = tango_interval(lost, gained, documents);
+  out.p_value = mcnemar_exact(lost, gained);
   return out;
 }
 

@@ -85,19 +85,43 @@ struct PairedTerm {
   double weight = 1;
 };
 
-struct PairedDifference {
-  double delta = 0;  ///< (Σ other − Σ base) / Σ weight, as the caller defines the terms
-  /// 95 %, bootstrap percentiles over documents. Absent where there is nothing to make it of: with fewer than
-  /// two documents, or where one has no number.
-  std::optional<Interval> interval;
-  /// Two-sided: 2 (1 + smaller tail) / (1 + resamples), at least the 2^(1 − documents) that a test of the
-  /// documents' signs could reach, at most 1.
-  double p_value = 1;
-  int64_t documents = 0;
+/// What made interval and p-value of a difference.
+enum class PairedMethod : uint8_t {
+  proportions,  ///< paired_proportions: Tango's interval, McNemar's test
+  bootstrap     ///< paired_bootstrap
 };
 
-/// Paired bootstrap over documents of the difference of two means (weight 1) or ratios. Equal runs give
-/// exactly 0, [0, 0] and p = 1. For Δ log-perplexity pass −log-likelihoods with their words, bytes or tokens.
+struct PairedDifference {
+  double delta = 0;
+  /// 95 %. Absent where there is nothing to make it of: with fewer than two documents, or where one has no
+  /// number.
+  std::optional<Interval> interval;
+  double p_value = 1;  ///< two-sided
+  int64_t documents = 0;
+  PairedMethod method = PairedMethod::bootstrap;
+};
+
+/// Paired bootstrap over documents of the difference of two means (weight 1) or ratios, as the caller defines
+/// the terms: delta = (Σ other − Σ base) / Σ weight. The interval are percentiles of the resamples'; p = 2 (1
+/// + smaller tail) / (1 + resamples), at least the 2^(1 − documents) that a test of the documents' signs
+/// could reach, at most 1. Equal runs give exactly 0, [0, 0] and p = 1. For Δ log-perplexity pass
+/// −log-likelihoods with their words, bytes or tokens.
 PairedDifference paired_bootstrap(std::span<const PairedTerm> terms, const BootstrapOptions& options = {});
+
+/// Tango's score interval (Statistics in Medicine 17, 1998, 891–908) of the difference of two paired
+/// proportions, at 95 %. With n documents, of which l are lost (right → wrong) and g gained, it holds every Δ
+/// from −1 to 1 whose score statistic
+///
+///     (g − l − nΔ) / √(n (2q + Δ(1 − Δ)))
+///
+/// lies within ±1.96; q, the probability of a loss that is likeliest under Δ, is the larger root of
+/// 2n q² + ((2n − g + l) Δ − g − l) q − l Δ(1 − Δ) = 0. At Δ = 0 the statistic is McNemar's. Without flips it
+/// is ±z²/(n + z²), z = 1.96: not seeing any among n documents does not mean that there are none. Nothing
+/// with fewer than two documents.
+std::optional<Interval> tango_interval(int64_t lost, int64_t gained, int64_t documents);
+
+/// The difference of answers that are right or wrong: delta = (gained − lost) / documents, tango_interval,
+/// mcnemar_exact. NaN of no documents.
+PairedDifference paired_proportions(int64_t lost, int64_t gained, int64_t documents);
 
 }  // namespace qeval::eval

@@ -105,9 +105,10 @@ Table score_table(const Report& report) {
 Table comparison_table(const Report& report) {
   Table table{.id = "comparisons"};
   table.caption = fmt::format(
-      "Paired by document. Accuracies: exact McNemar test; others: bootstrap over documents ({} resamples). "
-      "The "
-      "95 % intervals are of each difference alone, p (Holm) is adjusted for all {} comparisons.",
+      "Paired by document. Right or wrong answers: exact McNemar test and Tango's score interval; "
+      "perplexities "
+      "and other means: bootstrap over documents ({} resamples). The 95 % intervals are of each difference "
+      "alone, p (Holm) is adjusted for all {} comparisons.",
       count_text(report.protocol.comparison_resamples), report.comparisons);
   table.headings = {
       words("Run"),       words("Task"), figure("Difference"), figure("95 % interval"), figure("p"),

@@ -164,6 +164,18 @@ TEST(BuildReport, OneDocumentProvesNothing) {
   EXPECT_EQ(difference(report, 1, 0).significance, 0);
 }
 
+/// Two documents without flips had the interval [0, 0], and the verdict ruled out what nobody had looked at.
+TEST(BuildReport, AFewAnswersThatDidNotFlipRuleLittleOut) {
+  const TemporaryFolder folder;
+  MadeRun base = made_run("tiny", "float"), other = quantized_run("rtn", "w8a8");
+  base.add("hellaswag", questions(2, 1)).add("arc_easy", questions(400, 200));
+  other.add("hellaswag", questions(2, 1)).add("arc_easy", questions(400, 199));
+  const Report report = build_report(
+      {.runs = {base.write(folder.path() / "a"), other.write(folder.path() / "b")}, .unfinished = {}});
+  EXPECT_NEAR(difference(report, 1, 0).interval.value().low, -0.6576, 1e-4);
+  EXPECT_THAT(report.verdict.at(0), HasSubstr("losses of up to 65.8 points are not ruled out"));
+}
+
 TEST(BuildReport, KeepsExamplesOnlyWhereAsked) {
   const TemporaryFolder folder;
   const SourceList sources = example_sources(folder.path());
