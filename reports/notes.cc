@@ -28,11 +28,11 @@ void about_documents(const Report& report, std::vector<std::string>& out) {
   std::vector<std::string> partial, few;
   for (const TaskProtocol& task : report.protocol.tasks) {
     if (task.documents < task.original_documents)
-      partial.push_back(fmt::format("{} {} of {}", name(task.task), count_text(task.documents),
+      partial.push_back(fmt::format("{} ({} of {})", name(task.task), count_text(task.documents),
                                     count_text(task.original_documents)));
   }
-  add_list("Not the whole of these sets was scored: ", partial,
-           " documents. Such scores can be compared within this report, not with published ones.", out);
+  add_list("Of these sets not all documents were scored: ", partial,
+           ". Such scores can be compared within this report, not with published ones.", out);
   constexpr int64_t enough = 30;
   for (const Column& column : report.columns) {
     if (column.documents < enough)

@@ -245,6 +245,16 @@ TEST(BuildReport, TaskOnlySomeRunsHaveIsLeftOpen) {
   EXPECT_THAT(notes, HasSubstr("omniquant w4a8"));
 }
 
+/// "… and 2 more documents" was said where two tasks were left out of the list.
+TEST(BuildReport, NotesCountTheTasksThatTheyDoNotList) {
+  const TemporaryFolder folder;
+  MadeRun run = made_run("tiny", "float");
+  for (int i = 0; i < 10; ++i) run.add("task_" + std::to_string(i), questions(40, 20));
+  const Report report = build_report({.runs = {run.write(folder.path() / "a")}, .unfinished = {}});
+  EXPECT_THAT(report.notes.at(0), HasSubstr("not all documents were scored: task_0 (40 of 1,000), task_1"));
+  EXPECT_THAT(report.notes.at(0), HasSubstr("task_7 (40 of 1,000) and 2 more. Such scores"));
+}
+
 TEST(BuildReport, LabelsDiffer) {
   const TemporaryFolder folder;
   MadeRun base = made_run("tiny", "float");
