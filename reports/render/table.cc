@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <tuple>
 
 #include <fmt/format.h>
 
@@ -36,6 +38,18 @@ Heading figure(std::string title, std::string detail = "") {
 std::string method_of(const Row& row) {
   if (row.method.empty()) return row.arithmetic == "float" ? "Float" : row.model;
   return method_title(row.method) + (row.variant == "original" ? " (original)" : "");
+}
+
+/// What the first column calls each row: its method, or where another has the same method, scheme and
+/// arithmetic, the row's label.
+std::vector<std::string> row_names(const Report& report) {
+  using Kind = std::tuple<std::string, std::string, std::string>;
+  const auto kind_of = [](const Row& row) { return Kind(method_of(row), row.scheme, row.arithmetic); };
+  std::map<Kind, int> rows;
+  for (const Row& row : report.rows) ++rows[kind_of(row)];
+  std::vector<std::string> out;
+  for (const Row& row : report.rows) out.push_back(rows[kind_of(row)] > 1 ? row.label : method_of(row));
+  return out;
 }
 
 Tone tone_of(const Difference& difference) {
@@ -93,8 +107,10 @@ Table score_table(const Report& report) {
         clean(report.rows[0].label, label_limit), report.comparisons);
   }
   for (const Column& column : report.columns) table.headings.push_back(score_heading(column));
-  for (const Row& row : report.rows) {
-    std::vector<TableCell> cells{text_cell(method_of(row)), text_cell(row.scheme), text_cell(row.arithmetic)};
+  const std::vector<std::string> names = row_names(report);
+  for (size_t r = 0; r < report.rows.size(); ++r) {
+    const Row& row = report.rows[r];
+    std::vector<TableCell> cells{text_cell(names[r]), text_cell(row.scheme), text_cell(row.arithmetic)};
     for (size_t c = 0; c < report.columns.size(); ++c)
       cells.push_back(score_cell(row.cells[c], report.columns[c].unit));
     table.rows.push_back(std::move(cells));

@@ -35,7 +35,8 @@ struct Table {
 };
 
 /// The layout of the paper: methods and schemes down, tasks across; value ± standard error, below it the
-/// difference from the baseline with its mark.
+/// difference from the baseline with its mark. Rows of the same method, scheme and arithmetic are called by
+/// their labels.
 Table score_table(const Report& report);
 /// The same comparisons in figures: interval, p, adjusted p.
 Table comparison_table(const Report& report);

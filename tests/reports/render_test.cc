@@ -138,6 +138,24 @@ TEST_F(RenderedReport, IsWellFormedEverywhere) {
   expect_safe(report_);
 }
 
+/// Three float models were three rows called "Float".
+TEST(ScoreTable, CallsRowsOfOneKindByTheirLabels) {
+  const TemporaryFolder folder;
+  SourceList sources;
+  for (const char* model : {"tiny-f32", "tiny-bf16"}) {
+    MadeRun run = made_run(model, "float");
+    sources.runs.push_back(run.add("arc_easy", questions(5, 2)).write(folder.path() / model));
+  }
+  MadeRun quantized = quantized_run("rtn", "w8a8");
+  sources.runs.push_back(quantized.add("arc_easy", questions(5, 2)).write(folder.path() / "rtn"));
+  const Report report = build_report(sources, {.baseline = folder.path() / "tiny-f32"});
+  const Table table = score_table(report);
+  EXPECT_EQ(table.rows.at(0)[0].text, "tiny-f32, float");
+  EXPECT_EQ(table.rows.at(1)[0].text, "tiny-bf16, float");
+  EXPECT_EQ(table.rows.at(2)[0].text, "RTN");
+  EXPECT_THAT(to_latex(report), HasSubstr("\ntiny-bf16, float & "));
+}
+
 TEST_F(RenderedReport, MarkdownShowsTheNumbersOfTheJson) {
   const json parsed = json::parse(to_json_text(report_));
   const auto table = markdown_tables(markdown_of(report_)).at(0);
