@@ -41,18 +41,14 @@ std::string perplexity_part(const Report& report, const Row& row) {
 }
 
 struct TaskCounts {
-  int64_t tested = 0, lost = 0, gained = 0, untested = 0, equal = 0;
+  int64_t tested = 0, lost = 0, gained = 0;
   std::string lost_names, gained_names;
   double undetected = 0;  ///< the largest loss that the intervals of the rest still hold
 };
 
 void count_task(const Column& column, const Difference& difference, TaskCounts& counts) {
-  if (std::isnan(difference.p)) {
-    ++counts.untested;
-    return;
-  }
+  if (std::isnan(difference.p)) return;  // not tested
   ++counts.tested;
-  counts.equal += difference.delta == 0 && difference.lost == 0 && difference.gained == 0 ? 1 : 0;
   const std::string name = clean(column.title, 60) + " " + points(difference.delta);
   if (difference.significance > 0 && difference.worse) {
     counts.lost_names += (counts.lost++ > 0 ? ", " : "") + name;

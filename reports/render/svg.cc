@@ -108,13 +108,6 @@ std::string svg_vertical_text(double x, double y, std::string_view text, std::st
       attributes(style), html_text(clean(text)));
 }
 
-double text_width(std::string_view text) {
-  const auto points =
-      std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80; });
-  constexpr double widest = 6.9;  // a mean over Latin text at 12 px, with some to spare
-  return widest * static_cast<double>(points);
-}
-
 double Scale::operator()(double value) const {
   const double share = logarithmic ? (std::log(value) - std::log(low)) / (std::log(high) - std::log(low))
                                    : (value - low) / (high - low);

@@ -36,9 +36,6 @@ std::string svg_text(double x, double y, std::string_view text, std::string_view
 /// Text turned by 90° against the clock around (x, y), centred there.
 std::string svg_vertical_text(double x, double y, std::string_view text, std::string_view style);
 
-/// Room that a label of this many code points takes at the plots' size of type, at most.
-double text_width(std::string_view text);
-
 /// An axis: a value range, linear or logarithmic, on a stretch of pixels.
 struct Scale {
   double low = 0, high = 1;    ///< values, low < high; both > 0 where logarithmic
