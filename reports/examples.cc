@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <limits>
 #include <map>
 #include <set>
 
@@ -29,28 +28,18 @@ std::string cut(const std::string& text, size_t bytes) {
   return text.substr(0, end) + "…";
 }
 
-/// The choice that the metric takes: by log-likelihood, per character or per byte. −1 where there is none.
-int64_t chosen(const eval::Scores& scores, std::string_view metric) {
-  if (scores.scoring != eval::Scoring::multiple_choice) return -1;
-  const std::vector<int64_t>* lengths = metric == "acc_norm"    ? &scores.facts.choice_chars
-                                        : metric == "acc_bytes" ? &scores.facts.choice_bytes
-                                                                : nullptr;
-  std::vector<double> values;
-  for (size_t i = 0; i < scores.answers.size(); ++i) {
-    const double length = lengths == nullptr ? 1.0 : static_cast<double>(lengths->at(i));
-    values.push_back(length > 0 ? scores.answers[i].log_likelihood / length
-                                : -std::numeric_limits<double>::infinity());
-  }
-  return eval::arg_max(values);
-}
-
 void add_choices(const eval::Sample& base, const eval::Sample& other, std::string_view metric,
                  Example& example) {
   const auto& requests = base.requests;
   const bool one_context = std::ranges::all_of(
       requests, [&](const auto& request) { return request.context == requests[0].context; });
   example.question = end_of(one_context && !requests.empty() ? requests[0].context : "", most_bytes);
-  const int64_t by_base = chosen(base.scores, metric), by_other = chosen(other.scores, metric);
+  const bool only = base.scores.scoring == eval::Scoring::last_word;  // one answer, taken where it is greedy
+  const auto taken = [&](const eval::Scores& scores) {
+    if (only) return scores.answers.at(0).is_greedy ? int64_t{0} : int64_t{-1};
+    return eval::chosen(scores, metric);
+  };
+  const int64_t by_base = taken(base.scores), by_other = taken(other.scores);
   const std::vector<int64_t>& gold = base.scores.facts.gold;
   for (size_t i = 0; i < requests.size(); ++i) {
     const auto index = static_cast<int64_t>(i);
@@ -59,10 +48,9 @@ void add_choices(const eval::Sample& base, const eval::Sample& other, std::strin
                               : end_of(requests[i].context + requests[i].continuation, most_bytes);
     choice.base = base.scores.answers[i].log_likelihood;
     choice.other = other.scores.answers[i].log_likelihood;
-    const bool only = base.scores.scoring == eval::Scoring::last_word;
     choice.gold = only || std::ranges::find(gold, index) != gold.end();
-    choice.chosen_by_base = only ? base.scores.answers[i].is_greedy : index == by_base;
-    choice.chosen_by_other = only ? other.scores.answers[i].is_greedy : index == by_other;
+    choice.chosen_by_base = index == by_base;
+    choice.chosen_by_other = index == by_other;
     example.choices.push_back(std::move(choice));
   }
 }

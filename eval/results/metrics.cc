@@ -26,19 +26,6 @@ constexpr MetricDefinition rolling_metrics[] = {{"word_perplexity", perplexity},
                                                 {"bits_per_byte", bits},
                                                 {"token_perplexity", perplexity}};
 
-/// 1 if the best of the log-likelihoods, each over its length, is a gold choice. `lengths` empty: as they
-/// stand.
-double best_is_gold(const Scores& scores, std::span<const int64_t> lengths) {
-  std::vector<double> values;
-  for (size_t i = 0; i < scores.answers.size(); ++i) {
-    const double length = lengths.empty() ? 1.0 : static_cast<double>(lengths[i]);
-    const double log_likelihood = scores.answers[i].log_likelihood;
-    values.push_back(length > 0 || std::isnan(log_likelihood) ? log_likelihood / length
-                                                              : -std::numeric_limits<double>::infinity());
-  }
-  return std::ranges::count(scores.facts.gold, arg_max(values)) > 0 ? 1 : 0;
-}
-
 /// Σ exp(ll) over the gold choices / Σ exp(ll) over all, with the largest taken out so that nothing
 /// underflows.
 double true_mass(const Scores& scores) {
@@ -107,14 +94,26 @@ int64_t arg_max(std::span<const double> values) {
   return best;
 }
 
+int64_t chosen(const Scores& scores, std::string_view metric) {
+  std::span<const int64_t> lengths;
+  if (metric == "acc_norm") lengths = scores.facts.choice_chars;
+  if (metric == "acc_bytes") lengths = scores.facts.choice_bytes;
+  std::vector<double> values;
+  for (size_t i = 0; i < scores.answers.size(); ++i) {
+    const double length = lengths.empty() ? 1.0 : static_cast<double>(lengths[i]);
+    const double log_likelihood = scores.answers[i].log_likelihood;
+    values.push_back(length > 0 || std::isnan(log_likelihood) ? log_likelihood / length
+                                                              : -std::numeric_limits<double>::infinity());
+  }
+  return arg_max(values);
+}
+
 DocumentTerm document_term(const Scores& scores, std::string_view metric) {
   find_metric(scores.scoring, metric);
   const auto weight = [](int64_t units) { return static_cast<double>(units); };
   switch (scores.scoring) {
     case Scoring::multiple_choice:
-      if (metric == "acc_norm") return {best_is_gold(scores, scores.facts.choice_chars), 1};
-      if (metric == "acc_bytes") return {best_is_gold(scores, scores.facts.choice_bytes), 1};
-      return {best_is_gold(scores, {}), 1};
+      return {std::ranges::count(scores.facts.gold, chosen(scores, metric)) > 0 ? 1.0 : 0.0, 1};
     case Scoring::multiple_true:
       return {true_mass(scores), 1};
     case Scoring::last_word:

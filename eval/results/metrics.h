@@ -35,9 +35,14 @@ bool higher_is_better(std::string_view name);
 /// (or there is none): such a document is answered wrongly, whatever its gold.
 int64_t arg_max(std::span<const double> values);
 
-/// Multiple choice: acc = [arg-max of log-likelihood is gold]; acc_norm divides by choice_chars, acc_bytes by
-/// choice_bytes (a choice of length 0 scores −∞). multiple_true: Σ exp(ll) over gold / Σ exp(ll) over all.
-/// last_word: acc = greedy; perplexity: ll. rolling: ll with its words, bytes or tokens.
+/// The choice that a metric of a multiple-choice document takes, as arg_max: by log-likelihood (acc), by
+/// log-likelihood / choice_chars (acc_norm) or choice_bytes (acc_bytes), where a choice of length 0 scores
+/// −∞. A file may hold no lengths: then by log-likelihood.
+int64_t chosen(const Scores& scores, std::string_view metric);
+
+/// Multiple choice: 1 if the choice that the metric takes is gold, else 0. multiple_true: Σ exp(ll) over gold
+/// / Σ exp(ll) over all. last_word: acc = greedy; perplexity: ll. rolling: ll with its words, bytes or
+/// tokens.
 DocumentTerm document_term(const Scores& scores, std::string_view metric);
 
 /// The term as the samples file shows it: the value, or [value, weight] for a rolling document.

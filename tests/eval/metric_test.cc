@@ -125,6 +125,23 @@ TEST(Counts, SumWhatTheResultsReport) {
   EXPECT_EQ(counts.windows, 0);
 }
 
+/// Reports showed the choice by a rule of their own, to which NaN over no characters was as good as −∞.
+TEST(Metrics, TheChosenAnswerIsTheOneThatIsScored) {
+  Scores scores = choice_sample(0).scores;
+  EXPECT_EQ(chosen(scores, "acc"), 2);
+  EXPECT_EQ(chosen(scores, "acc_norm"), 3);
+  EXPECT_EQ(chosen(scores, "acc_bytes"), 0);
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  for (Answer& answer : scores.answers) answer.log_likelihood = -infinity;
+  scores.answers[0].log_likelihood = std::numeric_limits<double>::quiet_NaN();
+  scores.facts.choice_chars = {0, 5, 5, 0};
+  scores.facts.gold = {1};
+  EXPECT_EQ(chosen(scores, "acc_norm"), 1);
+  EXPECT_EQ(document_term(scores, "acc_norm").value, 1);
+  scores.facts.choice_chars.clear();  // as a damaged file may have them
+  EXPECT_EQ(chosen(scores, "acc_norm"), 1);
+}
+
 TEST(Group, WeightsBySizeAndPoolsTheError) {
   // Two subjects of 4 and 8 documents: the weighted mean is the mean of all documents; the pooled error is
   // the harness's formula, by hand: (4·3·0.25² + 8·7·0.125²) / (12 − 2) / 12.
