@@ -170,16 +170,6 @@ TEST_F(QuantizeCli, CalibrationOnAnEvaluatedTextIsWarnedOf) {
 }
 
 /// The comparison of several arithmetics replaces results.json: never that of another run.
-TEST_F(QuantizeCli, SeveralArithmeticsDoNotReplaceAnotherRun) {
-  expect_success(quantize("checkpoint", {}));
-  scores("checkpoint", "out");
-  const std::string before = read("out/results.json");
-  expect_one_line(run({"eval", "-m", path("checkpoint"), "-d", path("data"), "-t", "piqa", "--arithmetic",
-                       "fake,integer", "-o", path("out")}),
-                  kFailed, "another run");
-  EXPECT_EQ(read("out/results.json"), before);
-}
-
 /// A task of one continuation has gold in its samples, too.
 TEST_F(QuantizeCli, ResultsOfALastWordTaskFollowFromTheirSamples) {
   write("data/lambada_openai/test.jsonl", "{\"text\": \"the cat sat on the mat\"}\n");
