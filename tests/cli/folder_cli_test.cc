@@ -141,17 +141,17 @@ TEST_F(FolderCli, IsUsedForOneThing) {
     const std::string message = path(folder) + ": " + what;
     const auto before = everything_in(folder);
     if (!what.starts_with("holds a run")) {
-      for (const char* plan : {"--resume", "--plan"})
-        expect_one_line(eval({"-t", "piqa", plan, "-o", path(folder)}), kFailed, message);
+      for (const char* option : {"--resume", "--plan"})
+        expect_one_line(eval({"-t", "piqa", option, "-o", path(folder)}), kFailed, message);
       expect_one_line(run({"merge", path("s1"), path("s2"), "-o", path(folder)}), kFailed, message);
     }
-    for (const char* plan : {"--threads=1", "--plan"}) {
+    for (const char* option : {"--threads=1", "--plan"}) {
       if (what.find("qeval compare") == std::string::npos)
-        expect_one_line(compare(folder, {plan}), kFailed, message);
+        expect_one_line(compare(folder, {option}), kFailed, message);
     }
-    for (const char* plan : {"--resume", "--plan"}) {
+    for (const char* option : {"--resume", "--plan"}) {
       if (what.find("several") == std::string::npos)
-        expect_one_line(eval_several(folder, {plan}), kFailed, message);
+        expect_one_line(eval_several(folder, {option}), kFailed, message);
     }
     EXPECT_EQ(everything_in(folder), before);
   }
