@@ -176,7 +176,7 @@ TEST_F(FolderCli, AComparisonOfArithmeticsIsOneFromTheStart) {
 TEST_F(FolderCli, APlanChecksTheFolderAndMakesNothing) {
   expect_success(compare("compared", {}));
   const auto compared = everything_in("compared");
-  expect_one_line(compare("compared", {"--alpha", "0.7", "--plan"}), kFailed, "alpha (0.5 there, 0.7 here)");
+  expect_one_line(compare("compared", {"--limit", "1", "--plan"}), kFailed, "evaluation options (");
   expect_success(compare("compared", {"--plan"}));
   EXPECT_EQ(everything_in("compared"), compared);
 
