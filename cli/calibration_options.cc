@@ -8,14 +8,16 @@
 
 namespace qeval::cli {
 
-void add_calibration_options(po::options_description& options) {
+void add_calibration_options(po::options_description& options, bool has_presets) {
   auto add = options.add_options();
   const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
   const auto count = [](const char* name) { return po::value<int64_t>()->value_name(name); };
   add("calibration", text("FILE"), "calibration text: a .txt, or a .jsonl with \"text\" on each line");
   add("calibration-ids", text("FILE"), "calibration token ids: a JSON array of ids per line");
   add("samples", count("N"),
-      "calibration samples (default: 32, or what --preset asks for, or all of --calibration-ids)");
+      has_presets
+          ? "calibration samples (default: 32, or what --preset asks for, or all of --calibration-ids)"
+          : "calibration samples (default: 32, or all of --calibration-ids)");
   add("sequence-length", count("N"), "tokens per sample (default: 512, or all of --calibration-ids)");
   add("seed", po::value<uint64_t>()->value_name("N"),
       "seed of the places that samples are drawn from (default: 0)");

@@ -8,8 +8,9 @@
 
 namespace qeval::cli {
 
-/// --calibration, --calibration-ids, --samples, --sequence-length, --seed.
-void add_calibration_options(po::options_description& options);
+/// --calibration, --calibration-ids, --samples, --sequence-length, --seed. `has_presets`: the command's
+/// --preset decides how many samples are the default.
+void add_calibration_options(po::options_description& options, bool has_presets);
 
 /// Samples that are drawn from a text where nothing says how many.
 inline constexpr int64_t kCalibrationSamples = 32;

@@ -52,7 +52,7 @@ po::options_description options() {
   add("ranks", po::value<int64_t>()->value_name("N"),
       "with --plan: how long it would take N ranks (mpirun) on machines like this one");
   add_encoding_options(options);
-  add_calibration_options(options);
+  add_calibration_options(options, true);
   add("variant", one_of("NAME", "modified, original"),
       "pairs that smoothing treats: modified (default, the paper's: v to o and up to down as well), "
       "original");

@@ -110,7 +110,7 @@ void add_inspect_quantization_options(po::options_description& options) {
   add_inspect_compare_options(options);
   add("qcfg", po::value<std::string>()->value_name("FILE"), "instead of the model's default_qcfg.json");
   add("act-ranges", po::value<std::string>()->value_name("FILE"), "instead of the model's act_dict.json");
-  add_calibration_options(options);
+  add_calibration_options(options, false);
 }
 
 void inspect_quantization(const po::variables_map& arguments, const model::Model& model) {

@@ -35,7 +35,7 @@ po::options_description options() {
   add("act-bits", po::value<int>()->value_name("N"),
       "2 to 16 for the points that w8a8 has at 8 (its 16-bit ones stay), 32 to leave activations alone");
   add("act-dynamic", "activations take their range at run time, token by token");
-  add_calibration_options(options);
+  add_calibration_options(options, true);
   add("range", one_of("ESTIMATOR", "minmax, percentile, mse"),
       "static activation ranges of 10 bits or fewer: minmax (default, the paper's), percentile, mse");
   add("percentile", po::value<double>()->value_name("P"),
