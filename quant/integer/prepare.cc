@@ -12,7 +12,6 @@
 namespace qeval::quant {
 
 using model::ModelConfig;
-using model::NormPoint;
 using model::Projection;
 
 namespace {

@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <sys/wait.h>
 
 #include "cli_fixture.h"
 
@@ -285,9 +286,13 @@ TEST_F(QuantizeCli, AResumeIsPromisedOnceThereIsAStateToResume) {
         start_program(path(""), {QEVAL_BINARY, "quantize", "-m", path("model"), "--method", "mobilequant",
                                  "--epochs", "1000", "--calibration", path("calibration.txt"), "--samples",
                                  samples, "--sequence-length", "32", "-o", path(folder)});
-    std::error_code code;
-    while (std::filesystem::file_size(path(folder + "/" + file), code) == 0 || code)
+    const std::filesystem::path awaited = std::filesystem::path(path(folder)) / file;
+    siginfo_t ended{};
+    for (std::error_code code; std::filesystem::file_size(awaited, code) == 0 || code;) {
+      ::waitid(P_PID, static_cast<id_t>(running.process), &ended, WEXITED | WNOHANG | WNOWAIT);
+      if (ended.si_pid != 0) break;
       std::this_thread::yield();
+    }
     ::kill(running.process, SIGINT);
     return wait_for(running);
   };

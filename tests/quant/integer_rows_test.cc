@@ -163,7 +163,8 @@ TEST(IntegerRows, NormsAdditionsAndProductsAreTheSameOnEveryPath) {
                                           {stream, stream, coarse}}) {
       const auto updates = draw<int16_t>(n, added.codes.lo, added.codes.hi, random);
       const IntegerAdd add = prepare_add(from, added, to, "update");
-      const auto start = draw<int32_t>(n, from.format().lo, from.format().hi, random);
+      const StreamFormat format = from.format();
+      const auto start = draw<int32_t>(n, format.lo, format.hi, random);
       expect_same(
           [&](const IntegerKernels& kernel) {
             std::vector<int32_t> sum = start;
@@ -174,7 +175,7 @@ TEST(IntegerRows, NormsAdditionsAndProductsAreTheSameOnEveryPath) {
       expect_same(
           [&](const IntegerKernels& kernel) {
             std::vector<int32_t> d(static_cast<size_t>(n));
-            kernel.read_stream(from.format(), n, start.data(), d.data());
+            kernel.read_stream(format, n, start.data(), d.data());
             return d;
           },
           "read_stream");
