@@ -42,10 +42,10 @@ std::vector<const GroupResults*> outer_groups(const RunResults& run) {
     groups.emplace_back(&group, TaskSet(tasks.begin(), tasks.end()));
   }
   std::vector<const GroupResults*> out;
-  for (const auto& [group, tasks] : groups) {
-    const bool inner =
-        std::ranges::any_of(groups, [&](const auto& other) { return is_proper_subset(tasks, other.second); });
-    if (!inner) out.push_back(group);
+  for (const auto& group : groups) {
+    const bool inner = std::ranges::any_of(
+        groups, [&](const auto& other) { return is_proper_subset(group.second, other.second); });
+    if (!inner) out.push_back(group.first);
   }
   return out;
 }
