@@ -176,7 +176,8 @@ TEST_F(FolderCli, AComparisonOfArithmeticsIsOneFromTheStart) {
 TEST_F(FolderCli, APlanChecksTheFolderAndMakesNothing) {
   expect_success(compare("compared", {}));
   const auto compared = everything_in("compared");
-  expect_one_line(compare("compared", {"--limit", "1", "--plan"}), kFailed, "evaluation options (");
+  expect_one_line(compare("compared", {"--limit", "1", "--plan"}), kFailed,
+                  "evaluation limit (none there, 1 here)");
   expect_success(compare("compared", {"--plan"}));
   EXPECT_EQ(everything_in("compared"), compared);
 
