@@ -73,11 +73,12 @@ DirectoryLock::~DirectoryLock() {
   ::close(file_);
 }
 
-bool is_empty_but_for_lock(const std::filesystem::path& directory) {
+bool is_unused(const std::filesystem::path& directory) {
   std::error_code code;
   std::filesystem::directory_iterator entries(directory, code);
   for (; !code && entries != std::filesystem::directory_iterator(); entries.increment(code)) {
-    if (entries->path().filename() != lock_file) return false;
+    const std::string name = entries->path().filename().string();
+    if (name != lock_file && !file_of_temporary(name)) return false;
   }
   return !code;
 }

@@ -20,7 +20,8 @@ class DirectoryLock {
   int file_ = -1;
 };
 
-/// Whether a path is a folder that holds nothing, or nothing but a lock.
-bool is_empty_but_for_lock(const std::filesystem::path& directory);
+/// Whether a path is a folder that holds nothing, or nothing but a lock and what a killed process was about
+/// to write (file_of_temporary).
+bool is_unused(const std::filesystem::path& directory);
 
 }  // namespace qeval

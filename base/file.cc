@@ -15,6 +15,9 @@
 namespace qeval {
 namespace {
 
+/// Between a file's name and the number of the process that is writing it.
+constexpr std::string_view kTemporaryMark = ".tmp";
+
 std::string reason() {
   return std::strerror(errno);
 }
@@ -114,9 +117,18 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
     fail("{}: a device or pipe, which cannot be replaced as a whole; accepted: a file", path_.string());
   }
   temporary_ = path_;
-  temporary_ += fmt::format(".tmp{}", ::getpid());
+  temporary_ += fmt::format("{}{}", kTemporaryMark, ::getpid());
   file_ = std::fopen(temporary_.c_str(), "wbe");
   if (file_ == nullptr) fail("{}: cannot write: {}", temporary_.string(), reason());
+}
+
+std::optional<std::string_view> file_of_temporary(std::string_view name) {
+  const size_t end = name.rfind(kTemporaryMark);
+  if (end == std::string_view::npos) return std::nullopt;
+  const std::string_view process = name.substr(end + kTemporaryMark.size());
+  if (process.empty() || process.find_first_not_of("0123456789") != std::string_view::npos)
+    return std::nullopt;
+  return name.substr(0, end);
 }
 
 AtomicFile::~AtomicFile() {

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -59,6 +60,9 @@ class AtomicFile {
   std::filesystem::path path_, temporary_;
   std::FILE* file_ = nullptr;
 };
+
+/// The file that a temporary name of AtomicFile is of, which a killed process leaves; none for other names.
+std::optional<std::string_view> file_of_temporary(std::string_view name);
 
 /// Creates the folder and its parents where missing; throws Error naming the path.
 void create_directories(const std::filesystem::path& path);

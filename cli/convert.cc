@@ -32,7 +32,7 @@ int run(const po::variables_map& arguments) {
   const model::Model model = model::load_model(require(arguments, "model"));
   qeval::create_directories(output);
   const DirectoryLock lock(output);
-  if (!is_empty_but_for_lock(output))
+  if (!is_unused(output))
     fail("{}: exists and is not empty; accepted: a new or empty folder", output.string());
   const bool tokenizer = model::copy_tokenizer(model, output);
   model::write_unified(model, output, dtype);

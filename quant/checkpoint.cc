@@ -1,5 +1,7 @@
 #include "quant/checkpoint.h"
 
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 #include "base/directory_lock.h"
@@ -29,6 +31,24 @@ void remove(const std::filesystem::path& folder, const char* name) {
   if (code) fail("{}: cannot remove: {}", (folder / name).string(), code.message());
 }
 
+bool is_of_a_checkpoint(std::string_view name) {
+  std::vector<const char*> ours = model::exported_files();
+  ours.insert(ours.end(),
+              {kQcfgFile, kRangesFile, kNgramFile, kRecordFile, kUnfinishedFile, kStateFile, kTrainingFile});
+  return std::ranges::find(ours, name) != ours.end();
+}
+
+/// What a killed process left of files that it was writing; the weights' may be large.
+void remove_temporaries(const std::filesystem::path& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    std::string name = entry.path().filename().string();
+    const auto file = file_of_temporary(name);
+    if (file && is_of_a_checkpoint(*file)) names.push_back(std::move(name));
+  }
+  for (const std::string& name : names) remove(folder, name.c_str());
+}
+
 }  // namespace
 
 void prepare_checkpoint_folder(const std::filesystem::path& folder, const model::Model& source,
@@ -37,7 +57,7 @@ void prepare_checkpoint_folder(const std::filesystem::path& folder, const model:
   if (std::filesystem::equivalent(folder, source.path, code)) {
     fail("{}: is the model itself; accepted: another folder", folder.string());
   }
-  const bool occupied = std::filesystem::exists(folder, code) && !is_empty_but_for_lock(folder);
+  const bool occupied = std::filesystem::exists(folder, code) && !is_unused(folder);
   const bool ours = has(folder, kRecordFile) || has(folder, kUnfinishedFile) || has(folder, kTrainingFile);
   if (occupied && !ours) {
     fail(
@@ -46,6 +66,7 @@ void prepare_checkpoint_folder(const std::filesystem::path& folder, const model:
         folder.string(), kRecordFile);
   }
   qeval::create_directories(folder);
+  remove_temporaries(folder);
   write_file_atomically(folder / kUnfinishedFile, "qeval quantize has not finished here.\n");
   remove(folder, kRecordFile);
   for (const char* name : model::exported_files()) remove(folder, name);

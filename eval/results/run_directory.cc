@@ -36,11 +36,10 @@ void remove_file(const fs::path& path) {
   if (code) fail("{}: cannot remove: {}", path.string(), code.message());
 }
 
-/// What a killed run left of a file that it was writing (base/file.h's temporary names).
+/// What a killed run left of a file that it was writing.
 bool is_temporary(std::string_view name) {
-  const size_t end = name.rfind(".tmp");
-  return end != std::string_view::npos && is_result_file(name.substr(0, end)) &&
-         name.find_first_not_of("0123456789", end + 4) == std::string_view::npos;
+  const auto file = file_of_temporary(name);
+  return file && is_result_file(*file);
 }
 
 Holdings look(const fs::path& directory) {

@@ -150,6 +150,16 @@ TEST_F(CheckpointTest, AnUnfinishedFolderLoadsAsNoModelAndIsTakenAgain) {
   EXPECT_THAT(names_in(out), testing::ElementsAre(kUnfinishedFile));
 }
 
+/// A process that was killed while it wrote its first file left a folder that looked like somebody else's.
+TEST_F(CheckpointTest, AFolderWithNothingButAFileThatWasBeingWrittenIsTaken) {
+  const auto out = folder_ / "out";
+  std::filesystem::create_directories(out);
+  for (const char* name : {"quantize.unfinished.tmp12", "model.safetensors.tmp7", "notes.txt.tmp7"})
+    model::fixtures::write(out / name, "half");
+  prepare_checkpoint_folder(out, base_);
+  EXPECT_THAT(names_in(out), testing::UnorderedElementsAre(kUnfinishedFile, "notes.txt.tmp7"));
+}
+
 TEST_F(CheckpointTest, SettingsMayComeFromElsewhere) {
   const auto out = folder_ / "out";
   std::filesystem::create_directories(out);
