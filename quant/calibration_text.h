@@ -17,8 +17,8 @@ namespace qeval::quant {
 /// Windows of `sequence_length` tokens at places drawn with `seed` (the same on every machine) from a text
 /// file: the whole of a .txt, or the "text" of each line of a .jsonl, where each draw takes one document that
 /// is long enough. A window begins with the token that evaluated windows begin with (BOS; EOS where there is
-/// none), whose activations are unlike all others; it has no other special tokens. Errors name the file (and line): another extension, a line without
-/// text, a text with no room for a window.
+/// none), whose activations are unlike all others; it has no other special tokens. Errors name the file (and
+/// line): another extension, a line without text, a text with no room for a window.
 Samples sample_text(const std::filesystem::path& file, const model::Tokenizer& tokenizer, int64_t samples,
                     int64_t sequence_length, uint64_t seed);
 

@@ -327,8 +327,9 @@ TEST_F(CompareCli, OnlySettingsThatDecideResultsAreOthers) {
 
 /// What one method alone knows could not be given beside another method.
 TEST_F(CompareCli, AnOptionIsOfTheMethodsThatKnowIt) {
-  expect_success(compare(calibrated({"-t", "piqa", "--methods", "omniquant,mobilequant", "--schemes", "w8a8",
-                                     "--preset", "distill", "--epochs", "1", "--lrl-lr", "1e-3", "--no-smooth"})));
+  expect_success(
+      compare(calibrated({"-t", "piqa", "--methods", "omniquant,mobilequant", "--schemes", "w8a8", "--preset",
+                          "distill", "--epochs", "1", "--lrl-lr", "1e-3", "--no-smooth"})));
   const auto settings = [&](const std::string& method) {
     return json("out/checkpoints/" + method + "-w8a8/quantize.json")["settings"];
   };

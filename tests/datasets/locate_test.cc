@@ -16,7 +16,6 @@ namespace {
 
 using test::TemporaryFolder;
 using testing::EndsWith;
-using testing::HasSubstr;
 using testing::StartsWith;
 
 const std::vector<std::string> kPatterns = {"set/{split}.jsonl", "set/Set-{Split}.jsonl"};

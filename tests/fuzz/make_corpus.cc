@@ -357,7 +357,8 @@ void tasks() {
           R"({"question": "r", "a": 1, "b": [2], "names": ["one", "two"], "key": "one"})"
           "\n");
   put("user_task", "text",
-      R"({"name": "t", "data": "t.jsonl", "text": "{{a}} {{b.0}}", "metrics": ["token_perplexity"]})" + kNext +
+      R"({"name": "t", "data": "t.jsonl", "text": "{{a}} {{b.0}}", "metrics": ["token_perplexity"]})" +
+          kNext +
           R"({"a": "One", "b": ["text."]})"
           "\n");
   put("user_task", "start",

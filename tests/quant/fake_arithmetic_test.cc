@@ -150,7 +150,7 @@ class FakeArithmeticTest : public testing::TestWithParam<void (*)(model::ModelCo
     model::KvSpan kv(arithmetic, length, model_.config.num_layers);
     model::Decoder decoder(model_, arithmetic);
     std::vector<float> all;
-    const auto run = [&](int64_t first, std::vector<int64_t> lengths) {
+    const auto run = [&](int64_t first, const std::vector<int64_t>& lengths) {
       model::Batch batch;
       std::vector<int64_t> rows;
       for (const int64_t count : lengths) {

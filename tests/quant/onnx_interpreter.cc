@@ -253,7 +253,9 @@ class Interpreter {
   OnnxTensor quantize() {
     const auto [least, most] = limits(types_.at(node_->input(2)));
     const float scale = in(1).values.at(0), zero = in(2).values.at(0);
-    return each(in(0), [=](float v) { return std::clamp(std::nearbyint(v / scale) + zero, least, most); });
+    return each(in(0), [=, lo = least, hi = most](float v) {
+      return std::clamp(std::nearbyint(v / scale) + zero, lo, hi);
+    });
   }
   static std::pair<float, float> limits(int type) {
     switch (type) {

@@ -143,7 +143,8 @@ class WeightGradient : public testing::TestWithParam<WeightCase> {};
 
 /// The offset is a constant of the backward pass: its value at the point is kept while the rest moves.
 TEST_P(WeightGradient, OfFactorsAndBounds) {
-  const auto [spec, clipped] = GetParam();
+  const QuantSpec spec = GetParam().spec;
+  const bool clipped = GetParam().clipped;
   constexpr int64_t kRows = 5;
   constexpr int64_t kCols = 6;
   Numbers numbers(3);

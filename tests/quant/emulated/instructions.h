@@ -113,6 +113,7 @@ inline Register512 permuted(const Register512& order, const Register512& x) {
 
 }  // namespace qeval::quant::emulated
 
+// NOLINTBEGIN(bugprone-reserved-identifier): these stand for the compiler's own names
 #ifdef QEVAL_EMULATE_AVX512
 #define __AVX512BW__ 1
 #define __m512i qeval::quant::emulated::Register512
@@ -140,3 +141,4 @@ inline Register512 permuted(const Register512& order, const Register512& x) {
 #define _mm256_dpwssd_avx_epi32(sums, a, b) qeval::quant::emulated::pairs<__m256i>(sums, a, b)
 #define _mm256_dpbusd_avx_epi32(sums, a, b) qeval::quant::emulated::quads<__m256i>(sums, a, b)
 #endif
+// NOLINTEND(bugprone-reserved-identifier)
