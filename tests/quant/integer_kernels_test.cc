@@ -43,7 +43,7 @@ void expect_exact(const std::string& path, void (*gemm)(const IntegerGemm&), int
     if (extreme) return std::uniform_int_distribution<int>(0, 1)(random) == 0 ? lo : hi;
     return std::uniform_int_distribution<int>(lo, hi)(random);
   };
-  constexpr auto b_lo = static_cast<int>(std::numeric_limits<B>::min());
+  constexpr int b_lo = std::numeric_limits<B>::min();  // NOLINT(bugprone-signed-char-misuse): a number
   constexpr int b_hi = std::numeric_limits<B>::max();
   const int64_t lda = k + 3;
   const int64_t stride = (k + 1) / 2 * 2 * kPanel;

@@ -20,6 +20,7 @@ UnitScale unit_scale(const IntegerNorm& norm, int64_t squares) {
   const auto width = static_cast<int32_t>(std::bit_width(static_cast<uint64_t>(squares)));
   const int32_t even = (62 - width) / 2 * 2;
   const uint64_t root = integer_sqrt(static_cast<uint64_t>(squares) << even);
+  // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): 31 bits are no zero
   return {.reciprocal = static_cast<int32_t>(std::min<uint64_t>(norm.root_n / root, INT32_MAX)),
           .shift = norm.root_n_bits - kUnitBits - even / 2};
 }
@@ -56,6 +57,7 @@ int64_t softmax_row(const IntegerAttention& attention, int64_t n, int16_t* row) 
   const uint64_t sum = kernel.exponentials(attention.exp, n, row, powers.data());
   // The largest score contributes 2^31, so the sum has at least 32 bits.
   const int32_t excess = static_cast<int32_t>(std::bit_width(sum)) - 32;
+  // NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult, clang-analyzer-core.DivideZero)
   uint64_t reciprocal = attention.inverse_step / (sum >> excess);
   int32_t shift = attention.inverse_bits + excess;
   if (shift > 62) {
