@@ -255,6 +255,7 @@ void quantize_weight_backward(const TransformedWeight<Real>& weight, const Quant
   WeightBackward<Real>(weight, spec, clipping, grids, gradient, out).run();
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a type takes none
 #define QEVAL_INSTANTIATE(Real)                                                                             \
   template struct TransformedWeight<Real>;                                                                  \
   template Real logistic(Real);                                                                             \
@@ -265,6 +266,7 @@ void quantize_weight_backward(const TransformedWeight<Real>& weight, const Quant
   template void quantize_weight_backward(const TransformedWeight<Real>&, const QuantSpec&,                  \
                                          const Clipping<Real>&, const WeightGrids<Real>&, Real*,            \
                                          const WeightGradients<Real>&);
+// NOLINTEND(bugprone-macro-parentheses)
 QEVAL_INSTANTIATE(float)
 QEVAL_INSTANTIATE(double)
 #undef QEVAL_INSTANTIATE
