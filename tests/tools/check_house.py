@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Draws the include graph and checks the house: no cycle of files, no folder that includes what it may not know
 (docs/architecture.md), no file of more than 500 lines, no link in the documents that leads nowhere, no document that
-README.md does not name, no text of others' data sets in the example of a report. With --draw: the graph of folders, for Graphviz."""
+README.md does not name, no text of others' data sets in the example of a report. With --draw: the graph of folders,
+for Graphviz."""
 
 import re
 import sys
@@ -67,7 +68,7 @@ def check_documents():
             if not target.exists() or (heading and heading not in anchors(target)):
                 wrong.append(f"{document.relative_to(ROOT)}: the link {link} leads nowhere")
     if 'class="example"' in (ROOT / "docs/example/report.html").read_text(encoding="utf-8"):
-        wrong.append("docs/example/report.html holds questions of others' data sets; `report --no-examples` leaves them out")
+        wrong.append("docs/example/report.html holds questions of others' data sets: make it with --no-examples")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for document in (ROOT / "docs").glob("*.md"):
         if f"(docs/{document.name}" not in readme:
