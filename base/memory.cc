@@ -68,7 +68,9 @@ MemoryLimit left_by(const fs::path& root, fs::path group, const GroupFiles& file
     if (most && used) {
       const int64_t cached = field(folder / "memory.stat", files.inactive).value_or(0) +
                              field(folder / "memory.stat", files.active).value_or(0);
-      least.bytes = std::min(least.bytes, std::max<int64_t>(0, *most - *used + cached));
+      // The two are counted apart, so that more may be cached than used for a moment.
+      const int64_t kept = std::max<int64_t>(0, *used - cached);
+      least.bytes = std::min(least.bytes, std::max<int64_t>(0, *most - kept));
     }
     if (group.empty() || group == group.parent_path()) return least;
     group = group.parent_path();

@@ -93,6 +93,16 @@ TEST_F(Memory, IsWhatAGroupOfVersion1Leaves) {
   expect(2500, kFirst);
 }
 
+// A group without a limit seemed to leave nothing: a sum overflowed when the statistics, which the system
+// counts apart, said that more was cached than used. A model of a few kilobytes was refused.
+TEST_F(Memory, MoreMayBeCachedThanUsedForAMoment) {
+  own_groups("4:memory:/docker/abc\n");
+  version1("docker/abc", "9223372036854771712", 6000, 60'000);
+  expect(1'024'000, kMachine);
+  version1("docker/abc", "9000", 6000, 60'000);
+  expect(9000, kFirst);
+}
+
 // A container sees its own group as the root, and the host's path in /proc/self/cgroup.
 TEST_F(Memory, TheRootIsTheContainersGroup) {
   own_groups("4:memory:/docker/0123456789\n0::/docker/0123456789\n");
