@@ -41,8 +41,6 @@ class RequestEncoder {
   /// The windows of a document, in order; none for an empty one.
   std::vector<TokenRequest> windows(std::string_view document) const;
 
-  /// The token that stands for an empty context, if there is one.
-  std::optional<int32_t> prefix_id() const { return prefix_id_; }
   /// For the results: "bos (1)", "eos (2)", "none".
   std::string prefix_policy() const;
 
