@@ -19,11 +19,9 @@ constexpr std::string_view kLlama3Pattern =
 /// The same with every digit alone.
 constexpr std::string_view kQwen2Pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-/// SmolLM's step before GPT-2's pattern. llama.cpp isolates every \p{N}; lm-evaluation-harness reads a GGUF
-/// file through transformers, which drops the step. SmolLM's vocabularies have no token of a digit and
-/// anything else, so that the two part only where number characters like "½" follow a space, and there the
-/// harness's ids are the ones to agree with: only ASCII digits stand alone.
-constexpr std::string_view kSingleDigit = "[0-9]";
+/// SmolLM's step before GPT-2's pattern, as llama.cpp has it. (lm-evaluation-harness reads a GGUF file
+/// through transformers, which drops the step.)
+constexpr std::string_view kSingleDigit = "\\p{N}";
 
 enum class Family { kGpt2, kSingleDigitsThenGpt2, kLlama3, kQwen2 };
 

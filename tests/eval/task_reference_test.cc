@@ -11,18 +11,19 @@
 #include "base/file.h"
 #include "eval/tasks/documents.h"
 #include "eval/tasks/registry.h"
+#include "tests/reference_data.h"
 
 namespace qeval::eval {
 namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kShared = QEVAL_SHARED_DIR;
+const fs::path kReference = test::shared_data("reference/lm_eval"), kData = test::shared_data("data");
 
 std::vector<fs::path> reference_files() {
   std::vector<fs::path> out;
-  if (!fs::is_directory(kShared / "reference/lm_eval")) return out;
-  for (const auto& entry : fs::directory_iterator(kShared / "reference/lm_eval")) out.push_back(entry.path());
+  if (!fs::is_directory(kReference)) return out;
+  for (const auto& entry : fs::directory_iterator(kReference)) out.push_back(entry.path());
   return out;
 }
 
@@ -44,7 +45,7 @@ void check_accuracy(const Document& document, const nlohmann::json& sample) {
 }
 
 TEST(TaskReference, EveryRequestIsTheHarnesses) {
-  if (reference_files().empty()) GTEST_SKIP() << "no reference data at " << kShared;
+  if (reference_files().empty()) GTEST_SKIP() << "no " << kReference;
   size_t compared = 0;
   for (const fs::path& path : reference_files()) {
     const auto reference = nlohmann::json::parse(read_file(path));
@@ -52,7 +53,7 @@ TEST(TaskReference, EveryRequestIsTheHarnesses) {
     SCOPED_TRACE(name);
     const Selection selection = resolve_tasks(name);
     ASSERT_EQ(selection.tasks.size(), 1U);
-    LoadOptions options{.data = kShared / "data"};
+    LoadOptions options{.data = kData};
     if (reference.contains("split")) options.split = reference["split"].get<std::string>();
     const LoadedTask loaded = load_documents(selection.tasks[0], options);
     for (const auto& sample : reference["samples"]) {
@@ -82,7 +83,7 @@ TEST(TaskReference, EveryRequestIsTheHarnesses) {
 
 // Whole sets: every row of the public copies can be asked, none is lost, and reading them is quick.
 TEST(TaskReference, WholeSetsLoad) {
-  if (reference_files().empty()) GTEST_SKIP() << "no reference data at " << kShared;
+  if (reference_files().empty()) GTEST_SKIP() << "no " << kReference;
   const std::vector<std::pair<const char*, int64_t>> sizes = {
       {"wikitext", 62},         {"arc_challenge", 1172},  {"arc_easy", 2376},      {"hellaswag", 10042},
       {"piqa", 1838},           {"winogrande", 1267},     {"openbookqa", 500},     {"boolq", 3270},
@@ -92,7 +93,7 @@ TEST(TaskReference, WholeSetsLoad) {
     SCOPED_TRACE(name);
     int64_t documents = 0;
     for (const Task& task : resolve_tasks(name).tasks) {
-      LoadOptions options{.data = kShared / "data"};
+      LoadOptions options{.data = kData};
       if (task.name == "sciq") options.split = "validation";
       documents += static_cast<int64_t>(load_documents(task, options).documents.size());
     }

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "fixtures.h"
+#include "tests/reference_data.h"
 
 namespace qeval::model {
 namespace {
@@ -249,11 +250,9 @@ TEST(RealModel, SmolLm2Loads) {
 }
 
 TEST(Goldens, Load) {
-  const std::filesystem::path shared = QEVAL_SHARED_DIR;
-  if (!std::filesystem::exists(shared)) GTEST_SKIP() << "needs the reference data in " << shared;
   int count = 0;
-  for (const char* folder : {"goldens/huggingface", "goldens/mobilequant", "models"}) {
-    for (const auto& entry : std::filesystem::directory_iterator(shared / folder)) {
+  for (const char* folder : {"huggingface", "mobilequant", "models"}) {
+    for (const auto& entry : std::filesystem::directory_iterator(test::goldens() / folder)) {
       const Model model = load_model(entry.path());
       EXPECT_EQ(static_cast<int64_t>(model.layers.size()), model.config.num_layers);
       EXPECT_EQ(model.name, entry.path().filename());

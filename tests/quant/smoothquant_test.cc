@@ -9,6 +9,7 @@
 #include "model/checkpoint/checkpoint.h"
 #include "quant/calibration.h"
 #include "quant/observer.h"
+#include "tests/reference_data.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {
@@ -100,8 +101,7 @@ INSTANTIATE_TEST_SUITE_P(Norms, SmoothQuantTest, testing::Bool());
 
 /// The paper's code on the tiny checkpoints: channel maxima, and weights after the original variant.
 TEST(SmoothQuantGoldens, MaximaAndWeightsAreThoseOfThePapersCode) {
-  const std::filesystem::path goldens = std::filesystem::path(QEVAL_SHARED_DIR) / "goldens" / "mobilequant";
-  if (!std::filesystem::exists(goldens)) GTEST_SKIP() << "no " << goldens << ": the goldens are not here";
+  const std::filesystem::path goldens = test::goldens() / "mobilequant";
   for (const char* architecture : {"llama", "gemma", "stablelm"}) {
     SCOPED_TRACE(architecture);
     const model::Model base = model::load_model(goldens / (std::string(architecture) + "-base"));
