@@ -54,12 +54,22 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
     register_mapping(data_, size_, path);
   }
   ::close(fd);
+  if (is_lfs_pointer(text())) {
+    const std::string content(text());
+    unmap();
+    refuse_lfs_pointer(content, path);
+  }
 }
 
 MappedFile::~MappedFile() {
+  unmap();
+}
+
+void MappedFile::unmap() {
   if (data_ == nullptr) return;
   unregister_mapping(data_);
   ::munmap(const_cast<std::byte*>(data_), size_);
+  data_ = nullptr;
 }
 
 void MappedFile::release_pages() const {
@@ -94,7 +104,19 @@ std::string read_file(const std::filesystem::path& path) {
     content.append(buffer, static_cast<size_t>(count));
   }
   ::close(fd);
+  refuse_lfs_pointer(content, path);
   return content;
+}
+
+bool is_lfs_pointer(std::string_view content) {
+  constexpr size_t kMostBytes = 1024;  // the pointer's specification allows no more
+  return content.size() < kMostBytes && content.starts_with("version https://git-lfs.github.com/spec/");
+}
+
+void refuse_lfs_pointer(std::string_view content, const std::filesystem::path& path) {
+  if (!is_lfs_pointer(content)) return;
+  fail("{}: a Git LFS pointer stands in place of the file; run `git lfs pull` in its repository to fetch it",
+       path.string());
 }
 
 void write_file_atomically(const std::filesystem::path& path, std::string_view content) {

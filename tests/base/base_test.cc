@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/unicode.h"
+#include "tests/message_of.h"
 
 namespace qeval {
 namespace {
@@ -103,6 +104,24 @@ TEST(MappedFile, MapsBytesEmptyFilesAndNothingElse) {
   EXPECT_TRUE(MappedFile(path).bytes().empty());
   EXPECT_THROW(MappedFile(scratch(".")), Error);
   EXPECT_THROW(MappedFile(scratch("qeval_missing")), Error);
+  std::filesystem::remove(path);
+}
+
+/// A repository that was cloned without Git LFS has these in the place of its large files.
+TEST(LfsPointer, IsRefusedHoweverItIsRead) {
+  const std::string pointer =
+      "version https://git-lfs.github.com/spec/v1\noid sha256:" + std::string(64, '0') + "\nsize 499723\n";
+  const auto path = scratch("qeval_pointer.bin");
+  write_file_atomically(path, pointer);
+  for (const std::string& message :
+       {message_of([&] { read_file(path); }), message_of([&] { MappedFile{path}; })}) {
+    EXPECT_NE(message.find("qeval_pointer.bin: a Git LFS pointer stands in place"), std::string::npos) << message;
+    EXPECT_NE(message.find("git lfs pull"), std::string::npos) << message;
+  }
+  EXPECT_FALSE(is_lfs_pointer("# version https://git-lfs.github.com/spec/v1\n"));
+  EXPECT_FALSE(is_lfs_pointer(pointer + std::string(1024, ' ')));  // longer than a pointer may be
+  write_file_atomically(path, "a text on " + pointer);
+  EXPECT_NO_THROW(read_file(path));
   std::filesystem::remove(path);
 }
 
