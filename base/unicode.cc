@@ -107,6 +107,20 @@ std::string_view strip(std::string_view text) {
   return strip_right(strip_left(text));
 }
 
+std::string_view without_byte_order_mark(std::string_view text) {
+  constexpr std::string_view kMark = "\xEF\xBB\xBF";
+  return text.starts_with(kMark) ? text.substr(kMark.size()) : text;
+}
+
+std::string with_unix_line_ends(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t at = 0; at < text.size(); ++at) {
+    if (text[at] != '\r' || !text.substr(at + 1).starts_with('\n')) out += text[at];
+  }
+  return out;
+}
+
 std::string lower(std::string_view text) {
   return map_case(text, false);
 }

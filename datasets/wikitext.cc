@@ -40,10 +40,6 @@ bool is_title(std::string_view line) {
   return heading.starts_with("= ") && heading.ends_with(" =");
 }
 
-std::string with_unix_line_ends(std::string_view text) {
-  return replace_all(text, "\r\n", "\n");
-}
-
 }  // namespace
 
 std::vector<Page> whole_page(std::string_view raw) {

@@ -51,6 +51,13 @@ TEST(Unicode, CountsNormalizesAndStripsAsPythonDoes) {
   EXPECT_EQ(strip_right("x\xe2\x80\x8b"), "x\xe2\x80\x8b");  // zero-width space is no white space
 }
 
+TEST(Unicode, TextFilesReadTheSameWhereverTheyWereWritten) {
+  EXPECT_EQ(without_byte_order_mark("\xEF\xBB\xBFtext"), "text");
+  EXPECT_EQ(without_byte_order_mark("te\xEF\xBB\xBFxt"), "te\xEF\xBB\xBFxt");
+  EXPECT_EQ(with_unix_line_ends("a\r\nb\r\r\nc\rd\r"), "a\nb\r\nc\rd\r");
+  EXPECT_EQ(with_unix_line_ends(""), "");
+}
+
 TEST(AtomicFile, ReplacesWholeOrNotAtAll) {
   const auto path = scratch("qeval_atomic.txt");
   write_file_atomically(path, "old");
