@@ -111,7 +111,8 @@ Activation read_activation(const Fields& fields, const char* key, const char* fa
   fields.refuse(key, "silu, gelu, gelu_pytorch_tanh, and transformers' other names for them");
 }
 
-RopeScaling read_rope_scaling(const Fields& fields) {
+/// `trained_length`: original_max_position_embeddings where the object has none.
+RopeScaling read_rope_scaling(const Fields& fields, double trained_length) {
   // "type" is the older spelling of "rope_type".
   const char* key =
       fields.find("rope_type") == nullptr && fields.find("type") != nullptr ? "type" : "rope_type";
@@ -125,7 +126,8 @@ RopeScaling read_rope_scaling(const Fields& fields) {
     scaling.factor = fields.number("factor");
     scaling.low_freq_factor = fields.number("low_freq_factor");
     scaling.high_freq_factor = fields.number("high_freq_factor");
-    scaling.original_max_position_embeddings = fields.number("original_max_position_embeddings");
+    scaling.original_max_position_embeddings =
+        fields.number("original_max_position_embeddings", trained_length);
   } else if (type != "default") {
     fields.refuse(key, "default, linear, llama3");
   }
@@ -150,7 +152,11 @@ void read_rope(const Fields& fields, double default_rotary_factor, ModelConfig& 
       rope.refuse("full_attention", "one set of values for all layers");
     config.rope_theta = rope.number("rope_theta", config.rope_theta);
     rotary_factor = rope.number("partial_rotary_factor", rotary_factor);
-    config.rope_scaling = read_rope_scaling(rope);
+    config.rope_scaling = read_rope_scaling(rope, static_cast<double>(config.max_position_embeddings));
+    if (config.rope_scaling.kind == RopeScaling::Kind::llama3) {  // the outer spelling wins in transformers
+      double& trained_length = config.rope_scaling.original_max_position_embeddings;
+      trained_length = fields.number("original_max_position_embeddings", trained_length);
+    }
   }
   if (!(rotary_factor > 0 && rotary_factor <= 1)) {
     fail("{}: partial_rotary_factor is {}; accepted: above 0, at most 1", fields.where(), rotary_factor);

@@ -159,6 +159,21 @@ TEST(HuggingFaceConfig, RopeInOldAndNewSpelling) {
   EXPECT_EQ(parse(with(llama(), R"({"rope_scaling": null})")).rope_scaling.kind, RopeScaling::Kind::none);
 }
 
+TEST(HuggingFaceConfig, Llama3ScalingKnowsItsLengthWithoutBeingTold) {
+  const auto length = [](const char* beside, const char* inside) {
+    return parse(with(llama(), fmt::format(R"({{{} "rope_scaling": {{"rope_type": "llama3", "factor": 8.0, {}
+                                 "low_freq_factor": 1.0, "high_freq_factor": 4.0}}}})",
+                                           beside, inside)))
+        .rope_scaling.original_max_position_embeddings;
+  };
+  EXPECT_EQ(length("", R"("original_max_position_embeddings": 64,)"), 64);
+  EXPECT_EQ(length("", R"("original_max_position_embeddings": null,)"), 256);  // max_position_embeddings
+  EXPECT_EQ(length(R"("original_max_position_embeddings": 128,)", ""), 128);
+  EXPECT_EQ(
+      length(R"("original_max_position_embeddings": 128,)", R"("original_max_position_embeddings": 64,)"),
+      128);
+}
+
 TEST(HuggingFaceConfig, Gemma) {
   json gemma = with(llama(), R"({"model_type": "gemma", "head_dim": 32, "hidden_act": "gelu_pytorch_tanh"})");
   const ModelConfig config = parse(gemma);
