@@ -265,6 +265,12 @@ TEST_F(Cli, TokenizePrintsAListPerLine) {
   const Outcome lines = run({"tokenize", "-m", path("model")}, "ab\n\nc\n");
   expect_success(lines);
   EXPECT_EQ(lines.output, "[97,98]\n[]\n[99]\n");
+  // Saved by an editor of another system.
+  EXPECT_EQ(run({"tokenize", "-m", path("model")},
+                "\xEF\xBB\xBF"
+                "ab\r\n\r\nc\r\n")
+                .output,
+            lines.output);
   const Outcome json = run({"tokenize", "-m", path("model/tokenizer.json"), "--json-lines"}, "\"a\\nb\"\n");
   expect_success(json);
   EXPECT_EQ(json.output, "[97,10,98]\n");

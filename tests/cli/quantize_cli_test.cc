@@ -109,6 +109,20 @@ TEST_F(QuantizeCli, AConvertedModelGivesTheSameScores) {
   EXPECT_EQ(scores("from-unified", "d"), scores("from-original", "c"));
 }
 
+TEST_F(QuantizeCli, WarnsOfMoreSamplesThanTheTextHasRoomFor) {
+  const auto samples = [&](const char* count, const std::string& output) {
+    return run({"quantize", "-m", path("model"), "--calibration", path("calibration.txt"), "--samples", count,
+                "--sequence-length", "64", "-o", path(output)});
+  };
+  const Outcome few = samples("8", "few"), many = samples("500", "many");
+  expect_success(few);
+  expect_success(many);
+  EXPECT_THAT(few.error, Not(HasSubstr("side by side")));
+  EXPECT_THAT(many.error,
+              AllOf(HasSubstr("qeval: warning: "), HasSubstr("calibration.txt: 500 samples of 64 tokens"),
+                    HasSubstr("side by side")));
+}
+
 TEST_F(QuantizeCli, InspectListsPointsWithErrorsAndSensitivities) {
   expect_success(quantize("checkpoint", {"--keep-16bit", "mlp.w2.input"}));
   const std::string calibration = path("calibration.txt");
