@@ -109,7 +109,9 @@ class CsvRecords {
 }  // namespace
 
 DataText read_text(const std::filesystem::path& path) {
-  return {path.string(), read_file(path)};
+  DataText data{path.string(), read_file(path)};
+  refuse_lfs_pointer(data.text, path);
+  return data;
 }
 
 DataFile describe(const DataText& data) {
