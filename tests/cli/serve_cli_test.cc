@@ -187,6 +187,22 @@ TEST_F(ServeCli, EchoedLogProbabilitiesAreThoseOfScoring) {
   }
 }
 
+/// Places are characters of the text that is sent: a character's bytes are all at its own.
+TEST_F(ServeCli, TextOffsetsCountCharactersOfTheText) {
+  const auto server = serve();
+  json request = hello(2);
+  request["prompt"] = "aé\U0001F600b";
+  const json echoed = server->complete(request).body["choices"][0]["logprobs"];
+  ASSERT_EQ(echoed["tokens"].size(), 10U);
+  EXPECT_EQ(echoed["tokens"][1], "bytes:\\xc3");
+  json offsets = echoed["text_offset"];
+  offsets.erase(offsets.begin() + 8, offsets.end());  // of what is new
+  EXPECT_EQ(offsets, json({0, 1, 1, 2, 2, 2, 2, 3}));
+  EXPECT_EQ(echoed["text_offset"][8], 4);
+  request["echo"] = false;  // the prompt is not sent back
+  EXPECT_EQ(server->complete(request).body["choices"][0]["logprobs"]["text_offset"][0], 0);
+}
+
 TEST_F(ServeCli, GenerationIsThatOfGenerate) {
   const auto server = serve();
   json request = hello(6);
