@@ -107,7 +107,8 @@ class CsvRecords {
 }  // namespace
 
 DataText read_text(const std::filesystem::path& path) {
-  return {path.string(), read_file(path)};
+  DataText data{path.string(), read_file(path)};
+  return data;
 }
 
 DataFile describe(const DataText& data) {

@@ -11,6 +11,7 @@
 #include "eval/results/folder_use.h"
 #include "eval/results/headline.h"
 #include "eval/results/json_fields.h"
+#include "model/finite.h"
 #include "quant/checkpoint.h"
 
 namespace qeval::eval {
@@ -369,7 +370,11 @@ void Matrix::evaluate(const ComparisonEntry& entry, const MatrixObserver& observ
   while (!run.done()) {
     const auto state = run.progress();
     observer.progress(fmt::format("{}: {}", entry.name, state.task), state.tokens_done, state.tokens_total);
-    run.step();
+    try {
+      run.step();
+    } catch (const model::NotFinite& error) {  // of which model, it cannot know
+      throw model::NotFinite(entry.name + ": " + error.what());
+    }
   }
   run.finish();
   clock.finished();

@@ -58,6 +58,23 @@ TEST(Unicode, TextFilesReadTheSameWhereverTheyWereWritten) {
   EXPECT_EQ(with_unix_line_ends(""), "");
 }
 
+// Each pair is what Python 3.11 says.
+TEST(Unicode, MapsCaseAsPythonDoes) {
+  EXPECT_EQ(lower("ÀÉ ΟΔΟΣ ΑΣ' Σ"), "àé οδος ας' σ");  // a Σ that ends a word, and one that is a word
+  EXPECT_EQ(lower("AΣ.B ΑΣ\u0301Α \u00ADΣ"), "aσ.b ασ\u0301α \u00ADσ");
+  EXPECT_EQ(lower("AΣ.\u2003Bß"), "aς.\u2003bß");
+  EXPECT_EQ(lower("İI"), "i\u0307i");
+  EXPECT_EQ(lower("ⅣΣ ⓐΣ"), "ⅳς ⓐς");
+  EXPECT_EQ(lower("a\xFFΣ"), "a\xFFσ");  // what is no text is no letter
+  const std::vector<std::pair<const char*, const char*>> titles = {
+      {"ßA", "Ssa"}, {"ﬁNE", "Fine"}, {"ﬃX", "Ffix"}, {"ŉA", "ʼNa"},          {"ǆ X", "ǅ x"},
+      {"և", "Եւ"},   {"ﬗa", "Մխa"},   {"ᾳΣ", "ᾼς"},   {"ᾷ", "Α\u0342\u0345"}, {"ΐ", "Ι\u0308\u0301"},
+      {"İI", "İi"},  {"éA", "Éa"},    {"ΣΣ", "Σς"},   {"აბ", "აბ"},           {" aB", " ab"},
+      {"", ""},      {"ẞß", "ẞß"},    {"iI", "Ii"},   {"ǰX", "J\u030Cx"},     {"ⓐB", "Ⓐb"},
+  };
+  for (const auto& [text, title] : titles) EXPECT_EQ(capitalize(text), title) << text;
+}
+
 TEST(AtomicFile, ReplacesWholeOrNotAtAll) {
   const auto path = scratch("qeval_atomic.txt");
   write_file_atomically(path, "old");

@@ -261,6 +261,22 @@ TEST_F(Cli, ScoreNamesTheLineOfAWrongRequest) {
                   "line 2: the request: nested deeper");
 }
 
+TEST_F(Cli, ScoreBlamesNoLineForTheModelsTokenizer) {
+  const std::string text = R"({"context": "x", "continuation": "y"})",
+                    ids = R"({"context_ids": [1], "continuation_ids": [2]})";
+  for (const char* tokenizer : {"{", ""}) {
+    if (*tokenizer != '\0') {
+      write("model/tokenizer.json", tokenizer);
+    } else {
+      std::filesystem::remove(path("model/tokenizer.json"));
+    }
+    const Outcome outcome = run({"score", "-m", path("model")}, text + "\n");
+    expect_one_line(outcome, kFailed, path("model"));
+    EXPECT_THAT(outcome.error, testing::Not(HasSubstr("standard input")));
+    expect_success(run({"score", "-m", path("model")}, ids + "\n"));  // which needs none
+  }
+}
+
 TEST_F(Cli, TokenizePrintsAListPerLine) {
   const Outcome lines = run({"tokenize", "-m", path("model")}, "ab\n\nc\n");
   expect_success(lines);

@@ -1,10 +1,13 @@
 /// The texts that the model is asked, against what lm-evaluation-harness asked of it, byte for byte.
 
+#include <cstdlib>
 #include <filesystem>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -12,6 +15,7 @@
 #include "eval/tasks/documents.h"
 #include "eval/tasks/registry.h"
 #include "tests/reference_data.h"
+#include "tests/temporary_folder.h"
 
 namespace qeval::eval {
 namespace {
@@ -79,6 +83,50 @@ TEST(TaskReference, EveryRequestIsTheHarnesses) {
     }
   }
   EXPECT_GT(compared, 2000U);
+}
+
+/// Odd rows for every task, made with what the harness's own definitions ask of them (make_odd_rows.py).
+TEST(TaskReference, OddRowsAreAskedAsTheHarnessAsksThem) {
+  const test::TemporaryFolder folder;
+  const char* python = std::getenv("QEVAL_PYTHON");  // one that has lm_eval, if the first on the path has not
+  const auto log = folder.path() / "log";
+  const std::string command = fmt::format("'{}' '{}/python/make_odd_rows.py' '{}' > '{}' 2>&1",
+                                          python == nullptr ? "python3" : python, QEVAL_TESTS_DIR,
+                                          folder.path().string(), log.string());
+  const int status = std::system(command.c_str());
+  const std::string said = read_file(log);
+  if (said.starts_with("skip") || said.find("not found") != std::string::npos) GTEST_SKIP() << said;
+  ASSERT_EQ(status, 0) << said;
+  std::istringstream lines(read_file(folder.path() / "expected.jsonl"));
+  std::string line, loaded_key;
+  LoadedTask loaded;
+  size_t compared = 0;
+  while (std::getline(lines, line)) {
+    const auto expected = nlohmann::json::parse(line);
+    const std::string name = expected["task"];
+    const LoadOptions options{.data = folder.path() / "data",
+                              .split = expected["split"].get<std::string>(),
+                              .num_fewshot = expected["shots"].get<int64_t>()};
+    const std::string key = fmt::format("{}, {} examples", name, options.num_fewshot);
+    if (key != loaded_key) loaded = load_documents(resolve_tasks(name).tasks.at(0), options);
+    loaded_key = key;
+    const Document& document = loaded.documents.at(expected["doc_id"].get<size_t>());
+    SCOPED_TRACE(fmt::format("{}, document {}: {}", key, document.doc_id, document.row.dump()));
+    ASSERT_EQ(document.requests.size(), expected["arguments"].size());
+    for (size_t i = 0; i < document.requests.size(); ++i) {
+      EXPECT_EQ(document.requests[i].context, expected["arguments"][i][0].get<std::string>());
+      EXPECT_EQ(document.requests[i].continuation, expected["arguments"][i][1].get<std::string>());
+      ++compared;
+    }
+    if (expected.contains("gold")) {
+      EXPECT_EQ(document.facts.gold.front(), expected["gold"].get<int64_t>());
+    }
+    if (expected.contains("words")) {
+      EXPECT_EQ(document.facts.words, expected["words"].get<int64_t>());
+      EXPECT_EQ(document.facts.bytes, expected["bytes"].get<int64_t>());
+    }
+  }
+  EXPECT_GT(compared, 5000U);
 }
 
 // Whole sets: every row of the public copies can be asked, none is lost, and reading them is quick.
