@@ -22,6 +22,7 @@ po::options_description options() {
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   eval::Session session(session_options(arguments));
+  print_warnings(session);
   std::unique_ptr<eval::RequestEncoder> made;
   const auto encoder = [&]() -> const eval::RequestEncoder& {
     if (!made) made = make_encoder(session, arguments);
