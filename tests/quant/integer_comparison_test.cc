@@ -1,5 +1,6 @@
 // The instrument that runs the simulation and the integers on the same inputs.
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -26,16 +27,28 @@ class IntegerComparison : public testing::Test {
   /// The model of tiny_.config in both arithmetics, on the ranges of the samples.
   void build() {
     model_ = tiny_.build();
+    measure();
+  }
+  void measure() {
     samples_.clear();
     for (int32_t s = 0; s < 3; ++s) {
       samples_.emplace_back();
       for (int32_t i = 0; i < 40; ++i) samples_.back().push_back((i * 7 + s * 11 + i * i) % 61);
     }
     qcfg_ = make_qcfg(model_.config, parse_scheme(scheme_));
-    known_ = calibrate(model_, samples_, qcfg_, {}).ranges;
+    known_ = calibrate(model_, samples_, qcfg_, {.estimator = estimator_}).ranges;
     ranges_ = complete_ranges(qcfg_, known_, model_.config, "test");
     fake_ = std::make_unique<FakeArithmetic>(model_, qcfg_, ranges_, 64);
     integer_ = std::make_unique<IntegerArithmetic>(model_, qcfg_, known_, 64);
+  }
+
+  std::vector<std::pair<Point, StepDifference>> compared() const {
+    const PointMap<StepDifference> found = compare_operations(model_, *fake_, *integer_, samples_);
+    std::vector<std::pair<Point, StepDifference>> all;
+    for (const Point& point : all_points(model_.config)) {
+      if (found[point].values > 0) all.emplace_back(point, found[point]);
+    }
+    return all;
   }
 
   std::vector<float> logits(const model::Arithmetic& arithmetic) const {
@@ -54,6 +67,7 @@ class IntegerComparison : public testing::Test {
   }
 
   std::string scheme_ = "w8a8";
+  RangeEstimator estimator_ = RangeEstimator::minmax;
   test::TinyModel tiny_;
   model::Model model_;
   Samples samples_;
@@ -162,6 +176,48 @@ TEST_F(IntegerComparison, SeesAnOperationThatIsWrong) {
   EXPECT_GT(up.different, 0);
   const Point untouched{1, Module::gate, Slot::output};
   EXPECT_LE(comparing.differences()[untouched].largest, 1);
+}
+
+/// A pruned layer: matrices of zeros, and so points whose range is [0, 0] and whose scales are the smallest.
+TEST_F(IntegerComparison, TensorsOfZerosAreExact) {
+  AlignedBuffer zeros(40 * 64 * sizeof(float));
+  std::memset(zeros.data(), 0, zeros.size());
+  for (const RangeEstimator estimator :
+       {RangeEstimator::minmax, RangeEstimator::percentile, RangeEstimator::mse}) {
+    for (const bool norm : {false, true}) {
+      SCOPED_TRACE(std::string(name(estimator)) + (norm ? ", a norm" : ", matrices"));
+      model_ = tiny_.build();
+      model::LayerWeights& layer = model_.layers[1];
+      if (norm) {
+        std::ranges::fill(layer.input_norm.weight, 0.0F);
+        std::ranges::fill(layer.post_attention_norm.weight, 0.0F);
+      } else {
+        for (model::LinearWeights* linear : {&layer.q, &layer.v, &layer.o, &layer.gate, &layer.down})
+          linear->weight.data = zeros.data();
+      }
+      estimator_ = estimator;
+      measure();
+      for (const Point& point : {Point{1, Module::v, Slot::output}, Point{1, Module::down, Slot::input},
+                                 Point{1, Module::down, Slot::output}}) {
+        EXPECT_EQ(ranges_[point]->lo, 0.0F) << point_name(point);
+        EXPECT_EQ(ranges_[point]->hi, 0.0F) << point_name(point);
+      }
+      for (const auto& [point, difference] : compared()) {
+        if (point.layer != 1 || is_after_blocks(point.module)) continue;
+        EXPECT_LE(difference.largest, is_norm(point.module) ? 4 : 1) << point_name(point);
+      }
+      const auto exact = run_sample(model_, *model::make_float_arithmetic(model_, 64), samples_[0]);
+      const auto fake = run_sample(model_, *fake_, samples_[0]);
+      const auto integer = run_sample(model_, *integer_, samples_[0]);
+      double lost = 0;
+      for (size_t i = 0; i < exact.size(); ++i) {
+        lost += std::abs(fake[i].log_probability - exact[i].log_probability) +
+                std::abs(integer[i].log_probability - exact[i].log_probability);
+      }
+      // Not more than 8 bits lose of the other layer.
+      EXPECT_LT(lost / static_cast<double>(2 * exact.size()), 0.5);
+    }
+  }
 }
 
 /// The published layouts of three architectures: integers end where the simulation does, but for the head's

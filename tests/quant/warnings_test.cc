@@ -74,6 +74,17 @@ TEST_F(GridWarnings, TensorsBeyondTheLargestScaleAreNamed) {
             (Places{"model.layers.1.self_attn.o_proj.weight", "model.layers.0.self_attn.o_proj.output"}));
 }
 
+TEST(ScaleChecks, BothEndsAndSigns) {
+  ScaleCheck check("learned scales");
+  check.add(0, "v to o", {1.0F, -1.0F, 1e-3F, 1e3F});
+  EXPECT_TRUE(check.warnings().empty());
+  check.add(2, "q to k", {-2e3F, 1.0F, 5e-4F});
+  check.add(3, "q to k", {-5e3F});
+  EXPECT_EQ(check.warnings(),
+            (std::vector<Warning>{{"learned scales outside 0.001 ... 1000 (down to 0.0005, up to 5e+03)",
+                                   {"layer 2 q to k (2 channels)", "layer 3 q to k (1 channel)"}}}));
+}
+
 TEST(WarningText, OneLineNamesTheFirstPlacesAndTheRecordAll) {
   const Warning warning{"scales", {"a", "b", "c", "d", "e", "f", "g", "h"}};
   EXPECT_EQ(one_line(warning), "scales: a, b, c, d, e, f and 2 more");
