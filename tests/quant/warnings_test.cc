@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "quant/editable_model.h"
+#include "quant/integer/prepare.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {
@@ -72,6 +73,19 @@ TEST_F(GridWarnings, TensorsBeyondTheLargestScaleAreNamed) {
   EXPECT_NE(found[0].what.find("1e+06"), std::string::npos) << found[0].what;
   EXPECT_EQ(found[0].places,
             (Places{"model.layers.1.self_attn.o_proj.weight", "model.layers.0.self_attn.o_proj.output"}));
+}
+
+/// Integers round the head, which the simulation leaves in float.
+TEST_F(GridWarnings, OfIntegersLookAtTheHeadAsWell) {
+  const std::vector<float> small(61 * 24, 1e-4F);
+  model::Model model = base_;
+  model.head.weight.data = reinterpret_cast<const std::byte*>(small.data());
+  const QuantConfig qcfg = make_qcfg(model.config, parse_scheme("w4a16"));
+  const ActRanges ranges(model.config.num_layers);
+  EXPECT_EQ(grid_warnings(model, qcfg, ranges), std::vector<Warning>{});
+  const std::vector<Warning> found = grid_warnings(model, integer_config(qcfg), ranges);
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0].places, Places{"lm_head.weight (61 of 61 grids)"});
 }
 
 TEST(ScaleChecks, BothEndsAndSigns) {
