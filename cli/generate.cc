@@ -125,6 +125,7 @@ int run(const po::variables_map& arguments) {
   model::Sampler sampler = make_sampler(arguments);
 
   eval::Session session(session_options(arguments));
+  print_warnings(session);
   const model::Tokenizer& tokenizer = session.tokenizer();
   const std::string text = prompt_text(arguments, tokenizer, chat);
   std::vector<int32_t> ids = chat == nullptr ? tokenizer.encode(text) : tokenizer.encode_prompt(text);

@@ -1,5 +1,7 @@
 #include "cli/model_options.h"
 
+#include <iostream>
+
 #include "cli/option_values.h"
 
 namespace qeval::cli {
@@ -56,6 +58,10 @@ eval::SessionOptions session_options(const po::variables_map& arguments) {
   if (const auto file = optional<std::string>(arguments, "act-ranges")) options.act_ranges = *file;
   if (const auto precision = optional<std::string>(arguments, "precision")) options.precision = *precision;
   return options;
+}
+
+void print_warnings(const eval::Session& session) {
+  for (const std::string& warning : session.warnings()) std::cerr << "qeval: warning: " << warning << '\n';
 }
 
 int64_t batch_tokens(const po::variables_map& arguments) {

@@ -49,6 +49,7 @@ class TextEncoder {
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   eval::Session session(session_options(arguments));
+  print_warnings(session);
   const TextEncoder encoder(session, arguments);
   std::vector<ScoreRequest> requests;
   std::vector<int64_t> lines;

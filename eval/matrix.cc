@@ -386,8 +386,11 @@ void Matrix::quantize(const Item& item, const MatrixObserver& observer) {
   const auto show = [&](const std::string& step, int64_t done, int64_t total) {
     observer.progress(fmt::format("{}: {}", item.name(), step), done, total);
   };
-  quant::quantize_to_folder(base_session_->model(), quantize_run(item),
-                            options_.output / "checkpoints" / item.folder(), show, &observations_);
+  const std::vector<quant::Warning> warnings =
+      quant::quantize_to_folder(base_session_->model(), quantize_run(item),
+                                options_.output / "checkpoints" / item.folder(), show, &observations_);
+  for (const quant::Warning& warning : warnings)
+    observer.warning(item.name() + ": " + quant::one_line(warning));
   clock.finished();
 }
 
