@@ -97,6 +97,17 @@ std::string read_file(const std::filesystem::path& path) {
   return content;
 }
 
+bool is_lfs_pointer(std::string_view content) {
+  constexpr size_t kMostBytes = 1024;  // the pointer's specification allows no more
+  return content.size() < kMostBytes && content.starts_with("version https://git-lfs.github.com/spec/");
+}
+
+void refuse_lfs_pointer(std::string_view content, const std::filesystem::path& path) {
+  if (!is_lfs_pointer(content)) return;
+  fail("{}: a Git LFS pointer stands in place of the file; run `git lfs pull` in its repository to fetch it",
+       path.string());
+}
+
 void write_file_atomically(const std::filesystem::path& path, std::string_view content) {
   AtomicFile file(path);
   file.write(content);

@@ -38,6 +38,12 @@ class MappedFile {
 /// The whole file as a string; throws Error naming the path.
 std::string read_file(const std::filesystem::path& path);
 
+/// Whether `content` is what Git LFS leaves in place of a large file that was not downloaded.
+bool is_lfs_pointer(std::string_view content);
+
+/// Throws Error saying so, and what to do, where `content` of the file `path` is a Git LFS pointer.
+void refuse_lfs_pointer(std::string_view content, const std::filesystem::path& path);
+
 /// Replaces `path` by `content` so that a reader, a crash or a full disk never sees half of it: written to a
 /// temporary name in the same folder, flushed to the disk, renamed. Throws Error naming the path and the
 /// reason.

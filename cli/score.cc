@@ -22,9 +22,17 @@ po::options_description options() {
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   eval::Session session(session_options(arguments));
+  // Requests by token ids need no tokenizer: it is loaded for the first text, whose fault it is not.
   std::unique_ptr<eval::RequestEncoder> made;
+  bool model_at_fault = false;
   const auto encoder = [&]() -> const eval::RequestEncoder& {
-    if (!made) made = make_encoder(session, arguments);
+    if (made) return *made;
+    try {
+      made = make_encoder(session, arguments);
+    } catch (...) {
+      model_at_fault = true;
+      throw;
+    }
     return *made;
   };
   std::vector<ScoreRequest> requests;
@@ -35,6 +43,7 @@ int run(const po::variables_map& arguments) {
       requests.push_back(
           parse_score_request(line, session.model().config.vocab_size, session.max_length(), encoder));
     } catch (const Error& error) {
+      if (model_at_fault) throw;
       fail("standard input, line {}: {}", number, error.what());
     }
   }

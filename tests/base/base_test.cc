@@ -44,7 +44,10 @@ TEST(Unicode, FindsTheFirstMalformedByte) {
 
 TEST(Unicode, CountsNormalizesAndStripsAsPythonDoes) {
   EXPECT_EQ(count_code_points("e\xcc\x81 \xf0\x9f\x98\x80"), 4U);
-  EXPECT_EQ(normalize_nfc("e\xcc\x81"), "\xc3\xa9");
+  EXPECT_EQ(normalize("e\xcc\x81", NormalForm::nfc), "\xc3\xa9");
+  EXPECT_EQ(normalize("\xc3\xa9", NormalForm::nfd), "e\xcc\x81");
+  EXPECT_EQ(normalize("\xef\xac\x81\xc3\xa9", NormalForm::nfkc), "fi\xc3\xa9");  // the ligature fi
+  EXPECT_EQ(normalize("\xef\xac\x81\xc3\xa9", NormalForm::nfkd), "fie\xcc\x81");
   EXPECT_EQ(strip("\xc2\xa0\x1f x \xe3\x80\x80\n"), "x");
   EXPECT_EQ(strip_left(" \t"), "");
   EXPECT_EQ(strip_right("x\xe2\x80\x8b"), "x\xe2\x80\x8b");  // zero-width space is no white space

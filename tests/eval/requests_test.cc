@@ -13,7 +13,7 @@ class ByteTokenizer : public model::Tokenizer {
   ByteTokenizer(std::optional<int32_t> bos, std::optional<int32_t> eos, bool adds_bos) {
     bos_id_ = bos;
     eos_id_ = eos;
-    adds_bos_ = adds_bos;
+    if (adds_bos && bos) leading_ids_ = {*bos};
   }
   std::vector<int32_t> encode(std::string_view text) const override {
     std::vector<int32_t> ids;
