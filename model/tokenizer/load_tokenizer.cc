@@ -1,4 +1,5 @@
 #include "base/error.h"
+#include "base/file.h"
 #include "model/tokenizer/definition.h"
 #include "model/tokenizer/sentencepiece_tokenizer.h"
 #include "model/tokenizer/tokenizer.h"
@@ -11,6 +12,7 @@ std::unique_ptr<Tokenizer> load_json(const std::filesystem::path& file, const st
 }
 
 std::unique_ptr<Tokenizer> load_gguf(const std::filesystem::path& file) {
+  refuse_lfs_pointer(MappedFile(file).text(), file);
   const GgufFile gguf(file);
   const std::string name = file.string();
   if (gguf.find_value("tokenizer.ggml.model") == nullptr) {

@@ -24,8 +24,8 @@ class Normalizer {
   explicit Normalizer(std::vector<NormalizerStep> steps);
 
   bool empty() const { return steps_.empty(); }
-  /// `text` must be well-formed UTF-8; an empty one stays empty. `keeps_start`, unless null, becomes false where
-  /// the result does not begin with what `text` begins with. Throws Error as SplitPattern::find does.
+  /// `text` must be well-formed UTF-8; an empty one stays empty. `keeps_start`, unless null, becomes false
+  /// where the result does not begin with what `text` begins with. Throws Error as SplitPattern::find does.
   std::string apply(std::string_view text, bool* keeps_start = nullptr) const;
 
  private:

@@ -148,7 +148,8 @@ class PipelineTokenizer final : public Tokenizer {
           ids.push_back(part.id);
           continue;
         }
-        const bool begins = keeps_start && raw.text.data() == text.data() && part.text.data() == segment.data();
+        const bool begins =
+            keeps_start && raw.text.data() == text.data() && part.text.data() == segment.data();
         pre_tokenizer_.split(part.text, begins, pieces);
         for (const std::string_view word : pieces.views) {
           if (const auto* bpe = std::get_if<BpeModel>(&model_)) {

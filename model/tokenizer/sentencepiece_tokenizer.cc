@@ -240,8 +240,9 @@ std::optional<int32_t> id_or_none(int id) {
   return id < 0 ? std::nullopt : std::optional<int32_t>(id);
 }
 
-/// Makes the special tokens that `config` names added tokens, as transformers does: with the id of the same
-/// piece or added token, else the next free one. Returns the id of each role.
+/// The id of each role that `config` names: that of the same added token or piece, else the next free one for
+/// a token that is added. Pieces are not sought in text, which the SentencePiece library takes as it is,
+/// unless the files list them as added tokens.
 std::map<std::string, int32_t> add_special_tokens(const TokenizerConfig& config, const Processor& processor,
                                                   std::vector<AddedToken>& added) {
   std::map<std::string, int32_t> roles;
@@ -252,12 +253,14 @@ std::map<std::string, int32_t> add_special_tokens(const TokenizerConfig& config,
     AddedToken token = *named.token;
     const auto known = std::find_if(added.begin(), added.end(),
                                     [&](const AddedToken& other) { return other.content == token.content; });
-    if (known == added.end()) {
-      const int piece = processor.PieceToId(token.content);
-      token.id = piece >= 0 && processor.IdToPiece(piece) == token.content ? piece : next++;
-      added.push_back(token);
-    } else {
+    const int piece = processor.PieceToId(token.content);
+    if (known != added.end()) {
       token.id = known->id;
+    } else if (piece >= 0 && processor.IdToPiece(piece) == token.content) {
+      token.id = piece;
+    } else {
+      token.id = next++;
+      added.push_back(token);
     }
     if (!named.role.empty()) roles.emplace(named.role, token.id);
   }

@@ -10,10 +10,10 @@
 namespace qeval::model {
 
 /// A SentencePiece tokenizer from `tokenizer.model`; `folder`, unless empty, has the tokenizer_config.json
-/// and friends, which name the class, special and added tokens and say when the dummy space is put: special
-/// tokens are recognized in text and BOS is added where add_bos_token is true, as transformers 5 has it. A
-/// file alone is what the SentencePiece library makes of it: control tokens (<s>, </s>) are text except in
-/// prompts, and BOS is added. Throws Error naming the file and what is wrong with it.
+/// and friends, which name the class, special and added tokens and say when the dummy space is put and BOS
+/// added, as transformers 5 reads them. The model's own control tokens (<s>, </s>) are recognized in text
+/// only where those files list them as added tokens, and in prompts. A file alone adds BOS. Throws Error
+/// naming the file and what is wrong with it.
 std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file,
                                               const std::filesystem::path& folder);
 
