@@ -115,12 +115,17 @@ bool holds(const Names& names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-std::string read_model_type(const std::filesystem::path& folder) {
-  const auto file = folder / "config.json";
+/// A string of a folder's JSON file, empty where there is none.
+std::string read_text(const std::filesystem::path& file, std::string_view key) {
   if (!std::filesystem::exists(file)) return "";
-  const nlohmann::json config = read_json_object(file);
-  const nlohmann::json* type = find_field(config, "model_type");
-  return type != nullptr && type->is_string() ? type->get<std::string>() : "";
+  const nlohmann::json object = read_json_object(file);
+  const nlohmann::json* text = find_field(object, key);
+  return text != nullptr && text->is_string() ? text->get<std::string>() : "";
+}
+
+std::string read_model_type(const std::filesystem::path& folder) {
+  const std::string source = read_text(folder / "tokenizer_config.json", kSourceModelType);
+  return source.empty() ? read_text(folder / "config.json", "model_type") : source;
 }
 
 /// ByteLevel's own cutting, or only its spelling of bytes.
@@ -178,6 +183,13 @@ TokenizerClass find_tokenizer_class(const std::filesystem::path& folder, const T
     name = *of_type;
   const TokenizerClass* found = find_in(kClasses, name);
   return found == nullptr ? TokenizerClass::kAsFile : *found;
+}
+
+std::string deciding_model_type(const std::filesystem::path& folder) {
+  const std::string type = read_model_type(folder);
+  const bool decides = find_in(kClassOfType, type) != nullptr || holds(kGeneralTypes, type) ||
+                       holds(kMistralTypes, type) || holds(kWrongClassTypes, type);
+  return decides ? type : "";
 }
 
 void add_default_tokens(TokenizerClass tokenizer_class, TokenizerConfig& config) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <string_view>
 
 #include "model/tokenizer/definition.h"
@@ -17,6 +18,11 @@ enum class TokenizerClass { kAsFile, kLlama, kGemma, kGpt2, kCodeGen, kGptNeox, 
 /// `byte_level` says whether it has a tokenizer.json with a ByteLevel step.
 TokenizerClass find_tokenizer_class(const std::filesystem::path& folder, const TokenizerConfig& config,
                                     bool byte_level);
+
+/// The model_type of `folder` where the class depends on it, else empty. A folder written for a model of
+/// another type keeps it in its tokenizer_config.json, under kSourceModelType.
+std::string deciding_model_type(const std::filesystem::path& folder);
+inline constexpr std::string_view kSourceModelType = "source_model_type";
 
 /// Adds the special tokens that a class has by default where `config` does not mention their roles.
 void add_default_tokens(TokenizerClass tokenizer_class, TokenizerConfig& config);

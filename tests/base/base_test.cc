@@ -42,6 +42,15 @@ TEST(Unicode, FindsTheFirstMalformedByte) {
   EXPECT_EQ(find_invalid_utf8("x\xc3"), 1U);              // cut
 }
 
+TEST(File, TellsGitLfsPointers) {
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n";
+  EXPECT_TRUE(is_lfs_pointer(pointer));
+  EXPECT_FALSE(is_lfs_pointer(pointer.substr(0, 20)));
+  EXPECT_FALSE(is_lfs_pointer(pointer + std::string(2000, 'x')));  // a text that begins like one
+  EXPECT_THROW(refuse_lfs_pointer(pointer, "model.safetensors"), Error);
+  refuse_lfs_pointer("GGUF", "model.gguf");
+}
+
 TEST(Unicode, CountsNormalizesAndStripsAsPythonDoes) {
   EXPECT_EQ(count_code_points("e\xcc\x81 \xf0\x9f\x98\x80"), 4U);
   EXPECT_EQ(normalize("e\xcc\x81", NormalForm::nfc), "\xc3\xa9");

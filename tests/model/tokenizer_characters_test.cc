@@ -107,6 +107,9 @@ TEST(TokenizerClass, AFolderIsReadAsItsClassHasIt) {
   EXPECT_THAT(ids(special, "llama"), ElementsAre(260, 2, 260));
   EXPECT_THAT(ids(llama, "llama"), ElementsAre(262, 2, 260));
   EXPECT_THAT(ids(llama, "mistral"), ElementsAre(260, 2, 260));  // there the general class reads the file
+  json moved = llama;
+  moved["source_model_type"] = "mistral";  // as a converted folder has it
+  EXPECT_THAT(ids(moved, "hfmodel"), ElementsAre(260, 2, 260));
   llama["legacy"] = true;
   EXPECT_THAT(ids(llama, "llama"), ElementsAre(262, 2, 262));
   llama["add_prefix_space"] = false;
