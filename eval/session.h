@@ -45,7 +45,7 @@ class Session {
   const std::optional<quant::Quantization>& quantization() const { return quantization_; }
 
   /// The model's own tokenizer, loaded on first use. One with more tokens than the model has embeddings
-  /// belongs to another model: an Error.
+  /// refuses texts that hold them.
   const model::Tokenizer& tokenizer();
 
  private:
