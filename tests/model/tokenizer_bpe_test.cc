@@ -306,6 +306,28 @@ TEST(BpeTokenizer, FromGguf) {
                    ->adds_bos());
 }
 
+// Gemma 4 and Sarvam have byte pairs of characters, with "▁" for a space and bytes for what has no token.
+TEST(BpeTokenizer, FromGgufWithCharacters) {
+  const TemporaryFolder folder;
+  const auto open = [&](const char* kind, const char* pre) {
+    GgufWriter writer;
+    writer.string("tokenizer.ggml.model", kind).string("tokenizer.ggml.pre", pre);
+    writer.strings("tokenizer.ggml.tokens",
+                   {"<bos>", "▁", "a", "b", "▁a", "<0xC3>", "<0xA9>", "<0x0A>", "\n\n"});
+    writer.integers("tokenizer.ggml.token_type", {3, 1, 1, 1, 1, 6, 6, 6, 1});
+    writer.strings("tokenizer.ggml.merges", {"▁ a"}).integer("tokenizer.ggml.bos_token_id", 0);
+    return load_tokenizer(folder.write("vocab.gguf", writer.bytes()));
+  };
+  const auto gemma = open("gemma4", "gemma4");
+  EXPECT_THAT(gemma->encode("ab aé\n\nb\n"), ElementsAre(2, 3, 4, 5, 6, 8, 3, 7));
+  EXPECT_THAT(gemma->leading_ids(), ElementsAre(0));
+  EXPECT_EQ(gemma->decode(gemma->encode("ab aé\n")), "ab aé\n");
+  const auto sarvam = open("gpt2", "sarvam-moe");
+  EXPECT_THAT(sarvam->encode(" a"), ElementsAre(4));
+  EXPECT_THAT(sarvam->encode("\n\n"), ElementsAre(7, 7));
+  EXPECT_FALSE(sarvam->adds_bos());
+}
+
 TEST(BpeTokenizer, MalformedGgufIsRefused) {
   const TemporaryFolder folder;
   const auto refused = [&](const GgufWriter& writer) {
