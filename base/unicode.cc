@@ -184,10 +184,14 @@ size_t count_code_points(std::string_view text) {
   return count;
 }
 
-std::string normalize_nfc(std::string_view text) {
+std::string normalize(std::string_view text, NormalForm form) {
+  const bool composed = form == NormalForm::nfc || form == NormalForm::nfkc;
+  const bool compatible = form == NormalForm::nfkc || form == NormalForm::nfkd;
+  const int options = UTF8PROC_STABLE | (composed ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
+                      (compatible ? UTF8PROC_COMPAT : 0);
   utf8proc_uint8_t* result = nullptr;
   const auto length = utf8proc_map(bytes_of(text), static_cast<utf8proc_ssize_t>(text.size()), &result,
-                                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+                                   static_cast<utf8proc_option_t>(options));
   if (length < 0) {
     std::free(result);
     fail("cannot normalize text: {}", utf8proc_errmsg(length));

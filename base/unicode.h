@@ -13,8 +13,11 @@ size_t find_invalid_utf8(std::string_view text);
 /// Number of code points; `text` must be well-formed.
 size_t count_code_points(std::string_view text);
 
-/// Unicode normal form C; `text` must be well-formed.
-std::string normalize_nfc(std::string_view text);
+/// Unicode's normal forms: composed or decomposed, of canonical or (k) compatibility equivalents.
+enum class NormalForm : uint8_t { nfc, nfd, nfkc, nfkd };
+
+/// `text` in a normal form; it must be well-formed.
+std::string normalize(std::string_view text, NormalForm form);
 
 /// Python's str.isspace for one code point: what str.strip() and re's \s treat as white space.
 bool is_python_space(char32_t code_point);

@@ -57,11 +57,7 @@ quant::Samples read_samples(const po::variables_map& arguments, const model::Mod
   const auto file = optional<std::string>(arguments, "calibration");
   if (!file) return {};
   constexpr int64_t kLength = 512;
-  const auto tokenizer = model::load_tokenizer(model.path);
-  if (tokenizer->vocab_size() > model.config.vocab_size) {
-    fail("{}: the tokenizer has {} tokens, the model {}: it belongs to another model", model.path.string(),
-         tokenizer->vocab_size(), model.config.vocab_size);
-  }
+  const auto tokenizer = model::load_tokenizer(model.path, model.config.vocab_size);
   return quant::sample_text(
       *file, *tokenizer, samples.value_or(otherwise), length.value_or(std::min(kLength, context)),
       optional<uint64_t>(arguments, "seed").value_or(0),

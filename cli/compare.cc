@@ -25,8 +25,8 @@ namespace {
 
 /// Options that belong to the commands reproducing an entry, besides their values: what was given is
 /// repeated.
-constexpr std::array kEvaluationOptions{"tasks", "data",       "num-fewshot", "split",
-                                        "limit", "max-length", "protocol",    "prefix-token"};
+constexpr std::array kEvaluationOptions{"tasks",      "data",     "num-fewshot",  "split",        "limit",
+                                        "max-length", "protocol", "prefix-token", "add-bos-token"};
 constexpr std::array kQuantizeOptions{"calibration", "calibration-ids", "samples", "sequence-length", "seed"};
 
 po::options_description options() {

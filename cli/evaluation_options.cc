@@ -44,6 +44,7 @@ eval::EvaluationOptions task_options(const po::variables_map& arguments, const T
   options.tasks = require(arguments, "tasks");
   options.protocol = protocol(arguments);
   options.prefix = prefix_token(arguments);
+  options.add_bos = add_bos_token(arguments);
   options.load.data = arguments["data"].as<std::string>();
   options.load.split = optional<std::string>(arguments, "split");
   options.load.num_fewshot = arguments["num-fewshot"].as<int64_t>();

@@ -127,12 +127,10 @@ int run(const po::variables_map& arguments) {
   eval::Session session(session_options(arguments));
   print_warnings(session);
   const model::Tokenizer& tokenizer = session.tokenizer();
+  print_warnings(tokenizer);
   const std::string text = prompt_text(arguments, tokenizer, chat);
   std::vector<int32_t> ids = chat == nullptr ? tokenizer.encode(text) : tokenizer.encode_prompt(text);
-  // A text that spells BOS out has it already.
-  if (tokenizer.adds_bos() && tokenizer.bos_id() && (ids.empty() || ids.front() != *tokenizer.bos_id())) {
-    ids.insert(ids.begin(), *tokenizer.bos_id());
-  }
+  model::put_in_front(tokenizer.leading_ids(), ids);
   if (ids.empty()) fail("the prompt is empty: there is nothing to continue; -p gives one");
   if (count > session.max_length() - std::ssize(ids)) {
     fail("{} tokens of prompt and {} new ones; accepted: {} in all, or a longer --max-length", ids.size(),

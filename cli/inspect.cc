@@ -1,6 +1,8 @@
 #include <iostream>
 #include <map>
 
+#include <fmt/ranges.h>
+
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/inspect_quantization.h"
@@ -83,14 +85,22 @@ void print_model(const model::Model& model) {
   row("weight hash", model.weight_hash());
 }
 
+std::string leading_text(const model::Tokenizer& tokenizer) {
+  const auto ids = tokenizer.leading_ids();
+  if (ids.empty()) return "";
+  if (ids.size() == 1 && tokenizer.bos_id() == ids[0]) return ", BOS before every text";
+  return fmt::format(", {} before every text", fmt::join(ids, " "));
+}
+
 void print_tokenizer(const std::filesystem::path& path) {
   try {
     const auto tokenizer = model::load_tokenizer(path);
     const auto id = [](std::optional<int32_t> token) { return token ? fmt::format("{}", *token) : "none"; };
-    row("tokenizer", fmt::format("{}, {} tokens, BOS {}, EOS {}{}", tokenizer->kind(),
-                                 tokenizer->vocab_size(), id(tokenizer->bos_id()), id(tokenizer->eos_id()),
-                                 tokenizer->adds_bos() ? ", BOS before every text" : ""));
+    row("tokenizer",
+        fmt::format("{}, {} tokens, BOS {}, EOS {}{}", tokenizer->kind(), tokenizer->vocab_size(),
+                    id(tokenizer->bos_id()), id(tokenizer->eos_id()), leading_text(*tokenizer)));
     row("tokenizer hash", tokenizer->hash());
+    for (const std::string& warning : tokenizer->warnings()) row("", "warning: " + warning);
   } catch (const Error& error) {  // a model without a tokenizer can be inspected all the same
     row("tokenizer", fmt::format("none usable: {}", error.what()));
   }

@@ -37,6 +37,9 @@ void add_encoding_options(po::options_description& options) {
   add_protocol_option(options);
   add("prefix-token", one_of("T", "auto, bos, eos, none")->default_value("auto"),
       "what an empty context becomes: auto (BOS if the tokenizer has one, else EOS), bos, eos, none");
+  add("add-bos-token", one_of("WHETHER", "true, false"),
+      "put BOS before every text that does not begin with it (true), or nothing (false), instead of what the "
+      "tokenizer's own files say; as the harness's model argument add_bos_token");
 }
 
 void add_scoring_options(po::options_description& options, bool several) {
@@ -82,10 +85,25 @@ eval::PrefixToken prefix_token(const po::variables_map& arguments) {
   return name == "none" ? eval::PrefixToken::none : eval::PrefixToken::automatic;
 }
 
+std::optional<bool> add_bos_token(const po::variables_map& arguments) {
+  const auto value = optional<std::string>(arguments, "add-bos-token");
+  if (!value) return std::nullopt;
+  if (protocol(arguments) == eval::Protocol::lm_eval_0_3)
+    throw UsageError(
+        "--add-bos-token: protocol lm-eval-0.3 adds no special tokens; accepted with lm-eval-0.4");
+  return *value == "true";
+}
+
+void print_warnings(const model::Tokenizer& tokenizer) {
+  for (const std::string& warning : tokenizer.warnings()) std::cerr << "qeval: warning: " << warning << '\n';
+}
+
 std::unique_ptr<eval::RequestEncoder> make_encoder(eval::Session& session,
                                                    const po::variables_map& arguments) {
+  print_warnings(session.tokenizer());
   return std::make_unique<eval::RequestEncoder>(session.tokenizer(), protocol(arguments),
-                                                prefix_token(arguments), session.max_length());
+                                                prefix_token(arguments), session.max_length(),
+                                                add_bos_token(arguments));
 }
 
 }  // namespace qeval::cli

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "cli/command.h"
 #include "eval/requests.h"
@@ -22,6 +23,9 @@ void print_warnings(const eval::Session& session);
 int64_t batch_tokens(const po::variables_map& arguments);
 eval::Protocol protocol(const po::variables_map& arguments);
 eval::PrefixToken prefix_token(const po::variables_map& arguments);
+std::optional<bool> add_bos_token(const po::variables_map& arguments);
+/// Prints what is odd about a tokenizer's files on stderr.
+void print_warnings(const model::Tokenizer& tokenizer);
 std::unique_ptr<eval::RequestEncoder> make_encoder(eval::Session& session,
                                                    const po::variables_map& arguments);
 

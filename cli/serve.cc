@@ -109,6 +109,7 @@ int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   eval::Session session(settings);
   print_warnings(session);
+  print_warnings(session.tokenizer());
   serve::Completions completions(
       session, optional<std::string>(arguments, "name").value_or(session.model().name), batch);
   serve::HttpServer server(arguments["host"].as<std::string>(), port, {.client_seconds = seconds}, look_up,

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/unicode.h"
 #include "cli/command.h"
+#include "cli/model_options.h"
 #include "model/tokenizer/tokenizer.h"
 
 namespace qeval::cli {
@@ -21,6 +22,7 @@ po::options_description options() {
 
 int run(const po::variables_map& arguments) {
   const auto tokenizer = model::load_tokenizer(require(arguments, "model"));
+  print_warnings(*tokenizer);
   const bool json_lines = arguments.count("json-lines") != 0;
   std::string line;
   for (int64_t number = 1; std::getline(std::cin, line); ++number) {

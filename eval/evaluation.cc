@@ -50,7 +50,8 @@ bool is_half_checkpoint(const std::filesystem::path& model) {
 }
 
 RequestEncoder make_encoder(Session& session, const EvaluationOptions& options) {
-  return RequestEncoder(session.tokenizer(), options.protocol, options.prefix, session.max_length());
+  return RequestEncoder(session.tokenizer(), options.protocol, options.prefix, session.max_length(),
+                        options.add_bos);
 }
 
 }  // namespace
@@ -68,6 +69,7 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options)
   }
   warnings_ = session_.warnings();
   check_overlap();
+  warnings_ = session_.tokenizer().warnings();
   if (session_.arithmetic().name() == "float" && is_half_checkpoint(session_.model().path)) {
     warnings_.push_back(
         fmt::format("{}: holds only one of default_qcfg.json and act_dict.json, so it is computed in "
@@ -318,6 +320,7 @@ Fingerprint Evaluation::fingerprint() const {
     print["data " + task.name] = data_hash(run->loaded());
     if (base_) print["base " + task.name] = base_->identity(task.name).samples_hash;
   }
+  if (options_.add_bos) print["add_bos_token"] = encoder_.add_bos_policy();
   if (options_.keep_logprobs) print["logprobs"] = std::to_string(kKeptTokens);
   if (options_.shard) print["shard"] = name(*options_.shard);
   return print;
@@ -430,6 +433,7 @@ RunResults Evaluation::settings() const {
   run.model.quantization_hash = quantization_hash();
   run.protocol = name(options_.protocol);
   run.prefix_policy = encoder_.prefix_policy();
+  run.add_bos_token = encoder_.add_bos_policy();
   run.tokenizer_hash = session_.tokenizer().hash();
   run.max_length = session_.max_length();
   run.limit = options_.limit;

@@ -32,6 +32,7 @@ struct EvaluationOptions {
   std::string tasks;  ///< as -t takes them
   Protocol protocol = Protocol::lm_eval_0_4;
   PrefixToken prefix = PrefixToken::automatic;
+  std::optional<bool> add_bos = {};  ///< as RequestEncoder takes it
   LoadOptions load;
   std::string limit;  ///< as given, for the results
   int64_t batch_tokens = 2048;

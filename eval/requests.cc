@@ -9,36 +9,54 @@
 namespace qeval::eval {
 
 RequestEncoder::RequestEncoder(const model::Tokenizer& tokenizer, Protocol protocol, PrefixToken prefix,
-                               int64_t max_length)
-    : tokenizer_(tokenizer), protocol_(protocol), max_length_(max_length) {
+                               int64_t max_length, std::optional<bool> add_bos)
+    : tokenizer_(tokenizer), protocol_(protocol), max_length_(max_length), add_bos_(add_bos) {
   if (max_length < 1) fail("--max-length {}: at least 1", max_length);
-  if (prefix == PrefixToken::automatic) {
+  if (protocol == Protocol::lm_eval_0_4) {
+    const auto own = tokenizer.leading_ids();
+    if (!add_bos) leading_ids_.assign(own.begin(), own.end());
+    if (add_bos.value_or(false) && tokenizer.bos_id()) leading_ids_ = {*tokenizer.bos_id()};
+  }
+  const bool chosen = prefix != PrefixToken::automatic;
+  if (!chosen) {
     const bool bos = protocol == Protocol::lm_eval_0_4 && tokenizer.bos_id().has_value();
     prefix = bos ? PrefixToken::bos : PrefixToken::eos;
   }
-  if (prefix == PrefixToken::none) {
-    prefix_name_ = "none";
-    return;
-  }
-  prefix_name_ = prefix == PrefixToken::bos ? "bos" : "eos";
+  prefix_name_ = prefix == PrefixToken::none ? "none" : prefix == PrefixToken::bos ? "bos" : "eos";
+  prefix_refused_ = prefix == PrefixToken::none;
+  if (prefix_refused_) return;
   prefix_id_ = prefix == PrefixToken::bos ? tokenizer.bos_id() : tokenizer.eos_id();
-  if (!prefix_id_) {
-    fail(
-        "the tokenizer names no {} token to stand for an empty context; choose another --prefix-token (bos, "
-        "eos, none)",
-        prefix_name_);
+  if (prefix_id_) return;
+  if (chosen) fail_without_prefix(fmt::format("--prefix-token {}", prefix_name_));
+  prefix_name_ = "none";
+}
+
+/// `what` needs a prefix token: says why there is none, and what can take its place.
+void RequestEncoder::fail_without_prefix(std::string_view what) const {
+  if (prefix_refused_)
+    fail("{}, and --prefix-token none leaves nothing to predict the first token from", what);
+  const bool bos = tokenizer_.bos_id().has_value(), eos = tokenizer_.eos_id().has_value();
+  if (bos || eos) {
+    fail("{}: the tokenizer names no {} token; accepted: --prefix-token {}", what, bos ? "eos" : "bos",
+         bos ? "bos" : "eos");
   }
+  fail(
+      "{}: the tokenizer names neither a bos nor an eos token to predict the first token from; accepted are "
+      "contexts that are not empty, and --prefix-token none for documents of perplexity tasks",
+      what);
 }
 
 std::string RequestEncoder::prefix_policy() const {
   return prefix_id_ ? fmt::format("{} ({})", prefix_name_, *prefix_id_) : prefix_name_;
 }
 
+std::string RequestEncoder::add_bos_policy() const {
+  return add_bos_ ? *add_bos_ ? "true" : "false" : "";
+}
+
 std::vector<int32_t> RequestEncoder::encode_with_special(std::string_view text) const {
   std::vector<int32_t> ids = tokenizer_.encode(text);
-  const bool add = protocol_ == Protocol::lm_eval_0_4 && tokenizer_.adds_bos() && tokenizer_.bos_id();
-  if (add && (ids.empty() || ids.front() != *tokenizer_.bos_id()))
-    ids.insert(ids.begin(), *tokenizer_.bos_id());
+  model::put_in_front(leading_ids_, ids);
   return ids;
 }
 
@@ -60,8 +78,7 @@ EncodedRequest RequestEncoder::encode(const TextRequest& request) const {
   std::vector<int32_t> scored;
   if (kept.empty()) {
     scored = tokenizer_.encode(continuation);
-    if (!prefix_id_)
-      fail("empty context, and --prefix-token none leaves nothing to predict the first token from");
+    if (!prefix_id_) fail_without_prefix("empty context");
     // Where the continuation spells the prefix token itself, it is not put there twice.
     if (scored.size() > 1 && scored.front() == *prefix_id_) scored.erase(scored.begin());
     context = {*prefix_id_};
@@ -92,6 +109,7 @@ std::vector<TokenRequest> RequestEncoder::windows(std::string_view document) con
   std::vector<int32_t> ids = tokenizer_.encode(document);
   std::vector<TokenRequest> windows;
   if (ids.empty()) return windows;
+  if (!prefix_id_ && !prefix_refused_) fail_without_prefix("a document");
   // With a prefix, ids[i] is predicted from the prefix and ids[0 … i); without, the first token stays
   // unscored.
   if (prefix_id_) ids.insert(ids.begin(), *prefix_id_);

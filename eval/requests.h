@@ -30,9 +30,12 @@ int64_t truncate_left(TokenRequest& request, int64_t max_length);
 /// log-likelihood".
 class RequestEncoder {
  public:
-  /// Input length is limited to `max_length` ≥ 1 tokens. A prefix token that the tokenizer lacks is an Error.
-  RequestEncoder(const model::Tokenizer& tokenizer, Protocol protocol, PrefixToken prefix,
-                 int64_t max_length);
+  /// Input length is limited to `max_length` ≥ 1 tokens. A prefix token that is asked for and that the
+  /// tokenizer lacks is an Error; where the choice is left open and there is neither BOS nor EOS, only a
+  /// request that needs it is. `add_bos`: whether BOS goes in front of every text (protocol lm-eval-0.4)
+  /// instead of what the tokenizer puts there.
+  RequestEncoder(const model::Tokenizer& tokenizer, Protocol protocol, PrefixToken prefix, int64_t max_length,
+                 std::optional<bool> add_bos = std::nullopt);
 
   /// Throws Error where there is nothing to score or no context, or the continuation alone exceeds
   /// max_length.
@@ -43,15 +46,21 @@ class RequestEncoder {
 
   /// For the results: "bos (1)", "eos (2)", "none".
   std::string prefix_policy() const;
+  /// For the results: "true", "false"; empty where it is left to the tokenizer.
+  std::string add_bos_policy() const;
 
  private:
   std::vector<int32_t> encode_with_special(std::string_view text) const;
+  [[noreturn]] void fail_without_prefix(std::string_view what) const;
 
   const model::Tokenizer& tokenizer_;
   Protocol protocol_;
   int64_t max_length_;
   std::optional<int32_t> prefix_id_;
   std::string prefix_name_;
+  bool prefix_refused_ = false;  // by --prefix-token none
+  std::optional<bool> add_bos_;
+  std::vector<int32_t> leading_ids_;  // what goes in front of every text
 };
 
 /// First 16 hexadecimal digits of a SHA-256 over the token ids of requests: equal only for the same ids and

@@ -83,14 +83,7 @@ Session::Session(const SessionOptions& options)
 }
 
 const model::Tokenizer& Session::tokenizer() {
-  if (!tokenizer_) {
-    auto loaded = model::load_tokenizer(model_.path);
-    if (loaded->vocab_size() > model_.config.vocab_size) {
-      fail("{}: the tokenizer has {} tokens, the model {}: it belongs to another model", model_.path.string(),
-           loaded->vocab_size(), model_.config.vocab_size);
-    }
-    tokenizer_ = std::move(loaded);
-  }
+  if (!tokenizer_) tokenizer_ = model::load_tokenizer(model_.path, model_.config.vocab_size);
   return *tokenizer_;
 }
 

@@ -50,7 +50,7 @@ class Session {
   const std::vector<std::string>& warnings() const { return warnings_; }
 
   /// The model's own tokenizer, loaded on first use. One with more tokens than the model has embeddings
-  /// belongs to another model: an Error.
+  /// refuses texts that hold them.
   const model::Tokenizer& tokenizer();
 
  private:

@@ -168,6 +168,7 @@ Fingerprint expected_settings(const Folder& folder) {
                        {"seed", std::to_string(run.seed)},
                        {"limit", run.limit},
                        {"version", run.environment.version}};
+  if (!run.add_bos_token.empty()) expected["add_bos_token"] = run.add_bos_token;
   std::string& tasks = expected["tasks"];
   for (const TaskResults& task : run.tasks) {
     tasks += (tasks.empty() ? "" : ",") + task.name;

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "model/checkpoint/gguf.h"
 #include "model/checkpoint/safetensors_writer.h"
+#include "model/tokenizer/tokenizer_class.h"
 
 namespace qeval::model {
 namespace {
@@ -85,6 +86,14 @@ bool copy_tokenizer(const Model& model, const std::filesystem::path& folder) {
     if (!std::filesystem::exists(file, code)) continue;
     write_file_atomically(folder / name, read_file(file));
     copied = copied || std::string_view(name).starts_with("tokenizer.");
+  }
+  // The type of the new config.json no longer tells how the tokenizer is to be read.
+  if (const std::string type = deciding_model_type(model.path); copied && !type.empty()) {
+    const auto file = folder / "tokenizer_config.json";
+    nlohmann::ordered_json config = nlohmann::ordered_json::object();
+    if (std::filesystem::exists(file)) config = nlohmann::ordered_json::parse(read_file(file));
+    config[std::string(kSourceModelType)] = type;
+    write_file_atomically(file, config.dump(2) + "\n");
   }
   return copied;
 }

@@ -228,6 +228,7 @@ Protocol make_protocol(std::span<const Source> sources) {
   Protocol out;
   out.name = first.protocol;
   out.prefix_policy = first.prefix_policy;
+  out.add_bos_token = first.add_bos_token;
   out.tokenizer_hash = first.tokenizer_hash;
   out.limit = first.limit;
   out.max_length = first.max_length;

@@ -106,7 +106,7 @@ struct TaskProtocol {
 };
 
 struct Protocol {
-  std::string name, prefix_policy, tokenizer_hash, limit;
+  std::string name, prefix_policy, add_bos_token, tokenizer_hash, limit;
   int64_t max_length = 0;
   uint64_t fewshot_seed = 0;
   eval::BootstrapOptions bootstrap;  ///< of standard errors

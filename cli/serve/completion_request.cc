@@ -110,9 +110,7 @@ void check_inert(const std::string& field, const json& value) {
 }  // namespace
 
 std::vector<int32_t> Completions::with_bos(std::vector<int32_t> ids) const {
-  if (tokenizer_.adds_bos() && tokenizer_.bos_id() && (ids.empty() || ids.front() != *tokenizer_.bos_id())) {
-    ids.insert(ids.begin(), *tokenizer_.bos_id());
-  }
+  model::put_in_front(tokenizer_.leading_ids(), ids);
   return ids;
 }
 

@@ -21,6 +21,10 @@ std::optional<ProtocolDifference> protocol_difference(const RunResults& first, c
   FirstDifference difference;
   difference.compare("protocol", first.protocol, second.protocol);
   difference.compare("prefix token", first.prefix_policy, second.prefix_policy);
+  const auto told = [](const RunResults& run) {
+    return run.add_bos_token.empty() ? "as the tokenizer has it" : run.add_bos_token;
+  };
+  difference.compare("--add-bos-token", told(first), told(second));
   difference.compare("maximum length", std::to_string(first.max_length), std::to_string(second.max_length));
   for (const TaskResults& task : first.tasks) {
     const TaskResults* other = second.find_task(task.name);

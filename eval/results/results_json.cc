@@ -186,6 +186,8 @@ void write_own_sections(const RunResults& run, ordered_json& out) {
                   {"details", run.model.details}};
   out["protocol"] = run.protocol;
   out["prefix_policy"] = run.prefix_policy;
+  out["add_bos_token"] =
+      run.add_bos_token.empty() ? ordered_json(nullptr) : ordered_json(run.add_bos_token == "true");
   out["tokenizer_hash"] = run.tokenizer_hash;
   out["tasks"] = ordered_json::object();
   out["task_order"] = ordered_json::array();
@@ -262,6 +264,12 @@ RunResults run_results_from_json(const ordered_json& json, const std::string& wh
                      environment.text("version")};
   run.protocol = fields.text("protocol");
   run.prefix_policy = fields.text("prefix_policy");
+  // Files of earlier versions could not choose.
+  if (const auto value = fields.json().find("add_bos_token");
+      value != fields.json().end() && !value->is_null()) {
+    if (!value->is_boolean()) fields.wrong("add_bos_token", "true, false or null");
+    run.add_bos_token = value->get<bool>() ? "true" : "false";
+  }
   run.tokenizer_hash = fields.text("tokenizer_hash");
   run.max_length = fields.integer("max_length");
   const JsonFields config = fields.object("config");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <utility>
 
 namespace qeval::model {
 namespace {
@@ -28,8 +29,8 @@ struct After {
 
 }  // namespace
 
-BpeModel::BpeModel(std::vector<BpeToken> tokens, const std::vector<BpeMerge>& merges, bool ignore_merges)
-    : tokens_(std::move(tokens)) {
+BpeModel::BpeModel(std::vector<BpeToken> tokens, const std::vector<BpeMerge>& merges, BpeOptions options)
+    : tokens_(std::move(tokens)), options_(options) {
   const size_t slots = std::bit_ceil(std::max<size_t>(2 * merges.size(), 2));
   merge_shift_ = 64 - std::countr_zero(slots);
   merges_.assign(slots, {kEmptySlot, 0, 0});
@@ -43,13 +44,16 @@ BpeModel::BpeModel(std::vector<BpeToken> tokens, const std::vector<BpeMerge>& me
   byte_ids_.fill(-1);
   words_.reserve(tokens_.size());
   for (const BpeToken& token : tokens_) {
-    words_.emplace(token.bytes, WordEntry{token.id, ignore_merges});
+    const bool newlines = token.bytes.find_first_not_of('\n') == std::string::npos;
+    words_.emplace(token.bytes,
+                   WordEntry{token.id, options_.ignore_merges || (options_.whole_newlines && newlines)});
     if (token.bytes.size() == 1) byte_ids_[static_cast<unsigned char>(token.bytes[0])] = token.id;
   }
-  if (ignore_merges) return;
+  if (options_.ignore_merges) return;
   Scratch scratch;
   std::vector<int32_t> ids;
   for (auto& [word, entry] : words_) {
+    if (entry.whole) continue;
     ids.clear();
     merge_word(word, scratch, ids);
     entry.whole = ids.size() == 1 && ids[0] == entry.id;
@@ -83,17 +87,60 @@ void BpeModel::set_merge_with_next(Scratch& scratch, int32_t position) const {
   scratch.heap.push_back({symbol.rank, position});
 }
 
+/// What a word is before anything merges.
+void BpeModel::add_symbols(std::string_view word, Scratch& scratch) const {
+  const auto add = [&](int32_t id) {
+    const auto position = static_cast<int32_t>(scratch.symbols.size());
+    scratch.symbols.push_back({id, position - 1, position + 1, kNoMerge, 0});
+  };
+  bool unknown_waits = false;  // an unknown token is added when something known follows, as in `tokenizers`
+  const auto add_known = [&](int32_t id) {
+    if (std::exchange(unknown_waits, false)) add(*options_.unknown_id);
+    add(id);
+  };
+  const auto add_unknown = [&] {
+    if (!options_.unknown_id) return;
+    if (unknown_waits && !options_.fuse_unknown) add(*options_.unknown_id);
+    unknown_waits = true;
+  };
+  if (!options_.characters) {
+    for (const char byte : word) {
+      const int32_t id = byte_ids_[static_cast<unsigned char>(byte)];
+      if (id >= 0) {
+        add_known(id);
+      } else {
+        add_unknown();
+      }
+    }
+  } else {
+    for (size_t at = 0, length = 0; at < word.size(); at += length) {
+      length = 1;
+      while (at + length < word.size() && (static_cast<unsigned char>(word[at + length]) & 0xC0) == 0x80)
+        ++length;
+      const std::string_view character = word.substr(at, length);
+      const auto entry = words_.find(character);
+      const auto byte_token = [&](char byte) {
+        return (*options_.byte_tokens)[static_cast<unsigned char>(byte)];
+      };
+      if (entry != words_.end()) {
+        add_known(entry->second.id);
+      } else if (options_.byte_tokens && std::all_of(character.begin(), character.end(),
+                                                     [&](char byte) { return byte_token(byte) >= 0; })) {
+        for (const char byte : character) add(byte_token(byte));
+      } else {
+        add_unknown();
+      }
+    }
+  }
+  if (unknown_waits) add(*options_.unknown_id);
+}
+
 void BpeModel::merge_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
   auto& symbols = scratch.symbols;
   auto& heap = scratch.heap;
   symbols.clear();
   heap.clear();
-  for (const char byte : word) {
-    const int32_t id = byte_ids_[static_cast<unsigned char>(byte)];
-    if (id < 0) continue;
-    const auto position = static_cast<int32_t>(symbols.size());
-    symbols.push_back({id, position - 1, position + 1, kNoMerge, 0});
-  }
+  add_symbols(word, scratch);
   if (symbols.empty()) return;
   symbols.back().next = -1;
   for (int32_t position = 0; position + 1 < static_cast<int32_t>(symbols.size()); ++position) {

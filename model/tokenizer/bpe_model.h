@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -22,14 +23,25 @@ struct BpeToken {
   int32_t id = 0;
 };
 
-/// Byte-pair encoding of single words (Sennrich et al. 2016, on bytes as in GPT-2). Immutable: threads may
-/// share one and need a Scratch each.
+/// What a BpeModel does beside merging.
+struct BpeOptions {
+  bool ignore_merges = false;   // a word that is a token becomes it, whatever the merges say
+  bool whole_newlines = false;  // so does a word of nothing but line feeds
+  bool characters = false;      // words are merged from characters (UTF-8), not from bytes
+  /// A character without a token becomes the tokens of its bytes, where all of them have one here (-1: none).
+  std::optional<std::array<int32_t, 256>> byte_tokens = {};
+  /// What else becomes of a byte or character without a token; none: it is left out of the ids, as other
+  /// implementations do.
+  std::optional<int32_t> unknown_id = {};
+  bool fuse_unknown = false;  // neighbours without a token become one unknown token
+};
+
+/// Byte-pair encoding of single words (Sennrich et al. 2016, on bytes as in GPT-2 or on characters as in
+/// SentencePiece). Immutable: threads may share one and need a Scratch each.
 class BpeModel {
  public:
-  /// `tokens`: those that text can become, with distinct bytes. A byte that no token spells alone is left out
-  /// of the ids, as other implementations do. `ignore_merges`: a word that is a token becomes it, whatever
-  /// the merges say.
-  BpeModel(std::vector<BpeToken> tokens, const std::vector<BpeMerge>& merges, bool ignore_merges);
+  /// `tokens`: those that text can become, with distinct bytes.
+  BpeModel(std::vector<BpeToken> tokens, const std::vector<BpeMerge>& merges, BpeOptions options);
 
   /// Working memory of encode_word.
   struct Scratch {
@@ -62,11 +74,13 @@ class BpeModel {
     bool whole;  // the word's ids are just this one
   };
 
+  void add_symbols(std::string_view word, Scratch& scratch) const;
   const MergeSlot* find_merge(int32_t left, int32_t right) const;
   void set_merge_with_next(Scratch& scratch, int32_t position) const;
   void merge_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
 
   std::vector<BpeToken> tokens_;
+  BpeOptions options_;
   std::array<int32_t, 256> byte_ids_{};  // -1: no token spells the byte
   std::vector<MergeSlot> merges_;        // open addressing, a power of two, at most half full
   int merge_shift_ = 0;

@@ -1,19 +1,23 @@
 #include "model/tokenizer/gguf_vocabulary.h"
 
+#include <unordered_map>
+
 #include "base/error.h"
-#include "model/tokenizer/bpe_tokenizer.h"
+#include "model/tokenizer/definition.h"
 
 namespace qeval::model {
 namespace {
 
-std::optional<int32_t> read_id(const GgufFile& gguf, std::string_view key, size_t count,
+/// An id that is out of range counts as none, with a warning: files of other tools have such, and most texts
+/// need none of these tokens.
+std::optional<int32_t> read_id(const GgufFile& gguf, std::string_view key, GgufVocabulary& vocabulary,
                                const std::string& name) {
   if (gguf.find_value(key) == nullptr) return std::nullopt;
   const int64_t id = gguf.integer(key);
-  if (id < 0 || static_cast<uint64_t>(id) >= count) {
-    fail("{}: {} is {}, but there are {} tokens", name, key, id, count);
-  }
-  return static_cast<int32_t>(id);
+  if (id >= 0 && static_cast<uint64_t>(id) < vocabulary.tokens.size()) return static_cast<int32_t>(id);
+  vocabulary.warnings.push_back(fmt::format("{}: {} is {}, but there are {} tokens: taken as none", name, key,
+                                            id, vocabulary.tokens.size()));
+  return std::nullopt;
 }
 
 }  // namespace
@@ -39,10 +43,16 @@ GgufVocabulary read_gguf_vocabulary(const GgufFile& gguf, const std::string& nam
   if (gguf.boolean_or("tokenizer.ggml.add_eos_token", false)) {
     fail("{}: tokenizer.ggml.add_eos_token is true; accepted: false, since a score continues the text", name);
   }
-  return {.tokens = tokens,
-          .types = std::move(types),
-          .bos_id = read_id(gguf, "tokenizer.ggml.bos_token_id", tokens.size(), name),
-          .eos_id = read_id(gguf, "tokenizer.ggml.eos_token_id", tokens.size(), name)};
+  GgufVocabulary vocabulary{.tokens = tokens, .types = std::move(types)};
+  vocabulary.bos_id = read_id(gguf, "tokenizer.ggml.bos_token_id", vocabulary, name);
+  vocabulary.eos_id = read_id(gguf, "tokenizer.ggml.eos_token_id", vocabulary, name);
+  for (const std::string_view role : {"unknown", "seperator", "padding", "cls", "mask", "eot", "eom"})
+    read_id(gguf, fmt::format("tokenizer.ggml.{}_token_id", role), vocabulary, name);
+
+  std::unordered_map<std::string_view, int32_t> last;
+  for (size_t i = 0; i < tokens.size(); ++i) last[tokens[i]] = static_cast<int32_t>(i);
+  for (const std::string& token : tokens) vocabulary.meant.push_back(token.empty() ? -1 : last.at(token));
+  return vocabulary;
 }
 
 }  // namespace qeval::model

@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/strict_json.h"
-#include "model/tokenizer/bpe_tokenizer.h"
+#include "model/tokenizer/definition.h"
 
 namespace qeval::model {
 
@@ -11,12 +11,14 @@ using nlohmann::json;
 
 json read_json_object(const std::filesystem::path& file) {
   const MappedFile mapped(file);
+  refuse_lfs_pointer(mapped.text(), file);
   json value = parse_strict_json(mapped.text(), file.string());
   if (!value.is_object()) fail("{}: a JSON object is expected, not {}", file.string(), value.type_name());
   return value;
 }
 
 const json* find_field(const json& object, std::string_view key) {
+  if (!object.is_object()) return nullptr;
   const auto field = object.find(key);
   return field == object.end() || field->is_null() ? nullptr : &*field;
 }
@@ -33,6 +35,20 @@ std::string string_field(const json& object, std::string_view key, const std::st
   if (field == nullptr) fail("{}: '{}' is missing", where, key);
   if (!field->is_string()) fail("{}: '{}' is {}; a string is expected", where, key, field->type_name());
   return field->get<std::string>();
+}
+
+const json& object_field(const json& object, std::string_view key, const std::string& where) {
+  const json* field = find_field(object, key);
+  if (field == nullptr) fail("{}: '{}' is missing", where, key);
+  if (!field->is_object()) fail("{}: '{}' is {}; an object is expected", where, key, field->type_name());
+  return *field;
+}
+
+const json& array_field(const json& object, std::string_view key, const std::string& where) {
+  const json* field = find_field(object, key);
+  if (field == nullptr) fail("{}: '{}' is missing", where, key);
+  if (!field->is_array()) fail("{}: '{}' is {}; an array is expected", where, key, field->type_name());
+  return *field;
 }
 
 int32_t read_token_id(const json& value, const std::string& where) {

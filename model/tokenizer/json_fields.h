@@ -15,13 +15,19 @@ namespace qeval::model {
 /// names the file and the field.
 nlohmann::json read_json_object(const std::filesystem::path& file);
 
-/// The field of an object, nullptr where it is missing or null.
+/// The field of an object, nullptr where it is missing or null, or `object` is none.
 const nlohmann::json* find_field(const nlohmann::json& object, std::string_view key);
 
 bool bool_field_or(const nlohmann::json& object, std::string_view key, bool fallback,
                    const std::string& where);
 /// A missing field is an Error too.
 std::string string_field(const nlohmann::json& object, std::string_view key, const std::string& where);
+
+/// A missing field, or one of another kind, is an Error.
+const nlohmann::json& object_field(const nlohmann::json& object, std::string_view key,
+                                   const std::string& where);
+const nlohmann::json& array_field(const nlohmann::json& object, std::string_view key,
+                                  const std::string& where);
 
 /// A token id in 0 … kMaxTokenId.
 int32_t read_token_id(const nlohmann::json& value, const std::string& where);

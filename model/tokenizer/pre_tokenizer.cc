@@ -1,110 +1,130 @@
 #include "model/tokenizer/pre_tokenizer.h"
 
-#include <array>
+#include <algorithm>
 
-#include <fmt/ranges.h>
-
-#include "base/error.h"
+#include "model/tokenizer/byte_level.h"
+#include "model/tokenizer/sentencepiece_model.h"
 
 namespace qeval::model {
-
-const std::string_view kGpt2Pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
 namespace {
 
-/// Llama 3's: tiktoken's cl100k, where digits go by threes.
-constexpr std::string_view kLlama3Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-/// The same with every digit alone.
-constexpr std::string_view kQwen2Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-/// SmolLM's step before GPT-2's pattern, as llama.cpp has it. (lm-evaluation-harness reads a GGUF file
-/// through transformers, which drops the step.)
-constexpr std::string_view kSingleDigit = "\\p{N}";
+using Kind = PreTokenizerStage::Kind;
+using Behavior = PreTokenizerStage::Behavior;
 
-enum class Family { kGpt2, kSingleDigitsThenGpt2, kLlama3, kQwen2 };
-
-struct Name {
-  std::string_view name;
-  Family family;
-};
-
-/// "default" is missing on purpose: it marks files that were converted before the pattern was recorded.
-constexpr auto kNames = std::to_array<Name>({
-    {"gpt-2", Family::kGpt2},
-    {"gpt-neox", Family::kGpt2},
-    {"olmo", Family::kGpt2},
-    {"mpt", Family::kGpt2},
-    {"smollm", Family::kSingleDigitsThenGpt2},
-    {"llama-bpe", Family::kLlama3},
-    {"llama3", Family::kLlama3},
-    {"llama-v3", Family::kLlama3},
-    {"qwen2", Family::kQwen2},
-    {"stablelm2", Family::kQwen2},
-});
-
-PreTokenizerStage isolate(std::string_view pattern) {
-  return {.pattern = std::string(pattern)};
+std::string mark_spaces(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == ' ') {
+      out += kSpaceMark;
+    } else {
+      out += c;
+    }
+  }
+  return out;
 }
 
 }  // namespace
 
 PreTokenizer::PreTokenizer(std::vector<PreTokenizerStage> stages) : stages_(std::move(stages)) {
+  // Where nothing follows, bytes need no spelling.
+  if (!stages_.empty() && stages_.back().kind == Kind::kByteLevel) stages_.pop_back();
   for (const PreTokenizerStage& stage : stages_) {
-    if (stage.pattern.empty()) {
-      patterns_.emplace_back(std::nullopt);
-    } else {
+    ends_byte_level_ |= stage.kind == Kind::kByteLevel;
+    if (stage.kind == Kind::kSplit) {
       patterns_.emplace_back(SplitPattern(stage.pattern));
+    } else {
+      patterns_.emplace_back(std::nullopt);
     }
   }
 }
 
-void PreTokenizer::split(std::string_view text, Pieces& pieces) const {
+/// Replaces the pieces by their cuts. Matches and what lies between them take turns; `behavior` says which of
+/// them make pieces, and which neighbours share one.
+void PreTokenizer::cut(size_t stage_index, Pieces& pieces) const {
+  const PreTokenizerStage& stage = stages_[stage_index];
+  std::swap(pieces.views, pieces.previous);
+  pieces.views.clear();
+  std::vector<std::pair<TextRange, bool>> ranges;  // and whether it counts as a match
+  for (const std::string_view piece : pieces.previous) {
+    const auto add = [&](size_t begin, size_t end) {
+      if (end > begin) pieces.views.push_back(piece.substr(begin, end - begin));
+    };
+    ranges.clear();
+    size_t done = 0;
+    while (done < piece.size()) {
+      const auto match = patterns_[stage_index]->find(piece, done, pieces.buffer);
+      const TextRange range = match.value_or(TextRange{piece.size(), piece.size()});
+      if (range.begin > done) ranges.push_back({{done, range.begin}, stage.invert});
+      if (match) ranges.push_back({range, !stage.invert});
+      done = range.end;
+    }
+    size_t begin = 0;  // of what has no piece yet
+    for (size_t i = 0; i < ranges.size(); ++i) {
+      const auto& [range, matches] = ranges[i];
+      const bool last = i + 1 == ranges.size();
+      const bool next_matches = !last && ranges[i + 1].second;
+      bool joins_next = false;
+      switch (stage.behavior) {
+        case Behavior::kIsolated:
+          break;
+        case Behavior::kRemoved:
+          if (matches) begin = range.end;
+          break;
+        case Behavior::kContiguous:
+          joins_next = !last && matches == next_matches;
+          break;
+        case Behavior::kMergedWithPrevious:
+          joins_next = !matches && next_matches;
+          break;
+        case Behavior::kMergedWithNext:
+          joins_next = matches && !last && !next_matches;
+          break;
+      }
+      if (joins_next) continue;
+      add(begin, range.end);
+      begin = range.end;
+    }
+  }
+}
+
+void PreTokenizer::split(std::string_view text, bool begins, Pieces& pieces) const {
   pieces.owned.clear();
   pieces.views.assign(text.empty() ? 0 : 1, text);
   for (size_t i = 0; i < stages_.size(); ++i) {
-    const PreTokenizerStage& stage = stages_[i];
-    if (stage.prefix_space) {
-      for (std::string_view& piece : pieces.views) {
-        if (!piece.starts_with(' ')) piece = pieces.owned.emplace_back(" ").append(piece);
+    const auto prefix = [&](std::string_view& piece, std::string_view by) {
+      if (!piece.starts_with(by)) piece = pieces.owned.emplace_back(by).append(piece);
+    };
+    switch (stages_[i].kind) {
+      case Kind::kSplit: {
+        const char* const start = pieces.views.empty() ? nullptr : pieces.views[0].data();
+        cut(i, pieces);
+        begins = begins && !pieces.views.empty() && pieces.views[0].data() == start;
+        break;
       }
-    }
-    if (!patterns_[i]) continue;
-    std::swap(pieces.views, pieces.previous);
-    pieces.views.clear();
-    for (const std::string_view piece : pieces.previous) {
-      size_t done = 0;
-      while (done < piece.size()) {
-        const auto match = patterns_[i]->find(piece, done, pieces.buffer);
-        const TextRange range = match.value_or(TextRange{piece.size(), piece.size()});
-        if (stage.keep_gaps && range.begin > done)
-          pieces.views.push_back(piece.substr(done, range.begin - done));
-        if (stage.keep_matches && match)
-          pieces.views.push_back(piece.substr(range.begin, range.end - range.begin));
-        done = range.end;
-      }
+      case Kind::kPrefixSpace:
+        for (std::string_view& piece : pieces.views) prefix(piece, " ");
+        break;
+      case Kind::kPrefixMark:
+        for (std::string_view& piece : pieces.views) prefix(piece, kSpaceMark);
+        break;
+      case Kind::kPrefixMarkOnce:
+        if (begins && !pieces.views.empty()) prefix(pieces.views[0], kSpaceMark);
+        break;
+      case Kind::kMarkSpaces:
+        for (std::string_view& piece : pieces.views) {
+          if (piece.find(' ') != std::string_view::npos)
+            piece = pieces.owned.emplace_back(mark_spaces(piece));
+        }
+        break;
+      case Kind::kByteLevel:
+        for (std::string_view& piece : pieces.views)
+          piece = pieces.owned.emplace_back(byte_level_of_bytes(piece));
+        break;
     }
   }
-}
-
-NamedPreTokenizer find_named_pre_tokenizer(std::string_view name) {
-  std::vector<std::string_view> known;
-  for (const Name& entry : kNames) {
-    known.push_back(entry.name);
-    if (entry.name != name) continue;
-    switch (entry.family) {
-      case Family::kGpt2:
-        return {.stages = {isolate(kGpt2Pattern)}};
-      case Family::kSingleDigitsThenGpt2:
-        return {.stages = {isolate(kSingleDigit), isolate(kGpt2Pattern)}};
-      case Family::kLlama3:
-        return {.stages = {isolate(kLlama3Pattern)}, .ignore_merges = true, .adds_bos_by_default = true};
-      case Family::kQwen2:
-        return {.stages = {isolate(kQwen2Pattern)}};
-    }
-  }
-  fail("pre-tokenizer '{}' is unknown; accepted are {}", printable(name), fmt::join(known, ", "));
+  if (!ends_byte_level_) return;
+  for (std::string_view& piece : pieces.views)
+    piece = pieces.owned.emplace_back(bytes_of_byte_level(piece).value());
 }
 
 }  // namespace qeval::model

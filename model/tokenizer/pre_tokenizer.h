@@ -11,15 +11,31 @@
 
 namespace qeval::model {
 
-/// One step of a pre-tokenizer: every piece is cut by a pattern, and each cut is a piece for the next step.
+/// One step of a pre-tokenizer: every piece is changed or cut, and each cut is a piece for the next step.
 struct PreTokenizerStage {
-  std::string pattern = {};   // SplitPattern's dialect; empty: no cutting
-  bool keep_matches = true;   // matches become pieces
-  bool keep_gaps = true;      // so does what lies between them
-  bool prefix_space = false;  // first put a space before each piece that does not begin with one
+  enum class Kind {
+    kSplit,           // cut by `pattern`
+    kPrefixSpace,     // a space goes before each piece that does not begin with one
+    kPrefixMark,      // the same with the mark of a space, "▁"
+    kPrefixMarkOnce,  // only before the piece that begins the whole text
+    kMarkSpaces,      // spaces become "▁"
+    kByteLevel        // bytes are spelt in the byte-level alphabet from here on
+  };
+  /// What a cut keeps, as tokenizer.json names it.
+  enum class Behavior {
+    kIsolated,            // matches and what lies between them are pieces
+    kRemoved,             // only what lies between them
+    kContiguous,          // isolated, but matches that touch are one piece
+    kMergedWithPrevious,  // a match ends the piece before it
+    kMergedWithNext       // a match begins the piece behind it
+  };
+  Kind kind = Kind::kSplit;
+  std::string pattern = {};  // SplitPattern's dialect
+  Behavior behavior = Behavior::kIsolated;
+  bool invert = false;  // what the pattern does not match counts as the matches
 };
 
-/// Cuts text into the words within which byte pairs merge. Immutable.
+/// Cuts text into the pieces within which tokens are formed. Immutable.
 class PreTokenizer {
  public:
   /// Throws Error as SplitPattern does.
@@ -29,17 +45,20 @@ class PreTokenizer {
   struct Pieces {
     std::vector<std::string_view> views;
     std::vector<std::string_view> previous;  // of the stage before, kept for its memory
-    std::deque<std::string> owned;           // pieces that begin with a space the text does not have
+    std::deque<std::string> owned;           // pieces that the text does not have like this
     SplitPattern::MatchBuffer buffer;
   };
 
-  /// Replaces `pieces.views` by the non-empty pieces of `text` (well-formed UTF-8), in order. Throws Error as
-  /// SplitPattern::find does.
-  void split(std::string_view text, Pieces& pieces) const;
+  /// Replaces `pieces.views` by the non-empty pieces of `text` (well-formed UTF-8), in order; `begins` says
+  /// whether the whole text begins here. Throws Error as SplitPattern::find does.
+  void split(std::string_view text, bool begins, Pieces& pieces) const;
 
  private:
+  void cut(size_t stage, Pieces& pieces) const;
+
   std::vector<PreTokenizerStage> stages_;
   std::vector<std::optional<SplitPattern>> patterns_;  // one per stage
+  bool ends_byte_level_ = false;                       // pieces have to be turned back into bytes
 };
 
 /// GPT-2's pattern, which is also what tokenizer.json's ByteLevel step cuts with.
@@ -50,6 +69,9 @@ struct NamedPreTokenizer {
   std::vector<PreTokenizerStage> stages;
   bool ignore_merges = false;  // a word that is a token is never merged from its parts
   bool adds_bos_by_default = false;
+  bool marks_spaces = false;  // words are characters with "▁" for a space, not bytes
+  bool raw_text = false;      // words are characters as they are, not bytes
+  bool always_adds_bos = false;
 };
 
 /// Throws Error listing the names that are known.

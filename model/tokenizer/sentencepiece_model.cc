@@ -141,6 +141,15 @@ bool holds_space_after_other(std::string_view piece) {
 
 }  // namespace
 
+std::string spell_spaces(std::string_view piece) {
+  std::string text;
+  for (size_t mark = 0; (mark = piece.find(kSpaceMark)) != std::string_view::npos;) {
+    text.append(piece.substr(0, mark)) += ' ';
+    piece.remove_prefix(mark + kSpaceMark.size());
+  }
+  return text.append(piece);
+}
+
 std::string serialize_sentencepiece(const SentencePieceModel& model) {
   std::string out, message;
   for (const SentencePiece& piece : model.pieces) {

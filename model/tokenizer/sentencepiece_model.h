@@ -28,6 +28,9 @@ std::string serialize_sentencepiece(const SentencePieceModel& model);
 /// U+2581, which stands for a space in pieces.
 inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
 
+/// `piece` with spaces for its space marks.
+std::string spell_spaces(std::string_view piece);
+
 /// What qeval itself wants to know of a serialized ModelProto.
 struct SentencePieceTraits {
   bool add_dummy_prefix = true;

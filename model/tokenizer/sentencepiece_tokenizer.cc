@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <exception>
+#include <map>
 #include <new>
 
 #include <sentencepiece_processor.h>
@@ -16,6 +17,7 @@
 #include "model/tokenizer/gguf_vocabulary.h"
 #include "model/tokenizer/sentencepiece_model.h"
 #include "model/tokenizer/special_tokens.h"
+#include "model/tokenizer/tokenizer_class.h"
 
 namespace qeval::model {
 namespace {
@@ -55,15 +57,6 @@ LoadedModel load_model(std::string_view serialized, const std::string& name) {
   return loaded;
 }
 
-std::string spell_spaces(std::string_view piece) {
-  std::string text;
-  for (size_t mark = 0; (mark = piece.find(kSpaceMark)) != std::string_view::npos;) {
-    text.append(piece.substr(0, mark)) += ' ';
-    piece.remove_prefix(mark + kSpaceMark.size());
-  }
-  return text.append(piece);
-}
-
 /// The byte that a piece "<0xHH>" stands for.
 char byte_of_piece(const std::string& piece, const std::string& name) {
   unsigned byte = 0;
@@ -75,26 +68,30 @@ char byte_of_piece(const std::string& piece, const std::string& name) {
   return static_cast<char>(byte);
 }
 
+/// When text after an added token begins with the dummy space again.
+enum class LaterPrefix { kAlways, kUnlessSpace, kNever };
+
 /// What a folder or a GGUF file says beyond the model itself.
 struct Surroundings {
   std::optional<int32_t> bos_id, eos_id;
   bool adds_bos = true;
   std::vector<AddedToken> added_tokens = {};
-  /// Whether text after an added token begins with the dummy space again.
-  bool prefix_every_segment = true;
+  LaterPrefix later_prefix = LaterPrefix::kAlways;
+  std::vector<std::string> warnings = {};
 };
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   SentencePieceTokenizer(LoadedModel loaded, std::string_view serialized, Surroundings around,
                          const std::string& name)
-      : traits_(loaded.traits), processor_(std::move(loaded.processor)) {
-    if (traits_.add_dummy_prefix && !around.prefix_every_segment) {
+      : traits_(loaded.traits), later_prefix_(around.later_prefix), processor_(std::move(loaded.processor)) {
+    if (traits_.add_dummy_prefix && later_prefix_ != LaterPrefix::kAlways) {
       continuation_ = load_model(without_dummy_prefix(serialized), name).processor;
     }
     bos_id_ = around.bos_id;
     eos_id_ = around.eos_id;
-    adds_bos_ = around.adds_bos && bos_id_.has_value();
+    if (around.adds_bos && bos_id_) leading_ids_ = {*bos_id_};
+    warnings_ = around.warnings;
     set_hash(serialized, around);
     read_surfaces(name);
     for (const AddedToken& token : around.added_tokens) {
@@ -123,7 +120,7 @@ class SentencePieceTokenizer final : public Tokenizer {
       if (at_start && !surface.special && has_dummy_prefix() && piece.starts_with(' '))
         piece.remove_prefix(1);
       text += piece;
-      at_start = surface.special && (at_start || continuation_ == nullptr);
+      at_start = surface.special && (at_start || later_prefix_ == LaterPrefix::kAlways);
     }
     if (!ids.empty() && traits_.add_dummy_prefix && traits_.treat_whitespace_as_suffix &&
         text.ends_with(' ')) {
@@ -150,10 +147,17 @@ class SentencePieceTokenizer final : public Tokenizer {
       if (segment.id >= 0) {
         ids.push_back(segment.id);
       } else {
-        encode_segment(segment.text, continuation_ && !ids.empty() ? *continuation_ : *processor_, ids);
+        encode_segment(segment.text, continues(segment.text, !ids.empty()) ? *continuation_ : *processor_,
+                       ids);
       }
     }
     return ids;
+  }
+
+  /// Whether a stretch of text begins without the dummy space.
+  bool continues(std::string_view text, bool later) const {
+    if (!later || continuation_ == nullptr) return false;
+    return later_prefix_ == LaterPrefix::kNever || text.starts_with(' ') || text.starts_with(kSpaceMark);
   }
 
   /// `tokens`, and behind them the model's control tokens.
@@ -215,8 +219,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   void set_hash(std::string_view serialized, const Surroundings& around) {
     Sha256 hash;
     hash.update(fmt::format("SentencePiece {} ", serialized.size())).update(serialized);
-    hash.update(fmt::format("{} {} {} {}", bos_id_.value_or(-1), eos_id_.value_or(-1), adds_bos_,
-                            around.prefix_every_segment));
+    hash.update(fmt::format("{} {} {} {}", bos_id_.value_or(-1), eos_id_.value_or(-1), !leading_ids_.empty(),
+                            static_cast<int>(later_prefix_)));
     for (const AddedToken& token : around.added_tokens) {
       hash.update(fmt::format(" {} {} {} {} {}:{}", token.id, token.lstrip, token.rstrip, token.single_word,
                               token.content.size(), token.content));
@@ -225,6 +229,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
 
   SentencePieceTraits traits_;
+  LaterPrefix later_prefix_;
   std::unique_ptr<Processor> processor_;
   std::unique_ptr<Processor> continuation_;  // without the dummy space; may be absent
   AddedTokenMatcher added_, with_control_;
@@ -235,17 +240,85 @@ std::optional<int32_t> id_or_none(int id) {
   return id < 0 ? std::nullopt : std::optional<int32_t>(id);
 }
 
-/// The id of a token that tokenizer_config.json names, among the added tokens and the model's own.
-int32_t id_of(const std::string& content, const std::vector<AddedToken>& added, const Processor& processor,
-              const std::string& where) {
-  for (const AddedToken& token : added) {
-    if (token.content == content) return token.id;
+/// The id of each role that `config` names: that of the same added token or piece, else the next free one for
+/// a token that is added. Pieces are not sought in text, which the SentencePiece library takes as it is,
+/// unless the files list them as added tokens.
+std::map<std::string, int32_t> add_special_tokens(const TokenizerConfig& config, const Processor& processor,
+                                                  std::vector<AddedToken>& added) {
+  std::map<std::string, int32_t> roles;
+  int32_t next = processor.GetPieceSize();
+  for (const AddedToken& token : added) next = std::max(next, token.id + 1);
+  for (const NamedSpecialToken& named : config.special_tokens) {
+    if (!named.token) continue;
+    AddedToken token = *named.token;
+    const auto known = std::find_if(added.begin(), added.end(),
+                                    [&](const AddedToken& other) { return other.content == token.content; });
+    const int piece = processor.PieceToId(token.content);
+    if (known != added.end()) {
+      token.id = known->id;
+    } else if (piece >= 0 && processor.IdToPiece(piece) == token.content) {
+      token.id = piece;
+    } else {
+      token.id = next++;
+      added.push_back(token);
+    }
+    if (!named.role.empty()) roles.emplace(named.role, token.id);
   }
-  const int id = processor.PieceToId(content);
-  if (id < 0 || processor.IdToPiece(id) != content) {
-    fail("{}: token '{}' is not in the vocabulary", where, printable(content));
+  return roles;
+}
+
+/// What transformers takes from the model itself where the folder names no class of its own.
+void add_tokens_of_model(const Processor& processor, TokenizerConfig& config) {
+  const auto add = [&](std::string_view role, int id) {
+    const auto has_role = [&](const NamedSpecialToken& named) { return named.role == role; };
+    if (id < 0 || std::any_of(config.special_tokens.begin(), config.special_tokens.end(), has_role)) return;
+    config.special_tokens.push_back(
+        {std::string(role), AddedToken{.content = processor.IdToPiece(id), .special = true}});
+  };
+  add("bos_token", processor.bos_id());
+  add("eos_token", processor.eos_id());
+  add("unk_token", processor.unk_id());
+}
+
+/// What the files of `folder` say beside the model; whether text begins with the dummy space is
+/// `dummy_prefix`'s to tell.
+Surroundings read_surroundings(const std::filesystem::path& folder, const Processor& processor,
+                               const std::string& name, bool& dummy_prefix) {
+  TokenizerConfig config = read_tokenizer_config(folder);
+  const std::string where = (folder / "tokenizer_config.json").string();
+  if (config.add_eos_token)
+    fail("{}: 'add_eos_token' is true; accepted: false, since a score continues the text", where);
+  for (const AddedToken& token : config.added_tokens) {
+    if (token.id < processor.GetPieceSize() && processor.IdToPiece(token.id) != token.content) {
+      fail("{}: added token '{}' has the id {}, which is '{}' in {}", where, printable(token.content),
+           token.id, printable(processor.IdToPiece(token.id)), name);
+    }
   }
-  return id;
+  const TokenizerClass tokenizer_class = find_tokenizer_class(folder, config, false);
+  Surroundings around;
+  switch (tokenizer_class) {
+    case TokenizerClass::kAsFile:
+      add_tokens_of_model(processor, config);
+      around.later_prefix = config.legacy.value_or(true) ? LaterPrefix::kAlways : LaterPrefix::kNever;
+      break;
+    case TokenizerClass::kLlama:
+      around.later_prefix = config.legacy.value_or(false) ? LaterPrefix::kUnlessSpace : LaterPrefix::kNever;
+      dummy_prefix = config.add_prefix_space.value_or(true);
+      break;
+    case TokenizerClass::kGemma:
+      dummy_prefix = false;
+      break;
+    default:
+      fail("{}: the tokenizer class is one of byte-level BPE, which needs a tokenizer.json beside {}", where,
+           name);
+  }
+  add_default_tokens(tokenizer_class, config);
+  around.added_tokens = std::move(config.added_tokens);
+  const auto roles = add_special_tokens(config, processor, around.added_tokens);
+  if (const auto bos = roles.find("bos_token"); bos != roles.end()) around.bos_id = bos->second;
+  if (const auto eos = roles.find("eos_token"); eos != roles.end()) around.eos_id = eos->second;
+  around.adds_bos = config.add_bos_token.value_or(false);
+  return around;
 }
 
 }  // namespace
@@ -253,25 +326,20 @@ int32_t id_of(const std::string& content, const std::vector<AddedToken>& added, 
 std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file,
                                               const std::filesystem::path& folder) {
   const std::string name = file.string();
-  const std::string serialized = read_file(file);
+  std::string serialized = read_file(file);
+  refuse_lfs_pointer(serialized, file);
   if (serialized.empty()) fail("{}: the file is empty; a SentencePiece model is expected", name);
   LoadedModel loaded = load_model(serialized, name);
-  const Processor* processor = loaded.processor.get();
-  Surroundings around{.bos_id = id_or_none(processor->bos_id()), .eos_id = id_or_none(processor->eos_id())};
-  if (!folder.empty()) {
-    TokenizerConfig config = read_tokenizer_config(folder);
-    const std::string where = (folder / "tokenizer_config.json").string();
-    for (const AddedToken& token : config.added_tokens) {
-      if (token.id < processor->GetPieceSize() && processor->IdToPiece(token.id) != token.content) {
-        fail("{}: added token '{}' has the id {}, which is '{}' in {}", where, printable(token.content),
-             token.id, printable(processor->IdToPiece(token.id)), name);
-      }
-    }
-    if (config.bos_token) around.bos_id = id_of(*config.bos_token, config.added_tokens, *processor, where);
-    if (config.eos_token) around.eos_id = id_of(*config.eos_token, config.added_tokens, *processor, where);
-    around.adds_bos = config.add_bos_token.value_or(true);
-    around.added_tokens = std::move(config.added_tokens);
-    around.prefix_every_segment = config.legacy;
+  if (folder.empty()) {
+    Surroundings around{.bos_id = id_or_none(loaded.processor->bos_id()),
+                        .eos_id = id_or_none(loaded.processor->eos_id())};
+    return std::make_unique<SentencePieceTokenizer>(std::move(loaded), serialized, std::move(around), name);
+  }
+  bool dummy_prefix = true;
+  Surroundings around = read_surroundings(folder, *loaded.processor, name, dummy_prefix);
+  if (!dummy_prefix && loaded.traits.add_dummy_prefix) {
+    serialized = without_dummy_prefix(serialized);
+    loaded = load_model(serialized, name);
   }
   return std::make_unique<SentencePieceTokenizer>(std::move(loaded), serialized, std::move(around), name);
 }
@@ -292,9 +360,11 @@ std::unique_ptr<Tokenizer> load_sentencepiece_gguf(const GgufFile& gguf, const s
   SentencePieceModel model;
   model.pieces.reserve(vocabulary.tokens.size());
   for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
-    model.pieces.push_back({.text = vocabulary.tokens[i],
+    // The library wants distinct pieces; what no text becomes only keeps its place.
+    const bool meant = vocabulary.meant[i] == static_cast<int32_t>(i);
+    model.pieces.push_back({.text = meant ? vocabulary.tokens[i] : fmt::format("<qeval:{}>", i),
                             .score = static_cast<float>((*scores)[i]),
-                            .type = static_cast<int>(vocabulary.types[i])});
+                            .type = static_cast<int>(meant ? vocabulary.types[i] : GgufTokenType::kUnused)});
   }
   model.byte_fallback = std::find(vocabulary.types.begin(), vocabulary.types.end(), GgufTokenType::kByte) !=
                         vocabulary.types.end();
@@ -302,7 +372,8 @@ std::unique_ptr<Tokenizer> load_sentencepiece_gguf(const GgufFile& gguf, const s
   model.remove_extra_whitespaces = gguf.boolean_or("tokenizer.ggml.remove_extra_whitespaces", false);
   Surroundings around{.bos_id = vocabulary.bos_id,
                       .eos_id = vocabulary.eos_id,
-                      .adds_bos = gguf.boolean_or("tokenizer.ggml.add_bos_token", true)};
+                      .adds_bos = gguf.boolean_or("tokenizer.ggml.add_bos_token", true),
+                      .warnings = vocabulary.warnings};
   const std::string serialized = serialize_sentencepiece(model);
   return std::make_unique<SentencePieceTokenizer>(load_model(serialized, name), serialized, std::move(around),
                                                   name);

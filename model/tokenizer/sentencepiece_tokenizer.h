@@ -10,9 +10,10 @@
 namespace qeval::model {
 
 /// A SentencePiece tokenizer from `tokenizer.model`; `folder`, unless empty, has the tokenizer_config.json
-/// and friends that name special and added tokens. The model's own control tokens (<s>, </s>) are recognized
-/// in text only where those files list them as added tokens, and in prompts. BOS is added unless
-/// add_bos_token is false. Throws Error naming the file and what is wrong with it.
+/// and friends, which name the class, special and added tokens and say when the dummy space is put and BOS
+/// added, as transformers 5 reads them. The model's own control tokens (<s>, </s>) are recognized in text
+/// only where those files list them as added tokens, and in prompts. A file alone adds BOS. Throws Error
+/// naming the file and what is wrong with it.
 std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file,
                                               const std::filesystem::path& folder);
 

@@ -12,15 +12,56 @@ namespace {
 
 using nlohmann::json;
 
+constexpr std::string_view kRoles[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                       "pad_token", "cls_token", "mask_token"};
+
 /// A special token is a string or an object with a "content".
-std::optional<std::string> read_special(const json& object, std::string_view key, const std::string& where) {
-  const json* field = find_field(object, key);
-  if (field == nullptr) return std::nullopt;
-  if (field->is_string()) return field->get<std::string>();
-  if (!field->is_object()) {
-    fail("{}: '{}' is {}; a string or an object with 'content' is expected", where, key, field->type_name());
+AddedToken read_special(const json& value, const std::string& where) {
+  if (value.is_string()) return {.content = value.get<std::string>(), .special = true};
+  if (!value.is_object()) {
+    fail("{} is {}; a string or an object with 'content' is expected", where, value.type_name());
   }
-  return string_field(*field, "content", fmt::format("{}: '{}'", where, key));
+  AddedToken token = read_added_token(value, 0, where);
+  token.special = true;
+  return token;
+}
+
+void name_special(TokenizerConfig& config, std::string_view role, std::optional<AddedToken> token) {
+  if (token && token->content.empty()) token.reset();
+  if (!role.empty()) {
+    for (NamedSpecialToken& known : config.special_tokens) {
+      if (known.role != role) continue;
+      known.token = std::move(token);
+      return;
+    }
+  }
+  config.special_tokens.push_back({std::string(role), std::move(token)});
+}
+
+/// The tokens that `object` names by their roles, then those that have none: all keys that end in "_token"
+/// and the lists of additional ones.
+void read_special_tokens(const json& object, const std::string& where, TokenizerConfig& config) {
+  for (const std::string_view role : kRoles) {
+    const auto field = object.find(role);
+    if (field == object.end()) continue;
+    std::optional<AddedToken> token;
+    if (!field->is_null()) token = read_special(*field, fmt::format("{}: '{}'", where, role));
+    name_special(config, role, std::move(token));
+  }
+  for (const auto& [key, value] : object.items()) {
+    const bool has_role = std::find(std::begin(kRoles), std::end(kRoles), key) != std::end(kRoles);
+    if (!has_role && key.ends_with("_token") && value.is_string())
+      name_special(config, "", read_special(value, fmt::format("{}: '{}'", where, key)));
+  }
+  for (const std::string_view list : {"extra_special_tokens", "additional_special_tokens"}) {
+    const json* tokens = find_field(object, list);
+    if (tokens == nullptr || tokens->empty()) continue;
+    if (!tokens->is_array() && !tokens->is_object())
+      fail("{}: '{}' is {}; a list of tokens is expected", where, list, tokens->type_name());
+    for (const auto& [key, value] : tokens->items())
+      name_special(config, "", read_special(value, fmt::format("{}: '{}'", where, list)));
+    break;  // the second is the first's old name
+  }
 }
 
 int32_t read_id_key(const std::string& key, const std::string& where) {
@@ -44,29 +85,44 @@ void read_added_tokens_decoder(const json& decoder, const std::string& where,
 
 }  // namespace
 
+std::optional<std::string> TokenizerConfig::content_of(std::string_view role) const {
+  for (const NamedSpecialToken& named : special_tokens) {
+    if (named.role == role && named.token) return named.token->content;
+  }
+  return std::nullopt;
+}
+
 TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
   TokenizerConfig config;
   std::map<int32_t, AddedToken> added;
-  json main = json::object();
+  bool has_decoder = false;
   if (const auto file = folder / "tokenizer_config.json"; std::filesystem::exists(file)) {
-    main = read_json_object(file);
+    const json main = read_json_object(file);
     const std::string where = file.string();
-    config.bos_token = read_special(main, "bos_token", where);
-    config.eos_token = read_special(main, "eos_token", where);
-    if (find_field(main, "add_bos_token") != nullptr) {
-      config.add_bos_token = bool_field_or(main, "add_bos_token", false, where);
+    const auto flag = [&](std::string_view key) -> std::optional<bool> {
+      if (find_field(main, key) == nullptr) return std::nullopt;
+      return bool_field_or(main, key, false, where);
+    };
+    if (find_field(main, "tokenizer_class") != nullptr) {
+      config.tokenizer_class = string_field(main, "tokenizer_class", where);
+      if (config.tokenizer_class.ends_with("Fast"))
+        config.tokenizer_class.resize(config.tokenizer_class.size() - 4);
     }
-    if (bool_field_or(main, "add_eos_token", false, where))
-      fail("{}: 'add_eos_token' is true; accepted: false, since a score continues the text", where);
-    config.legacy = bool_field_or(main, "legacy", true, where);
+    read_special_tokens(main, where, config);
+    config.add_bos_token = flag("add_bos_token");
+    config.add_eos_token = flag("add_eos_token").value_or(false);
+    config.add_prefix_space = flag("add_prefix_space");
+    config.legacy = flag("legacy");
+    if (flag("split_special_tokens").value_or(false))
+      fail("{}: 'split_special_tokens' is true, which is not supported; false is", where);
     if (const json* decoder = find_field(main, "added_tokens_decoder")) {
+      has_decoder = true;
       read_added_tokens_decoder(*decoder, where + ": 'added_tokens_decoder'", added);
     }
   }
-  if (const auto file = folder / "special_tokens_map.json"; std::filesystem::exists(file)) {
-    const json map = read_json_object(file);
-    if (!main.contains("bos_token")) config.bos_token = read_special(map, "bos_token", file.string());
-    if (!main.contains("eos_token")) config.eos_token = read_special(map, "eos_token", file.string());
+  // What transformers 5 reads beside an added_tokens_decoder, it leaves alone.
+  if (const auto file = folder / "special_tokens_map.json"; !has_decoder && std::filesystem::exists(file)) {
+    read_special_tokens(read_json_object(file), file.string(), config);
   }
   if (const auto file = folder / "added_tokens.json"; std::filesystem::exists(file)) {
     const json map = read_json_object(file);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -9,19 +10,30 @@
 
 namespace qeval::model {
 
-/// What the small files beside a Hugging Face tokenizer say. Everything may be missing.
-struct TokenizerConfig {
-  std::optional<std::string> bos_token, eos_token;  // contents
-  std::optional<bool> add_bos_token;
-  /// Whether each stretch of text between added tokens begins with SentencePiece's dummy space, as it did in
-  /// transformers before 4.31 and still does where `legacy` is not false.
-  bool legacy = true;
-  std::vector<AddedToken> added_tokens;  // by ascending id, ids distinct
+/// A special token as a configuration names it; its id is that of its content in the vocabulary.
+struct NamedSpecialToken {
+  std::string role;                      // "bos_token", "eos_token", …; empty: an additional one
+  std::optional<AddedToken> token = {};  // none: the configuration says that there is none
 };
 
-/// Reads tokenizer_config.json, special_tokens_map.json (for BOS and EOS that the former does not mention)
-/// and added_tokens.json of `folder`. Throws Error naming the file and the malformed field, or one that asks
-/// for a token behind every text.
+/// What the small files beside a Hugging Face tokenizer say. Everything may be missing.
+struct TokenizerConfig {
+  std::string tokenizer_class;                    // without "Fast"; empty where none is named
+  std::vector<NamedSpecialToken> special_tokens;  // in the order in which they are added
+  std::optional<bool> add_bos_token;
+  bool add_eos_token = false;
+  std::optional<bool> add_prefix_space;
+  /// Whether each stretch of text between added tokens begins with SentencePiece's dummy space, as it did in
+  /// transformers before 4.31.
+  std::optional<bool> legacy;
+  std::vector<AddedToken> added_tokens;  // by ascending id, ids distinct
+
+  /// The content of a token with a role; nullopt where none is named or the file says that there is none.
+  std::optional<std::string> content_of(std::string_view role) const;
+};
+
+/// Reads tokenizer_config.json, special_tokens_map.json (where the former has no added_tokens_decoder) and
+/// added_tokens.json of `folder`. Throws Error naming the file and the malformed field.
 TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder);
 
 }  // namespace qeval::model

@@ -12,6 +12,8 @@ namespace qeval::model {
 namespace {
 
 constexpr uint32_t kMatchLimit = 20'000'000;
+/// What \w is to Oniguruma, which `tokenizers` uses.
+constexpr std::string_view kWordCharacter = R"([\p{L}\p{M}\p{N}\p{Pc}])";
 
 constexpr bool is_ascii_letter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
@@ -63,9 +65,9 @@ class Translator {
     fail(
         "pattern '{}': '{}' is not supported ({} mean different things to different engines); accepted are "
         "literals, "
-        "(?:…), (?i:…), (?!…), (?=…), classes, quantifiers, \\s \\S \\d \\D \\r \\n \\t \\f \\xHH and "
-        "\\p{{…}} with a "
-        "general category",
+        "(?:…), (?i:…), (?!…), (?=…), classes, quantifiers, \\s \\S \\d \\D \\b \\A \\z \\r \\n \\t \\f "
+        "\\xHH "
+        "and \\p{{…}} with a general category",
         printable(pattern_), printable(what), why);
   }
 
@@ -92,8 +94,15 @@ class Translator {
   void escape() {
     if (at_ + 1 == pattern_.size()) refuse("\\", "a last backslash");
     const char c = pattern_[at_ + 1];
-    constexpr std::string_view kSame = "dDrntf";
-    if (c == 's' || c == 'S') {
+    constexpr std::string_view kSame = "dDrntfAz";
+    if ((c == 'A' || c == 'z' || c == 'b') && in_class_) {
+      refuse(rest().substr(0, 2), "such escapes in a class");
+    } else if (c == 'b') {
+      // PCRE2's own \b does not count marks among a word's characters.
+      out_ += "(?:(?<=" + std::string(kWordCharacter) + ")(?!" + std::string(kWordCharacter) + ")|(?<!" +
+              std::string(kWordCharacter) + ")(?=" + std::string(kWordCharacter) + "))";
+      at_ += 2;
+    } else if (c == 's' || c == 'S') {
       out_ += c == 's' ? "\\p{White_Space}" : "\\P{White_Space}";
       at_ += 2;
     } else if (c == 'p' || c == 'P') {

@@ -18,9 +18,9 @@ struct TextRange {
 };
 
 /// A regular expression that cuts text into words, in the dialect that tokenizer.json files and the field's
-/// papers share: literals, groups (?:…) (?i:…) (?!…), classes, quantifiers, \s \S \d \D \r \n \t \f \xHH and
-/// \p{…} with general categories, all of them Unicode-aware. Compiled to machine code by PCRE2. Immutable:
-/// threads may share one and need a MatchBuffer each.
+/// papers share: literals, groups (?:…) (?i:…) (?!…), classes, quantifiers, \s \S \d \D \b \A \z \r \n \t \f
+/// \xHH and \p{…} with general categories, all of them Unicode-aware. Compiled to machine code by PCRE2.
+/// Immutable: threads may share one and need a MatchBuffer each.
 class SplitPattern {
  public:
   /// Throws Error for a syntax that other engines read differently, by name, and for a pattern that can match

@@ -37,22 +37,34 @@ class Tokenizer {
 
   std::optional<int32_t> bos_id() const { return bos_id_; }
   std::optional<int32_t> eos_id() const { return eos_id_; }
-  /// Whether the model's own convention puts BOS in front of every text (Llama and Gemma do; SmolLM2,
-  /// StableLM-2 do not).
-  bool adds_bos() const { return adds_bos_; }
+  /// What the model's own convention puts in front of every text: BOS for Llama and Gemma, other tokens for
+  /// GLM, nothing for SmolLM2 and StableLM-2.
+  std::span<const int32_t> leading_ids() const { return leading_ids_; }
+  bool adds_bos() const { return !leading_ids_.empty(); }
+  /// What is odd about the files and was passed over; a command prints it.
+  const std::vector<std::string>& warnings() const { return warnings_; }
   /// SHA-256 of all that decides the ids.
   const std::string& hash() const { return hash_; }
 
  protected:
   std::optional<int32_t> bos_id_, eos_id_;
-  bool adds_bos_ = false;
+  std::vector<int32_t> leading_ids_;
   std::string hash_;
+  std::vector<std::string> warnings_;
 };
 
-/// Loads the tokenizer of a model folder (`tokenizer.model`, else `tokenizer.json`, with
+/// Puts `leading` in front of `ids`, unless they begin with the same token already.
+void put_in_front(std::span<const int32_t> leading, std::vector<int32_t>& ids);
+
+/// Loads the tokenizer of a model folder (`tokenizer.json`, else `tokenizer.model`, with
 /// `tokenizer_config.json` and friends, else the vocabulary file `tokenizer.gguf`), of a GGUF file (model or
 /// vocabulary only), or a bare `tokenizer.json` / `tokenizer.model`. Throws Error naming the file and what is
 /// missing or unsupported.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
+
+/// The same for a model with embeddings of `vocab_size` tokens. A tokenizer may have more (for padding, or of
+/// another model): an id beyond the embeddings is an Error of the text that has it, and BOS and EOS beyond
+/// them count as none, with a warning.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path, int64_t vocab_size);
 
 }  // namespace qeval::model

@@ -17,11 +17,13 @@ std::string facts_line(const Report& report) {
       shots = ", few-shot examples drawn with seed " + std::to_string(protocol.fewshot_seed);
   }
   return fmt::format(
-      "Protocol {}, prefix token {}, windows of {} tokens{}{}; tokenizer {}; standard errors of perplexities "
+      "Protocol {}, prefix token {}{}, windows of {} tokens{}{}; tokenizer {}; standard errors of "
+      "perplexities "
       "from {} bootstrap resamples (seed {}).",
-      clean(protocol.name, 60), clean(protocol.prefix_policy, 60), count_text(protocol.max_length),
-      protocol.limit.empty() ? "" : ", limit " + clean(protocol.limit, 40), shots,
-      clean(hash_text(protocol.tokenizer_hash)), count_text(protocol.bootstrap.resamples),
+      clean(protocol.name, 60), clean(protocol.prefix_policy, 60),
+      protocol.add_bos_token.empty() ? "" : ", add-bos-token " + clean(protocol.add_bos_token, 10),
+      count_text(protocol.max_length), protocol.limit.empty() ? "" : ", limit " + clean(protocol.limit, 40),
+      shots, clean(hash_text(protocol.tokenizer_hash)), count_text(protocol.bootstrap.resamples),
       protocol.bootstrap.seed);
 }
 

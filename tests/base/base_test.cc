@@ -43,9 +43,21 @@ TEST(Unicode, FindsTheFirstMalformedByte) {
   EXPECT_EQ(find_invalid_utf8("x\xc3"), 1U);              // cut
 }
 
+TEST(File, TellsGitLfsPointers) {
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n";
+  EXPECT_TRUE(is_lfs_pointer(pointer));
+  EXPECT_FALSE(is_lfs_pointer(pointer.substr(0, 20)));
+  EXPECT_FALSE(is_lfs_pointer(pointer + std::string(2000, 'x')));  // a text that begins like one
+  EXPECT_THROW(refuse_lfs_pointer(pointer, "model.safetensors"), Error);
+  refuse_lfs_pointer("GGUF", "model.gguf");
+}
+
 TEST(Unicode, CountsNormalizesAndStripsAsPythonDoes) {
   EXPECT_EQ(count_code_points("e\xcc\x81 \xf0\x9f\x98\x80"), 4U);
-  EXPECT_EQ(normalize_nfc("e\xcc\x81"), "\xc3\xa9");
+  EXPECT_EQ(normalize("e\xcc\x81", NormalForm::nfc), "\xc3\xa9");
+  EXPECT_EQ(normalize("\xc3\xa9", NormalForm::nfd), "e\xcc\x81");
+  EXPECT_EQ(normalize("\xef\xac\x81\xc3\xa9", NormalForm::nfkc), "fi\xc3\xa9");  // the ligature fi
+  EXPECT_EQ(normalize("\xef\xac\x81\xc3\xa9", NormalForm::nfkd), "fie\xcc\x81");
   EXPECT_EQ(strip("\xc2\xa0\x1f x \xe3\x80\x80\n"), "x");
   EXPECT_EQ(strip_left(" \t"), "");
   EXPECT_EQ(strip_right("x\xe2\x80\x8b"), "x\xe2\x80\x8b");  // zero-width space is no white space

@@ -155,13 +155,15 @@ TEST_F(Cli, TruncatedFilesAreNamed) {
   expect_one_line(eval({"-t", "piqa"}), kFailed, "config.json");
 }
 
-TEST_F(Cli, ATokenizerOfAnotherModelIsRefused) {
+TEST_F(Cli, ATokenBeyondTheEmbeddingsIsAnErrorWhereATextHasIt) {
   nlohmann::json tokenizer = nlohmann::json::parse(byte_tokenizer());
   tokenizer["added_tokens"].push_back(tokenizer["added_tokens"][0]);
   tokenizer["added_tokens"].back()["id"] = kTokens;
   tokenizer["added_tokens"].back()["content"] = "<other>";
   write("model/tokenizer.json", tokenizer.dump());
-  expect_one_line(eval({"-t", "piqa"}), kFailed, "belongs to another model");
+  expect_one_line(run({"score", "-m", path("model")}, R"({"id":1,"context":"a","continuation":"<other>"})"),
+                  kFailed, "belongs to another model");
+  EXPECT_EQ(run({"score", "-m", path("model")}, R"({"id":1,"context":"a","continuation":"b"})").status, 0);
 }
 
 TEST_F(Cli, AHostilePickleIsRefusedAndNotRun) {

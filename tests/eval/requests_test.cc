@@ -13,7 +13,7 @@ class ByteTokenizer : public model::Tokenizer {
   ByteTokenizer(std::optional<int32_t> bos, std::optional<int32_t> eos, bool adds_bos) {
     bos_id_ = bos;
     eos_id_ = eos;
-    adds_bos_ = adds_bos;
+    if (adds_bos && bos) leading_ids_ = {*bos};
   }
   std::vector<int32_t> encode(std::string_view text) const override {
     std::vector<int32_t> ids;
@@ -79,6 +79,35 @@ TEST(RequestEncoder, AnEmptyContextBecomesThePrefixToken) {
             (Ids{2, 'x'}));
   EXPECT_THROW(encoder(kNamesBos, 100, Protocol::lm_eval_0_4, PrefixToken::none).encode({"", "x"}), Error);
   EXPECT_THROW(encoder(kOnlyEos, 100, Protocol::lm_eval_0_4, PrefixToken::bos), Error);
+}
+
+TEST(RequestEncoder, AMissingPrefixTokenMattersOnlyWhereItIsNeeded) {
+  const ByteTokenizer neither(std::nullopt, std::nullopt, false);
+  EXPECT_EQ(encoder(neither).encode({"q", "x"}).tokens.tokens, (Ids{'q', 'x'}));
+  EXPECT_EQ(encoder(neither).prefix_policy(), "none");
+  EXPECT_THROW(encoder(neither).encode({"", "x"}), Error);
+  EXPECT_THROW(encoder(neither).windows("xy"), Error);
+  EXPECT_EQ(encoder(neither, 100, Protocol::lm_eval_0_4, PrefixToken::none).windows("xy").size(), 1U);
+  const ByteTokenizer only_bos(1, std::nullopt, false);
+  try {
+    encoder(only_bos, 100, Protocol::lm_eval_0_3).encode({"", "x"});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("accepted: --prefix-token bos"), std::string::npos);
+  }
+}
+
+TEST(RequestEncoder, BosIsAddedAsToldInsteadOfWhatTheTokenizerAdds) {
+  const auto told = [](const model::Tokenizer& tokenizer, std::optional<bool> add) {
+    return RequestEncoder(tokenizer, Protocol::lm_eval_0_4, PrefixToken::automatic, 100, add);
+  };
+  EXPECT_EQ(told(kNamesBos, true).encode({"q", "x"}).tokens.tokens, (Ids{1, 'q', 'x'}));
+  EXPECT_EQ(told(kNamesBos, true).encode({"\x01q", "x"}).tokens.tokens, (Ids{1, 'q', 'x'}));  // never twice
+  EXPECT_EQ(told(kWithBos, false).encode({"q", "x"}).tokens.tokens, (Ids{'q', 'x'}));
+  EXPECT_EQ(told(kOnlyEos, true).encode({"q", "x"}).tokens.tokens, (Ids{'q', 'x'}));
+  EXPECT_EQ(told(kWithBos, false).encode({"", "x"}).tokens.tokens, (Ids{1, 'x'}));  // the prefix stays
+  EXPECT_EQ(told(kWithBos, false).add_bos_policy(), "false");
+  EXPECT_EQ(told(kWithBos, std::nullopt).add_bos_policy(), "");
 }
 
 TEST(RequestEncoder, TheOldProtocolEncodesApartWithoutSpecialTokensAndStartsWithEos) {

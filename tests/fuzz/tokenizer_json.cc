@@ -1,4 +1,4 @@
-#include "model/tokenizer/bpe_tokenizer.h"
+#include "model/tokenizer/definition.h"
 #include "tests/fuzz/encoding.h"
 #include "tests/fuzz/support.h"
 
@@ -14,7 +14,7 @@ void tokenizer_json(Input input) {
   }
   accepted([&] {
     encode_and_decode(
-        *model::make_bpe_tokenizer(model::read_bpe_json(file, file.parent_path()), file.string()));
+        *model::make_pipeline_tokenizer(model::read_tokenizer_json(file, file.parent_path()), file.string()));
   });
 }
 

@@ -1,6 +1,7 @@
 #include <map>
 #include <random>
 
+#include <fmt/ranges.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -65,7 +66,7 @@ TEST(BpeModel, MergesAsTheDefinitionDoes) {
       merges.push_back({left.id, right.id, entry->second});
     }
     std::shuffle(merges.begin(), merges.end(), random);
-    const BpeModel model(tokens, merges, false);
+    const BpeModel model(tokens, merges, {});
     BpeModel::Scratch scratch;
     for (int i = 0; i < 100; ++i) {
       std::string word(1 + random() % 20, 'a');
@@ -87,17 +88,17 @@ TEST(BpeModel, TakesWholeWordsOnlyWhereMergesAreIgnored) {
   const std::vector<BpeMerge> merges = {{0, 1, 3}};
   BpeModel::Scratch scratch;
   std::vector<int32_t> ids;
-  BpeModel(tokens, merges, false).encode_word("abc", scratch, ids);
+  BpeModel(tokens, merges, {}).encode_word("abc", scratch, ids);
   EXPECT_THAT(ids, ElementsAre(3, 2));
   ids.clear();
-  BpeModel(tokens, merges, true).encode_word("abc", scratch, ids);
+  BpeModel(tokens, merges, {.ignore_merges = true}).encode_word("abc", scratch, ids);
   EXPECT_THAT(ids, ElementsAre(4));
 }
 
 TEST(BpeModel, LeavesOutBytesWithoutAToken) {
   BpeModel::Scratch scratch;
   std::vector<int32_t> ids;
-  const BpeModel model({{"a", 0}, {"b", 1}, {"ab", 2}}, {{0, 1, 2}}, false);
+  const BpeModel model({{"a", 0}, {"b", 1}, {"ab", 2}}, {{0, 1, 2}}, {});
   model.encode_word(
       "a\x01"
       "b",
@@ -109,7 +110,7 @@ TEST(BpeModel, LeavesOutBytesWithoutAToken) {
 }
 
 TEST(BpeModel, HandlesAWordOfAMillionBytes) {
-  const BpeModel model({{"a", 0}, {"aa", 1}, {"aaaa", 2}}, {{0, 0, 1}, {1, 1, 2}}, false);
+  const BpeModel model({{"a", 0}, {"aa", 1}, {"aaaa", 2}}, {{0, 0, 1}, {1, 1, 2}}, {});
   BpeModel::Scratch scratch;
   std::vector<int32_t> ids;
   model.encode_word(std::string(1'000'003, 'a'), scratch, ids);
@@ -119,7 +120,7 @@ TEST(BpeModel, HandlesAWordOfAMillionBytes) {
 
 std::vector<std::string> pieces_of(const PreTokenizer& pre_tokenizer, std::string_view text) {
   PreTokenizer::Pieces pieces;
-  pre_tokenizer.split(text, pieces);
+  pre_tokenizer.split(text, true, pieces);
   return {pieces.views.begin(), pieces.views.end()};
 }
 
@@ -136,36 +137,125 @@ TEST(PreTokenizer, CutsAsTheNamedPatternsDo) {
   EXPECT_EQ(cut("gpt-neox", "x1 (y)"), cut("gpt-2", "x1 (y)"));
 }
 
+/// What llama.cpp's own unicode_regex_split makes of one text for every name that it knows.
+TEST(PreTokenizer, NamesMeanWhatLlamaCppMeansByThem) {
+  struct Cut {
+    std::string pieces;  // with "|" between
+    std::vector<std::string_view> names;
+  };
+  const std::vector<Cut> cuts = {
+      {"Hi  12 x½ I'LL ＡbC|\n\n| 漢字 かcafé́Été 1234567..!  |\n",
+       {"gemma4", "granite-embed-multi-311m", "sarvam-moe"}},
+      {"Hi  |12| x|½| I'LL ＡbC\n\n 漢字 かcafé́Été |1|234|567|..!  \n", {"superbpe"}},
+      {"Hi|  |12| x|½| I|'LL| ＡbC|\n\n| |漢字| |か|café́Été| |123|456|7|..!|  \n",
+       {"deepseek-v3", "hunyuan-dense", "hy_v4", "joyai-llm"}},
+      {"Hi|  |12| x|½| I|'LL| ＡbC|\n\n| 漢字| かcafé|́Été| |123|456|7|..!|  \n", {"minicpm5"}},
+      {"Hi|  |12| x|½| I|'|LL| ＡbC|\n|\n| |漢字| |か|caf|é|́|É|t|é| |1234567|..!|  |\n", {"deepseek-llm"}},
+      {"Hi|  |12| |x½| |I'LL| |ＡbC|\n\n |漢字| |かcafé́Été| |1234567..!|  \n", {"whitespace"}},
+      {"Hi|  |1|2| x|½| I|'LL| ＡbC|\n|\n| |漢字| |か|café́Été| |1|2|3|4|5|6|7|..!|  \n", {"spark2_5"}},
+      {"Hi|  |1|2| x|½| I|'|LL| ＡbC|\n\n| 漢字| かcafé|́|Été| |1|2|3|4|5|6|7|..!|  \n",
+       {"starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"}},
+      {"Hi|  |1|2| x|½| I|'|LL| ＡbC|\n|\n| |漢字| |か|café|́|Été| |1|2|3|4|5|6|7|..!|  |\n",
+       {"deepseek-coder"}},
+      {"Hi|  |1|2| x|½| I|'|LL| ＡbC|\n|\n| 漢字| かcafé|́|Été| |1|2|3|4|5|6|7|.|.|!|  |\n", {"chameleon"}},
+      {"Hi| | 12| x|½| I|'|LL| ＡbC|\n\n| 漢字| かcafé|́|Été| 1234567|..!|  \n",
+       {"mpt", "gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "jina-v2-es", "jina-v2-de", "a.x-4.0",
+        "mellum", "modern-bert", "jina-v1-en", "jina-v2-code", "roberta-bpe", "olmo", "jais", "exaone4",
+        "trillion", "granite-docling"}},
+      {"Hi| | 12| x|½| I|'|LL| ＡbC|\n\n| 漢字| かcafé|́|Été| |123|456|7|..!|  \n", {"falcon"}},
+      {"Hi| | 12| x½| I'LL| ＡbC|\n\n| 漢字| かcafé́Été| 1234567|..!  \n",
+       {"poro-chat", "bloom", "gpt3-finnish"}},
+      {"Hi| | |12| x|½| I'LL| ＡbC|\n\n| |漢字| かcafé|́Été| |123|456|7|..!|  \n", {"kimi-k2"}},
+      {"Hi| | |12| x|½| I'LL| ＡbC|\n\n| 漢字| かcafé́Été| |1|234|567|..!|  \n", {"tiny_aya", "cohere2moe"}},
+      {"Hi| | |12| x|½| I'LL| Ａb|C|\n\n| 漢字| かcafé|́Été| |123|456|7|..!|  \n",
+       {"gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"}},
+      {"Hi| | |12| x|½| I'LL| Ａb|C|\n\n| 漢字| かcafé́Été| |123|456|7|..!|  \n", {"granite-embed-multi-97m"}},
+      {"Hi| | |12| x|½| I|'LL| ＡbC|\n\n| |漢字| |か|café́Été| |1|234|567|..!|  \n", {"afmoe"}},
+      {"Hi| | |12| x|½| I|'LL| ＡbC|\n\n| 漢字| かcafé|́Été| |123|456|7|..!|  \n",
+       {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
+        "jina-v5-nano", "jais-2", "dbrx", "smaug-bpe", "chatglm-bpe", "glm4", "glm5"}},
+      {"Hi| | |12| x|½| I|'|LL| ＡbC|\n\n| 漢字| かcafé|́|Été| |123|456|7|..!|  \n", {"default"}},
+      {"Hi| | |1|2| x|½| I'LL| ＡbC|\n\n| |漢字| |か|café́Été| |1|2|3|4|5|6|7|..!|  \n", {"youtu"}},
+      {"Hi| | |1|2| x|½| I'LL| ＡbC|\n\n| 漢字| かcafé́Été| |1|2|3|4|5|6|7|..!  \n", {"viking"}},
+      {"Hi| | |1|2| x|½| I|'LL| ＡbC|\n\n| 漢字 かcafé́Été| |1|2|3|4|5|6|7|..!|  \n", {"exaone-moe"}},
+      {"Hi| | |1|2| x|½| I|'LL| ＡbC|\n\n| 漢字| かcafé|́Été| |1|2|3|4|5|6|7|..!|  \n",
+       {"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "stablelm2", "megrez", "bailingmoe", "bailingmoe2",
+        "llada-moe", "seed-coder", "hunyuan", "ufakzeka", "grok-2", "solar-open"}},
+      {"Hi| | |1|2| x|½| I|'LL| ＡbC|\n\n| 漢字| かcafé|́Été| |1|2|3|4|5|6|7|..!|  |\n", {"laguna"}},
+      {"Hi| | |1|2| x|½| I|'LL| ＡbC|\n\n| 漢字| かcafé́Été| |1|2|3|4|5|6|7|..!|  \n", {"qwen35"}},
+      {"Hi| | |1|2| x|½| I|'LL| Ａb|C|\n\n| 漢字| かcafé|́Été| |1|2|3|4|5|6|7|..!|  \n", {"tekken"}},
+  };
+  size_t names = 0;
+  for (const Cut& cut : cuts) {
+    std::string text = cut.pieces;
+    std::erase(text, '|');
+    for (const std::string_view name : cut.names) {
+      ++names;
+      const auto pieces = pieces_of(PreTokenizer(find_named_pre_tokenizer(name).stages), text);
+      EXPECT_EQ(fmt::format("{}", fmt::join(pieces, "|")), cut.pieces) << name;
+    }
+  }
+  EXPECT_EQ(names, 91U);
+}
+
+TEST(PreTokenizer, CutsKeepWhatTheirBehaviorSays) {
+  using Behavior = PreTokenizerStage::Behavior;
+  const auto cut = [](Behavior behavior, bool invert) {
+    return pieces_of(PreTokenizer({{.pattern = "[0-9]", .behavior = behavior, .invert = invert}}), "a12b3");
+  };
+  EXPECT_THAT(cut(Behavior::kIsolated, false), ElementsAre("a", "1", "2", "b", "3"));
+  EXPECT_THAT(cut(Behavior::kContiguous, false), ElementsAre("a", "12", "b", "3"));
+  EXPECT_THAT(cut(Behavior::kMergedWithPrevious, false), ElementsAre("a1", "2", "b3"));
+  EXPECT_THAT(cut(Behavior::kMergedWithNext, false), ElementsAre("a", "1", "2b", "3"));
+  EXPECT_THAT(cut(Behavior::kMergedWithNext, true), ElementsAre("a1", "2", "b3"));
+  EXPECT_THAT(cut(Behavior::kRemoved, true), ElementsAre("1", "2", "3"));
+}
+
+TEST(PreTokenizer, SpacesBecomeMarks) {
+  using Kind = PreTokenizerStage::Kind;
+  const PreTokenizer always({{.kind = Kind::kMarkSpaces}, {.kind = Kind::kPrefixMark}});
+  EXPECT_THAT(pieces_of(always, "a b"), ElementsAre("▁a▁b"));
+  EXPECT_THAT(pieces_of(always, " a"), ElementsAre("▁a"));
+  const PreTokenizer once({{.kind = Kind::kMarkSpaces}, {.kind = Kind::kPrefixMarkOnce}});
+  PreTokenizer::Pieces pieces;
+  once.split("a", false, pieces);
+  EXPECT_THAT(pieces.views, ElementsAre("a"));
+  once.split("a", true, pieces);
+  EXPECT_THAT(pieces.views, ElementsAre("▁a"));
+}
+
 TEST(PreTokenizer, NamesTheKnownNames) {
-  EXPECT_THAT(message_of([] { find_named_pre_tokenizer("default"); }),
-              testing::AllOf(HasSubstr("'default'"), HasSubstr("gpt-2"), HasSubstr("llama-bpe"),
-                             HasSubstr("smollm")));
+  EXPECT_THAT(
+      message_of([] { find_named_pre_tokenizer("gpt-9"); }),
+      testing::AllOf(HasSubstr("'gpt-9'"), HasSubstr("gpt-2"), HasSubstr("llama-bpe"), HasSubstr("smollm")));
 }
 
 TEST(PreTokenizer, StagesCutThePiecesOfTheStageBefore) {
+  using Behavior = PreTokenizerStage::Behavior;
   const PreTokenizer isolated({{.pattern = "[0-9]"}, {.pattern = R"(\s?\p{L}+|\s+(?!\S))"}});
   // In " 1" the space ends its piece, so that nothing follows it.
   EXPECT_THAT(pieces_of(isolated, "ab cd 1"), ElementsAre("ab", " cd", " ", "1"));
-  const PreTokenizer removed({{.pattern = "-", .keep_matches = false}});
+  const PreTokenizer removed({{.pattern = "-", .behavior = Behavior::kRemoved}});
   EXPECT_THAT(pieces_of(removed, "-a--b"), ElementsAre("a", "b"));
-  const PreTokenizer only_matches({{.pattern = "[a-z]+", .keep_gaps = false}});
+  const PreTokenizer only_matches({{.pattern = "[a-z]+", .behavior = Behavior::kRemoved, .invert = true}});
   EXPECT_THAT(pieces_of(only_matches, "1ab2c"), ElementsAre("ab", "c"));
-  const PreTokenizer prefixed({{.pattern = "-"}, {.prefix_space = true}});
+  const PreTokenizer prefixed({{.pattern = "-"}, {.kind = PreTokenizerStage::Kind::kPrefixSpace}});
   EXPECT_THAT(pieces_of(prefixed, "a- b"), ElementsAre(" a", " -", " b"));
   EXPECT_THAT(pieces_of(prefixed, ""), IsEmpty());
 }
 
 TEST(SplitPattern, WhiteSpaceIsUnicodes) {
-  const PreTokenizer words({{.pattern = R"([^\s]+)", .keep_gaps = false}});
+  const PreTokenizer words(
+      {{.pattern = R"([^\s]+)", .behavior = PreTokenizerStage::Behavior::kRemoved, .invert = true}});
   EXPECT_THAT(pieces_of(words, "a\u00A0b\u3000c\u0085d\u2028e"), ElementsAre("a", "b", "c", "d", "e"));
   // The Mongolian vowel separator was white space before Unicode 6.3, the zero-width space never.
   EXPECT_THAT(pieces_of(words, "a\u180Eb\u200Bc"), ElementsAre("a\u180Eb\u200Bc"));
 }
 
 TEST(SplitPattern, RefusesWhatEnginesReadDifferently) {
-  for (const char* pattern :
-       {R"(\w+)", R"(\bx)", R"(\h)", "^a", "a$", "[a[bc]]", "[a-z&&[^b]]", "(?<=a)b", "(?<n>a)", "(*ACCEPT)a",
-        R"(\p{Han}+)", R"(\pL)", R"((a)\1)", "a{2}+", "[]a]", "a\\", R"(\x{110000000})", R"(\u0041)"}) {
+  for (const char* pattern : {R"(\w+)", R"([\b])", R"(\h)", "^a", "a$", "[a[bc]]", "[a-z&&[^b]]", "(?<=a)b",
+                              "(?<n>a)", "(*ACCEPT)a", R"(\p{Han}+)", R"(\pL)", R"((a)\1)", "a{2}+", "[]a]",
+                              "a\\", R"(\x{110000000})", R"(\u0041)"}) {
     EXPECT_THAT(message_of([&] { const SplitPattern made{pattern}; }), HasSubstr("is not supported"))
         << pattern;
   }

@@ -138,20 +138,18 @@ TEST(BpeTokenizer, RefusesByNameWhatItDoesNotKnow) {
   };
   EXPECT_THAT(with("/normalizer", {{"type", "Lowercase"}}), AllOf(HasSubstr("Lowercase"), HasSubstr("NFC")));
   EXPECT_THAT(with("/normalizer", {{"type", "NF\nC"}}), HasSubstr("'NF\\x0aC'"));  // fit for a terminal
-  EXPECT_THAT(with("/pre_tokenizer", {{"type", "Metaspace"}}),
-              AllOf(HasSubstr("Metaspace"), HasSubstr("ByteLevel")));
-  EXPECT_THAT(with("/pre_tokenizer", {{"type", "Digits"}}), HasSubstr("tokenizer.model"));
-  EXPECT_THAT(with("/pre_tokenizer", nullptr), HasSubstr("pre_tokenizer"));
+  EXPECT_THAT(with("/pre_tokenizer", {{"type", "UnicodeScripts"}}),
+              AllOf(HasSubstr("UnicodeScripts"), HasSubstr("ByteLevel")));
+  EXPECT_THAT(with("/pre_tokenizer", {{"type", "Metaspace"}, {"replacement", "_"}}), HasSubstr("'_'"));
   EXPECT_THAT(with("/post_processor", {{"type", "BertProcessing"}}), HasSubstr("BertProcessing"));
   EXPECT_THAT(with("/model/type", "WordPiece"), HasSubstr("WordPiece"));
-  EXPECT_THAT(with("/model/byte_fallback", true), HasSubstr("byte_fallback"));
-  EXPECT_THAT(with("/model/unk_token", "<unk>"), HasSubstr("unk_token"));
+  EXPECT_EQ(with("/model/unk_token", "<unk>"), "");  // no byte is missing, so nothing is unknown
   EXPECT_THAT(with("/model/end_of_word_suffix", "</w>"), HasSubstr("end_of_word_suffix"));
   EXPECT_THAT(with("/model/dropout", 0.1), HasSubstr("dropout"));
   EXPECT_EQ(with("/model/dropout", 0.0), "");
   EXPECT_EQ(with("/model/end_of_word_suffix", ""), "");
-  const json split = {{"type", "Split"}, {"pattern", {{"Regex", "a"}}}, {"behavior", "MergedWithNext"}};
-  EXPECT_THAT(with("/pre_tokenizer", split), HasSubstr("MergedWithNext"));
+  const json split = {{"type", "Split"}, {"pattern", {{"Regex", "a"}}}, {"behavior", "Merged"}};
+  EXPECT_THAT(with("/pre_tokenizer", split), HasSubstr("'Merged'"));
   json nested = {{"type", "NFC"}};
   for (int i = 0; i < 12; ++i) nested = {{"type", "Sequence"}, {"normalizers", {nested}}};
   EXPECT_THAT(with("/normalizer", nested), HasSubstr("nested"));
@@ -204,16 +202,18 @@ TEST(BpeTokenizer, FolderNamesBosAndEos) {
   EXPECT_EQ(tokenizer->eos_id(), 301);
   EXPECT_FALSE(tokenizer->adds_bos());
 
-  folder.write_json("tokenizer_config.json",
-                    json{{"bos_token", nullptr}, {"eos_token", {{"content", "<s>"}}}});
+  // Beside an added_tokens_decoder that file does not count.
+  folder.write_json("tokenizer_config.json", json{{"added_tokens_decoder", json::object()},
+                                                  {"bos_token", nullptr},
+                                                  {"eos_token", {{"content", "<s>"}}}});
   tokenizer = load_tokenizer(folder.path());
   EXPECT_FALSE(tokenizer->bos_id());
   EXPECT_EQ(tokenizer->eos_id(), 300);
 
+  folder.write_json("special_tokens_map.json", json::object());
+  // Whatever tokenizer_config.json says, the post-processor of tokenizer.json decides, as in transformers 5.
   folder.write_json("tokenizer_config.json", json{{"bos_token", "<s>"}, {"add_bos_token", true}});
-  EXPECT_TRUE(load_tokenizer(folder.path())->adds_bos());
-
-  // The post-processor of tokenizer.json knows best.
+  EXPECT_FALSE(load_tokenizer(folder.path())->adds_bos());
   file["post_processor"] = {{"type", "TemplateProcessing"}, {"single", {{{"Sequence", {{"id", "A"}}}}}}};
   folder.write_json("tokenizer.json", file);
   EXPECT_FALSE(load_tokenizer(folder.path())->adds_bos());
@@ -224,8 +224,15 @@ TEST(BpeTokenizer, FolderNamesBosAndEos) {
   file["post_processor"]["single"] = {{{"Sequence", {{"id", "A"}}}}, special};
   EXPECT_THAT(refusal(file), HasSubstr("after the text"));
 
+  // Two tokens before the text, as GLM has.
+  file["post_processor"]["single"] = {
+      special, {{"SpecialToken", {{"id", "</s>"}}}}, {{"Sequence", {{"id", "A"}}}}};
+  EXPECT_THAT(load(file)->leading_ids(), ElementsAre(300, 301));
+
+  // A special token that nothing has takes the next id.
   folder.write_json("tokenizer_config.json", json{{"bos_token", "<nowhere>"}});
-  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }), HasSubstr("<nowhere>"));
+  EXPECT_EQ(load_tokenizer(folder.path())->bos_id(), 302);
+  EXPECT_THAT(load_tokenizer(folder.path())->encode("<nowhere>"), ElementsAre(302));
   folder.write_json("tokenizer_config.json", json{{"bos_token", 3}});
   EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }), HasSubstr("bos_token"));
 }
@@ -299,6 +306,28 @@ TEST(BpeTokenizer, FromGguf) {
                    ->adds_bos());
 }
 
+// Gemma 4 and Sarvam have byte pairs of characters, with "▁" for a space and bytes for what has no token.
+TEST(BpeTokenizer, FromGgufWithCharacters) {
+  const TemporaryFolder folder;
+  const auto open = [&](const char* kind, const char* pre) {
+    GgufWriter writer;
+    writer.string("tokenizer.ggml.model", kind).string("tokenizer.ggml.pre", pre);
+    writer.strings("tokenizer.ggml.tokens",
+                   {"<bos>", "▁", "a", "b", "▁a", "<0xC3>", "<0xA9>", "<0x0A>", "\n\n"});
+    writer.integers("tokenizer.ggml.token_type", {3, 1, 1, 1, 1, 6, 6, 6, 1});
+    writer.strings("tokenizer.ggml.merges", {"▁ a"}).integer("tokenizer.ggml.bos_token_id", 0);
+    return load_tokenizer(folder.write("vocab.gguf", writer.bytes()));
+  };
+  const auto gemma = open("gemma4", "gemma4");
+  EXPECT_THAT(gemma->encode("ab aé\n\nb\n"), ElementsAre(2, 3, 4, 5, 6, 8, 3, 7));
+  EXPECT_THAT(gemma->leading_ids(), ElementsAre(0));
+  EXPECT_EQ(gemma->decode(gemma->encode("ab aé\n")), "ab aé\n");
+  const auto sarvam = open("gpt2", "sarvam-moe");
+  EXPECT_THAT(sarvam->encode(" a"), ElementsAre(4));
+  EXPECT_THAT(sarvam->encode("\n\n"), ElementsAre(7, 7));
+  EXPECT_FALSE(sarvam->adds_bos());
+}
+
 TEST(BpeTokenizer, MalformedGgufIsRefused) {
   const TemporaryFolder folder;
   const auto refused = [&](const GgufWriter& writer) {
@@ -307,8 +336,10 @@ TEST(BpeTokenizer, MalformedGgufIsRefused) {
   };
   EXPECT_THAT(refused(tiny_gguf("gpt-9")), AllOf(HasSubstr("gpt-9"), HasSubstr("qwen2")));
   EXPECT_THAT(refused(tiny_gguf("")), HasSubstr("tokenizer.ggml.pre is missing"));
-  EXPECT_THAT(refused(tiny_gguf("gpt-2").integer("tokenizer.ggml.bos_token_id", 264)),
-              HasSubstr("bos_token_id is 264"));
+  EXPECT_EQ(refused(tiny_gguf("gpt-2").integer("tokenizer.ggml.bos_token_id", 264)), "");
+  const auto beyond = load_tokenizer(folder.path() / "vocab.gguf");
+  EXPECT_FALSE(beyond->bos_id());
+  EXPECT_THAT(beyond->warnings(), ElementsAre(HasSubstr("bos_token_id is 264")));
   EXPECT_THAT(refused(tiny_gguf("gpt-2").boolean("tokenizer.ggml.add_space_prefix", true)),
               HasSubstr("add_space_prefix"));
   EXPECT_THAT(refused(GgufWriter().string("tokenizer.ggml.model", "bert")), HasSubstr("'bert'"));
@@ -326,7 +357,9 @@ TEST(BpeTokenizer, MalformedGgufIsRefused) {
   EXPECT_THAT(with({"a", "b"}, {1}, {}), HasSubstr("1 values for 2 tokens"));
   EXPECT_THAT(with({"a", "b"}, {1, 9}, {}), HasSubstr("token 1 is 9"));
   EXPECT_THAT(with({"a", "b"}, {1, 1}, {"a b"}), HasSubstr("'ab'"));
-  EXPECT_THAT(with({"a", "a"}, {1, 1}, {}), HasSubstr("twice"));
+  // Of two tokens with one text the last is meant; an empty one never.
+  EXPECT_EQ(with({"a", "a", ""}, {1, 1, 1}, {}), "");
+  EXPECT_THAT(load_tokenizer(folder.path() / "vocab.gguf")->encode("a"), ElementsAre(1));
   EXPECT_THAT(with({"a", "\x80"}, {1, 3}, {}), HasSubstr("UTF-8"));
   EXPECT_THAT(with({}, {}, {}), HasSubstr("0 tokens"));
 }
@@ -334,8 +367,13 @@ TEST(BpeTokenizer, MalformedGgufIsRefused) {
 TEST(LoadTokenizer, NamesWhatIsMissing) {
   const TemporaryFolder folder;
   EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }),
-              HasSubstr("tokenizer.model, tokenizer.json or tokenizer.gguf"));
+              HasSubstr("tokenizer.json, tokenizer.model or tokenizer.gguf"));
   EXPECT_THAT(message_of([&] { load_tokenizer(folder.path() / "nothing"); }), HasSubstr("no such file"));
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
+  for (const char* name : {"tokenizer.model", "tokenizer.json", "vocab.gguf"}) {
+    const auto file = folder.write(name, pointer);
+    EXPECT_THAT(message_of([&] { load_tokenizer(file); }), AllOf(HasSubstr(name), HasSubstr("git lfs pull")));
+  }
   const auto text = folder.write("notes.txt", "hello");
   EXPECT_THAT(message_of([&] { load_tokenizer(text); }), HasSubstr("not a tokenizer"));
 }

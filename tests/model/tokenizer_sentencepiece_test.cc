@@ -115,7 +115,8 @@ TEST(SentencePieceTokenizer, LongTextsHaveTheLibrarysIds) {
 TEST(SentencePieceTokenizer, FolderDecidesBosAndAddedTokens) {
   const TemporaryFolder folder;
   folder.write("tokenizer.model", serialize_sentencepiece(tiny_sentencepiece(kWords)));
-  EXPECT_TRUE(load_tokenizer(folder.path())->adds_bos());
+  EXPECT_FALSE(load_tokenizer(folder.path())->adds_bos());  // transformers 5 adds what it is told to
+  EXPECT_EQ(load_tokenizer(folder.path())->bos_id(), 1);
   const std::string plain = load_tokenizer(folder.path())->hash();
   json config = {{"add_bos_token", false}, {"bos_token", {{"content", "</s>"}}}, {"eos_token", "<s>"}};
   folder.write_json("tokenizer_config.json", config);
@@ -140,8 +141,25 @@ TEST(SentencePieceTokenizer, FolderDecidesBosAndAddedTokens) {
   config["added_tokens_decoder"] = {{"260", {{"content", "<x>"}}}};
   folder.write_json("tokenizer_config.json", config);
   EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }), HasSubstr("<x>"));
-  folder.write_json("tokenizer_config.json", json{{"eos_token", "<nowhere>"}});
-  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }), HasSubstr("<nowhere>"));
+  folder.write_json("tokenizer_config.json", json{{"eos_token", "<nowhere>"}, {"add_bos_token", true}});
+  tokenizer = load_tokenizer(folder.path());
+  EXPECT_EQ(tokenizer->eos_id(), 266);  // behind the model's own
+  EXPECT_TRUE(tokenizer->adds_bos());
+
+  // LlamaTokenizer puts the dummy space once, or with `legacy` before whatever does not begin with one, or
+  // never.
+  config = {{"tokenizer_class", "LlamaTokenizer"}, {"added_tokens_decoder", {{"1", {{"content", "<s>"}}}}}};
+  const auto ids = [&] {
+    folder.write_json("tokenizer_config.json", config);
+    return load_tokenizer(folder.path())->encode("a<s>a<s> a");
+  };
+  EXPECT_THAT(ids(), ElementsAre(262, 1, 260, 1, 262));
+  config["legacy"] = true;
+  EXPECT_THAT(ids(), ElementsAre(262, 1, 262, 1, 262));
+  config["add_prefix_space"] = false;
+  EXPECT_THAT(ids(), ElementsAre(260, 1, 260, 1, 262));
+  config["tokenizer_class"] = "GPT2Tokenizer";
+  EXPECT_THAT(message_of(ids), HasSubstr("needs a tokenizer.json"));
 }
 
 GgufWriter tiny_gguf(const SentencePieceModel& model) {
@@ -192,8 +210,12 @@ TEST(SentencePieceTokenizer, FromGguf) {
               HasSubstr("1 values for 2 tokens"));
   EXPECT_THAT(refused(tiny_gguf(model).boolean("tokenizer.ggml.add_eos_token", true)),
               HasSubstr("add_eos_token is true"));
-  model.pieces.push_back({"a", 0, 1});
-  EXPECT_THAT(refused(tiny_gguf(model)), HasSubstr("SentencePiece library"));
+  // Of two pieces with one text the last is meant, an empty one never.
+  model.pieces.push_back({"a", -1, 1});
+  model.pieces.push_back({"", 0, 1});
+  const auto doubled = open(tiny_gguf(model).boolean("tokenizer.ggml.add_space_prefix", false));
+  EXPECT_EQ(doubled->vocab_size(), 269);
+  EXPECT_THAT(doubled->encode("a"), ElementsAre(267));
 }
 
 /// An Error that names the file, or a tokenizer that works: never anything else.
