@@ -76,6 +76,9 @@ void attention(benchmark::State& state) {
   shape.config.num_kv_heads = 1;
   shape.config.head_dim = 64;
   shape.config.hidden_size = 192;
+  shape.config.num_layers = 1;
+  shape.config.rotary.dim = 64;
+  shape.config.graph = model::make_graph(shape.config);
   const model::FloatArithmetic arithmetic(shape, tokens);
   model::Tensor q, kv, out;
   q.resize(tokens, 192, sizeof(float));
@@ -84,11 +87,12 @@ void attention(benchmark::State& state) {
   const std::vector<float> values = waves(tokens * 192);
   std::copy_n(values.begin(), tokens * 192, q.row<float>(0));
   std::copy_n(values.begin(), tokens * 64, kv.row<float>(0));
-  std::vector<std::byte> block(static_cast<size_t>(arithmetic.kv_bytes(tokens)));
+  std::vector<std::byte> block(static_cast<size_t>(arithmetic.kv_bytes(0, tokens)));
   arithmetic.store_kv(0, kv, kv, 0, tokens, {.data = block.data(), .capacity = tokens}, 0);
   const std::vector<model::KvPiece> path{{.data = block.data(), .capacity = tokens, .length = tokens}};
   AlignedBuffer scores, scratch;
-  const model::AttentionTile tile{.first_row = tokens - kQueries,
+  const model::AttentionTile tile{.op = &shape.config.graph.block(0).attention(),
+                                  .first_row = tokens - kQueries,
                                   .query_count = kQueries,
                                   .first_position = tokens - kQueries,
                                   .key_count = tokens,

@@ -28,8 +28,9 @@ model::ModelConfig smollm2_shape(int64_t layers) {
   config.num_heads = 9;
   config.num_kv_heads = 3;
   config.head_dim = 64;
-  config.rotary_dim = 64;
+  config.rotary.dim = 64;
   config.max_position_embeddings = 2048;
+  config.graph = model::make_graph(config);
   return config;
 }
 
@@ -66,7 +67,7 @@ void end_to_end_step(benchmark::State& state) {
                             .row_bytes = config.hidden_size * 4};
   quant::LearnProblem problem;
   problem.model = &random.model;
-  random.matrices.reserve(kLayers * quant::kProjections);
+  random.matrices.reserve(kLayers * 7);
   random.norms.reserve(kLayers * 2);
   for (int64_t layer = 0; layer < kLayers; ++layer) {
     quant::BlockWeights<float> block;
@@ -80,8 +81,11 @@ void end_to_end_step(benchmark::State& state) {
     };
     block.input_norm = norm();
     block.post_attention_norm = norm();
-    block.linear = {linear(576, 576),  linear(192, 576),  linear(192, 576), linear(576, 576),
-                    linear(1536, 576), linear(1536, 576), linear(576, 1536)};
+    for (const model::Operation& operation : config.graph.block(layer).operations) {
+      if (const auto* op = std::get_if<model::LinearOp>(&operation)) {
+        block.projection(op->module) = linear(op->rows, op->cols);
+      }
+    }
     problem.blocks.push_back(block);
   }
   problem.qcfg = quant::make_qcfg(config, quant::parse_scheme("w8a8"));

@@ -29,6 +29,12 @@ std::string_view text(model::Activation activation) {
       return "GELU (erf)";
     case model::Activation::gelu_tanh:
       return "GELU (tanh)";
+    case model::Activation::relu:
+      return "ReLU";
+    case model::Activation::relu2:
+      return "ReLU²";
+    case model::Activation::xielu:
+      return "xIELU";
   }
   return "?";
 }
@@ -41,6 +47,12 @@ std::string text(const model::RopeScaling& scaling) {
       return fmt::format("linear, factor {}", scaling.factor);
     case model::RopeScaling::Kind::llama3:
       return fmt::format("llama3, factor {}", scaling.factor);
+    case model::RopeScaling::Kind::dynamic:
+      return fmt::format("dynamic, factor {}", scaling.factor);
+    case model::RopeScaling::Kind::yarn:
+      return fmt::format("yarn, factor {}", scaling.factor);
+    case model::RopeScaling::Kind::longrope:
+      return fmt::format("longrope, from {} tokens on", scaling.original_max_position_embeddings);
   }
   return "?";
 }
@@ -59,7 +71,7 @@ void print_model(const model::Model& model) {
   row("heads", fmt::format("{} queries, {} keys and values, {} channels each", c.num_heads, c.num_kv_heads,
                            c.head_dim));
   row("rotary",
-      fmt::format("{} channels, theta {}, scaling {}", c.rotary_dim, c.rope_theta, text(c.rope_scaling)));
+      fmt::format("{} channels, theta {}, scaling {}", c.rotary.dim, c.rotary.theta, text(c.rotary.scaling)));
   row("norm", fmt::format("{}, eps {}{}", c.norm == model::NormKind::rms ? "RMSNorm" : "LayerNorm",
                           c.norm_eps, c.l2norm_as_rmsnorm ? " (none in the blocks: L2 form)" : ""));
   row("activation", std::string(text(c.activation)));

@@ -69,7 +69,7 @@ int run(const po::variables_map& arguments) {
   std::vector<eval::TokenRequest> tokens;
   tokens.reserve(requests.size());
   for (ScoreRequest& request : requests) tokens.push_back(std::move(request.tokens));
-  const eval::Plan plan(tokens, batch_tokens(arguments));
+  const eval::Plan plan(tokens, batch_tokens(arguments), &session.model().config);
   eval::ScoringRun scoring(session.decoder(), plan);
   while (!scoring.done()) scoring.step();
   std::vector<std::string> faults;

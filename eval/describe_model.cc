@@ -1,7 +1,5 @@
 #include "eval/describe_model.h"
 
-#include <array>
-
 #include "base/error.h"
 #include "base/file.h"
 #include "base/strict_json.h"
@@ -90,20 +88,11 @@ Size count_size(const Session& session) {
   SizeCounter counter(session.quantization());
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const auto layer = static_cast<int64_t>(i);
-    const model::LayerWeights& weights = model.layers[i];
-    const std::array<std::pair<Module, const model::LinearWeights*>, 7> linears{
-        {{Module::q, &weights.q},
-         {Module::k, &weights.k},
-         {Module::v, &weights.v},
-         {Module::o, &weights.o},
-         {Module::gate, &weights.gate},
-         {Module::up, &weights.up},
-         {Module::down, &weights.down}}};
-    for (const auto& [module, linear] : linears) counter.projection(layer, module, *linear);
-    counter.norm(layer, Module::input_norm, weights.input_norm);
-    counter.norm(layer, Module::post_attention_norm, weights.post_attention_norm);
+    for (const auto& [module, linear] : model.layers[i].linears) counter.projection(layer, module, linear);
+    for (const auto& [module, norm] : model.layers[i].norms) counter.norm(layer, module, norm);
   }
-  counter.norm(0, Module::final_norm, model.final_norm);
+  if (model.config.final_norm) counter.norm(0, Module::final_norm, model.final_norm);
+  if (model.positions.rows > 0) counter.table(model.positions, nullptr);
   counter.table(model.embedding, nullptr);
   if (model.head.weight.data != model.embedding.data)
     counter.table(model.head.weight, counter.spec({0, Module::head, Slot::weight}));

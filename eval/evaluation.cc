@@ -64,7 +64,7 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options)
       started_(seconds_since_epoch()),
       started_monotonic_(monotonic_seconds()) {
   for (const Task& task : selection_.tasks) {
-    runs_.push_back(std::make_unique<TaskRun>(task, load_documents(task, options_.load), encoder_,
+    runs_.push_back(std::make_unique<TaskRun>(task, load_documents(task, options_.load), encoder_, session_.model().config,
                                               options_.batch_tokens));
   }
   warnings_ = session_.warnings();

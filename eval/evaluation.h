@@ -59,7 +59,8 @@ class TaskRun {
  public:
   /// Encodes every document. `skip[i]` says that document i needs no scoring any more. Throws Error naming
   /// task and document for a request that cannot be scored.
-  TaskRun(Task task, LoadedTask loaded, const RequestEncoder& encoder, int64_t batch_tokens);
+  TaskRun(Task task, LoadedTask loaded, const RequestEncoder& encoder, const model::ModelConfig& config,
+          int64_t batch_tokens);
 
   const Task& task() const { return task_; }
   const LoadedTask& loaded() const { return loaded_; }

@@ -70,7 +70,7 @@ TokenCosts measure_costs(Session& session) {
     TimedPass pass{static_cast<double>(length), static_cast<double>(request.scored), 0};
     for (int64_t i = 0; i < kTimes; ++i) {  // the first one also reads the weights from the disk
       const std::vector<TokenRequest> requests{request};
-      const Plan plan(requests, length);
+      const Plan plan(requests, length, &session.model().config);
       ScoringRun run(session.decoder(), plan);
       const auto start = std::chrono::steady_clock::now();
       while (!run.done()) run.step();
@@ -335,9 +335,7 @@ int64_t Matrix::disk_bytes() const {
   int64_t parameters = elements(model.embedding);
   if (model.head.weight.data != model.embedding.data) parameters += elements(model.head.weight);
   for (const model::LayerWeights& layer : model.layers) {
-    for (const model::LinearWeights* linear :
-         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down})
-      parameters += elements(linear->weight);
+    for (const auto& [module, linear] : layer.linears) parameters += elements(linear.weight);
   }
   constexpr int64_t kFloatBytes = 4;
   return std::ssize(items_) * parameters * kFloatBytes +

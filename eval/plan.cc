@@ -28,7 +28,8 @@ std::string why_not_finite(const model::Decoder& decoder, const TokenRequest& re
                      model::first_not_finite(decoder.model(), decoder.arithmetic(), request.input()));
 }
 
-Plan::Plan(std::span<const TokenRequest> requests, int64_t batch_tokens) : requests_(requests) {
+Plan::Plan(std::span<const TokenRequest> requests, int64_t batch_tokens, const model::ModelConfig* config)
+    : requests_(requests) {
   if (batch_tokens < 1) fail("a batch of {} tokens is impossible; at least 1", batch_tokens);
   for (size_t i = 0; i < requests.size(); ++i) {
     const auto count = static_cast<int64_t>(requests[i].tokens.size());
@@ -40,6 +41,11 @@ Plan::Plan(std::span<const TokenRequest> requests, int64_t batch_tokens) : reque
     }
     tokens_requested_ += count - 1;
   }
+  if (config != nullptr && config->depends_on_length()) {
+    for (const TokenRequest& request : requests) {
+      length_classes_.push_back(config->length_class(std::ssize(request.input())));
+    }
+  }
   std::vector<int64_t> end_node(requests.size());
   const std::vector<Node> nodes = build_tree(end_node);
   pack(nodes, assign_queries(nodes, end_node), batch_tokens);
@@ -50,8 +56,13 @@ std::vector<Plan::Node> Plan::build_tree(std::vector<int64_t>& end_node) const {
   std::vector<int64_t> order(requests_.size());
   std::iota(order.begin(), order.end(), 0);
   const auto input = [&](int64_t i) { return requests_[static_cast<size_t>(i)].input(); };
-  std::ranges::stable_sort(
-      order, [&](int64_t a, int64_t b) { return std::ranges::lexicographical_compare(input(a), input(b)); });
+  const auto length_class = [&](int64_t i) {
+    return length_classes_.empty() ? 0 : length_classes_[static_cast<size_t>(i)];
+  };
+  std::ranges::stable_sort(order, [&](int64_t a, int64_t b) {
+    if (length_class(a) != length_class(b)) return length_class(a) < length_class(b);
+    return std::ranges::lexicographical_compare(input(a), input(b));
+  });
 
   // Depth first, on a stack of our own: a hostile file of requests that extend one another may be as deep as
   // it is long.
@@ -61,7 +72,15 @@ std::vector<Plan::Node> Plan::build_tree(std::vector<int64_t>& end_node) const {
   };
   std::vector<Node> nodes;
   std::vector<Group> stack;
-  if (!order.empty()) stack.push_back({0, static_cast<int64_t>(order.size()), 0, -1});
+  for (int64_t end = std::ssize(order); end > 0;) {  // a tree for each class
+    int64_t begin = end - 1;
+    while (begin > 0 && length_class(order[static_cast<size_t>(begin - 1)]) ==
+                            length_class(order[static_cast<size_t>(end - 1)])) {
+      --begin;
+    }
+    stack.push_back({begin, end, 0, -1});
+    end = begin;
+  }
   std::vector<Group> children;
   while (!stack.empty()) {
     Group group = stack.back();
@@ -230,6 +249,10 @@ void ScoringRun::add_tokens(int64_t index, model::Batch& batch) {
       static_cast<size_t>(piece.first), static_cast<size_t>(piece.length));
   batch.tokens.insert(batch.tokens.end(), tokens.begin(), tokens.end());
   for (int64_t t = 0; t < piece.length; ++t) batch.positions.push_back(static_cast<int32_t>(piece.first + t));
+  if (decoder_.model().config.depends_on_length()) {
+    const auto length = std::ssize(plan_.requests()[static_cast<size_t>(piece.request)].input());
+    batch.lengths.insert(batch.lengths.end(), tokens.size(), static_cast<int32_t>(length));
+  }
   batch.segments.push_back(std::move(segment));
 }
 

@@ -15,7 +15,6 @@ namespace qeval::eval {
 struct TokenRequest {
   std::vector<int32_t> tokens;  ///< at least scored + 1
   int64_t scored = 0;           ///< at least 1
-
   std::span<const int32_t> input() const { return {tokens.data(), tokens.size() - 1}; }
 };
 
@@ -61,8 +60,11 @@ class Plan {
     int64_t first_piece = 0, piece_count = 0, tokens = 0;
   };
 
-  /// The requests must outlive the plan. Malformed ones (see TokenRequest) are Errors.
-  Plan(std::span<const TokenRequest> requests, int64_t batch_tokens);
+  /// The requests must outlive the plan. Malformed ones (see TokenRequest) are Errors. `config`, of the model that
+  /// is to compute them, is needed where its rotary embedding depends on the length of a sequence: requests of
+  /// different length classes share nothing.
+  Plan(std::span<const TokenRequest> requests, int64_t batch_tokens,
+       const model::ModelConfig* config = nullptr);
 
   std::span<const TokenRequest> requests() const { return requests_; }
   std::span<const Piece> pieces() const { return pieces_; }
@@ -77,6 +79,7 @@ class Plan {
   struct Node {
     int64_t parent, request, first, length;
   };
+  /// A forest where there is more than one class.
   std::vector<Node> build_tree(std::vector<int64_t>& end_node) const;
   std::vector<std::vector<Query>> assign_queries(const std::vector<Node>& nodes,
                                                  const std::vector<int64_t>& end_node) const;
@@ -85,6 +88,7 @@ class Plan {
   void mark_last_use();
 
   std::span<const TokenRequest> requests_;
+  std::vector<int64_t> length_classes_;  ///< per request; empty: all of one class
   std::vector<Piece> pieces_;
   std::vector<Query> queries_;
   std::vector<Pack> packs_;

@@ -14,7 +14,8 @@ constexpr size_t kShownIds = 32;
 
 }  // namespace
 
-TaskRun::TaskRun(Task task, LoadedTask loaded, const RequestEncoder& encoder, int64_t batch_tokens)
+TaskRun::TaskRun(Task task, LoadedTask loaded, const RequestEncoder& encoder, const model::ModelConfig& config,
+                 int64_t batch_tokens)
     : task_(std::move(task)),
       loaded_(std::move(loaded)),
       encoded_(loaded_.documents.size()),
@@ -40,7 +41,7 @@ TaskRun::TaskRun(Task task, LoadedTask loaded, const RequestEncoder& encoder, in
   for (const EncodedDocument& document : encoded_) {
     all.insert(all.end(), document.requests.begin(), document.requests.end());
   }
-  const Plan plan(all, batch_tokens);
+  const Plan plan(all, batch_tokens, &config);
   tokens_computed_ = plan.tokens_computed();
   tokens_requested_ = plan.tokens_requested();
   for (const TokenRequest& request : all) tokens_scored_ += request.scored;
@@ -88,7 +89,7 @@ void TaskRun::start_documents(model::Decoder& decoder, const std::vector<size_t>
     }
   }
   decoder_ = &decoder;
-  plan_ = std::make_unique<Plan>(requests_, batch_tokens_);
+  plan_ = std::make_unique<Plan>(requests_, batch_tokens_, &decoder.model().config);
   run_ = std::make_unique<ScoringRun>(decoder, *plan_, hooks());
 }
 

@@ -24,7 +24,7 @@ std::string best_choice(const std::string& model, const std::string& context,
   for (const std::string& choice : choices) requests.push_back(encoder.encode({context, choice}).tokens);
 
   // What the choices share, the context, is computed once.
-  const eval::Plan plan(requests, 2048);
+  const eval::Plan plan(requests, 2048, &session.model().config);
   eval::ScoringRun run(session.decoder(), plan);
   while (!run.done()) run.step();
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "base/parallel.h"
+#include "model/graph.h"
 #include "model/weights.h"
 
 namespace qeval::model {
@@ -33,14 +35,6 @@ struct Tensor {
   }
 };
 
-/// The linear maps of a block, by their unified names.
-enum class Projection : uint8_t { q, k, v, o, gate, up, down };
-
-enum class NormPoint : uint8_t { input, post_attention, final };
-
-/// The weights behind a projection of a block.
-const LinearWeights& projection_weights(const LayerWeights& block, Projection projection);
-
 /// Keys and values of one run of consecutive tokens, for one layer, laid out as the arithmetic likes. The
 /// owner sizes it through Arithmetic::kv_bytes.
 struct KvBlock {
@@ -54,20 +48,39 @@ struct KvPiece {
   const std::byte* data = nullptr;
   int64_t capacity = 0;
   int64_t length = 0;
+  int64_t skip = 0;  ///< of them, tokens at the beginning that no query of the tile sees: a multiple of 64
 };
 
 /// One unit of attention: a few consecutive queries against one key/value head.
-/// Rows of the tile: (query i, head g of the group) at row i · group + g, group = num_heads / num_kv_heads.
+/// Rows of the tile: (query i, head g of the group) at row i · group + g, group = heads / kv_heads. Columns are
+/// the keys of the path from first_key on.
 struct AttentionTile {
   int64_t layer = 0;
+  const AttentionOp* op = nullptr;
   int64_t kv_head = 0;
   int64_t first_row = 0;  ///< row of the first query in q and in the output
   int64_t query_count = 0;
-  int64_t first_position = 0;  ///< of the first query; query i sees keys 0 … first_position + i
-  int64_t key_count = 0;       ///< all keys of the path, those after a query's own position included
+  int64_t first_position = 0;  ///< of the first query
+  int64_t first_key = 0;       ///< position of the first key of the path
+  int64_t key_count = 0;       ///< keys of the path, those after a query's own position included
   std::span<const KvPiece> path;
   AlignedBuffer& scores;  ///< scratch of the calling thread, shared by the three steps
   AlignedBuffer& scratch;
+
+  /// Columns that query i sees: [begin(i), end(i)); the window hides those before, the mask those after.
+  int64_t begin(int64_t i) const {
+    return op->window == 0 ? 0 : std::max<int64_t>(0, first_position + i + 1 - op->window - first_key);
+  }
+  int64_t end(int64_t i) const { return first_position + i + 1 - first_key; }
+  /// Columns that any query sees end here.
+  int64_t last_end() const { return end(query_count - 1); }
+};
+
+/// Where the rows of a batch stand.
+struct RowPositions {
+  std::span<const int32_t> positions;
+  /// Tokens of the row's whole sequence, where a rotary embedding depends on it; else empty.
+  std::span<const int32_t> lengths{};
 };
 
 /// How numbers are represented and what each operation of the block diagram computes. One of the project's
@@ -88,45 +101,53 @@ class Arithmetic {
   /// Whether the elements of its tensors are float32, so that they can be looked at; else they are codes.
   virtual bool has_float_tensors() const { return false; }
 
-  /// residual[i] ← the (scaled) embedding of tokens[i]; residual becomes [tokens, hidden_size].
-  virtual void embed(std::span<const int32_t> tokens, Tensor& residual) const = 0;
-  /// out ← norm of each row of the residual stream. `layer` is ignored for the final norm.
-  virtual void norm(int64_t layer, NormPoint point, const Tensor& residual, Tensor& out) const = 0;
-  /// out[i] ← in · Wᵢᵀ + bᵢ for several projections of one input.
+  /// residual[i] ← the (scaled) embedding of tokens[i], with what is learned of its position where the model has
+  /// that; residual becomes [tokens, hidden_size].
+  virtual void embed(std::span<const int32_t> tokens, const RowPositions& rows, Tensor& residual) const = 0;
+  /// out ← norm of each row of in, which may be out.
+  virtual void norm(int64_t layer, const NormOp& op, const Tensor& in, Tensor& out) const = 0;
+  /// out[i] ← in · Wᵢᵀ + bᵢ for several linear maps of one input.
   struct Target {
-    Projection projection;
+    const LinearOp* op;
     Tensor* out;
   };
   virtual void linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const = 0;
-  /// Rotary embedding in place on every head of q or k ([rows, heads · head_dim]); row i stands at
-  /// positions[i].
-  virtual void rotate(int64_t layer, Projection which, std::span<const int32_t> positions,
-                      Tensor& heads) const = 0;
+  /// Rotary embedding in place on every head of the tensor.
+  virtual void rotate(int64_t layer, const RotateOp& op, const RowPositions& rows, Tensor& heads) const = 0;
+  /// k and v ← the parts of latent attention.
+  virtual void split_latent(int64_t layer, const SplitLatentOp& op, const Tensor& latent, const Tensor& heads,
+                            Tensor& k, Tensor& v) const = 0;
 
-  /// Bytes of a KvBlock for `tokens` tokens: all key/value heads of one layer.
-  virtual int64_t kv_bytes(int64_t tokens) const = 0;
+  /// Blocks of the model.
+  virtual int64_t layers() const = 0;
+  /// Bytes of a KvBlock for `tokens` tokens: all key/value heads of this layer.
+  virtual int64_t kv_bytes(int64_t layer, int64_t tokens) const = 0;
   /// Stores rows [first_row, first_row + count) of k and v as tokens [at, at + count) of the block.
   virtual void store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row, int64_t count,
                         const KvBlock& block, int64_t at) const = 0;
+  /// Whether attention must be given all keys before a query, those outside its window, too.
+  virtual bool wants_all_keys() const { return false; }
   /// tile.scores ← q · kᵀ for the tile's rows.
   virtual void scores(const AttentionTile& tile, const Tensor& q) const = 0;
-  /// tile.scores ← softmax over the visible keys, with the 1/√head_dim scaling.
+  /// tile.scores ← softmax over the keys that are seen, with scaling and soft cap.
   virtual void softmax(const AttentionTile& tile) const = 0;
-  /// The tile's rows and heads of out ([rows, num_heads · head_dim]) ← probabilities · v.
+  /// The tile's rows and heads of out ([rows, heads · value_dim]) ← probabilities · v.
   virtual void mix(const AttentionTile& tile, Tensor& out) const = 0;
   /// Shapes the output of the attention before the tiles write into it.
-  virtual void shape_mixed(int64_t rows, Tensor& out) const = 0;
+  virtual void shape_mixed(const AttentionOp& op, int64_t rows, Tensor& out) const = 0;
 
-  /// residual ← residual + update, the output of projection `from` (o or down).
-  virtual void add(int64_t layer, Projection from, const Tensor& update, Tensor& residual) const = 0;
+  /// residual ← residual + factor · update.
+  virtual void add(int64_t layer, const AddOp& op, const Tensor& update, Tensor& residual) const = 0;
   /// gate ← activation(gate).
-  virtual void activate(int64_t layer, Tensor& gate) const = 0;
+  virtual void activate(int64_t layer, const ActivateOp& op, Tensor& gate) const = 0;
   /// gate ← gate · up.
-  virtual void multiply(int64_t layer, const Tensor& up, Tensor& gate) const = 0;
+  virtual void multiply(int64_t layer, const MultiplyOp& op, const Tensor& up, Tensor& gate) const = 0;
 
-  /// out ← the given rows of the residual stream, in the order given.
-  virtual void gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const = 0;
-  /// logits [normed.rows, count] ← head rows [first, first + count) for every row of the final norm's output.
+  /// out ← the given rows of a tensor, in the order given.
+  virtual void gather(const Tensor& tensor, std::span<const int64_t> rows, Tensor& out) const = 0;
+  /// out ← what the head reads, of rows of the residual stream: the final norm, where there is one.
+  virtual void finish(const Tensor& residual, Tensor& out) const = 0;
+  /// logits [normed.rows, count] ← head rows [first, first + count) for every row of what finish() made.
   /// Called from many threads at once for different vocabulary tiles.
   virtual void logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const = 0;
 };

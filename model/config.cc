@@ -1,5 +1,6 @@
 #include "model/config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -25,19 +26,39 @@ void check_token(const std::string& where, const char* what, std::optional<int32
   }
 }
 
-void check_rope(const ModelConfig& config, const std::string& where) {
-  const RopeScaling& scaling = config.rope_scaling;
-  check_positive(where, "rope_theta", config.rope_theta, 1e15);
+void check_rotary(const ModelConfig& config, const Rotary& rotary, const std::string& where) {
+  const RopeScaling& scaling = rotary.scaling;
+  check_positive(where, "rope_theta", rotary.theta, 1e15);
+  const int64_t width = config.latent ? config.latent->rope : config.head_dim;
+  if (rotary.dim < 2 || rotary.dim > width || rotary.dim % 2 != 0) {
+    fail(
+        "{}: {} of {} channels of a head rotate; accepted: an even number from 2 (check "
+        "partial_rotary_factor)",
+        where, rotary.dim, width);
+  }
   if (scaling.kind == RopeScaling::Kind::none) return;
-  check_positive(where, "the rope scaling factor", scaling.factor, 1e6);
+  if (scaling.kind != RopeScaling::Kind::longrope) {
+    check_positive(where, "the rope scaling factor", scaling.factor, 1e6);
+  }
   if (scaling.kind == RopeScaling::Kind::linear) return;
+  check_positive(where, "original_max_position_embeddings", scaling.original_max_position_embeddings, 1e9);
+  check_positive(where, "attention_factor", scaling.attention_factor, 1e6);
+  if (scaling.kind == RopeScaling::Kind::yarn) {
+    check_positive(where, "beta_fast", scaling.beta_fast, 1e9);
+    check_positive(where, "beta_slow", scaling.beta_slow, 1e9);
+  }
+  if (scaling.kind != RopeScaling::Kind::llama3) return;
   check_positive(where, "low_freq_factor", scaling.low_freq_factor, 1e6);
   check_positive(where, "high_freq_factor", scaling.high_freq_factor, 1e6);
-  check_positive(where, "original_max_position_embeddings", scaling.original_max_position_embeddings, 1e9);
   if (scaling.high_freq_factor <= scaling.low_freq_factor) {
     fail("{}: high_freq_factor is {}; accepted: above low_freq_factor, {}", where, scaling.high_freq_factor,
          scaling.low_freq_factor);
   }
+}
+
+/// A factor that is finite, and not 0.
+void check_factor(const std::string& where, const char* what, float value) {
+  if (!(std::isfinite(value) && value != 0)) fail("{}: {} is {}; accepted: a number other than 0", where, what, value);
 }
 
 }  // namespace
@@ -59,16 +80,54 @@ void check_sizes(const ModelConfig& config, const std::string& where) {
 
 void check_config(const ModelConfig& config, const std::string& where) {
   check_sizes(config, where);
-  if (config.rotary_dim < 2 || config.rotary_dim > config.head_dim || config.rotary_dim % 2 != 0) {
-    fail(
-        "{}: {} of {} channels of a head rotate; accepted: an even number from 2 (check "
-        "partial_rotary_factor)",
-        where, config.rotary_dim, config.head_dim);
-  }
+  const auto rotates = [&](bool local) {
+    for (int64_t i = 0; i < config.num_layers; ++i) {
+      if (config.layer(i).rotary && config.layer(i).local_rotary == local) return true;
+    }
+    return false;
+  };
+  if (rotates(false)) check_rotary(config, config.rotary, where);
+  if (rotates(true)) check_rotary(config, config.local_rotary.value(), where);
   check_positive(where, "the norm's eps", config.norm_eps, 1.0);
-  check_rope(config, where);
+  check_factor(where, "the embedding's factor", config.embedding_factor);
+  check_factor(where, "the residual factor", config.residual_factor);
+  check_factor(where, "the logits' factor", config.logit_factor);
+  for (const auto& [what, cap] : {std::pair{"the scores' soft cap", config.score_softcap},
+                                  {"the logits' soft cap", config.logit_softcap}}) {
+    if (!(cap >= 0 && std::isfinite(cap))) fail("{}: {} is {}; accepted: 0 (none) or more", where, what, cap);
+  }
+  if (!std::isfinite(config.attention_scale)) {
+    fail("{}: the attention's scale is {}; accepted: a finite number", where, config.attention_scale);
+  }
   check_token(where, "bos_token_id", config.bos_token_id, config.vocab_size);
   check_token(where, "eos_token_id", config.eos_token_id, config.vocab_size);
+}
+
+int64_t Rotary::length_class(int64_t tokens) const {
+  const bool longer = static_cast<double>(tokens) > scaling.original_max_position_embeddings;
+  if (!longer) return 0;
+  if (scaling.kind == RopeScaling::Kind::dynamic) return tokens;
+  return scaling.kind == RopeScaling::Kind::longrope ? 1 : 0;
+}
+
+int64_t ModelConfig::length_class(int64_t tokens) const {
+  const int64_t of_local = local_rotary ? local_rotary->length_class(tokens) : 0;
+  return std::max(rotary.length_class(tokens), of_local);
+}
+
+bool is_papers_block(const ModelConfig& config) {
+  const RopeScaling::Kind scaling = config.rotary.scaling.kind;
+  const bool plain_rotary = scaling == RopeScaling::Kind::none || scaling == RopeScaling::Kind::linear ||
+                            scaling == RopeScaling::Kind::llama3;
+  const bool plain_activation = config.activation == Activation::silu ||
+                                config.activation == Activation::gelu_erf ||
+                                config.activation == Activation::gelu_tanh;
+  return config.form == BlockForm::pre && config.norm_bias && config.final_norm && plain_activation &&
+         config.gated_mlp && config.embedding_factor == 1 && config.residual_factor == 1 &&
+         config.logit_factor == 1 && config.logit_softcap == 0 && !config.learned_positions &&
+         config.embedding_size == 0 && config.qk_norm == QkNorm::none && config.attention_scale == 0 &&
+         config.score_softcap == 0 && config.position_beta == 0 && !config.latent && config.layers.empty() &&
+         !config.head_bias && plain_rotary && (config.qkv_bias || !config.o_bias);
 }
 
 }  // namespace qeval::model

@@ -4,28 +4,78 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
+
+#include "model/graph.h"
 
 namespace qeval::model {
 
 class GgufFile;
 
-enum class NormKind : uint8_t { rms, layer };
-enum class Activation : uint8_t { silu, gelu_erf, gelu_tanh };
-
-/// Frequency scaling of the rotary embedding (QUANTIZATION.md §2).
+/// Frequency scaling of the rotary embedding (QUANTIZATION.md §2, ARCHITECTURES.md §5).
 struct RopeScaling {
-  enum class Kind : uint8_t { none, linear, llama3 } kind = Kind::none;
+  enum class Kind : uint8_t { none, linear, llama3, dynamic, yarn, longrope } kind = Kind::none;
   double factor = 1.0;
-  double low_freq_factor = 1.0;
-  double high_freq_factor = 4.0;
+  double low_freq_factor = 1.0;   ///< llama3
+  double high_freq_factor = 4.0;  ///< llama3
+  /// The length a model was trained at before it was stretched; of `dynamic`, from which on it stretches.
   double original_max_position_embeddings = 0;
+  double beta_fast = 32, beta_slow = 1;  ///< yarn
+  bool truncate = true;                  ///< yarn: whole dimensions only
+  double attention_factor = 1;           ///< yarn, longrope: of cosines and sines
+  /// longrope: what each frequency is divided by, in sequences longer than the original length and in others.
+  std::vector<double> long_factors, short_factors;
+  bool operator==(const RopeScaling&) const = default;
+};
+
+/// One set of rotary frequencies.
+struct Rotary {
+  double theta = 10000.0;
+  int64_t dim = 0;  ///< channels of a head that rotate: even
+  RopeScaling scaling;
+  bool operator==(const Rotary&) const = default;
+
+  /// Sequences whose lengths are of different classes have different tables, so that nothing computed for one
+  /// can serve the other. 0 for all lengths where the scaling does not depend on it.
+  int64_t length_class(int64_t tokens) const;
+};
+
+/// Where the norms of a block stand (ARCHITECTURES.md §2).
+enum class BlockForm : uint8_t {
+  pre,                 ///< x += A(n x); x += M(n x)
+  update_norms,        ///< x += n(A x); x += n(M x): OLMo 2
+  sandwich,            ///< x += n(A(n x)); x += n(M(n x)): Gemma 2
+  glm_sandwich,        ///< the same, the norms called otherwise
+  parallel,            ///< y = n x; x += A y + M y: Cohere, Phi-2
+  parallel_two_norms,  ///< x += A(n x) + M(n' x): GPT-NeoX
+  after_add            ///< x = n(x + A x); x = n(x + M x): the smallest OPT
+};
+
+enum class QkNorm : uint8_t {
+  none,
+  head,       ///< over each head, one weight for all of them
+  head_own,   ///< over each head, each with a weight of its own
+  full_width  ///< over the whole projected vector
+};
+
+/// Latent attention's sizes (MiniCPM 3).
+struct LatentAttention {
+  int64_t q_rank = 0, kv_rank = 0, nope = 0, rope = 0, value_dim = 0;
+};
+
+/// In what the attention of layers differs.
+struct LayerSettings {
+  int64_t window = 0;         ///< 0: none
+  bool rotary = true;         ///< whether queries and keys are rotated
+  bool local_rotary = false;  ///< by ModelConfig::local_rotary
+  float attention_scale = 0;  ///< 0: the model's
 };
 
 /// Everything in which the supported architectures differ: the decoder is one, driven by this data.
 struct ModelConfig {
-  std::string architecture;  ///< "llama", "gemma", "stablelm" or "hfmodel"
+  std::string architecture;  ///< model_type of config.json, general.architecture of a GGUF file
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
@@ -33,33 +83,72 @@ struct ModelConfig {
   int64_t num_heads = 0;
   int64_t num_kv_heads = 0;  ///< divides num_heads
   int64_t head_dim = 0;
-  int64_t rotary_dim = 0;  ///< first channels of a head that rotate: even, head_dim × partial_rotary_factor
   int64_t max_position_embeddings = 0;
-  double rope_theta = 10000.0;
-  RopeScaling rope_scaling;
+  Rotary rotary;
+  std::optional<Rotary> local_rotary;  ///< of the layers with a window, where they differ
+  BlockForm form = BlockForm::pre;
   NormKind norm = NormKind::rms;
+  bool norm_bias = true;  ///< of LayerNorms
+  bool final_norm = true;
   double norm_eps = 1e-5;
   /// RMSNorm in the blocks without eps, as √n·x/max(‖x‖₂, 1e-12)·w; the final norm keeps its eps
   /// (QUANTIZATION.md §2).
   bool l2norm_as_rmsnorm = false;
-  /// Stored RMSNorm weights lack the 1 (Gemma on Hugging Face); loading adds it.
+  /// Stored norm weights lack the 1 (Gemma on Hugging Face, Nemotron); loading adds it.
   bool norm_weight_plus_one = false;
   Activation activation = Activation::silu;
+  bool gated_mlp = true;
   bool scale_embedding = false;  ///< multiply embeddings by √hidden_size (Gemma)
+  float embedding_factor = 1;    ///< and by this
+  float residual_factor = 1;     ///< of updates before they are added
+  float logit_factor = 1;
+  float logit_softcap = 0;        ///< 0: none
+  bool learned_positions = false;  ///< Model::positions is added to the embedding
+  int64_t position_offset = 0;     ///< position 0 has this row of it
+  int64_t embedding_size = 0;      ///< width of the embedding where it is not hidden_size, else 0
+  QkNorm qk_norm = QkNorm::none;
+  NormKind qk_norm_kind = NormKind::rms;
+  bool qk_norm_bias = false;
+  bool qk_norm_after_rotary = false;
+  float attention_scale = 0;  ///< of scores; 0: 1/√head_dim
+  float score_softcap = 0;    ///< 0: none
+  double position_beta = 0, position_original = 1;  ///< RotateOp
+  std::optional<LatentAttention> latent;
   bool tie_word_embeddings = false;
   bool qkv_bias = false;
   bool o_bias = false;
   bool mlp_bias = false;
+  bool head_bias = false;
+  std::vector<LayerSettings> layers;  ///< one per layer, or empty: all alike, without window
   std::optional<int32_t> bos_token_id, eos_token_id;
+  /// The settings as a config.json has them (those of the text model of a nested one; translated, from GGUF
+  /// metadata), as text: what folders are written with where the unified layout's own settings cannot say it.
+  /// Empty for the paper's architectures.
+  std::string source;
+
+  /// Follows from all of the above: make_graph, called by whoever has filled it in.
+  Graph graph;
+
+  LayerSettings layer(int64_t i) const { return layers.empty() ? LayerSettings{} : layers[static_cast<size_t>(i)]; }
+  /// A sequence's class for sharing (Rotary::length_class).
+  int64_t length_class(int64_t tokens) const;
+  /// Whether any two lengths are of different classes.
+  bool depends_on_length() const { return length_class(INT64_MAX) != 0; }
 };
 
-/// Reads `config.json` of a Hugging Face (`llama`, `gemma`, `stablelm`; old and new spellings) or unified
-/// (`hfmodel`) folder. Unsupported architectures and fields (parallel residual, sliding window in use, q/k
-/// norms, mixture of experts, an unknown activation or rope scaling …) are Errors that name field, value and
-/// accepted set.
+/// Whether the paper's code knows such a block (its layout's settings can say it): pre-norm, gated, without any
+/// of what came later.
+bool is_papers_block(const ModelConfig& config);
+
+/// The key of a config.json whose weights have the unified layout's names and form although its settings are
+/// another family's.
+inline constexpr const char* kWeightLayoutKey = "qeval_weight_layout";
+
+/// Reads `config.json` of a Hugging Face folder of a known architecture (old and new spellings) or a unified one
+/// (`hfmodel`). Unsupported architectures and settings are Errors that name field, value and accepted set.
 ModelConfig read_config(const std::filesystem::path& config_json);
 
-/// The same from the metadata of a GGUF file of architecture `llama`, `gemma` or `stablelm`.
+/// The same from the metadata of a GGUF file.
 ModelConfig read_config(const GgufFile& file);
 
 /// The unified layout's `config.json` for this model (QUANTIZATION.md §3), `torch_dtype` as given.

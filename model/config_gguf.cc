@@ -93,13 +93,13 @@ ModelConfig read_config(const GgufFile& file) {
     fail("{}: {}attention.value_length is {}; accepted: attention.key_length, {}", where, prefix, values,
          config.head_dim);
   }
-  config.rotary_dim = file.integer_or(prefix + "rope.dimension_count", config.head_dim);
-  if (!stablelm && config.rotary_dim != config.head_dim) {
-    fail("{}: {}rope.dimension_count is {}; accepted: the head size, {}", where, prefix, config.rotary_dim,
+  config.rotary.dim = file.integer_or(prefix + "rope.dimension_count", config.head_dim);
+  if (!stablelm && config.rotary.dim != config.head_dim) {
+    fail("{}: {}rope.dimension_count is {}; accepted: the head size, {}", where, prefix, config.rotary.dim,
          config.head_dim);
   }
-  config.rope_theta = number_of_either_kind(file, prefix + "rope.freq_base", 10000.0);
-  config.rope_scaling = read_rope_scaling(file, prefix);
+  config.rotary.theta = number_of_either_kind(file, prefix + "rope.freq_base", 10000.0);
+  config.rotary.scaling = read_rope_scaling(file, prefix);
 
   config.norm = stablelm ? NormKind::layer : NormKind::rms;
   config.norm_eps =
@@ -113,6 +113,7 @@ ModelConfig read_config(const GgufFile& file) {
   config.bos_token_id = read_token(file, "tokenizer.ggml.bos_token_id", config.vocab_size);
   config.eos_token_id = read_token(file, "tokenizer.ggml.eos_token_id", config.vocab_size);
   check_config(config, where);
+  config.graph = make_graph(config);
   return config;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -51,14 +52,16 @@ struct Segment {
 struct Batch {
   std::vector<int32_t> tokens;
   std::vector<int32_t> positions;
+  /// Tokens of each row's whole sequence: needed where ModelConfig::length_class depends on it, else empty.
+  std::vector<int32_t> lengths{};
   std::vector<Segment> segments;
   /// Rows that will be asked for, ascending; all where absent. The last block computes nothing but keys and
   /// values for the others.
   std::optional<std::vector<int64_t>> read{};
 };
 
-/// The one forward pass: the block diagram of a pre-norm transformer, computed by whatever arithmetic it is
-/// given. Not thread-safe (it owns the activations); parallel inside.
+/// The one forward pass: the operations of the model's graph in their order, computed by whatever arithmetic it
+/// is given. Not thread-safe (it owns the activations); parallel inside.
 class Decoder {
  public:
   /// Both must outlive the decoder.
@@ -85,8 +88,13 @@ class Decoder {
   const Arithmetic& arithmetic() const { return arithmetic_; }
 
  private:
+  Tensor& at(Value value) { return values_[static_cast<size_t>(value)]; }
+  /// Block `layer`; of the last one, only what the rows that are read need.
+  void run_block(int64_t layer, const Batch& batch);
   /// Of the rows that `rows` names only, where it is given.
-  void attend(int64_t layer, const Batch& batch, const std::vector<int64_t>* rows);
+  void attend(int64_t layer, const AttentionOp& op, const Batch& batch, const std::vector<int64_t>* rows);
+  /// Keeps the rows that are read of what operations [next, …) of the block need.
+  void keep_read_rows(const BlockGraph& block, size_t next);
   /// `tensor` ← its given rows.
   void keep_rows(std::span<const int64_t> rows, Tensor& tensor) const;
   /// Rows of a batch as rows of the residual stream.
@@ -94,7 +102,7 @@ class Decoder {
 
   const Model& model_;
   const Arithmetic& arithmetic_;
-  Tensor residual_, normed_, q_, k_, v_, mixed_, gate_, up_, update_;
+  std::array<Tensor, kValues> values_;
   std::optional<std::vector<int64_t>> read_;  // of the batch last run
 };
 

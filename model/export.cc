@@ -36,6 +36,16 @@ class Sources {
     if (!linear.bias.empty()) tensors_.push_back(source(linear.weight.name + ".bias", linear.bias));
   }
   void add(const Matrix& matrix) { tensors_.push_back(source(matrix)); }
+  void add(int64_t layer, const XieluWeights& xielu) {
+    for (const auto& [part, value] : {std::pair{"alpha_p", &xielu.alpha_p},
+                                      {"alpha_n", &xielu.alpha_n},
+                                      {"beta", &xielu.beta},
+                                      {"eps", &xielu.eps}}) {
+      tensors_.push_back({fmt::format("model.layers.{}.{}.{}", layer, module_name(Module::activation), part),
+                          {1},
+                          [value = value](int64_t, int64_t, float* out) { *out = *value; }});
+    }
+  }
   const std::vector<TensorSource>& tensors() const { return tensors_; }
 
  private:
@@ -60,13 +70,19 @@ constexpr std::array kTokenizerFiles{
 void write_unified(const Model& model, const std::filesystem::path& folder, DType dtype) {
   Sources sources;
   sources.add(model.embedding);
-  for (const LayerWeights& layer : model.layers) {
-    sources.add(layer.input_norm);
-    for (const LinearWeights* weights : {&layer.q, &layer.k, &layer.v, &layer.o}) sources.add(*weights);
-    sources.add(layer.post_attention_norm);
-    for (const LinearWeights* weights : {&layer.gate, &layer.up, &layer.down}) sources.add(*weights);
+  if (model.positions.rows > 0) sources.add(model.positions);
+  for (const LinearWeights* weights : {&model.embedding_in, &model.embedding_out}) {
+    if (weights->weight.rows > 0) sources.add(*weights);
   }
-  sources.add(model.final_norm);
+  for (int64_t i = 0; i < model.config.num_layers; ++i) {
+    const LayerWeights& layer = model.layers[static_cast<size_t>(i)];
+    for (const Operation& operation : model.config.graph.block(i).operations) {
+      if (const auto* op = std::get_if<NormOp>(&operation)) sources.add(layer.norm(op->module));
+      if (const auto* op = std::get_if<LinearOp>(&operation)) sources.add(layer.linear(op->module));
+      if (std::holds_alternative<ActivateOp>(operation) && layer.xielu) sources.add(i, *layer.xielu);
+    }
+  }
+  if (model.config.final_norm) sources.add(model.final_norm);
   if (!model.config.tie_word_embeddings) sources.add(model.head);
   write_safetensors(folder / kWeightsFile, sources.tensors(), dtype);
   write_file_atomically(folder / kConfigFile, unified_config(model.config, torch_name(dtype)).dump(2) + "\n");

@@ -48,56 +48,64 @@ class Watch final : public Arithmetic {
   std::string name() const override { return inner_.name(); }
   bool has_float_tensors() const override { return inner_.has_float_tensors(); }
 
-  void embed(std::span<const int32_t> tokens, Tensor& residual) const override {
-    inner_.embed(tokens, residual);
+  void embed(std::span<const int32_t> tokens, const RowPositions& rows, Tensor& residual) const override {
+    inner_.embed(tokens, rows, residual);
     look(residual, [&] { return "the output of " + model_.embedding.name; });
   }
-  void norm(int64_t layer, NormPoint point, const Tensor& residual, Tensor& out) const override {
-    inner_.norm(layer, point, residual, out);
-    if (point == NormPoint::final)
-      return look(out, [&] { return "the output of " + model_.final_norm.name; });
-    const LayerWeights& block = layer_at(layer);
-    const NormWeights& norm = point == NormPoint::input ? block.input_norm : block.post_attention_norm;
-    look(out, [&] { return "the output of " + norm.name; });
+  void norm(int64_t layer, const NormOp& op, const Tensor& in, Tensor& out) const override {
+    inner_.norm(layer, op, in, out);
+    look(out, [&] { return "the output of " + name_of(layer, op.module); });
   }
   void linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const override {
-    if (targets.front().projection == Projection::o)
-      look(in, [&] { return "the attention before " + layer_at(layer).o.weight.name; });
+    if (targets.front().op->in == Value::mixed)
+      look(in, [&] { return "the attention before " + name_of(layer, targets.front().op->module); });
     inner_.linear(layer, in, targets);
     for (const Target& target : targets) {
-      const LinearWeights& weights = projection_weights(layer_at(layer), target.projection);
-      look(*target.out, [&] { return "the output of " + weights.weight.name + fault_of(weights); });
+      const Module module = target.op->module;
+      look(*target.out, [&] {
+        return "the output of " + name_of(layer, module) +
+               fault_of(model_.layers[static_cast<size_t>(layer)].linear(module));
+      });
     }
   }
-  void rotate(int64_t layer, Projection which, std::span<const int32_t> positions,
-              Tensor& heads) const override {
-    inner_.rotate(layer, which, positions, heads);
+  void rotate(int64_t layer, const RotateOp& op, const RowPositions& rows, Tensor& heads) const override {
+    inner_.rotate(layer, op, rows, heads);
     look(heads, [&] {
-      return "the rotary embedding behind " + projection_weights(layer_at(layer), which).weight.name;
+      return "the rotary embedding behind " + name_of(layer, op.value == Value::q ? Module::q : Module::k);
     });
   }
-  int64_t kv_bytes(int64_t tokens) const override { return inner_.kv_bytes(tokens); }
+  void split_latent(int64_t layer, const SplitLatentOp& op, const Tensor& latent, const Tensor& heads,
+                    Tensor& k, Tensor& v) const override {
+    inner_.split_latent(layer, op, latent, heads, k, v);
+  }
+  int64_t layers() const override { return inner_.layers(); }
+  int64_t kv_bytes(int64_t layer, int64_t tokens) const override { return inner_.kv_bytes(layer, tokens); }
   void store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row, int64_t count,
                 const KvBlock& block, int64_t at) const override {
     inner_.store_kv(layer, k, v, first_row, count, block, at);
   }
+  bool wants_all_keys() const override { return inner_.wants_all_keys(); }
   void scores(const AttentionTile& tile, const Tensor& q) const override { inner_.scores(tile, q); }
   void softmax(const AttentionTile& tile) const override { inner_.softmax(tile); }
   void mix(const AttentionTile& tile, Tensor& out) const override { inner_.mix(tile, out); }
-  void shape_mixed(int64_t rows, Tensor& out) const override { inner_.shape_mixed(rows, out); }
-  void add(int64_t layer, Projection from, const Tensor& update, Tensor& residual) const override {
-    inner_.add(layer, from, update, residual);
-    look(residual, [&] {
-      return "the residual stream behind " + projection_weights(layer_at(layer), from).weight.name;
-    });
+  void shape_mixed(const AttentionOp& op, int64_t rows, Tensor& out) const override {
+    inner_.shape_mixed(op, rows, out);
   }
-  void activate(int64_t layer, Tensor& gate) const override {
-    inner_.activate(layer, gate);
-    look(gate, [&] { return "the activation behind " + layer_at(layer).gate.weight.name; });
+  void add(int64_t layer, const AddOp& op, const Tensor& update, Tensor& residual) const override {
+    inner_.add(layer, op, update, residual);
+    look(residual, [&] { return "the residual stream behind " + name_of(layer, op.module); });
   }
-  void multiply(int64_t layer, const Tensor& up, Tensor& gate) const override {
-    inner_.multiply(layer, up, gate);
-    look(gate, [&] { return "the product before " + layer_at(layer).down.weight.name; });
+  void activate(int64_t layer, const ActivateOp& op, Tensor& gate) const override {
+    inner_.activate(layer, op, gate);
+    look(gate, [&] { return "the activation behind " + name_of(layer, Module::gate); });
+  }
+  void multiply(int64_t layer, const MultiplyOp& op, const Tensor& up, Tensor& gate) const override {
+    inner_.multiply(layer, op, up, gate);
+    look(gate, [&] { return "the product before " + name_of(layer, Module::down); });
+  }
+  void finish(const Tensor& residual, Tensor& out) const override {
+    inner_.finish(residual, out);
+    look(out, [&] { return "the output of " + model_.final_norm.name; });
   }
   void gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const override {
     inner_.gather(residual, rows, out);
@@ -115,7 +123,9 @@ class Watch final : public Arithmetic {
   }
 
  private:
-  const LayerWeights& layer_at(int64_t layer) const { return model_.layers[static_cast<size_t>(layer)]; }
+  static std::string name_of(int64_t layer, Module module) {
+    return fmt::format("model.layers.{}.{}", layer, module_name(module));
+  }
 
   template <typename What>
   void look(const Tensor& tensor, const What& what) const {
@@ -149,6 +159,7 @@ std::string first_not_finite(const Model& model, const Arithmetic& arithmetic,
   Batch batch;
   batch.tokens.assign(tokens.begin(), tokens.end());
   for (int64_t i = 0; i < length; ++i) batch.positions.push_back(static_cast<int32_t>(i));
+  if (model.config.depends_on_length()) batch.lengths.assign(tokens.size(), static_cast<int32_t>(length));
   batch.segments.push_back({.length = length, .kv = &kv});
   Decoder decoder(model, watch);
   decoder.forward(batch);

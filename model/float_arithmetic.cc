@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "model/kernels/gemm.h"
 #include "model/kernels/kernels.h"
@@ -31,67 +32,81 @@ std::unique_ptr<Arithmetic> make_float_arithmetic(const Model& model, int64_t ma
   return std::make_unique<FloatArithmetic>(model, max_positions);
 }
 
+FloatArithmetic::RotaryTables::RotaryTables(const Rotary& rotary, int64_t positions)
+    : rotary_(rotary), positions_(positions), usual_(std::make_shared<RotaryTable>(rotary, positions)) {}
+
+std::shared_ptr<const RotaryTable> FloatArithmetic::RotaryTables::at(int64_t length) const {
+  const int64_t length_class = rotary_.length_class(length);
+  if (length_class == 0) return usual_;
+  constexpr size_t kMost = 16;  // lengths that are scored one after the other
+  const std::lock_guard lock(mutex_);
+  auto& table = others_[length_class];
+  if (table) return table;
+  const int64_t positions = rotary_.scaling.kind == RopeScaling::Kind::dynamic ? length : positions_;
+  auto made = std::make_shared<const RotaryTable>(rotary_, positions, length);
+  table = made;
+  if (others_.size() > kMost) others_.erase(others_.begin()->first == length_class ? std::next(others_.begin()) : others_.begin());
+  return made;
+}
+
 FloatArithmetic::FloatArithmetic(const Model& model, int64_t max_positions)
-    : model_(model), rotary_(model.config, max_positions) {}
-
-const LinearWeights& projection_weights(const LayerWeights& block, Projection projection) {
-  switch (projection) {
-    case Projection::q:
-      return block.q;
-    case Projection::k:
-      return block.k;
-    case Projection::v:
-      return block.v;
-    case Projection::o:
-      return block.o;
-    case Projection::gate:
-      return block.gate;
-    case Projection::up:
-      return block.up;
-    case Projection::down:
-      break;
-  }
-  return block.down;
+    : model_(model), rotary_(model.config.rotary, max_positions) {
+  if (model.config.local_rotary) local_rotary_.emplace(*model.config.local_rotary, max_positions);
 }
 
-const LinearWeights& FloatArithmetic::weights(int64_t layer, Projection projection) const {
-  return projection_weights(model_.layers[static_cast<size_t>(layer)], projection);
-}
-
-void FloatArithmetic::embed(std::span<const int32_t> tokens, Tensor& residual) const {
-  const int64_t width = config().hidden_size;
-  residual.resize(static_cast<int64_t>(tokens.size()), width, sizeof(float));
+void FloatArithmetic::embed(std::span<const int32_t> tokens, const RowPositions& rows, Tensor& residual) const {
+  const ModelConfig& c = config();
+  const auto count = static_cast<int64_t>(tokens.size());
+  const int64_t width = model_.embedding.cols;
   // Gemma multiplies by √hidden_size rounded to the weights' type; in float32 that is float32.
-  const float scale = config().scale_embedding ? std::sqrt(static_cast<float>(width)) : 1.0F;
-  for_each_row(residual.rows, [&](int64_t r) {
-    auto* row = residual.row<float>(r);
+  const float scale =
+      (c.scale_embedding ? std::sqrt(static_cast<float>(c.hidden_size)) : 1.0F) * c.embedding_factor;
+  Tensor narrow;
+  Tensor& embedded = c.embedding_size != 0 ? narrow : residual;
+  embedded.resize(count, width, sizeof(float));
+  for_each_row(count, [&](int64_t r) {
+    auto* row = embedded.row<float>(r);
     model_.embedding.decode_rows(tokens[static_cast<size_t>(r)], 1, row);
-    if (config().scale_embedding) {
+    if (scale != 1.0F) {
       for (int64_t i = 0; i < width; ++i) row[i] *= scale;
     }
   });
+  if (c.embedding_size != 0) {
+    residual.resize(count, c.hidden_size, sizeof(float));
+    const Product product{view(model_.embedding_in), residual.row<float>(0)};
+    model::multiply(narrow.row<float>(0), count, {&product, 1});
+  }
+  if (!c.learned_positions) return;
+  for_each_row(count, [&](int64_t r) {
+    std::vector<float> learned(static_cast<size_t>(c.hidden_size));
+    model_.positions.decode_rows(rows.positions[static_cast<size_t>(r)] + c.position_offset, 1, learned.data());
+    kernels().add(learned.data(), c.hidden_size, residual.row<float>(r));
+  });
 }
 
-void FloatArithmetic::norm(int64_t layer, NormPoint point, const Tensor& residual, Tensor& out) const {
-  const NormWeights& w = point == NormPoint::final ? model_.final_norm
-                         : point == NormPoint::input
-                             ? model_.layers[static_cast<size_t>(layer)].input_norm
-                             : model_.layers[static_cast<size_t>(layer)].post_attention_norm;
-  const int64_t n = residual.cols;
-  out.resize(residual.rows, n, sizeof(float));
+void FloatArithmetic::norm_row(const NormOp& op, const float* weight, const float* bias, bool without_eps,
+                               const float* x, float* y) {
   const Kernels& kernel = kernels();
-  const auto eps = static_cast<float>(config().norm_eps);
-  const bool without_eps = config().l2norm_as_rmsnorm && point != NormPoint::final;
-  for_each_row(residual.rows, [&](int64_t r) {
-    const auto* x = residual.row<float>(r);
-    auto* y = out.row<float>(r);
-    if (config().norm == NormKind::layer) {
-      kernel.layer_norm(x, w.weight.data(), w.bias.empty() ? nullptr : w.bias.data(), eps, n, y);
+  const auto eps = static_cast<float>(op.eps);
+  for (int64_t first = 0; first < op.width; first += op.group) {
+    const int64_t own = op.own_weights ? first : 0;
+    if (op.kind == NormKind::layer) {
+      kernel.layer_norm(x + first, weight + own, bias == nullptr ? nullptr : bias + own, eps, op.group, y + first);
     } else if (without_eps) {
-      kernel.l2_norm(x, w.weight.data(), n, y);
+      kernel.l2_norm(x + first, weight + own, op.group, y + first);
     } else {
-      kernel.rms_norm(x, w.weight.data(), eps, n, y);
+      kernel.rms_norm(x + first, weight + own, eps, op.group, y + first);
     }
+  }
+}
+
+void FloatArithmetic::norm(int64_t layer, const NormOp& op, const Tensor& in, Tensor& out) const {
+  const NormWeights& w = weights(layer, op);
+  if (&in != &out) out.resize(in.rows, op.width, sizeof(float));
+  const bool without_eps = config().l2norm_as_rmsnorm && op.module != Module::final_norm;
+  const float* bias = w.bias.empty() ? nullptr : w.bias.data();
+  for_each_row(in.rows, [&](int64_t r) {
+    norm_row(op, w.weight.data(), bias, without_eps, in.row<float>(r), out.row<float>(r));
   });
 }
 
@@ -99,7 +114,7 @@ std::vector<Product> FloatArithmetic::products(int64_t layer, int64_t rows,
                                                std::span<const Target> targets) const {
   std::vector<Product> products;
   for (const Target& target : targets) {
-    const LinearWeights& w = weights(layer, target.projection);
+    const LinearWeights& w = weights(layer, *target.op);
     target.out->resize(rows, w.weight.rows, sizeof(float));
     products.push_back({view(w), target.out->row<float>(0)});
   }
@@ -110,39 +125,79 @@ void FloatArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Ta
   model::multiply(in.row<float>(0), in.rows, products(layer, in.rows, targets));
 }
 
-void FloatArithmetic::rotate(int64_t, Projection, std::span<const int32_t> positions, Tensor& heads) const {
-  const int64_t d = config().head_dim;
+void FloatArithmetic::rotate(int64_t, const RotateOp& op, const RowPositions& rows, Tensor& heads) const {
+  const RotaryTables& tables = op.local ? *local_rotary_ : rotary_;
   const Kernels& kernel = kernels();
+  // A table per length of the batch, where there is more than one.
+  std::map<int32_t, std::shared_ptr<const RotaryTable>> by_length;
+  for (const int32_t length : rows.lengths) {
+    auto& table = by_length[length];
+    if (!table) table = tables.at(length);
+  }
+  const std::shared_ptr<const RotaryTable> usual = tables.at(0);
   for_each_row(heads.rows, [&](int64_t r) {
-    const int64_t position = positions[static_cast<size_t>(r)];
-    assert(position < rotary_.positions());
-    for (int64_t h = 0; h < heads.cols; h += d) {
-      kernel.rotate(heads.row<float>(r) + h, rotary_.cosines(position), rotary_.sines(position),
-                    rotary_.half());
+    const auto i = static_cast<size_t>(r);
+    const int64_t position = rows.positions[i];
+    const RotaryTable& table = rows.lengths.empty() ? *usual : *by_length.at(rows.lengths[i]);
+    assert(position < table.positions());
+    auto* row = heads.row<float>(r);
+    for (int64_t h = 0; h < heads.cols; h += op.head_dim) {
+      kernel.rotate(row + h + op.first, table.cosines(position), table.sines(position), table.half());
+    }
+    if (op.position_beta == 0) return;
+    const double steps = std::floor(static_cast<double>(position) / op.position_original);
+    const auto factor = static_cast<float>(1 + op.position_beta * std::log1p(steps));
+    for (int64_t c = 0; c < heads.cols; ++c) row[c] *= factor;
+  });
+}
+
+void FloatArithmetic::split_latent(int64_t, const SplitLatentOp& op, const Tensor& latent, const Tensor& heads,
+                                   Tensor& k, Tensor& v) const {
+  const int64_t width = op.nope + op.rope, both = op.nope + op.value_dim;
+  k.resize(heads.rows, op.heads * width, sizeof(float));
+  v.resize(heads.rows, op.heads * op.value_dim, sizeof(float));
+  const auto copy = [](const float* from, int64_t n, float* to) {
+    std::memcpy(to, from, static_cast<size_t>(n) * sizeof(float));
+  };
+  for_each_row(heads.rows, [&](int64_t r) {
+    const float* shared = latent.row<float>(r) + latent.cols - op.rope;
+    for (int64_t h = 0; h < op.heads; ++h) {
+      const float* own = heads.row<float>(r) + h * both;
+      copy(own, op.nope, k.row<float>(r) + h * width);
+      copy(shared, op.rope, k.row<float>(r) + h * width + op.nope);
+      copy(own + op.nope, op.value_dim, v.row<float>(r) + h * op.value_dim);
     }
   });
 }
 
-int64_t FloatArithmetic::value_stride() const {
-  return round_up(config().head_dim, kernels().panel);
+namespace {
+
+/// Where things are in one head's share of a KvBlock, in numbers.
+struct HeadLayout {
+  int64_t panel, keys, value_stride, size;
+
+  HeadLayout(const AttentionOp& op, int64_t capacity)
+      : panel(kernels().panel),
+        keys(round_up(capacity, panel) * op.head_dim),
+        value_stride(round_up(op.value_dim, panel)),
+        size(keys + capacity * value_stride) {}
+};
+
+}  // namespace
+
+int64_t FloatArithmetic::kv_bytes(int64_t layer, int64_t tokens) const {
+  const AttentionOp& op = config().graph.block(layer).attention();
+  return op.kv_heads * HeadLayout(op, tokens).size * static_cast<int64_t>(sizeof(float));
 }
 
-int64_t FloatArithmetic::kv_bytes(int64_t tokens) const {
-  const int64_t keys = round_up(tokens, kernels().panel) * config().head_dim;
-  const int64_t values = tokens * value_stride();
-  return config().num_kv_heads * (keys + values) * static_cast<int64_t>(sizeof(float));
-}
-
-void FloatArithmetic::store_kv(int64_t, const Tensor& k, const Tensor& v, int64_t first_row, int64_t count,
+void FloatArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row, int64_t count,
                                const KvBlock& block, int64_t at) const {
-  const int64_t d = config().head_dim;
-  const int64_t panel = kernels().panel;
-  const int64_t stride = value_stride();
-  const int64_t key_size = round_up(block.capacity, panel) * d;
-  const int64_t head_size = key_size + block.capacity * stride;
-  for (int64_t h = 0; h < config().num_kv_heads; ++h) {
-    float* keys = reinterpret_cast<float*>(block.data) + h * head_size;
-    float* values = keys + key_size;
+  const AttentionOp& op = config().graph.block(layer).attention();
+  const HeadLayout head(op, block.capacity);
+  const int64_t d = op.head_dim, e = op.value_dim, panel = head.panel;
+  for (int64_t h = 0; h < op.kv_heads; ++h) {
+    float* keys = reinterpret_cast<float*>(block.data) + h * head.size;
+    float* values = keys + head.keys;
     for (int64_t t = 0; t < count; ++t) {
       const int64_t token = at + t;
       const float* key = k.row<float>(first_row + t) + h * d;
@@ -152,143 +207,197 @@ void FloatArithmetic::store_kv(int64_t, const Tensor& k, const Tensor& v, int64_
         std::memset(column, 0, static_cast<size_t>(panel * d) * sizeof(float));
       }
       for (int64_t i = 0; i < d; ++i) column[i * panel] = key[i];
-      float* value = values + token * stride;
-      std::memcpy(value, v.row<float>(first_row + t) + h * d, static_cast<size_t>(d) * sizeof(float));
-      std::memset(value + d, 0, static_cast<size_t>(stride - d) * sizeof(float));
+      float* value = values + token * head.value_stride;
+      std::memcpy(value, v.row<float>(first_row + t) + h * e, static_cast<size_t>(e) * sizeof(float));
+      std::memset(value + e, 0, static_cast<size_t>(head.value_stride - e) * sizeof(float));
     }
   }
 }
 
-int64_t FloatArithmetic::score_stride(const AttentionTile& tile) const {
-  return tile.key_count;
-}
-
 void FloatArithmetic::score_keys(const AttentionTile& tile, const Tensor& q, int64_t keys) const {
-  const int64_t d = config().head_dim;
-  const int64_t panel = kernels().panel;
-  const int64_t rows = tile.query_count * group();
+  const int64_t d = tile.op->head_dim, group = tile.op->group();
+  const int64_t rows = tile.query_count * group;
   const int64_t stride = score_stride(tile);
   tile.scratch.resize(static_cast<size_t>(rows * d) * sizeof(float));
   tile.scores.resize(static_cast<size_t>(rows * stride) * sizeof(float));
   auto* queries = tile.scratch.as<float>();
   for (int64_t i = 0; i < tile.query_count; ++i) {
     // The heads of a group stand side by side in a row of q.
-    std::memcpy(queries + i * group() * d, q.row<float>(tile.first_row + i) + tile.kv_head * group() * d,
-                static_cast<size_t>(group() * d) * sizeof(float));
+    std::memcpy(queries + i * group * d, q.row<float>(tile.first_row + i) + tile.kv_head * group * d,
+                static_cast<size_t>(group * d) * sizeof(float));
   }
-  int64_t position = 0;
+  int64_t column = 0;
   for (const KvPiece& piece : tile.path) {
-    const int64_t count = std::min(piece.length, keys - position);
+    const int64_t count = std::min(piece.length - piece.skip, keys - column);
     if (count <= 0) break;
-    const int64_t key_size = round_up(piece.capacity, panel) * d;
-    const float* k = reinterpret_cast<const float*>(piece.data) +
-                     tile.kv_head * (key_size + piece.capacity * value_stride());
+    const HeadLayout head(*tile.op, piece.capacity);
+    const float* k =
+        reinterpret_cast<const float*>(piece.data) + tile.kv_head * head.size + piece.skip * d;
     kernels().gemm({.m = rows,
                     .n = count,
                     .k = d,
                     .a = queries,
                     .lda = d,
                     .b = k,
-                    .ldb = panel,
-                    .panel_stride = panel * d,
-                    .c = tile.scores.as<float>() + position,
+                    .ldb = head.panel,
+                    .panel_stride = head.panel * d,
+                    .c = tile.scores.as<float>() + column,
                     .ldc = stride});
-    position += piece.length;
+    column += piece.length - piece.skip;
   }
 }
 
 void FloatArithmetic::scores(const AttentionTile& tile, const Tensor& q) const {
-  score_keys(tile, q, visible_keys(tile));
+  score_keys(tile, q, tile.last_end());
+}
+
+void FloatArithmetic::cap_scores(const AttentionOp& op, float* row, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) row[i] = op.softcap * std::tanh(row[i] * op.scale / op.softcap);
 }
 
 void FloatArithmetic::softmax(const AttentionTile& tile) const {
-  const float scale = 1.0F / std::sqrt(static_cast<float>(config().head_dim));
+  const AttentionOp& op = *tile.op;
   const int64_t stride = score_stride(tile);
   for (int64_t i = 0; i < tile.query_count; ++i) {
-    const int64_t visible = tile.first_position + i + 1;
-    for (int64_t g = 0; g < group(); ++g) {
-      float* row = tile.scores.as<float>() + (i * group() + g) * stride;
-      kernels().softmax(row, visible, scale);
-      std::fill(row + visible, row + visible_keys(tile), 0.0F);
+    const int64_t begin = tile.begin(i), end = tile.end(i);
+    for (int64_t g = 0; g < op.group(); ++g) {
+      float* row = tile.scores.as<float>() + (i * op.group() + g) * stride;
+      if (op.softcap != 0) cap_scores(op, row + begin, end - begin);
+      kernels().softmax(row + begin, end - begin, op.softcap != 0 ? 1.0F : op.scale);
+      std::fill(row, row + begin, 0.0F);
+      std::fill(row + end, row + tile.last_end(), 0.0F);
     }
   }
 }
 
 void FloatArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
-  const int64_t d = config().head_dim;
-  const int64_t panel = kernels().panel;
-  const int64_t rows = tile.query_count * group();
-  const int64_t keys = visible_keys(tile);
-  tile.scratch.resize(static_cast<size_t>(rows * d) * sizeof(float));
+  const int64_t e = tile.op->value_dim, group = tile.op->group();
+  const int64_t rows = tile.query_count * group;
+  const int64_t keys = tile.last_end();
+  tile.scratch.resize(static_cast<size_t>(rows * e) * sizeof(float));
   auto* mixed = tile.scratch.as<float>();
-  int64_t position = 0;
+  int64_t column = 0;
   for (const KvPiece& piece : tile.path) {
-    const int64_t count = std::min(piece.length, keys - position);
+    const int64_t count = std::min(piece.length - piece.skip, keys - column);
     if (count <= 0) break;
-    const int64_t key_size = round_up(piece.capacity, panel) * d;
-    const float* v = reinterpret_cast<const float*>(piece.data) +
-                     tile.kv_head * (key_size + piece.capacity * value_stride()) + key_size;
+    const HeadLayout head(*tile.op, piece.capacity);
+    const float* v = reinterpret_cast<const float*>(piece.data) + tile.kv_head * head.size + head.keys +
+                     piece.skip * head.value_stride;
     kernels().gemm({.m = rows,
-                    .n = d,
+                    .n = e,
                     .k = count,
-                    .a = tile.scores.as<float>() + position,
+                    .a = tile.scores.as<float>() + column,
                     .lda = score_stride(tile),
                     .b = v,
-                    .ldb = value_stride(),
-                    .panel_stride = panel,
+                    .ldb = head.value_stride,
+                    .panel_stride = head.panel,
                     .c = mixed,
-                    .ldc = d,
-                    .accumulate = position > 0});
-    position += piece.length;
+                    .ldc = e,
+                    .accumulate = column > 0});
+    column += piece.length - piece.skip;
   }
   for (int64_t i = 0; i < tile.query_count; ++i) {
-    std::memcpy(out.row<float>(tile.first_row + i) + tile.kv_head * group() * d, mixed + i * group() * d,
-                static_cast<size_t>(group() * d) * sizeof(float));
+    std::memcpy(out.row<float>(tile.first_row + i) + tile.kv_head * group * e, mixed + i * group * e,
+                static_cast<size_t>(group * e) * sizeof(float));
   }
 }
 
-void FloatArithmetic::shape_mixed(int64_t rows, Tensor& out) const {
-  out.resize(rows, config().num_heads * config().head_dim, sizeof(float));
+void FloatArithmetic::shape_mixed(const AttentionOp& op, int64_t rows, Tensor& out) const {
+  out.resize(rows, op.heads * op.value_dim, sizeof(float));
 }
 
-void FloatArithmetic::add(int64_t, Projection, const Tensor& update, Tensor& residual) const {
+void FloatArithmetic::add(int64_t, const AddOp& op, const Tensor& update, Tensor& residual) const {
   for_each_row(residual.rows, [&](int64_t r) {
-    kernels().add(update.row<float>(r), residual.cols, residual.row<float>(r));
-  });
-}
-
-void FloatArithmetic::activate(int64_t, Tensor& gate) const {
-  for_each_row(gate.rows, [&](int64_t r) {
-    auto* row = gate.row<float>(r);
-    switch (config().activation) {
-      case Activation::silu:
-        kernels().silu(row, gate.cols, row);
-        break;
-      case Activation::gelu_tanh:
-        kernels().gelu_tanh(row, gate.cols, row);
-        break;
-      case Activation::gelu_erf:
-        kernels().gelu_erf(row, gate.cols, row);
+    auto* row = residual.row<float>(r);
+    if (op.factor == 1.0F) {
+      kernels().add(update.row<float>(r), residual.cols, row);
+      return;
     }
+    const auto* x = update.row<float>(r);
+    for (int64_t i = 0; i < residual.cols; ++i) row[i] += x[i] * op.factor;
   });
 }
 
-void FloatArithmetic::multiply(int64_t, const Tensor& up, Tensor& gate) const {
+void FloatArithmetic::activate_row(int64_t layer, const ActivateOp& op, float* x, int64_t n) const {
+  switch (op.kind) {
+    case Activation::silu:
+      kernels().silu(x, n, x);
+      return;
+    case Activation::gelu_tanh:
+      kernels().gelu_tanh(x, n, x);
+      return;
+    case Activation::gelu_erf:
+      kernels().gelu_erf(x, n, x);
+      return;
+    case Activation::relu:
+      for (int64_t i = 0; i < n; ++i) x[i] = std::max(x[i], 0.0F);
+      return;
+    case Activation::relu2:
+      for (int64_t i = 0; i < n; ++i) x[i] = std::max(x[i], 0.0F) * std::max(x[i], 0.0F);
+      return;
+    case Activation::xielu:
+      break;
+  }
+  // ARCHITECTURES.md §6.
+  const XieluWeights& w = *model_.layers[static_cast<size_t>(layer)].xielu;
+  const auto softplus = [](float a) { return std::max(a, 0.0F) + std::log1p(std::exp(-std::abs(a))); };
+  const float positive = softplus(w.alpha_p), negative = w.beta + softplus(w.alpha_n);
+  for (int64_t i = 0; i < n; ++i) {
+    x[i] = x[i] > 0 ? positive * x[i] * x[i] + w.beta * x[i]
+                    : negative * (std::expm1(std::min(x[i], w.eps)) - x[i]) + w.beta * x[i];
+  }
+}
+
+void FloatArithmetic::activate(int64_t layer, const ActivateOp& op, Tensor& gate) const {
+  for_each_row(gate.rows, [&](int64_t r) { activate_row(layer, op, gate.row<float>(r), gate.cols); });
+}
+
+void FloatArithmetic::multiply(int64_t, const MultiplyOp&, const Tensor& up, Tensor& gate) const {
   for_each_row(gate.rows,
                [&](int64_t r) { kernels().multiply(up.row<float>(r), gate.cols, gate.row<float>(r)); });
 }
 
-void FloatArithmetic::gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const {
-  out.resize(static_cast<int64_t>(rows.size()), residual.cols, sizeof(float));
+void FloatArithmetic::gather(const Tensor& tensor, std::span<const int64_t> rows, Tensor& out) const {
+  out.resize(static_cast<int64_t>(rows.size()), tensor.cols, sizeof(float));
   for (size_t i = 0; i < rows.size(); ++i) {
-    std::memcpy(out.row<float>(static_cast<int64_t>(i)), residual.row<float>(rows[i]),
-                static_cast<size_t>(residual.cols) * sizeof(float));
+    std::memcpy(out.row<float>(static_cast<int64_t>(i)), tensor.row<float>(rows[i]),
+                static_cast<size_t>(tensor.cols) * sizeof(float));
   }
 }
 
-void FloatArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
+void FloatArithmetic::finish(const Tensor& residual, Tensor& out) const {
+  Tensor normed;
+  Tensor& last = config().embedding_size != 0 ? normed : out;
+  if (config().graph.final_norm) {
+    norm(0, *config().graph.final_norm, residual, last);
+  } else {
+    std::vector<int64_t> rows(static_cast<size_t>(residual.rows));
+    std::iota(rows.begin(), rows.end(), 0);
+    gather(residual, rows, last);
+  }
+  if (config().embedding_size == 0) return;
+  out.resize(residual.rows, config().embedding_size, sizeof(float));
+  const Product product{view(model_.embedding_out), out.row<float>(0)};
+  model::multiply(normed.row<float>(0), residual.rows, {&product, 1});
+}
+
+void FloatArithmetic::finish_logits(float* logits, int64_t n) const {
+  if (config().logit_factor != 1.0F) {
+    for (int64_t i = 0; i < n; ++i) logits[i] *= config().logit_factor;
+  }
+  if (const float cap = config().logit_softcap; cap != 0) {
+    for (int64_t i = 0; i < n; ++i) logits[i] = cap * std::tanh(logits[i] / cap);
+  }
+}
+
+void FloatArithmetic::head_product(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
   multiply_block(view(model_.head), first, count, normed.row<float>(0), normed.cols, normed.rows, logits,
                  count);
+}
+
+void FloatArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
+  head_product(normed, first, count, logits);
+  finish_logits(logits, normed.rows * count);
 }
 
 Bf16Arithmetic::Bf16Arithmetic(const Model& model, int64_t max_positions, Bf16Kernel kernel)
@@ -301,6 +410,7 @@ void Bf16Arithmetic::linear(int64_t layer, const Tensor& in, std::span<const Tar
 void Bf16Arithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
   multiply_block_bf16(kernel_, view(model().head), first, count, normed.row<float>(0), normed.cols,
                       normed.rows, logits, count);
+  finish_logits(logits, normed.rows * count);
 }
 
 }  // namespace qeval::model

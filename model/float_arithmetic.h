@@ -1,6 +1,9 @@
 #pragma once
 
+#include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 
 #include "model/arithmetic.h"
@@ -20,44 +23,74 @@ class FloatArithmetic : public Arithmetic {
 
   std::string name() const override { return "float"; }
   bool has_float_tensors() const override { return true; }
-  void embed(std::span<const int32_t> tokens, Tensor& residual) const override;
-  void norm(int64_t layer, NormPoint point, const Tensor& residual, Tensor& out) const override;
+  void embed(std::span<const int32_t> tokens, const RowPositions& rows, Tensor& residual) const override;
+  void norm(int64_t layer, const NormOp& op, const Tensor& in, Tensor& out) const override;
   void linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const override;
-  void rotate(int64_t layer, Projection which, std::span<const int32_t> positions,
-              Tensor& heads) const override;
-  int64_t kv_bytes(int64_t tokens) const override;
+  void rotate(int64_t layer, const RotateOp& op, const RowPositions& rows, Tensor& heads) const override;
+  void split_latent(int64_t layer, const SplitLatentOp& op, const Tensor& latent, const Tensor& heads,
+                    Tensor& k, Tensor& v) const override;
+  int64_t layers() const override { return config().num_layers; }
+  int64_t kv_bytes(int64_t layer, int64_t tokens) const override;
   void store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row, int64_t count,
                 const KvBlock& block, int64_t at) const override;
   void scores(const AttentionTile& tile, const Tensor& q) const override;
   void softmax(const AttentionTile& tile) const override;
   void mix(const AttentionTile& tile, Tensor& out) const override;
-  void shape_mixed(int64_t rows, Tensor& out) const override;
-  void add(int64_t layer, Projection from, const Tensor& update, Tensor& residual) const override;
-  void activate(int64_t layer, Tensor& gate) const override;
-  void multiply(int64_t layer, const Tensor& up, Tensor& gate) const override;
-  void gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const override;
+  void shape_mixed(const AttentionOp& op, int64_t rows, Tensor& out) const override;
+  void add(int64_t layer, const AddOp& op, const Tensor& update, Tensor& residual) const override;
+  void activate(int64_t layer, const ActivateOp& op, Tensor& gate) const override;
+  void multiply(int64_t layer, const MultiplyOp& op, const Tensor& up, Tensor& gate) const override;
+  void gather(const Tensor& tensor, std::span<const int64_t> rows, Tensor& out) const override;
+  void finish(const Tensor& residual, Tensor& out) const override;
   void logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const override;
 
  protected:
   const Model& model() const { return model_; }
   const ModelConfig& config() const { return model_.config; }
-  int64_t group() const { return config().num_heads / config().num_kv_heads; }
   /// Shapes the targets' tensors for an input of `rows` rows; what is to be multiplied.
   std::vector<Product> products(int64_t layer, int64_t rows, std::span<const Target> targets) const;
-  /// The weights behind a projection of a block.
-  const LinearWeights& weights(int64_t layer, Projection projection) const;
+  /// The weights behind an operation of a block.
+  const LinearWeights& weights(int64_t layer, const LinearOp& op) const {
+    return model_.layers[static_cast<size_t>(layer)].linear(op.module);
+  }
+  const NormWeights& weights(int64_t layer, const NormOp& op) const {
+    return op.module == Module::final_norm ? model_.final_norm
+                                           : model_.layers[static_cast<size_t>(layer)].norm(op.module);
+  }
+  /// One row y [op.width] ← norm of x, with these weights [op.weights()]. `without_eps`: RMSNorm as an L2 norm.
+  static void norm_row(const NormOp& op, const float* weight, const float* bias, bool without_eps,
+                       const float* x, float* y);
+  /// x [n] ← activation(x) of block `layer`.
+  void activate_row(int64_t layer, const ActivateOp& op, float* x, int64_t n) const;
+  /// Scores of one query that it sees → those that softmax takes as they are: scale and soft cap.
+  static void cap_scores(const AttentionOp& op, float* row, int64_t n);
+  /// The head's plain product, and what follows it: the logits' factor and soft cap.
+  void head_product(const Tensor& normed, int64_t first, int64_t count, float* logits) const;
+  void finish_logits(float* logits, int64_t n) const;
   /// Distance between the rows of a score tile.
-  int64_t score_stride(const AttentionTile& tile) const;
-  /// Keys that any query of the tile sees.
-  static int64_t visible_keys(const AttentionTile& tile) { return tile.first_position + tile.query_count; }
+  static int64_t score_stride(const AttentionTile& tile) { return tile.key_count; }
   /// q · kᵀ over the first `keys` keys of the path.
   void score_keys(const AttentionTile& tile, const Tensor& q, int64_t keys) const;
 
  private:
-  int64_t value_stride() const;
+  /// Tables of one rotary embedding, one for each class of lengths that has been asked for.
+  class RotaryTables {
+   public:
+    RotaryTables(const Rotary& rotary, int64_t positions);
+    /// Of a sequence of `length` tokens. Thread-safe.
+    std::shared_ptr<const RotaryTable> at(int64_t length) const;
+
+   private:
+    Rotary rotary_;
+    int64_t positions_;
+    std::shared_ptr<const RotaryTable> usual_;
+    mutable std::mutex mutex_;
+    mutable std::map<int64_t, std::shared_ptr<const RotaryTable>> others_;
+  };
 
   const Model& model_;
-  RotaryTable rotary_;
+  RotaryTables rotary_;
+  std::optional<RotaryTables> local_rotary_;
 };
 
 /// The same with the linear maps' operands rounded to bfloat16 on the way into the CPU's dot products; sums,

@@ -47,6 +47,10 @@ std::vector<float> Generator::extend(std::span<const int32_t> tokens) {
     for (int64_t i = 0; i < std::ssize(part); ++i) {
       batch.positions.push_back(static_cast<int32_t>(length() + i));
     }
+    // A rotary embedding that depends on the length takes what is known of the text so far.
+    if (decoder_.model().config.depends_on_length()) {
+      batch.lengths.assign(batch.tokens.size(), static_cast<int32_t>(length() + std::ssize(tokens) - first));
+    }
     batch.segments.push_back(
         {.length = std::ssize(part), .first_position = length(), .kv = &span_, .kv_at = length()});
     row = std::ssize(part) - 1;
@@ -66,7 +70,11 @@ std::vector<float> Generator::extend(std::span<const int32_t> tokens) {
 }
 
 int64_t Generator::kv_bytes() const {
-  return decoder_.model().config.num_layers * decoder_.arithmetic().kv_bytes(capacity());
+  int64_t bytes = 0;
+  for (int64_t layer = 0; layer < decoder_.arithmetic().layers(); ++layer) {
+    bytes += decoder_.arithmetic().kv_bytes(layer, capacity());
+  }
+  return bytes;
 }
 
 Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) {

@@ -12,7 +12,8 @@ namespace qeval::model {
 /// construction.
 class RotaryTable {
  public:
-  RotaryTable(const ModelConfig& config, int64_t positions);
+  /// For sequences of `length` tokens, where the scaling depends on it (Rotary::length_class).
+  RotaryTable(const Rotary& rotary, int64_t positions, int64_t length = 0);
 
   int64_t half() const { return half_; }
   int64_t positions() const { return positions_; }
@@ -25,7 +26,8 @@ class RotaryTable {
   std::vector<float> values_;
 };
 
-/// Inverse frequencies [rotary_dim / 2] with the configuration's scaling applied (QUANTIZATION.md §2).
-std::vector<float> rotary_frequencies(const ModelConfig& config);
+/// Inverse frequencies [dim / 2] with the scaling applied (QUANTIZATION.md §2, ARCHITECTURES.md §5), of a
+/// sequence of `length` tokens.
+std::vector<float> rotary_frequencies(const Rotary& rotary, int64_t length = 0);
 
 }  // namespace qeval::model

@@ -20,15 +20,19 @@ void visit_weights(const Model& model, const Visitor& visit) {
     visit(weights.weight.name + ".bias", weights.bias);
   };
   visit(model.embedding);
+  if (model.positions.rows > 0) visit(model.positions);
+  for (const LinearWeights* weights : {&model.embedding_in, &model.embedding_out}) {
+    if (weights->weight.rows > 0) linear(*weights);
+  }
   for (const LayerWeights& layer : model.layers) {
-    norm(layer.input_norm);
-    norm(layer.post_attention_norm);
-    for (const LinearWeights* weights :
-         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
-      linear(*weights);
+    for (const auto& [module, weights] : layer.norms) norm(weights);
+    for (const auto& [module, weights] : layer.linears) linear(weights);
+    if (layer.xielu) {
+      const XieluWeights& x = *layer.xielu;
+      visit("xielu", std::vector<float>{x.alpha_p, x.alpha_n, x.beta, x.eps});
     }
   }
-  norm(model.final_norm);
+  if (model.config.final_norm) norm(model.final_norm);
   if (model.head.weight.data != model.embedding.data) linear(model.head);
 }
 
@@ -38,7 +42,13 @@ struct Hasher {
   void operator()(const Matrix& matrix) const {
     sha.update(fmt::format("{} {} {}x{} {}\n", matrix.name, info(matrix.dtype).name, matrix.rows, matrix.cols,
                            matrix.interleaved_head_dim));
-    sha.update(std::span(matrix.data, static_cast<size_t>(matrix.byte_count())));
+    if (matrix.block_rows == 0) {
+      sha.update(std::span(matrix.data, static_cast<size_t>(matrix.byte_count())));
+    } else {
+      for (int64_t r = 0; r < matrix.rows; ++r) {
+        sha.update(std::span(matrix.row(r), static_cast<size_t>(matrix.row_bytes)));
+      }
+    }
     // What an arithmetic keeps in another form need not stay in memory for having been hashed.
     if (checkpoint != nullptr) checkpoint->release_pages();
   }
@@ -58,17 +68,23 @@ struct ByteCounter {
 
 }  // namespace
 
+int64_t interleaved_row(int64_t row, int64_t head_dim, int64_t dim) {
+  const int64_t within = row % head_dim;
+  if (within >= dim) return row;
+  const int64_t half = dim / 2;
+  return row + 2 * (within % half) + within / half - within;
+}
+
 const std::byte* Matrix::row(int64_t r) const {
   if (interleaved_head_dim != 0) {
-    const int64_t half = interleaved_head_dim / 2;
-    const int64_t within = r % interleaved_head_dim;
-    r += 2 * (within % half) + within / half - within;
+    r = interleaved_row(r, interleaved_head_dim, interleaved_dim != 0 ? interleaved_dim : interleaved_head_dim);
   }
+  if (block_rows != 0) r += r / block_rows * (block_stride - block_rows);
   return data + r * row_bytes;
 }
 
 void Matrix::decode_rows(int64_t first, int64_t count, float* destination) const {
-  if (interleaved_head_dim == 0) {
+  if (is_contiguous()) {
     decode(dtype, row(first), count * cols, destination);
     return;
   }

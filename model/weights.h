@@ -2,10 +2,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/parallel.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/config.h"
 
@@ -19,15 +22,23 @@ struct Matrix {
   int64_t rows = 0, cols = 0;
   const std::byte* data = nullptr;
   int64_t row_bytes = 0;
-  /// GGUF stores Llama's q and k for interleaved rotary pairs: where non-zero, the head size by which logical
-  /// row r is found (within a head of d rows, logical row i + j·d/2 is stored at 2i + j).
-  int64_t interleaved_head_dim = 0;
+  /// Rows stored for interleaved rotary pairs (GGUF's Llama; GLM, Cohere): where non-zero, the head size by
+  /// which logical row r is found. Within a head, of the first d = interleaved_dim rows (0: all of them),
+  /// logical row i + j·d/2 is stored at 2i + j.
+  int64_t interleaved_head_dim = 0, interleaved_dim = 0;
+  /// Where not 0: rows stand in blocks of `block_rows`, `block_stride` rows apart (GPT-NeoX's fused tensor).
+  int64_t block_rows = 0, block_stride = 0;
 
   const std::byte* row(int64_t r) const;
   /// Decodes logical rows [first, first + count) to float32, `destination` being [count, cols].
   void decode_rows(int64_t first, int64_t count, float* destination) const;
   int64_t byte_count() const { return rows * row_bytes; }
+  /// Whether rows follow one another in memory in their logical order.
+  bool is_contiguous() const { return interleaved_head_dim == 0 && block_rows == 0; }
 };
+
+/// Where a logical row of a head is stored for interleaved pairs (Matrix::interleaved_head_dim).
+int64_t interleaved_row(int64_t row, int64_t head_dim, int64_t dim);
 
 struct LinearWeights {
   Matrix weight;            ///< [output features, input features]
@@ -36,13 +47,23 @@ struct LinearWeights {
 
 struct NormWeights {
   std::string name;           ///< unified module name
-  std::vector<float> weight;  ///< [hidden_size], Gemma's +1 included
-  std::vector<float> bias;    ///< [hidden_size] for LayerNorm, or empty
+  std::vector<float> weight;  ///< NormOp::weights() of them, an architecture's +1 included
+  std::vector<float> bias;    ///< as many, or empty
 };
 
+/// xIELU's numbers as they are stored: its slopes are softplus(alpha_p) and beta + softplus(alpha_n).
+struct XieluWeights {
+  float alpha_p = 0, alpha_n = 0, beta = 0, eps = 0;
+};
+
+/// The weights of one block, by the modules of its graph.
 struct LayerWeights {
-  NormWeights input_norm, post_attention_norm;
-  LinearWeights q, k, v, o, gate, up, down;  ///< unified names q_proj … w1 (gate), w3 (up), w2 (down)
+  std::map<Module, LinearWeights> linears;
+  std::map<Module, NormWeights> norms;
+  std::optional<XieluWeights> xielu{};
+
+  const LinearWeights& linear(Module module) const { return linears.at(module); }
+  const NormWeights& norm(Module module) const { return norms.at(module); }
 };
 
 /// A loaded model: configuration and views of the weights, which `checkpoint` keeps alive.
@@ -51,11 +72,15 @@ struct Model {
   std::filesystem::path path;  ///< as given by the user
   std::string format;          ///< "gguf", "safetensors" or "pytorch"
   ModelConfig config;
-  Matrix embedding;  ///< [vocab_size, hidden_size]
+  Matrix embedding;  ///< [vocab_size, hidden_size, or ModelConfig::embedding_size]
+  Matrix positions;  ///< [positions, hidden_size] where they are learned, else no rows
+  LinearWeights embedding_in, embedding_out;  ///< where the embedding's width is not the model's
   std::vector<LayerWeights> layers;
   NormWeights final_norm;
-  LinearWeights head;  ///< [vocab_size, hidden_size]; the embedding where tied
+  LinearWeights head;  ///< [vocab_size, the embedding's width]; the embedding where tied
   std::shared_ptr<const Checkpoint> checkpoint;
+  /// Of tensors that are stored transposed: their rows in order.
+  std::vector<std::shared_ptr<const AlignedBuffer>> transposed;
 
   /// SHA-256 over configuration and the tensors used (names, types, shapes, bytes): the identity of the
   /// weights in results. Reads every weight once.

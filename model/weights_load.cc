@@ -1,12 +1,14 @@
 // From a checkpoint's tensors to the weights of the model, by tables of names: one per layout.
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <cstring>
+#include <limits>
 #include <unordered_set>
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "model/architectures/architecture.h"
 #include "model/checkpoint/gguf.h"
 #include "model/checkpoint/layout.h"
 #include "model/weights.h"
@@ -14,96 +16,95 @@
 namespace qeval::model {
 namespace {
 
-/// What a layout calls the modules; "{}" is the number of the layer. Folders have the names of the whole
-/// causal model, which stored ones may differ from (see Stored).
-struct NameMap {
-  std::string_view embedding, final_norm, head;
-  std::string_view input_norm, post_attention_norm;
-  std::string_view q, k, v, o, gate, up, down;
-};
+constexpr const char* kGgufLayer = "blk.{}.";
 
-constexpr NameMap kUnifiedNames{"model.embed_tokens",
-                                "model.norm",
-                                "lm_head",
-                                "model.layers.{}.input_layernorm",
-                                "model.layers.{}.post_attention_layernorm",
-                                "model.layers.{}.self_attn.q_proj",
-                                "model.layers.{}.self_attn.k_proj",
-                                "model.layers.{}.self_attn.v_proj",
-                                "model.layers.{}.self_attn.o_proj",
-                                "model.layers.{}.mlp.w1",
-                                "model.layers.{}.mlp.w3",
-                                "model.layers.{}.mlp.w2"};
-
-constexpr NameMap hugging_face_names() {
-  NameMap names = kUnifiedNames;
-  names.gate = "model.layers.{}.mlp.gate_proj";
-  names.up = "model.layers.{}.mlp.up_proj";
-  names.down = "model.layers.{}.mlp.down_proj";
+TensorNames gguf_names() {
+  TensorNames names = unified_names();
+  names.root = "";
+  names.embedding = "token_embd";
+  names.head = "output";
+  names.modules[Module::final_norm].name = "output_norm";
+  for (const auto& [module, name] : {std::pair{Module::input_norm, "attn_norm"},
+                                     {Module::post_attention_norm, "ffn_norm"},
+                                     {Module::q, "attn_q"},
+                                     {Module::k, "attn_k"},
+                                     {Module::v, "attn_v"},
+                                     {Module::o, "attn_output"},
+                                     {Module::gate, "ffn_gate"},
+                                     {Module::up, "ffn_up"},
+                                     {Module::down, "ffn_down"}}) {
+    names.modules[module].name = std::string(kGgufLayer) + name;
+  }
   return names;
 }
 
-constexpr NameMap kHuggingFaceNames = hugging_face_names();
-
-constexpr NameMap kGgufNames{"token_embd",         "output_norm",     "output",        "blk.{}.attn_norm",
-                             "blk.{}.ffn_norm",    "blk.{}.attn_q",   "blk.{}.attn_k", "blk.{}.attn_v",
-                             "blk.{}.attn_output", "blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_down"};
-
-/// What stands in a file's names where the causal model by itself has "model." and "lm_head".
-struct Stored {
-  std::string_view body, head;
-
-  std::string name(std::string name) const {
-    constexpr std::string_view kBody =
-        kUnifiedNames.embedding.substr(0, kUnifiedNames.embedding.find('.') + 1);
-    if (name.starts_with(kBody)) return std::string(body) + name.substr(kBody.size());
-    if (name == kUnifiedNames.head) return std::string(head);
-    return name;
-  }
-};
-
-constexpr std::array<Stored, 4> kStored{{
-    {"model.", "lm_head"},
-    {"", "lm_head"},                                      // the base model was saved, without its head
-    {"language_model.model.", "language_model.lm_head"},  // within a model that sees pictures, old and new
-    {"model.language_model.", "lm_head"},
-}};
-
-/// By where the embedding is; the plain one where there is none.
-const Stored& find_stored(const Checkpoint& checkpoint) {
-  const auto holds = [&](const Stored& stored) {
-    return checkpoint.find(stored.name(std::string(kUnifiedNames.embedding)) + ".weight") != nullptr;
+/// Where names of a text model begin in folders: as usual, inside a multimodal model, or saved alone without
+/// its head. `names.root` and the head's name are changed to what this checkpoint has.
+void find_root(const Checkpoint& checkpoint, TensorNames& names) {
+  struct Place {
+    std::string root, head;
   };
-  const auto found = std::find_if(kStored.begin(), kStored.end(), holds);
-  return found == kStored.end() ? kStored.front() : *found;
+  const std::string usual = names.root, head = names.head;
+  std::vector<Place> places{{usual, head}, {"language_model." + usual, "language_model." + head}};
+  if (usual.starts_with("model.")) {
+    places.push_back({"model.language_model." + usual.substr(6), head});
+    places.push_back({usual.substr(6), head});
+  } else {
+    places.push_back({"", head});
+  }
+  for (const Place& place : places) {
+    if (checkpoint.find(place.root + names.embedding + ".weight") == nullptr) continue;
+    names.root = place.root;
+    names.head = place.head;
+    return;
+  }
 }
 
-bool is_inside_another(const Stored& stored) {
-  return stored.body.find("language_model.") != std::string_view::npos;
+/// Tensors that checkpoints carry beside the weights and that change nothing: tables that the program
+/// computes itself, the head of a tied model, a remainder of MobileQuant's training, and the rest of a model of
+/// which this one is the part for text.
+bool is_left_over(std::string_view name, bool tied, const TensorNames& names) {
+  if (name.ends_with(".rotary_emb.inv_freq") || name.ends_with("temp_weight")) return true;
+  if (tied && name == names.head + ".weight") return true;
+  const auto ends = [&](const std::string& suffix) { return name.ends_with(suffix); };
+  if (std::ranges::any_of(names.ignored_suffixes, ends)) return true;
+  const bool inside_another = names.root.find("language_model.") != std::string::npos;
+  return inside_another && !name.starts_with(names.root) && !name.starts_with(names.head);
 }
 
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, const ModelConfig& config, const NameMap& names, bool interleaved)
-      : checkpoint_(checkpoint),
-        config_(config),
-        names_(names),
-        stored_(find_stored(checkpoint)),
-        interleaved_(interleaved) {}
+  Loader(const Checkpoint& checkpoint, const ModelConfig& config, const TensorNames& names)
+      : checkpoint_(checkpoint), config_(config), names_(names) {}
 
   void load(Model& model) {
     check_memory();
     const int64_t hidden = config_.hidden_size;
-    model.embedding = matrix(&NameMap::embedding, 0, config_.vocab_size, hidden);
+    const int64_t width = config_.embedding_size != 0 ? config_.embedding_size : hidden;
+    model_ = &model;
+    model.embedding =
+        matrix({.name = names_.embedding}, "model.embed_tokens", names_.root, config_.vocab_size, width);
+    if (config_.learned_positions) {
+      const int64_t rows = config_.max_position_embeddings + config_.position_offset;
+      model.positions = matrix({.name = names_.positions}, "model.embed_positions", names_.root, rows, hidden);
+    }
+    if (width != hidden) {
+      model.embedding_in = linear({.module = Module::embedding_in, .rows = hidden, .cols = width}, 0);
+      model.embedding_out = linear({.module = Module::embedding_out, .rows = width, .cols = hidden}, 0);
+    }
     model.layers.reserve(static_cast<size_t>(config_.num_layers));
     for (int64_t i = 0; i < config_.num_layers; ++i) model.layers.push_back(layer(i));
-    model.final_norm = norm(&NameMap::final_norm, 0);
+    if (config_.graph.final_norm) model.final_norm = norm(*config_.graph.final_norm, 0);
     if (config_.tie_word_embeddings) {
       model.head.weight = model.embedding;
-      model.head.weight.name = kUnifiedNames.head;
+      model.head.weight.name = std::string(module_name(Module::head));
     } else {
       require_head();
-      model.head = linear(&NameMap::head, 0, config_.vocab_size, hidden, false);
+      model.head.weight =
+          matrix({.name = names_.head}, std::string(module_name(Module::head)), "", config_.vocab_size, width);
+    }
+    if (config_.head_bias || checkpoint_.find(names_.head + ".bias") != nullptr) {
+      model.head.bias = vector(names_.head + ".bias", {config_.vocab_size});
     }
   }
 
@@ -112,30 +113,23 @@ class Loader {
   /// What nothing reads is a model that we do not understand.
   void check_unused() const {
     for (const TensorView& tensor : checkpoint_.tensors()) {
-      if (used_.contains(tensor.name) || is_left_over(tensor.name)) continue;
+      if (used_.contains(tensor.name) || is_left_over(tensor.name, config_.tie_word_embeddings, names_)) continue;
       fail("{}: tensor {} {} belongs to no part of a {} model of {} layers with this configuration",
            checkpoint_.path().string(), printable(tensor.name), shape_text(tensor.shape),
            config_.architecture, config_.num_layers);
     }
     for (const auto& [name, file] : checkpoint_.listed_only()) {
-      if (!is_left_over(name))
+      if (!is_left_over(name, config_.tie_word_embeddings, names_))
         fail("{}: tensor {} is missing; the index lists it", file.string(), printable(name));
     }
   }
 
  private:
-  /// Tensors that checkpoints carry beside the weights and that change nothing: tables that the program
-  /// computes itself, the head of a tied model, a remainder of MobileQuant's training, and the rest of a
-  /// model of which this one is the part for text.
-  bool is_left_over(std::string_view name) const {
-    const std::string head = stored_.name(std::string(kUnifiedNames.head));
-    return name.ends_with(".rotary_emb.inv_freq") || name.ends_with("temp_weight") ||
-           (config_.tie_word_embeddings && name == head + ".weight") ||
-           (is_inside_another(stored_) && !name.starts_with(stored_.body) && !name.starts_with(head));
-  }
-
   void require_head() const {
-    if (!stored_.body.empty() || checkpoint_.find(std::string(stored_.head) + ".weight") != nullptr) return;
+    if (!names_.root.empty() || checkpoint_.format() == "gguf" ||
+        checkpoint_.find(names_.head + ".weight") != nullptr) {
+      return;
+    }
     fail(
         "{}: holds a base model saved without its head, and the configuration does not tie the head to the "
         "embedding; accepted: the causal model (AutoModelForCausalLM saves it)",
@@ -148,15 +142,6 @@ class Loader {
     int64_t bytes = 0;
     for (const TensorView& tensor : checkpoint_.tensors()) bytes += std::ssize(tensor.bytes);
     require_memory(bytes, checkpoint_.path().string());
-  }
-
-  using Module = std::string_view NameMap::*;
-
-  static std::string name_in(const NameMap& names, Module module, int64_t layer) {
-    return fmt::format(fmt::runtime(names.*module), layer);
-  }
-  std::string stored_name(Module module, int64_t layer) const {
-    return stored_.name(name_in(names_, module, layer));
   }
 
   const TensorView& tensor(const std::string& name, const std::vector<int64_t>& shape) {
@@ -173,80 +158,161 @@ class Loader {
     return view;
   }
 
-  Matrix matrix(Module module, int64_t layer, int64_t rows, int64_t cols) {
-    const TensorView& view = tensor(stored_name(module, layer) + ".weight", {rows, cols});
+  const TensorPlace& place(Module module) const { return names_.modules.at(module); }
+
+  std::string name_in_file(Module module, int64_t layer, int64_t head = 0) const {
+    return names_.root + fmt::format(fmt::runtime(place(module).name), layer, head);
+  }
+  std::string unified_name(Module module, int64_t layer) const {
+    const std::string_view name = module_name(module);
+    return is_after_blocks(module) ? std::string(name) : fmt::format("model.layers.{}.{}", layer, name);
+  }
+
+  /// A matrix as `place` says it lies in the file; `prefix` stands in front of its name.
+  Matrix matrix(const TensorPlace& place, const std::string& unified, const std::string& prefix, int64_t rows,
+                int64_t cols) {
+    const std::string name = prefix + place.name + ".weight";
+    const int64_t stored_rows = place.rows != 0 ? place.rows : rows;
     Matrix result;
-    result.name = name_in(kUnifiedNames, module, layer);
-    result.dtype = view.dtype;
+    result.name = unified;
     result.rows = rows;
     result.cols = cols;
-    result.data = view.bytes.data();
+    if (place.transposed) {
+      transpose(tensor(name, {cols, stored_rows}), place.first_row, result);
+      return result;
+    }
+    const TensorView& view = tensor(name, {stored_rows, cols});
+    result.dtype = view.dtype;
     result.row_bytes = cols / info(view.dtype).block_size * info(view.dtype).block_bytes;
+    result.data = view.bytes.data() + place.first_row * result.row_bytes;
+    result.block_rows = place.block_rows;
+    result.block_stride = place.block_stride;
     return result;
   }
 
-  std::vector<float> vector(const std::string& name, int64_t size) {
-    const TensorView& view = tensor(name, {size});
-    std::vector<float> values(static_cast<size_t>(size));
-    decode(view.dtype, view.bytes.data(), size, values.data());
+  /// Rows of `result` ← columns from `first` on of the stored [cols, …].
+  void transpose(const TensorView& view, int64_t first, Matrix& result) {
+    const DTypeInfo& type = info(view.dtype);
+    if (type.block_size != 1) {
+      fail("{}: tensor {} is of type {} and stored transposed; accepted: a type of single elements",
+           checkpoint_.path().string(), view.name, type.name);
+    }
+    const int64_t size = type.block_bytes, stored = view.shape[1];
+    auto buffer = std::make_shared<AlignedBuffer>(static_cast<size_t>(result.rows * result.cols * size));
+    for (int64_t r = 0; r < result.rows; ++r) {
+      std::byte* row = buffer->data() + r * result.cols * size;
+      for (int64_t c = 0; c < result.cols; ++c) {
+        std::memcpy(row + c * size, view.bytes.data() + (c * stored + first + r) * size,
+                    static_cast<size_t>(size));
+      }
+    }
+    result.dtype = view.dtype;
+    result.row_bytes = result.cols * size;
+    result.data = buffer->data();
+    model_->transposed.push_back(std::move(buffer));
+  }
+
+  std::vector<float> vector(const std::string& name, const std::vector<int64_t>& shape) {
+    const TensorView& view = tensor(name, shape);
+    std::vector<float> values(static_cast<size_t>(view.element_count()));
+    decode(view.dtype, view.bytes.data(), view.element_count(), values.data());
     return values;
   }
 
-  LinearWeights linear(Module module, int64_t layer, int64_t rows, int64_t cols, bool bias) {
-    LinearWeights result;
-    result.weight = matrix(module, layer, rows, cols);
-    if (bias) result.bias = vector(stored_name(module, layer) + ".bias", rows);
-    return result;
+  bool interleaved(Module module) const {
+    return names_.interleaved && (module == Module::q || module == Module::k || module == Module::q_norm ||
+                                  module == Module::k_norm);
   }
 
-  /// q or k: GGUF's Llama files store the rows of each head for interleaved rotary pairs, biases too.
-  LinearWeights rotated(Module module, int64_t layer, int64_t rows, int64_t cols, bool bias) {
-    LinearWeights result = linear(module, layer, rows, cols, bias);
-    if (!interleaved_) return result;
-    const int64_t d = config_.head_dim;
-    result.weight.interleaved_head_dim = d;
-    const std::vector<float> stored = result.bias;
+  /// Per-channel values of a projection as its rows are ordered.
+  std::vector<float> in_row_order(Module module, const std::vector<float>& stored) const {
+    if (!interleaved(module)) return stored;
+    std::vector<float> values(stored.size());
     for (size_t r = 0; r < stored.size(); ++r) {
-      const auto head = static_cast<int64_t>(r) / d, within = static_cast<int64_t>(r) % d;
-      result.bias[r] = stored[static_cast<size_t>(head * d + 2 * (within % (d / 2)) + within / (d / 2))];
+      values[r] = stored[static_cast<size_t>(
+          interleaved_row(static_cast<int64_t>(r), config_.head_dim, config_.rotary.dim))];
     }
+    return values;
+  }
+
+  LinearWeights linear(const LinearOp& op, int64_t layer) {
+    LinearWeights result;
+    TensorPlace place = this->place(op.module);
+    const std::string name = name_in_file(op.module, layer);
+    place.name = name;
+    result.weight = matrix(place, unified_name(op.module, layer), "", op.rows, op.cols);
+    if (interleaved(op.module)) {
+      result.weight.interleaved_head_dim = config_.head_dim;
+      if (config_.rotary.dim != config_.head_dim) result.weight.interleaved_dim = config_.rotary.dim;
+    }
+    if (!op.bias) return result;
+    const std::vector<float> stored = vector(name + ".bias", {place.rows != 0 ? place.rows : op.rows});
+    for (int64_t r = 0; r < op.rows; ++r) {
+      const int64_t block = place.block_rows != 0 ? r / place.block_rows * (place.block_stride - place.block_rows) : 0;
+      result.bias.push_back(stored[static_cast<size_t>(place.first_row + r + block)]);
+    }
+    result.bias = in_row_order(op.module, result.bias);
     return result;
   }
 
-  NormWeights norm(Module module, int64_t layer) {
-    const std::string name = stored_name(module, layer);
+  /// Weights or biases of a norm.
+  std::vector<float> norm_values(const NormOp& op, int64_t layer, const char* kind) {
+    if (!op.own_weights) return vector(name_in_file(op.module, layer) + kind, {op.weights()});
+    const int64_t heads = op.width / op.group;
+    if (!place(op.module).per_head) {
+      const std::string name = name_in_file(op.module, layer) + kind;
+      const TensorView* view = checkpoint_.find(name);
+      const bool flat = view != nullptr && view->shape.size() == 1;  // as the unified layout has it
+      return in_row_order(op.module, vector(name, flat ? std::vector{op.width} : std::vector{heads, op.group}));
+    }
+    std::vector<float> values;
+    for (int64_t head = 0; head < heads; ++head) {
+      const std::vector<float> part = vector(name_in_file(op.module, layer, head) + kind, {op.group});
+      values.insert(values.end(), part.begin(), part.end());
+    }
+    return in_row_order(op.module, values);
+  }
+
+  NormWeights norm(const NormOp& op, int64_t layer) {
     NormWeights result;
-    result.name = name_in(kUnifiedNames, module, layer);
-    result.weight = vector(name + ".weight", config_.hidden_size);
-    if (config_.norm_weight_plus_one) {
+    result.name = unified_name(op.module, layer);
+    result.weight = norm_values(op, layer, ".weight");
+    if (names_.norm_plus_one) {
       for (float& weight : result.weight) weight += 1.0F;
     }
-    if (config_.norm == NormKind::layer) result.bias = vector(name + ".bias", config_.hidden_size);
+    if (op.bias) result.bias = norm_values(op, layer, ".bias");
     return result;
+  }
+
+  /// xIELU's numbers, each a tensor of one element or of no dimension.
+  XieluWeights xielu(int64_t layer) {
+    const std::string name = name_in_file(Module::activation, layer);
+    const auto scalar = [&](const char* part, float fallback) {
+      const TensorView* view = checkpoint_.find(name + part);
+      if (view == nullptr && !std::isnan(fallback)) return fallback;
+      const bool single = view != nullptr && view->shape.empty();
+      return vector(name + part, single ? std::vector<int64_t>{} : std::vector<int64_t>{1}).at(0);
+    };
+    const float required = std::numeric_limits<float>::quiet_NaN();
+    return {scalar(".alpha_p", required), scalar(".alpha_n", required), scalar(".beta", 0.5F),
+            scalar(".eps", -1e-6F)};
   }
 
   LayerWeights layer(int64_t i) {
-    const int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
-    const int64_t q_size = config_.num_heads * config_.head_dim,
-                  kv_size = config_.num_kv_heads * config_.head_dim;
     LayerWeights weights;
-    weights.input_norm = norm(&NameMap::input_norm, i);
-    weights.post_attention_norm = norm(&NameMap::post_attention_norm, i);
-    weights.q = rotated(&NameMap::q, i, q_size, hidden, config_.qkv_bias);
-    weights.k = rotated(&NameMap::k, i, kv_size, hidden, config_.qkv_bias);
-    weights.v = linear(&NameMap::v, i, kv_size, hidden, config_.qkv_bias);
-    weights.o = linear(&NameMap::o, i, hidden, q_size, config_.o_bias);
-    weights.gate = linear(&NameMap::gate, i, inner, hidden, config_.mlp_bias);
-    weights.up = linear(&NameMap::up, i, inner, hidden, config_.mlp_bias);
-    weights.down = linear(&NameMap::down, i, hidden, inner, config_.mlp_bias);
+    for (const Operation& operation : config_.graph.block(i).operations) {
+      if (const auto* op = std::get_if<LinearOp>(&operation)) weights.linears[op->module] = linear(*op, i);
+      if (const auto* op = std::get_if<NormOp>(&operation)) weights.norms[op->module] = norm(*op, i);
+      const auto* activate = std::get_if<ActivateOp>(&operation);
+      if (activate != nullptr && activate->kind == Activation::xielu) weights.xielu = xielu(i);
+    }
     return weights;
   }
 
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
-  const NameMap& names_;
-  const Stored& stored_;
-  bool interleaved_;
+  const TensorNames& names_;
+  Model* model_ = nullptr;
   std::unordered_set<std::string> used_;
 };
 
@@ -254,12 +320,12 @@ class Loader {
 /// is divided by: 1, `factor`, or between them. The parameters are recovered and must reproduce every factor.
 RopeScaling scaling_from_factors(const GgufFile& file, const TensorView& tensor, const ModelConfig& config) {
   const std::string where = fmt::format("{}: tensor {}", file.path().string(), tensor.name);
-  const auto pairs = static_cast<size_t>(config.rotary_dim / 2);
-  if (tensor.shape != std::vector<int64_t>{config.rotary_dim / 2} || tensor.dtype != DType::f32) {
+  const auto pairs = static_cast<size_t>(config.rotary.dim / 2);
+  if (tensor.shape != std::vector<int64_t>{config.rotary.dim / 2} || tensor.dtype != DType::f32) {
     fail("{}: {} {}; accepted: F32 [{}]", where, info(tensor.dtype).name, shape_text(tensor.shape), pairs);
   }
   std::vector<float> factors(pairs);
-  decode(tensor.dtype, tensor.bytes.data(), config.rotary_dim / 2, factors.data());
+  decode(tensor.dtype, tensor.bytes.data(), config.rotary.dim / 2, factors.data());
   const double largest = *std::max_element(factors.begin(), factors.end());
   RopeScaling scaling;
   if (std::all_of(factors.begin(), factors.end(), [](float factor) { return factor == 1.0F; }))
@@ -270,8 +336,8 @@ RopeScaling scaling_from_factors(const GgufFile& file, const TensorView& tensor,
   scaling.high_freq_factor = 4.0;
   scaling.original_max_position_embeddings = 8192;
   for (size_t i = 0; i < pairs; ++i) {
-    const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(config.rotary_dim);
-    const double wavelength = 2.0 * M_PI * std::pow(config.rope_theta, exponent);
+    const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(config.rotary.dim);
+    const double wavelength = 2.0 * M_PI * std::pow(config.rotary.theta, exponent);
     const double position = scaling.original_max_position_embeddings / wavelength;  // L/λ
     const double mix = std::clamp(
         (position - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor), 0.0,
@@ -293,13 +359,15 @@ Model load_gguf(const std::filesystem::path& path) {
   const auto file = std::make_shared<GgufFile>(path);
   model.checkpoint = file;
   model.config = read_config(*file);
+  TensorNames names = gguf_names();
   // Only Llama's files are stored for interleaved rotary pairs; Gemma's norms have their +1 already.
-  Loader loader(*file, model.config, kGgufNames, model.config.architecture == "llama");
+  names.interleaved = model.config.architecture == "llama";
+  Loader loader(*file, model.config, names);
   if (const TensorView* factors = file->find("rope_freqs.weight"); factors != nullptr) {
-    if (model.config.rope_scaling.kind != RopeScaling::Kind::none) {
+    if (model.config.rotary.scaling.kind != RopeScaling::Kind::none) {
       fail("{}: tensor {} beside linear rope scaling; accepted: one of them", path.string(), factors->name);
     }
-    model.config.rope_scaling = scaling_from_factors(*file, *factors, model.config);
+    model.config.rotary.scaling = scaling_from_factors(*file, *factors, model.config);
     loader.mark_used(factors->name);
   }
   loader.load(model);
@@ -315,8 +383,15 @@ Model load_directory(const std::filesystem::path& path) {
          path.string());
   model.config = read_config(path / "config.json");
   model.checkpoint = open_directory(path);
-  const NameMap& names = model.config.architecture == "hfmodel" ? kUnifiedNames : kHuggingFaceNames;
-  Loader loader(*model.checkpoint, model.config, names, false);
+  const Architecture& architecture = *find_architecture(model.config.architecture);
+  const bool unified = model.config.architecture == "hfmodel" ||
+                       model.config.source.find(kWeightLayoutKey) != std::string::npos;
+  TensorNames names = unified ? unified_names() : hugging_face_names(model.config);
+  if (!unified) {
+    if (architecture.rename != nullptr) architecture.rename(model.config, names);
+  }
+  find_root(*model.checkpoint, names);
+  Loader loader(*model.checkpoint, model.config, names);
   loader.load(model);
   loader.check_unused();
   return model;

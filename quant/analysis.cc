@@ -52,7 +52,7 @@ class ErrorObserver : public PointObserver {
       if (point.slot == Slot::weight || !qcfg[point].enabled()) continue;
       quantizers_[point].spec = qcfg[point];
       if (needs_range(qcfg, point)) quantizers_[point].grid = make_grid(qcfg[point], ranges[point].value());
-      readers_[observed_point(point)].push_back(point);
+      readers_[made_at(config, point)].push_back(point);
     }
   }
 
@@ -101,8 +101,7 @@ ErrorSums weight_error(const model::Matrix& matrix, const QuantSpec& spec) {
 ErrorSums weight_error(const model::Model& model, const Point& point, const QuantSpec& spec) {
   if (point.module == Module::head) return weight_error(model.head.weight, spec);
   if (!is_norm(point.module)) {
-    return weight_error(
-        linear_of(model.layers[static_cast<size_t>(point.layer)], projection(point.module)).weight, spec);
+    return weight_error(model.layers[static_cast<size_t>(point.layer)].linear(point.module).weight, spec);
   }
   const model::NormWeights& norm = norm_of(model, point.layer, point.module);
   model::Matrix row;  // a norm's weight as a matrix of one row

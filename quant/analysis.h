@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "model/arithmetic.h"
 #include "quant/calibration.h"
 
 namespace qeval::quant {

@@ -18,24 +18,16 @@ constexpr std::array<std::string_view, 3> kEstimators{"minmax", "percentile", "m
 /// Grids finer than this lose nothing to min and max.
 constexpr int kNarrowedBits = 10;
 
-/// What is made at this point feeds a linear of a block: its channel maxima are wanted.
-bool feeds_a_linear(const Point& point) {
-  switch (point.module) {
-    case Module::input_norm:
-    case Module::post_attention_norm:
-    case Module::pv_product:
-      return point.slot == Slot::output;
-    case Module::down:
-      return point.slot == Slot::input;
-    default:
-      return false;
-  }
-}
-
 /// First pass: smallest and largest value per point, largest magnitude per channel.
 class ExtremesObserver : public PointObserver {
  public:
-  explicit ExtremesObserver(int64_t num_layers) : ranges_(num_layers), maxima_(num_layers) {}
+  explicit ExtremesObserver(const model::ModelConfig& config)
+      : ranges_(config.num_layers), maxima_(config.num_layers), feeds_a_linear_(config.num_layers, 0) {
+    for (const Point& point : all_points(config)) {
+      const bool of_block = is_linear(point.module) && !is_after_blocks(point.module);
+      if (of_block && point.slot == Slot::input) feeds_a_linear_[made_at(config, point)] = 1;
+    }
+  }
 
   void observe(const Point& point, const float* x, int64_t rows, int64_t cols, int64_t stride) override {
     const QuantKernels& kernel = quant_kernels();
@@ -47,7 +39,7 @@ class ExtremesObserver : public PointObserver {
     }
     const std::lock_guard lock(locks_[point]);
     if (range) widen(ranges_[point], *range);
-    if (!feeds_a_linear(point)) return;
+    if (feeds_a_linear_[point] == 0) return;
     std::vector<float>& maxima = maxima_[point];
     if (maxima.empty()) maxima.resize(static_cast<size_t>(cols), 0.0F);
     for (int64_t r = 0; r < rows; ++r) kernel.abs_max(x + r * stride, cols, maxima.data());
@@ -100,6 +92,7 @@ class ExtremesObserver : public PointObserver {
 
   PointMap<std::optional<Range>> ranges_;
   PointMap<std::vector<float>> maxima_;
+  PointMap<char> feeds_a_linear_;  ///< whether channel maxima are wanted of what is made at this point
   PointLocks locks_;
 };
 
@@ -170,29 +163,29 @@ Calibration calibrate(const model::Model& model, const Samples& samples, const Q
     }
   };
 
-  ExtremesObserver extremes(num_layers);
+  ExtremesObserver extremes(model.config);
   run(extremes, peers.rank, peers.size);
   Calibration result{ActRanges(num_layers), PointMap<std::vector<float>>(num_layers)};
   const std::vector<Point> points = all_points(model.config);
   if (!peers.alone()) extremes.share(peers, points);
   for (const Point& point : points) {
     if (!is_measured(point)) continue;
-    result.ranges[point] = extremes.ranges()[observed_point(point)];
+    result.ranges[point] = extremes.ranges()[made_at(model.config, point)];
     if (point.slot == Slot::input && is_linear(point.module)) {
-      result.channel_maxima[point] = extremes.maxima()[observed_point(point)];
+      result.channel_maxima[point] = extremes.maxima()[made_at(model.config, point)];
     }
   }
   if (options.estimator == RangeEstimator::minmax) return result;
 
   HistogramObserver histograms(num_layers);
   for (const Point& point : points) {
-    if (is_narrowed(qcfg, point)) histograms.want(observed_point(point), result.ranges[point].value());
+    if (is_narrowed(qcfg, point)) histograms.want(made_at(model.config, point), result.ranges[point].value());
   }
   run(histograms, 0, 1);
   parallel_tasks(std::ssize(points), [&](int64_t i) {
     const Point& point = points[static_cast<size_t>(i)];
     if (!is_narrowed(qcfg, point)) return;
-    const Histogram& histogram = histograms.histogram(observed_point(point)).value();
+    const Histogram& histogram = histograms.histogram(made_at(model.config, point)).value();
     result.ranges[point] = options.estimator == RangeEstimator::mse
                                ? mse_range(histogram, qcfg[point])
                                : percentile_range(histogram, options.percentile);

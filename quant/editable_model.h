@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "base/parallel.h"
@@ -31,17 +32,17 @@ class EditableModel {
 
     float* row(int64_t r) const { return weight + r * cols; }
   };
-  Linear linear(int64_t layer, model::Projection projection);
-  /// The input or post-attention norm of a block.
-  model::NormWeights& norm(int64_t layer, model::NormPoint point);
+  Linear linear(int64_t layer, Module module);
+  /// A norm of a block.
+  model::NormWeights& norm(int64_t layer, Module module) {
+    return model_.layers[static_cast<size_t>(layer)].norms.at(module);
+  }
 
  private:
   model::Model model_;
-  std::vector<AlignedBuffer> weights_;  ///< [layers · projections]
+  std::vector<std::map<Module, AlignedBuffer>> weights_;  ///< [layers], of the linears
 };
 
-/// The linear of a block by its name.
-const model::LinearWeights& linear_of(const model::LayerWeights& layer, model::Projection projection);
 /// A norm by its module; `layer` is ignored for the final one.
 const model::NormWeights& norm_of(const model::Model& model, int64_t layer, Module module);
 

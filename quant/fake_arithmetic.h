@@ -1,6 +1,6 @@
 #pragma once
 
-#include <array>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,8 +22,9 @@ struct ActivationQuantizer {
 };
 
 /// The simulation that papers report: float32 throughout, every point of the configuration rounded to its
-/// grid and back (QUANTIZATION.md §2). Weights are kept as codes and decoded on their way into the product.
-/// RMSNorm in the blocks has no eps; GELU is the erf form where the activation is quantized; residual adds
+/// grid and back (QUANTIZATION.md §2 and §7). Weights are kept as codes and decoded on their way into the product.
+/// RMSNorm in the blocks has no eps; the paper's architectures compute GELU in its erf form where the activation is
+/// quantized; residual adds
 /// and embedding stay in float, and so do the final norm and the head unless the configuration names them.
 /// A dynamic point takes its range per row of the tensor: a token's features, or for the operands and results
 /// of the two attention products a token's features of one head (of the visible keys for scores and
@@ -35,20 +36,22 @@ class FakeArithmetic : public model::FloatArithmetic {
                  int64_t max_positions);
 
   std::string name() const override { return "fake"; }
-  void norm(int64_t layer, model::NormPoint point, const model::Tensor& residual,
+  void norm(int64_t layer, const model::NormOp& op, const model::Tensor& in,
             model::Tensor& out) const override;
   void linear(int64_t layer, const model::Tensor& in, std::span<const Target> targets) const override;
-  void rotate(int64_t layer, model::Projection which, std::span<const int32_t> positions,
+  void rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
               model::Tensor& heads) const override;
   void softmax(const model::AttentionTile& tile) const override;
   void mix(const model::AttentionTile& tile, model::Tensor& out) const override;
-  void activate(int64_t layer, model::Tensor& gate) const override;
-  void multiply(int64_t layer, const model::Tensor& up, model::Tensor& gate) const override;
+  void activate(int64_t layer, const model::ActivateOp& op, model::Tensor& gate) const override;
+  void multiply(int64_t layer, const model::MultiplyOp& op, const model::Tensor& up,
+                model::Tensor& gate) const override;
+  void finish(const model::Tensor& residual, model::Tensor& out) const override;
   void logits(const model::Tensor& normed, int64_t first, int64_t count, float* logits) const override;
 
  private:
-  /// The operations on a linear's output before another one sees it: its own point, then for v the one of the
-  /// mix.
+  /// What a tensor meets before another operation sees it: its own point, then, where it is an operand of the
+  /// attention, the attention's.
   struct OutputQuantizers {
     ActivationQuantizer first, second;
   };
@@ -56,18 +59,27 @@ class FakeArithmetic : public model::FloatArithmetic {
   const ActivationQuantizer& at(int64_t layer, Module module, Slot slot) const {
     return points_[{layer, module, slot}];
   }
-  model::WeightView weight_view(int64_t layer, model::Projection projection) const;
+  OutputQuantizers output_quantizers(int64_t layer, Module module, model::Operand operand) const;
+  model::WeightView weight_view(int64_t layer, const model::LinearOp& op) const;
   /// The epilogue of a product, where its output points are static.
   model::Epilogue epilogue(const OutputQuantizers& quantizers) const;
-  void quantize_heads(const ActivationQuantizer& quantizer, float* heads, int64_t count) const;
+  /// `head_dim`: channels that a dynamic range is taken over.
+  static void quantize_heads(const ActivationQuantizer& quantizer, int64_t head_dim, float* heads, int64_t count);
   void quantize_weights(const QuantConfig& qcfg);
 
+  /// One block's weights as the simulation has them.
+  struct Block {
+    std::map<Module, QuantizedMatrix> linears;       ///< those that are left in float are missing
+    std::map<Module, OutputQuantizers> outputs;      ///< of linears
+    std::map<Module, std::vector<float>> norms;      ///< dequantized
+  };
+  const Block& block(int64_t layer) const { return blocks_[static_cast<size_t>(layer)]; }
+
   PointMap<ActivationQuantizer> points_;
-  std::vector<std::array<QuantizedMatrix, 7>> projections_;  ///< [layers][Projection]; no rows: left in float
-  std::vector<std::array<OutputQuantizers, 7>> outputs_;     ///< [layers][Projection]
-  std::vector<std::array<std::vector<float>, 2>> norms_;     ///< [layers][NormPoint], dequantized
+  std::vector<Block> blocks_;
   std::vector<float> final_norm_;
   QuantizedMatrix head_;
+  bool erf_gelu_ = false;  ///< whatever form the configuration names
 };
 
 /// Everything that decides how a quantized model computes, besides its weights.

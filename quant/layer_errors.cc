@@ -16,18 +16,28 @@ class Tap : public Base {
   explicit Tap(int64_t layers, Args&&... args)
       : Base(std::forward<Args>(args)...), streams_(static_cast<size_t>(layers) + 1) {}
 
-  void norm(int64_t layer, model::NormPoint point, const model::Tensor& residual,
-            model::Tensor& out) const override {
-    if (point != model::NormPoint::post_attention) {
-      const size_t place =
-          point == model::NormPoint::final ? streams_.size() - 1 : static_cast<size_t>(layer);
-      streams_[place].assign(residual.row<float>(0), residual.row<float>(0) + residual.rows * residual.cols);
-    }
-    Base::norm(layer, point, residual, out);
+  void embed(std::span<const int32_t> tokens, const model::RowPositions& rows,
+             model::Tensor& residual) const override {
+    Base::embed(tokens, rows, residual);
+    keep(0, residual);
+  }
+  void add(int64_t layer, const model::AddOp& op, const model::Tensor& update,
+           model::Tensor& residual) const override {
+    Base::add(layer, op, update, residual);
+    keep(layer + 1, residual);  // the last addition of a block stays
+  }
+  void norm(int64_t layer, const model::NormOp& op, const model::Tensor& in, model::Tensor& out) const override {
+    Base::norm(layer, op, in, out);
+    if (op.out == model::Value::residual) keep(layer + 1, out);
   }
   const std::vector<float>& output(size_t layer) const { return streams_[layer + 1]; }
 
  private:
+  void keep(int64_t place, const model::Tensor& residual) const {
+    streams_[static_cast<size_t>(place)].assign(residual.row<float>(0),
+                                                residual.row<float>(0) + residual.rows * residual.cols);
+  }
+
   mutable std::vector<std::vector<float>> streams_;
 };
 

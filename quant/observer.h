@@ -35,10 +35,6 @@ class PointLocks {
   std::array<std::mutex, 67> locks_;
 };
 
-/// Several points see the same tensor (the norm's output is the input of q, k and v; v is the mix's input2):
-/// it is observed once, at the point where it is made.
-Point observed_point(const Point& point);
-
 /// The float arithmetic, every operation reporting to an observer. Scores are computed and reported over the
 /// whole square of the tile's keys, probabilities with the zeros of the hidden ones.
 class ObservedArithmetic : public model::FloatArithmetic {
@@ -46,19 +42,23 @@ class ObservedArithmetic : public model::FloatArithmetic {
   /// Both must outlive the arithmetic.
   ObservedArithmetic(const model::Model& model, int64_t max_positions, PointObserver& observer);
 
-  void norm(int64_t layer, model::NormPoint point, const model::Tensor& residual,
+  void norm(int64_t layer, const model::NormOp& op, const model::Tensor& in,
             model::Tensor& out) const override;
   void linear(int64_t layer, const model::Tensor& in, std::span<const Target> targets) const override;
-  void rotate(int64_t layer, model::Projection which, std::span<const int32_t> positions,
+  void rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
               model::Tensor& heads) const override;
+  bool wants_all_keys() const override { return true; }
   void scores(const model::AttentionTile& tile, const model::Tensor& q) const override;
   void softmax(const model::AttentionTile& tile) const override;
-  void activate(int64_t layer, model::Tensor& gate) const override;
-  void multiply(int64_t layer, const model::Tensor& up, model::Tensor& gate) const override;
+  void activate(int64_t layer, const model::ActivateOp& op, model::Tensor& gate) const override;
+  void multiply(int64_t layer, const model::MultiplyOp& op, const model::Tensor& up,
+                model::Tensor& gate) const override;
   void logits(const model::Tensor& normed, int64_t first, int64_t count, float* logits) const override;
 
  private:
   void report(const Point& point, const model::Tensor& tensor) const;
+  /// At the operand's point, which the operation that changed it last hands it over at.
+  void report_operand(int64_t layer, model::Operand operand, const model::Tensor& tensor) const;
 
   PointObserver& observer_;
 };

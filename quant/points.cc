@@ -9,18 +9,13 @@
 namespace qeval::quant {
 namespace {
 
-constexpr std::array<std::string_view, kBlockModules + kModelModules> kModuleNames{
-    "input_layernorm",  "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-    "self_attn.qk_bmm", "self_attn.pv_bmm", "self_attn.o_proj", "post_attention_layernorm",
-    "mlp.w1",           "mlp.act_fn",       "mlp.w3",           "mlp.w2",
-    "model.norm",       "lm_head"};
 constexpr std::array<std::string_view, kSlots> kSlotNames{"input", "input2", "weight", "output"};
 constexpr std::string_view kBlockPrefix = "model.layers.";
 
 }  // namespace
 
 std::string module_name(int64_t layer, Module module) {
-  const std::string_view name = kModuleNames[static_cast<size_t>(module)];
+  const std::string_view name = model::module_name(module);
   if (is_after_blocks(module)) return std::string(name);
   return fmt::format("{}{}.{}", kBlockPrefix, layer, name);
 }
@@ -48,89 +43,126 @@ std::optional<ModuleId> find_module(std::string_view name, int64_t num_layers) {
   }
   const int64_t last = first == 0 ? kBlockModules : kBlockModules + kModelModules;
   for (int64_t i = first; i < last; ++i) {
-    if (kModuleNames[static_cast<size_t>(i)] == name) return ModuleId{layer, static_cast<Module>(i)};
+    if (model::module_name(static_cast<Module>(i)) == name) return ModuleId{layer, static_cast<Module>(i)};
   }
   return std::nullopt;
 }
 
 bool is_norm(Module module) {
-  return module == Module::input_norm || module == Module::post_attention_norm ||
-         module == Module::final_norm;
+  switch (module) {
+    case Module::input_norm:
+    case Module::q_latent_norm:
+    case Module::kv_latent_norm:
+    case Module::q_norm:
+    case Module::k_norm:
+    case Module::post_self_attn_norm:
+    case Module::post_attention_norm:
+    case Module::pre_feedforward_norm:
+    case Module::post_feedforward_norm:
+    case Module::post_mlp_norm:
+    case Module::final_norm:
+      return true;
+    default:
+      return false;
+  }
 }
 
 bool is_linear(Module module) {
-  return !is_norm(module) && module != Module::qk_product && module != Module::pv_product &&
-         module != Module::activation;
+  return !is_norm(module) && module != Module::qk_product && module != Module::softcap &&
+         module != Module::pv_product && module != Module::activation;
 }
 
-bool is_after_blocks(Module module) {
-  return static_cast<int64_t>(module) >= kBlockModules;
+namespace {
+
+/// Where what an operation writes is rounded; nothing where it has no point of its own.
+std::optional<Point> output_point(int64_t layer, const model::Operation& operation) {
+  if (const auto* op = std::get_if<model::NormOp>(&operation)) return Point{layer, op->module, Slot::output};
+  if (const auto* op = std::get_if<model::LinearOp>(&operation)) return Point{layer, op->module, Slot::output};
+  if (const auto* op = std::get_if<model::RotateOp>(&operation)) return operand_point(layer, op->operand);
+  if (std::holds_alternative<model::AttentionOp>(operation)) return Point{layer, Module::pv_product, Slot::output};
+  if (std::holds_alternative<model::ActivateOp>(operation)) return Point{layer, Module::activation, Slot::output};
+  if (std::holds_alternative<model::MultiplyOp>(operation)) return Point{layer, Module::down, Slot::input};
+  return std::nullopt;
 }
 
-model::Projection projection(Module module) {
-  switch (module) {
-    case Module::q:
-      return model::Projection::q;
-    case Module::k:
-      return model::Projection::k;
-    case Module::v:
-      return model::Projection::v;
-    case Module::o:
-      return model::Projection::o;
-    case Module::gate:
-      return model::Projection::gate;
-    case Module::up:
-      return model::Projection::up;
+/// The operation that reads at this point, and which of its tensors.
+struct Reader {
+  size_t operation;
+  model::Value value;
+};
+std::optional<Reader> find_reader(const model::BlockGraph& block, const Point& point) {
+  for (size_t i = 0; i < block.operations.size(); ++i) {
+    const model::Operation& operation = block.operations[i];
+    if (std::holds_alternative<model::AttentionOp>(operation)) {
+      if (point.module == Module::qk_product && point.slot == Slot::input) return Reader{i, model::Value::q};
+      if (point.module == Module::qk_product && point.slot == Slot::input2) return Reader{i, model::Value::k};
+      if (point.module == Module::pv_product && point.slot == Slot::input2) return Reader{i, model::Value::v};
+    }
+    if (point.slot != Slot::input) continue;
+    if (const auto* op = std::get_if<model::NormOp>(&operation); op != nullptr && op->module == point.module) {
+      return Reader{i, op->in};
+    }
+    if (const auto* op = std::get_if<model::LinearOp>(&operation); op != nullptr && op->module == point.module) {
+      return Reader{i, op->in};
+    }
+    if (std::holds_alternative<model::ActivateOp>(operation) && point.module == Module::activation) {
+      return Reader{i, model::Value::gate};
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<Point> operand_point(int64_t layer, model::Operand operand) {
+  switch (operand) {
+    case model::Operand::query:
+      return Point{layer, Module::qk_product, Slot::input};
+    case model::Operand::key:
+      return Point{layer, Module::qk_product, Slot::input2};
+    case model::Operand::value:
+      return Point{layer, Module::pv_product, Slot::input2};
+    case model::Operand::none:
+      break;
+  }
+  return std::nullopt;
+}
+
+Point made_at(const model::ModelConfig& config, const Point& point) {
+  if (point.module == Module::head && point.slot == Slot::input && config.final_norm) {
+    return {0, Module::final_norm, Slot::output};
+  }
+  if (is_after_blocks(point.module)) return point;
+  const model::BlockGraph& block = config.graph.block(point.layer);
+  const std::optional<Reader> reader = find_reader(block, point);
+  if (!reader || reader->value == model::Value::residual) return point;
+  for (size_t i = reader->operation; i-- > 0;) {
+    if (accesses(block.operations[i]).writes != reader->value) continue;
+    return output_point(point.layer, block.operations[i]).value_or(point);
+  }
+  return point;
+}
+
+bool has_point(const model::ModelConfig& config, const Point& point) {
+  if (point.module == Module::final_norm) return config.graph.final_norm && point.slot != Slot::input2;
+  if (point.module == Module::head) return point.slot != Slot::input2;
+  if (is_after_blocks(point.module)) return false;
+  const model::BlockGraph& block = config.graph.block(point.layer);
+  switch (point.module) {
+    case Module::qk_product:
+    case Module::pv_product:
+      return point.slot != Slot::weight;
+    case Module::softcap:
+      return point.slot == Slot::output && block.attention().softcap != 0;
+    case Module::activation: {
+      const bool silu = block.find<model::ActivateOp>()->kind == model::Activation::silu;
+      return point.slot != Slot::weight && (point.slot != Slot::input2 || silu);
+    }
     default:
-      assert(module == Module::down);
-      return model::Projection::down;
-  }
-}
-
-Module linear_module(model::Projection projection) {
-  switch (projection) {
-    case model::Projection::q:
-      return Module::q;
-    case model::Projection::k:
-      return Module::k;
-    case model::Projection::v:
-      return Module::v;
-    case model::Projection::o:
-      return Module::o;
-    case model::Projection::gate:
-      return Module::gate;
-    case model::Projection::up:
-      return Module::up;
-    case model::Projection::down:
       break;
   }
-  return Module::down;
-}
-
-Module norm_module(model::NormPoint point) {
-  switch (point) {
-    case model::NormPoint::input:
-      return Module::input_norm;
-    case model::NormPoint::post_attention:
-      return Module::post_attention_norm;
-    case model::NormPoint::final:
-      break;
-  }
-  return Module::final_norm;
-}
-
-bool has_slot(const model::ModelConfig& config, Module module, Slot slot) {
-  switch (slot) {
-    case Slot::weight:
-      return is_norm(module) || is_linear(module);
-    case Slot::input2:
-      return module == Module::qk_product || module == Module::pv_product ||
-             (module == Module::activation && config.activation == model::Activation::silu);
-    case Slot::input:
-    case Slot::output:
-      break;
-  }
-  return true;
+  if (point.slot == Slot::input2) return false;
+  return block.find<model::NormOp>(point.module) != nullptr || block.find<model::LinearOp>(point.module) != nullptr;
 }
 
 std::vector<Point> all_points(const model::ModelConfig& config) {
@@ -138,7 +170,7 @@ std::vector<Point> all_points(const model::ModelConfig& config) {
   const auto add = [&](int64_t layer, int64_t module) {
     for (int64_t s = 0; s < kSlots; ++s) {
       const Point point{layer, static_cast<Module>(module), static_cast<Slot>(s)};
-      if (has_slot(config, point.module, point.slot)) points.push_back(point);
+      if (has_point(config, point)) points.push_back(point);
     }
   };
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {

@@ -6,31 +6,15 @@
 #include <string_view>
 #include <vector>
 
-#include "model/arithmetic.h"
+#include "base/error.h"
 #include "model/config.h"
 
 namespace qeval::quant {
 
-/// The operations that have quantization points (QUANTIZATION.md §2): those of a block in the order they run,
-/// then the two after the last block.
-enum class Module : uint8_t {
-  input_norm,
-  q,
-  k,
-  v,
-  qk_product,  ///< scores q·kᵀ
-  pv_product,  ///< mix p·v
-  o,
-  post_attention_norm,
-  gate,
-  activation,
-  up,
-  down,
-  final_norm,
-  head
-};
-inline constexpr int64_t kBlockModules = 12;
-inline constexpr int64_t kModelModules = 2;
+using model::is_after_blocks;
+using model::kBlockModules;
+using model::kModelModules;
+using model::Module;
 
 /// A tensor of an operation. `input2` is k of the scores, v of the mix, the sigmoid of SiLU.
 enum class Slot : uint8_t { input, input2, weight, output };
@@ -59,19 +43,41 @@ std::optional<ModuleId> find_module(std::string_view name, int64_t num_layers);
 
 bool is_linear(Module module);
 bool is_norm(Module module);
-bool is_after_blocks(Module module);
-/// The projection of a block's linear module (not the head's), and back.
-model::Projection projection(Module module);
-Module linear_module(model::Projection projection);
-/// The module of a norm.
-Module norm_module(model::NormPoint point);
 
-/// Whether a module of this model has the slot: `weight` for linears and norms, `input2` for the products and
-/// for SiLU, `input` and `output` for all.
-bool has_slot(const model::ModelConfig& config, Module module, Slot slot);
+/// Whether a model has this point: `weight` for linears and norms, `input2` for the products and for SiLU, `input`
+/// and `output` for all modules that its graph has; of a soft cap, the output only.
+bool has_point(const model::ModelConfig& config, const Point& point);
 
 /// All points of a model, layer by layer in the order of Module and Slot.
 std::vector<Point> all_points(const model::ModelConfig& config);
+
+/// The point where what this point reads is made: several points see the same tensor (the norm's output is the
+/// input of q, k and v; v is the mix's input2). Itself where it is made here, or read from the residual stream.
+Point made_at(const model::ModelConfig& config, const Point& point);
+
+/// The attention's point of an operand.
+std::optional<Point> operand_point(int64_t layer, model::Operand operand);
+
+/// Refuses a model with an operation that `accepts` does not take, naming it and `what` lacks it.
+template <typename Accepts>
+void require_operations(const model::ModelConfig& config, std::string_view what, const Accepts& accepts) {
+  for (const model::BlockGraph& block : config.graph.blocks) {
+    for (const model::Operation& operation : block.operations) {
+      if (!accepts(operation)) {
+        fail("{} model: {} has no {}; accepted: float arithmetic", config.architecture, what,
+             operation_name(operation));
+      }
+    }
+  }
+}
+
+/// Refuses a model whose block is not the paper's, naming `what` cannot do it yet.
+inline void require_papers_block(const model::ModelConfig& config, std::string_view what) {
+  if (!is_papers_block(config)) {
+    fail("{} model: {} takes pre-norm blocks of RMSNorm or LayerNorm, rotary attention and a gated MLP only; "
+         "accepted: float and fake arithmetic", config.architecture, what);
+  }
+}
 
 /// A value per point of a model with `num_layers` layers, addressed by the point.
 template <typename T>

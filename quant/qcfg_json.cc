@@ -63,7 +63,7 @@ json parse_modules(std::string_view text, const std::string& where) {
 
 ModuleId require_module(const std::string& name, const model::ModelConfig& config, const std::string& where) {
   const std::optional<ModuleId> id = find_module(name, config.num_layers);
-  if (!id) {
+  if (!id || !has_point(config, {id->layer, id->module, Slot::output})) {
     fail("{}: {} is no module of this model of {} layers; accepted: names such as {}", where, printable(name),
          config.num_layers, module_name(0, Module::q));
   }
@@ -193,7 +193,7 @@ QuantConfig parse_qcfg(std::string_view text, const model::ModelConfig& config, 
     if (!slots.is_object()) fail("{}: {}: accepted: an object with input, weight, output …", where, name);
     for (const auto& [slot_text, entry] : slots.items()) {
       const std::optional<Slot> slot = find_slot(slot_text);
-      if (!slot || !has_slot(config, id.module, *slot)) {
+      if (!slot || !has_point(config, {id.layer, id.module, *slot})) {
         fail(
             "{}: {} has no {}; accepted: input, output, weight of norms and linears, input2 of products and "
             "of SiLU",
@@ -235,7 +235,7 @@ ActRanges parse_act_ranges(std::string_view text, const model::ModelConfig& conf
         fail("{}: {}: {} has no range; accepted: input, input2, output", where, name, printable(slot_text));
       }
       const Range range = read_range(value, fmt::format("{}: {}: {}", where, name, slot_text));
-      if (has_slot(config, id.module, *slot)) ranges[{id.layer, id.module, *slot}] = range;
+      if (has_point(config, {id.layer, id.module, *slot})) ranges[{id.layer, id.module, *slot}] = range;
     }
   }
   return ranges;

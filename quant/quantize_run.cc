@@ -79,13 +79,13 @@ class TrainingLog {
 
 BlockWeights<float> view_block(EditableModel& model, int64_t layer) {
   BlockWeights<float> block;
-  model::NormWeights& input = model.norm(layer, model::NormPoint::input);
-  model::NormWeights& middle = model.norm(layer, model::NormPoint::post_attention);
+  model::NormWeights& input = model.norm(layer, Module::input_norm);
+  model::NormWeights& middle = model.norm(layer, Module::post_attention_norm);
   block.input_norm = {&input.weight, &input.bias};
   block.post_attention_norm = {&middle.weight, &middle.bias};
-  for (size_t p = 0; p < kProjections; ++p) {
-    const auto linear = model.linear(layer, static_cast<model::Projection>(p));
-    block.linear[p] = {linear.weight, linear.rows, linear.cols, &linear.bias};
+  for (const auto& [module, weights] : model.model().layers[static_cast<size_t>(layer)].linears) {
+    const auto linear = model.linear(layer, module);
+    block.projection(module) = {linear.weight, linear.rows, linear.cols, &linear.bias};
   }
   return block;
 }

@@ -5,13 +5,9 @@
 
 #include "base/error.h"
 #include "quant/kernels/quant_kernels.h"
-#include "quant/train/parameters.h"
 
 namespace qeval::quant {
 namespace {
-
-using model::NormPoint;
-using model::Projection;
 
 constexpr float kLeast = 1e-5F;
 
@@ -35,6 +31,29 @@ std::vector<float> smoothing_scales(const std::vector<EditableModel::Linear>& co
     scales[j] = dead ? 1.0F : scale;
   }
   return scales;
+}
+
+/// "norm to q, k, v", "up to down": in words.
+std::string edge_name(const model::ScaleEdge& edge) {
+  const auto word = [](Module module) -> std::string_view {
+    if (is_norm(module)) return "norm";
+    const std::string_view name = model::module_name(module);
+    switch (module) {
+      case Module::gate:
+        return "gate";
+      case Module::up:
+        return "up";
+      case Module::down:
+        return "down";
+      default:
+        return name.substr(name.find('.') + 1, name.rfind("_proj") - name.find('.') - 1);
+    }
+  };
+  std::string text = fmt::format("{} to ", word(edge.producer));
+  for (size_t i = 0; i < edge.consumers.size(); ++i) {
+    text += fmt::format("{}{}", i == 0 ? "" : ", ", word(edge.consumers[i]));
+  }
+  return text;
 }
 
 void multiply_columns(const EditableModel::Linear& linear, const std::vector<float>& scales) {
@@ -72,39 +91,24 @@ std::vector<Warning> smooth(EditableModel& model, const PointMap<std::vector<flo
                             Variant variant, double alpha) {
   ScaleCheck check("smoothing scales");
   const auto a = static_cast<float>(alpha);
-  const int64_t num_layers = channel_maxima.num_layers();
-  for (int64_t layer = 0; layer < num_layers; ++layer) {
-    const auto maxima = [&](Module module) -> const std::vector<float>& {
-      return channel_maxima[{layer, module, Slot::input}];
-    };
-    const auto smooth_norm = [&](std::string_view pair, NormPoint point,
-                                 const std::vector<EditableModel::Linear>& consumers,
-                                 const std::vector<float>& input_maxima) {
-      const std::vector<float> scales = smoothing_scales(consumers, input_maxima, a);
-      check.add(layer, pair, scales);
-      model::NormWeights& norm = model.norm(layer, point);
-      divide(norm.weight, scales);
-      divide(norm.bias, scales);
+  for (int64_t layer = 0; layer < channel_maxima.num_layers(); ++layer) {
+    for (const model::ScaleEdge& edge : scale_edges(model.model().config.graph.block(layer))) {
+      const bool from_norm = is_norm(edge.producer);
+      if (variant == Variant::original && !from_norm) continue;
+      std::vector<EditableModel::Linear> consumers;
+      for (const Module module : edge.consumers) consumers.push_back(model.linear(layer, module));
+      const std::vector<float> scales =
+          smoothing_scales(consumers, channel_maxima[{layer, edge.consumers.front(), Slot::input}], a);
+      check.add(layer, edge_name(edge), scales);
+      if (from_norm) {
+        model::NormWeights& norm = model.norm(layer, edge.producer);
+        divide(norm.weight, scales);
+        divide(norm.bias, scales);
+      } else {
+        divide_rows(model.linear(layer, edge.producer), scales);
+      }
       for (const auto& consumer : consumers) multiply_columns(consumer, scales);
-    };
-    const auto smooth_linear = [&](std::string_view pair, const EditableModel::Linear& producer,
-                                   const EditableModel::Linear& consumer,
-                                   const std::vector<float>& input_maxima) {
-      const std::vector<float> scales = smoothing_scales({consumer}, input_maxima, a);
-      check.add(layer, pair, scales);
-      divide_rows(producer, scales);
-      multiply_columns(consumer, scales);
-    };
-    const auto linear = [&](Projection p) { return model.linear(layer, p); };
-    smooth_norm(pair_name(LetPair::norm_qkv), NormPoint::input,
-                {linear(Projection::q), linear(Projection::k), linear(Projection::v)}, maxima(Module::q));
-    smooth_norm(pair_name(LetPair::norm_gate_up), NormPoint::post_attention,
-                {linear(Projection::gate), linear(Projection::up)}, maxima(Module::gate));
-    if (variant == Variant::original) continue;
-    const auto v = linear(Projection::v), o = linear(Projection::o);
-    if (v.rows == o.cols) smooth_linear(pair_name(LetPair::v_o), v, o, maxima(Module::o));
-    smooth_linear(pair_name(LetPair::up_down), linear(Projection::up), linear(Projection::down),
-                  maxima(Module::down));
+    }
   }
   return check.warnings();
 }

@@ -87,7 +87,7 @@ std::vector<Range> ranges_of_weight(const model::Model& model, const Point& poin
   }
   if (point.module == Module::head) return weight_ranges(model.head.weight, spec);
   const model::LayerWeights& layer = model.layers[static_cast<size_t>(point.layer)];
-  return weight_ranges(linear_of(layer, projection(point.module)).weight, spec);
+  return weight_ranges(layer.linear(point.module).weight, spec);
 }
 
 }  // namespace

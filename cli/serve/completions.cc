@@ -75,7 +75,7 @@ void Completions::score_prompts(const CompletionRequest& request, std::vector<An
     requests.push_back(std::move(scored));
     owner.push_back(i);
   }
-  const eval::Plan plan(requests, batch_tokens_);
+  const eval::Plan plan(requests, batch_tokens_, &session_.model().config);
   const int64_t wanted = std::max<int64_t>(1, request.logprobs.value_or(0));
   std::vector<std::vector<model::Distribution>> likeliest(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) likeliest[i].resize(static_cast<size_t>(requests[i].scored));

@@ -14,7 +14,6 @@ namespace qeval::quant {
 namespace {
 
 using model::ModelConfig;
-using model::Projection;
 
 class DecoderGraph {
  public:
@@ -70,7 +69,7 @@ class DecoderGraph {
     }
     // What all layers share: the sequence's length, its part of the rotary table, and the mask.
     g_.node("Shape", {"input_ids"}, "length", {OnnxGraph::integer("start", 1), OnnxGraph::integer("end", 2)});
-    const model::RotaryTable rotary(config_, max_positions);
+    const model::RotaryTable rotary(config_.rotary, max_positions);
     for (const bool sine : {false, true}) {
       const std::string table_name = sine ? "rotary.sines" : "rotary.cosines";
       g_.external(table_name, onnx::TensorProto::FLOAT, {max_positions, rotary.half()},
@@ -150,10 +149,9 @@ class DecoderGraph {
     return rounded({layer, module, Slot::output}, out);
   }
 
-  std::string linear(int64_t layer, Projection projection, const std::string& in) {
-    const Module module = linear_module(projection);
+  std::string linear(int64_t layer, Module module, const std::string& in) {
     return product(layer, module, rounded({layer, module, Slot::input}, in),
-                   linear_of(model_.layers[static_cast<size_t>(layer)], projection));
+                   model_.layers[static_cast<size_t>(layer)].linear(module));
   }
 
   /// [batch, sequence, heads · head_dim] → [batch, heads, sequence, head_dim]
@@ -163,8 +161,8 @@ class DecoderGraph {
   }
 
   std::string rotate(const std::string& x, const std::string& name) {
-    const int64_t half = config_.rotary_dim / 2;
-    const int64_t rest = config_.head_dim - config_.rotary_dim;
+    const int64_t half = config_.rotary.dim / 2;
+    const int64_t rest = config_.head_dim - config_.rotary.dim;
     std::vector<int64_t> sizes{half, half};
     std::vector<std::string> parts{name + ".first", name + ".second"};
     std::vector<std::string> turned{name + ".turned_first", name + ".turned_second"};
@@ -192,9 +190,9 @@ class DecoderGraph {
   }
 
   std::string attend(int64_t layer, const std::string& normed) {
-    const std::string q = linear(layer, Projection::q, normed);
-    const std::string k = linear(layer, Projection::k, normed);
-    const std::string v = linear(layer, Projection::v, normed);
+    const std::string q = linear(layer, Module::q, normed);
+    const std::string k = linear(layer, Module::k, normed);
+    const std::string v = linear(layer, Module::v, normed);
     const std::string name = fmt::format("model.layers.{}.self_attn", layer);
     const auto point = [&](Module module, Slot slot) { return Point{layer, module, slot}; };
 
@@ -225,7 +223,7 @@ class DecoderGraph {
     g_.node("Transpose", {mixed}, name + ".mixed", {OnnxGraph::integers("perm", {0, 2, 1, 3})});
     g_.node("Reshape", {name + ".mixed", shape({0, 0, config_.num_heads * config_.head_dim})},
             name + ".context");
-    return linear(layer, Projection::o, name + ".context");
+    return linear(layer, Module::o, name + ".context");
   }
 
   /// Probabilities after their point. Those of later tokens are 0 whatever the grid: where it has no 0, they
@@ -262,10 +260,10 @@ class DecoderGraph {
     const std::string middle =
         g_.node("Add", {residual, attended}, point_name({layer, Module::post_attention_norm, Slot::input}));
     const std::string normed = norm(layer, Module::post_attention_norm, middle);
-    const std::string gate = activate(layer, linear(layer, Projection::gate, normed));
-    const std::string up = linear(layer, Projection::up, normed);
+    const std::string gate = activate(layer, linear(layer, Module::gate, normed));
+    const std::string up = linear(layer, Module::up, normed);
     const std::string product_name = point_name({layer, Module::down, Slot::input});
-    const std::string down = linear(layer, Projection::down, g_.node("Mul", {gate, up}, product_name));
+    const std::string down = linear(layer, Module::down, g_.node("Mul", {gate, up}, product_name));
     return g_.node("Add", {middle, down},
                    last ? point_name({0, Module::final_norm, Slot::input})
                         : point_name({layer + 1, Module::input_norm, Slot::input}));
@@ -312,6 +310,7 @@ void refuse_dynamic_points(const QuantConfig& qcfg, const ModelConfig& config) {
 
 void add_decoder(OnnxGraph& graph, const model::Model& model, const Quantization& quantization,
                  int64_t max_positions, PointForm form) {
+  require_papers_block(model.config, "export");
   refuse_dynamic_points(quantization.qcfg, model.config);
   DecoderGraph(graph, model, quantization, form).build(max_positions);
 }

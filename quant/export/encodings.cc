@@ -68,7 +68,7 @@ void write_encodings(const model::Model& model, const Quantization& quantization
       const model::Matrix& matrix =
           point.module == Module::head
               ? model.head.weight
-              : linear_of(model.layers[static_cast<size_t>(point.layer)], projection(point.module)).weight;
+              : model.layers[static_cast<size_t>(point.layer)].linear(point.module).weight;
       parameters[name] = matrix_encodings(name, matrix, spec);
     }
   }

@@ -13,8 +13,6 @@ namespace qeval::quant {
 using model::AttentionTile;
 using model::KvBlock;
 using model::KvPiece;
-using model::NormPoint;
-using model::Projection;
 using model::Tensor;
 
 namespace {
@@ -45,34 +43,33 @@ Tensor to_stream(const StreamGrid& grid, const Tensor& values) {
   return codes;
 }
 
-const PointGrid& output_grid(const LayerGrids& grids, Projection projection) {
-  switch (projection) {
-    case Projection::q:
+const PointGrid& output_grid(const LayerGrids& grids, Module module) {
+  switch (module) {
+    case Module::q:
       return grids.q;
-    case Projection::k:
+    case Module::k:
       return grids.k;
-    case Projection::v:
+    case Module::v:
       return grids.v;
-    case Projection::o:
+    case Module::o:
       return grids.attention;
-    case Projection::gate:
+    case Module::gate:
       return grids.gate;
-    case Projection::up:
+    case Module::up:
       return grids.up;
-    case Projection::down:
-      break;
+    default:
+      return grids.mlp;
   }
-  return grids.mlp;
 }
 
-const PointGrid& input_grid(const LayerGrids& grids, Projection projection) {
-  switch (projection) {
-    case Projection::o:
+const PointGrid& input_grid(const LayerGrids& grids, Module module) {
+  switch (module) {
+    case Module::o:
       return grids.mixed;
-    case Projection::gate:
-    case Projection::up:
+    case Module::gate:
+    case Module::up:
       return grids.mlp_normed;
-    case Projection::down:
+    case Module::down:
       return grids.product;
     default:
       return grids.normed;
@@ -90,10 +87,12 @@ TileScratch& tile_scratch() {
 
 AttentionTile integer_tile(const AttentionTile& tile, std::span<const KvPiece> path) {
   return {.layer = tile.layer,
+          .op = tile.op,
           .kv_head = tile.kv_head,
           .first_row = tile.first_row,
           .query_count = tile.query_count,
           .first_position = tile.first_position,
+          .first_key = tile.first_key,
           .key_count = tile.key_count,
           .path = path,
           .scores = tile_scratch().scores,
@@ -107,8 +106,6 @@ ComparingArithmetic::ComparingArithmetic(const model::Model& model, const FakeAr
     : fake_(fake),
       integer_(integer),
       grids_(integer.grids()),
-      head_dim_(model.config.head_dim),
-      group_(model.config.num_heads / model.config.num_kv_heads),
       last_layer_(model.config.num_layers - 1),
       take_integer_(std::move(take_integer)),
       differences_(model.config.num_layers) {}
@@ -166,69 +163,77 @@ void ComparingArithmetic::compare_stream(const Point& point, const StreamGrid& g
   });
 }
 
-void ComparingArithmetic::embed(std::span<const int32_t> tokens, Tensor& residual) const {
+void ComparingArithmetic::embed(std::span<const int32_t> tokens, const model::RowPositions& rows,
+                                Tensor& residual) const {
   Tensor codes;
-  integer_.embed(tokens, codes);
-  fake_.embed(tokens, residual);
+  integer_.embed(tokens, rows, codes);
+  fake_.embed(tokens, rows, residual);
   compare_stream({0, Module::input_norm, Slot::input}, grids(0).stream, codes, residual);
 }
 
-void ComparingArithmetic::norm(int64_t layer, NormPoint point, const Tensor& residual, Tensor& out) const {
-  const bool final = point == NormPoint::final;
-  const StreamGrid& in = final                       ? grids_.stream
-                         : point == NormPoint::input ? grids(layer).stream
-                                                     : grids(layer).middle_stream;
-  const PointGrid& to = final                       ? grids_.normed
-                        : point == NormPoint::input ? grids(layer).normed
-                                                    : grids(layer).mlp_normed;
+void ComparingArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& residual,
+                               Tensor& out) const {
+  const bool first = op.module == Module::input_norm;
   Tensor codes;
-  integer_.norm(layer, point, to_stream(in, residual), codes);
-  fake_.norm(layer, point, residual, out);
-  compare({final ? 0 : layer, norm_module(point), Slot::output}, to, codes, out);
+  integer_.norm(layer, op, to_stream(first ? grids(layer).stream : grids(layer).middle_stream, residual), codes);
+  fake_.norm(layer, op, residual, out);
+  compare({layer, op.module, Slot::output}, first ? grids(layer).normed : grids(layer).mlp_normed, codes, out);
+}
+
+void ComparingArithmetic::finish(const Tensor& residual, Tensor& out) const {
+  Tensor codes;
+  integer_.finish(to_stream(grids_.stream, residual), codes);
+  fake_.finish(residual, out);
+  compare({0, Module::final_norm, Slot::output}, grids_.normed, codes, out);
 }
 
 void ComparingArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
   std::vector<Tensor> codes(targets.size());
   std::vector<Target> integer_targets;
-  for (size_t i = 0; i < targets.size(); ++i) integer_targets.push_back({targets[i].projection, &codes[i]});
-  integer_.linear(layer, to_codes(input_grid(grids(layer), targets[0].projection), in), integer_targets);
+  for (size_t i = 0; i < targets.size(); ++i) integer_targets.push_back({targets[i].op, &codes[i]});
+  integer_.linear(layer, to_codes(input_grid(grids(layer), targets[0].op->module), in), integer_targets);
   fake_.linear(layer, in, targets);
   for (size_t i = 0; i < targets.size(); ++i) {
-    const Projection p = targets[i].projection;
-    compare({layer, linear_module(p), Slot::output}, output_grid(grids(layer), p), codes[i], *targets[i].out);
+    const Module module = targets[i].op->module;
+    compare({layer, module, Slot::output}, output_grid(grids(layer), module), codes[i], *targets[i].out);
   }
 }
 
-void ComparingArithmetic::rotate(int64_t layer, Projection which, std::span<const int32_t> positions,
+void ComparingArithmetic::rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
                                  Tensor& heads) const {
-  const bool q = which == Projection::q;
-  Tensor codes = to_codes(output_grid(grids(layer), which), heads);
-  integer_.rotate(layer, which, positions, codes);
-  fake_.rotate(layer, which, positions, heads);
+  const bool q = op.value == model::Value::q;
+  Tensor codes = to_codes(q ? grids(layer).q : grids(layer).k, heads);
+  integer_.rotate(layer, op, rows, codes);
+  fake_.rotate(layer, op, rows, heads);
   compare({layer, Module::qk_product, q ? Slot::input : Slot::input2},
           q ? grids(layer).rotated_q : grids(layer).rotated_k, codes, heads);
 }
 
-int64_t ComparingArithmetic::fake_kv_bytes(int64_t tokens) const {
-  constexpr int64_t kAlignment = 64;
-  return (fake_.kv_bytes(tokens) + kAlignment - 1) / kAlignment * kAlignment;
+void ComparingArithmetic::split_latent(int64_t layer, const model::SplitLatentOp& op, const Tensor& latent,
+                                       const Tensor& heads, Tensor& k, Tensor& v) const {
+  fake_.split_latent(layer, op, latent, heads, k, v);
 }
 
-int64_t ComparingArithmetic::kv_bytes(int64_t tokens) const {
-  return fake_kv_bytes(tokens) + integer_.kv_bytes(tokens);
+int64_t ComparingArithmetic::fake_kv_bytes(int64_t layer, int64_t tokens) const {
+  constexpr int64_t kAlignment = 64;
+  return (fake_.kv_bytes(layer, tokens) + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+int64_t ComparingArithmetic::kv_bytes(int64_t layer, int64_t tokens) const {
+  return fake_kv_bytes(layer, tokens) + integer_.kv_bytes(layer, tokens);
 }
 
 void ComparingArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row,
                                    int64_t count, const KvBlock& block, int64_t at) const {
   fake_.store_kv(layer, k, v, first_row, count, block, at);
   integer_.store_kv(layer, to_codes(grids(layer).rotated_k, k), to_codes(grids(layer).v, v), first_row, count,
-                    {block.data + fake_kv_bytes(block.capacity), block.capacity}, at);
+                    {block.data + fake_kv_bytes(layer, block.capacity), block.capacity}, at);
 }
 
 std::vector<KvPiece> ComparingArithmetic::integer_path(const AttentionTile& tile) const {
   std::vector<KvPiece> path;
   for (const KvPiece& piece : tile.path) {
-    path.push_back({piece.data + fake_kv_bytes(piece.capacity), piece.capacity, piece.length});
+    path.push_back({piece.data + fake_kv_bytes(tile.layer, piece.capacity), piece.capacity, piece.length, piece.skip});
   }
   return path;
 }
@@ -242,19 +247,19 @@ void ComparingArithmetic::scores(const AttentionTile& tile, const Tensor& q) con
   const std::vector<KvPiece> path = integer_path(tile);
   integer_.scores(integer_tile(tile, path), codes);
   fake_.scores(tile, q);
-  for (int64_t r = 0; r < tile.query_count * group_; ++r) {
+  for (int64_t r = 0; r < tile.query_count * tile.op->group(); ++r) {
     compare({tile.layer, Module::qk_product, Slot::output}, grid.scores,
             tile_scratch().scores.as<int16_t>() + r * tile.key_count,
-            tile.scores.as<float>() + r * tile.key_count, tile.first_position + r / group_ + 1);
+            tile.scores.as<float>() + r * tile.key_count, tile.end(r / tile.op->group()));
   }
 }
 
 void ComparingArithmetic::softmax(const AttentionTile& tile) const {
   const LayerGrids& grid = grids(tile.layer);
-  const int64_t rows = tile.query_count * group_;
+  const int64_t rows = tile.query_count * tile.op->group();
   int16_t* codes = tile_scratch().scores.as<int16_t>();
   for (int64_t r = 0; r < rows; ++r) {
-    to_codes(grid.scores, tile.scores.as<float>() + r * tile.key_count, tile.first_position + r / group_ + 1,
+    to_codes(grid.scores, tile.scores.as<float>() + r * tile.key_count, tile.end(r / tile.op->group()),
              codes + r * tile.key_count);
   }
   const std::vector<KvPiece> path = integer_path(tile);
@@ -262,7 +267,7 @@ void ComparingArithmetic::softmax(const AttentionTile& tile) const {
   fake_.softmax(tile);
   for (int64_t r = 0; r < rows; ++r) {
     compare({tile.layer, Module::pv_product, Slot::input}, grid.probabilities, codes + r * tile.key_count,
-            tile.scores.as<float>() + r * tile.key_count, tile.first_position + r / group_ + 1);
+            tile.scores.as<float>() + r * tile.key_count, tile.end(r / tile.op->group()));
   }
 }
 
@@ -271,8 +276,8 @@ void ComparingArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
   const std::vector<KvPiece> path = integer_path(tile);
   const AttentionTile integers = integer_tile(tile, path);
   int64_t* sums = integer_.probability_sums(integers);
-  for (int64_t r = 0; r < tile.query_count * group_; ++r) {
-    const int64_t visible = tile.first_position + r / group_ + 1;
+  for (int64_t r = 0; r < tile.query_count * tile.op->group(); ++r) {
+    const int64_t visible = tile.end(r / tile.op->group());
     int16_t* codes = integers.scores.as<int16_t>() + r * tile.key_count;
     sums[r] -= std::accumulate(codes, codes + visible, int64_t{0});
     to_codes(grid.probabilities, tile.scores.as<float>() + r * tile.key_count, visible, codes);
@@ -282,24 +287,25 @@ void ComparingArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
   mixed.resize(out.rows, out.cols, sizeof(int16_t));
   integer_.mix(integers, mixed);
   fake_.mix(tile, out);
-  const int64_t width = group_ * head_dim_;
+  const int64_t width = tile.op->group() * tile.op->value_dim;
   for (int64_t i = tile.first_row; i < tile.first_row + tile.query_count; ++i) {
     compare({tile.layer, Module::pv_product, Slot::output}, grid.mixed,
             mixed.row<int16_t>(i) + tile.kv_head * width, out.row<float>(i) + tile.kv_head * width, width);
   }
 }
 
-void ComparingArithmetic::shape_mixed(int64_t rows, Tensor& out) const {
-  fake_.shape_mixed(rows, out);
+void ComparingArithmetic::shape_mixed(const model::AttentionOp& op, int64_t rows, Tensor& out) const {
+  fake_.shape_mixed(op, rows, out);
 }
 
-void ComparingArithmetic::add(int64_t layer, Projection from, const Tensor& update, Tensor& residual) const {
+void ComparingArithmetic::add(int64_t layer, const model::AddOp& op, const Tensor& update,
+                              Tensor& residual) const {
   const LayerGrids& grid = grids(layer);
-  const bool attention = from == Projection::o;
+  const bool attention = op.module == Module::o;
   const bool last = layer == last_layer_;
   Tensor stream = to_stream(attention ? grid.stream : grid.middle_stream, residual);
-  integer_.add(layer, from, to_codes(output_grid(grid, from), update), stream);
-  fake_.add(layer, from, update, residual);
+  integer_.add(layer, op, to_codes(output_grid(grid, op.module), update), stream);
+  fake_.add(layer, op, update, residual);
   if (attention) {
     compare_stream({layer, Module::post_attention_norm, Slot::input}, grid.middle_stream, stream, residual);
   } else if (last) {
@@ -309,18 +315,19 @@ void ComparingArithmetic::add(int64_t layer, Projection from, const Tensor& upda
   }
 }
 
-void ComparingArithmetic::activate(int64_t layer, Tensor& gate) const {
+void ComparingArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor& gate) const {
   Tensor codes = to_codes(grids(layer).gate, gate);
-  integer_.activate(layer, codes);
-  fake_.activate(layer, gate);
+  integer_.activate(layer, op, codes);
+  fake_.activate(layer, op, gate);
   compare({layer, Module::activation, Slot::output}, grids(layer).activated, codes, gate);
 }
 
-void ComparingArithmetic::multiply(int64_t layer, const Tensor& up, Tensor& gate) const {
+void ComparingArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, const Tensor& up,
+                                   Tensor& gate) const {
   const LayerGrids& grid = grids(layer);
   Tensor codes = to_codes(grid.activated, gate);
-  integer_.multiply(layer, to_codes(grid.up, up), codes);
-  fake_.multiply(layer, up, gate);
+  integer_.multiply(layer, op, to_codes(grid.up, up), codes);
+  fake_.multiply(layer, op, up, gate);
   compare({layer, Module::down, Slot::input}, grid.product, codes, gate);
 }
 

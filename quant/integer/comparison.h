@@ -44,31 +44,37 @@ class ComparingArithmetic final : public model::Arithmetic {
   const PointMap<StepDifference>& differences() const { return differences_; }
 
   std::string name() const override { return "comparison"; }
-  void embed(std::span<const int32_t> tokens, model::Tensor& residual) const override;
-  void norm(int64_t layer, model::NormPoint point, const model::Tensor& residual,
+  void embed(std::span<const int32_t> tokens, const model::RowPositions& rows,
+             model::Tensor& residual) const override;
+  void norm(int64_t layer, const model::NormOp& op, const model::Tensor& residual,
             model::Tensor& out) const override;
   void linear(int64_t layer, const model::Tensor& in, std::span<const Target> targets) const override;
-  void rotate(int64_t layer, model::Projection which, std::span<const int32_t> positions,
+  void rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
               model::Tensor& heads) const override;
-  int64_t kv_bytes(int64_t tokens) const override;
+  void split_latent(int64_t layer, const model::SplitLatentOp& op, const model::Tensor& latent,
+                    const model::Tensor& heads, model::Tensor& k, model::Tensor& v) const override;
+  int64_t layers() const override { return fake_.layers(); }
+  int64_t kv_bytes(int64_t layer, int64_t tokens) const override;
   void store_kv(int64_t layer, const model::Tensor& k, const model::Tensor& v, int64_t first_row,
                 int64_t count, const model::KvBlock& block, int64_t at) const override;
   void scores(const model::AttentionTile& tile, const model::Tensor& q) const override;
   void softmax(const model::AttentionTile& tile) const override;
   void mix(const model::AttentionTile& tile, model::Tensor& out) const override;
-  void shape_mixed(int64_t rows, model::Tensor& out) const override;
-  void add(int64_t layer, model::Projection from, const model::Tensor& update,
+  void shape_mixed(const model::AttentionOp& op, int64_t rows, model::Tensor& out) const override;
+  void add(int64_t layer, const model::AddOp& op, const model::Tensor& update,
            model::Tensor& residual) const override;
-  void activate(int64_t layer, model::Tensor& gate) const override;
-  void multiply(int64_t layer, const model::Tensor& up, model::Tensor& gate) const override;
+  void activate(int64_t layer, const model::ActivateOp& op, model::Tensor& gate) const override;
+  void multiply(int64_t layer, const model::MultiplyOp& op, const model::Tensor& up,
+                model::Tensor& gate) const override;
   void gather(const model::Tensor& residual, std::span<const int64_t> rows,
               model::Tensor& out) const override;
+  void finish(const model::Tensor& residual, model::Tensor& out) const override;
   void logits(const model::Tensor& normed, int64_t first, int64_t count, float* logits) const override;
 
  private:
   const LayerGrids& grids(int64_t layer) const { return grids_.layers[static_cast<size_t>(layer)]; }
   /// Bytes of the simulation's share of a KvBlock; the integers' follows.
-  int64_t fake_kv_bytes(int64_t tokens) const;
+  int64_t fake_kv_bytes(int64_t layer, int64_t tokens) const;
   std::vector<model::KvPiece> integer_path(const model::AttentionTile& tile) const;
   void record(const Point& point, const PointGrid& grid, const int16_t* codes, const float* values,
               int64_t n) const;
@@ -84,7 +90,7 @@ class ComparingArithmetic final : public model::Arithmetic {
   const FakeArithmetic& fake_;
   const IntegerArithmetic& integer_;
   const ModelGrids& grids_;
-  int64_t head_dim_, group_, last_layer_;
+  int64_t last_layer_;
   Choice take_integer_;
   mutable std::mutex mutex_;
   mutable PointMap<StepDifference> differences_;

@@ -1,6 +1,7 @@
 #include "quant/integer/integer_arithmetic.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 
 #include "base/error.h"
@@ -28,7 +29,13 @@ IntegerArithmetic::IntegerArithmetic(const model::Model& model, const QuantConfi
 
 IntegerArithmetic::~IntegerArithmetic() = default;
 
-void IntegerArithmetic::embed(std::span<const int32_t> tokens, model::Tensor& residual) const {
+void IntegerArithmetic::split_latent(int64_t, const model::SplitLatentOp&, const model::Tensor&,
+                                     const model::Tensor&, model::Tensor&, model::Tensor&) const {
+  assert(!"refused when the model was prepared");
+}
+
+void IntegerArithmetic::embed(std::span<const int32_t> tokens, const model::RowPositions&,
+                              model::Tensor& residual) const {
   const model::ModelConfig& config = seam_->model.config;
   const int64_t width = config.hidden_size;
   residual.resize(static_cast<int64_t>(tokens.size()), width, sizeof(int32_t));

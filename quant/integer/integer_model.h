@@ -2,9 +2,11 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "base/parallel.h"
+#include "model/graph.h"
 #include "quant/integer/fixed_point.h"
 
 namespace qeval::quant {
@@ -181,11 +183,11 @@ struct IntegerProduct {
 };
 
 struct IntegerLayer {
-  std::array<IntegerNorm, 2> norms;      ///< [NormPoint]
-  std::array<IntegerMatrix, 7> linears;  ///< [Projection]
-  std::array<IntegerRotary, 2> rotary;   ///< q, k
+  std::map<model::Module, IntegerNorm> norms;
+  std::map<model::Module, IntegerMatrix> linears;
+  std::array<IntegerRotary, 2> rotary;  ///< q, k
   IntegerAttention attention;
-  std::array<IntegerAdd, 2> adds;  ///< after o, after down
+  std::map<model::Module, IntegerAdd> adds;  ///< by what made the update
   CodeTable activation;
   IntegerProduct product;
 };

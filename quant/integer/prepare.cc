@@ -12,15 +12,11 @@
 namespace qeval::quant {
 
 using model::ModelConfig;
-using model::Projection;
 
 namespace {
 
 size_t index(int64_t i) {
   return static_cast<size_t>(i);
-}
-size_t index(Projection p) {
-  return static_cast<size_t>(p);
 }
 
 /// Builds the layers of one model; the settings it reads are checked as it goes.
@@ -37,13 +33,14 @@ class Preparer {
         guard_bits_(guard_bits) {}
 
   PreparedModel prepare() {
+    require_papers_block(config_, "integer arithmetic");
     PreparedModel result;
     IntegerModel& integers = result.integers;
     integers.hidden_size = config_.hidden_size;
     integers.head_dim = config_.head_dim;
     integers.num_heads = config_.num_heads;
     integers.num_kv_heads = config_.num_kv_heads;
-    integers.rotary_half = config_.rotary_dim / 2;
+    integers.rotary_half = config_.rotary.dim / 2;
     integers.positions = positions_;
     integers.angles = angles();
     integers.layers.resize(index(config_.num_layers));
@@ -200,24 +197,25 @@ class Preparer {
   IntegerLayer block(int64_t i, const LayerGrids& g) const {
     const model::LayerWeights& w = model_.layers[index(i)];
     IntegerLayer layer;
-    layer.norms[0] = block_norm(i, Module::input_norm, w.input_norm, g.stream, g.normed);
-    layer.norms[1] =
-        block_norm(i, Module::post_attention_norm, w.post_attention_norm, g.middle_stream, g.mlp_normed);
-    const auto set = [&](Projection p, Module module, const model::LinearWeights& weights,
-                         const PointGrid& input) {
-      layer.linears[index(p)] = linear(i, module, weights, input);
+    layer.norms[Module::input_norm] =
+        block_norm(i, Module::input_norm, w.norm(Module::input_norm), g.stream, g.normed);
+    layer.norms[Module::post_attention_norm] =
+        block_norm(i, Module::post_attention_norm, w.norm(Module::post_attention_norm), g.middle_stream,
+                   g.mlp_normed);
+    const auto set = [&](Module module, const PointGrid& input) {
+      layer.linears[module] = linear(i, module, w.linear(module), input);
     };
-    set(Projection::q, Module::q, w.q, g.normed);
-    set(Projection::k, Module::k, w.k, g.normed);
-    set(Projection::v, Module::v, w.v, g.normed);
-    set(Projection::o, Module::o, w.o, g.mixed);
-    set(Projection::gate, Module::gate, w.gate, g.mlp_normed);
-    set(Projection::up, Module::up, w.up, g.mlp_normed);
-    set(Projection::down, Module::down, w.down, g.product);
+    set(Module::q, g.normed);
+    set(Module::k, g.normed);
+    set(Module::v, g.normed);
+    set(Module::o, g.mixed);
+    set(Module::gate, g.mlp_normed);
+    set(Module::up, g.mlp_normed);
+    set(Module::down, g.product);
 
     layer.rotary[0] = prepare_rotary(g.q, g.rotated_q);
     layer.rotary[1] = prepare_rotary(g.k, g.rotated_k);
-    layer.linears[index(Projection::v)].output_table = regrid(required(i, Module::v, Slot::output), g.v);
+    layer.linears[Module::v].output_table = regrid(required(i, Module::v, Slot::output), g.v);
     layer.attention = prepare_attention(config_.head_dim, positions_, g.rotated_q, g.rotated_k, g.scores,
                                         g.probabilities, g.v, g.mixed);
     layer.activation = activation(i, g.gate, g.activated);
@@ -225,9 +223,9 @@ class Preparer {
 
     const StreamGrid after =
         i + 1 < config_.num_layers ? residual(i + 1, Module::input_norm) : residual(0, Module::final_norm);
-    layer.adds[0] =
+    layer.adds[Module::o] =
         prepare_add(g.stream, g.attention, g.middle_stream, point_name({i, Module::o, Slot::output}));
-    layer.adds[1] = prepare_add(g.middle_stream, g.mlp, after, point_name({i, Module::down, Slot::output}));
+    layer.adds[Module::down] = prepare_add(g.middle_stream, g.mlp, after, point_name({i, Module::down, Slot::output}));
     return layer;
   }
 
@@ -255,7 +253,7 @@ class Preparer {
   }
 
   std::vector<int32_t> angles() const {
-    const model::RotaryTable table(config_, positions_);
+    const model::RotaryTable table(config_.rotary, positions_);
     const int64_t half = table.half();
     std::vector<int32_t> fixed(index(positions_ * 2 * half));
     for (int64_t p = 0; p < positions_; ++p) {

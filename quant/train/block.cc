@@ -105,7 +105,7 @@ Block<Real> make_block(const model::ModelConfig& config, const model::RotaryTabl
     for (int64_t s = 0; s < kSlots; ++s) {
       const auto module = static_cast<Module>(m);
       const auto slot = static_cast<Slot>(s);
-      if (has_slot(config, module, slot))
+      if (has_point(config, {layer, module, slot}))
         block.specs[BlockParameters<Real>::slot_index(module, slot)] = qcfg[{layer, module, slot}];
     }
   }

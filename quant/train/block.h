@@ -11,8 +11,6 @@
 
 namespace qeval::quant {
 
-inline constexpr size_t kProjections = 7;
-
 /// The weights of one block in the number type of the training: views of memory that outlives it and that
 /// folding writes to.
 template <typename Real>
@@ -27,15 +25,15 @@ struct BlockWeights {
     std::vector<Real>* bias = nullptr;  ///< [rows], or an empty vector
   };
   Norm input_norm, post_attention_norm;
-  std::array<Linear, kProjections> linear;  ///< by model::Projection
+  std::array<Linear, kBlockModules> linear;  ///< by module
 
   Norm& norm(Module module) { return module == Module::input_norm ? input_norm : post_attention_norm; }
   const Norm& norm(Module module) const {
     return module == Module::input_norm ? input_norm : post_attention_norm;
   }
-  Linear& projection(Module module) { return linear[static_cast<size_t>(quant::projection(module))]; }
+  Linear& projection(Module module) { return linear[static_cast<size_t>(module)]; }
   const Linear& projection(Module module) const {
-    return linear[static_cast<size_t>(quant::projection(module))];
+    return linear[static_cast<size_t>(module)];
   }
 };
 

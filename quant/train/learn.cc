@@ -35,8 +35,9 @@ class Learner {
         observer_(observer),
         peers_(peers),
         config_(problem.model->config),
-        rotary_(config_, longest(problem.samples)) {
+        rotary_(config_.rotary, longest(problem.samples)) {
     if (problem.samples.empty()) fail("learning: no calibration samples");
+    require_papers_block(config_, "learning");
     for (int64_t layer = 0; layer < layers(); ++layer) {
       blocks_.push_back(
           make_block(config_, rotary_, problem.blocks[static_cast<size_t>(layer)], problem.qcfg, layer));

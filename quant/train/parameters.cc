@@ -122,7 +122,7 @@ BlockParameters<Real> initial_parameters(const model::ModelConfig& config, const
     for (int64_t s = 0; s < kSlots; ++s) {
       const auto slot = static_cast<Slot>(s);
       const Point point{layer, module, slot};
-      if (!has_slot(config, module, slot) || !qcfg[point].enabled()) continue;
+      if (!has_point(config, point) || !qcfg[point].enabled()) continue;
       const QuantSpec& spec = qcfg[point];
       if (slot == Slot::weight) {
         if (spec.group_size > 0 || spec.dynamic) {
@@ -163,7 +163,7 @@ void export_ranges(const BlockParameters<float>& parameters, const model::ModelC
     for (const Slot slot : {Slot::input, Slot::input2, Slot::output}) {
       const Point point{layer, static_cast<Module>(m), slot};
       const size_t index = BlockParameters<float>::slot_index(point.module, slot);
-      if (!has_slot(config, point.module, slot) || parameters.scale[index].value.empty()) continue;
+      if (!has_point(config, point) || parameters.scale[index].value.empty()) continue;
       const CodeLimits limits = code_limits(qcfg[point].bits, qcfg[point].symmetric);
       const float scale = std::clamp(parameters.scale[index].value[0], kMinScale, kMaxScale);
       const float offset = parameters.offset[index].value[0];

@@ -59,10 +59,10 @@ TEST(HuggingFaceConfig, Llama) {
   EXPECT_EQ(config.num_heads, 4);
   EXPECT_EQ(config.num_kv_heads, 2);
   EXPECT_EQ(config.head_dim, 16);
-  EXPECT_EQ(config.rotary_dim, 16);
+  EXPECT_EQ(config.rotary.dim, 16);
   EXPECT_EQ(config.max_position_embeddings, 256);
-  EXPECT_EQ(config.rope_theta, 10000.0);
-  EXPECT_EQ(config.rope_scaling.kind, RopeScaling::Kind::none);
+  EXPECT_EQ(config.rotary.theta, 10000.0);
+  EXPECT_EQ(config.rotary.scaling.kind, RopeScaling::Kind::none);
   EXPECT_EQ(config.norm, NormKind::rms);
   EXPECT_EQ(config.norm_eps, 1e-5);
   EXPECT_EQ(config.activation, Activation::silu);
@@ -137,12 +137,12 @@ TEST(HuggingFaceConfig, TextConfigOfALargerModel) {
 }
 
 void expect_llama3(const ModelConfig& config) {
-  EXPECT_EQ(config.rope_theta, 500000.0);
-  EXPECT_EQ(config.rope_scaling.kind, RopeScaling::Kind::llama3);
-  EXPECT_EQ(config.rope_scaling.factor, 8.0);
-  EXPECT_EQ(config.rope_scaling.low_freq_factor, 1.5);
-  EXPECT_EQ(config.rope_scaling.high_freq_factor, 4.5);
-  EXPECT_EQ(config.rope_scaling.original_max_position_embeddings, 64);
+  EXPECT_EQ(config.rotary.theta, 500000.0);
+  EXPECT_EQ(config.rotary.scaling.kind, RopeScaling::Kind::llama3);
+  EXPECT_EQ(config.rotary.scaling.factor, 8.0);
+  EXPECT_EQ(config.rotary.scaling.low_freq_factor, 1.5);
+  EXPECT_EQ(config.rotary.scaling.high_freq_factor, 4.5);
+  EXPECT_EQ(config.rotary.scaling.original_max_position_embeddings, 64);
 }
 
 TEST(HuggingFaceConfig, RopeInOldAndNewSpelling) {
@@ -154,9 +154,9 @@ TEST(HuggingFaceConfig, RopeInOldAndNewSpelling) {
     expect_llama3(parse(with(llama(), begin + llama3 + "}")));
   }
   const ModelConfig linear = parse(with(llama(), R"({"rope_scaling": {"type": "linear", "factor": 2.0}})"));
-  EXPECT_EQ(linear.rope_scaling.kind, RopeScaling::Kind::linear);
-  EXPECT_EQ(linear.rope_scaling.factor, 2.0);
-  EXPECT_EQ(parse(with(llama(), R"({"rope_scaling": null})")).rope_scaling.kind, RopeScaling::Kind::none);
+  EXPECT_EQ(linear.rotary.scaling.kind, RopeScaling::Kind::linear);
+  EXPECT_EQ(linear.rotary.scaling.factor, 2.0);
+  EXPECT_EQ(parse(with(llama(), R"({"rope_scaling": null})")).rotary.scaling.kind, RopeScaling::Kind::none);
 }
 
 TEST(HuggingFaceConfig, Llama3ScalingKnowsItsLengthWithoutBeingTold) {
@@ -164,7 +164,7 @@ TEST(HuggingFaceConfig, Llama3ScalingKnowsItsLengthWithoutBeingTold) {
     return parse(with(llama(), fmt::format(R"({{{} "rope_scaling": {{"rope_type": "llama3", "factor": 8.0, {}
                                  "low_freq_factor": 1.0, "high_freq_factor": 4.0}}}})",
                                            beside, inside)))
-        .rope_scaling.original_max_position_embeddings;
+        .rotary.scaling.original_max_position_embeddings;
   };
   EXPECT_EQ(length("", R"("original_max_position_embeddings": 64,)"), 64);
   EXPECT_EQ(length("", R"("original_max_position_embeddings": null,)"), 256);  // max_position_embeddings
@@ -198,9 +198,9 @@ TEST(HuggingFaceConfig, StableLm) {
   EXPECT_EQ(config.norm_eps, 1e-5);
   EXPECT_TRUE(config.qkv_bias);
   EXPECT_FALSE(config.o_bias || config.mlp_bias);
-  EXPECT_EQ(config.rotary_dim, 4);  // a quarter by default
-  EXPECT_EQ(parse(with(stablelm, R"({"partial_rotary_factor": 0.5, "layer_norm_eps": 1e-6})")).rotary_dim, 8);
-  EXPECT_EQ(parse(with(stablelm, R"({"rope_parameters": {"partial_rotary_factor": 0.5}})")).rotary_dim, 8);
+  EXPECT_EQ(config.rotary.dim, 4);  // a quarter by default
+  EXPECT_EQ(parse(with(stablelm, R"({"partial_rotary_factor": 0.5, "layer_norm_eps": 1e-6})")).rotary.dim, 8);
+  EXPECT_EQ(parse(with(stablelm, R"({"rope_parameters": {"partial_rotary_factor": 0.5}})")).rotary.dim, 8);
   EXPECT_THAT(refusal(with(stablelm, R"({"use_parallel_residual": true})")),
               HasSubstr("use_parallel_residual is true"));
   EXPECT_THAT(refusal(with(stablelm, R"({"qk_layernorm": true})")),
@@ -215,7 +215,7 @@ TEST(UnifiedConfig, ReadsItsFields) {
   EXPECT_EQ(config.norm, NormKind::rms);
   EXPECT_EQ(config.norm_eps, 1e-6);
   EXPECT_EQ(config.head_dim, 16);
-  EXPECT_EQ(config.rotary_dim, 8);
+  EXPECT_EQ(config.rotary.dim, 8);
   EXPECT_EQ(config.activation, Activation::gelu_erf);
   EXPECT_TRUE(config.qkv_bias && config.mlp_bias && config.scale_embedding && config.l2norm_as_rmsnorm);
   EXPECT_TRUE(config.tie_word_embeddings);
@@ -257,7 +257,7 @@ TEST(UnifiedConfig, WritesWhatItReads) {
     EXPECT_EQ(written["model_type"], "hfmodel");
     // A second pass through the file changes nothing that the writer knows.
     EXPECT_EQ(unified_config(parse(written), "float16"), written);
-    EXPECT_EQ(parse(written).rotary_dim, config.rotary_dim);
+    EXPECT_EQ(parse(written).rotary.dim, config.rotary.dim);
     EXPECT_EQ(parse(written).o_bias, config.o_bias);
   }
 }
@@ -354,10 +354,10 @@ TEST_F(GgufConfig, Llama) {
   EXPECT_EQ(config.num_heads, fixtures::kTinyHeads);
   EXPECT_EQ(config.num_kv_heads, fixtures::kTinyKvHeads);
   EXPECT_EQ(config.head_dim, fixtures::kTinyHeadDim);
-  EXPECT_EQ(config.rotary_dim, fixtures::kTinyHeadDim);
-  EXPECT_EQ(config.rope_theta, 500000.0);
-  EXPECT_EQ(config.rope_scaling.kind, RopeScaling::Kind::linear);
-  EXPECT_EQ(config.rope_scaling.factor, 2.0);
+  EXPECT_EQ(config.rotary.dim, fixtures::kTinyHeadDim);
+  EXPECT_EQ(config.rotary.theta, 500000.0);
+  EXPECT_EQ(config.rotary.scaling.kind, RopeScaling::Kind::linear);
+  EXPECT_EQ(config.rotary.scaling.factor, 2.0);
   EXPECT_FLOAT_EQ(static_cast<float>(config.norm_eps), 1e-5F);
   EXPECT_EQ(config.bos_token_id, 1);
   EXPECT_EQ(config.eos_token_id, std::nullopt);
@@ -370,7 +370,7 @@ TEST_F(GgufConfig, RopeFactorWithoutAType) {
   const auto scaling = [&](std::vector<std::string> values) {
     fixtures::GgufParts parts = fixtures::tiny_gguf();
     for (std::string& value : values) parts.values.push_back(std::move(value));
-    return parse_gguf(parts).rope_scaling;
+    return parse_gguf(parts).rotary.scaling;
   };
   for (const auto& values : std::vector<std::vector<std::string>>{
            {gguf_f32("llama.rope.scaling.factor", 4.0F)},
@@ -419,7 +419,7 @@ TEST_F(GgufConfig, GemmaAndStableLm) {
   stablelm.values.push_back(fixtures::gguf_u32("stablelm.rope.dimension_count", 2));
   const ModelConfig stablelm_config = parse_gguf(stablelm);
   EXPECT_EQ(stablelm_config.norm, NormKind::layer);
-  EXPECT_EQ(stablelm_config.rotary_dim, 2);
+  EXPECT_EQ(stablelm_config.rotary.dim, 2);
   EXPECT_TRUE(stablelm_config.qkv_bias);
   EXPECT_FALSE(stablelm_config.o_bias);
 }

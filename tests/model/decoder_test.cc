@@ -87,12 +87,12 @@ class Reference {
     return 0;
   }
   void rotate(std::vector<double>& heads, size_t position) const {
-    const auto half = static_cast<size_t>(c_.rotary_dim / 2);
+    const auto half = static_cast<size_t>(c_.rotary.dim / 2);
     for (size_t h = 0; h < heads.size(); h += static_cast<size_t>(c_.head_dim)) {
       for (size_t i = 0; i < half; ++i) {
         const double angle =
             static_cast<double>(position) *
-            std::pow(c_.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(c_.rotary_dim));
+            std::pow(c_.rotary.theta, -2.0 * static_cast<double>(i) / static_cast<double>(c_.rotary.dim));
         const double a = heads[h + i];
         const double b = heads[h + i + half];
         heads[h + i] = a * std::cos(angle) - b * std::sin(angle);
@@ -105,10 +105,10 @@ class Reference {
     Rows k;
     Rows v;
     for (size_t t = 0; t < x.size(); ++t) {
-      const auto h = norm(layer.input_norm, x[t], false);
-      q.push_back(linear(layer.q, h));
-      k.push_back(linear(layer.k, h));
-      v.push_back(linear(layer.v, h));
+      const auto h = norm(layer.norm(Module::input_norm), x[t], false);
+      q.push_back(linear(layer.linear(Module::q), h));
+      k.push_back(linear(layer.linear(Module::k), h));
+      v.push_back(linear(layer.linear(Module::v), h));
       rotate(q[t], t);
       rotate(k[t], t);
     }
@@ -129,15 +129,15 @@ class Reference {
           for (size_t i = 0; i < d; ++i) mixed[h * d + i] += p[s] / sum * v[s][kv + i];
         }
       }
-      const auto o = linear(layer.o, mixed);
+      const auto o = linear(layer.linear(Module::o), mixed);
       for (size_t i = 0; i < o.size(); ++i) x[t][i] += o[i];
     }
     for (auto& row : x) {
-      const auto h = norm(layer.post_attention_norm, row, false);
-      auto gate = linear(layer.gate, h);
-      const auto up = linear(layer.up, h);
+      const auto h = norm(layer.norm(Module::post_attention_norm), row, false);
+      auto gate = linear(layer.linear(Module::gate), h);
+      const auto up = linear(layer.linear(Module::up), h);
       for (size_t i = 0; i < gate.size(); ++i) gate[i] = activate(gate[i]) * up[i];
-      const auto down = linear(layer.down, gate);
+      const auto down = linear(layer.linear(Module::down), gate);
       for (size_t i = 0; i < down.size(); ++i) row[i] += down[i];
     }
   }

@@ -66,17 +66,17 @@ TEST_F(Weights, EveryNameReachesItsPlace) {
   EXPECT_EQ(model.final_norm.name, "model.norm");
   ASSERT_EQ(model.layers.size(), 2U);
   const LayerWeights& layer = model.layers[1];
-  EXPECT_EQ(layer.input_norm.weight, stored(tensors, "model.layers.1.input_layernorm.weight"));
-  EXPECT_EQ(layer.post_attention_norm.weight,
+  EXPECT_EQ(layer.norm(Module::input_norm).weight, stored(tensors, "model.layers.1.input_layernorm.weight"));
+  EXPECT_EQ(layer.norm(Module::post_attention_norm).weight,
             stored(tensors, "model.layers.1.post_attention_layernorm.weight"));
   const std::vector<std::tuple<const LinearWeights*, std::string, std::string>> linears{
-      {&layer.q, "self_attn.q_proj", "self_attn.q_proj"},
-      {&layer.k, "self_attn.k_proj", "self_attn.k_proj"},
-      {&layer.v, "self_attn.v_proj", "self_attn.v_proj"},
-      {&layer.o, "self_attn.o_proj", "self_attn.o_proj"},
-      {&layer.gate, "mlp.gate_proj", "mlp.w1"},
-      {&layer.up, "mlp.up_proj", "mlp.w3"},
-      {&layer.down, "mlp.down_proj", "mlp.w2"}};
+      {&layer.linear(Module::q), "self_attn.q_proj", "self_attn.q_proj"},
+      {&layer.linear(Module::k), "self_attn.k_proj", "self_attn.k_proj"},
+      {&layer.linear(Module::v), "self_attn.v_proj", "self_attn.v_proj"},
+      {&layer.linear(Module::o), "self_attn.o_proj", "self_attn.o_proj"},
+      {&layer.linear(Module::gate), "mlp.gate_proj", "mlp.w1"},
+      {&layer.linear(Module::up), "mlp.up_proj", "mlp.w3"},
+      {&layer.linear(Module::down), "mlp.down_proj", "mlp.w2"}};
   for (const auto& [linear, name, unified] : linears) {
     EXPECT_EQ(linear->weight.name, "model.layers.1." + unified);
     EXPECT_EQ(rows_of(linear->weight), stored(tensors, "model.layers.1." + name + ".weight")) << name;
@@ -107,7 +107,7 @@ TEST_F(Weights, GgufIsTheSameModelAsItsSource) {
 
 TEST_F(Weights, RowsAreFoundOneByOne) {
   const Model model = load_gguf(fixtures::tiny_gguf());
-  const Matrix& q = model.layers[0].q.weight;
+  const Matrix& q = model.layers[0].linear(Module::q).weight;
   ASSERT_EQ(q.interleaved_head_dim, fixtures::kTinyHeadDim);
   const std::vector<float> all = rows_of(q);
   std::vector<float> two(static_cast<size_t>(2 * q.cols)), row(static_cast<size_t>(q.cols));
@@ -123,14 +123,14 @@ TEST_F(Weights, GemmaGetsItsOneOnHuggingFaceOnly) {
   const auto tensors = fixtures::tiny_model({.head = false});
   const Model model = load(tensors, fixtures::tiny_config(R"("head_dim": 8,)", "gemma"));
   const std::vector<float> norm = stored(tensors, "model.layers.0.input_layernorm.weight");
-  for (size_t i = 0; i < norm.size(); ++i) EXPECT_EQ(model.layers[0].input_norm.weight[i], norm[i] + 1.0F);
+  for (size_t i = 0; i < norm.size(); ++i) EXPECT_EQ(model.layers[0].norm(Module::input_norm).weight[i], norm[i] + 1.0F);
   EXPECT_EQ(model.final_norm.weight[3], stored(tensors, "model.norm.weight")[3] + 1.0F);
 }
 
 TEST_F(Weights, LayerNormHasABias) {
   const auto tensors = fixtures::tiny_model({.norm_bias = true});
   const Model model = load(tensors, fixtures::tiny_config(R"("partial_rotary_factor": 0.5,)", "stablelm"));
-  EXPECT_EQ(model.layers[1].post_attention_norm.bias,
+  EXPECT_EQ(model.layers[1].norm(Module::post_attention_norm).bias,
             stored(tensors, "model.layers.1.post_attention_layernorm.bias"));
   EXPECT_EQ(model.final_norm.bias, stored(tensors, "model.norm.bias"));
 }
@@ -167,8 +167,8 @@ TEST_F(Weights, ABaseModelSavedAloneIsReadWhereItsHeadIsTied) {
   const std::string tied = fixtures::tiny_config(R"("tie_word_embeddings": true,)");
   const Model model = load(alone, tied);
   EXPECT_EQ(model.head.weight.data, model.embedding.data);
-  EXPECT_EQ(rows_of(model.layers[1].down.weight), stored(tensors, "model.layers.1.mlp.down_proj.weight"));
-  EXPECT_EQ(model.layers[1].down.weight.name, "model.layers.1.mlp.w2");
+  EXPECT_EQ(rows_of(model.layers[1].linear(Module::down).weight), stored(tensors, "model.layers.1.mlp.down_proj.weight"));
+  EXPECT_EQ(model.layers[1].linear(Module::down).weight.name, "model.layers.1.mlp.w2");
   EXPECT_EQ(model.final_norm.weight, stored(tensors, "model.norm.weight"));
   EXPECT_THAT(error_of([&] { load(alone, fixtures::tiny_config()); }),
               HasSubstr("a base model saved without its head"));
@@ -191,7 +191,7 @@ TEST_F(Weights, AreFoundInsideALargerModel) {
          {"vision_tower.patch.weight", "model.vision_tower.patch.weight", "multi_modal_projector.bias"})
       inside.push_back(fixtures::f32_tensor(other, {1}, {1}));
     const Model model = load(inside, config);
-    EXPECT_EQ(rows_of(model.layers[0].up.weight), stored(tensors, "model.layers.0.mlp.up_proj.weight"));
+    EXPECT_EQ(rows_of(model.layers[0].linear(Module::up).weight), stored(tensors, "model.layers.0.mlp.up_proj.weight"));
     EXPECT_EQ(rows_of(model.head.weight), stored(tensors, "lm_head.weight"));
   }
   auto more = newer;
@@ -286,7 +286,7 @@ TEST_F(Weights, RecoversLlama3ScalingFromItsFactors) {
     factors.push_back(static_cast<float>(m <= 0 ? 32.0 : m >= 1 ? 1.0 : 1.0 / ((1 - m) / 32.0 + m)));
   }
   parts.tensors.push_back(fixtures::f32_tensor("rope_freqs.weight", {4}, factors));
-  const RopeScaling scaling = load_gguf(parts).config.rope_scaling;
+  const RopeScaling scaling = load_gguf(parts).config.rotary.scaling;
   EXPECT_EQ(scaling.kind, RopeScaling::Kind::llama3);
   EXPECT_EQ(scaling.factor, 32.0);
   EXPECT_EQ(scaling.original_max_position_embeddings, 8192);
@@ -298,7 +298,7 @@ TEST_F(Weights, RecoversLlama3ScalingFromItsFactors) {
   parts.tensors.back() = fixtures::f32_tensor("rope_freqs.weight", {3}, {1, 1, 1});
   EXPECT_THAT(error_of([&] { load_gguf(parts); }), HasSubstr("accepted: F32 [4]"));
   parts.tensors.back() = fixtures::f32_tensor("rope_freqs.weight", {4}, {1, 1, 1, 1});
-  EXPECT_EQ(load_gguf(parts).config.rope_scaling.kind, RopeScaling::Kind::none);
+  EXPECT_EQ(load_gguf(parts).config.rotary.scaling.kind, RopeScaling::Kind::none);
 }
 
 TEST_F(Weights, RefusesOtherPaths) {

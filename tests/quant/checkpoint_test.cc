@@ -54,8 +54,8 @@ void expect_same_weights(const model::Model& a, const model::Model& b) {
       EXPECT_EQ(decoded(x.weight), decoded(y.weight)) << x.weight.name;
       EXPECT_EQ(x.bias, y.bias) << x.weight.name;
     }
-    EXPECT_EQ(a.layers[i].input_norm.weight, b.layers[i].input_norm.weight);
-    EXPECT_EQ(a.layers[i].post_attention_norm.bias, b.layers[i].post_attention_norm.bias);
+    EXPECT_EQ(a.layers[i].norm(Module::input_norm).weight, b.layers[i].norm(Module::input_norm).weight);
+    EXPECT_EQ(a.layers[i].norm(Module::post_attention_norm).bias, b.layers[i].norm(Module::post_attention_norm).bias);
   }
 }
 
@@ -63,9 +63,9 @@ class CheckpointTest : public testing::Test {
  protected:
   void SetUp() override {
     tiny_.config.qkv_bias = true;
-    tiny_.config.rotary_dim = 10;
-    tiny_.config.rope_theta = 5e5;
-    tiny_.config.rope_scaling = {model::RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 64};
+    tiny_.config.rotary.dim = 10;
+    tiny_.config.rotary.theta = 5e5;
+    tiny_.config.rotary.scaling = {model::RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 64};
     base_ = tiny_.build();
     base_.path = folder_ / "source";
     base_.format = "safetensors";
@@ -87,7 +87,7 @@ TEST_F(CheckpointTest, ReadsBackAsItWasWritten) {
   write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}});
   EXPECT_TRUE(is_quantized_checkpoint(out));
   const model::Model loaded = model::load_model(out);
-  EXPECT_EQ(loaded.config.rope_scaling.factor, 8.0);
+  EXPECT_EQ(loaded.config.rotary.scaling.factor, 8.0);
   EXPECT_TRUE(loaded.config.l2norm_as_rmsnorm);
   expect_same_weights(loaded, quantized_->model());
   const Quantization read = load_quantization(loaded, {}, {});

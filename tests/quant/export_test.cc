@@ -149,7 +149,7 @@ INSTANTIATE_TEST_SUITE_P(Architectures, ExportedGraph,
                                                 c.num_kv_heads = 1;
                                                 c.activation = model::Activation::gelu_tanh;
                                                 c.scale_embedding = true;
-                                                c.rotary_dim = 10;
+                                                c.rotary.dim = 10;
                                               },
                                               "w4a8"},
                                          Case{"stablelm",

@@ -111,7 +111,7 @@ TEST_F(IntegerComparison, EveryOperationIsWithinOneStep) {
 /// values lie from 0.
 TEST_F(IntegerComparison, TheMixSumsTheProbabilitiesThatItIsHanded) {
   for (model::LayerWeights& layer : model_.layers)
-    layer.v.bias.assign(static_cast<size_t>(layer.v.weight.rows), 50.0F);
+    layer.linear(Module::v).bias.assign(static_cast<size_t>(layer.linear(Module::v).weight.rows), 50.0F);
   for (int64_t layer = 0; layer < model_.config.num_layers; ++layer)
     qcfg_[{layer, Module::pv_product, Slot::output}].bits = 16;
   known_ = calibrate(model_, samples_, qcfg_, {}).ranges;
@@ -165,9 +165,9 @@ TEST_F(IntegerComparison, TakingNothingIsTheSimulationAndTakingAllTheIntegers) {
 TEST_F(IntegerComparison, SeesAnOperationThatIsWrong) {
   // Integers prepared from other weights of one projection: it is off, its neighbour fed the same input not.
   model::Model other = tiny_.build();
-  std::swap(model_.layers[1].up, other.layers[1].up);
+  std::swap(model_.layers[1].linear(Module::up), other.layers[1].linear(Module::up));
   const IntegerArithmetic wrong(model_, qcfg_, known_, 64);
-  std::swap(model_.layers[1].up, other.layers[1].up);
+  std::swap(model_.layers[1].linear(Module::up), other.layers[1].linear(Module::up));
   const ComparingArithmetic comparing(model_, *fake_, wrong);
   logits(comparing);
   const StepDifference& up = comparing.differences()[Point{1, Module::up, Slot::output}];
@@ -189,10 +189,10 @@ TEST_F(IntegerComparison, TensorsOfZerosAreExact) {
       model_ = tiny_.build();
       model::LayerWeights& layer = model_.layers[1];
       if (norm) {
-        std::ranges::fill(layer.input_norm.weight, 0.0F);
-        std::ranges::fill(layer.post_attention_norm.weight, 0.0F);
+        std::ranges::fill(layer.norm(Module::input_norm).weight, 0.0F);
+        std::ranges::fill(layer.norm(Module::post_attention_norm).weight, 0.0F);
       } else {
-        for (model::LinearWeights* linear : {&layer.q, &layer.v, &layer.o, &layer.gate, &layer.down})
+        for (model::LinearWeights* linear : {&layer.linear(Module::q), &layer.linear(Module::v), &layer.linear(Module::o), &layer.linear(Module::gate), &layer.down})
           linear->weight.data = zeros.data();
       }
       estimator_ = estimator;

@@ -35,10 +35,10 @@ class Problem {
     problem.ranges = complete_ranges(problem.qcfg, calibration.ranges, model_.config, "the test");
     for (model::LayerWeights& layer : model_.layers) {
       BlockWeights<float> block;
-      block.input_norm = {&layer.input_norm.weight, &layer.input_norm.bias};
-      block.post_attention_norm = {&layer.post_attention_norm.weight, &layer.post_attention_norm.bias};
-      block.linear = {linear(layer.q),    linear(layer.k),  linear(layer.v),   linear(layer.o),
-                      linear(layer.gate), linear(layer.up), linear(layer.down)};
+      block.input_norm = {&layer.norm(Module::input_norm).weight, &layer.norm(Module::input_norm).bias};
+      block.post_attention_norm = {&layer.norm(Module::post_attention_norm).weight, &layer.norm(Module::post_attention_norm).bias};
+      block.linear = {linear(layer.linear(Module::q)),    linear(layer.linear(Module::k)),  linear(layer.linear(Module::v)),   linear(layer.linear(Module::o)),
+                      linear(layer.linear(Module::gate)), linear(layer.linear(Module::up)), linear(layer.linear(Module::down))};
       problem.blocks.push_back(block);
     }
   }

@@ -19,7 +19,7 @@ model::ModelConfig llama() {
   config.num_layers = 11;
   config.num_heads = 4;
   config.num_kv_heads = 2;
-  config.head_dim = config.rotary_dim = 8;
+  config.head_dim = config.rotary.dim = 8;
   return config;
 }
 

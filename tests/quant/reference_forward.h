@@ -114,7 +114,7 @@ class ReferenceForward {
   void rotate(Rows& heads) const {
     const model::ModelConfig& c = model_.config;
     const std::vector<float> frequencies = model::rotary_frequencies(c);
-    const int64_t half = c.rotary_dim / 2;
+    const int64_t half = c.rotary.dim / 2;
     for (int64_t t = 0; t < heads.rows; ++t) {
       for (int64_t head = 0; head < heads.cols; head += c.head_dim) {
         for (int64_t i = 0; i < half; ++i) {

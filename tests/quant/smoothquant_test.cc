@@ -83,8 +83,8 @@ TEST_P(SmoothQuantTest, TheOriginalVariantLeavesValuesAndProductAlone) {
   smooth(modified, maxima_, Variant::modified, 0.5);
   const auto same = [&](EditableModel& a, model::Projection p) {
     std::vector<float> stored(
-        static_cast<size_t>(base_.layers[0].o.weight.rows *
-                            std::max(base_.layers[0].o.weight.cols, base_.layers[0].down.weight.cols)));
+        static_cast<size_t>(base_.layers[0].linear(Module::o).weight.rows *
+                            std::max(base_.layers[0].linear(Module::o).weight.cols, base_.layers[0].linear(Module::down).weight.cols)));
     linear_of(base_.layers[0], p)
         .weight.decode_rows(0, linear_of(base_.layers[0], p).weight.rows, stored.data());
     const auto linear = a.linear(0, p);

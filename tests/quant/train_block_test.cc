@@ -239,7 +239,7 @@ class BlockGradient : public testing::TestWithParam<BlockCase> {
     config_.num_heads = c.heads;
     config_.num_kv_heads = c.kv_heads;
     config_.head_dim = c.head_dim;
-    config_.rotary_dim = c.rotary_dim;
+    config_.rotary.dim = c.rotary.dim;
     config_.max_position_embeddings = 16;
     config_.norm = c.norm;
     config_.activation = c.activation;

@@ -56,10 +56,10 @@ Case load(const std::string& name, const std::string& scheme) {
     return {c.weights.back()->data(), w.rows, w.cols, &from.bias};
   };
   for (model::LayerWeights& layer : c.model->layers) {
-    c.problem.blocks.push_back({{&layer.input_norm.weight, &layer.input_norm.bias},
-                                {&layer.post_attention_norm.weight, &layer.post_attention_norm.bias},
-                                {linear(layer.q), linear(layer.k), linear(layer.v), linear(layer.o),
-                                 linear(layer.gate), linear(layer.up), linear(layer.down)}});
+    c.problem.blocks.push_back({{&layer.norm(Module::input_norm).weight, &layer.norm(Module::input_norm).bias},
+                                {&layer.norm(Module::post_attention_norm).weight, &layer.norm(Module::post_attention_norm).bias},
+                                {linear(layer.linear(Module::q)), linear(layer.linear(Module::k)), linear(layer.linear(Module::v)), linear(layer.linear(Module::o)),
+                                 linear(layer.linear(Module::gate)), linear(layer.linear(Module::up)), linear(layer.linear(Module::down))}});
   }
   c.problem.qcfg = make_qcfg(config, parse_scheme(scheme));
   c.problem.ranges = complete_ranges(

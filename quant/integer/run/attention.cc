@@ -110,12 +110,8 @@ class Scratch {
 
 }  // namespace
 
-int64_t IntegerArithmetic::kv_bytes(int64_t tokens) const {
-  int64_t largest = 0;
-  for (const IntegerLayer& layer : model_.layers) {
-    largest = std::max(largest, layout(model_, layer.attention, tokens).size);
-  }
-  return model_.num_kv_heads * largest;
+int64_t IntegerArithmetic::kv_bytes(int64_t layer, int64_t tokens) const {
+  return model_.num_kv_heads * layout(model_, layer_at(layer).attention, tokens).size;
 }
 
 void IntegerArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row,
@@ -417,7 +413,7 @@ void IntegerArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
   }
 }
 
-void IntegerArithmetic::shape_mixed(int64_t rows, Tensor& out) const {
+void IntegerArithmetic::shape_mixed(const model::AttentionOp&, int64_t rows, Tensor& out) const {
   out.resize(rows, model_.num_heads * model_.head_dim, sizeof(int16_t));
 }
 

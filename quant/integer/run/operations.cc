@@ -11,8 +11,6 @@
 
 namespace qeval::quant {
 
-using model::NormPoint;
-using model::Projection;
 using model::Tensor;
 
 namespace {
@@ -37,9 +35,10 @@ void for_each_row(int64_t rows, const Body& body) {
 
 }  // namespace
 
-void IntegerArithmetic::norm(int64_t layer, NormPoint point, const Tensor& residual, Tensor& out) const {
-  const IntegerNorm& norm =
-      point == NormPoint::final ? model_.final_norm : layer_at(layer).norms[static_cast<size_t>(point)];
+void IntegerArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& residual,
+                             Tensor& out) const {
+  const IntegerNorm& norm = op.module == model::Module::final_norm ? model_.final_norm
+                                                                   : layer_at(layer).norms.at(op.module);
   out.resize(residual.rows, residual.cols, sizeof(int16_t));
   for_each_row(residual.rows, [&](int64_t r) {
     norm_row(norm, residual.row<int32_t>(r), residual.cols, out.row<int16_t>(r));
@@ -57,7 +56,7 @@ void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const 
   std::vector<Task> tasks;
   const Input* shared = nullptr;
   const auto matrix = [&](const Target& target) -> const IntegerMatrix& {
-    return layer_at(layer).linears[static_cast<size_t>(target.projection)];
+    return layer_at(layer).linears.at(target.op->module);
   };
   const bool sums_needed =
       std::any_of(targets.begin(), targets.end(), [&](const Target& t) { return matrix(t).has_zero_points; });
@@ -104,12 +103,12 @@ void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const 
   });
 }
 
-void IntegerArithmetic::rotate(int64_t layer, Projection which, std::span<const int32_t> positions,
+void IntegerArithmetic::rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
                                Tensor& heads) const {
-  const IntegerRotary& rotary = layer_at(layer).rotary[which == Projection::q ? 0 : 1];
+  const IntegerRotary& rotary = layer_at(layer).rotary[op.value == model::Value::q ? 0 : 1];
   const int64_t half = model_.rotary_half;
   for_each_row(heads.rows, [&](int64_t r) {
-    const int64_t position = positions[static_cast<size_t>(r)];
+    const int64_t position = rows.positions[static_cast<size_t>(r)];
     assert(position < model_.positions);
     const int32_t* cosines = model_.angles.data() + position * 2 * half;
     for (int64_t h = 0; h < heads.cols; h += model_.head_dim) {
@@ -119,19 +118,21 @@ void IntegerArithmetic::rotate(int64_t layer, Projection which, std::span<const 
   });
 }
 
-void IntegerArithmetic::add(int64_t layer, Projection from, const Tensor& update, Tensor& residual) const {
-  const IntegerAdd& add = layer_at(layer).adds[from == Projection::o ? 0 : 1];
+void IntegerArithmetic::add(int64_t layer, const model::AddOp& op, const Tensor& update,
+                            Tensor& residual) const {
+  const IntegerAdd& add = layer_at(layer).adds.at(op.module);
   for_each_row(residual.rows, [&](int64_t r) {
     integer_kernels().add_row(add, update.row<int16_t>(r), residual.cols, residual.row<int32_t>(r));
   });
 }
 
-void IntegerArithmetic::activate(int64_t layer, Tensor& gate) const {
+void IntegerArithmetic::activate(int64_t layer, const model::ActivateOp&, Tensor& gate) const {
   const CodeTable& table = layer_at(layer).activation;
   for_each_row(gate.rows, [&](int64_t r) { apply_table(table, gate.cols, gate.row<int16_t>(r)); });
 }
 
-void IntegerArithmetic::multiply(int64_t layer, const Tensor& up, Tensor& gate) const {
+void IntegerArithmetic::multiply(int64_t layer, const model::MultiplyOp&, const Tensor& up,
+                                 Tensor& gate) const {
   const IntegerProduct& product = layer_at(layer).product;
   for_each_row(gate.rows, [&](int64_t r) {
     integer_kernels().multiply_row(product, up.row<int16_t>(r), gate.cols, gate.row<int16_t>(r));
@@ -148,6 +149,10 @@ void IntegerArithmetic::gather(const Tensor& residual, std::span<const int64_t> 
     std::memcpy(out.storage.data() + i * row_bytes,
                 residual.storage.data() + static_cast<size_t>(rows[i]) * row_bytes, row_bytes);
   }
+}
+
+void IntegerArithmetic::finish(const Tensor& residual, Tensor& out) const {
+  norm(0, {.module = model::Module::final_norm}, residual, out);
 }
 
 void IntegerArithmetic::integer_logits(const Tensor& normed, int64_t first_row, int64_t rows, int64_t first,
@@ -182,7 +187,7 @@ int64_t IntegerMatrix::byte_count() const {
 int64_t IntegerModel::byte_count() const {
   int64_t bytes = head.byte_count();
   for (const IntegerLayer& layer : layers) {
-    for (const IntegerMatrix& matrix : layer.linears) bytes += matrix.byte_count();
+    for (const auto& [module, matrix] : layer.linears) bytes += matrix.byte_count();
   }
   return bytes;
 }

@@ -1,0 +1,119 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json_object.h"
+#include "model/config.h"
+
+namespace qeval::model {
+
+class Checkpoint;
+
+/// Where a checkpoint keeps the weights of a module.
+struct TensorPlace {
+  /// In the file, behind TensorNames::root and before ".weight"; "{}" is the layer, a second one the head of a
+  /// norm that is stored head by head.
+  std::string name;
+  int64_t first_row = 0;  ///< of a fused tensor
+  int64_t rows = 0;       ///< of a fused tensor in all; 0: the module's own
+  /// Where not 0: the module's rows lie in blocks of `block_rows`, `block_stride` rows apart.
+  int64_t block_rows = 0, block_stride = 0;
+  bool transposed = false;  ///< stored as [input, output]
+  bool per_head = false;    ///< a norm's weights, head by head
+};
+
+/// What a checkpoint calls its tensors, and how they differ from what the graph wants.
+struct TensorNames {
+  std::string root = "model.";  ///< in front of all names but the head's
+  std::string embedding = "embed_tokens", positions, head = "lm_head";
+  std::map<Module, TensorPlace> modules;
+  /// Rows of q and k are stored for rotary pairs (2i, 2i+1) instead of (i, i + dim/2).
+  bool interleaved = false;
+  bool norm_plus_one = false;  ///< norms lack their 1
+  /// Ends of names of tensors that the program computes itself.
+  std::vector<std::string> ignored_suffixes;
+};
+
+/// One family of models: how its configuration is read and what its tensors are called in Hugging Face folders.
+struct Architecture {
+  std::string_view model_type;
+  /// From config.json; everything but `architecture`, `source` and `graph` is filled in.
+  ModelConfig (*read)(const JsonObject& fields);
+  /// Changes hugging_face_names() to this family's; may be null.
+  void (*rename)(const ModelConfig& config, TensorNames& names) = nullptr;
+};
+
+/// All of them, in the order of their names.
+std::span<const Architecture> architectures();
+/// The one that config.json's model_type names; nullptr where there is none.
+const Architecture* find_architecture(std::string_view model_type);
+
+/// The names of the unified layout, and Hugging Face's usual ones (Llama's).
+TensorNames unified_names();
+TensorNames hugging_face_names(const ModelConfig& config);
+
+// What the families' readers share.
+
+/// What fields stand for where they are absent: the defaults of the configuration class in transformers.
+struct ConfigDefaults {
+  int64_t context = 2048;
+  int64_t kv_heads = 0;  ///< 0: as many as heads
+  int64_t head_dim = 0;  ///< 0: hidden_size / heads
+  double theta = 10000.0;
+  double rotary_factor = 1.0;
+  const char* eps_key = "rms_norm_eps";
+  double eps = 1e-6;
+  const char* activation_key = "hidden_act";
+  const char* activation = "silu";
+  bool tied = false;
+};
+
+/// Sizes, rotary embedding, eps, activation, tying and token ids, which most families spell alike. Refuses
+/// settings that change the computation and that no family reads: quantization_config, bidirectional attention.
+ModelConfig read_common(const JsonObject& fields, const ConfigDefaults& defaults);
+
+/// As read_common does, for families that spell the sizes their own way: from head_dim and
+/// max_position_embeddings, rope settings in any spelling. Per-layer-type settings become rotary and
+/// local_rotary.
+void read_rope(const JsonObject& fields, const ConfigDefaults& defaults, ModelConfig& config);
+/// One set of rotary settings: those in `rope` where given, and those of `top`.
+Rotary read_rotary(const JsonObject& top, const JsonObject* rope, const ConfigDefaults& defaults,
+                   const ModelConfig& config);
+
+Activation read_activation(const JsonObject& fields, const char* key, const char* fallback);
+/// A token id, or the first one of a list; -1 is how some say that there is none.
+std::optional<int32_t> read_token(const JsonObject& fields, const char* key);
+
+/// The window of the layers that have one: `fallback` where sliding_window is absent, nothing where it is null.
+std::optional<int64_t> read_window(const JsonObject& fields, std::optional<int64_t> fallback);
+/// Which layers slide: layer_types where given, else `slides(layer)`.
+template <typename Rule>
+std::vector<bool> sliding_layers(const JsonObject& fields, int64_t layers, const Rule& slides);
+std::optional<std::vector<bool>> read_layer_types(const JsonObject& fields, int64_t layers);
+/// Gives the sliding layers the window.
+void set_windows(const std::vector<bool>& sliding, int64_t window, ModelConfig& config);
+
+template <typename Rule>
+std::vector<bool> sliding_layers(const JsonObject& fields, int64_t layers, const Rule& slides) {
+  if (const auto given = read_layer_types(fields, layers)) return *given;
+  std::vector<bool> sliding;
+  for (int64_t i = 0; i < layers; ++i) sliding.push_back(slides(i));
+  return sliding;
+}
+
+/// Biases of q, k, v and o under one switch, which is also Hugging Face's most usual one.
+void read_attention_bias(const JsonObject& fields, ModelConfig& config, bool fallback = false);
+
+/// q, k and v are rows of one tensor, one behind the other.
+void fuse_qkv(const ModelConfig& config, const std::string& name, TensorNames& names, bool transposed = false);
+/// gate and up are rows of one tensor.
+void fuse_gate_up(const ModelConfig& config, const std::string& name, TensorNames& names);
+/// Another name for a module of the blocks: `name` behind "layers.{}.".
+void rename_module(TensorNames& names, Module module, const std::string& name);
+
+}  // namespace qeval::model

@@ -1,0 +1,87 @@
+#include <cmath>
+
+#include "model/architectures/architecture.h"
+
+namespace qeval::model {
+namespace {
+
+/// What all Gemmas share. Early files of the first say `hidden_act: gelu`, the erf form, although the model was
+/// trained with the tanh form; `hidden_activation` was added to override it. So the latter counts where it is
+/// set (docs/decisions.md: releases of transformers differ in this).
+ModelConfig read_any(const JsonObject& fields, int64_t context, int64_t kv_heads, const char* fallback_key) {
+  ConfigDefaults defaults{.context = context,
+                          .kv_heads = kv_heads,
+                          .head_dim = 256,
+                          .activation_key = fallback_key,
+                          .activation = "gelu_pytorch_tanh",
+                          .tied = true};
+  if (fields.find("hidden_activation") != nullptr) defaults.activation_key = "hidden_activation";
+  ModelConfig config = read_common(fields, defaults);
+  config.norm_weight_plus_one = true;
+  config.scale_embedding = true;
+  read_attention_bias(fields, config);
+  return config;
+}
+
+ModelConfig read_gemma(const JsonObject& fields) {
+  return read_any(fields, 8192, 0, "hidden_act");
+}
+
+/// Four norms a block, windows, and scores scaled by a number of their own.
+ModelConfig read_sandwich(const JsonObject& fields, int64_t context) {
+  ModelConfig config = read_any(fields, context, 4, "hidden_activation");
+  config.form = BlockForm::sandwich;
+  config.attention_scale =
+      static_cast<float>(std::pow(fields.number("query_pre_attn_scalar", 256.0), -0.5));
+  return config;
+}
+
+ModelConfig read_gemma2(const JsonObject& fields) {
+  ModelConfig config = read_sandwich(fields, 8192);
+  const auto cap = [&](const char* key, double fallback) {
+    return fields.has(key) ? static_cast<float>(fields.number(key, 0.0)) : static_cast<float>(fallback);
+  };
+  config.score_softcap = cap("attn_logit_softcapping", 50);
+  config.logit_softcap = cap("final_logit_softcapping", 30);
+  if (const auto window = read_window(fields, 4096)) {
+    set_windows(sliding_layers(fields, config.num_layers, [](int64_t i) { return i % 2 == 0; }), *window, config);
+  }
+  return config;
+}
+
+ModelConfig read_gemma3(const JsonObject& fields) {
+  ModelConfig config = read_sandwich(fields, 131072);
+  config.qk_norm = QkNorm::head;
+  config.score_softcap = static_cast<float>(fields.number("attn_logit_softcapping", 0.0));
+  config.logit_softcap = static_cast<float>(fields.number("final_logit_softcapping", 0.0));
+  const bool per_layer_type = fields.find("rope_parameters") != nullptr && config.local_rotary;
+  if (!per_layer_type) {
+    // The older spelling: rope_theta and rope_scaling are of the full layers, the others' base stands apart.
+    const JsonObject& top = fields;
+    ConfigDefaults defaults;
+    defaults.theta = 1000000.0;
+    const char* key = fields.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
+    if (fields.find(key) != nullptr) {
+      const JsonObject rope = fields.object(key);
+      config.rotary = read_rotary(top, &rope, defaults, config);
+    } else {
+      config.rotary = read_rotary(top, nullptr, defaults, config);
+    }
+    config.local_rotary = Rotary{.theta = fields.number("rope_local_base_freq", 10000.0), .dim = config.head_dim, .scaling = {}};
+  }
+  const int64_t pattern = fields.integer("sliding_window_pattern", fields.integer("_sliding_window_pattern", 6));
+  if (pattern < 1) fields.refuse("sliding_window_pattern", "1 or more");
+  const auto slides = [&](int64_t i) { return (i + 1) % pattern != 0; };
+  const std::vector<bool> sliding = sliding_layers(fields, config.num_layers, slides);
+  set_windows(sliding, read_window(fields, 4096).value_or(0), config);
+  for (size_t i = 0; i < sliding.size(); ++i) config.layers[i].local_rotary = sliding[i];
+  return config;
+}
+
+}  // namespace
+
+std::vector<Architecture> gemma_family() {
+  return {{"gemma", read_gemma}, {"gemma2", read_gemma2}, {"gemma3_text", read_gemma3}};
+}
+
+}  // namespace qeval::model

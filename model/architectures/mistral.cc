@@ -1,0 +1,39 @@
+#include "model/architectures/architecture.h"
+
+namespace qeval::model {
+namespace {
+
+/// Every layer has the window, if there is one.
+ModelConfig read_windowed(const JsonObject& fields, const ConfigDefaults& defaults,
+                          std::optional<int64_t> default_window) {
+  ModelConfig config = read_common(fields, defaults);
+  if (const auto window = read_window(fields, default_window)) {
+    set_windows(std::vector<bool>(static_cast<size_t>(config.num_layers), true), *window, config);
+  }
+  return config;
+}
+
+ModelConfig read_mistral(const JsonObject& fields) {
+  return read_windowed(fields, {.context = 131072, .kv_heads = 8}, 4096);
+}
+
+/// Queries grow with their position beyond the original context.
+ModelConfig read_ministral3(const JsonObject& fields) {
+  const ConfigDefaults defaults{.context = 262144, .kv_heads = 8, .head_dim = 128, .eps = 1e-5};
+  ModelConfig config = read_windowed(fields, defaults, std::nullopt);
+  const char* key = fields.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
+  if (fields.find(key) != nullptr) {
+    config.position_beta = fields.object(key).number("llama_4_scaling_beta", 0.0);
+    config.position_original = config.rotary.scaling.original_max_position_embeddings;
+    if (!(config.position_original > 0)) config.position_original = static_cast<double>(config.max_position_embeddings);
+  }
+  return config;
+}
+
+}  // namespace
+
+std::vector<Architecture> mistral_family() {
+  return {{"mistral", read_mistral}, {"ministral3", read_ministral3}};
+}
+
+}  // namespace qeval::model

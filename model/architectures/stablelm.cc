@@ -1,0 +1,34 @@
+#include "model/architectures/architecture.h"
+
+namespace qeval::model {
+namespace {
+
+ModelConfig read_stablelm(const JsonObject& fields) {
+  const ConfigDefaults defaults{
+      .context = 4096, .rotary_factor = 0.25, .eps_key = "layer_norm_eps", .eps = 1e-5};
+  ModelConfig config = read_common(fields, defaults);
+  config.norm = NormKind::layer;
+  config.qkv_bias = fields.boolean("use_qkv_bias", false);
+  if (fields.boolean("use_parallel_residual", false)) config.form = BlockForm::parallel;
+  if (fields.boolean("qk_layernorm", false)) {
+    config.qk_norm = QkNorm::head_own;
+    config.qk_norm_kind = NormKind::layer;
+  }
+  return config;
+}
+
+void rename_stablelm(const ModelConfig&, TensorNames& names) {
+  for (const auto& [module, name] : {std::pair{Module::q_norm, "self_attn.q_layernorm.norms.{}"},
+                                     {Module::k_norm, "self_attn.k_layernorm.norms.{}"}}) {
+    rename_module(names, module, name);
+    names.modules[module].per_head = true;
+  }
+}
+
+}  // namespace
+
+std::vector<Architecture> stablelm_family() {
+  return {{"stablelm", read_stablelm, rename_stablelm}};
+}
+
+}  // namespace qeval::model
