@@ -54,12 +54,22 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
     register_mapping(data_, size_, path);
   }
   ::close(fd);
+  if (is_lfs_pointer(text())) {
+    const std::string content(text());
+    unmap();
+    refuse_lfs_pointer(content, path);
+  }
 }
 
 MappedFile::~MappedFile() {
+  unmap();
+}
+
+void MappedFile::unmap() {
   if (data_ == nullptr) return;
   unregister_mapping(data_);
   ::munmap(const_cast<std::byte*>(data_), size_);
+  data_ = nullptr;
 }
 
 void MappedFile::release_pages() const {
@@ -94,6 +104,7 @@ std::string read_file(const std::filesystem::path& path) {
     content.append(buffer, static_cast<size_t>(count));
   }
   ::close(fd);
+  refuse_lfs_pointer(content, path);
   return content;
 }
 

@@ -14,7 +14,8 @@ namespace qeval {
 /// A file mapped read-only. The bytes stay valid for the life of the object; moving keeps their address.
 class MappedFile {
  public:
-  /// Throws Error naming the path and the system's reason. An empty file maps to an empty span.
+  /// Throws Error naming the path and the system's reason, or that it is a Git LFS pointer. An empty file
+  /// maps to an empty span.
   explicit MappedFile(const std::filesystem::path& path);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
@@ -30,18 +31,21 @@ class MappedFile {
   void release_pages() const;
 
  private:
+  void unmap();
+
   std::filesystem::path path_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
 };
 
-/// The whole file as a string; throws Error naming the path.
+/// The whole file as a string; throws Error naming the path where it cannot be read or is a Git LFS pointer.
 std::string read_file(const std::filesystem::path& path);
 
 /// Whether `content` is what Git LFS leaves in place of a large file that was not downloaded.
 bool is_lfs_pointer(std::string_view content);
 
 /// Throws Error saying so, and what to do, where `content` of the file `path` is a Git LFS pointer.
+/// MappedFile and read_file do this with every file.
 void refuse_lfs_pointer(std::string_view content, const std::filesystem::path& path);
 
 /// Replaces `path` by `content` so that a reader, a crash or a full disk never sees half of it: written to a

@@ -1,5 +1,6 @@
 #include "base/unicode.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include <utf8proc.h>
@@ -13,25 +14,148 @@ const utf8proc_uint8_t* bytes_of(std::string_view text) {
   return reinterpret_cast<const utf8proc_uint8_t*>(text.data());
 }
 
+struct LongTitle {
+  utf8proc_int32_t letter;
+  std::string_view title;
+};
+/// The letters whose title case is several: Unicode's SpecialCasing.txt, its entries without a condition.
+constexpr LongTitle kLongTitles[] = {
+    {0x00DF, "Ss"},
+    {0x0149, "\u02BCN"},
+    {0x01F0, "J\u030C"},
+    {0x0390, "\u0399\u0308\u0301"},
+    {0x03B0, "\u03A5\u0308\u0301"},
+    {0x0587, "\u0535\u0582"},
+    {0x1E96, "H\u0331"},
+    {0x1E97, "T\u0308"},
+    {0x1E98, "W\u030A"},
+    {0x1E99, "Y\u030A"},
+    {0x1E9A, "A\u02BE"},
+    {0x1F50, "\u03A5\u0313"},
+    {0x1F52, "\u03A5\u0313\u0300"},
+    {0x1F54, "\u03A5\u0313\u0301"},
+    {0x1F56, "\u03A5\u0313\u0342"},
+    {0x1FB2, "\u1FBA\u0345"},
+    {0x1FB4, "\u0386\u0345"},
+    {0x1FB6, "\u0391\u0342"},
+    {0x1FB7, "\u0391\u0342\u0345"},
+    {0x1FC2, "\u1FCA\u0345"},
+    {0x1FC4, "\u0389\u0345"},
+    {0x1FC6, "\u0397\u0342"},
+    {0x1FC7, "\u0397\u0342\u0345"},
+    {0x1FD2, "\u0399\u0308\u0300"},
+    {0x1FD3, "\u0399\u0308\u0301"},
+    {0x1FD6, "\u0399\u0342"},
+    {0x1FD7, "\u0399\u0308\u0342"},
+    {0x1FE2, "\u03A5\u0308\u0300"},
+    {0x1FE3, "\u03A5\u0308\u0301"},
+    {0x1FE4, "\u03A1\u0313"},
+    {0x1FE6, "\u03A5\u0342"},
+    {0x1FE7, "\u03A5\u0308\u0342"},
+    {0x1FF2, "\u1FFA\u0345"},
+    {0x1FF4, "\u038F\u0345"},
+    {0x1FF6, "\u03A9\u0342"},
+    {0x1FF7, "\u03A9\u0342\u0345"},
+    {0xFB00, "Ff"},
+    {0xFB01, "Fi"},
+    {0xFB02, "Fl"},
+    {0xFB03, "Ffi"},
+    {0xFB04, "Ffl"},
+    {0xFB05, "St"},
+    {0xFB06, "St"},
+    {0xFB13, "\u0544\u0576"},
+    {0xFB14, "\u0544\u0565"},
+    {0xFB15, "\u0544\u056B"},
+    {0xFB16, "\u054E\u0576"},
+    {0xFB17, "\u0544\u056D"},
+};
+
+/// The code point that begins at byte `at` and its length; 0 bytes where the text is not UTF-8.
+struct CodePoint {
+  utf8proc_int32_t value = 0;
+  size_t length = 0;
+};
+CodePoint code_point_at(std::string_view text, size_t at) {
+  CodePoint out;
+  const auto length =
+      utf8proc_iterate(bytes_of(text) + at, static_cast<utf8proc_ssize_t>(text.size() - at), &out.value);
+  if (length > 0) out.length = static_cast<size_t>(length);
+  return out;
+}
+
+/// Unicode's property Case_Ignorable: marks, modifiers, and the signs that may stand inside a word.
+bool is_case_ignorable(utf8proc_int32_t c) {
+  switch (utf8proc_category(c)) {
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_SK:
+      return true;
+    default:
+      return std::u32string_view(
+                 U"'.:\u00B7\u0387\u055F\u05F4\u2018\u2019\u2024\u2027\uFE13\uFE52\uFE55\uFF07\uFF0E"
+                 U"\uFF1A")
+                 .find(static_cast<char32_t>(c)) != std::u32string_view::npos;
+  }
+}
+
+/// Unicode's property Cased, of code points that are not case-ignorable.
+bool is_cased(utf8proc_int32_t c) {
+  switch (utf8proc_category(c)) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+      return true;
+    default:  // ordinal indicators, Roman numerals, letters in circles and squares
+      return c == 0xAA || c == 0xBA || (c >= 0x2160 && c <= 0x217F) || (c >= 0x24B6 && c <= 0x24E9) ||
+             (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
+             (c >= 0x1F170 && c <= 0x1F189);
+  }
+}
+
+constexpr utf8proc_int32_t kCapitalSigma = 0x3A3;
+
+/// Whether a capital sigma in front of `behind` is followed by a cased letter, others between them ignored.
+bool cased_follows(std::string_view behind) {
+  for (size_t at = 0; at < behind.size();) {
+    const CodePoint c = code_point_at(behind, at);
+    if (c.length == 0 || !is_case_ignorable(c.value)) return c.length > 0 && is_cased(c.value);
+    at += c.length;
+  }
+  return false;
+}
+
 /// Every letter lower, the first in title case if asked; bytes that are not UTF-8 stay as they are.
 std::string map_case(std::string_view text, bool title_first) {
   std::string out;
   out.reserve(text.size());
+  bool in_word = false;  // the last code point that is not case-ignorable is cased
   size_t at = 0;
   while (at < text.size()) {
-    utf8proc_int32_t code_point = 0;
-    const auto length =
-        utf8proc_iterate(bytes_of(text) + at, static_cast<utf8proc_ssize_t>(text.size() - at), &code_point);
-    if (length < 1) {
+    const CodePoint c = code_point_at(text, at);
+    if (c.length == 0) {
       out += text[at++];
+      in_word = false;
       continue;
     }
     const bool title = title_first && at == 0;
-    utf8proc_uint8_t bytes[4];
-    const auto size =
-        utf8proc_encode_char(title ? utf8proc_totitle(code_point) : utf8proc_tolower(code_point), bytes);
-    out.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(size));
-    at += static_cast<size_t>(length);
+    at += c.length;
+    const auto* longer =
+        title ? std::ranges::find(kLongTitles, c.value, &LongTitle::letter) : std::ranges::end(kLongTitles);
+    if (longer != std::ranges::end(kLongTitles)) {
+      out += longer->title;
+    } else if (c.value == 0x130 && !title) {
+      out += "i\u0307";
+    } else if (c.value == kCapitalSigma && !title && in_word && !cased_follows(text.substr(at))) {
+      out += "\u03C2";
+    } else {
+      utf8proc_uint8_t bytes[4];
+      const auto size =
+          utf8proc_encode_char(title ? utf8proc_totitle(c.value) : utf8proc_tolower(c.value), bytes);
+      out.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(size));
+    }
+    if (!is_case_ignorable(c.value)) in_word = is_cased(c.value);
   }
   return out;
 }
@@ -109,6 +233,20 @@ std::string_view strip_right(std::string_view text) {
 
 std::string_view strip(std::string_view text) {
   return strip_right(strip_left(text));
+}
+
+std::string_view without_byte_order_mark(std::string_view text) {
+  constexpr std::string_view kMark = "\xEF\xBB\xBF";
+  return text.starts_with(kMark) ? text.substr(kMark.size()) : text;
+}
+
+std::string with_unix_line_ends(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t at = 0; at < text.size(); ++at) {
+    if (text[at] != '\r' || !text.substr(at + 1).starts_with('\n')) out += text[at];
+  }
+  return out;
 }
 
 std::string lower(std::string_view text) {

@@ -27,9 +27,14 @@ std::string_view strip(std::string_view text);
 std::string_view strip_left(std::string_view text);
 std::string_view strip_right(std::string_view text);
 
+/// How every text file is read, wherever it was written: without the byte order mark in front, and with line
+/// ends CRLF as LF. A carriage return by itself stays.
+std::string_view without_byte_order_mark(std::string_view text);
+std::string with_unix_line_ends(std::string_view text);
+
 /// Python's str.lower() and str.capitalize() (first letter in title case, the rest lower) on well-formed
-/// UTF-8, by the simple case mappings: a letter becomes one letter. (Python maps İ, ß at the start of a word
-/// and a final Σ specially.)
+/// UTF-8, by Unicode's full case mappings: "ß" begins a text as "Ss", "İ" is lowered to "i̇" in two code
+/// points, and a Σ that ends a word to "ς".
 std::string lower(std::string_view text);
 std::string capitalize(std::string_view text);
 

@@ -1,5 +1,7 @@
 #include "cli/calibration_options.h"
 
+#include <iostream>
+
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -56,9 +58,10 @@ quant::Samples read_samples(const po::variables_map& arguments, const model::Mod
   if (!file) return {};
   constexpr int64_t kLength = 512;
   const auto tokenizer = model::load_tokenizer(model.path, model.config.vocab_size);
-  return quant::sample_text(*file, *tokenizer, samples.value_or(otherwise),
-                            length.value_or(std::min(kLength, context)),
-                            optional<uint64_t>(arguments, "seed").value_or(0));
+  return quant::sample_text(
+      *file, *tokenizer, samples.value_or(otherwise), length.value_or(std::min(kLength, context)),
+      optional<uint64_t>(arguments, "seed").value_or(0),
+      [](const std::string& warning) { std::cerr << "qeval: warning: " << warning << '\n'; });
 }
 
 nlohmann::ordered_json calibration_json(const po::variables_map& arguments, const quant::Samples& samples) {

@@ -34,8 +34,8 @@ int run(const po::variables_map& arguments) {
   const DirectoryLock lock(output);
   if (!is_unused(output))
     fail("{}: exists and is not empty; accepted: a new or empty folder", output.string());
+  model::write_unified(model, output, dtype);  // first: where it fails, the folder stays empty
   const bool tokenizer = model::copy_tokenizer(model, output);
-  model::write_unified(model, output, dtype);
   std::cout << fmt::format("Wrote {}{}\n", output.string(),
                            tokenizer ? "" : " (the model has no tokenizer: it can be scored by ids only)");
   return 0;

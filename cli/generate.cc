@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include "base/error.h"
+#include "base/unicode.h"
 #include "cli/calibration_options.h"
 #include "cli/command.h"
 #include "cli/model_options.h"
@@ -51,10 +52,11 @@ double seconds_since(Clock::time_point start) {
 
 std::string prompt_text(const po::variables_map& arguments, const model::Tokenizer& tokenizer,
                         const model::ChatTemplate* chat) {
-  std::string text = optional<std::string>(arguments, "prompt")
-                         .value_or(arguments.count("prompt") != 0
-                                       ? ""
-                                       : std::string(std::istreambuf_iterator<char>(std::cin), {}));
+  std::string text =
+      optional<std::string>(arguments, "prompt")
+          .value_or(arguments.count("prompt") != 0 ? ""
+                                                   : with_unix_line_ends(without_byte_order_mark(std::string(
+                                                         std::istreambuf_iterator<char>(std::cin), {}))));
   if (chat == nullptr) return text;
   std::string eos;
   if (const auto id = tokenizer.eos_id()) eos = tokenizer.decode({{*id}});
@@ -123,6 +125,7 @@ int run(const po::variables_map& arguments) {
   model::Sampler sampler = make_sampler(arguments);
 
   eval::Session session(session_options(arguments));
+  print_warnings(session);
   const model::Tokenizer& tokenizer = session.tokenizer();
   print_warnings(tokenizer);
   const std::string text = prompt_text(arguments, tokenizer, chat);

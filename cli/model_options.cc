@@ -63,6 +63,10 @@ eval::SessionOptions session_options(const po::variables_map& arguments) {
   return options;
 }
 
+void print_warnings(const eval::Session& session) {
+  for (const std::string& warning : session.warnings()) std::cerr << "qeval: warning: " << warning << '\n';
+}
+
 int64_t batch_tokens(const po::variables_map& arguments) {
   const auto count = arguments["batch-tokens"].as<int64_t>();
   constexpr int64_t kMost = int64_t{1} << 24;

@@ -18,6 +18,8 @@ void add_scoring_options(po::options_description& options, bool several = false)
 void add_protocol_option(po::options_description& options);
 
 eval::SessionOptions session_options(const po::variables_map& arguments);
+/// What is to be known of the session's model, on stderr.
+void print_warnings(const eval::Session& session);
 int64_t batch_tokens(const po::variables_map& arguments);
 eval::Protocol protocol(const po::variables_map& arguments);
 eval::PrefixToken prefix_token(const po::variables_map& arguments);

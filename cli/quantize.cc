@@ -196,8 +196,10 @@ int run(const po::variables_map& arguments) {
     write_gradients(*gradients, run.samples, *run.learning, start);
     return 0;
   }
-  quant::quantize_to_folder(model, run, output, show);
+  const std::vector<quant::Warning> warnings = quant::quantize_to_folder(model, run, output, show);
   progress.clear();
+  for (const quant::Warning& warning : warnings)
+    std::cerr << "qeval: warning: " << quant::one_line(warning) << '\n';
   std::cout << fmt::format("Quantized with {} to {}; evaluate it with: qeval eval -m {} -t TASKS\n",
                            quant::name(run.options.method), output.string(), output.string());
   return 0;

@@ -19,31 +19,50 @@ po::options_description options() {
   return options;
 }
 
+/// The model's texts cannot be encoded: no fault of the line that asked.
+class NoEncoder : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Made before a request is read. A model without a tokenizer can be scored by ids, so what is wrong with it
+/// is said once a text is to be encoded.
+class TextEncoder {
+ public:
+  TextEncoder(eval::Session& session, const po::variables_map& arguments) {
+    try {
+      encoder_ = make_encoder(session, arguments);
+    } catch (const Error& error) {
+      fault_ = error.what();
+    }
+  }
+  const eval::RequestEncoder& get() const {
+    if (!encoder_) throw NoEncoder(fault_);
+    return *encoder_;
+  }
+
+ private:
+  std::unique_ptr<eval::RequestEncoder> encoder_;
+  std::string fault_;
+};
+
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   eval::Session session(session_options(arguments));
-  // Requests by token ids need no tokenizer: it is loaded for the first text, whose fault it is not.
-  std::unique_ptr<eval::RequestEncoder> made;
-  bool model_at_fault = false;
-  const auto encoder = [&]() -> const eval::RequestEncoder& {
-    if (made) return *made;
-    try {
-      made = make_encoder(session, arguments);
-    } catch (...) {
-      model_at_fault = true;
-      throw;
-    }
-    return *made;
-  };
+  print_warnings(session);
+  const TextEncoder encoder(session, arguments);
   std::vector<ScoreRequest> requests;
+  std::vector<int64_t> lines;
   std::string line;
   for (int64_t number = 1; std::getline(std::cin, line); ++number) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     try {
-      requests.push_back(
-          parse_score_request(line, session.model().config.vocab_size, session.max_length(), encoder));
+      requests.push_back(parse_score_request(line, session.model().config.vocab_size, session.max_length(),
+                                             [&]() -> const eval::RequestEncoder& { return encoder.get(); }));
+      lines.push_back(number);
+    } catch (const NoEncoder&) {
+      throw;
     } catch (const Error& error) {
-      if (model_at_fault) throw;
       fail("standard input, line {}: {}", number, error.what());
     }
   }
@@ -53,18 +72,29 @@ int run(const po::variables_map& arguments) {
   const eval::Plan plan(tokens, batch_tokens(arguments));
   eval::ScoringRun scoring(session.decoder(), plan);
   while (!scoring.done()) scoring.step();
+  std::vector<std::string> faults;
   for (size_t i = 0; i < requests.size(); ++i) {
     const eval::TokenScores scores = scoring.take(static_cast<int64_t>(i));
     const std::span<const int32_t> scored =
         std::span(tokens[i].tokens).last(static_cast<size_t>(tokens[i].scored));
     nlohmann::ordered_json answer;
     answer["id"] = requests[i].id;
-    answer["logprob"] = scores.log_likelihood();
-    answer["token_logprobs"] = scores.log_probabilities;
-    answer["tokens"] = scored;
-    answer["top1"] = scores.top1;
-    answer["is_greedy"] = scores.is_greedy(tokens[i]);
+    if (scores.is_finite()) {
+      answer["logprob"] = scores.log_likelihood();
+      answer["token_logprobs"] = scores.log_probabilities;
+      answer["tokens"] = scored;
+      answer["top1"] = scores.top1;
+      answer["is_greedy"] = scores.is_greedy(tokens[i]);
+    } else {
+      const std::string why = eval::why_not_finite(session.decoder(), tokens[i], scores);
+      answer["error"] = why;
+      faults.push_back(fmt::format("standard input, line {}: {}", lines[i], why));
+    }
     std::cout << answer.dump(-1, ' ', false, json::error_handler_t::replace) << '\n';
+  }
+  if (!faults.empty()) {
+    fail("{} of {} requests have no finite score; the first: {}", faults.size(), requests.size(),
+         faults.front());
   }
   return 0;
 }

@@ -108,6 +108,7 @@ int run(const po::variables_map& arguments) {
   const sigset_t signals = block_signals();
   const ThreadLimit limit(arguments);
   eval::Session session(settings);
+  print_warnings(session);
   print_warnings(session.tokenizer());
   serve::Completions completions(
       session, optional<std::string>(arguments, "name").value_or(session.model().name), batch);

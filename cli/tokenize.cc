@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/unicode.h"
 #include "cli/command.h"
 #include "cli/model_options.h"
 #include "model/tokenizer/tokenizer.h"
@@ -26,6 +27,8 @@ int run(const po::variables_map& arguments) {
   std::string line;
   for (int64_t number = 1; std::getline(std::cin, line); ++number) {
     try {
+      if (number == 1) line = without_byte_order_mark(line);
+      if (line.ends_with('\r')) line.pop_back();  // a line end CRLF
       if (json_lines) {
         const nlohmann::json value = nlohmann::json::parse(line, nullptr, false);
         if (!value.is_string()) fail("not a JSON string");

@@ -13,8 +13,6 @@
 namespace qeval::datasets {
 namespace {
 
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-
 /// Hands out the lines of a text with their numbers, without their ends (LF or CRLF).
 class Lines {
  public:
@@ -109,7 +107,8 @@ class CsvRecords {
 }  // namespace
 
 DataText read_text(const std::filesystem::path& path) {
-  return {path.string(), read_file(path)};
+  DataText data{path.string(), read_file(path)};
+  return data;
 }
 
 DataFile describe(const DataText& data) {
@@ -125,8 +124,7 @@ std::string_view checked_text(const DataText& data) {
               fmt::format("byte {} of the line (0x{:02x}) is not UTF-8", bad - line_start + 1,
                           static_cast<unsigned char>(text[bad])));
   }
-  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
-  return text;
+  return without_byte_order_mark(text);
 }
 
 Json parse_object(std::string_view text, const std::string& where) {

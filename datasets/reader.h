@@ -19,7 +19,7 @@ struct DataText {
   std::string text;
 };
 
-/// Reads `path` whole; Error naming it where that fails.
+/// Reads `path` whole; Error naming it where that fails, or where it is a Git LFS pointer.
 DataText read_text(const std::filesystem::path& path);
 
 /// Name and SHA-256 of the bytes.

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/unicode.h"
 
 namespace qeval::datasets {
 namespace {
@@ -119,7 +120,7 @@ int64_t Row::integer(std::string_view path) const {
   if (value.is_number_integer()) return value.get<int64_t>();
   if (value.is_string()) {
     const auto& text = value.get_ref<const std::string&>();
-    if (const auto number = parse_integer<int64_t>(text)) return *number;
+    if (const auto number = parse_integer<int64_t>(strip(text))) return *number;
     fail_at(path, fmt::format("\"{}\" where a whole number is expected", printable(text, 40)));
   }
   fail_at(path, fmt::format("{} where a whole number is expected", kind_of(value)));

@@ -46,8 +46,8 @@ class Row {
   /// A list of at least one string. Where a step of the path meets a list of objects, the rest of the path is
   /// read from each: `choices.text` accepts both {"text": [..]} and [{"text": ..}, ..].
   std::vector<std::string> texts(std::string_view path) const;
-  /// A whole number, or a string of digits (public data sets spell labels both ways), or a truth value as 0
-  /// or 1.
+  /// A whole number, or a string of digits, white space around them aside (public data sets spell labels so),
+  /// or a truth value as 0 or 1.
   int64_t integer(std::string_view path) const;
   /// integer() − first, checked to lie in [0, count): the position of an answer.
   int64_t index(std::string_view path, int64_t count, int64_t first = 0) const;

@@ -67,6 +67,7 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options)
     runs_.push_back(std::make_unique<TaskRun>(task, load_documents(task, options_.load), encoder_,
                                               options_.batch_tokens));
   }
+  warnings_ = session_.warnings();
   check_overlap();
   warnings_ = session_.tokenizer().warnings();
   if (session_.arithmetic().name() == "float" && is_half_checkpoint(session_.model().path)) {

@@ -104,8 +104,10 @@ class TaskRun {
     }
     start_documents(decoder, open);
   }
-  bool done() const { return run_ == nullptr || (run_->done() && ready_.empty()); }
-  /// Computes the next batch and returns the documents that are complete with it.
+  bool done() const { return run_ == nullptr || (run_->done() && !not_finite_); }
+  /// Computes the next batch and returns the documents that are complete with it. Where one has a score that
+  /// is not finite, the next step throws model::NotFinite naming document, request and layer: after the
+  /// others of its batch are kept.
   std::vector<Finished> step();
   int64_t tokens_done() const { return run_ ? run_->tokens_done() : 0; }
   int64_t tokens_to_do() const { return plan_ ? plan_->tokens_computed() : 0; }
@@ -119,6 +121,7 @@ class TaskRun {
   };
   EncodedDocument encode(const Document& document, const RequestEncoder& encoder) const;
   void start_documents(model::Decoder& decoder, const std::vector<size_t>& open);
+  [[noreturn]] void refuse_not_finite(size_t document, size_t request) const;
   Sample make_sample(size_t document);
   Finished finish(size_t document);
   DistributionHooks hooks();
@@ -138,13 +141,14 @@ class TaskRun {
   int64_t batch_tokens_;
   int64_t tokens_computed_ = 0, tokens_requested_ = 0, tokens_scored_ = 0;
 
-  std::vector<TokenRequest> requests_;            ///< of the open documents, flat
-  std::vector<std::pair<size_t, size_t>> owner_;  ///< document and its request, per flat request
-  std::vector<std::vector<TokenScores>> scores_;  ///< per document and request
-  std::vector<size_t> ready_;                     ///< documents complete before any batch: nothing to score
+  std::vector<TokenRequest> requests_;                   ///< of the open documents, flat
+  std::vector<std::pair<size_t, size_t>> owner_;         ///< document and its request, per flat request
+  std::vector<std::vector<TokenScores>> scores_;         ///< per document and request
+  std::optional<std::pair<size_t, size_t>> not_finite_;  ///< a document and its request that has no score
   bool keep_ = false, identical_ = false;
   std::unique_ptr<KeptDistributions> base_;
   std::unordered_map<size_t, Observed> observed_;  ///< of the documents under way
+  const model::Decoder* decoder_ = nullptr;
   std::unique_ptr<Plan> plan_;
   std::unique_ptr<ScoringRun> run_;
 };

@@ -11,6 +11,7 @@
 #include "eval/results/folder_use.h"
 #include "eval/results/headline.h"
 #include "eval/results/json_fields.h"
+#include "model/finite.h"
 #include "quant/checkpoint.h"
 
 namespace qeval::eval {
@@ -369,7 +370,11 @@ void Matrix::evaluate(const ComparisonEntry& entry, const MatrixObserver& observ
   while (!run.done()) {
     const auto state = run.progress();
     observer.progress(fmt::format("{}: {}", entry.name, state.task), state.tokens_done, state.tokens_total);
-    run.step();
+    try {
+      run.step();
+    } catch (const model::NotFinite& error) {  // of which model, it cannot know
+      throw model::NotFinite(entry.name + ": " + error.what());
+    }
   }
   run.finish();
   clock.finished();
@@ -381,8 +386,11 @@ void Matrix::quantize(const Item& item, const MatrixObserver& observer) {
   const auto show = [&](const std::string& step, int64_t done, int64_t total) {
     observer.progress(fmt::format("{}: {}", item.name(), step), done, total);
   };
-  quant::quantize_to_folder(base_session_->model(), quantize_run(item),
-                            options_.output / "checkpoints" / item.folder(), show, &observations_);
+  const std::vector<quant::Warning> warnings =
+      quant::quantize_to_folder(base_session_->model(), quantize_run(item),
+                                options_.output / "checkpoints" / item.folder(), show, &observations_);
+  for (const quant::Warning& warning : warnings)
+    observer.warning(item.name() + ": " + quant::one_line(warning));
   clock.finished();
 }
 

@@ -1,9 +1,11 @@
 #include "eval/plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/error.h"
+#include "model/finite.h"
 
 namespace qeval::eval {
 
@@ -13,6 +15,17 @@ double TokenScores::log_likelihood() const {
 
 bool TokenScores::is_greedy(const TokenRequest& request) const {
   return std::equal(top1.begin(), top1.end(), request.tokens.end() - request.scored);
+}
+
+bool TokenScores::is_finite() const {
+  return std::ranges::all_of(log_probabilities, [](double value) { return std::isfinite(value); });
+}
+
+std::string why_not_finite(const model::Decoder& decoder, const TokenRequest& request,
+                           const TokenScores& scores) {
+  return fmt::format("the log-likelihood is {}: the first value that is not finite is in {}",
+                     model::not_finite_text(scores.log_likelihood()),
+                     model::first_not_finite(decoder.model(), decoder.arithmetic(), request.input()));
 }
 
 Plan::Plan(std::span<const TokenRequest> requests, int64_t batch_tokens) : requests_(requests) {

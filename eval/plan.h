@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "model/decoder.h"
@@ -27,7 +28,13 @@ struct TokenScores {
   double log_likelihood() const;
   /// Every scored token (the end of request.tokens) was the arg-max.
   bool is_greedy(const TokenRequest& request) const;
+  /// No log-probability is NaN or infinite.
+  bool is_finite() const;
 };
+
+/// Why the scores of `request` are not finite, for a message. Computes it once more, alone.
+std::string why_not_finite(const model::Decoder& decoder, const TokenRequest& request,
+                           const TokenScores& scores);
 
 /// Decides what is computed, in which batch, so that no token is computed twice (DESIGN "The plan"): the
 /// inputs of all requests are merged into a prefix tree, whose runs of tokens are packed into batches of at

@@ -6,6 +6,8 @@
 #include "model/float_arithmetic.h"
 #include "model/kernels/cpu.h"
 #include "quant/integer/integer_arithmetic.h"
+#include "quant/integer/prepare.h"
+#include "quant/warnings.h"
 
 namespace qeval::eval {
 namespace {
@@ -26,6 +28,14 @@ std::unique_ptr<model::Arithmetic> float_arithmetic(const model::Model& model, i
          model::cpu_name(), name(model::cpu_path()));
   }
   return std::make_unique<model::Bf16Arithmetic>(model, max_length, kernel);
+}
+
+std::vector<std::string> grid_warning_lines(const model::Model& model, const quant::QuantConfig& qcfg,
+                                            const quant::ActRanges& ranges) {
+  std::vector<std::string> lines;
+  for (const quant::Warning& warning : quant::grid_warnings(model, qcfg, ranges))
+    lines.push_back(quant::one_line(warning));
+  return lines;
 }
 
 }  // namespace
@@ -58,10 +68,12 @@ Session::Session(const SessionOptions& options)
     arithmetic_ = float_arithmetic(model_, max_length_, options.precision);
   } else if (arithmetic == "fake") {
     quantization_ = quant::load_quantization(model_, options.qcfg, options.act_ranges);
+    warnings_ = grid_warning_lines(model_, quantization_->qcfg, quantization_->ranges);
     arithmetic_ = std::make_unique<quant::FakeArithmetic>(model_, quantization_->qcfg, quantization_->ranges,
                                                           max_length_);
   } else if (arithmetic == "integer") {
     quantization_ = quant::load_quantization(model_, options.qcfg, options.act_ranges);
+    warnings_ = grid_warning_lines(model_, quant::integer_config(quantization_->qcfg), quantization_->ranges);
     arithmetic_ = std::make_unique<quant::IntegerArithmetic>(model_, quantization_->qcfg,
                                                              quantization_->known_ranges, max_length_);
   } else {

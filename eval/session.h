@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "model/decoder.h"
 #include "model/tokenizer/tokenizer.h"
@@ -44,6 +45,10 @@ class Session {
   /// How the model is quantized, nothing in float arithmetic.
   const std::optional<quant::Quantization>& quantization() const { return quantization_; }
 
+  /// What to know before the scores are believed: tensors that their grids hold badly (quant::grid_warnings),
+  /// a line each.
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
   /// The model's own tokenizer, loaded on first use. One with more tokens than the model has embeddings
   /// refuses texts that hold them.
   const model::Tokenizer& tokenizer();
@@ -52,6 +57,7 @@ class Session {
   model::Model model_;
   int64_t max_length_;
   std::optional<quant::Quantization> quantization_;
+  std::vector<std::string> warnings_;
   std::unique_ptr<model::Arithmetic> arithmetic_;
   std::unique_ptr<model::Decoder> decoder_;
   std::unique_ptr<model::Tokenizer> tokenizer_;

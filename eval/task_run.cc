@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "base/parallel.h"
 #include "eval/evaluation.h"
+#include "model/finite.h"
 
 namespace qeval::eval {
 namespace {
@@ -29,12 +30,10 @@ TaskRun::TaskRun(Task task, LoadedTask loaded, const RequestEncoder& encoder, in
       }
     }
   });
-  for (const EncodedDocument& document : encoded_) {
-    if (document.requests.empty()) continue;
-    const auto& ids = document.requests.front().tokens;
+  if (!encoded_.empty()) {
+    const auto& ids = encoded_.front().requests.front().tokens;
     first_request_ids_.assign(
         ids.begin(), ids.begin() + std::ssize(std::span(ids).first(std::min(ids.size(), kShownIds))));
-    break;
   }
   // The whole task's count, so that a resumed run reports what an unbroken one does.
   std::vector<TokenRequest> all;
@@ -63,6 +62,8 @@ TaskRun::EncodedDocument TaskRun::encode(const Document& document, const Request
   EncodedDocument out;
   if (task_.scoring == Scoring::rolling) {
     out.requests = encoder.windows(document.requests.front().continuation);
+    if (out.requests.empty())
+      fail("its text of {} bytes has no token to score", document.requests.front().continuation.size());
   } else {
     for (const TextRequest& request : document.requests) {
       EncodedRequest encoded = encoder.encode(request);
@@ -77,17 +78,16 @@ TaskRun::EncodedDocument TaskRun::encode(const Document& document, const Request
 void TaskRun::start_documents(model::Decoder& decoder, const std::vector<size_t>& open) {
   requests_.clear();
   owner_.clear();
-  ready_.clear();
   for (const size_t i : open) {
     EncodedDocument& document = encoded_[i];
     document.missing = std::ssize(document.requests);
     scores_[i].resize(document.requests.size());
-    if (document.requests.empty()) ready_.push_back(i);
     for (size_t r = 0; r < document.requests.size(); ++r) {
       requests_.push_back(document.requests[r]);
       owner_.emplace_back(i, r);
     }
   }
+  decoder_ = &decoder;
   plan_ = std::make_unique<Plan>(requests_, batch_tokens_);
   run_ = std::make_unique<ScoringRun>(decoder, *plan_, hooks());
 }
@@ -167,14 +167,26 @@ TaskRun::Finished TaskRun::finish(size_t document) {
 
 std::vector<TaskRun::Finished> TaskRun::step() {
   std::vector<Finished> finished;
-  for (const size_t document : std::exchange(ready_, {})) finished.push_back(finish(document));
+  if (not_finite_) refuse_not_finite(not_finite_->first, not_finite_->second);
   if (run_->done()) return finished;
   for (const int64_t request : run_->step()) {
     const auto [document, index] = owner_[static_cast<size_t>(request)];
     scores_[document][index] = run_->take(request);
-    if (--encoded_[document].missing == 0) finished.push_back(finish(document));
+    if (!scores_[document][index].is_finite())
+      not_finite_ = std::min(not_finite_.value_or(std::pair(document, index)), std::pair(document, index));
+    if (--encoded_[document].missing > 0) continue;
+    if (std::ranges::all_of(scores_[document], &TokenScores::is_finite)) finished.push_back(finish(document));
   }
   return finished;
+}
+
+void TaskRun::refuse_not_finite(size_t document, size_t request) const {
+  const char* const what = task_.scoring == Scoring::rolling     ? "window"
+                           : task_.scoring == Scoring::last_word ? "request"
+                                                                 : "choice";
+  throw model::NotFinite(fmt::format(
+      "task {}, document {}, {} {}: {}", task_.name, loaded_.documents[document].doc_id, what, request + 1,
+      why_not_finite(*decoder_, encoded_[document].requests[request], scores_[document][request])));
 }
 
 Sample TaskRun::make_sample(size_t index) {

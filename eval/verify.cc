@@ -20,6 +20,7 @@
 #include "eval/results/recompute.h"
 #include "eval/results/run_directory.h"
 #include "eval/results/sample_file.h"
+#include "model/finite.h"
 
 namespace qeval::eval {
 namespace {
@@ -272,6 +273,21 @@ Differences missing_companions(const Folder& folder, const TaskResults& task) {
   return out;
 }
 
+/// What is NaN or infinite is no score, however well the metrics follow from it.
+Differences not_finite(const fs::path& path, const std::vector<Scores>& documents) {
+  Differences out;
+  for (const Scores& document : documents) {
+    for (const Answer& answer : document.answers) {
+      if (std::isfinite(answer.log_likelihood)) continue;
+      out.push_back(fmt::format("{}: document {}: a log-likelihood is {}: the model computed no score",
+                                path.string(), document.doc_id,
+                                model::not_finite_text(answer.log_likelihood)));
+      break;
+    }
+  }
+  return out;
+}
+
 void check_task(const Folder& folder, const TaskResults& task, Checks& checks) {
   const bool is_shard = folder.shard.has_value();
   CheckedSamples samples;
@@ -279,7 +295,9 @@ void check_task(const Folder& folder, const TaskResults& task, Checks& checks) {
   const bool readable = checks.check(
       path, fmt::format("{} documents, every line and the file's hash", task.counts.documents), [&] {
         samples = check_samples(folder.path, task, folder.record);
-        return samples.differences;
+        Differences found = not_finite(path, samples.documents);
+        found.insert(found.end(), samples.differences.begin(), samples.differences.end());
+        return found;
       });
   if (!missing_companions(folder, task).empty())
     checks.check(folder.path / folder.record, "", [&] { return missing_companions(folder, task); });

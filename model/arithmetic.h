@@ -38,6 +38,9 @@ enum class Projection : uint8_t { q, k, v, o, gate, up, down };
 
 enum class NormPoint : uint8_t { input, post_attention, final };
 
+/// The weights behind a projection of a block.
+const LinearWeights& projection_weights(const LayerWeights& block, Projection projection);
+
 /// Keys and values of one run of consecutive tokens, for one layer, laid out as the arithmetic likes. The
 /// owner sizes it through Arithmetic::kv_bytes.
 struct KvBlock {
@@ -82,6 +85,8 @@ class Arithmetic {
 
   /// "float", "fake" or "integer", as on the command line, or "float-bf16" (--precision bf16).
   virtual std::string name() const = 0;
+  /// Whether the elements of its tensors are float32, so that they can be looked at; else they are codes.
+  virtual bool has_float_tensors() const { return false; }
 
   /// residual[i] ← the (scaled) embedding of tokens[i]; residual becomes [tokens, hidden_size].
   virtual void embed(std::span<const int32_t> tokens, Tensor& residual) const = 0;

@@ -19,19 +19,19 @@ double number_of_either_kind(const GgufFile& file, const std::string& key, doubl
 
 RopeScaling read_rope_scaling(const GgufFile& file, const std::string& prefix) {
   RopeScaling scaling;
-  const std::string type = file.string_or(prefix + "rope.scaling.type", "none");
-  // Files from before the typed keys have one linear factor.
-  const double legacy = file.number_or(prefix + "rope.scale_linear", 1.0);
-  if (type == "linear") {
-    scaling.kind = RopeScaling::Kind::linear;
-    scaling.factor = number_of_either_kind(file, prefix + "rope.scaling.factor", legacy);
-  } else if (type != "none") {
+  // As llama.cpp has it: a file that names no type means linear, the older name counts where the newer one is
+  // absent, and a factor of 0 is none.
+  const std::string type = file.string_or(prefix + "rope.scaling.type", "linear");
+  if (type == "none") return scaling;
+  if (type != "linear") {
     fail("{}: {}rope.scaling.type is {}; accepted: none, linear", file.path().string(), prefix,
          printable(type));
-  } else if (legacy != 1.0) {
-    scaling.kind = RopeScaling::Kind::linear;
-    scaling.factor = legacy;
   }
+  const double older = number_of_either_kind(file, prefix + "rope.scale_linear", 1.0);
+  const double factor = number_of_either_kind(file, prefix + "rope.scaling.factor", older);
+  if (factor == 0.0 || factor == 1.0) return scaling;
+  scaling.kind = RopeScaling::Kind::linear;
+  scaling.factor = factor;
   return scaling;
 }
 

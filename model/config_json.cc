@@ -1,7 +1,8 @@
 // `config.json` of Hugging Face (llama, gemma, stablelm) and unified (hfmodel) folders. Keys that change what
 // the model computes are read or refused; the rest (dropout, library versions, training settings) is ignored.
 // Sizes must be there (num_key_value_heads may be left out where it is the number of heads); where another
-// key is absent, the default is that of the architecture's configuration class in transformers.
+// key is absent, the default is that of the architecture's configuration class in transformers. A model that
+// sees pictures, too, has a text_config for the part that is read here.
 
 #include <cmath>
 #include <initializer_list>
@@ -78,14 +79,14 @@ class Fields {
     }
   }
 
-  /// A token id, or the first one of a list.
+  /// A token id, or the first one of a list; -1 is how some say that there is none.
   std::optional<int32_t> token(const char* key) const {
     const json* value = find(key);
-    if (value != nullptr && value->is_array() && !value->empty()) value = &value->front();
-    if (value == nullptr) return std::nullopt;
+    if (value != nullptr && value->is_array()) value = value->empty() ? nullptr : &value->front();
+    if (value == nullptr || *value == -1) return std::nullopt;
     if (!value->is_number_integer() || !fits(*value) || value->get<int64_t>() < 0 ||
         value->get<int64_t>() > INT32_MAX) {
-      refuse(key, "a token id or a list of them");
+      refuse(key, "a token id or a list of them, or -1 or null for none");
     }
     return value->get<int32_t>();
   }
@@ -101,13 +102,17 @@ class Fields {
 
 Activation read_activation(const Fields& fields, const char* key, const char* fallback) {
   const std::string name = fields.string(key, fallback);
-  if (name == "silu") return Activation::silu;
-  if (name == "gelu") return Activation::gelu_erf;
-  if (name == "gelu_pytorch_tanh") return Activation::gelu_tanh;
-  fields.refuse(key, "silu, gelu, gelu_pytorch_tanh");
+  // Functions of transformers that differ in nothing but the name, or in the order of their operations.
+  if (name == "silu" || name == "swish") return Activation::silu;
+  if (name == "gelu" || name == "gelu_python") return Activation::gelu_erf;
+  for (const char* tanh_form : {"gelu_pytorch_tanh", "gelu_new", "gelu_fast"}) {
+    if (name == tanh_form) return Activation::gelu_tanh;
+  }
+  fields.refuse(key, "silu, gelu, gelu_pytorch_tanh, and transformers' other names for them");
 }
 
-RopeScaling read_rope_scaling(const Fields& fields) {
+/// `trained_length`: original_max_position_embeddings where the object has none.
+RopeScaling read_rope_scaling(const Fields& fields, double trained_length) {
   // "type" is the older spelling of "rope_type".
   const char* key =
       fields.find("rope_type") == nullptr && fields.find("type") != nullptr ? "type" : "rope_type";
@@ -121,7 +126,8 @@ RopeScaling read_rope_scaling(const Fields& fields) {
     scaling.factor = fields.number("factor");
     scaling.low_freq_factor = fields.number("low_freq_factor");
     scaling.high_freq_factor = fields.number("high_freq_factor");
-    scaling.original_max_position_embeddings = fields.number("original_max_position_embeddings");
+    scaling.original_max_position_embeddings =
+        fields.number("original_max_position_embeddings", trained_length);
   } else if (type != "default") {
     fields.refuse(key, "default, linear, llama3");
   }
@@ -146,7 +152,11 @@ void read_rope(const Fields& fields, double default_rotary_factor, ModelConfig& 
       rope.refuse("full_attention", "one set of values for all layers");
     config.rope_theta = rope.number("rope_theta", config.rope_theta);
     rotary_factor = rope.number("partial_rotary_factor", rotary_factor);
-    config.rope_scaling = read_rope_scaling(rope);
+    config.rope_scaling = read_rope_scaling(rope, static_cast<double>(config.max_position_embeddings));
+    if (config.rope_scaling.kind == RopeScaling::Kind::llama3) {  // the outer spelling wins in transformers
+      double& trained_length = config.rope_scaling.original_max_position_embeddings;
+      trained_length = fields.number("original_max_position_embeddings", trained_length);
+    }
   }
   if (!(rotary_factor > 0 && rotary_factor <= 1)) {
     fail("{}: partial_rotary_factor is {}; accepted: above 0, at most 1", fields.where(), rotary_factor);
@@ -155,8 +165,9 @@ void read_rope(const Fields& fields, double default_rotary_factor, ModelConfig& 
   config.rotary_dim = static_cast<int64_t>(static_cast<double>(config.head_dim) * rotary_factor);
 }
 
-/// The fields that all layouts spell alike.
-ModelConfig read_common(const Fields& fields, std::string architecture) {
+/// The fields that all layouts spell alike. `default_context`: max_position_embeddings where it is absent.
+ModelConfig read_common(const Fields& fields, std::string architecture,
+                        std::optional<int64_t> default_context = std::nullopt) {
   ModelConfig config;
   config.architecture = std::move(architecture);
   config.vocab_size = fields.integer("vocab_size");
@@ -165,7 +176,7 @@ ModelConfig read_common(const Fields& fields, std::string architecture) {
   config.num_layers = fields.integer("num_hidden_layers");
   config.num_heads = fields.integer("num_attention_heads");
   config.num_kv_heads = fields.integer("num_key_value_heads", config.num_heads);
-  config.max_position_embeddings = fields.integer("max_position_embeddings");
+  config.max_position_embeddings = fields.integer("max_position_embeddings", default_context);
   config.bos_token_id = fields.token("bos_token_id");
   config.eos_token_id = fields.token("eos_token_id");
 
@@ -195,7 +206,7 @@ int64_t read_head_dim(const Fields& fields, const ModelConfig& config) {
 }
 
 ModelConfig read_llama(const Fields& fields) {
-  ModelConfig config = read_common(fields, "llama");
+  ModelConfig config = read_common(fields, "llama", 2048);
   config.head_dim = read_head_dim(fields, config);
   read_rope(fields, 1.0, config);
   config.norm_eps = fields.number("rms_norm_eps", 1e-6);
@@ -210,7 +221,7 @@ ModelConfig read_llama(const Fields& fields) {
 /// the tanh form; `hidden_activation` was added to override it. So the latter counts where it is set, else
 /// `hidden_act` as it stands (docs/decisions.md: releases of transformers differ in this).
 ModelConfig read_gemma(const Fields& fields) {
-  ModelConfig config = read_common(fields, "gemma");
+  ModelConfig config = read_common(fields, "gemma", 8192);
   config.head_dim = fields.integer("head_dim", 256);
   read_rope(fields, 1.0, config);
   config.norm_eps = fields.number("rms_norm_eps", 1e-6);
@@ -225,7 +236,7 @@ ModelConfig read_gemma(const Fields& fields) {
 }
 
 ModelConfig read_stablelm(const Fields& fields) {
-  ModelConfig config = read_common(fields, "stablelm");
+  ModelConfig config = read_common(fields, "stablelm", 4096);
   config.head_dim = read_head_dim(fields, config);
   read_rope(fields, 0.25, config);
   config.norm = NormKind::layer;
@@ -259,11 +270,29 @@ ModelConfig read_unified(const Fields& fields) {
   return config;
 }
 
+/// The text model's object of a nested configuration, with what only the outer one says of it.
+json text_config(const Fields& outer, json document) {
+  json text = std::move(document["text_config"]);
+  Fields(text, outer.where() + ": text_config");  // an object
+  for (const char* key : {"tie_word_embeddings", "quantization_config", "bos_token_id", "eos_token_id"}) {
+    if (const auto own = text.find(key);
+        (own == text.end() || own->is_null()) && outer.find(key) != nullptr) {
+      text[key] = *outer.find(key);
+    }
+  }
+  return text;
+}
+
 }  // namespace
 
 ModelConfig read_config(const std::filesystem::path& config_json) {
-  const json document = parse_strict_json(read_file(config_json), config_json.string());
-  const Fields fields(document, config_json.string());
+  json document = parse_strict_json(read_file(config_json), config_json.string());
+  std::string where = config_json.string();
+  if (const Fields outer(document, where); outer.find("text_config") != nullptr) {
+    document = text_config(outer, document);
+    where += ": text_config";
+  }
+  const Fields fields(document, where);
   const std::string type = fields.string("model_type");
   ModelConfig config;
   if (type == "llama") {

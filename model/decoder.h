@@ -35,7 +35,7 @@ struct Segment {
   int64_t first_row = 0;
   int64_t length = 0;
   int64_t first_position = 0;
-  KvSpan* kv = nullptr;  ///< receives this segment's keys and values …
+  KvSpan* kv = nullptr;  ///< receives the keys and values of this segment and no other of the batch …
   int64_t kv_at = 0;     ///< … from this token of the span on; earlier ones are attended to as well
   /// What comes before `kv`, from position 0: spans filled by earlier batches or by earlier segments of this
   /// one, each with the number of its tokens that are attended to. Lengths plus kv_at add up to

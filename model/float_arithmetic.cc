@@ -34,8 +34,7 @@ std::unique_ptr<Arithmetic> make_float_arithmetic(const Model& model, int64_t ma
 FloatArithmetic::FloatArithmetic(const Model& model, int64_t max_positions)
     : model_(model), rotary_(model.config, max_positions) {}
 
-const LinearWeights& FloatArithmetic::weights(int64_t layer, Projection projection) const {
-  const LayerWeights& block = model_.layers[static_cast<size_t>(layer)];
+const LinearWeights& projection_weights(const LayerWeights& block, Projection projection) {
   switch (projection) {
     case Projection::q:
       return block.q;
@@ -53,6 +52,10 @@ const LinearWeights& FloatArithmetic::weights(int64_t layer, Projection projecti
       break;
   }
   return block.down;
+}
+
+const LinearWeights& FloatArithmetic::weights(int64_t layer, Projection projection) const {
+  return projection_weights(model_.layers[static_cast<size_t>(layer)], projection);
 }
 
 void FloatArithmetic::embed(std::span<const int32_t> tokens, Tensor& residual) const {

@@ -19,6 +19,7 @@ class FloatArithmetic : public Arithmetic {
   FloatArithmetic(const Model& model, int64_t max_positions);
 
   std::string name() const override { return "float"; }
+  bool has_float_tensors() const override { return true; }
   void embed(std::span<const int32_t> tokens, Tensor& residual) const override;
   void norm(int64_t layer, NormPoint point, const Tensor& residual, Tensor& out) const override;
   void linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const override;

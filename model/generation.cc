@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "model/finite.h"
 
 namespace qeval::model {
 namespace {
@@ -29,8 +30,8 @@ Generator::Generator(Decoder& decoder, int64_t capacity)
 
 std::vector<float> Generator::extend(std::span<const int32_t> tokens) {
   if (tokens.empty()) fail("nothing to continue: the text has no tokens");
-  if (std::ssize(tokens) > capacity() - length_) {
-    fail("{} tokens after {}; there is room for {}", tokens.size(), length_, capacity());
+  if (std::ssize(tokens) > capacity() - length()) {
+    fail("{} tokens after {}; there is room for {}", tokens.size(), length(), capacity());
   }
   const int64_t vocabulary = decoder_.model().config.vocab_size;
   for (const int32_t token : tokens) {
@@ -44,16 +45,24 @@ std::vector<float> Generator::extend(std::span<const int32_t> tokens) {
     Batch batch;
     batch.tokens.assign(part.begin(), part.end());
     for (int64_t i = 0; i < std::ssize(part); ++i) {
-      batch.positions.push_back(static_cast<int32_t>(length_ + i));
+      batch.positions.push_back(static_cast<int32_t>(length() + i));
     }
     batch.segments.push_back(
-        {.length = std::ssize(part), .first_position = length_, .kv = &span_, .kv_at = length_});
+        {.length = std::ssize(part), .first_position = length(), .kv = &span_, .kv_at = length()});
     row = std::ssize(part) - 1;
     batch.read.emplace({row});
     decoder_.forward(batch);
-    length_ += std::ssize(part);
+    tokens_.insert(tokens_.end(), part.begin(), part.end());
   }
-  return decoder_.logits({&row, 1});
+  std::vector<float> logits = decoder_.logits({&row, 1});
+  const auto bad = std::ranges::find_if(logits, [](float logit) { return !std::isfinite(logit); });
+  if (bad != logits.end()) {
+    throw NotFinite(
+        fmt::format("a logit of the next token is {}: the first value that is not finite is in {}",
+                    not_finite_text(static_cast<double>(*bad)),
+                    first_not_finite(decoder_.model(), decoder_.arithmetic(), tokens_)));
+  }
+  return logits;
 }
 
 int64_t Generator::kv_bytes() const {

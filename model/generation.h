@@ -16,10 +16,10 @@ class Generator {
   Generator(Decoder& decoder, int64_t capacity);
 
   /// Appends `tokens` (at least one; Error where the room is used up, or for an id that the model lacks) and
-  /// returns the logits [vocab_size] of what comes next.
+  /// returns the logits [vocab_size] of what comes next. Throws NotFinite where one of them is not finite.
   std::vector<float> extend(std::span<const int32_t> tokens);
 
-  int64_t length() const { return length_; }
+  int64_t length() const { return std::ssize(tokens_); }
   int64_t capacity() const { return span_.capacity(); }
   /// Bytes that keys and values take at full length.
   int64_t kv_bytes() const;
@@ -27,7 +27,7 @@ class Generator {
  private:
   Decoder& decoder_;
   KvSpan span_;
-  int64_t length_ = 0;
+  std::vector<int32_t> tokens_;  // the text so far
 };
 
 /// How the next token is drawn.

@@ -1,6 +1,7 @@
 // From a checkpoint's tensors to the weights of the model, by tables of names: one per layout.
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <unordered_set>
 
@@ -13,7 +14,8 @@
 namespace qeval::model {
 namespace {
 
-/// What a layout calls the modules; "{}" is the number of the layer.
+/// What a layout calls the modules; "{}" is the number of the layer. Folders have the names of the whole
+/// causal model, which stored ones may differ from (see Stored).
 struct NameMap {
   std::string_view embedding, final_norm, head;
   std::string_view input_norm, post_attention_norm;
@@ -47,17 +49,47 @@ constexpr NameMap kGgufNames{"token_embd",         "output_norm",     "output", 
                              "blk.{}.ffn_norm",    "blk.{}.attn_q",   "blk.{}.attn_k", "blk.{}.attn_v",
                              "blk.{}.attn_output", "blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_down"};
 
-/// Tensors that checkpoints carry beside the weights and that change nothing: tables that the program
-/// computes itself, the head of a tied model, a remainder of MobileQuant's training.
-bool is_left_over(std::string_view name, bool tied) {
-  return name.ends_with(".rotary_emb.inv_freq") || name.ends_with("temp_weight") ||
-         (tied && name == "lm_head.weight");
+/// What stands in a file's names where the causal model by itself has "model." and "lm_head".
+struct Stored {
+  std::string_view body, head;
+
+  std::string name(std::string name) const {
+    constexpr std::string_view kBody =
+        kUnifiedNames.embedding.substr(0, kUnifiedNames.embedding.find('.') + 1);
+    if (name.starts_with(kBody)) return std::string(body) + name.substr(kBody.size());
+    if (name == kUnifiedNames.head) return std::string(head);
+    return name;
+  }
+};
+
+constexpr std::array<Stored, 4> kStored{{
+    {"model.", "lm_head"},
+    {"", "lm_head"},                                      // the base model was saved, without its head
+    {"language_model.model.", "language_model.lm_head"},  // within a model that sees pictures, old and new
+    {"model.language_model.", "lm_head"},
+}};
+
+/// By where the embedding is; the plain one where there is none.
+const Stored& find_stored(const Checkpoint& checkpoint) {
+  const auto holds = [&](const Stored& stored) {
+    return checkpoint.find(stored.name(std::string(kUnifiedNames.embedding)) + ".weight") != nullptr;
+  };
+  const auto found = std::find_if(kStored.begin(), kStored.end(), holds);
+  return found == kStored.end() ? kStored.front() : *found;
+}
+
+bool is_inside_another(const Stored& stored) {
+  return stored.body.find("language_model.") != std::string_view::npos;
 }
 
 class Loader {
  public:
   Loader(const Checkpoint& checkpoint, const ModelConfig& config, const NameMap& names, bool interleaved)
-      : checkpoint_(checkpoint), config_(config), names_(names), interleaved_(interleaved) {}
+      : checkpoint_(checkpoint),
+        config_(config),
+        names_(names),
+        stored_(find_stored(checkpoint)),
+        interleaved_(interleaved) {}
 
   void load(Model& model) {
     check_memory();
@@ -70,6 +102,7 @@ class Loader {
       model.head.weight = model.embedding;
       model.head.weight.name = kUnifiedNames.head;
     } else {
+      require_head();
       model.head = linear(&NameMap::head, 0, config_.vocab_size, hidden, false);
     }
   }
@@ -79,14 +112,36 @@ class Loader {
   /// What nothing reads is a model that we do not understand.
   void check_unused() const {
     for (const TensorView& tensor : checkpoint_.tensors()) {
-      if (used_.contains(tensor.name) || is_left_over(tensor.name, config_.tie_word_embeddings)) continue;
+      if (used_.contains(tensor.name) || is_left_over(tensor.name)) continue;
       fail("{}: tensor {} {} belongs to no part of a {} model of {} layers with this configuration",
            checkpoint_.path().string(), printable(tensor.name), shape_text(tensor.shape),
            config_.architecture, config_.num_layers);
     }
+    for (const auto& [name, file] : checkpoint_.listed_only()) {
+      if (!is_left_over(name))
+        fail("{}: tensor {} is missing; the index lists it", file.string(), printable(name));
+    }
   }
 
  private:
+  /// Tensors that checkpoints carry beside the weights and that change nothing: tables that the program
+  /// computes itself, the head of a tied model, a remainder of MobileQuant's training, and the rest of a
+  /// model of which this one is the part for text.
+  bool is_left_over(std::string_view name) const {
+    const std::string head = stored_.name(std::string(kUnifiedNames.head));
+    return name.ends_with(".rotary_emb.inv_freq") || name.ends_with("temp_weight") ||
+           (config_.tie_word_embeddings && name == head + ".weight") ||
+           (is_inside_another(stored_) && !name.starts_with(stored_.body) && !name.starts_with(head));
+  }
+
+  void require_head() const {
+    if (!stored_.body.empty() || checkpoint_.find(std::string(stored_.head) + ".weight") != nullptr) return;
+    fail(
+        "{}: holds a base model saved without its head, and the configuration does not tie the head to the "
+        "embedding; accepted: the causal model (AutoModelForCausalLM saves it)",
+        checkpoint_.path().string());
+  }
+
   /// The weights stay mapped, so that more of them than memory would be read from the disk again in every
   /// batch.
   void check_memory() const {
@@ -99,6 +154,9 @@ class Loader {
 
   static std::string name_in(const NameMap& names, Module module, int64_t layer) {
     return fmt::format(fmt::runtime(names.*module), layer);
+  }
+  std::string stored_name(Module module, int64_t layer) const {
+    return stored_.name(name_in(names_, module, layer));
   }
 
   const TensorView& tensor(const std::string& name, const std::vector<int64_t>& shape) {
@@ -116,7 +174,7 @@ class Loader {
   }
 
   Matrix matrix(Module module, int64_t layer, int64_t rows, int64_t cols) {
-    const TensorView& view = tensor(name_in(names_, module, layer) + ".weight", {rows, cols});
+    const TensorView& view = tensor(stored_name(module, layer) + ".weight", {rows, cols});
     Matrix result;
     result.name = name_in(kUnifiedNames, module, layer);
     result.dtype = view.dtype;
@@ -137,7 +195,7 @@ class Loader {
   LinearWeights linear(Module module, int64_t layer, int64_t rows, int64_t cols, bool bias) {
     LinearWeights result;
     result.weight = matrix(module, layer, rows, cols);
-    if (bias) result.bias = vector(name_in(names_, module, layer) + ".bias", rows);
+    if (bias) result.bias = vector(stored_name(module, layer) + ".bias", rows);
     return result;
   }
 
@@ -156,7 +214,7 @@ class Loader {
   }
 
   NormWeights norm(Module module, int64_t layer) {
-    const std::string name = name_in(names_, module, layer);
+    const std::string name = stored_name(module, layer);
     NormWeights result;
     result.name = name_in(kUnifiedNames, module, layer);
     result.weight = vector(name + ".weight", config_.hidden_size);
@@ -187,6 +245,7 @@ class Loader {
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
   const NameMap& names_;
+  const Stored& stored_;
   bool interleaved_;
   std::unordered_set<std::string> used_;
 };

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/strict_json.h"
+#include "base/unicode.h"
 
 namespace qeval::quant {
 namespace {
@@ -34,10 +35,11 @@ class Documents {
  public:
   Documents(const std::filesystem::path& path, const model::Tokenizer& tokenizer)
       : file_(path), tokenizer_(tokenizer) {
+    const std::string_view text = without_byte_order_mark(file_.text());
     if (path.extension() == ".txt") {
-      documents_.push_back({0, file_.text()});
+      documents_.push_back({0, text});
     } else if (path.extension() == ".jsonl") {
-      for_each_line(file_.text(), [&](int64_t number, std::string_view line) {
+      for_each_line(text, [&](int64_t number, std::string_view line) {
         documents_.push_back({number, line});
       });
     } else {
@@ -51,18 +53,31 @@ class Documents {
 
   const std::vector<int32_t>& ids(size_t index) {
     const auto known = ids_.find(index);
-    if (known != ids_.end()) return known->second;
+    return known != ids_.end() ? known->second : ids_[index] = encode(index);
+  }
+
+  /// How many windows of `length` tokens have room side by side; no more than `most` are counted.
+  int64_t room(int64_t length, int64_t most) {
+    int64_t windows = 0;
+    for (size_t i = 0; i < documents_.size() && windows < most; ++i) {
+      const auto known = ids_.find(i);
+      windows += (known != ids_.end() ? std::ssize(known->second) : std::ssize(encode(i))) / length;
+    }
+    return std::min(windows, most);
+  }
+
+ private:
+  std::vector<int32_t> encode(size_t index) {
     const auto& [line, content] = documents_[index];
     const std::string where =
         line == 0 ? file_.path().string() : fmt::format("{}:{}", file_.path().string(), line);
     try {
-      return ids_[index] = tokenizer_.encode(line == 0 ? std::string(content) : text_of(content));
+      return tokenizer_.encode(with_unix_line_ends(line == 0 ? content : text_of(content)));
     } catch (const Error& error) {
       fail("{}: {}", where, error.what());
     }
   }
 
- private:
   static std::string text_of(std::string_view line) {
     const json document = parse_strict_json(line, "the line");
     if (!document.is_object() || !document.contains("text") || !document["text"].is_string()) {
@@ -115,7 +130,8 @@ uint64_t hash_ngram(std::span<const int32_t> ids) {
 }  // namespace
 
 Samples sample_text(const std::filesystem::path& file, const model::Tokenizer& tokenizer, int64_t samples,
-                    int64_t sequence_length, uint64_t seed) {
+                    int64_t sequence_length, uint64_t seed,
+                    const std::function<void(const std::string&)>& warn) {
   Documents documents(file, tokenizer);
   const std::optional<int32_t> prefix = tokenizer.bos_id() ? tokenizer.bos_id() : tokenizer.eos_id();
   const int64_t text_length = prefix && sequence_length > 1 ? sequence_length - 1 : sequence_length;
@@ -138,6 +154,13 @@ Samples sample_text(const std::filesystem::path& file, const model::Tokenizer& t
     if (text_length < sequence_length) sample.push_back(*prefix);
     sample.insert(sample.end(), first, first + text_length);
   }
+  if (const int64_t room = warn ? documents.room(text_length, samples) : samples; room < samples) {
+    warn(
+        fmt::format("{}: {} samples of {} tokens are drawn from a text that has room for {} side by side, so "
+                    "that they overlap; "
+                    "take a longer text or fewer --samples",
+                    file.string(), samples, sequence_length, room));
+  }
   return result;
 }
 
@@ -146,7 +169,7 @@ Samples read_ids(const std::filesystem::path& file, int64_t vocab_size, std::opt
   const MappedFile mapped(file);
   Samples result;
   const auto wanted = [&] { return !samples || std::ssize(result) < *samples; };
-  for_each_line(mapped.text(), [&](int64_t number, std::string_view line) {
+  for_each_line(without_byte_order_mark(mapped.text()), [&](int64_t number, std::string_view line) {
     if (!wanted()) return;
     const std::string where = fmt::format("{}:{}", file.string(), number);
     const json value = parse_strict_json(line, where);

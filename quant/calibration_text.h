@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -18,9 +19,12 @@ namespace qeval::quant {
 /// file: the whole of a .txt, or the "text" of each line of a .jsonl, where each draw takes one document that
 /// is long enough. A window begins with the token that evaluated windows begin with (BOS; EOS where there is
 /// none), whose activations are unlike all others; it has no other special tokens. Errors name the file (and
-/// line): another extension, a line without text, a text with no room for a window.
+/// line): another extension, a line without text, a text with no room for a window. Line ends and byte order
+/// mark are read as everywhere (with_unix_line_ends). `warn`, where given, is told where more samples are
+/// drawn than the text has room for side by side.
 Samples sample_text(const std::filesystem::path& file, const model::Tokenizer& tokenizer, int64_t samples,
-                    int64_t sequence_length, uint64_t seed);
+                    int64_t sequence_length, uint64_t seed,
+                    const std::function<void(const std::string& warning)>& warn = {});
 
 /// Token ids from a file: a JSON array of ids per line, or arrays of arrays. Takes the first `samples` of
 /// them, all by default, and of each the first `sequence_length` ids, all by default. Errors name file and

@@ -56,7 +56,10 @@ std::vector<double> layer_errors(const QuantizedModel& model, const Samples& sam
       }
     }
   }
-  for (size_t layer = 0; layer < errors.size(); ++layer) errors[layer] /= sizes[layer];
+  for (size_t layer = 0; layer < errors.size(); ++layer) {
+    // A stream of zeros that stays one is exact, not 0 / 0.
+    if (errors[layer] > 0) errors[layer] /= sizes[layer];
+  }
   return errors;
 }
 

@@ -99,8 +99,8 @@ void raise(QuantizedModel& model, int64_t count, const Samples& samples, const Q
 
 QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,
                         const ProgressFunction& progress, Observations* observations, const Peers& peers) {
-  QuantizedModel result{model, std::nullopt, make_qcfg(model.config, options.scheme),
-                        ActRanges(model.config.num_layers)};
+  QuantizedModel result{
+      model, std::nullopt, make_qcfg(model.config, options.scheme), ActRanges(model.config.num_layers), {}};
   std::vector<int64_t> most_sensitive;  // how many points, of each such wish
   for (const std::string& wish : options.keep_16bit) {
     if (const auto count = automatic_count(wish)) {
@@ -117,7 +117,7 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
   if (smooths(options)) {
     const Calibration& base = measurer.base(result);
     result.edited.emplace(result.base);
-    smooth(*result.edited, base.channel_maxima, options.variant, options.alpha);
+    result.warnings = smooth(*result.edited, base.channel_maxima, options.variant, options.alpha);
   }
   if (options.act_ranges) {
     result.ranges = *options.act_ranges;

@@ -42,6 +42,7 @@ struct QuantizedModel {
   std::optional<EditableModel> edited;  ///< where the method changes weights
   QuantConfig qcfg;
   ActRanges ranges;
+  std::vector<Warning> warnings;  ///< of what the method did
 
   const model::Model& model() const { return edited ? edited->model() : base; }
 };

@@ -90,6 +90,17 @@ BlockWeights<float> view_block(EditableModel& model, int64_t layer) {
   return block;
 }
 
+std::vector<Warning> learned_scale_warnings(const std::vector<BlockParameters<float>>& learned) {
+  ScaleCheck check("learned scales");
+  for (size_t layer = 0; layer < learned.size(); ++layer) {
+    for (int64_t pair = 0; pair < kLetPairs; ++pair) {
+      check.add(static_cast<int64_t>(layer), pair_name(static_cast<LetPair>(pair)),
+                learned[layer].let[static_cast<size_t>(pair)].value);
+    }
+  }
+  return check.warnings();
+}
+
 /// Learns, from the beginning or from the state in the folder.
 void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
                      const std::filesystem::path& folder, bool resume, const TokenProgress& progress,
@@ -126,7 +137,9 @@ void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
         }
         if (interruption) std::rethrow_exception(interruption);
       }};
-  learn(problem, settings, observer, resume ? &start : nullptr, run.peers);
+  const std::vector<BlockParameters<float>> learned =
+      learn(problem, settings, observer, resume ? &start : nullptr, run.peers);
+  for (Warning& warning : learned_scale_warnings(learned)) model.warnings.push_back(std::move(warning));
   // What learning does not touch (the final norm, the head) keeps its measured ranges.
   for (const Point& point : all_points(problem.model->config)) {
     if (problem.ranges[point]) model.ranges[point] = problem.ranges[point];
@@ -216,9 +229,9 @@ LearnProblem learn_problem(const Samples& samples, QuantizedModel& model) {
   return problem;
 }
 
-void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
-                        const std::filesystem::path& folder, const TokenProgress& progress,
-                        Observations* observations) {
+std::vector<Warning> quantize_to_folder(const model::Model& model, const QuantizeRun& run,
+                                        const std::filesystem::path& folder, const TokenProgress& progress,
+                                        Observations* observations) {
   const Clock::time_point start = Clock::now();
   std::optional<DirectoryLock> lock;
   bool resume = false;
@@ -255,12 +268,18 @@ void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
       {"threads", run.threads}};
   on_first(run.peers, [&] {
     if (!run.samples.empty()) add_layer_errors(quantized, run.samples, record);
+    const ActRanges used =
+        complete_ranges(quantized.qcfg, quantized.ranges, model.config, "the measured ranges");
+    for (Warning& warning : grid_warnings(quantized.model(), quantized.qcfg, used))
+      quantized.warnings.push_back(std::move(warning));
+    record["warnings"] = warnings_json(quantized.warnings);
     record["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
     record["peak_rss_bytes"] = peak_rss_bytes();
     write_checkpoint(folder, quantized, run.samples, record);
     std::error_code code;
     std::filesystem::remove(folder / kStateFile, code);  // only now: killed before, learning would start anew
   });
+  return quantized.warnings;
 }
 
 }  // namespace qeval::quant

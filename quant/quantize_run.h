@@ -42,10 +42,11 @@ using TokenProgress = std::function<void(const std::string& step, int64_t done, 
 /// Quantizes `model` into the folder (with peers: all of them, together): weights, tokenizer, ranges,
 /// training.jsonl, and last quantize.json, whose presence says that the checkpoint is whole. The same bits
 /// for the same run, whatever the threads, the peers and the interruptions. `observations`, where given, must
-/// be of this model and these samples.
-void quantize_to_folder(const model::Model& model, const QuantizeRun& run,
-                        const std::filesystem::path& folder, const TokenProgress& progress = {},
-                        Observations* observations = nullptr);
+/// be of this model and these samples. Returns the record's warnings (the first rank all of them).
+std::vector<Warning> quantize_to_folder(const model::Model& model, const QuantizeRun& run,
+                                        const std::filesystem::path& folder,
+                                        const TokenProgress& progress = {},
+                                        Observations* observations = nullptr);
 
 /// The learning steps that were done in the folder when its run was interrupted, and need not be done again;
 /// 0 where there is no such run.

@@ -48,6 +48,26 @@ void decode(const void* context, int64_t row, int64_t col, int64_t count, float*
 
 }  // namespace
 
+std::vector<Range> weight_ranges(const model::Matrix& matrix, const QuantSpec& spec) {
+  const bool grouped = spec.group_size > 0;
+  const int64_t group = grouped ? spec.group_size : matrix.cols;
+  const int64_t groups = matrix.cols / group;
+  const QuantKernels& kernel = quant_kernels();
+  std::vector<Range> ranges(static_cast<size_t>(matrix.rows * groups));
+  for_each_decoded_row(matrix, [&](int64_t r, const float* values) {
+    for (int64_t g = 0; g < groups; ++g) {
+      ranges[static_cast<size_t>(r * groups + g)] = kernel.range(values + g * group, group);
+    }
+  });
+  for (const Range& range : ranges) {
+    if (std::isnan(range.lo)) fail("tensor {}.weight: a weight is not finite: cannot quantize", matrix.name);
+  }
+  if (spec.per_channel || grouped) return ranges;
+  Range whole = ranges.front();
+  for (const Range& range : ranges) whole = {std::min(whole.lo, range.lo), std::max(whole.hi, range.hi)};
+  return {whole};
+}
+
 QuantizedMatrix quantize_matrix(const model::Matrix& matrix, const QuantSpec& spec) {
   QuantizedMatrix result;
   result.spec = spec;
@@ -56,23 +76,8 @@ QuantizedMatrix quantize_matrix(const model::Matrix& matrix, const QuantSpec& sp
   const bool grouped = spec.group_size > 0;
   result.group = grouped ? spec.group_size : matrix.cols;
   result.per_tensor = !spec.per_channel && !grouped;
-  const int64_t groups = matrix.cols / result.group;
   const QuantKernels& kernel = quant_kernels();
-
-  std::vector<Range> ranges(static_cast<size_t>(matrix.rows * groups));
-  for_each_decoded_row(matrix, [&](int64_t r, const float* values) {
-    for (int64_t g = 0; g < groups; ++g) {
-      ranges[static_cast<size_t>(r * groups + g)] = kernel.range(values + g * result.group, result.group);
-    }
-  });
-  for (const Range& range : ranges) {
-    if (std::isnan(range.lo)) fail("tensor {}.weight: a weight is not finite: cannot quantize", matrix.name);
-  }
-  if (result.per_tensor) {
-    Range whole = ranges.front();
-    for (const Range& range : ranges) whole = {std::min(whole.lo, range.lo), std::max(whole.hi, range.hi)};
-    ranges = {whole};
-  }
+  const std::vector<Range> ranges = weight_ranges(matrix, spec);
 
   const int32_t offset = spec.symmetric ? 0 : 1 << (spec.bits - 1);
   std::vector<Grid> grids;

@@ -28,6 +28,10 @@ struct QuantizedMatrix {
   int64_t byte_count() const { return rows * cols * (wide() ? 2 : 1); }
 };
 
+/// The smallest and largest elements that share a grid: of the whole matrix, of each row, or of each group of
+/// each row. A value that is not finite is an Error that names the matrix.
+std::vector<Range> weight_ranges(const model::Matrix& matrix, const QuantSpec& spec);
+
 /// Quantizes a matrix on the grids of its own smallest and largest elements: of the whole, of each row, or of
 /// each group. Precondition: spec.enabled(). A value that is not finite is an Error that names the matrix.
 QuantizedMatrix quantize_matrix(const model::Matrix& matrix, const QuantSpec& spec);

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "quant/kernels/quant_kernels.h"
+#include "quant/train/parameters.h"
 
 namespace qeval::quant {
 namespace {
@@ -14,7 +15,10 @@ using model::Projection;
 
 constexpr float kLeast = 1e-5F;
 
-/// s, from the consumers' input maxima and weights.
+/// s, from the consumers' input maxima and weights. Channels that are always 0, or whose weights are, have
+/// nothing to balance and keep their scale. So do those so close to it that the paper's code raises their
+/// scale to 1e-5: it would make the producer's other uses of the channel 1e5 times as large, and their grid
+/// with them.
 std::vector<float> smoothing_scales(const std::vector<EditableModel::Linear>& consumers,
                                     const std::vector<float>& input_maxima, float alpha) {
   std::vector<float> weight_maxima(input_maxima.size(), 0.0F);
@@ -26,7 +30,9 @@ std::vector<float> smoothing_scales(const std::vector<EditableModel::Linear>& co
   std::vector<float> scales(input_maxima.size());
   for (size_t j = 0; j < scales.size(); ++j) {
     const float weight = std::max(weight_maxima[j], kLeast);
-    scales[j] = std::max(std::pow(input_maxima[j], alpha) / std::pow(weight, 1.0F - alpha), kLeast);
+    const float scale = std::pow(input_maxima[j], alpha) / std::pow(weight, 1.0F - alpha);
+    const bool dead = input_maxima[j] == 0 || weight_maxima[j] == 0 || scale < kLeast;
+    scales[j] = dead ? 1.0F : scale;
   }
   return scales;
 }
@@ -62,39 +68,45 @@ std::string_view name(Variant variant) {
   return variant == Variant::modified ? "modified" : "original";
 }
 
-void smooth(EditableModel& model, const PointMap<std::vector<float>>& channel_maxima, Variant variant,
-            double alpha) {
+std::vector<Warning> smooth(EditableModel& model, const PointMap<std::vector<float>>& channel_maxima,
+                            Variant variant, double alpha) {
+  ScaleCheck check("smoothing scales");
   const auto a = static_cast<float>(alpha);
   const int64_t num_layers = channel_maxima.num_layers();
   for (int64_t layer = 0; layer < num_layers; ++layer) {
     const auto maxima = [&](Module module) -> const std::vector<float>& {
       return channel_maxima[{layer, module, Slot::input}];
     };
-    const auto smooth_norm = [&](NormPoint point, const std::vector<EditableModel::Linear>& consumers,
+    const auto smooth_norm = [&](std::string_view pair, NormPoint point,
+                                 const std::vector<EditableModel::Linear>& consumers,
                                  const std::vector<float>& input_maxima) {
       const std::vector<float> scales = smoothing_scales(consumers, input_maxima, a);
+      check.add(layer, pair, scales);
       model::NormWeights& norm = model.norm(layer, point);
       divide(norm.weight, scales);
       divide(norm.bias, scales);
       for (const auto& consumer : consumers) multiply_columns(consumer, scales);
     };
-    const auto smooth_linear = [&](const EditableModel::Linear& producer,
+    const auto smooth_linear = [&](std::string_view pair, const EditableModel::Linear& producer,
                                    const EditableModel::Linear& consumer,
                                    const std::vector<float>& input_maxima) {
       const std::vector<float> scales = smoothing_scales({consumer}, input_maxima, a);
+      check.add(layer, pair, scales);
       divide_rows(producer, scales);
       multiply_columns(consumer, scales);
     };
     const auto linear = [&](Projection p) { return model.linear(layer, p); };
-    smooth_norm(NormPoint::input, {linear(Projection::q), linear(Projection::k), linear(Projection::v)},
-                maxima(Module::q));
-    smooth_norm(NormPoint::post_attention, {linear(Projection::gate), linear(Projection::up)},
-                maxima(Module::gate));
+    smooth_norm(pair_name(LetPair::norm_qkv), NormPoint::input,
+                {linear(Projection::q), linear(Projection::k), linear(Projection::v)}, maxima(Module::q));
+    smooth_norm(pair_name(LetPair::norm_gate_up), NormPoint::post_attention,
+                {linear(Projection::gate), linear(Projection::up)}, maxima(Module::gate));
     if (variant == Variant::original) continue;
     const auto v = linear(Projection::v), o = linear(Projection::o);
-    if (v.rows == o.cols) smooth_linear(v, o, maxima(Module::o));
-    smooth_linear(linear(Projection::up), linear(Projection::down), maxima(Module::down));
+    if (v.rows == o.cols) smooth_linear(pair_name(LetPair::v_o), v, o, maxima(Module::o));
+    smooth_linear(pair_name(LetPair::up_down), linear(Projection::up), linear(Projection::down),
+                  maxima(Module::down));
   }
+  return check.warnings();
 }
 
 }  // namespace qeval::quant

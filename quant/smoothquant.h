@@ -1,9 +1,11 @@
 #pragma once
 
 #include <string_view>
+#include <vector>
 
 #include "quant/editable_model.h"
 #include "quant/points.h"
+#include "quant/warnings.h"
 
 namespace qeval::quant {
 
@@ -16,8 +18,9 @@ std::string_view name(Variant variant);
 /// SmoothQuant (Xiao et al., 2023): per input channel j of the consumers, s_j = max|x_j|^α /
 /// max_i|W_ij|^(1−α) divides the producer and multiplies the consumers, so that the model computes the same
 /// function with tamer activations. `channel_maxima` are those of the base model (Calibration); 0 ≤ alpha
-/// ≤ 1.
-void smooth(EditableModel& model, const PointMap<std::vector<float>>& channel_maxima, Variant variant,
-            double alpha);
+/// ≤ 1. A channel without a signal, or without weights, has the scale 1. Returns what is to be said about
+/// scales that are unusual (ScaleCheck).
+std::vector<Warning> smooth(EditableModel& model, const PointMap<std::vector<float>>& channel_maxima,
+                            Variant variant, double alpha);
 
 }  // namespace qeval::quant

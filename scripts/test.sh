@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
 # Installs, builds and runs every test; made for a bare Debian 12 and about 20 minutes of two cores.
 # Ends with the totals, and with a non-zero status if anything failed.
+#
+# usage: scripts/test.sh [SHARED]
+# SHARED is a folder of more reference data: once the tests are through as they are without it, those that were skipped
+# for want of it are run again, and its goldens and references are compared.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 golden_kinds="float rtn smooth fake integer grad train"  # what check_goldens.py --only is run for
 reference_tasks="arc_easy,piqa"           # what check_reference.py is run for
 sanitized_tests="base datasets model"     # the tests that run under the address and undefined sanitizers too
-shared=../shared                          # goldens and references, where there are any
+shared=${1:-}
 # What tests compare with: the harness's table maker and aggregations, without the frameworks it runs models by.
 compared_packages=(safetensors numpy jinja2 pyyaml pytablewriter requests sacrebleu --alone lm_eval==0.4.13)
 model_file=""
+skipped_tests=""                          # of the last run_ctest, one a line
 
 passed=0
 failed=0
@@ -23,9 +28,11 @@ note() {
   failed=$((failed + $3))
 }
 
-# run_ctest PRESET [ctest options]: ctest says "…% tests passed, F tests failed out of N".
+# run_ctest PRESET [ctest options]: ctest says "…% tests passed, F tests failed out of N", and counts what it skipped
+# among the passed.
 run_ctest() {
-  local preset=$1 log="build/$1/ctest.log" line total bad
+  local preset=$1 log="build/$1/ctest.log" line total bad skipped
+  skipped_tests=""
   shift
   ctest --preset "$preset" -j "$(nproc)" --no-tests=error "$@" </dev/null 2>&1 | tee "$log" || true
   line=$(grep -E 'tests passed, .* out of' "$log" | tail -n 1 || true)
@@ -35,7 +42,12 @@ run_ctest() {
   fi
   bad=$(sed -E 's/.*, ([0-9]+) tests? failed out of.*/\1/' <<<"$line")
   total=${line##* }
-  note "$preset: $line" $((total - bad)) "$bad"
+  skipped_tests=$(sed -nE 's/^[[:space:]]*[0-9]+ - (.*) \(Skipped\)$/\1/p' "$log")
+  skipped=$(grep -c . <<<"$skipped_tests" || true)
+  note "$preset: $((total - bad - skipped)) tests passed, $bad failed, $skipped skipped" $((total - bad - skipped)) "$bad"
+  if ((skipped > 0)); then
+    note "$(sed 's/^/  skipped: /' <<<"$skipped_tests")" 0 0
+  fi
 }
 
 # run_check TITLE COMMAND...: the checkers print "ok   case" and "FAIL case".
@@ -72,7 +84,14 @@ step "Build"
 build release
 
 step "Tests"
+unset QEVAL_SHARED_DIR
 run_ctest release
+skipped_in_release=$skipped_tests
+
+step "Goldens"
+for kind in $golden_kinds; do
+  run_check "goldens, $kind" python3 tests/tools/check_goldens.py build/release/bin/qeval --only "$kind"
+done
 
 step "Tests under the sanitizers"
 targets=()
@@ -104,17 +123,20 @@ step "Tests of several ranks"
 build mpi qeval mpi_test
 run_ctest mpi -R '^mpi\.'
 
-step "Goldens and references"
-if [ -d "$shared" ]; then
+if [ -n "$shared" ]; then
+  step "Reference data of $shared"
+  if [ -n "$skipped_in_release" ]; then
+    QEVAL_SHARED_DIR=$(realpath "$shared")
+    export QEVAL_SHARED_DIR
+    run_ctest release -R "^($(sed 's/[][().*+?^$]/\\&/g' <<<"$skipped_in_release" | paste -sd '|'))\$"
+  fi
   for kind in $golden_kinds; do
-    run_check "goldens, $kind" python3 "$shared/tools/check_goldens.py" build/release/bin/qeval --only "$kind"
+    run_check "goldens of $shared, $kind" python3 "$shared/tools/check_goldens.py" build/release/bin/qeval --only "$kind"
   done
   if [ -n "$model_file" ]; then
-    run_check "reference" python3 "$shared/tools/check_reference.py" build/release/bin/qeval "$model_file" \
+    run_check "references of $shared" python3 "$shared/tools/check_reference.py" build/release/bin/qeval "$model_file" \
       --tasks "$reference_tasks"
   fi
-else
-  note "goldens and references: left out, there is no $shared" 0 0
 fi
 
 step "Summary"

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "eval/plan.h"
+#include "model/finite.h"
 
 namespace qeval::cli::serve {
 namespace {
@@ -92,6 +93,10 @@ void Completions::score_prompts(const CompletionRequest& request, std::vector<An
     for (const int64_t done : run.step()) {
       const auto i = static_cast<size_t>(done);
       const eval::TokenScores scores = run.take(done);
+      if (!scores.is_finite()) {
+        throw model::NotFinite(fmt::format("prompt {}: {}", owner[i] + 1,
+                                           eval::why_not_finite(session_.decoder(), requests[i], scores)));
+      }
       Answer& answer = answers[owner[i]];
       for (size_t at = 0; at < scores.top1.size(); ++at) {
         const model::Distribution& found = likeliest[i][at];

@@ -85,7 +85,7 @@ class Completions {
   bool is_eos(int32_t token, const CompletionRequest& request) const;
   /// The text of `ids` from this byte on.
   std::string text_behind(size_t bytes, const std::vector<int32_t>& ids) const;
-  std::string token_text(int32_t token) const;
+  std::string token_bytes(int32_t token) const;
   std::vector<int32_t> with_bos(std::vector<int32_t> ids) const;
 
   void read_field(const std::string& field, const nlohmann::json& value, CompletionRequest& request) const;

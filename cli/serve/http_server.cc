@@ -20,6 +20,7 @@
 
 #include "base/error.h"
 #include "cli/serve/connection.h"
+#include "model/finite.h"
 
 namespace qeval::cli::serve {
 namespace {
@@ -38,6 +39,8 @@ HttpResponse guarded(const HttpServer::Handler& handler, const HttpRequest& requ
                      const std::function<bool()>& cancelled) {
   try {
     return handler(request, cancelled);
+  } catch (const model::NotFinite& error) {  // the model's fault, not the client's
+    return {500, error_body(500, error.what())};
   } catch (const Error& error) {
     return {400, error_body(400, error.what())};
   } catch (const std::bad_alloc&) {

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include <fmt/ranges.h>
+
 #include "base/error.h"
 #include "base/unicode.h"
 #include "datasets/wikitext.h"
@@ -30,7 +32,7 @@ Question ask_arc(const Row& row) {
 }
 
 Question ask_openbookqa(const Row& row) {
-  LabelledRow item = labelled_row(row, "question_stem");
+  LabelledRow item = labelled_row(row, "question_stem", true);
   return choose(item.question, std::move(item.choices), item.gold);
 }
 
@@ -40,8 +42,13 @@ Question ask_commonsense_qa(const Row& row) {
   if (item.choices.size() != kChoices) {
     row.fail_at("choices", fmt::format("{} choices where 5 are expected", item.choices.size()));
   }
-  Question question = choose(lettered_prompt("Question: " + item.question + "\n", item.choices),
-                             letters(kChoices), item.gold);
+  if (item.labels != letters(kChoices)) {
+    row.fail_at("choices",
+                fmt::format("labels {} where A, B, C, D, E are expected: the answers are these letters",
+                            printable(fmt::format("{}", fmt::join(item.labels, ", ")), 80)));
+  }
+  const std::string head = "Question: " + std::string(strip(item.question)) + "\n";
+  Question question = choose(lettered_prompt(head, item.choices), letters(kChoices), item.gold);
   question.target = question.choices[static_cast<size_t>(item.gold)];
   return question;
 }
@@ -82,7 +89,7 @@ Question ask_boolq(const Row& row) {
 
 Question ask_sciq(const Row& row) {
   return choose(
-      row.text("support") + "\nQuestion: " + row.text("question") + "\nAnswer:",
+      std::string(strip_left(row.text("support"))) + "\nQuestion: " + row.text("question") + "\nAnswer:",
       {row.text("distractor1"), row.text("distractor2"), row.text("distractor3"), row.text("correct_answer")},
       3);
 }
@@ -92,7 +99,7 @@ Question ask_copa(const Row& row) {
   const std::string& relation = row.text("question");
   if (relation != "cause" && relation != "effect")
     row.fail_at("question", "is neither \"cause\" nor \"effect\"");
-  std::string premise = row.text("premise");
+  std::string premise(strip(row.text("premise")));
   if (premise.empty()) row.fail_at("premise", "is empty");
   size_t last = premise.size() - 1;
   while (last > 0 && (static_cast<unsigned char>(premise[last]) & 0xC0) == 0x80) --last;

@@ -106,10 +106,14 @@ FewShot load_examples(const Task& task, const LoadOptions& options, std::vector<
   return {task, table, options.num_fewshot, options.seed};
 }
 
-void check(const Row& row, const Question& question) {
+void check(const Task& task, const Row& row, int64_t doc_id, const Question& question) {
   assert(question.contexts.size() == 1 || question.contexts.size() == question.choices.size());
   for (size_t i = 0; i < question.choices.size(); ++i) {
-    if (question.choices[i].empty()) {
+    if (!question.choices[i].empty()) continue;
+    if (task.scoring == Scoring::rolling) {
+      fail("{}:{}: document {} is empty: a perplexity is measured on text", printable(row.file(), 4096),
+           row.line(), doc_id);
+    } else {
       fail("{}:{}: choice {} is empty text: nothing can be scored", printable(row.file(), 4096), row.line(),
            i + 1);
     }
@@ -118,7 +122,7 @@ void check(const Row& row, const Question& question) {
 
 Document make_document(const Task& task, Row& row, int64_t doc_id, const FewShot& examples) {
   Question question = task.ask(row);
-  check(row, question);
+  check(task, row, doc_id, question);
   const std::string prefix = task.preamble + examples.before(row);
   Document document;
   document.doc_id = doc_id;

@@ -36,7 +36,9 @@ std::string worked_example(const Task& task, const datasets::Row& row) {
   const Question question = task.ask(row);
   const auto right = static_cast<size_t>(question.gold.front());
   const std::string& context = question.contexts[question.contexts.size() == 1 ? 0 : right];
-  return context + question.join + question.choices[right] + "\n\n";
+  // The harness joins the last word of an example with the space that stands before it, too.
+  const std::string& answer = task.scoring == Scoring::last_word ? question.target : question.choices[right];
+  return context + question.join + answer + "\n\n";
 }
 
 [[noreturn]] void fail_too_few(const std::string& file, size_t found, size_t count) {

@@ -65,18 +65,19 @@ std::string lettered_prompt(std::string_view head, const std::vector<std::string
   return out += "Answer:";
 }
 
-LabelledRow labelled_row(const datasets::Row& row, std::string_view question_field) {
+LabelledRow labelled_row(const datasets::Row& row, std::string_view question_field, bool key_is_indented) {
   const datasets::Json* question = row.find("question");
   const bool nested = question != nullptr && question->is_object();
   const std::string list = nested ? "question.choices" : "choices";
   LabelledRow out{.question = row.text(nested ? "question.stem" : question_field),
-                  .choices = row.texts(list + ".text")};
-  const std::vector<std::string> labels = row.texts(list + ".label");
+                  .choices = row.texts(list + ".text"),
+                  .labels = row.texts(list + ".label")};
+  const std::vector<std::string>& labels = out.labels;
   if (labels.size() != out.choices.size()) {
     row.fail_at(list + ".label", fmt::format("{} labels for {} choices", labels.size(), out.choices.size()));
   }
   const std::string& key = row.text("answerKey");
-  const auto found = std::find(labels.begin(), labels.end(), strip_left(key));
+  const auto found = std::find(labels.begin(), labels.end(), key_is_indented ? strip_left(key) : key);
   if (found == labels.end()) {
     row.fail_at("answerKey", fmt::format("\"{}\" is none of the labels {}", printable(key, 40),
                                          printable(fmt::format("{}", fmt::join(labels, ", ")), 80)));

@@ -34,13 +34,16 @@ std::vector<std::string> letters(size_t count);
 
 /// The pieces of ARC-like rows, in the columns of the hub copies (`question`, `choices.text`,
 /// `choices.label`) or nested as in the original releases (`question.stem`, `question.choices` a list of
-/// {text, label}). Rows may have any number of choices and any labels; the answer key must be one of them.
+/// {text, label}). Rows may have any number of choices and any labels; the answer key must be one of them,
+/// without the white space in front of it where `key_is_indented`.
 struct LabelledRow {
   std::string question;
   std::vector<std::string> choices;
+  std::vector<std::string> labels;  ///< one per choice
   int64_t gold = 0;
 };
-LabelledRow labelled_row(const datasets::Row& row, std::string_view question_field = "question");
+LabelledRow labelled_row(const datasets::Row& row, std::string_view question_field = "question",
+                         bool key_is_indented = false);
 
 /// HellaSwag's cleaning of a text, once, in this order: strip; " [title]" becomes ". "; `[…]` (shortest match
 /// within a line) goes; "  " becomes " " once, from left to right. What a deleted bracket leaves at the ends

@@ -14,7 +14,11 @@ const TensorView* Checkpoint::find(std::string_view name) const {
 
 const TensorView& Checkpoint::require(std::string_view name) const {
   const TensorView* tensor = find(name);
-  if (tensor == nullptr) fail("{}: tensor {} is missing", path_.string(), printable(name));
+  if (tensor == nullptr) {
+    const auto listed = listed_only_.find(name);
+    fail("{}: tensor {} is missing", (listed == listed_only_.end() ? path_ : listed->second).string(),
+         printable(name));
+  }
   return *tensor;
 }
 
@@ -31,6 +35,10 @@ void Checkpoint::add(TensorView tensor) {
     tensor.bytes = {copy.get(), tensor.bytes.size()};
   }
   tensors_.push_back(std::move(tensor));
+}
+
+void Checkpoint::add_listed_only(std::string name, std::filesystem::path file) {
+  listed_only_.emplace(std::move(name), std::move(file));
 }
 
 }  // namespace qeval::model

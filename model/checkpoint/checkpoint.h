@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -26,6 +27,11 @@ class Checkpoint {
   const TensorView* find(std::string_view name) const;
   /// As find, but a missing tensor is an Error that names it and the file.
   const TensorView& require(std::string_view name) const;
+  /// Tensors that an index lists and no file holds, with the file that should: other tools list the head of a
+  /// tied model, which is not stored.
+  const std::map<std::string, std::filesystem::path, std::less<>>& listed_only() const {
+    return listed_only_;
+  }
   /// What to call the checkpoint in messages: the file or folder.
   const std::filesystem::path& path() const { return path_; }
   /// "safetensors", "gguf" or "pytorch".
@@ -39,6 +45,7 @@ class Checkpoint {
   /// Adds a tensor; a second one of the same name is an Error. Where the file leaves elements unaligned, the
   /// tensor becomes an aligned copy.
   void add(TensorView tensor);
+  void add_listed_only(std::string name, std::filesystem::path file);
 
  private:
   std::filesystem::path path_;
@@ -46,6 +53,7 @@ class Checkpoint {
   std::vector<TensorView> tensors_;
   std::vector<std::unique_ptr<std::byte[]>> aligned_copies_;
   std::unordered_map<std::string, size_t> index_;
+  std::map<std::string, std::filesystem::path, std::less<>> listed_only_;
 };
 
 std::unique_ptr<Checkpoint> open_safetensors(const std::filesystem::path& file);

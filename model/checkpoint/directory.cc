@@ -41,7 +41,9 @@ class ShardedCheckpoint : public Checkpoint {
     if (names_by_shard.empty()) fail("{}: the weight_map is empty", index_file.string());
     for (const auto& [file, names] : names_by_shard) {
       const Checkpoint& shard = *shards_.emplace_back(open_shard(index_file.parent_path() / file));
-      for (const std::string& name : names) shard.require(name);
+      for (const std::string& name : names) {
+        if (shard.find(name) == nullptr) add_listed_only(name, shard.path());
+      }
       for (const TensorView& tensor : shard.tensors()) add(tensor);
     }
   }

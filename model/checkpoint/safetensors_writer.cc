@@ -39,6 +39,18 @@ std::string header(std::span<const TensorSource> tensors, DType dtype) {
   return text;
 }
 
+/// `first`: the row that the values begin with.
+void check_finite(std::span<const float> values, const TensorSource& tensor, int64_t first) {
+  const auto bad = std::ranges::find_if(values, [](float value) { return !std::isfinite(value); });
+  if (bad == values.end()) return;
+  const int64_t at = bad - values.begin();
+  fail("tensor {}: row {}, column {} is {}; accepted: finite numbers", tensor.name,
+       first + at / row_size(tensor), at % row_size(tensor),
+       std::isnan(*bad) ? "nan"
+       : *bad > 0       ? "inf"
+                        : "-inf");
+}
+
 void write_values(AtomicFile& file, std::span<const float> values, const TensorSource& tensor, DType dtype) {
   if (dtype == DType::f32) {
     file.write(std::as_bytes(values));
@@ -47,9 +59,10 @@ void write_values(AtomicFile& file, std::span<const float> values, const TensorS
   std::vector<uint16_t> narrow(values.size());
   for (size_t i = 0; i < values.size(); ++i) {
     narrow[i] = dtype == DType::f16 ? narrow_f16(values[i]) : narrow_bf16(values[i]);
-    if (dtype == DType::f16 && std::isfinite(values[i]) && (narrow[i] & 0x7C00U) == 0x7C00U) {
+    if (dtype == DType::f16 && (narrow[i] & 0x7C00U) == 0x7C00U)
       fail("tensor {}: {} is beyond float16; accepted with this model: f32, bf16", tensor.name, values[i]);
-    }
+    if (dtype == DType::bf16 && (narrow[i] & 0x7F80U) == 0x7F80U)
+      fail("tensor {}: {} is beyond bfloat16; accepted with this model: f32", tensor.name, values[i]);
   }
   file.write(std::as_bytes(std::span(narrow)));
 }
@@ -73,6 +86,7 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Tensor
       const int64_t count = std::min(at_a_time, row_count(tensor) - first);
       values.resize(static_cast<size_t>(count * row_size(tensor)));
       tensor.rows(first, count, values.data());
+      check_finite(values, tensor, first);
       write_values(file, values, tensor, dtype);
     }
   }

@@ -20,8 +20,8 @@ struct TensorSource {
 };
 
 /// Writes one safetensors file atomically: tensors in the order given, as `dtype` (f32, f16 or bf16, rounded
-/// half to even). Never holds more than a few rows. A value beyond float16's range is an Error that names the
-/// tensor, as is any other dtype.
+/// half to even). Never holds more than a few rows. A value that is not finite, or that float16 or bfloat16
+/// cannot hold, is an Error that names the tensor; so is any other dtype.
 void write_safetensors(const std::filesystem::path& file, std::span<const TensorSource> tensors, DType dtype);
 
 }  // namespace qeval::model

@@ -12,7 +12,8 @@ namespace qeval::quant {
 // What integer-only arithmetic needs at run time, prepared once from the float weights and the quantization
 // settings (prepare.h). By construction there is no floating-point member in any of these types.
 
-/// Factors that are all fast() with one lift: multiplier and shift + lift − 32 of each, side by side.
+/// Factors that are all fast() with one lift of what they multiply: multiplier and shift + lift − 32 of each,
+/// side by side.
 struct FastRescaleView {
   const int32_t* multiplier = nullptr;
   const int32_t* shift = nullptr;
@@ -67,16 +68,17 @@ struct IntegerMatrix {
   std::vector<int64_t> overflow_first;   ///< [panels + 1], the first entry of each in what follows
   std::vector<int32_t> overflow_inputs;  ///< first input of each entry
   AlignedBuffer overflow;                ///< [entries, kPanel, 4]
-  /// Accumulator of output j: Σ x·w + constant[j] − zero_point[j]·Σ x, x and w the codes. The constant holds
-  /// the bias and the input's zero point.
+  /// Accumulator of output j: (Σ x·w − zero_point[j]·Σ x) · 2^raise + constant[j], x and w the codes. The
+  /// constant holds the bias and the input's zero point.
   /// All [rows rounded up to panels]; those that are not used are empty.
+  int32_t raise = 0;  ///< fractional bits of the accumulators, for the bias: the sums themselves are whole
   std::vector<int64_t> constant;
   std::vector<int32_t> zero_points;    ///< of the weights
   std::vector<Rescale> factors;        ///< accumulator to output; one where `uniform`
   bool has_zero_points = false;        ///< whether sums of the inputs' codes are needed for them
   bool uniform = false;                ///< all factors are the same, and fast()
   FastRescale fast;                    ///< the factors again, where all of them are fast
-  std::vector<int32_t> fast_constant;  ///< the constants modulo 2^32
+  std::vector<int32_t> fast_constant;  ///< the constants modulo 2^32, by rows times 2^(fast.lift − raise)
   CodeTable input_table;               ///< where the input is rounded again on its way in
   bool narrow_input = true;            ///< the input's codes are 0 … 255
   CodeRange output;

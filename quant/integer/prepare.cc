@@ -30,7 +30,7 @@ class Preparer {
            int32_t guard_bits)
       : model_(model),
         config_(model.config),
-        qcfg_(qcfg),
+        qcfg_(integer_config(qcfg)),
         given_(ranges),
         ranges_(complete_ranges(qcfg, ranges, model.config, "activation ranges")),
         positions_(max_positions),
@@ -242,8 +242,7 @@ class Preparer {
     const PointGrid widest = make_point_grid({.bits = 16, .symmetric = true}, {-bound, bound});
     const PointGrid reader = optional(0, Module::head, Slot::input, widest);
     const PointGrid output = optional(0, Module::final_norm, Slot::output, reader);
-    QuantSpec weight = qcfg_[{0, Module::final_norm, Slot::weight}];
-    if (!weight.enabled()) weight = {.bits = 16, .symmetric = true};
+    const QuantSpec& weight = qcfg_[{0, Module::final_norm, Slot::weight}];
     const StreamGrid stream = residual(0, Module::final_norm);
     result.integers.final_norm =
         prepare_norm(norm, weight, layer_norm, config_.norm_eps, stream,
@@ -251,9 +250,8 @@ class Preparer {
     result.integers.final_norm.output_table = regrid(output, reader);
     result.grids.stream = stream;
     result.grids.normed = reader;
-    QuantSpec head_weight = qcfg_[{0, Module::head, Slot::weight}];
-    if (!head_weight.enabled()) head_weight = {.bits = 8, .symmetric = true, .per_channel = true};
-    result.integers.head = prepare_head(model_.head, head_weight, reader, result.logit_scale);
+    result.integers.head =
+        prepare_head(model_.head, qcfg_[{0, Module::head, Slot::weight}], reader, result.logit_scale);
   }
 
   std::vector<int32_t> angles() const {
@@ -274,7 +272,7 @@ class Preparer {
 
   const model::Model& model_;
   const ModelConfig& config_;
-  const QuantConfig& qcfg_;
+  const QuantConfig qcfg_;
   const ActRanges& given_;
   ActRanges ranges_;
   int64_t positions_;
@@ -282,6 +280,14 @@ class Preparer {
 };
 
 }  // namespace
+
+QuantConfig integer_config(QuantConfig qcfg) {
+  QuantSpec& norm = qcfg[{0, Module::final_norm, Slot::weight}];
+  if (!norm.enabled()) norm = {.bits = 16, .symmetric = true};
+  QuantSpec& head = qcfg[{0, Module::head, Slot::weight}];
+  if (!head.enabled()) head = {.bits = 8, .symmetric = true, .per_channel = true};
+  return qcfg;
+}
 
 PreparedModel prepare_model(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
                             int64_t max_positions, int32_t guard_bits) {

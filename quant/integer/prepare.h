@@ -14,6 +14,10 @@ inline constexpr int32_t kFarthestZeroPoint = 1 << 23;
 // Load time: from float weights and the quantization settings to integers. The only part of the integer
 // arithmetic, with the embedding look-up and the logits' scale, that may compute in floating point.
 
+/// The configuration as integers compute it: the weights that a configuration may leave in float are rounded
+/// all the same, the head's to 8 bits per channel, the final norm's to 16.
+QuantConfig integer_config(QuantConfig qcfg);
+
 /// A prepared model, and what the two ends of the seam need.
 struct PreparedModel {
   IntegerModel integers;

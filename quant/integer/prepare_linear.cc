@@ -66,10 +66,15 @@ void pack(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
   });
 }
 
-/// Everything but the factors and the panels; `bounds` receives the largest accumulator of each row.
+/// What the factors of a matrix follow from, of each row: the largest accumulator, what its unit is worth,
+/// and the bias in that unit, fractions included.
+struct RowUnits {
+  std::vector<double> bounds, scales, biases;
+};
+
+/// Everything but the factors, the bias and the panels.
 IntegerMatrix integer_matrix(const model::LinearWeights& weights, const QuantSpec& spec,
-                             const PointGrid& input, QuantizedMatrix& codes, std::vector<double>& bounds,
-                             std::vector<double>& scales) {
+                             const PointGrid& input, QuantizedMatrix& codes, RowUnits& units) {
   const std::string& name = weights.weight.name;
   if (!spec.enabled()) {
     fail("{}.weight: left in float; integer arithmetic accepts 2 to 16 bits", name);
@@ -91,8 +96,8 @@ IntegerMatrix integer_matrix(const model::LinearWeights& weights, const QuantSpe
   matrix.constant.resize(padded);
   matrix.zero_points.resize(padded);
   matrix.factors.resize(padded);
-  bounds.assign(static_cast<size_t>(matrix.rows), 0);
-  scales.assign(static_cast<size_t>(matrix.rows), 0);
+  for (std::vector<double>* values : {&units.bounds, &units.scales, &units.biases})
+    values->assign(static_cast<size_t>(matrix.rows), 0);
   for (int64_t r = 0; r < matrix.rows; ++r) {
     const auto row = static_cast<size_t>(r);
     const auto grid = static_cast<size_t>(codes.grid_index(r, 0));
@@ -111,27 +116,47 @@ IntegerMatrix integer_matrix(const model::LinearWeights& weights, const QuantSpe
       sum += code;
       reach += std::abs(code - zero_point);
     }
-    scales[row] = input.scale() * static_cast<double>(codes.scales[grid]);
-    double bias = 0;
+    units.scales[row] = input.scale() * static_cast<double>(codes.scales[grid]);
     if (!weights.bias.empty()) {
-      bias = std::nearbyint(static_cast<double>(weights.bias[row]) / scales[row]);
-      if (!(std::abs(bias) < 0x1p60)) {
+      units.biases[row] = static_cast<double>(weights.bias[row]) / units.scales[row];
+      if (!(std::abs(units.biases[row]) < 0x1p60)) {
         fail("{}.bias: element {} is {}: outside what 64-bit sums hold at this scale", name, r,
              weights.bias[row]);
       }
     }
     const int64_t input_zero = input.codes.zero_point;
-    matrix.constant[row] =
-        static_cast<int64_t>(bias) - input_zero * sum + matrix.cols * input_zero * zero_point;
+    matrix.constant[row] = matrix.cols * input_zero * zero_point - input_zero * sum;
     matrix.zero_points[row] = static_cast<int32_t>(zero_point);
     matrix.has_zero_points = matrix.has_zero_points || zero_point != 0;
-    bounds[row] = static_cast<double>(input.reach()) * static_cast<double>(reach) + std::abs(bias);
+    units.bounds[row] = static_cast<double>(input.reach()) * static_cast<double>(reach) +
+                        std::ceil(std::abs(units.biases[row]));
   }
   return matrix;
 }
 
+/// The factors from accumulators to units of `scale`, and the bias. A whole accumulator is up to a few
+/// thousandths of an 8-bit output's step (a third of a 16-bit one's): a bias rounded to that moves one code
+/// in a thousand, which the simulation, whose biases are not rounded, does not have. So the accumulators of a
+/// biased map have as many fractional bits as all of them have room for.
+void add_factors(const RowUnits& units, bool biased, double scale, IntegerMatrix& matrix) {
+  constexpr int32_t kMostBits = 16;
+  matrix.raise = biased ? kMostBits : 0;
+  for (size_t r = 0; r < units.bounds.size(); ++r) {
+    const Rescale whole = make_rescale(units.scales[r] / scale, units.bounds[r]);
+    const int32_t room = whole.pre_shift > 0 ? 0 : std::min(whole.room, 62 - whole.shift);
+    matrix.raise = std::min(matrix.raise, room);
+  }
+  for (size_t r = 0; r < units.bounds.size(); ++r) {
+    matrix.factors[r] = make_rescale(std::ldexp(units.scales[r] / scale, -matrix.raise),
+                                     std::ldexp(units.bounds[r], matrix.raise));
+    matrix.constant[r] = (matrix.constant[r] << matrix.raise) +
+                         static_cast<int64_t>(std::nearbyint(std::ldexp(units.biases[r], matrix.raise)));
+  }
+}
+
 /// The panels, and the factors side by side where the sums of every row fit 32 bits and its factor is fast().
-void finish(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
+/// `codes_out`: the results are codes, which one kernel makes of rows with the same factor.
+void finish(const QuantizedMatrix& codes, bool codes_out, IntegerMatrix& matrix) {
   // The panel's padding has factors too; they decide nothing.
   for (auto r = static_cast<size_t>(matrix.rows); r < matrix.factors.size(); ++r) {
     matrix.factors[r] = matrix.factors[0];
@@ -154,7 +179,7 @@ void finish(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
       !matrix.has_zero_points || std::all_of(matrix.zero_points.begin(), matrix.zero_points.begin() + rows,
                                              [&](int32_t z) { return z == matrix.zero_points[0]; });
   matrix.uniform =
-      matrix.fast.usable() && one_zero_point &&
+      codes_out && matrix.fast.usable() && one_zero_point &&
       std::all_of(matrix.factors.begin(), matrix.factors.end(), [&](const Rescale& f) {
         return f.fast() && f.multiplier == matrix.factors[0].multiplier && f.shift == matrix.factors[0].shift;
       });
@@ -163,9 +188,10 @@ void finish(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
     if (matrix.uniform && f.room < matrix.factors[0].room) matrix.factors[0].room = f.room;
   }
   if (!matrix.fast.usable()) return;
-  for (const int64_t c : matrix.constant) {
-    matrix.fast_constant.push_back(static_cast<int32_t>(static_cast<uint32_t>(c)));
-  }
+  // Row by row, what the factors want to be raised by is part of one shift with the fractional bits.
+  const int32_t lift = matrix.uniform ? 0 : matrix.fast.lift;
+  for (const int64_t c : matrix.constant) matrix.fast_constant.push_back(modulo32(c << lift));
+  matrix.fast.lift += matrix.raise;
   // What is not read again, in a model of narrow rows, would be a tenth of its memory.
   matrix.constant = {};
   matrix.factors.resize(matrix.uniform ? 1 : 0);
@@ -179,36 +205,32 @@ void finish(const QuantizedMatrix& codes, IntegerMatrix& matrix) {
 
 IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpec& spec,
                              const PointGrid& input, const PointGrid& output) {
-  std::vector<double> bounds;
-  std::vector<double> scales;
+  RowUnits units;
   QuantizedMatrix codes;
-  IntegerMatrix matrix = integer_matrix(weights, spec, input, codes, bounds, scales);
-  for (size_t r = 0; r < bounds.size(); ++r) {
-    matrix.factors[r] = make_rescale(scales[r] / output.scale(), bounds[r]);
-  }
+  IntegerMatrix matrix = integer_matrix(weights, spec, input, codes, units);
+  add_factors(units, !weights.bias.empty(), output.scale(), matrix);
   matrix.output = output.codes;
-  finish(codes, matrix);
+  finish(codes, true, matrix);
   return matrix;
 }
 
 IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec& spec, const PointGrid& input,
                            double& scale) {
-  std::vector<double> bounds;
-  std::vector<double> scales;
+  RowUnits units;
   QuantizedMatrix codes;
-  IntegerMatrix matrix = integer_matrix(weights, spec, input, codes, bounds, scales);
+  IntegerMatrix matrix = integer_matrix(weights, spec, input, codes, units);
   double largest = 1e-30;
   double coarsest = 0;
   double bound = 1;
-  for (size_t r = 0; r < bounds.size(); ++r) {
-    largest = std::max(largest, bounds[r] * scales[r]);
-    coarsest = std::max(coarsest, scales[r]);
-    bound = std::max(bound, bounds[r]);
+  for (size_t r = 0; r < units.bounds.size(); ++r) {
+    largest = std::max(largest, units.bounds[r] * units.scales[r]);
+    coarsest = std::max(coarsest, units.scales[r]);
+    bound = std::max(bound, units.bounds[r]);
   }
   // As fine as 32 bits hold, with a bit less for the factors to be fast.
   scale = std::max(largest * 0x1p-30, coarsest * bound * 0x1p-28);
-  for (size_t r = 0; r < bounds.size(); ++r) matrix.factors[r] = make_rescale(scales[r] / scale, bounds[r]);
-  finish(codes, matrix);
+  add_factors(units, !weights.bias.empty(), scale, matrix);
+  finish(codes, false, matrix);
   return matrix;
 }
 

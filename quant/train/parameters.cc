@@ -57,6 +57,12 @@ Parameter<Real> make_parameter(std::string name, ParameterGroup group, int64_t s
 
 }  // namespace
 
+std::string_view pair_name(LetPair pair) {
+  constexpr std::array<std::string_view, kLetPairs> kWords{"norm to q, k, v", "norm to gate, up",
+                                                           "up to down", "v to o", "q to k"};
+  return kWords[static_cast<size_t>(pair)];
+}
+
 template <typename Real>
 std::vector<Parameter<Real>*> BlockParameters<Real>::learned() {
   std::vector<Parameter<Real>*> all;

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "quant/qcfg.h"
@@ -36,6 +37,8 @@ enum class LetPair : uint8_t {
   q_k            ///< q ↔ k: qkt_smooth_scale [heads · head_dim], multi-head attention only
 };
 inline constexpr int64_t kLetPairs = 5;
+/// "norm to q, k, v", …: in words.
+std::string_view pair_name(LetPair pair);
 
 /// Which parameters are learned.
 struct LearnOptions {

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/unicode.h"
+#include "tests/message_of.h"
 
 namespace qeval {
 namespace {
@@ -60,6 +61,30 @@ TEST(Unicode, CountsNormalizesAndStripsAsPythonDoes) {
   EXPECT_EQ(strip("\xc2\xa0\x1f x \xe3\x80\x80\n"), "x");
   EXPECT_EQ(strip_left(" \t"), "");
   EXPECT_EQ(strip_right("x\xe2\x80\x8b"), "x\xe2\x80\x8b");  // zero-width space is no white space
+}
+
+TEST(Unicode, TextFilesReadTheSameWhereverTheyWereWritten) {
+  EXPECT_EQ(without_byte_order_mark("\xEF\xBB\xBFtext"), "text");
+  EXPECT_EQ(without_byte_order_mark("te\xEF\xBB\xBFxt"), "te\xEF\xBB\xBFxt");
+  EXPECT_EQ(with_unix_line_ends("a\r\nb\r\r\nc\rd\r"), "a\nb\r\nc\rd\r");
+  EXPECT_EQ(with_unix_line_ends(""), "");
+}
+
+// Each pair is what Python 3.11 says.
+TEST(Unicode, MapsCaseAsPythonDoes) {
+  EXPECT_EQ(lower("ÀÉ ΟΔΟΣ ΑΣ' Σ"), "àé οδος ας' σ");  // a Σ that ends a word, and one that is a word
+  EXPECT_EQ(lower("AΣ.B ΑΣ\u0301Α \u00ADΣ"), "aσ.b ασ\u0301α \u00ADσ");
+  EXPECT_EQ(lower("AΣ.\u2003Bß"), "aς.\u2003bß");
+  EXPECT_EQ(lower("İI"), "i\u0307i");
+  EXPECT_EQ(lower("ⅣΣ ⓐΣ"), "ⅳς ⓐς");
+  EXPECT_EQ(lower("a\xFFΣ"), "a\xFFσ");  // what is no text is no letter
+  const std::vector<std::pair<const char*, const char*>> titles = {
+      {"ßA", "Ssa"}, {"ﬁNE", "Fine"}, {"ﬃX", "Ffix"}, {"ŉA", "ʼNa"},          {"ǆ X", "ǅ x"},
+      {"և", "Եւ"},   {"ﬗa", "Մխa"},   {"ᾳΣ", "ᾼς"},   {"ᾷ", "Α\u0342\u0345"}, {"ΐ", "Ι\u0308\u0301"},
+      {"İI", "İi"},  {"éA", "Éa"},    {"ΣΣ", "Σς"},   {"აბ", "აბ"},           {" aB", " ab"},
+      {"", ""},      {"ẞß", "ẞß"},    {"iI", "Ii"},   {"ǰX", "J\u030Cx"},     {"ⓐB", "Ⓐb"},
+  };
+  for (const auto& [text, title] : titles) EXPECT_EQ(capitalize(text), title) << text;
 }
 
 TEST(AtomicFile, ReplacesWholeOrNotAtAll) {
@@ -115,6 +140,24 @@ TEST(MappedFile, MapsBytesEmptyFilesAndNothingElse) {
   EXPECT_TRUE(MappedFile(path).bytes().empty());
   EXPECT_THROW(MappedFile(scratch(".")), Error);
   EXPECT_THROW(MappedFile(scratch("qeval_missing")), Error);
+  std::filesystem::remove(path);
+}
+
+/// A repository that was cloned without Git LFS has these in the place of its large files.
+TEST(LfsPointer, IsRefusedHoweverItIsRead) {
+  const std::string pointer =
+      "version https://git-lfs.github.com/spec/v1\noid sha256:" + std::string(64, '0') + "\nsize 499723\n";
+  const auto path = scratch("qeval_pointer.bin");
+  write_file_atomically(path, pointer);
+  for (const std::string& message :
+       {message_of([&] { read_file(path); }), message_of([&] { MappedFile{path}; })}) {
+    EXPECT_NE(message.find("qeval_pointer.bin: a Git LFS pointer stands in place"), std::string::npos) << message;
+    EXPECT_NE(message.find("git lfs pull"), std::string::npos) << message;
+  }
+  EXPECT_FALSE(is_lfs_pointer("# version https://git-lfs.github.com/spec/v1\n"));
+  EXPECT_FALSE(is_lfs_pointer(pointer + std::string(1024, ' ')));  // longer than a pointer may be
+  write_file_atomically(path, "a text on " + pointer);
+  EXPECT_NO_THROW(read_file(path));
   std::filesystem::remove(path);
 }
 

@@ -1,8 +1,10 @@
 #include "cli_fixture.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include <gmock/gmock.h>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
 
@@ -47,6 +49,19 @@ void Cli::write(std::string_view name, std::string_view content) const {
 
 std::string Cli::read(std::string_view name) const {
   return read_file(path(name));
+}
+
+void Cli::write_damaged_model(std::string_view name, const std::string& tensor, size_t index,
+                              float value) const {
+  write_byte_model(path(name));
+  const std::string file = std::string(name) + "/model.safetensors";
+  std::string bytes = read(file);
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  const auto fields = nlohmann::json::parse(std::string_view(bytes).substr(sizeof header, header));
+  const size_t first = fields.at(tensor).at("data_offsets").at(0);
+  std::memcpy(bytes.data() + sizeof header + header + first + index * sizeof value, &value, sizeof value);
+  write(file, bytes);
 }
 
 }  // namespace qeval::test

@@ -26,6 +26,8 @@ class Cli : public testing::Test {
   std::string path(std::string_view name) const { return folder_ / name; }
   void write(std::string_view name, std::string_view content) const;
   std::string read(std::string_view name) const;
+  /// A copy of the model in a folder `name`, whose tensor has this value at place `index`.
+  void write_damaged_model(std::string_view name, const std::string& tensor, size_t index, float value) const;
 
  private:
   model::fixtures::TemporaryFolder folder_;

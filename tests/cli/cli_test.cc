@@ -263,10 +263,32 @@ TEST_F(Cli, ScoreNamesTheLineOfAWrongRequest) {
                   "line 2: the request: nested deeper");
 }
 
+TEST_F(Cli, ScoreBlamesNoLineForTheModelsTokenizer) {
+  const std::string text = R"({"context": "x", "continuation": "y"})",
+                    ids = R"({"context_ids": [1], "continuation_ids": [2]})";
+  for (const char* tokenizer : {"{", ""}) {
+    if (*tokenizer != '\0') {
+      write("model/tokenizer.json", tokenizer);
+    } else {
+      std::filesystem::remove(path("model/tokenizer.json"));
+    }
+    const Outcome outcome = run({"score", "-m", path("model")}, text + "\n");
+    expect_one_line(outcome, kFailed, path("model"));
+    EXPECT_THAT(outcome.error, testing::Not(HasSubstr("standard input")));
+    expect_success(run({"score", "-m", path("model")}, ids + "\n"));  // which needs none
+  }
+}
+
 TEST_F(Cli, TokenizePrintsAListPerLine) {
   const Outcome lines = run({"tokenize", "-m", path("model")}, "ab\n\nc\n");
   expect_success(lines);
   EXPECT_EQ(lines.output, "[97,98]\n[]\n[99]\n");
+  // Saved by an editor of another system.
+  EXPECT_EQ(run({"tokenize", "-m", path("model")},
+                "\xEF\xBB\xBF"
+                "ab\r\n\r\nc\r\n")
+                .output,
+            lines.output);
   const Outcome json = run({"tokenize", "-m", path("model/tokenizer.json"), "--json-lines"}, "\"a\\nb\"\n");
   expect_success(json);
   EXPECT_EQ(json.output, "[97,10,98]\n");

@@ -66,6 +66,31 @@ TEST_F(QuantizeCli, EveryMethodWritesACheckpointThatEvalSimulates) {
   EXPECT_FALSE(std::filesystem::exists(path("mobilequant/training_state.bin")));
 }
 
+/// Values below the smallest scale, 1e-5, vanished without a word.
+TEST_F(QuantizeCli, TensorsThatTheirGridsHoldBadlyAreNamed) {
+  const auto warns = [](const Outcome& outcome) {
+    EXPECT_EQ(outcome.status, 0) << outcome.error;
+    EXPECT_THAT(outcome.error, HasSubstr("qeval: warning: values too small for the smallest scale, 1e-05"));
+    EXPECT_THAT(outcome.error, HasSubstr(": model.layers.0.mlp.w1.output\n"));
+  };
+  const Outcome usual = quantize("usual", {"--scheme", "w8a8"});
+  expect_success(usual);
+  EXPECT_EQ(json("usual/quantize.json")["warnings"], nlohmann::json::array());
+  nlohmann::json ranges = json("usual/act_dict.json");
+  ranges["model.layers.0.mlp.w1"]["output"] = {-1e-4, 1e-4};
+  write("ranges.json", ranges.dump());
+  warns(quantize("small", {"--scheme", "w8a8", "--act-ranges", path("ranges.json")}));
+  const nlohmann::json warnings = json("small/quantize.json")["warnings"];
+  ASSERT_EQ(warnings.size(), 1U);
+  EXPECT_EQ(warnings[0]["places"], nlohmann::json::array({"model.layers.0.mlp.w1.output"}));
+  // Checkpoints of other tools have no record: the grids themselves are looked at.
+  for (const std::string arithmetic : {"fake", "integer"}) {
+    warns(run({"eval", "-m", path("small"), "-d", path("data"), "-t", "piqa", "--arithmetic", arithmetic}));
+    warns(run({"score", "-m", path("small"), "--arithmetic", arithmetic},
+              "{\"id\": 1, \"context_ids\": [3], \"continuation_ids\": [4]}\n"));
+  }
+}
+
 /// The record had a hash of ranges that nothing computes with, too.
 TEST_F(QuantizeCli, TheRecordInspectAndEvalNameTheSameQuantization) {
   const std::vector<std::vector<std::string>> runs{{"--scheme", "w8a8"},
@@ -107,6 +132,20 @@ TEST_F(QuantizeCli, AConvertedModelGivesTheSameScores) {
   expect_success(run({"quantize", "-m", path("unified"), "--calibration", path("calibration.txt"),
                       "--samples", "4", "--sequence-length", "32", "-o", path("from-unified")}));
   EXPECT_EQ(scores("from-unified", "d"), scores("from-original", "c"));
+}
+
+TEST_F(QuantizeCli, WarnsOfMoreSamplesThanTheTextHasRoomFor) {
+  const auto samples = [&](const char* count, const std::string& output) {
+    return run({"quantize", "-m", path("model"), "--calibration", path("calibration.txt"), "--samples", count,
+                "--sequence-length", "64", "-o", path(output)});
+  };
+  const Outcome few = samples("8", "few"), many = samples("500", "many");
+  expect_success(few);
+  expect_success(many);
+  EXPECT_THAT(few.error, Not(HasSubstr("side by side")));
+  EXPECT_THAT(many.error,
+              AllOf(HasSubstr("qeval: warning: "), HasSubstr("calibration.txt: 500 samples of 64 tokens"),
+                    HasSubstr("side by side")));
 }
 
 TEST_F(QuantizeCli, InspectListsPointsWithErrorsAndSensitivities) {

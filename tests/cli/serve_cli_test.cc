@@ -1,5 +1,6 @@
 // The server, as clients of every kind see it: well-behaved, wrong, slow, many, and gone.
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <cstring>
 #include <memory>
@@ -149,8 +150,9 @@ class Server {
 
 class ServeCli : public Cli {
  protected:
-  std::unique_ptr<Server> serve(const std::vector<std::string>& more = {}) const {
-    return std::make_unique<Server>(path("model"), more, path("serve.stderr"));
+  std::unique_ptr<Server> serve(const std::vector<std::string>& more = {},
+                                const std::string& model = "model") const {
+    return std::make_unique<Server>(path(model), more, path("serve.stderr"));
   }
 };
 
@@ -185,6 +187,37 @@ TEST_F(ServeCli, EchoedLogProbabilitiesAreThoseOfScoring) {
     EXPECT_EQ(greedy, scored["top1"][i] == scored["tokens"][i]);
     EXPECT_GE(most, scored["token_logprobs"][i].get<double>());
   }
+}
+
+/// Places are characters of the text that is sent: a character's bytes are all at its own.
+TEST_F(ServeCli, TextOffsetsCountCharactersOfTheText) {
+  const auto server = serve();
+  json request = hello(2);
+  request["prompt"] = "aé\U0001F600b";
+  const json echoed = server->complete(request).body["choices"][0]["logprobs"];
+  ASSERT_EQ(echoed["tokens"].size(), 10U);
+  EXPECT_EQ(echoed["tokens"][1], "bytes:\\xc3");
+  json offsets = echoed["text_offset"];
+  offsets.erase(offsets.begin() + 8, offsets.end());  // of what is new
+  EXPECT_EQ(offsets, json({0, 1, 1, 2, 2, 2, 2, 3}));
+  EXPECT_EQ(echoed["text_offset"][8], 4);
+  request["echo"] = false;  // the prompt is not sent back
+  EXPECT_EQ(server->complete(request).body["choices"][0]["logprobs"]["text_offset"][0], 0);
+}
+
+TEST_F(ServeCli, AModelThatComputesNaNIsAnErrorOfTheServer) {
+  write_damaged_model("broken", "model.embed_tokens.weight", 'o' * model::fixtures::kTinyHidden, NAN);
+  const auto server = serve({}, "broken");
+  for (const json& request : {hello(), json{{"prompt", "Hello"}, {"max_tokens", 2}}}) {
+    const Reply reply = server->complete(request);
+    EXPECT_EQ(reply.status, 500) << reply.body;
+    EXPECT_THAT(reply.body["error"]["message"].get<std::string>(),
+                HasSubstr("the first value that is not finite is in the output of model.embed_tokens, at "
+                          "token 4 of the input (id 111)"));
+  }
+  // Texts without the token that does it are answered all the same.
+  EXPECT_EQ(server->complete({{"prompt", "Help"}, {"max_tokens", 0}, {"echo", true}, {"logprobs", 1}}).status,
+            200);
 }
 
 TEST_F(ServeCli, GenerationIsThatOfGenerate) {

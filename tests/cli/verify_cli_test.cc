@@ -61,6 +61,14 @@ class VerifyCli : public Cli {
     write("run/results.json", json.dump(2) + "\n");
     seal();
   }
+  /// The same for the first document's line.
+  void seal_first_sample() const {
+    std::string text = read("run/samples_piqa.jsonl");
+    const size_t sum = text.find(",\"checksum\":\"");
+    write("run/samples_piqa.jsonl",
+          text.replace(sum + 13, 16, sha256_hex(text.substr(0, sum)).substr(0, 16)));
+    set_hash("samples", "piqa", "samples_piqa.jsonl");
+  }
   void drop_line(const std::string& file, int number) const {
     std::string text = read(file);
     size_t begin = 0;
@@ -176,12 +184,21 @@ TEST_F(VerifyCli, EveryTamperingIsNamed) {
        "run.json: key \"seed\" occurs twice"},
       {[&] {
          edit(samples, "{\"", "{\"doc_id\":0,\"");
-         std::string text = read(samples);
-         const size_t sum = text.find(",\"checksum\":\"");
-         write(samples, text.replace(sum + 13, 16, sha256_hex(text.substr(0, sum)).substr(0, 16)));
-         set_hash("samples", "piqa", "samples_piqa.jsonl");
+         seal_first_sample();
        },
        "samples_piqa.jsonl:1: key \"doc_id\" occurs twice"},
+      // what an older version wrote of a model that computes NaN
+      {[&] {
+         std::string text = read(samples);
+         const std::string before = "\"filtered_resps\":[[\"";
+         const size_t at = text.find(before) + before.size();
+         const std::string score = text.substr(at, text.find('"', at) - at);
+         for (size_t found = 0; (found = text.find(score)) < text.find('\n');)
+           text.replace(found, score.size(), "nan");
+         write(samples, text);
+         seal_first_sample();
+       },
+       "samples_piqa.jsonl: document 0: a log-likelihood is nan"},
       // run.json
       {[&] { edit("run/run.json", "\"tasks\": \"piqa,", "\"tasks\": \""); }, "of results.json: tasks ("},
       {[&] { edit("run/run.json", "\"answers piqa\": \"", "\"answers piqa\": \"0"); },

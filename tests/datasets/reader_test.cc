@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "tests/message_of.h"
+#include "tests/temporary_folder.h"
 
 namespace qeval::datasets {
 namespace {
@@ -132,6 +133,17 @@ TEST(AttachLabels, CountsThem) {
               attach_labels(table, {"valid-labels.lst", "1\n"});
             }),
             "valid-labels.lst: 1 labels for the 2 rows of valid.jsonl");
+}
+
+TEST(ReadText, NamesAGitLfsPointer) {
+  const test::TemporaryFolder folder;
+  const auto path = folder.write("test.jsonl",
+                                 "version https://git-lfs.github.com/spec/v1\noid sha256:"
+                                 "4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n"
+                                 "size 12345\n");
+  const std::string message = message_of([&] { read_text(path); });
+  EXPECT_THAT(message, testing::StartsWith(path.string() + ": a Git LFS pointer"));
+  EXPECT_THAT(message, testing::HasSubstr("git lfs pull"));
 }
 
 }  // namespace

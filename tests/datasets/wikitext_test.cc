@@ -64,6 +64,7 @@ TEST(WikitextDetokenize, UndoesEachStep) {
       {"about N people", "about 1 people"},
       {"Teddy 's", "Teddy's"},
       {"(\u00A0x\u2003)", "(x)"},
+      {"/' 5/' 6/ /' 7/ /' 88/", "/'[0-9]/' 6/ /'[0-9]/ /' 88/"},  // the harness's own slip
   };
   for (const auto& [raw, plain] : cases) EXPECT_EQ(wikitext_detokenize(raw), plain) << raw;
 }

@@ -10,6 +10,7 @@
 #include "base/unicode.h"
 #include "eval/results/metrics.h"
 #include "tests/eval/sample_fixture.h"
+#include "tests/reference_data.h"
 
 namespace qeval::eval {
 namespace {
@@ -169,11 +170,9 @@ TEST(Group, AMemberOfOneDocumentHasNoErrorToGive) {
 
 using nlohmann::json;
 
-const std::filesystem::path shared = QEVAL_SHARED_DIR;
-
 json rows_of(const std::string& task) {
   json rows = json::array();
-  std::string text = read_file(shared / "data" / task / "validation.jsonl");
+  std::string text = read_file(test::shared_data("data") / task / "validation.jsonl");
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
     if (end > begin) rows.push_back(json::parse(text.substr(begin, end - begin)));
@@ -228,8 +227,8 @@ Scores scores_of(const std::string& task, const json& sample, const json& rows,
 }
 
 TEST(Metrics, EqualTheHarnessOnItsOwnLogLikelihoods) {
-  const auto folder = shared / "reference" / "lm_eval";
-  if (!std::filesystem::is_directory(folder)) GTEST_SKIP() << folder << " is absent";
+  const auto folder = test::shared_data("reference/lm_eval");
+  if (!std::filesystem::is_directory(folder)) GTEST_SKIP() << "no " << folder;
   int compared = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     const json reference = json::parse(read_file(entry.path()));

@@ -139,6 +139,32 @@ TEST(TaskPrompts, CopaJoinsByTwoSpaces) {
   EXPECT_EQ(document.target, " élan won.");
 }
 
+// What the harness strips goes, of every kind that Python calls white space; the rest stays.
+TEST(TaskPrompts, OddWhiteSpaceAndCase) {
+  const Document sciq = document_of(
+      "sciq", "sciq/test.jsonl",
+      R"({"support": "\u00a0\t\n lead \u2003", "question": " q ", "distractor1": " a", "distractor2": "b ",)"
+      R"( "distractor3": "c", "correct_answer": "d"})");
+  EXPECT_EQ(sciq.requests[0].context, "lead \u2003\nQuestion:  q \nAnswer:");
+  EXPECT_THAT(continuations(sciq), ElementsAre("  a", " b ", " c", " d"));
+  const Document copa = document_of(
+      "copa", "copa/validation.jsonl",
+      R"({"premise": "\u001c The man fell.\u3000\r\n", "question": "cause", "choice1": "\u0130t",)"
+      R"( "choice2": "\u01c5x", "label": 0})");
+  EXPECT_EQ(copa.requests[0].context, "The man fell because");
+  EXPECT_THAT(continuations(copa), ElementsAre("  i\u0307t", "  \u01C6x"));
+  EXPECT_EQ(copa.target, " i\u0307t");
+  const Document common =
+      document_of("commonsense_qa", "commonsense_qa/validation.jsonl",
+                  R"({"question": "\u2028 what? ", "choices": {"label": ["A", "B", "C", "D", "E"],)"
+                  R"( "text": [" a", "b ", "c", "d", "e"]}, "answerKey": "B"})");
+  EXPECT_EQ(common.requests[0].context, "Question: what?\nA.  a\nB. b \nC. c\nD. d\nE. e\nAnswer:");
+  const Document swag = document_of(
+      "hellaswag", "hellaswag/validation.jsonl",
+      R"({"activity_label": "Act", "ctx_a": "A", "ctx_b": "\ufb01NE \u039f\u03a3", "endings": ["x"], "label": 0})");
+  EXPECT_EQ(swag.requests[0].context, "Act: A Fine ο\u03C2");
+}
+
 TEST(TaskPrompts, SocialIqaCountsFromOne) {
   const Document document = document_of(
       "social_iqa", "social_iqa/validation.jsonl",
@@ -262,6 +288,16 @@ TEST(TaskRowErrors, NameFileLineAndField) {
       {"copa", "copa/validation.jsonl",
        R"({"premise": "", "question": "cause", "choice1": "a", "choice2": "b", "label": 0})",
        "field \"premise\": is empty"},
+      {"copa", "copa/validation.jsonl",
+       R"({"premise": " \u00a0", "question": "cause", "choice1": "a", "choice2": "b", "label": 0})",
+       "field \"premise\": is empty"},
+      {"commonsense_qa", "commonsense_qa/validation.jsonl",
+       R"({"question": "q", "choices": {"text": ["a", "b", "c", "d", "e"],)"
+       R"( "label": ["B", "A", "C", "D", "E"]}, "answerKey": "A"})",
+       "field \"choices\": labels B, A, C, D, E where A, B, C, D, E are expected"},
+      {"arc_easy", arc,
+       R"({"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": " B"})",
+       "field \"answerKey\": \" B\" is none of the labels A, B"},
       {"commonsense_qa", "commonsense_qa/validation.jsonl",
        R"({"question": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"})",
        "field \"choices\": 1 choices where 5 are expected"},

@@ -1,28 +1,33 @@
 /// The texts that the model is asked, against what lm-evaluation-harness asked of it, byte for byte.
 
+#include <cstdlib>
 #include <filesystem>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "eval/tasks/documents.h"
 #include "eval/tasks/registry.h"
+#include "tests/reference_data.h"
+#include "tests/temporary_folder.h"
 
 namespace qeval::eval {
 namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kShared = QEVAL_SHARED_DIR;
+const fs::path kReference = test::shared_data("reference/lm_eval"), kData = test::shared_data("data");
 
 std::vector<fs::path> reference_files() {
   std::vector<fs::path> out;
-  if (!fs::is_directory(kShared / "reference/lm_eval")) return out;
-  for (const auto& entry : fs::directory_iterator(kShared / "reference/lm_eval")) out.push_back(entry.path());
+  if (!fs::is_directory(kReference)) return out;
+  for (const auto& entry : fs::directory_iterator(kReference)) out.push_back(entry.path());
   return out;
 }
 
@@ -44,7 +49,7 @@ void check_accuracy(const Document& document, const nlohmann::json& sample) {
 }
 
 TEST(TaskReference, EveryRequestIsTheHarnesses) {
-  if (reference_files().empty()) GTEST_SKIP() << "no reference data at " << kShared;
+  if (reference_files().empty()) GTEST_SKIP() << "no " << kReference;
   size_t compared = 0;
   for (const fs::path& path : reference_files()) {
     const auto reference = nlohmann::json::parse(read_file(path));
@@ -52,7 +57,7 @@ TEST(TaskReference, EveryRequestIsTheHarnesses) {
     SCOPED_TRACE(name);
     const Selection selection = resolve_tasks(name);
     ASSERT_EQ(selection.tasks.size(), 1U);
-    LoadOptions options{.data = kShared / "data"};
+    LoadOptions options{.data = kData};
     if (reference.contains("split")) options.split = reference["split"].get<std::string>();
     const LoadedTask loaded = load_documents(selection.tasks[0], options);
     for (const auto& sample : reference["samples"]) {
@@ -80,9 +85,53 @@ TEST(TaskReference, EveryRequestIsTheHarnesses) {
   EXPECT_GT(compared, 2000U);
 }
 
+/// Odd rows for every task, made with what the harness's own definitions ask of them (make_odd_rows.py).
+TEST(TaskReference, OddRowsAreAskedAsTheHarnessAsksThem) {
+  const test::TemporaryFolder folder;
+  const char* python = std::getenv("QEVAL_PYTHON");  // one that has lm_eval, if the first on the path has not
+  const auto log = folder.path() / "log";
+  const std::string command = fmt::format("'{}' '{}/python/make_odd_rows.py' '{}' > '{}' 2>&1",
+                                          python == nullptr ? "python3" : python, QEVAL_TESTS_DIR,
+                                          folder.path().string(), log.string());
+  const int status = std::system(command.c_str());
+  const std::string said = read_file(log);
+  if (said.starts_with("skip") || said.find("not found") != std::string::npos) GTEST_SKIP() << said;
+  ASSERT_EQ(status, 0) << said;
+  std::istringstream lines(read_file(folder.path() / "expected.jsonl"));
+  std::string line, loaded_key;
+  LoadedTask loaded;
+  size_t compared = 0;
+  while (std::getline(lines, line)) {
+    const auto expected = nlohmann::json::parse(line);
+    const std::string name = expected["task"];
+    const LoadOptions options{.data = folder.path() / "data",
+                              .split = expected["split"].get<std::string>(),
+                              .num_fewshot = expected["shots"].get<int64_t>()};
+    const std::string key = fmt::format("{}, {} examples", name, options.num_fewshot);
+    if (key != loaded_key) loaded = load_documents(resolve_tasks(name).tasks.at(0), options);
+    loaded_key = key;
+    const Document& document = loaded.documents.at(expected["doc_id"].get<size_t>());
+    SCOPED_TRACE(fmt::format("{}, document {}: {}", key, document.doc_id, document.row.dump()));
+    ASSERT_EQ(document.requests.size(), expected["arguments"].size());
+    for (size_t i = 0; i < document.requests.size(); ++i) {
+      EXPECT_EQ(document.requests[i].context, expected["arguments"][i][0].get<std::string>());
+      EXPECT_EQ(document.requests[i].continuation, expected["arguments"][i][1].get<std::string>());
+      ++compared;
+    }
+    if (expected.contains("gold")) {
+      EXPECT_EQ(document.facts.gold.front(), expected["gold"].get<int64_t>());
+    }
+    if (expected.contains("words")) {
+      EXPECT_EQ(document.facts.words, expected["words"].get<int64_t>());
+      EXPECT_EQ(document.facts.bytes, expected["bytes"].get<int64_t>());
+    }
+  }
+  EXPECT_GT(compared, 5000U);
+}
+
 // Whole sets: every row of the public copies can be asked, none is lost, and reading them is quick.
 TEST(TaskReference, WholeSetsLoad) {
-  if (reference_files().empty()) GTEST_SKIP() << "no reference data at " << kShared;
+  if (reference_files().empty()) GTEST_SKIP() << "no " << kReference;
   const std::vector<std::pair<const char*, int64_t>> sizes = {
       {"wikitext", 62},         {"arc_challenge", 1172},  {"arc_easy", 2376},      {"hellaswag", 10042},
       {"piqa", 1838},           {"winogrande", 1267},     {"openbookqa", 500},     {"boolq", 3270},
@@ -92,7 +141,7 @@ TEST(TaskReference, WholeSetsLoad) {
     SCOPED_TRACE(name);
     int64_t documents = 0;
     for (const Task& task : resolve_tasks(name).tasks) {
-      LoadOptions options{.data = kShared / "data"};
+      LoadOptions options{.data = kData};
       if (task.name == "sciq") options.split = "validation";
       documents += static_cast<int64_t>(load_documents(task, options).documents.size());
     }

@@ -75,6 +75,17 @@ TEST(UserTask, ATextFieldAsksForPerplexity) {
               ElementsAre("word_perplexity", "byte_perplexity", "bits_per_byte", "token_perplexity"));
 }
 
+TEST(UserTask, AnEmptyDocumentOfAPerplexityIsNamed) {
+  const TemporaryFolder folder;
+  EXPECT_THAT(message_of([&] {
+                load(folder, R"({"name": "news", "data": "rows.jsonl", "text": "body"})",
+                     R"({"body": "Two words."})"
+                     "\n\n"
+                     R"({"body": ""})");
+              }),
+              HasSubstr("rows.jsonl:3: document 1 is empty: a perplexity is measured on text"));
+}
+
 TEST(UserTask, AFileOfRunningTextIsOneDocument) {
   const TemporaryFolder folder;
   folder.write("book.txt", " = One = \r\n\r\n = Two = \n");

@@ -43,6 +43,12 @@ json without(json config, const char* key) {
   return config;
 }
 
+json unified() {
+  return with(
+      without(llama(), "rms_norm_eps"),
+      R"({"model_type": "hfmodel", "norm_class": "rmsnorm", "layer_norm_eps": 1e-6, "head_dim": null, "partial_rotary_factor": 0.5, "attention_bias": true, "use_qkv_bias_only": true, "mlp_bias": true, "normalize_embed": true, "num_linears_per_mlp": 3, "l2norm_as_rmsnorm": true, "hidden_act": "gelu", "tie_word_embeddings": true})");
+}
+
 TEST(HuggingFaceConfig, Llama) {
   const ModelConfig config = parse(llama());
   EXPECT_EQ(config.architecture, "llama");
@@ -77,6 +83,57 @@ TEST(HuggingFaceConfig, TokenIdsMayBeListsOrMissing) {
   const ModelConfig config = parse(with(llama(), R"({"bos_token_id": null, "eos_token_id": [5, 6]})"));
   EXPECT_EQ(config.bos_token_id, std::nullopt);
   EXPECT_EQ(config.eos_token_id, 5);
+  EXPECT_EQ(parse(with(llama(), R"({"eos_token_id": -1})")).eos_token_id, std::nullopt);
+  EXPECT_EQ(parse(with(llama(), R"({"eos_token_id": []})")).eos_token_id, std::nullopt);
+}
+
+TEST(HuggingFaceConfig, ContextDefaultsAreTransformers) {
+  const auto context = [](const char* type) {
+    return parse(without(with(llama(), fmt::format(R"({{"model_type": "{}"}})", type)),
+                         "max_position_embeddings"))
+        .max_position_embeddings;
+  };
+  EXPECT_EQ(context("llama"), 2048);
+  EXPECT_EQ(context("gemma"), 8192);
+  EXPECT_EQ(context("stablelm"), 4096);
+  EXPECT_THAT(refusal(without(unified(), "max_position_embeddings")),
+              HasSubstr("max_position_embeddings is missing"));
+}
+
+TEST(HuggingFaceConfig, ActivationsHaveSeveralNames) {
+  const auto activation = [](const char* name) {
+    return parse(with(llama(), fmt::format(R"({{"hidden_act": "{}"}})", name))).activation;
+  };
+  EXPECT_EQ(activation("swish"), Activation::silu);
+  EXPECT_EQ(activation("gelu_python"), Activation::gelu_erf);
+  EXPECT_EQ(activation("gelu_new"), Activation::gelu_tanh);
+  EXPECT_EQ(activation("gelu_fast"), Activation::gelu_tanh);
+}
+
+TEST(HuggingFaceConfig, NullIsAbsent) {
+  const ModelConfig plain = parse(llama());
+  const ModelConfig config =
+      parse(with(llama(), R"({"num_local_experts": null, "layer_types": null, "head_dim": null,
+      "rope_theta": null, "rope_scaling": null, "rope_parameters": null, "partial_rotary_factor": null,
+      "attention_bias": null, "mlp_bias": null, "tie_word_embeddings": null, "hidden_act": null,
+      "sliding_window": null, "use_sliding_window": null, "quantization_config": null, "text_config": null})"));
+  EXPECT_EQ(unified_config(config, "float32"), unified_config(plain, "float32"));
+}
+
+TEST(HuggingFaceConfig, TextConfigOfALargerModel) {
+  const json outer = {{"model_type", "llava"}, {"tie_word_embeddings", true}, {"text_config", llama()}};
+  const ModelConfig config = parse(outer);
+  EXPECT_EQ(config.architecture, "llama");
+  EXPECT_EQ(config.hidden_size, 64);
+  EXPECT_TRUE(config.tie_word_embeddings);  // nothing in the inner one
+  json untied = outer;
+  untied["text_config"]["tie_word_embeddings"] = false;
+  EXPECT_FALSE(parse(untied).tie_word_embeddings);
+  untied["text_config"]["hidden_size"] = 0;
+  EXPECT_THAT(refusal(untied), HasSubstr("config.json: text_config: hidden_size is 0"));
+  EXPECT_THAT(refusal(with(outer, R"({"quantization_config": {"bits": 4}})")),
+              HasSubstr("quantization_config"));
+  EXPECT_THAT(refusal(with(outer, R"({"text_config": 3})")), HasSubstr("text_config is not a JSON object"));
 }
 
 void expect_llama3(const ModelConfig& config) {
@@ -100,6 +157,21 @@ TEST(HuggingFaceConfig, RopeInOldAndNewSpelling) {
   EXPECT_EQ(linear.rope_scaling.kind, RopeScaling::Kind::linear);
   EXPECT_EQ(linear.rope_scaling.factor, 2.0);
   EXPECT_EQ(parse(with(llama(), R"({"rope_scaling": null})")).rope_scaling.kind, RopeScaling::Kind::none);
+}
+
+TEST(HuggingFaceConfig, Llama3ScalingKnowsItsLengthWithoutBeingTold) {
+  const auto length = [](const char* beside, const char* inside) {
+    return parse(with(llama(), fmt::format(R"({{{} "rope_scaling": {{"rope_type": "llama3", "factor": 8.0, {}
+                                 "low_freq_factor": 1.0, "high_freq_factor": 4.0}}}})",
+                                           beside, inside)))
+        .rope_scaling.original_max_position_embeddings;
+  };
+  EXPECT_EQ(length("", R"("original_max_position_embeddings": 64,)"), 64);
+  EXPECT_EQ(length("", R"("original_max_position_embeddings": null,)"), 256);  // max_position_embeddings
+  EXPECT_EQ(length(R"("original_max_position_embeddings": 128,)", ""), 128);
+  EXPECT_EQ(
+      length(R"("original_max_position_embeddings": 128,)", R"("original_max_position_embeddings": 64,)"),
+      128);
 }
 
 TEST(HuggingFaceConfig, Gemma) {
@@ -135,12 +207,6 @@ TEST(HuggingFaceConfig, StableLm) {
               HasSubstr("qk_layernorm is true; accepted: false"));
   EXPECT_THAT(refusal(with(stablelm, R"({"partial_rotary_factor": 0.2})")), HasSubstr("an even number"));
   EXPECT_THAT(refusal(with(stablelm, R"({"partial_rotary_factor": 1.5})")), HasSubstr("at most 1"));
-}
-
-json unified() {
-  return with(
-      without(llama(), "rms_norm_eps"),
-      R"({"model_type": "hfmodel", "norm_class": "rmsnorm", "layer_norm_eps": 1e-6, "head_dim": null, "partial_rotary_factor": 0.5, "attention_bias": true, "use_qkv_bias_only": true, "mlp_bias": true, "normalize_embed": true, "num_linears_per_mlp": 3, "l2norm_as_rmsnorm": true, "hidden_act": "gelu", "tie_word_embeddings": true})");
 }
 
 TEST(UnifiedConfig, ReadsItsFields) {
@@ -245,7 +311,7 @@ constexpr BadField kBadFields[] = {
     {R"({"sliding_window": 128})", "sliding_window is 128"},
     {R"({"layer_types": ["full_attention", "sliding_attention"]})", "layer_types"},
     {R"({"bos_token_id": 100})", "bos_token_id is 100"},
-    {R"({"eos_token_id": -1})", "eos_token_id is -1"},
+    {R"({"eos_token_id": -2})", "eos_token_id is -2"},
     {R"({"tie_word_embeddings": 1})", "tie_word_embeddings is 1"},
 };
 
@@ -297,6 +363,34 @@ TEST_F(GgufConfig, Llama) {
   EXPECT_EQ(config.bos_token_id, 1);
   EXPECT_EQ(config.eos_token_id, std::nullopt);
   EXPECT_FALSE(config.tie_word_embeddings || config.qkv_bias || config.scale_embedding);
+}
+
+/// llama.cpp's reading: without a type a factor is linear, and under the type "none" it does not count.
+TEST_F(GgufConfig, RopeFactorWithoutAType) {
+  using fixtures::gguf_f32, fixtures::gguf_text, fixtures::gguf_u32;
+  const auto scaling = [&](std::vector<std::string> values) {
+    fixtures::GgufParts parts = fixtures::tiny_gguf();
+    for (std::string& value : values) parts.values.push_back(std::move(value));
+    return parse_gguf(parts).rope_scaling;
+  };
+  for (const auto& values : std::vector<std::vector<std::string>>{
+           {gguf_f32("llama.rope.scaling.factor", 4.0F)},
+           {gguf_u32("llama.rope.scaling.factor", 4)},
+           {gguf_f32("llama.rope.scale_linear", 4.0F)},
+           {gguf_u32("llama.rope.scale_linear", 4)},
+           {gguf_f32("llama.rope.scaling.factor", 4.0F), gguf_f32("llama.rope.scale_linear", 2.0F)},
+           {gguf_text("llama.rope.scaling.type", "linear"), gguf_f32("llama.rope.scale_linear", 4.0F)}}) {
+    EXPECT_EQ(scaling(values).kind, RopeScaling::Kind::linear);
+    EXPECT_EQ(scaling(values).factor, 4.0);
+  }
+  for (const auto& values : std::vector<std::vector<std::string>>{
+           {},
+           {gguf_f32("llama.rope.scaling.factor", 1.0F)},
+           {gguf_f32("llama.rope.scaling.factor", 0.0F)},
+           {gguf_text("llama.rope.scaling.type", "none"), gguf_f32("llama.rope.scaling.factor", 4.0F)}}) {
+    EXPECT_EQ(scaling(values).kind, RopeScaling::Kind::none);
+  }
+  EXPECT_THAT(refusal_with(gguf_f32("llama.rope.scaling.factor", -2.0F)), HasSubstr("factor is -2"));
 }
 
 TEST_F(GgufConfig, GemmaAndStableLm) {

@@ -249,12 +249,13 @@ TEST(Decoder, RowsThatNobodyReadsChangeNothingForTheOthers) {
   const Rows want = run_decoder(model, tokens);
   Decoder decoder(model, *arithmetic);
   for (const std::vector<int64_t>& read : {std::vector<int64_t>{0}, {3, 17, 18, 69}, {40, 41, 42}, {}}) {
-    KvSpan kv(*arithmetic, 70, 1);
+    KvSpan first(*arithmetic, 30, 1), second(*arithmetic, 40, 1);
     Batch batch{.tokens = tokens, .positions = {}, .segments = {}, .read = read};
     for (int32_t t = 0; t < 70; ++t) batch.positions.push_back(t);
-    // Two segments, of which the second sees the first.
-    batch.segments.push_back({.length = 30, .kv = &kv});
-    batch.segments.push_back({.first_row = 30, .length = 40, .first_position = 30, .kv = &kv, .kv_at = 30});
+    // Two segments, of which the second sees the first. In one span they would race: they are stored at once.
+    batch.segments.push_back({.length = 30, .kv = &first});
+    batch.segments.push_back(
+        {.first_row = 30, .length = 40, .first_position = 30, .kv = &second, .ancestors = {{&first, 30}}});
     decoder.forward(batch);
     std::vector<TokenQuery> queries;
     for (const int64_t row : read) queries.push_back({row, 5});

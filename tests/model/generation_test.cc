@@ -1,12 +1,16 @@
 #include "model/generation.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
 #include "model/chat_template.h"
+#include "model/finite.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::model {
@@ -35,6 +39,30 @@ TEST(Generator, ATextMayComeInAnyPieces) {
   for (const int32_t token : text) last = single.extend({{token}});
   EXPECT_EQ(last, expected);
   EXPECT_EQ(single.length(), 9);
+}
+
+/// Finite weights whose products overflow: the operation where that begins is named, and the token.
+TEST(Generator, SaysWhereAModelOverflows) {
+  const auto says = [](const std::function<void(Model&)>& damage) {
+    Fixture f;
+    damage(f.model);
+    Generator generator(f.decoder, 4);
+    try {
+      generator.extend({{5}});
+    } catch (const NotFinite& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const std::string before = ": the first value that is not finite is in ",
+                    behind = ", at token 0 of the input (id 5)";
+  EXPECT_THAT(says([](Model& m) { std::ranges::fill(m.layers[1].post_attention_norm.weight, 1e30F); }),
+              testing::HasSubstr(before + "the product before model.layers.1.mlp.w2" + behind));
+  EXPECT_THAT(says([](Model& m) { std::ranges::fill(m.layers[0].input_norm.weight, 1e25F); }),
+              testing::HasSubstr(before + "the attention before model.layers.0.self_attn.o_proj" + behind));
+  EXPECT_THAT(says([](Model& m) { std::ranges::fill(m.final_norm.weight, 3e38F); }),
+              testing::HasSubstr(before + "the output of "));
+  EXPECT_EQ(says([](Model&) {}), "");
 }
 
 // The system promises any amount, and ends the process when it is used.

@@ -155,11 +155,19 @@ TEST_F(Sharded, StaysInItsFolder) {
   }
 }
 
-TEST_F(Sharded, RefusesAnIndexThatDoesNotFit) {
+/// Whether it is missed is known when the configuration is.
+TEST_F(Sharded, NamesTheFileOfATensorThatOnlyTheIndexLists) {
   write_shards(R"({"weight_map": {"b": "one.safetensors", "a": "one.safetensors"}})");
-  EXPECT_THAT(open_error(), HasSubstr("one.safetensors: tensor a is missing"));
-  write_shards(R"({"weight_map": {"a\n\u001b[31m": "one.safetensors"}})");
-  EXPECT_THAT(open_error(), HasSubstr(R"(tensor a\x0a\x1b[31m is missing)"));
+  const auto checkpoint = open_directory(folder_.path());
+  EXPECT_EQ(checkpoint->find("a"), nullptr);
+  ASSERT_EQ(checkpoint->listed_only().size(), 1U);
+  EXPECT_EQ(checkpoint->listed_only().at("a"), folder_ / "one.safetensors");
+  EXPECT_THAT(error_of([&] { checkpoint->require("a"); }), HasSubstr("one.safetensors: tensor a is missing"));
+  EXPECT_THAT(error_of([&] { checkpoint->require("a\n\x1b[31m"); }),
+              HasSubstr(R"(index.json: tensor a\x0a\x1b[31m is missing)"));
+}
+
+TEST_F(Sharded, RefusesAnIndexThatDoesNotFit) {
   write_shards(R"({"weight_map": {"b": "three.safetensors"}})");
   EXPECT_THAT(open_error(), HasSubstr("three.safetensors: cannot open"));
   write_shards(R"({"weight_map": {"b": 1}})");

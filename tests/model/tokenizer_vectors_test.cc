@@ -10,17 +10,15 @@
 
 #include "base/file.h"
 #include "model/tokenizer/tokenizer.h"
+#include "tests/reference_data.h"
 
 namespace qeval::model {
 namespace {
 
-const std::filesystem::path kShared = QEVAL_SHARED_DIR;
-const std::filesystem::path kTokenizers = kShared / "tokenizers";
-
 struct Golden {
-  const char* tokenizer;  // below the shared folder
-  const char* expected;
-  bool round_trip;  // every id of the text's bytes exists, so decoding gives the text back
+  std::filesystem::path folder;
+  const char *tokenizer, *expected;  // below the folder
+  bool round_trip;                   // every id of the text's bytes exists, so decoding gives the text back
 };
 
 void PrintTo(const Golden& golden, std::ostream* out) {
@@ -30,42 +28,52 @@ void PrintTo(const Golden& golden, std::ostream* out) {
 class ExpectedLines : public testing::TestWithParam<Golden> {};
 
 TEST_P(ExpectedLines, HaveTheSameIds) {
-  if (!std::filesystem::exists(kTokenizers)) GTEST_SKIP() << "no reference data in " << kTokenizers;
-  const auto tokenizer = load_tokenizer(kShared / GetParam().tokenizer);
-  std::ifstream lines(kTokenizers / GetParam().expected);
-  ASSERT_TRUE(lines) << GetParam().expected;
+  const Golden& golden = GetParam();
+  if (!std::filesystem::exists(golden.folder)) GTEST_SKIP() << "no " << golden.folder;
+  const auto tokenizer = load_tokenizer(golden.folder / golden.tokenizer);
+  std::ifstream lines(golden.folder / golden.expected);
+  ASSERT_TRUE(lines) << golden.expected;
   size_t count = 0;
   for (std::string line; std::getline(lines, line); ++count) {
     const auto json = nlohmann::json::parse(line);
     const auto text = json.at("text").get<std::string>();
     const auto ids = json.at("ids").get<std::vector<int32_t>>();
     ASSERT_EQ(tokenizer->encode(text), ids) << "line " << count + 1 << ": " << text;
-    if (GetParam().round_trip) {
+    if (golden.round_trip) {
       ASSERT_EQ(tokenizer->decode(ids), text) << "line " << count + 1;
     }
   }
   EXPECT_GT(count, 400U);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Tokenizers, ExpectedLines,
-    testing::Values(Golden{"tokenizers/smollm2-tokenizer.json", "smollm2-expected.jsonl", true},
-                    // NFC composes "é" from two characters: the ids cannot give them back.
-                    Golden{"tokenizers/gpt-neox-tokenizer.json", "gpt-neox-expected.jsonl", false},
-                    Golden{"tokenizers/llama2-tokenizer.model", "llama2-expected.jsonl", true},
-                    // The vocabulary is Llama 2's, rebuilt from GGUF metadata.
-                    Golden{"tokenizers/ggml-vocab-llama-spm.gguf", "llama2-expected.jsonl", true},
-                    Golden{"models/stories260K", "stories260K-expected.jsonl", true},
-                    Golden{"models/stories260K/tokenizer.model", "stories260K-expected.jsonl", true}));
+// gpt-neox: NFC composes "é" from two characters, so that the ids cannot give them back.
+std::vector<Golden> vocabularies_without_conditions(const std::filesystem::path& folder) {
+  return {{folder, "tokenizers/smollm2-tokenizer.json", "tokenizers/smollm2-expected.jsonl", true},
+          {folder, "tokenizers/gpt-neox-tokenizer.json", "tokenizers/gpt-neox-expected.jsonl", false},
+          {folder, "models/stories260K", "tokenizers/stories260K-expected.jsonl", true},
+          {folder, "models/stories260K/tokenizer.model", "tokenizers/stories260K-expected.jsonl", true}};
+}
 
-class VocabularyVectors : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Tokenizers, ExpectedLines,
+                         testing::ValuesIn(vocabularies_without_conditions(test::goldens())));
+INSTANTIATE_TEST_SUITE_P(OtherTexts, ExpectedLines,
+                         testing::ValuesIn(vocabularies_without_conditions(test::shared_data(""))));
+INSTANTIATE_TEST_SUITE_P(Llama2, ExpectedLines,
+                         testing::Values(Golden{test::shared_data(""), "tokenizers/llama2-tokenizer.model",
+                                                "tokenizers/llama2-expected.jsonl", true},
+                                         // The same vocabulary, rebuilt from GGUF metadata.
+                                         Golden{test::shared_data(""), "tokenizers/ggml-vocab-llama-spm.gguf",
+                                                "tokenizers/llama2-expected.jsonl", true}));
+
+class VocabularyVectors : public testing::TestWithParam<Golden> {};
 
 TEST_P(VocabularyVectors, HaveTheSameIds) {
-  if (!std::filesystem::exists(kTokenizers)) GTEST_SKIP() << "no reference data in " << kTokenizers;
-  const std::string file = (kTokenizers / GetParam()).string();
+  const Golden& golden = GetParam();
+  if (!std::filesystem::exists(golden.folder)) GTEST_SKIP() << "no " << golden.folder;
+  const std::string file = golden.folder / golden.tokenizer;
   const auto tokenizer = load_tokenizer(file);
   const std::string texts = read_file(file + ".inp");
-  std::ifstream answers(file + ".out");
+  std::ifstream answers(golden.folder / golden.expected);
   const std::string separator = "\n__ggml_vocab_test__\n";
   size_t count = 0;
   for (size_t begin = 0, end = 0; (end = texts.find(separator, begin)) != std::string::npos;
@@ -83,17 +91,23 @@ TEST_P(VocabularyVectors, HaveTheSameIds) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tokenizers, VocabularyVectors,
-                         testing::Values("ggml-vocab-gpt-2.gguf", "ggml-vocab-llama-bpe.gguf",
-                                         "ggml-vocab-llama-spm.gguf", "ggml-vocab-qwen2.gguf"));
+                         testing::Values(Golden{test::goldens(), "tokenizers/ggml-vocab-gpt-2.gguf",
+                                                "tokenizers/ggml-vocab-gpt-2.gguf.out", true}));
+INSTANTIATE_TEST_SUITE_P(LlamaAndQwen, VocabularyVectors,
+                         testing::Values(Golden{test::shared_data(""), "tokenizers/ggml-vocab-llama-bpe.gguf",
+                                                "tokenizers/ggml-vocab-llama-bpe.gguf.out", true},
+                                         Golden{test::shared_data(""), "tokenizers/ggml-vocab-llama-spm.gguf",
+                                                "tokenizers/ggml-vocab-llama-spm.gguf.out", true},
+                                         Golden{test::shared_data(""), "tokenizers/ggml-vocab-qwen2.gguf",
+                                                "tokenizers/ggml-vocab-qwen2.gguf.out", true}));
 
-/// A real model file, named by the environment: its tokenizer must give the ids of the tokenizer.json it came
-/// from.
-TEST(TokenizerFiles, Smollm2ModelHasTheIdsOfItsTokenizerJson) {
+/// A real model file, named by the environment: its tokenizer must give the ids that llama.cpp gives.
+TEST(TokenizerFiles, Smollm2ModelHasTheIdsOfLlamaCpp) {
   const char* file = std::getenv("QEVAL_SMOLLM2_GGUF");
   if (file == nullptr) GTEST_SKIP() << "QEVAL_SMOLLM2_GGUF does not name a SmolLM2 GGUF file";
   const auto tokenizer = load_tokenizer(file);
   EXPECT_FALSE(tokenizer->adds_bos());
-  std::ifstream lines(kTokenizers / "smollm2-expected.jsonl");
+  std::ifstream lines(test::goldens() / "tokenizers/smollm2-gguf-expected.jsonl");
   size_t count = 0;
   for (std::string line; std::getline(lines, line); ++count) {
     const auto json = nlohmann::json::parse(line);
@@ -105,22 +119,27 @@ TEST(TokenizerFiles, Smollm2ModelHasTheIdsOfItsTokenizerJson) {
 }
 
 TEST(TokenizerFiles, SayWhatIsPutBeforeAText) {
-  if (!std::filesystem::exists(kTokenizers)) GTEST_SKIP() << "no reference data in " << kTokenizers;
-  const auto llama3 = load_tokenizer(kTokenizers / "ggml-vocab-llama-bpe.gguf");
+  EXPECT_FALSE(load_tokenizer(test::goldens() / "tokenizers/ggml-vocab-gpt-2.gguf")->adds_bos());
+  const auto stories = load_tokenizer(test::goldens() / "models/stories260K");
+  EXPECT_TRUE(stories->adds_bos());
+  EXPECT_EQ(stories->bos_id(), 1);
+  EXPECT_EQ(stories->vocab_size(), 512);
+}
+
+TEST(TokenizerFiles, SayWhatIsPutBeforeATextOfLlamaAndQwen) {
+  const std::filesystem::path tokenizers = test::shared_data("tokenizers");
+  if (!std::filesystem::exists(tokenizers)) GTEST_SKIP() << "no " << tokenizers;
+  const auto llama3 = load_tokenizer(tokenizers / "ggml-vocab-llama-bpe.gguf");
   EXPECT_TRUE(llama3->adds_bos());
   EXPECT_EQ(llama3->bos_id(), 128000);
   EXPECT_EQ(llama3->eos_id(), 128001);
   EXPECT_EQ(llama3->encode("<|begin_of_text|>a"), (std::vector<int32_t>{128000, 64}));
-  const auto llama2 = load_tokenizer(kTokenizers / "ggml-vocab-llama-spm.gguf");
+  const auto llama2 = load_tokenizer(tokenizers / "ggml-vocab-llama-spm.gguf");
   EXPECT_TRUE(llama2->adds_bos());
   EXPECT_EQ(llama2->bos_id(), 1);
   EXPECT_EQ(llama2->eos_id(), 2);
   EXPECT_EQ(llama2->vocab_size(), 32000);
-  EXPECT_FALSE(load_tokenizer(kTokenizers / "ggml-vocab-qwen2.gguf")->adds_bos());
-  const auto stories = load_tokenizer(kShared / "models" / "stories260K");
-  EXPECT_TRUE(stories->adds_bos());
-  EXPECT_EQ(stories->bos_id(), 1);
-  EXPECT_EQ(stories->vocab_size(), 512);
+  EXPECT_FALSE(load_tokenizer(tokenizers / "ggml-vocab-qwen2.gguf")->adds_bos());
 }
 
 }  // namespace

@@ -85,6 +85,49 @@ TEST(CalibrationText, TakesDocumentsThatAreLongEnough) {
               HasSubstr("text.jsonl"));
 }
 
+/// As data is read: a text saved by another editor would give other ranges.
+TEST(CalibrationText, LineEndsAndByteOrderMarkDoNotCount) {
+  const TemporaryFolder folder;
+  const std::string unix_text = "first line\nsecond\n\nthird line of the text\n";
+  const std::string mark = "\xEF\xBB\xBF";
+  std::string windows_text;
+  for (const char c : unix_text) windows_text += c == '\n' ? std::string("\r\n") : std::string(1, c);
+  const auto jsonl = [](const std::string& text) { return nlohmann::json{{"text", text}}.dump(); };
+  const ByteTokenizer tokenizer;
+  const auto drawn = [&](const char* name, const std::string& content) {
+    write(folder / name, content);
+    return sample_text(folder / name, tokenizer, 6, 9, 5);
+  };
+  const Samples wanted = drawn("text.txt", unix_text);
+  EXPECT_EQ(drawn("text.txt", windows_text), wanted);
+  EXPECT_EQ(drawn("text.txt", mark + windows_text), wanted);
+  EXPECT_EQ(drawn("text.jsonl", jsonl(unix_text)), wanted);
+  EXPECT_EQ(drawn("text.jsonl", mark + jsonl(windows_text) + "\r\n"), wanted);
+  write(folder / "ids", mark + "[1, 2]\r\n[3]\r\n");
+  EXPECT_EQ(read_ids(folder / "ids", 10, {}, {}), (Samples{{1, 2}, {3}}));
+}
+
+TEST(CalibrationText, MoreSamplesThanTheTextHasRoomForAreWarnedOf) {
+  const TemporaryFolder folder;
+  const ByteTokenizer tokenizer(1);  // a window of 11 has ten tokens of text
+  const auto warning = [&](const char* name, int64_t samples) {
+    std::string said;
+    EXPECT_EQ(std::ssize(sample_text(folder / name, tokenizer, samples, 11, 0,
+                                     [&](const std::string& text) { said += text; })),
+              samples);
+    return said;
+  };
+  write(folder / "text.txt", std::string(39, 'a'));
+  EXPECT_EQ(warning("text.txt", 3), "");
+  EXPECT_THAT(warning("text.txt", 4), testing::AllOf(HasSubstr("text.txt: 4 samples of 11 tokens"),
+                                                     HasSubstr("room for 3 side by side")));
+  // Of documents by themselves: 1 + 0 + 2.
+  const auto line = [](size_t length) { return "{\"text\": \"" + std::string(length, 'a') + "\"}\n"; };
+  write(folder / "text.jsonl", line(19) + line(9) + line(20));
+  EXPECT_EQ(warning("text.jsonl", 3), "");
+  EXPECT_THAT(warning("text.jsonl", 4), HasSubstr("room for 3 side by side"));
+}
+
 TEST(CalibrationText, RefusesWhatIsNoText) {
   const TemporaryFolder folder;
   const ByteTokenizer tokenizer;

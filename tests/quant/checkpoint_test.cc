@@ -19,6 +19,7 @@
 #include "model/tokenizer/tokenizer.h"
 #include "quant/fake_arithmetic.h"
 #include "tests/model/fixtures.h"
+#include "tests/reference_data.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {
@@ -277,9 +278,7 @@ TEST(Export, ConvertsEveryLayoutToTheSameModel) {
 }
 
 TEST(Export, AGgufsTokenizerComesAlong) {
-  const auto vocabulary = std::filesystem::path(QEVAL_SHARED_DIR) / "tokenizers" / "ggml-vocab-gpt-2.gguf";
-  if (!std::filesystem::exists(vocabulary))
-    GTEST_SKIP() << "no " << vocabulary << ": the shared data is not here";
+  const auto vocabulary = test::goldens() / "tokenizers" / "ggml-vocab-gpt-2.gguf";
   model::Model model;
   model.path = vocabulary;
   model.format = "gguf";

@@ -1,12 +1,17 @@
 // The instrument that runs the simulation and the integers on the same inputs.
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <filesystem>
 
 #include <gtest/gtest.h>
 
+#include "model/checkpoint/checkpoint.h"
 #include "model/decoder.h"
 #include "quant/calibration.h"
 #include "quant/integer/comparison.h"
+#include "quant/observer.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {
@@ -16,16 +21,34 @@ class IntegerComparison : public testing::Test {
  protected:
   IntegerComparison() {
     tiny_.config.l2norm_as_rmsnorm = true;
+    build();
+  }
+
+  /// The model of tiny_.config in both arithmetics, on the ranges of the samples.
+  void build() {
     model_ = tiny_.build();
+    measure();
+  }
+  void measure() {
+    samples_.clear();
     for (int32_t s = 0; s < 3; ++s) {
       samples_.emplace_back();
       for (int32_t i = 0; i < 40; ++i) samples_.back().push_back((i * 7 + s * 11 + i * i) % 61);
     }
-    qcfg_ = make_qcfg(model_.config, parse_scheme("w8a8"));
-    known_ = calibrate(model_, samples_, qcfg_, {}).ranges;
+    qcfg_ = make_qcfg(model_.config, parse_scheme(scheme_));
+    known_ = calibrate(model_, samples_, qcfg_, {.estimator = estimator_}).ranges;
     ranges_ = complete_ranges(qcfg_, known_, model_.config, "test");
     fake_ = std::make_unique<FakeArithmetic>(model_, qcfg_, ranges_, 64);
     integer_ = std::make_unique<IntegerArithmetic>(model_, qcfg_, known_, 64);
+  }
+
+  std::vector<std::pair<Point, StepDifference>> compared() const {
+    const PointMap<StepDifference> found = compare_operations(model_, *fake_, *integer_, samples_);
+    std::vector<std::pair<Point, StepDifference>> all;
+    for (const Point& point : all_points(model_.config)) {
+      if (found[point].values > 0) all.emplace_back(point, found[point]);
+    }
+    return all;
   }
 
   std::vector<float> logits(const model::Arithmetic& arithmetic) const {
@@ -43,6 +66,8 @@ class IntegerComparison : public testing::Test {
     return decoder.logits(rows);
   }
 
+  std::string scheme_ = "w8a8";
+  RangeEstimator estimator_ = RangeEstimator::minmax;
   test::TinyModel tiny_;
   model::Model model_;
   Samples samples_;
@@ -77,7 +102,7 @@ TEST_F(IntegerComparison, EveryOperationIsWithinOneStep) {
       continue;
     }
     EXPECT_LE(difference.largest, 1) << point_name(point);
-    EXPECT_LE(difference.different, difference.values / 50 + 1) << point_name(point);
+    EXPECT_LE(difference.different, difference.values / 100 + 1) << point_name(point);
   }
 }
 
@@ -100,6 +125,32 @@ TEST_F(IntegerComparison, TheMixSumsTheProbabilitiesThatItIsHanded) {
     EXPECT_LE((found[{layer, Module::pv_product, Slot::output}].largest), 1);
   }
   EXPECT_GT(probabilities, 0);  // else there was nothing to see
+}
+
+/// Biases were rounded to the unit of the sums of products: up to a hundredth of an 8-bit output's step, so
+/// that one code in some hundred was another than the simulation's, whose biases are float. Models with
+/// biases (StableLM-2) ended ten times as far from their simulation as those without.
+TEST_F(IntegerComparison, BiasesAreAsExactAsTheSimulationHasThem) {
+  tiny_.config.norm = model::NormKind::layer;
+  tiny_.config.qkv_bias = tiny_.config.o_bias = tiny_.config.mlp_bias = true;
+  for (const char* scheme : {"w8a8", "w4a8", "w8a16"}) {
+    SCOPED_TRACE(scheme);
+    scheme_ = scheme;
+    build();
+    const PointMap<StepDifference> found = compare_operations(model_, *fake_, *integer_, samples_);
+    StepDifference eight, sixteen;
+    for (const Point& point : all_points(model_.config)) {
+      if (!is_linear(point.module) || is_after_blocks(point.module) || point.slot != Slot::output) continue;
+      const StepDifference& difference = found[point];
+      EXPECT_LE(difference.largest, 1) << point_name(point);
+      StepDifference& all = qcfg_[point].bits > 8 ? sixteen : eight;
+      all.values += difference.values;
+      all.different += difference.different;
+    }
+    // Ties that float32 sums and exact ones break differently remain.
+    EXPECT_LE(eight.different, eight.values / 10000);
+    EXPECT_LE(sixteen.different, sixteen.values / 100);
+  }
 }
 
 TEST_F(IntegerComparison, TakingNothingIsTheSimulationAndTakingAllTheIntegers) {
@@ -125,6 +176,82 @@ TEST_F(IntegerComparison, SeesAnOperationThatIsWrong) {
   EXPECT_GT(up.different, 0);
   const Point untouched{1, Module::gate, Slot::output};
   EXPECT_LE(comparing.differences()[untouched].largest, 1);
+}
+
+/// A pruned layer: matrices of zeros, and so points whose range is [0, 0] and whose scales are the smallest.
+TEST_F(IntegerComparison, TensorsOfZerosAreExact) {
+  AlignedBuffer zeros(40 * 64 * sizeof(float));
+  std::memset(zeros.data(), 0, zeros.size());
+  for (const RangeEstimator estimator :
+       {RangeEstimator::minmax, RangeEstimator::percentile, RangeEstimator::mse}) {
+    for (const bool norm : {false, true}) {
+      SCOPED_TRACE(std::string(name(estimator)) + (norm ? ", a norm" : ", matrices"));
+      model_ = tiny_.build();
+      model::LayerWeights& layer = model_.layers[1];
+      if (norm) {
+        std::ranges::fill(layer.input_norm.weight, 0.0F);
+        std::ranges::fill(layer.post_attention_norm.weight, 0.0F);
+      } else {
+        for (model::LinearWeights* linear : {&layer.q, &layer.v, &layer.o, &layer.gate, &layer.down})
+          linear->weight.data = zeros.data();
+      }
+      estimator_ = estimator;
+      measure();
+      for (const Point& point : {Point{1, Module::v, Slot::output}, Point{1, Module::down, Slot::input},
+                                 Point{1, Module::down, Slot::output}}) {
+        EXPECT_EQ(ranges_[point]->lo, 0.0F) << point_name(point);
+        EXPECT_EQ(ranges_[point]->hi, 0.0F) << point_name(point);
+      }
+      for (const auto& [point, difference] : compared()) {
+        if (point.layer != 1 || is_after_blocks(point.module)) continue;
+        EXPECT_LE(difference.largest, is_norm(point.module) ? 4 : 1) << point_name(point);
+      }
+      const auto exact = run_sample(model_, *model::make_float_arithmetic(model_, 64), samples_[0]);
+      const auto fake = run_sample(model_, *fake_, samples_[0]);
+      const auto integer = run_sample(model_, *integer_, samples_[0]);
+      double lost = 0;
+      for (size_t i = 0; i < exact.size(); ++i) {
+        lost += std::abs(fake[i].log_probability - exact[i].log_probability) +
+                std::abs(integer[i].log_probability - exact[i].log_probability);
+      }
+      // Not more than 8 bits lose of the other layer.
+      EXPECT_LT(lost / static_cast<double>(2 * exact.size()), 0.5);
+    }
+  }
+}
+
+/// The published layouts of three architectures: integers end where the simulation does, but for the head's
+/// 8 bits and the final norm's 16, which the simulation leaves in float.
+TEST(IntegerGoldens, LogProbabilitiesAreCloseToTheSimulation) {
+  const std::filesystem::path goldens = std::filesystem::path(QEVAL_SHARED_DIR) / "goldens" / "mobilequant";
+  if (!std::filesystem::exists(goldens)) GTEST_SKIP() << "no " << goldens << ": the goldens are not here";
+  for (const char* architecture : {"llama", "gemma", "stablelm"}) {
+    for (const char* scheme : {"w8a8", "w4a8", "w4a8-sym"}) {
+      const std::filesystem::path path = goldens / (std::string(architecture) + "-" + scheme);
+      SCOPED_TRACE(path.string());
+      const model::Model model = model::load_model(path);
+      const Quantization quantization = load_quantization(model, {}, {});
+      const FakeArithmetic fake(model, quantization.qcfg, quantization.ranges, 64);
+      const IntegerArithmetic integer(model, quantization.qcfg, quantization.known_ranges, 64);
+      const auto answers = model::open_safetensors(path / "expected.safetensors");
+      const model::TensorView& ids = answers->require("input_ids");
+      double total = 0;
+      int64_t count = 0;
+      for (int64_t r = 0; r < ids.shape[0]; ++r) {
+        std::vector<int32_t> sample;
+        for (int64_t i = 0; i < ids.shape[1]; ++i) {
+          int64_t id = 0;
+          std::memcpy(&id, ids.bytes.data() + (r * ids.shape[1] + i) * 8, sizeof id);
+          sample.push_back(static_cast<int32_t>(id));
+        }
+        const auto want = run_sample(model, fake, sample), got = run_sample(model, integer, sample);
+        for (size_t i = 0; i < want.size(); ++i)
+          total += std::abs(want[i].log_probability - got[i].log_probability);
+        count += std::ssize(want);
+      }
+      EXPECT_LT(total / static_cast<double>(count), 0.05);
+    }
+  }
 }
 
 }  // namespace

@@ -81,42 +81,50 @@ TEST(IntegerRows, RequantizationIsTheSameOnEveryPath) {
               kernel.requantize_row(r, codes.data());
               for (size_t j = 0; j < codes.size(); ++j) {
                 // Against the definition, the total modulo 2^32.
-                const auto total = static_cast<uint32_t>(sums[j]) + static_cast<uint32_t>(constant[j]) -
-                                   (zero_points ? static_cast<uint32_t>(weight[j]) * 77777U : 0U);
-                EXPECT_EQ(codes[j], requantize(static_cast<int32_t>(total), factors[j], r.output));
-                EXPECT_EQ(out[j], rescale(static_cast<int32_t>(total), factors[j]));
+                const auto sum = static_cast<uint32_t>(sums[j]) -
+                                 (zero_points ? static_cast<uint32_t>(weight[j]) * 77777U : 0U);
+                const auto total =
+                    static_cast<int32_t>((sum << fast.lift) + static_cast<uint32_t>(constant[j]));
+                const Rescale factor{factors[j].multiplier, factors[j].shift + fast.lift};
+                EXPECT_EQ(codes[j], requantize(total, factor, r.output));
+                EXPECT_EQ(out[j], rescale(total, factor));
               }
               return out;
             },
             "requantize_row");
-        expect_same(
-            [&](const IntegerKernels& kernel) {
-              // Two rows of half of them, the second from where the first ends, or one earlier.
-              const int64_t columns = (n + 1) / 2;
-              const int32_t bases[] = {-99, 1000};
-              std::vector<int16_t> codes(static_cast<size_t>(2 * columns));
-              kernel.requantize_uniform({.rows = n < 2 ? 1 : 2,
-                                         .n = columns,
-                                         .sums = sums.data(),
-                                         .ld = n - columns,
-                                         .bases = zero_points ? bases : nullptr,
-                                         .constant = constant.data(),
-                                         .factor = factors[0],
-                                         .output = r.output},
-                                        codes.data(), columns);
-              for (int64_t i = 0; i < (n < 2 ? 1 : 2); ++i) {
-                for (int64_t j = 0; j < columns; ++j) {
-                  const uint32_t total =
-                      static_cast<uint32_t>(sums[static_cast<size_t>(i * (n - columns) + j)]) +
-                      static_cast<uint32_t>(zero_points ? bases[i] : 0) +
-                      static_cast<uint32_t>(constant[static_cast<size_t>(j)]);
-                  EXPECT_EQ(codes[static_cast<size_t>(i * columns + j)],
-                            requantize(static_cast<int32_t>(total), factors[0], r.output));
+        // Raised sums take the room that a factor above 1/2 wants.
+        for (const int32_t raise : {0, scale < 0.5 ? 5 : 0}) {
+          expect_same(
+              [&](const IntegerKernels& kernel) {
+                // Two rows of half of them, the second from where the first ends, or one earlier.
+                const int64_t columns = (n + 1) / 2;
+                const int32_t bases[] = {-99, 1000};
+                std::vector<int16_t> codes(static_cast<size_t>(2 * columns));
+                kernel.requantize_uniform({.rows = n < 2 ? 1 : 2,
+                                           .n = columns,
+                                           .sums = sums.data(),
+                                           .ld = n - columns,
+                                           .bases = zero_points ? bases : nullptr,
+                                           .raise = raise,
+                                           .constant = constant.data(),
+                                           .factor = factors[0],
+                                           .output = r.output},
+                                          codes.data(), columns);
+                for (int64_t i = 0; i < (n < 2 ? 1 : 2); ++i) {
+                  for (int64_t j = 0; j < columns; ++j) {
+                    const uint32_t sum =
+                        static_cast<uint32_t>(sums[static_cast<size_t>(i * (n - columns) + j)]) +
+                        static_cast<uint32_t>(zero_points ? bases[i] : 0);
+                    const uint32_t total =
+                        (sum << raise) + static_cast<uint32_t>(constant[static_cast<size_t>(j)]);
+                    EXPECT_EQ(codes[static_cast<size_t>(i * columns + j)],
+                              requantize(static_cast<int32_t>(total), factors[0], r.output));
+                  }
                 }
-              }
-              return codes;
-            },
-            "requantize_uniform");
+                return codes;
+              },
+              "requantize_uniform");
+        }
       }
     }
   }

@@ -11,11 +11,12 @@
 
 #include "model/checkpoint/checkpoint.h"
 #include "quant/train/learn.h"
+#include "tests/reference_data.h"
 
 namespace qeval::quant {
 namespace {
 
-const std::filesystem::path kGoldens = std::filesystem::path(QEVAL_SHARED_DIR) / "goldens/mobilequant";
+const std::filesystem::path kGoldens = test::goldens() / "mobilequant";
 
 template <typename T>
 std::vector<T> values(const model::TensorView& tensor) {
@@ -67,12 +68,7 @@ Case load(const std::string& name, const std::string& scheme) {
   return c;
 }
 
-class TrainGolden : public testing::TestWithParam<std::string> {
- protected:
-  void SetUp() override {
-    if (!std::filesystem::exists(kGoldens)) GTEST_SKIP() << "no goldens at " << kGoldens;
-  }
-};
+class TrainGolden : public testing::TestWithParam<std::string> {};
 
 template <typename T>
 double norm(const std::vector<T>& v) {
@@ -144,7 +140,6 @@ INSTANTIATE_TEST_SUITE_P(All, TrainGolden,
                          });
 
 TEST(TrainGoldenRuns, Losses) {
-  if (!std::filesystem::exists(kGoldens)) GTEST_SKIP() << "no goldens at " << kGoldens;
   for (const auto& directory : std::filesystem::directory_iterator(kGoldens)) {
     for (const auto& run : std::filesystem::directory_iterator(directory)) {
       if (!run.path().filename().string().starts_with("train-")) continue;

@@ -8,6 +8,7 @@
 
 #include "report_fixture.h"
 #include "reports/render/table.h"
+#include "tests/reference_data.h"
 
 namespace qeval::reports {
 namespace {
@@ -22,8 +23,9 @@ Report paper_report(const TemporaryFolder& folder, const std::string& model) {
 
 /// Every figure of the reference file stands in the table, in its row and column.
 TEST(PaperTables, HoldTheFiguresOfTheReference) {
-  std::ifstream file(std::string(QEVAL_SHARED_DIR) + "/reference/paper_tables.json");
-  if (!file) GTEST_SKIP() << "no reference tables at " QEVAL_SHARED_DIR;
+  const auto tables = test::shared_data("reference/paper_tables.json");
+  std::ifstream file(tables);
+  if (!file) GTEST_SKIP() << "no " << tables;
   const auto json = nlohmann::json::parse(file);
   const std::map<std::string, std::string> labels{{"smoothquant-static", "SmoothQuant (original) "},
                                                   {"smoothquant-edge", "SmoothQuant "},

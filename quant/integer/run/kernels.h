@@ -38,7 +38,7 @@ struct QuadGemm {
 };
 
 /// Sums to codes, where every total fits 32 bits and every factor is fast(). Totals are computed modulo 2^32:
-/// sums[j] + constant[j] − weight[j] · weight_factor.
+/// (sums[j] − weight[j] · weight_factor) · 2^fast.lift + constant[j].
 struct Requantization {
   int64_t n = 0;
   const int32_t* sums = nullptr;
@@ -49,13 +49,14 @@ struct Requantization {
   CodeRange output;
 };
 
-/// Rows of sums to codes by one factor that is fast(): codes of sums + base of the row + constant of the
-/// column, modulo 2^32.
+/// Rows of sums to codes by one factor that is fast(): codes of (sums + base of the row) · 2^raise + constant
+/// of the column, modulo 2^32.
 struct UniformRequantization {
   int64_t rows = 0, n = 0;
   const int32_t* sums = nullptr;
   int64_t ld = 0;
-  const int32_t* bases = nullptr;     ///< [rows], or null
+  const int32_t* bases = nullptr;  ///< [rows], or null
+  int32_t raise = 0;
   const int32_t* constant = nullptr;  ///< [n]
   Rescale factor;
   CodeRange output;

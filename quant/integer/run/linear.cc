@@ -142,18 +142,19 @@ template <typename Sink>
 void accumulate_any(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
                     int64_t first_row, int64_t row_count, const Sink& sink) {
   const IntegerKernels& kernel = integer_kernels();
-  accumulate<int64_t>(w, first, count, in, first_row, row_count,
-                      w.storage == WeightStorage::int16 ? kernel.gemm_wide16 : kernel.gemm_wide,
-                      [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int64_t* sums) {
-                        for (int64_t r = 0; r < rows; ++r, sums += kColumns) {
-                          const int64_t input_sum = w.has_zero_points ? in.sums[first_row + row + r] : 0;
-                          for (int64_t j = 0; j < columns; ++j) {
-                            const auto output = static_cast<size_t>(first + column + j);
-                            sink(row + r, column + j, output,
-                                 sums[j] + w.constant[output] - w.zero_points[output] * input_sum);
-                          }
-                        }
-                      });
+  accumulate<int64_t>(
+      w, first, count, in, first_row, row_count,
+      w.storage == WeightStorage::int16 ? kernel.gemm_wide16 : kernel.gemm_wide,
+      [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int64_t* sums) {
+        for (int64_t r = 0; r < rows; ++r, sums += kColumns) {
+          const int64_t input_sum = w.has_zero_points ? in.sums[first_row + row + r] : 0;
+          for (int64_t j = 0; j < columns; ++j) {
+            const auto output = static_cast<size_t>(first + column + j);
+            sink(row + r, column + j, output,
+                 ((sums[j] - w.zero_points[output] * input_sum) << w.raise) + w.constant[output]);
+          }
+        }
+      });
 }
 
 }  // namespace
@@ -177,6 +178,7 @@ void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const Li
                                                        .sums = sums,
                                                        .ld = kColumns,
                                                        .bases = w.has_zero_points ? bases : nullptr,
+                                                       .raise = w.raise,
                                                        .constant = w.fast_constant.data() + first + column,
                                                        .factor = w.factors[0],
                                                        .output = w.output},

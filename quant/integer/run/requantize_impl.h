@@ -23,9 +23,9 @@ void rescale_totals(const Requantization& r, const Sink& sink, [[maybe_unused]] 
   const __m256i low_word = _mm256_set1_epi64x(UINT32_MAX);
   const __m128i lift = _mm_cvtsi32_si128(r.fast.lift);
   for (; j + 8 <= r.n; j += 8) {
-    __m256i sum = _mm256_add_epi32(load(r.sums + j), load(r.constant + j));
+    __m256i sum = load(r.sums + j);
     if (r.weight != nullptr) sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(load(r.weight + j), factor));
-    sum = _mm256_sll_epi32(sum, lift);
+    sum = _mm256_add_epi32(_mm256_sll_epi32(sum, lift), load(r.constant + j));
     const __m256i multiplier = load(r.fast.multiplier + j);
     const __m256i shift = load(r.fast.shift + j);
     // 64-bit products of the even and of the odd columns, half a unit added; what counts is above bit 32.
@@ -39,11 +39,11 @@ void rescale_totals(const Requantization& r, const Sink& sink, [[maybe_unused]] 
 #endif
   for (; j < r.n; ++j) {
     // Modulo 2^32: the total itself fits.
-    uint32_t sum = static_cast<uint32_t>(r.sums[j]) + static_cast<uint32_t>(r.constant[j]);
+    auto sum = static_cast<uint32_t>(r.sums[j]);
     if (r.weight != nullptr) {
       sum -= static_cast<uint32_t>(r.weight[j]) * static_cast<uint32_t>(r.weight_factor);
     }
-    sum <<= r.fast.lift;
+    sum = (sum << r.fast.lift) + static_cast<uint32_t>(r.constant[j]);
     const int64_t product = static_cast<int64_t>(static_cast<int32_t>(sum)) * r.fast.multiplier[j];
     sink(j, shift_rounded(product, r.fast.shift[j] + 32));
   }
@@ -85,6 +85,7 @@ void rescale_row(const Requantization& r, int32_t* out) {
 void requantize_uniform(const UniformRequantization& r, int16_t* out, int64_t out_ld) {
 #ifdef __AVX2__
   const LaneRequantize to_codes(r.factor, r.output);
+  const __m128i raise = _mm_cvtsi32_si128(r.raise);
 #endif
   for (int64_t i = 0; i < r.rows; ++i) {
     const int32_t* sums = r.sums + i * r.ld;
@@ -92,13 +93,20 @@ void requantize_uniform(const UniformRequantization& r, int16_t* out, int64_t ou
     int16_t* codes = out + i * out_ld;
     int64_t j = 0;
 #ifdef __AVX2__
-    j = to_codes(r.n, codes, [&]<typename Of>(int64_t at) {
-      return add32(add32(Of::load(sums + at), Of::all32(base)), Of::load(r.constant + at));
-    });
+    // Most sums are not raised: those of attention, and of projections without a bias.
+    if (r.raise == 0) {
+      j = to_codes(r.n, codes, [&]<typename Of>(int64_t at) {
+        return add32(add32(Of::load(sums + at), Of::all32(base)), Of::load(r.constant + at));
+      });
+    } else {
+      j = to_codes(r.n, codes, [&]<typename Of>(int64_t at) {
+        return add32(left32(add32(Of::load(sums + at), Of::all32(base)), raise), Of::load(r.constant + at));
+      });
+    }
 #endif
     for (; j < r.n; ++j) {
-      const uint32_t sum =
-          static_cast<uint32_t>(sums[j]) + static_cast<uint32_t>(base) + static_cast<uint32_t>(r.constant[j]);
+      const uint32_t sum = ((static_cast<uint32_t>(sums[j]) + static_cast<uint32_t>(base)) << r.raise) +
+                           static_cast<uint32_t>(r.constant[j]);
       codes[j] = requantize(static_cast<int32_t>(sum), r.factor, r.output);
     }
   }

@@ -1,0 +1,166 @@
+#include "model/finite.h"
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <optional>
+
+#include "model/decoder.h"
+
+namespace qeval::model {
+namespace {
+
+/// Rows of the head that are asked at once: a row of its output is then one of these.
+constexpr int64_t kHeadRows = 256;
+
+bool all_finite(std::span<const float> values) {
+  return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
+}
+
+/// " (its weight holds nan in row 3)", or nothing.
+std::string fault_of(const LinearWeights& linear) {
+  const Matrix& matrix = linear.weight;
+  std::vector<float> row(static_cast<size_t>(matrix.cols));
+  for (int64_t r = 0; r < matrix.rows; ++r) {
+    matrix.decode_rows(r, 1, row.data());
+    for (const float value : row) {
+      if (!std::isfinite(value))
+        return fmt::format(" (its weight holds {} in row {})", not_finite_text(static_cast<double>(value)),
+                           r);
+    }
+  }
+  return all_finite(linear.bias) ? "" : " (its bias is not finite)";
+}
+
+/// Another arithmetic, the output of every operation looked at until one has a value that is not finite.
+class Watch final : public Arithmetic {
+ public:
+  Watch(const Model& model, const Arithmetic& inner) : model_(model), inner_(inner) {}
+
+  struct Found {
+    std::string what;
+    int64_t row;
+  };
+  const std::optional<Found>& found() const { return found_; }
+  /// The row of the batch that is the first of those whose logits are asked next.
+  void head_rows_from(int64_t row) { first_head_row_ = row; }
+
+  std::string name() const override { return inner_.name(); }
+  bool has_float_tensors() const override { return inner_.has_float_tensors(); }
+
+  void embed(std::span<const int32_t> tokens, Tensor& residual) const override {
+    inner_.embed(tokens, residual);
+    look(residual, [&] { return "the output of " + model_.embedding.name; });
+  }
+  void norm(int64_t layer, NormPoint point, const Tensor& residual, Tensor& out) const override {
+    inner_.norm(layer, point, residual, out);
+    if (point == NormPoint::final)
+      return look(out, [&] { return "the output of " + model_.final_norm.name; });
+    const LayerWeights& block = layer_at(layer);
+    const NormWeights& norm = point == NormPoint::input ? block.input_norm : block.post_attention_norm;
+    look(out, [&] { return "the output of " + norm.name; });
+  }
+  void linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const override {
+    if (targets.front().projection == Projection::o)
+      look(in, [&] { return "the attention before " + layer_at(layer).o.weight.name; });
+    inner_.linear(layer, in, targets);
+    for (const Target& target : targets) {
+      const LinearWeights& weights = projection_weights(layer_at(layer), target.projection);
+      look(*target.out, [&] { return "the output of " + weights.weight.name + fault_of(weights); });
+    }
+  }
+  void rotate(int64_t layer, Projection which, std::span<const int32_t> positions,
+              Tensor& heads) const override {
+    inner_.rotate(layer, which, positions, heads);
+    look(heads, [&] {
+      return "the rotary embedding behind " + projection_weights(layer_at(layer), which).weight.name;
+    });
+  }
+  int64_t kv_bytes(int64_t tokens) const override { return inner_.kv_bytes(tokens); }
+  void store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row, int64_t count,
+                const KvBlock& block, int64_t at) const override {
+    inner_.store_kv(layer, k, v, first_row, count, block, at);
+  }
+  void scores(const AttentionTile& tile, const Tensor& q) const override { inner_.scores(tile, q); }
+  void softmax(const AttentionTile& tile) const override { inner_.softmax(tile); }
+  void mix(const AttentionTile& tile, Tensor& out) const override { inner_.mix(tile, out); }
+  void shape_mixed(int64_t rows, Tensor& out) const override { inner_.shape_mixed(rows, out); }
+  void add(int64_t layer, Projection from, const Tensor& update, Tensor& residual) const override {
+    inner_.add(layer, from, update, residual);
+    look(residual, [&] {
+      return "the residual stream behind " + projection_weights(layer_at(layer), from).weight.name;
+    });
+  }
+  void activate(int64_t layer, Tensor& gate) const override {
+    inner_.activate(layer, gate);
+    look(gate, [&] { return "the activation behind " + layer_at(layer).gate.weight.name; });
+  }
+  void multiply(int64_t layer, const Tensor& up, Tensor& gate) const override {
+    inner_.multiply(layer, up, gate);
+    look(gate, [&] { return "the product before " + layer_at(layer).down.weight.name; });
+  }
+  void gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const override {
+    inner_.gather(residual, rows, out);
+  }
+  void logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const override {
+    inner_.logits(normed, first, count, logits);
+    const std::scoped_lock lock(mutex_);  // tiles come from many threads
+    for (int64_t r = 0; r < normed.rows; ++r) {
+      const int64_t row = first_head_row_ + r;
+      if (found_ && (!found_in_head_ || found_->row <= row)) return;
+      if (all_finite({logits + r * count, static_cast<size_t>(count)})) continue;
+      found_ = {"the output of " + model_.head.weight.name + fault_of(model_.head), row};
+      found_in_head_ = true;
+    }
+  }
+
+ private:
+  const LayerWeights& layer_at(int64_t layer) const { return model_.layers[static_cast<size_t>(layer)]; }
+
+  template <typename What>
+  void look(const Tensor& tensor, const What& what) const {
+    if (found_ || !inner_.has_float_tensors()) return;
+    for (int64_t r = 0; r < tensor.rows; ++r) {
+      if (all_finite({tensor.row<float>(r), static_cast<size_t>(tensor.cols)})) continue;
+      found_ = {what(), r};
+      return;
+    }
+  }
+
+  const Model& model_;
+  const Arithmetic& inner_;
+  int64_t first_head_row_ = 0;
+  mutable std::optional<Found> found_;
+  mutable bool found_in_head_ = false;
+  mutable std::mutex mutex_;
+};
+
+}  // namespace
+
+std::string not_finite_text(double value) {
+  return std::isnan(value) ? "nan" : fmt::format("{}", value);
+}
+
+std::string first_not_finite(const Model& model, const Arithmetic& arithmetic,
+                             std::span<const int32_t> tokens) {
+  Watch watch(model, arithmetic);
+  const auto length = std::ssize(tokens);
+  KvSpan kv(watch, length, 1);
+  Batch batch;
+  batch.tokens.assign(tokens.begin(), tokens.end());
+  for (int64_t i = 0; i < length; ++i) batch.positions.push_back(static_cast<int32_t>(i));
+  batch.segments.push_back({.length = length, .kv = &kv});
+  Decoder decoder(model, watch);
+  decoder.forward(batch);
+  for (int64_t first = 0; first < length && !watch.found(); first += kHeadRows) {
+    std::vector<TokenQuery> queries;
+    for (int64_t row = first; row < std::min(length, first + kHeadRows); ++row) queries.push_back({row, 0});
+    watch.head_rows_from(first);
+    decoder.answer(queries);
+  }
+  if (!watch.found()) return "no operation: computed alone, the input gives finite values";
+  return fmt::format("{}, at token {} of the input (id {})", watch.found()->what, watch.found()->row,
+                     tokens[static_cast<size_t>(watch.found()->row)]);
+}
+
+}  // namespace qeval::model

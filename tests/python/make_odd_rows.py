@@ -1,0 +1,259 @@
+#!/usr/bin/env python3
+"""Odd rows for every task, and what lm-evaluation-harness asks of them. usage: make_odd_rows.py DIR [SEED]
+
+Writes data files below DIR/data, with white space of every kind, letters of unusual case, brackets, empty fields, both
+line ends and a byte order mark, and DIR/expected.jsonl: a line per document with the texts that the harness's own task
+definitions (0.4.13) make of the row. The definitions are read from the installed package and rendered by its template
+engine; what its task class does with them is repeated here, since that class needs the frameworks that models run in.
+Where Python has no lm_eval, prints a line that begins with "skip" and ends with success.
+"""
+import ast
+import importlib.util
+import json
+import random
+import re
+import sys
+import types
+from pathlib import Path
+
+try:
+    import lm_eval
+    import yaml
+    from lm_eval.utils import apply_template
+except ImportError as missing:
+    print(f"skip: lm-evaluation-harness cannot be imported ({missing})")
+    sys.exit(0)
+
+TASKS = Path(lm_eval.__file__).parent / "tasks"
+# Our task: its definition, the split that is scored, and that of few-shot examples.
+DEFINITIONS = {
+    "wikitext": ("wikitext/wikitext.yaml", "test", None),
+    "arc_easy": ("arc/arc_easy.yaml", "test", "train"),
+    "arc_challenge": ("arc/arc_challenge.yaml", "test", "train"),
+    "hellaswag": ("hellaswag/hellaswag.yaml", "validation", "train"),
+    "piqa": ("piqa/piqa.yaml", "validation", "train"),
+    "winogrande": ("winogrande/default.yaml", "validation", "train"),
+    "openbookqa": ("openbookqa/openbookqa.yaml", "test", "train"),
+    "boolq": ("super_glue/boolq/default.yaml", "validation", "train"),
+    "sciq": ("sciq/sciq.yaml", "test", "train"),
+    "commonsense_qa": ("commonsense_qa/default.yaml", "validation", "train"),
+    "copa": ("super_glue/copa/default.yaml", "validation", "train"),
+    "social_iqa": ("siqa/siqa.yaml", "validation", "train"),
+    "truthfulqa_mc1": ("truthfulqa/truthfulqa_mc1.yaml", "validation", None),
+    "truthfulqa_mc2": ("truthfulqa/truthfulqa_mc2.yaml", "validation", None),
+    "lambada_openai": ("lambada/lambada_openai.yaml", "test", "train"),
+    "mmlu_virology": ("mmlu/default/mmlu_virology.yaml", "test", "dev"),
+    "mmlu_high_school_us_history": ("mmlu/default/mmlu_high_school_us_history.yaml", "test", "dev"),
+}
+FOLDERS = {"truthfulqa_mc1": "truthfulqa", "truthfulqa_mc2": "truthfulqa", "mmlu_virology": "mmlu/virology",
+           "mmlu_high_school_us_history": "mmlu/high_school_us_history", "wikitext": "wikitext2"}
+ROWS = 60
+
+SPACES = [chr(c) for c in range(0x110000) if chr(c).isspace()]
+WORDS = ["a", "The man", "fell", "it's", "x.", "x . y", "[title]", "[step] go", "[a [b] c]", "[open", "] shut", "s '", "@-@",
+         "=", "1", "42", "/' 5/", "/' 5/' 6/", "( a )", "{ b }", "\" q \"", "' r '", "N", "\u200b", "\ufeff", "\x00", "\U0001f600",
+         "e\u0301", "{{x}}", "{% y %}", "A", "B", "\\n", "it\x1cwas", "20 \u00b0 C", " : ", " 's"]
+LETTERS = list("aZéÉßẞŉǰΐǅǆǇﬁﬃﬅﬓΣσςİıIΑᾳᾼᾲᾷẖẚ\u1f50\u0345აႠꞫ\u2160ⓐ'.:\u00ad\u02b0") + ["ΟΔΟΣ", "ΑΣ. Β", "AΣ'a", "Σ\u0301", "\U00010428"]
+
+
+def text(draw, least=0):
+    """A text of odd pieces; not blank where `least` is 1."""
+    while True:
+        pieces = [draw.choice(draw.choice((WORDS, SPACES, LETTERS, [" ", "  ", "\n", "\r\n"])))
+                  for _ in range(draw.randint(least, 7))]
+        made = "".join(pieces)
+        if not least or made.strip():
+            return made
+
+
+def choices(draw, count):
+    return [text(draw, 1) for _ in range(count)]
+
+
+def labelled(draw, question, count, labels, key_front=""):
+    return {question: text(draw), "choices": {"text": choices(draw, count), "label": labels},
+            "answerKey": key_front + draw.choice(labels)}
+
+
+def truthful(draw):
+    def targets(labels):
+        return {"choices": choices(draw, len(labels)), "labels": labels}
+    return {"question": text(draw), "mc1_targets": targets([1, 0, 0]), "mc2_targets": targets([1, 0, 1, 0])}
+
+
+def premise(draw):
+    """With more than white space, as the harness needs something before what it drops."""
+    return {"premise": text(draw, 1), "question": draw.choice(("cause", "effect")), "choice1": text(draw, 1),
+            "choice2": text(draw, 1), "label": draw.randint(0, 1)}
+
+
+def mmlu(draw):
+    return {"question": text(draw), "choices": choices(draw, 4), "answer": draw.randint(0, 3)}
+
+
+def arc(draw):
+    return draw.choice((lambda: labelled(draw, "question", 4, list("ABCD")), lambda: labelled(draw, "question", 3, list("123"))))()
+
+
+MAKERS = {
+    "arc_easy": arc,
+    "arc_challenge": arc,
+    "hellaswag": lambda draw: {"activity_label": text(draw), "ctx_a": text(draw), "ctx_b": text(draw),
+                               "endings": [text(draw, 1) + "x" for _ in range(4)], "label": str(draw.randint(0, 3))},
+    "piqa": lambda draw: {"goal": text(draw), "sol1": text(draw, 1), "sol2": text(draw, 1), "label": draw.randint(0, 1)},
+    "winogrande": lambda draw: {"sentence": text(draw) + "_" + text(draw, 1), "option1": text(draw), "option2": text(draw),
+                                "answer": draw.choice("12")},
+    "openbookqa": lambda draw: labelled(draw, "question_stem", 4, list("ABCD"), draw.choice(("", " ", "\u00a0\n"))),
+    "boolq": lambda draw: {"passage": text(draw), "question": text(draw), "label": draw.randint(0, 1)},
+    "sciq": lambda draw: {"support": text(draw), "question": text(draw), "distractor1": text(draw, 1),
+                          "distractor2": text(draw, 1), "distractor3": text(draw, 1), "correct_answer": text(draw, 1)},
+    "commonsense_qa": lambda draw: labelled(draw, "question", 5, list("ABCDE")),
+    "copa": premise,
+    "social_iqa": lambda draw: {"context": text(draw), "question": text(draw), "answerA": text(draw, 1),
+                                "answerB": text(draw, 1), "answerC": text(draw, 1),
+                                "label": draw.choice("123") + draw.choice(("", "\n", " "))},
+    "truthfulqa_mc1": truthful,
+    "truthfulqa_mc2": truthful,
+    "lambada_openai": lambda draw: {"text": text(draw) + " " + text(draw, 1).replace(" ", "") + "w"},
+    "mmlu_virology": mmlu,
+    "mmlu_high_school_us_history": mmlu,
+}
+
+
+class Function(str):
+    """A value `!function module.name` of a definition."""
+
+
+class Loader(yaml.SafeLoader):
+    """Of the definitions."""
+
+
+Loader.add_constructor("!function", lambda loader, node: Function(node.value))
+
+
+def definition(path):
+    values = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506: a SafeLoader
+    included = values.pop("include", None)
+    base = definition(path.parent / included) if included else {}
+    return {**base, **values}
+
+
+def function(path, name):
+    module, attribute = name.rsplit(".", 1)
+    if "datasets" not in sys.modules and importlib.util.find_spec("datasets") is None:  # named in annotations only
+        sys.modules["datasets"] = types.SimpleNamespace(Dataset=None)
+    spec = importlib.util.spec_from_file_location(module, path.parent / f"{module}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return getattr(loaded, attribute)
+
+
+class Documents(list):
+    """What process_docs is given."""
+
+    def map(self, change):
+        return Documents({**row, **change(row)} for row in self)
+
+
+class Task:
+    """lm_eval.api.task.ConfigurableTask as far as texts go."""
+
+    def __init__(self, path):
+        self.config = definition(path)
+        self.functions = {key: function(path, value) for key, value in self.config.items()
+                          if isinstance(value, Function) and key.startswith("doc_to_")}
+        self.process = function(path, self.config["process_docs"]) if "process_docs" in self.config else None
+        self.kind = self.config["output_type"]
+
+    def processed(self, row):
+        return self.process(Documents([row]))[0] if self.process else row
+
+    def field(self, name, row):
+        if name in self.functions:
+            return self.functions[name](row)
+        value = self.config.get(name)
+        if not isinstance(value, str):
+            return value
+        if value in row:
+            return row[value]
+        made = apply_template(value, row)
+        if name == "doc_to_choice":
+            return ast.literal_eval(made)
+        if made.isdigit() and "doc_to_choice" in self.config:
+            return ast.literal_eval(made)
+        return made
+
+    def example(self, row):
+        """An answered example, as build_qa_turn() renders it."""
+        row = self.processed(row)
+        question, options, answer = (self.field(f"doc_to_{part}", row) for part in ("text", "choice", "target"))
+        if isinstance(question, int):
+            return f"{options[question]} {answer}\n\n"
+        return f"{question} {options[answer] if isinstance(answer, int) else answer}\n\n"
+
+    def expected(self, row, before):
+        row = self.processed(row)
+        question, target = self.field("doc_to_text", row), self.field("doc_to_target", row)
+        if self.kind == "loglikelihood_rolling":
+            return {"arguments": [["", target]], "words": len(re.split(r"\s+", row["page"])),
+                    "bytes": len(row["page"].encode())}
+        before = self.config.get("description", "") + before
+        if self.kind == "loglikelihood":
+            return {"arguments": [[before + question, target]]}
+        options = self.field("doc_to_choice", row)
+        joint = self.config.get("target_delimiter", " ")
+        if isinstance(question, int):
+            return {"gold": question, "arguments": [[before + option, joint + target] for option in options]}
+        gold = target if isinstance(target, int) else options.index(target)
+        return {"gold": gold, "arguments": [[before + question, joint + option] for option in options]}
+
+
+def write_rows(path, rows, draw):
+    end = draw.choice(("\n", "\r\n"))
+    lines = [json.dumps(row, ensure_ascii=draw.random() < 0.5) + end + draw.choice(("", " \t" + end)) for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        file.write(draw.choice(("", "\ufeff", "\ufeff" + end)) + "".join(lines))
+
+
+def wikitext_pages(draw):
+    """Pages and the file that holds them: a heading opens each."""
+    end = draw.choice(("\n", "\r\n"))
+    pages = []
+    for number in range(ROWS):
+        lines = [re.sub(r"[\r\n]", " ", text(draw)) for _ in range(draw.randint(1, 4))]
+        lines = [line for line in lines if not line.strip().startswith("=")]
+        pages.append("\n".join([f" = Page {number} = ", *lines, "end"]))
+    return [{"page": page} for page in pages], end.join(page.replace("\n", end) for page in pages) + end
+
+
+def main():
+    target = Path(sys.argv[1])
+    draw = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 18)
+    with open(target / "expected.jsonl", "w", encoding="utf-8") as out:
+        for name, (path, split, example_split) in DEFINITIONS.items():
+            task = Task(TASKS / path)
+            folder = target / "data" / FOLDERS.get(name, name)
+            if name == "wikitext":
+                rows, content = wikitext_pages(draw)
+                folder.mkdir(parents=True, exist_ok=True)
+                with open(folder / "wiki.test.raw", "w", encoding="utf-8", newline="") as file:
+                    file.write(content)
+            else:
+                shared = folder / f"{split}.jsonl"  # two tasks of truthfulqa have one file
+                rows = [MAKERS[name](draw) for _ in range(ROWS)]
+                if shared.exists():
+                    rows = [json.loads(line) for line in shared.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+                else:
+                    write_rows(shared, rows, draw)
+            example = MAKERS[name](draw) if example_split else None
+            if example:
+                write_rows(folder / f"{example_split}.jsonl", [example], draw)
+            for shots in (0, 1) if example else (0,):
+                for index, row in enumerate(rows):
+                    wanted = task.expected(row, task.example(example) if shots else "")
+                    out.write(json.dumps({"task": name, "split": split, "shots": shots, "doc_id": index, **wanted}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
