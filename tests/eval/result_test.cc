@@ -30,6 +30,20 @@ TEST(Results, ReadBackAsWritten) {
   EXPECT_EQ(back.tokens_requested(), 252);
 }
 
+TEST(Results, SayWhetherBosWasAdded) {
+  RunResults run = example_run();
+  EXPECT_TRUE(to_json(run)["add_bos_token"].is_null());
+  for (const char* told : {"true", "false"}) {
+    run.add_bos_token = told;
+    EXPECT_EQ(run_results_from_json(to_json(run), "x").add_bos_token, told);
+  }
+  ordered_json json = to_json(run);
+  json["add_bos_token"] = "yes";
+  EXPECT_THROW(run_results_from_json(json, "x"), Error);
+  json.erase("add_bos_token");
+  EXPECT_EQ(run_results_from_json(json, "x").add_bos_token, "");
+}
+
 TEST(Results, FollowTheHarnessLayout) {
   const ordered_json json = to_json(example_run());
   EXPECT_EQ(json["results"]["zeta"]["acc,none"], 1.0);
@@ -105,6 +119,7 @@ TEST(Results, DamagedFilesAreErrorsThatNameTheField) {
   };
   ASSERT_EQ(error_of(good), "");
   for (const auto& [key, value] : good.items()) {
+    if (key == "add_bos_token") continue;  // files of earlier versions have none
     if (key == "groups" || key == "higher_is_better" || key == "model_name" || key == "content_hash")
       continue;
     if (key == "tokens_computed" || key == "tokens_requested") continue;  // sums over the tasks
