@@ -110,6 +110,14 @@ int64_t Rotary::length_class(int64_t tokens) const {
   return scaling.kind == RopeScaling::Kind::longrope ? 1 : 0;
 }
 
+int64_t ModelConfig::context() const {
+  const RopeScaling::Kind kind = rotary.scaling.kind;
+  const bool stretched = kind == RopeScaling::Kind::dynamic || kind == RopeScaling::Kind::yarn ||
+                         kind == RopeScaling::Kind::longrope;
+  constexpr int64_t kUnbounded = int64_t{1} << 20;
+  return stretched && !learned_positions ? std::max(kUnbounded, max_position_embeddings) : max_position_embeddings;
+}
+
 int64_t ModelConfig::length_class(int64_t tokens) const {
   const int64_t of_local = local_rotary ? local_rotary->length_class(tokens) : 0;
   return std::max(rotary.length_class(tokens), of_local);

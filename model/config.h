@@ -130,6 +130,9 @@ struct ModelConfig {
   Graph graph;
 
   LayerSettings layer(int64_t i) const { return layers.empty() ? LayerSettings{} : layers[static_cast<size_t>(i)]; }
+  /// Tokens that the model can be given: max_position_embeddings, or as many as there is memory for where the
+  /// rotary embedding is stretched by the length of what it is given (dynamic, yarn, longrope).
+  int64_t context() const;
   /// A sequence's class for sharing (Rotary::length_class).
   int64_t length_class(int64_t tokens) const;
   /// Whether any two lengths are of different classes.

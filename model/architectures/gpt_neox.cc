@@ -20,7 +20,8 @@ ModelConfig read_gpt_neox(const JsonObject& fields) {
                                 .rotary_factor = 0.25,
                                 .eps_key = "layer_norm_eps",
                                 .eps = 1e-5,
-                                .activation = "gelu"};
+                                .activation = "gelu",
+                                .reads = {"use_parallel_residual"}};
   ModelConfig config = read_common(JsonObject(document, fields.where()), defaults);
   config.form =
       fields.boolean("use_parallel_residual", true) ? BlockForm::parallel_two_norms : BlockForm::pre;

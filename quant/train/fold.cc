@@ -29,6 +29,8 @@ void fold_block(const Block<float>& block, const BlockParameters<float>& paramet
   const BlockPass<float> pass(block, &parameters, workspace, 0);
   for (int64_t m = 0; m < kBlockModules; ++m) {
     const auto module = static_cast<Module>(m);
+    if (!is_norm(module) && block.weights.projection(module).weight == nullptr) continue;
+    if (is_norm(module) && module != Module::input_norm && module != Module::post_attention_norm) continue;
     if (!is_norm(module) && !is_linear(module)) continue;
     std::vector<float> bias;
     if (pass.bias(module, bias)) {

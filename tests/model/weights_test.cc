@@ -94,13 +94,14 @@ TEST_F(Weights, GgufIsTheSameModelAsItsSource) {
   EXPECT_EQ(rows_of(converted.head.weight), rows_of(source.head.weight));
   for (size_t i = 0; i < 2; ++i) {
     const LayerWeights &a = converted.layers[i], &b = source.layers[i];
-    EXPECT_EQ(a.input_norm.weight, b.input_norm.weight);
-    EXPECT_EQ(a.post_attention_norm.weight, b.post_attention_norm.weight);
-    for (const auto part : {&LayerWeights::q, &LayerWeights::k, &LayerWeights::v, &LayerWeights::o,
-                            &LayerWeights::gate, &LayerWeights::up, &LayerWeights::down}) {
-      EXPECT_EQ(rows_of((a.*part).weight), rows_of((b.*part).weight)) << (a.*part).weight.name;
-      EXPECT_EQ((a.*part).weight.name, (b.*part).weight.name);
-      EXPECT_EQ((a.*part).bias, (b.*part).bias) << (a.*part).weight.name;
+    ASSERT_EQ(a.norms.size(), 2U);
+    ASSERT_EQ(a.linears.size(), 7U);
+    for (const auto& [module, norm] : a.norms) EXPECT_EQ(norm.weight, b.norm(module).weight);
+    for (const auto& [module, linear] : a.linears) {
+      const LinearWeights& other = b.linear(module);
+      EXPECT_EQ(rows_of(linear.weight), rows_of(other.weight)) << linear.weight.name;
+      EXPECT_EQ(linear.weight.name, other.weight.name);
+      EXPECT_EQ(linear.bias, other.bias) << linear.weight.name;
     }
   }
 }
