@@ -40,7 +40,8 @@ std::vector<std::string> grid_warning_lines(const model::Model& model, const qua
 
 }  // namespace
 
-int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig& config, bool whole_requests) {
+int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig& config,
+                          bool whole_requests) {
   constexpr int64_t kDefault = 2048;
   const int64_t context = config.context();
   if (!given) return std::min(kDefault, whole_requests ? context : config.max_position_embeddings);

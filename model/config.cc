@@ -58,7 +58,8 @@ void check_rotary(const ModelConfig& config, const Rotary& rotary, const std::st
 
 /// A factor that is finite, and not 0.
 void check_factor(const std::string& where, const char* what, float value) {
-  if (!(std::isfinite(value) && value != 0)) fail("{}: {} is {}; accepted: a number other than 0", where, what, value);
+  if (!(std::isfinite(value) && value != 0))
+    fail("{}: {} is {}; accepted: a number other than 0", where, what, value);
 }
 
 }  // namespace
@@ -115,7 +116,8 @@ int64_t ModelConfig::context() const {
   const bool stretched = kind == RopeScaling::Kind::dynamic || kind == RopeScaling::Kind::yarn ||
                          kind == RopeScaling::Kind::longrope;
   constexpr int64_t kUnbounded = int64_t{1} << 20;
-  return stretched && !learned_positions ? std::max(kUnbounded, max_position_embeddings) : max_position_embeddings;
+  return stretched && !learned_positions ? std::max(kUnbounded, max_position_embeddings)
+                                         : max_position_embeddings;
 }
 
 int64_t ModelConfig::length_class(int64_t tokens) const {

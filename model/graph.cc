@@ -197,8 +197,8 @@ class BlockBuilder {
     const LatentAttention& l = *config_.latent;
     const int64_t heads = config_.num_heads, d = l.nope + l.rope;
     const auto norm = [&](Module module, Value from, Value to, int64_t width) {
-      append(NormOp{
-          .module = module, .in = from, .out = to, .eps = kLatentEps, .width = width, .group = width});
+      append(
+          NormOp{.module = module, .in = from, .out = to, .eps = kLatentEps, .width = width, .group = width});
     };
     linear(Module::q_latent, in, Value::q_latent, l.q_rank, hidden_, config_.qkv_bias);
     linear(Module::kv_latent, in, Value::kv_latent, l.kv_rank + l.rope, hidden_, config_.qkv_bias);
@@ -259,18 +259,33 @@ Graph make_graph(const ModelConfig& config) {
 }
 
 Accesses accesses(const Operation& operation) {
-  return std::visit(
-      Overloaded{
-          [](const NormOp& op) { return Accesses{{op.in}, op.out}; },
-          [](const LinearOp& op) { return Accesses{{op.in}, op.out}; },
-          [](const RotateOp& op) { return Accesses{{op.value}, op.value}; },
-          [](const SplitLatentOp&) { return Accesses{{Value::kv_latent, Value::kv}, Value::k}; },
-          [](const AttentionOp&) { return Accesses{{Value::q, Value::k, Value::v}, Value::mixed}; },
-          [](const ActivateOp&) { return Accesses{{Value::gate}, Value::gate}; },
-          [](const MultiplyOp&) { return Accesses{{Value::gate, Value::up}, Value::gate}; },
-          [](const AddOp& op) { return Accesses{{Value::residual, op.in}, Value::residual}; },
-      },
-      operation);
+  return std::visit(Overloaded{
+                        [](const NormOp& op) {
+                          return Accesses{{op.in}, op.out};
+                        },
+                        [](const LinearOp& op) {
+                          return Accesses{{op.in}, op.out};
+                        },
+                        [](const RotateOp& op) {
+                          return Accesses{{op.value}, op.value};
+                        },
+                        [](const SplitLatentOp&) {
+                          return Accesses{{Value::kv_latent, Value::kv}, Value::k};
+                        },
+                        [](const AttentionOp&) {
+                          return Accesses{{Value::q, Value::k, Value::v}, Value::mixed};
+                        },
+                        [](const ActivateOp&) {
+                          return Accesses{{Value::gate}, Value::gate};
+                        },
+                        [](const MultiplyOp&) {
+                          return Accesses{{Value::gate, Value::up}, Value::gate};
+                        },
+                        [](const AddOp& op) {
+                          return Accesses{{Value::residual, op.in}, Value::residual};
+                        },
+                    },
+                    operation);
 }
 
 bool is_read_later(const BlockGraph& block, size_t first, Value value) {

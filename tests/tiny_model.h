@@ -80,8 +80,7 @@ class TinyModel {
   model::NormWeights norm(const std::string& name, int64_t size) {
     std::vector<float> weight = values(size, 0.2F);
     for (float& w : weight) w += 1.0F;
-    return {name, weight,
-            config.norm == model::NormKind::layer ? values(size, 0.2F) : std::vector<float>{}};
+    return {name, weight, config.norm == model::NormKind::layer ? values(size, 0.2F) : std::vector<float>{}};
   }
 
   std::mt19937 random_;

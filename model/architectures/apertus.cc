@@ -14,8 +14,7 @@ ModelConfig read_apertus(const JsonObject& fields) {
                                 {"high_freq_factor", 4.0},
                                 {"original_max_position_embeddings", 8192}};
   }
-  const ConfigDefaults defaults{
-      .context = 65536, .theta = 12000000.0, .eps = 1e-5, .activation = "xielu"};
+  const ConfigDefaults defaults{.context = 65536, .theta = 12000000.0, .eps = 1e-5, .activation = "xielu"};
   ModelConfig config = read_common(JsonObject(document, fields.where()), defaults);
   read_attention_bias(fields, config);
   config.gated_mlp = false;

@@ -17,8 +17,8 @@ class Checkpoint;
 
 /// Where a checkpoint keeps the weights of a module.
 struct TensorPlace {
-  /// In the file, behind TensorNames::root and before ".weight"; "{}" is the layer, a second one the head of a
-  /// norm that is stored head by head.
+  /// In the file, behind TensorNames::root and before ".weight"; "{}" is the layer, a second one the head of
+  /// a norm that is stored head by head.
   std::string name;
   int64_t first_row = 0;  ///< of a fused tensor
   int64_t rows = 0;       ///< of a fused tensor in all; 0: the module's own
@@ -40,7 +40,8 @@ struct TensorNames {
   std::vector<std::string> ignored_suffixes;
 };
 
-/// One family of models: how its configuration is read and what its tensors are called in Hugging Face folders.
+/// One family of models: how its configuration is read and what its tensors are called in Hugging Face
+/// folders.
 struct Architecture {
   std::string_view model_type;
   /// From config.json; everything but `architecture`, `source` and `graph` is filled in.
@@ -72,7 +73,8 @@ struct ConfigDefaults {
   const char* activation_key = "hidden_act";
   const char* activation = "silu";
   bool tied = false;
-  bool windows = false;  ///< whether the family reads sliding_window and layer_types, and rope settings by type
+  bool windows =
+      false;  ///< whether the family reads sliding_window and layer_types, and rope settings by type
   /// Of the switches that change a block and that read_common refuses (kBlockSwitches), those it reads.
   std::vector<std::string_view> reads{};
 };
@@ -80,7 +82,8 @@ inline constexpr std::array kBlockSwitches{"parallel_residual", "use_parallel_re
                                            "use_qk_norm"};
 
 /// Sizes, rotary embedding, eps, activation, tying and token ids, which most families spell alike. Refuses
-/// settings that change the computation and that no family reads: quantization_config, bidirectional attention.
+/// settings that change the computation and that no family reads: quantization_config, bidirectional
+/// attention.
 ModelConfig read_common(const JsonObject& fields, const ConfigDefaults& defaults);
 
 /// As read_common does, for families that spell the sizes their own way: from head_dim and
@@ -95,7 +98,8 @@ Activation read_activation(const JsonObject& fields, const char* key, const char
 /// A token id, or the first one of a list; -1 is how some say that there is none.
 std::optional<int32_t> read_token(const JsonObject& fields, const char* key);
 
-/// The window of the layers that have one: `fallback` where sliding_window is absent, nothing where it is null.
+/// The window of the layers that have one: `fallback` where sliding_window is absent, nothing where it is
+/// null.
 std::optional<int64_t> read_window(const JsonObject& fields, std::optional<int64_t> fallback);
 /// Which layers slide: layer_types where given, else `slides(layer)`.
 template <typename Rule>
@@ -116,7 +120,8 @@ std::vector<bool> sliding_layers(const JsonObject& fields, int64_t layers, const
 void read_attention_bias(const JsonObject& fields, ModelConfig& config, bool fallback = false);
 
 /// q, k and v are rows of one tensor, one behind the other.
-void fuse_qkv(const ModelConfig& config, const std::string& name, TensorNames& names, bool transposed = false);
+void fuse_qkv(const ModelConfig& config, const std::string& name, TensorNames& names,
+              bool transposed = false);
 /// gate and up are rows of one tensor.
 void fuse_gate_up(const ModelConfig& config, const std::string& name, TensorNames& names);
 /// Another name for a module of the blocks: `name` behind "layers.{}.".

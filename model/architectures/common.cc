@@ -61,7 +61,8 @@ Activation read_activation(const JsonObject& fields, const char* key, const char
   if (name == "relu") return Activation::relu;
   if (name == "relu2") return Activation::relu2;
   if (name == "xielu") return Activation::xielu;
-  fields.refuse(key, "silu, gelu, gelu_pytorch_tanh, and transformers' other names for them; relu, relu2, xielu");
+  fields.refuse(key,
+                "silu, gelu, gelu_pytorch_tanh, and transformers' other names for them; relu, relu2, xielu");
 }
 
 std::optional<int32_t> read_token(const JsonObject& fields, const char* key) {
@@ -92,7 +93,8 @@ Rotary read_rotary(const JsonObject& top, const JsonObject* rope, const ConfigDe
   if (rope == nullptr) return rotary;
 
   // "type" is the older spelling of "rope_type".
-  const char* key = rope->find("rope_type") == nullptr && rope->find("type") != nullptr ? "type" : "rope_type";
+  const char* key =
+      rope->find("rope_type") == nullptr && rope->find("type") != nullptr ? "type" : "rope_type";
   const std::string type = rope->string(key, "default");
   const auto context = static_cast<double>(config.max_position_embeddings);
   const char* original = "original_max_position_embeddings";
@@ -113,8 +115,8 @@ Rotary read_rotary(const JsonObject& top, const JsonObject* rope, const ConfigDe
     scaling.original_max_position_embeddings = context;
   } else if (type == "yarn") {
     // Settings per layer type are read without it in transformers.
-    const bool per_layer_type = &rope->value() != top.find("rope_parameters") &&
-                                &rope->value() != top.find("rope_scaling");
+    const bool per_layer_type =
+        &rope->value() != top.find("rope_parameters") && &rope->value() != top.find("rope_scaling");
     read_yarn(*rope, !per_layer_type, scaling, context);
   } else if (type == "longrope") {
     read_longrope(*rope, rotary.dim / 2, scaling, context);
@@ -185,9 +187,8 @@ ModelConfig read_common(const JsonObject& fields, const ConfigDefaults& defaults
   const bool given = fields.has("num_key_value_heads");
   config.num_kv_heads = fields.integer(
       "num_key_value_heads", given || defaults.kv_heads == 0 ? config.num_heads : defaults.kv_heads);
-  config.max_position_embeddings =
-      fields.integer("max_position_embeddings",
-                     defaults.context != 0 ? std::optional(defaults.context) : std::nullopt);
+  config.max_position_embeddings = fields.integer(
+      "max_position_embeddings", defaults.context != 0 ? std::optional(defaults.context) : std::nullopt);
   config.bos_token_id = read_token(fields, "bos_token_id");
   config.eos_token_id = read_token(fields, "eos_token_id");
   if (fields.find("head_dim") != nullptr) {
@@ -232,7 +233,8 @@ std::optional<std::vector<bool>> read_layer_types(const JsonObject& fields, int6
     }
     sliding.push_back(type == "sliding_attention");
   }
-  if (std::ssize(sliding) != layers) fields.refuse("layer_types", fmt::format("a list of {}, one per layer", layers));
+  if (std::ssize(sliding) != layers)
+    fields.refuse("layer_types", fmt::format("a list of {}, one per layer", layers));
   return sliding;
 }
 

@@ -17,7 +17,8 @@ ModelConfig read_exaone4(const JsonObject& fields) {
   const int64_t pattern = given != nullptr && given->is_string() && fields.find("layer_types") != nullptr
                               ? 4
                               : fields.integer("sliding_window_pattern", 4);
-  if (pattern < 1 && fields.find("layer_types") == nullptr) fields.refuse("sliding_window_pattern", "1 or more");
+  if (pattern < 1 && fields.find("layer_types") == nullptr)
+    fields.refuse("sliding_window_pattern", "1 or more");
   const auto slides = [&](int64_t i) { return (i + 1) % pattern != 0; };
   const std::vector<bool> sliding = sliding_layers(fields, config.num_layers, slides);
   set_windows(sliding, *window, config);

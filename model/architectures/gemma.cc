@@ -5,9 +5,9 @@
 namespace qeval::model {
 namespace {
 
-/// What all Gemmas share. Early files of the first say `hidden_act: gelu`, the erf form, although the model was
-/// trained with the tanh form; `hidden_activation` was added to override it. So the latter counts where it is
-/// set (docs/decisions.md: releases of transformers differ in this).
+/// What all Gemmas share. Early files of the first say `hidden_act: gelu`, the erf form, although the model
+/// was trained with the tanh form; `hidden_activation` was added to override it. So the latter counts where
+/// it is set (docs/decisions.md: releases of transformers differ in this).
 ModelConfig read_any(const JsonObject& fields, int64_t context, int64_t kv_heads, const char* fallback_key,
                      bool windows) {
   ConfigDefaults defaults{.context = context,
@@ -33,8 +33,7 @@ ModelConfig read_gemma(const JsonObject& fields) {
 ModelConfig read_sandwich(const JsonObject& fields, int64_t context) {
   ModelConfig config = read_any(fields, context, 4, "hidden_activation", true);
   config.form = BlockForm::sandwich;
-  config.attention_scale =
-      static_cast<float>(std::pow(fields.number("query_pre_attn_scalar", 256.0), -0.5));
+  config.attention_scale = static_cast<float>(std::pow(fields.number("query_pre_attn_scalar", 256.0), -0.5));
   return config;
 }
 
@@ -46,7 +45,8 @@ ModelConfig read_gemma2(const JsonObject& fields) {
   config.score_softcap = cap("attn_logit_softcapping", 50);
   config.logit_softcap = cap("final_logit_softcapping", 30);
   if (const auto window = read_window(fields, 4096)) {
-    set_windows(sliding_layers(fields, config.num_layers, [](int64_t i) { return i % 2 == 0; }), *window, config);
+    set_windows(sliding_layers(fields, config.num_layers, [](int64_t i) { return i % 2 == 0; }), *window,
+                config);
   }
   return config;
 }
@@ -69,9 +69,11 @@ ModelConfig read_gemma3(const JsonObject& fields) {
     } else {
       config.rotary = read_rotary(top, nullptr, defaults, config);
     }
-    config.local_rotary = Rotary{.theta = fields.number("rope_local_base_freq", 10000.0), .dim = config.head_dim, .scaling = {}};
+    config.local_rotary = Rotary{
+        .theta = fields.number("rope_local_base_freq", 10000.0), .dim = config.head_dim, .scaling = {}};
   }
-  const int64_t pattern = fields.integer("sliding_window_pattern", fields.integer("_sliding_window_pattern", 6));
+  const int64_t pattern =
+      fields.integer("sliding_window_pattern", fields.integer("_sliding_window_pattern", 6));
   if (pattern < 1) fields.refuse("sliding_window_pattern", "1 or more");
   const auto slides = [&](int64_t i) { return (i + 1) % pattern != 0; };
   const std::vector<bool> sliding = sliding_layers(fields, config.num_layers, slides);

@@ -1,7 +1,7 @@
 #include <cmath>
 
-#include "model/config_check.h"
 #include "model/architectures/architecture.h"
+#include "model/config_check.h"
 
 namespace qeval::model {
 namespace {
@@ -30,11 +30,13 @@ ModelConfig read_gpt2(const JsonObject& fields) {
   config.qkv_bias = config.o_bias = config.mlp_bias = true;
   config.tie_word_embeddings = fields.boolean("tie_word_embeddings", true);
   config.layers.resize(static_cast<size_t>(config.num_layers));
-  const double usual = fields.boolean("scale_attn_weights", true) ? 1 / std::sqrt(static_cast<double>(config.head_dim)) : 1;
+  const double usual =
+      fields.boolean("scale_attn_weights", true) ? 1 / std::sqrt(static_cast<double>(config.head_dim)) : 1;
   const bool by_layer = fields.boolean("scale_attn_by_inverse_layer_idx", false);
   for (size_t i = 0; i < config.layers.size(); ++i) {
     config.layers[i].rotary = false;
-    config.layers[i].attention_scale = static_cast<float>(by_layer ? usual / static_cast<double>(i + 1) : usual);
+    config.layers[i].attention_scale =
+        static_cast<float>(by_layer ? usual / static_cast<double>(i + 1) : usual);
   }
   return config;
 }
@@ -45,9 +47,8 @@ void rename_gpt2(const ModelConfig& config, TensorNames& names) {
   names.positions = "wpe";
   names.ignored_suffixes = {".attn.bias", ".attn.masked_bias"};
   fuse_qkv(config, "attn.c_attn", names, true);
-  for (const auto& [module, name] : {std::pair{Module::o, "attn.c_proj"},
-                                     {Module::gate, "mlp.c_fc"},
-                                     {Module::down, "mlp.c_proj"}}) {
+  for (const auto& [module, name] :
+       {std::pair{Module::o, "attn.c_proj"}, {Module::gate, "mlp.c_fc"}, {Module::down, "mlp.c_proj"}}) {
     rename_module(names, module, name);
     names.modules[module].transposed = true;
   }

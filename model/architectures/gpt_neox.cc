@@ -8,7 +8,8 @@ namespace {
 /// Rotary settings have names of their own in older files.
 nlohmann::json with_usual_names(const JsonObject& fields) {
   nlohmann::json document = fields.value();
-  for (const auto& [old_name, name] : {std::pair{"rotary_pct", "partial_rotary_factor"}, {"rotary_emb_base", "rope_theta"}}) {
+  for (const auto& [old_name, name] :
+       {std::pair{"rotary_pct", "partial_rotary_factor"}, {"rotary_emb_base", "rope_theta"}}) {
     if (fields.find(old_name) != nullptr && fields.find(name) == nullptr) document[name] = document[old_name];
   }
   return document;

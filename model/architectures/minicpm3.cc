@@ -7,8 +7,8 @@
 namespace qeval::model {
 namespace {
 
-/// Latent attention: queries, keys and values come from low-rank projections, and one rotated part of the keys
-/// serves all heads.
+/// Latent attention: queries, keys and values come from low-rank projections, and one rotated part of the
+/// keys serves all heads.
 ModelConfig read_minicpm3(const JsonObject& fields) {
   LatentAttention latent;
   latent.q_rank = fields.integer("q_lora_rank", 768);

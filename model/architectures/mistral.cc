@@ -19,13 +19,15 @@ ModelConfig read_mistral(const JsonObject& fields) {
 
 /// Queries grow with their position beyond the original context.
 ModelConfig read_ministral3(const JsonObject& fields) {
-  const ConfigDefaults defaults{.context = 262144, .kv_heads = 8, .head_dim = 128, .eps = 1e-5, .windows = true};
+  const ConfigDefaults defaults{
+      .context = 262144, .kv_heads = 8, .head_dim = 128, .eps = 1e-5, .windows = true};
   ModelConfig config = read_windowed(fields, defaults, std::nullopt);
   const char* key = fields.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
   if (fields.find(key) != nullptr) {
     config.position_beta = fields.object(key).number("llama_4_scaling_beta", 0.0);
     config.position_original = config.rotary.scaling.original_max_position_embeddings;
-    if (!(config.position_original > 0)) config.position_original = static_cast<double>(config.max_position_embeddings);
+    if (!(config.position_original > 0))
+      config.position_original = static_cast<double>(config.max_position_embeddings);
   }
   return config;
 }

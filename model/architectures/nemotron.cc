@@ -4,11 +4,8 @@ namespace qeval::model {
 namespace {
 
 ModelConfig read_nemotron(const JsonObject& fields) {
-  const ConfigDefaults defaults{.context = 4096,
-                                .rotary_factor = 0.5,
-                                .eps_key = "norm_eps",
-                                .eps = 1e-5,
-                                .activation = "relu2"};
+  const ConfigDefaults defaults{
+      .context = 4096, .rotary_factor = 0.5, .eps_key = "norm_eps", .eps = 1e-5, .activation = "relu2"};
   ModelConfig config = read_common(fields, defaults);
   config.norm = NormKind::layer;
   config.norm_weight_plus_one = true;

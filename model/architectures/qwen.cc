@@ -8,7 +8,8 @@ void read_windows(const JsonObject& fields, int64_t default_full_layers, ModelCo
   const auto window = read_window(fields, 4096);
   if (!window || !fields.boolean("use_sliding_window", false)) return;
   const int64_t full = fields.integer("max_window_layers", default_full_layers);
-  set_windows(sliding_layers(fields, config.num_layers, [&](int64_t i) { return i >= full; }), *window, config);
+  set_windows(sliding_layers(fields, config.num_layers, [&](int64_t i) { return i >= full; }), *window,
+              config);
 }
 
 ModelConfig read_qwen2(const JsonObject& fields) {
@@ -19,7 +20,8 @@ ModelConfig read_qwen2(const JsonObject& fields) {
 }
 
 ModelConfig read_qwen3(const JsonObject& fields) {
-  ModelConfig config = read_common(fields, {.context = 32768, .kv_heads = 32, .head_dim = 128, .windows = true});
+  ModelConfig config =
+      read_common(fields, {.context = 32768, .kv_heads = 32, .head_dim = 128, .windows = true});
   read_attention_bias(fields, config);
   config.qk_norm = QkNorm::head;
   read_windows(fields, 28, config);

@@ -32,9 +32,7 @@ struct BlockWeights {
     return module == Module::input_norm ? input_norm : post_attention_norm;
   }
   Linear& projection(Module module) { return linear[static_cast<size_t>(module)]; }
-  const Linear& projection(Module module) const {
-    return linear[static_cast<size_t>(module)];
-  }
+  const Linear& projection(Module module) const { return linear[static_cast<size_t>(module)]; }
 };
 
 /// What the passes of one block read. The targets of pointers must outlive it.

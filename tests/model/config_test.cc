@@ -277,7 +277,8 @@ TEST_P(BadConfig, IsRefusedByName) {
 constexpr BadField kBadFields[] = {
     {R"({"model_type": "mamba"})", "model_type is \"mamba\"; accepted: apertus, cohere, "},
     {R"({"model_type": 3})", "model_type is 3"},
-    {R"({"hidden_act": "quick_gelu"})", "hidden_act is \"quick_gelu\"; accepted: silu, gelu, gelu_pytorch_tanh"},
+    {R"({"hidden_act": "quick_gelu"})",
+     "hidden_act is \"quick_gelu\"; accepted: silu, gelu, gelu_pytorch_tanh"},
     {R"({"hidden_size": 0})", "hidden_size is 0"},
     {R"({"hidden_size": -64})", "hidden_size is -64"},
     {R"({"hidden_size": 64.5})", "hidden_size is 64.5"},

@@ -54,7 +54,8 @@ void expect_same_weights(const model::Model& a, const model::Model& b) {
       EXPECT_EQ(x.bias, y.bias) << x.weight.name;
     }
     EXPECT_EQ(a.layers[i].norm(Module::input_norm).weight, b.layers[i].norm(Module::input_norm).weight);
-    EXPECT_EQ(a.layers[i].norm(Module::post_attention_norm).bias, b.layers[i].norm(Module::post_attention_norm).bias);
+    EXPECT_EQ(a.layers[i].norm(Module::post_attention_norm).bias,
+              b.layers[i].norm(Module::post_attention_norm).bias);
   }
 }
 

@@ -100,8 +100,7 @@ class ReferenceForward {
   }
 
   Rows linear(int64_t layer, Module module, Rows input) const {
-    const model::LinearWeights& stored =
-        model_.layers[static_cast<size_t>(layer)].linear(module);
+    const model::LinearWeights& stored = model_.layers[static_cast<size_t>(layer)].linear(module);
     Rows weight(stored.weight.rows, stored.weight.cols);
     stored.weight.decode_rows(0, weight.rows, weight.values.data());
     visit(layer, module, Slot::input, input);

@@ -84,9 +84,9 @@ TEST_P(SmoothQuantTest, TheOriginalVariantLeavesValuesAndProductAlone) {
   const auto same = [&](EditableModel& a, Module p) {
     std::vector<float> stored(
         static_cast<size_t>(base_.layers[0].linear(Module::o).weight.rows *
-                            std::max(base_.layers[0].linear(Module::o).weight.cols, base_.layers[0].linear(Module::down).weight.cols)));
-    base_.layers[0].linear(p)
-        .weight.decode_rows(0, base_.layers[0].linear(p).weight.rows, stored.data());
+                            std::max(base_.layers[0].linear(Module::o).weight.cols,
+                                     base_.layers[0].linear(Module::down).weight.cols)));
+    base_.layers[0].linear(p).weight.decode_rows(0, base_.layers[0].linear(p).weight.rows, stored.data());
     const auto linear = a.linear(0, p);
     return std::equal(linear.weight, linear.weight + linear.rows * linear.cols, stored.begin());
   };
@@ -216,8 +216,7 @@ TEST(SmoothQuantGoldens, MaximaAndWeightsAreThoseOfThePapersCode) {
       } else if (point.slot == Slot::weight) {
         const auto* weight = expected->find("smoothed_original." + module + ".weight");
         ASSERT_NE(weight, nullptr) << module;
-        EXPECT_TRUE(close(edited.linear(point.layer, point.module).weight, values(*weight)))
-            << module;
+        EXPECT_TRUE(close(edited.linear(point.layer, point.module).weight, values(*weight))) << module;
         ++compared;
       }
     }

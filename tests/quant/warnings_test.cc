@@ -10,7 +10,6 @@
 namespace qeval::quant {
 namespace {
 
-
 class GridWarnings : public testing::Test {
  protected:
   /// The model as it is now, all its activation ranges [-1, 1] but for those in `ranges_`.
