@@ -149,8 +149,7 @@ void FloatArithmetic::rotate(int64_t, const RotateOp& op, const RowPositions& ro
       kernel.rotate(row + h + op.first, table.cosines(position), table.sines(position), table.half());
     }
     if (op.position_beta == 0) return;
-    const double steps = std::floor(static_cast<double>(position) / op.position_original);
-    const auto factor = static_cast<float>(1 + op.position_beta * std::log1p(steps));
+    const float factor = position_factor(op, position);
     for (int64_t c = 0; c < heads.cols; ++c) row[c] *= factor;
   });
 }

@@ -325,7 +325,7 @@ std::string_view operation_name(const Operation& operation) {
                         [](const RotateOp&) { return "rotary embedding"; },
                         [](const SplitLatentOp&) { return "latent attention"; },
                         [](const AttentionOp&) { return "attention"; },
-                        [](const ActivateOp&) { return "activation"; },
+                        [](const ActivateOp& op) { return op.kind == Activation::xielu ? "xIELU" : "activation"; },
                         [](const MultiplyOp&) { return "gate"; },
                         [](const AddOp&) { return "residual addition"; },
                     },
