@@ -1,7 +1,8 @@
 #include <cmath>
 
-#include "model/config_check.h"
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
+#include "model/config_check.h"
 
 namespace qeval::model {
 namespace {
@@ -30,11 +31,13 @@ ModelConfig read_gpt2(const JsonObject& fields) {
   config.qkv_bias = config.o_bias = config.mlp_bias = true;
   config.tie_word_embeddings = fields.boolean("tie_word_embeddings", true);
   config.layers.resize(static_cast<size_t>(config.num_layers));
-  const double usual = fields.boolean("scale_attn_weights", true) ? 1 / std::sqrt(static_cast<double>(config.head_dim)) : 1;
+  const double usual =
+      fields.boolean("scale_attn_weights", true) ? 1 / std::sqrt(static_cast<double>(config.head_dim)) : 1;
   const bool by_layer = fields.boolean("scale_attn_by_inverse_layer_idx", false);
   for (size_t i = 0; i < config.layers.size(); ++i) {
     config.layers[i].rotary = false;
-    config.layers[i].attention_scale = static_cast<float>(by_layer ? usual / static_cast<double>(i + 1) : usual);
+    config.layers[i].attention_scale =
+        static_cast<float>(by_layer ? usual / static_cast<double>(i + 1) : usual);
   }
   return config;
 }
@@ -45,9 +48,8 @@ void rename_gpt2(const ModelConfig& config, TensorNames& names) {
   names.positions = "wpe";
   names.ignored_suffixes = {".attn.bias", ".attn.masked_bias"};
   fuse_qkv(config, "attn.c_attn", names, true);
-  for (const auto& [module, name] : {std::pair{Module::o, "attn.c_proj"},
-                                     {Module::gate, "mlp.c_fc"},
-                                     {Module::down, "mlp.c_proj"}}) {
+  for (const auto& [module, name] :
+       {std::pair{Module::o, "attn.c_proj"}, {Module::gate, "mlp.c_fc"}, {Module::down, "mlp.c_proj"}}) {
     rename_module(names, module, name);
     names.modules[module].transposed = true;
   }
@@ -59,10 +61,24 @@ void rename_gpt2(const ModelConfig& config, TensorNames& names) {
   names.modules[Module::final_norm].name = "ln_f";
 }
 
+nlohmann::json translate_gpt2(const GgufSettings& settings) {
+  const GgufForm form{.eps_key = "layer_norm_epsilon", .layer_norm = true};
+  nlohmann::json document = translate_common(settings, "gpt2", form);
+  for (const auto& [usual, own] : {std::pair{"hidden_size", "n_embd"},
+                                   {"num_attention_heads", "n_head"},
+                                   {"num_hidden_layers", "n_layer"},
+                                   {"max_position_embeddings", "n_positions"},
+                                   {"intermediate_size", "n_inner"}}) {
+    document[own] = document[usual];
+    document.erase(usual);
+  }
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> gpt2_family() {
-  return {{"gpt2", read_gpt2, rename_gpt2}};
+  return {{"gpt2", read_gpt2, rename_gpt2, "gpt2", translate_gpt2}};
 }
 
 }  // namespace qeval::model

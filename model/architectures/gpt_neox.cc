@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -8,7 +9,8 @@ namespace {
 /// Rotary settings have names of their own in older files.
 nlohmann::json with_usual_names(const JsonObject& fields) {
   nlohmann::json document = fields.value();
-  for (const auto& [old_name, name] : {std::pair{"rotary_pct", "partial_rotary_factor"}, {"rotary_emb_base", "rope_theta"}}) {
+  for (const auto& [old_name, name] :
+       {std::pair{"rotary_pct", "partial_rotary_factor"}, {"rotary_emb_base", "rope_theta"}}) {
     if (fields.find(old_name) != nullptr && fields.find(name) == nullptr) document[name] = document[old_name];
   }
   return document;
@@ -16,11 +18,8 @@ nlohmann::json with_usual_names(const JsonObject& fields) {
 
 ModelConfig read_gpt_neox(const JsonObject& fields) {
   const nlohmann::json document = with_usual_names(fields);
-  const ConfigDefaults defaults{.context = 2048,
-                                .rotary_factor = 0.25,
-                                .eps_key = "layer_norm_eps",
-                                .eps = 1e-5,
-                                .activation = "gelu"};
+  const ConfigDefaults defaults{
+      .context = 2048, .rotary_factor = 0.25, .eps_key = "layer_norm_eps", .eps = 1e-5, .activation = "gelu"};
   ModelConfig config = read_common(JsonObject(document, fields.where()), defaults);
   config.form =
       fields.boolean("use_parallel_residual", true) ? BlockForm::parallel_two_norms : BlockForm::pre;
@@ -52,10 +51,19 @@ void rename_gpt_neox(const ModelConfig& config, TensorNames& names) {
   names.modules[Module::final_norm].name = "final_layer_norm";
 }
 
+/// The converter puts q, k and v one behind the other; llama.cpp has GELU's tanh form only.
+nlohmann::json translate_gpt_neox(const GgufSettings& settings) {
+  const GgufForm form{.eps_key = "layer_norm_eps", .layer_norm = true, .parallel = true};
+  nlohmann::json document = translate_common(settings, "gpt_neox", form);
+  document["use_parallel_residual"] = settings.boolean("use_parallel_residual", true);
+  document["hidden_act"] = "gelu_pytorch_tanh";
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> gpt_neox_family() {
-  return {{"gpt_neox", read_gpt_neox, rename_gpt_neox}};
+  return {{"gpt_neox", read_gpt_neox, rename_gpt_neox, "gptneox", translate_gpt_neox}};
 }
 
 }  // namespace qeval::model

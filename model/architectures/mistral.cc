@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -25,15 +26,24 @@ ModelConfig read_ministral3(const JsonObject& fields) {
   if (fields.find(key) != nullptr) {
     config.position_beta = fields.object(key).number("llama_4_scaling_beta", 0.0);
     config.position_original = config.rotary.scaling.original_max_position_embeddings;
-    if (!(config.position_original > 0)) config.position_original = static_cast<double>(config.max_position_embeddings);
+    if (!(config.position_original > 0))
+      config.position_original = static_cast<double>(config.max_position_embeddings);
   }
   return config;
+}
+
+nlohmann::json translate_mistral3(const GgufSettings& settings) {
+  nlohmann::json document =
+      translate_common(settings, "ministral3", {.whole_head = true, .yarn_settings = true});
+  document["rope_parameters"]["llama_4_scaling_beta"] = settings.number("attention.temperature_scale", 0.0);
+  return document;
 }
 
 }  // namespace
 
 std::vector<Architecture> mistral_family() {
-  return {{"mistral", read_mistral}, {"ministral3", read_ministral3}};
+  return {{"mistral", read_mistral},  // its GGUF files are of architecture llama
+          {"ministral3", read_ministral3, nullptr, "mistral3", translate_mistral3, pair_rotary_rows}};
 }
 
 }  // namespace qeval::model
