@@ -63,6 +63,7 @@ enum class QkNorm : uint8_t {
 /// Latent attention's sizes (MiniCPM 3).
 struct LatentAttention {
   int64_t q_rank = 0, kv_rank = 0, nope = 0, rope = 0, value_dim = 0;
+  double eps = 1e-6;  ///< of the latent norms
 };
 
 /// In what the attention of layers differs.
@@ -75,7 +76,7 @@ struct LayerSettings {
 
 /// Everything in which the supported architectures differ: the decoder is one, driven by this data.
 struct ModelConfig {
-  std::string architecture;  ///< model_type of config.json, general.architecture of a GGUF file
+  std::string architecture;  ///< model_type of config.json, or that which a GGUF file was translated to
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;

@@ -39,9 +39,6 @@ constexpr std::array<std::string_view, kBlockModules + kModelModules> kModuleNam
     "model.embedding_in",
     "model.embedding_out"};
 
-/// MiniCPM 3's latent norms have this eps whatever the configuration says.
-constexpr double kLatentEps = 1e-6;
-
 /// Writes the operations of one block.
 class BlockBuilder {
  public:
@@ -197,8 +194,8 @@ class BlockBuilder {
     const LatentAttention& l = *config_.latent;
     const int64_t heads = config_.num_heads, d = l.nope + l.rope;
     const auto norm = [&](Module module, Value from, Value to, int64_t width) {
-      append(
-          NormOp{.module = module, .in = from, .out = to, .eps = kLatentEps, .width = width, .group = width});
+      append(NormOp{
+          .module = module, .in = from, .out = to, .eps = l.eps, .width = width, .group = width});
     };
     linear(Module::q_latent, in, Value::q_latent, l.q_rank, hidden_, config_.qkv_bias);
     linear(Module::kv_latent, in, Value::kv_latent, l.kv_rank + l.rope, hidden_, config_.qkv_bias);

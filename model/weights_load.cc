@@ -9,34 +9,13 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 #include "model/checkpoint/gguf.h"
 #include "model/checkpoint/layout.h"
 #include "model/weights.h"
 
 namespace qeval::model {
 namespace {
-
-constexpr const char* kGgufLayer = "blk.{}.";
-
-TensorNames gguf_names() {
-  TensorNames names = unified_names();
-  names.root = "";
-  names.embedding = "token_embd";
-  names.head = "output";
-  names.modules[Module::final_norm].name = "output_norm";
-  for (const auto& [module, name] : {std::pair{Module::input_norm, "attn_norm"},
-                                     {Module::post_attention_norm, "ffn_norm"},
-                                     {Module::q, "attn_q"},
-                                     {Module::k, "attn_k"},
-                                     {Module::v, "attn_v"},
-                                     {Module::o, "attn_output"},
-                                     {Module::gate, "ffn_gate"},
-                                     {Module::up, "ffn_up"},
-                                     {Module::down, "ffn_down"}}) {
-    names.modules[module].name = std::string(kGgufLayer) + name;
-  }
-  return names;
-}
 
 /// Where names of a text model begin in folders: as usual, inside a multimodal model, or saved alone without
 /// its head. `names.root` and the head's name are changed to what this checkpoint has.
@@ -109,8 +88,6 @@ class Loader {
     }
   }
 
-  void mark_used(std::string_view name) { used_.insert(std::string(name)); }
-
   /// What nothing reads is a model that we do not understand.
   void check_unused() const {
     for (const TensorView& tensor : checkpoint_.tensors()) {
@@ -156,7 +133,7 @@ class Loader {
       fail("{}: tensor {} is of type {}; accepted: a floating-point type", checkpoint_.path().string(), name,
            info(view.dtype).name);
     }
-    mark_used(name);
+    used_.insert(name);
     return view;
   }
 
@@ -290,6 +267,10 @@ class Loader {
 
   /// xIELU's numbers, each a tensor of one element or of no dimension.
   XieluWeights xielu(int64_t layer) {
+    if (!names_.xielu.empty()) {
+      const auto& [alpha_p, alpha_n, beta, eps] = names_.xielu[static_cast<size_t>(layer)];
+      return {alpha_p, alpha_n, beta, eps};
+    }
     const std::string name = name_in_file(Module::activation, layer);
     const auto scalar = [&](const char* part, float fallback) {
       const TensorView* view = checkpoint_.find(name + part);
@@ -320,60 +301,15 @@ class Loader {
   std::unordered_set<std::string> used_;
 };
 
-/// GGUF files of Llama 3.1 and later hold, instead of the scaling's parameters, what each inverse frequency
-/// is divided by: 1, `factor`, or between them. The parameters are recovered and must reproduce every factor.
-RopeScaling scaling_from_factors(const GgufFile& file, const TensorView& tensor, const ModelConfig& config) {
-  const std::string where = fmt::format("{}: tensor {}", file.path().string(), tensor.name);
-  const auto pairs = static_cast<size_t>(config.rotary.dim / 2);
-  if (tensor.shape != std::vector<int64_t>{config.rotary.dim / 2} || tensor.dtype != DType::f32) {
-    fail("{}: {} {}; accepted: F32 [{}]", where, info(tensor.dtype).name, shape_text(tensor.shape), pairs);
-  }
-  std::vector<float> factors(pairs);
-  decode(tensor.dtype, tensor.bytes.data(), config.rotary.dim / 2, factors.data());
-  const double largest = *std::max_element(factors.begin(), factors.end());
-  RopeScaling scaling;
-  if (std::all_of(factors.begin(), factors.end(), [](float factor) { return factor == 1.0F; }))
-    return scaling;
-  scaling.kind = RopeScaling::Kind::llama3;
-  scaling.factor = largest;
-  scaling.low_freq_factor = 1.0;
-  scaling.high_freq_factor = 4.0;
-  scaling.original_max_position_embeddings = 8192;
-  for (size_t i = 0; i < pairs; ++i) {
-    const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(config.rotary.dim);
-    const double wavelength = 2.0 * M_PI * std::pow(config.rotary.theta, exponent);
-    const double position = scaling.original_max_position_embeddings / wavelength;  // L/λ
-    const double mix = std::clamp(
-        (position - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor), 0.0,
-        1.0);
-    const double expected = 1.0 / ((1.0 - mix) / scaling.factor + mix);
-    if (!(std::abs(factors[i] - expected) <= 1e-4 * expected)) {
-      fail(
-          "{}: factor {} at frequency {}; accepted: those of llama3 scaling with original length 8192, low "
-          "and high "
-          "frequency factors 1 and 4 (here {})",
-          where, factors[i], i, expected);
-    }
-  }
-  return scaling;
-}
-
 Model load_gguf(const std::filesystem::path& path) {
   Model model;
   const auto file = std::make_shared<GgufFile>(path);
   model.checkpoint = file;
   model.config = read_config(*file);
-  TensorNames names = gguf_names();
-  // Only Llama's files are stored for interleaved rotary pairs; Gemma's norms have their +1 already.
-  names.interleaved = model.config.architecture == "llama";
+  TensorNames names = gguf_names(*file, model.config);
+  const Architecture& architecture = *find_gguf_architecture(file->string("general.architecture"));
+  if (architecture.rename_gguf != nullptr) architecture.rename_gguf(*file, model.config, names);
   Loader loader(*file, model.config, names);
-  if (const TensorView* factors = file->find("rope_freqs.weight"); factors != nullptr) {
-    if (model.config.rotary.scaling.kind != RopeScaling::Kind::none) {
-      fail("{}: tensor {} beside linear rope scaling; accepted: one of them", path.string(), factors->name);
-    }
-    model.config.rotary.scaling = scaling_from_factors(*file, *factors, model.config);
-    loader.mark_used(factors->name);
-  }
   loader.load(model);
   loader.check_unused();
   return model;

@@ -14,6 +14,8 @@
 namespace qeval::model {
 
 class Checkpoint;
+class GgufFile;
+class GgufSettings;
 
 /// Where a checkpoint keeps the weights of a module.
 struct TensorPlace {
@@ -30,7 +32,8 @@ struct TensorPlace {
 
 /// What a checkpoint calls its tensors, and how they differ from what the graph wants.
 struct TensorNames {
-  std::string root = "model.";  ///< in front of all names but the head's
+  std::string root = "model.";       ///< in front of all names but the head's
+  std::string layer = "layers.{}.";  ///< behind it, in front of a block's modules
   std::string embedding = "embed_tokens", positions, head = "lm_head";
   std::map<Module, TensorPlace> modules;
   /// Rows of q and k are stored for rotary pairs (2i, 2i+1) instead of (i, i + dim/2).
@@ -38,16 +41,25 @@ struct TensorNames {
   bool norm_plus_one = false;  ///< norms lack their 1
   /// Ends of names of tensors that the program computes itself.
   std::vector<std::string> ignored_suffixes;
+  /// xIELU's alpha_p, alpha_n, beta and eps of every layer, where a file's metadata hold them.
+  std::vector<std::array<float, 4>> xielu;
 };
 
-/// One family of models: how its configuration is read and what its tensors are called in Hugging Face
-/// folders.
+/// One architecture: how its configuration is read and what its tensors are called in Hugging Face folders,
+/// and how both are got from a GGUF file.
 struct Architecture {
   std::string_view model_type;
   /// From config.json; everything but `architecture`, `source` and `graph` is filled in.
   ModelConfig (*read)(const JsonObject& fields);
   /// Changes hugging_face_names() to this family's; may be null.
   void (*rename)(const ModelConfig& config, TensorNames& names) = nullptr;
+  /// general.architecture of its GGUF files; empty where llama.cpp has no such model, or where another
+  /// architecture's translation says when a file is of this one.
+  std::string_view gguf_name = {};
+  /// config.json from a file's settings, `model_type` included.
+  nlohmann::json (*translate)(const GgufSettings& settings) = nullptr;
+  /// Changes gguf_names() to this family's; may be null.
+  void (*rename_gguf)(const GgufFile& file, const ModelConfig& config, TensorNames& names) = nullptr;
 };
 
 /// All of them, in the order of their names.
@@ -90,6 +102,8 @@ ModelConfig read_common(const JsonObject& fields, const ConfigDefaults& defaults
 /// max_position_embeddings, rope settings in any spelling. Per-layer-type settings become rotary and
 /// local_rotary.
 void read_rope(const JsonObject& fields, const ConfigDefaults& defaults, ModelConfig& config);
+/// partial_rotary_factor by which `rotating` of a head's channels rotate: read_rotary truncates.
+double rotary_share(int64_t rotating, int64_t head_dim);
 /// One set of rotary settings: those in `rope` where given, and those of `top`.
 Rotary read_rotary(const JsonObject& top, const JsonObject* rope, const ConfigDefaults& defaults,
                    const ModelConfig& config);
@@ -124,7 +138,7 @@ void fuse_qkv(const ModelConfig& config, const std::string& name, TensorNames& n
               bool transposed = false);
 /// gate and up are rows of one tensor.
 void fuse_gate_up(const ModelConfig& config, const std::string& name, TensorNames& names);
-/// Another name for a module of the blocks: `name` behind "layers.{}.".
+/// Another name for a module of the blocks: `name` behind TensorNames::layer.
 void rename_module(TensorNames& names, Module module, const std::string& name);
 
 }  // namespace qeval::model

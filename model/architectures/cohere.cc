@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -46,10 +47,33 @@ void rename_cohere(const ModelConfig&, TensorNames& names) {
   names.interleaved = true;
 }
 
+nlohmann::json translate_any(const GgufSettings& settings, const char* model_type) {
+  const GgufForm form{.eps_key = "layer_norm_eps", .layer_norm = true, .windows = GgufForm::Windows::known};
+  nlohmann::json document = translate_common(settings, model_type, form);
+  const double scale = settings.number("logit_scale", 0.0);
+  document["logit_scale"] = scale == 0 ? 1.0 : scale;  // as llama.cpp reads 0
+  return document;
+}
+
+nlohmann::json translate_command_r(const GgufSettings& settings) {
+  const int64_t window = settings.integer("attention.sliding_window", 0);
+  if (window > 0) settings.refuse("attention.sliding_window", window, "0");
+  nlohmann::json document = translate_any(settings, "cohere");
+  document["use_qk_norm"] = settings.has_tensor("blk.0.attn_q_norm.weight");
+  return document;
+}
+
+nlohmann::json translate_cohere2(const GgufSettings& settings) {
+  nlohmann::json document = translate_any(settings, "cohere2");
+  translate_windows(settings, settings.integer("attention.sliding_window"), 4, document);
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> cohere_family() {
-  return {{"cohere", read_cohere, rename_cohere}, {"cohere2", read_cohere2, rename_cohere}};
+  return {{"cohere", read_cohere, rename_cohere, "command-r", translate_command_r, pair_rotary_rows},
+          {"cohere2", read_cohere2, rename_cohere, "cohere2", translate_cohere2, pair_rotary_rows}};
 }
 
 }  // namespace qeval::model

@@ -13,8 +13,6 @@ using nlohmann::json;
 
 namespace {
 
-constexpr const char* kLayer = "layers.{}.";
-
 /// YaRN's g: how much larger attention's logits are made for a stretch by `factor`.
 double yarn_scale(double factor, double mscale = 1) {
   return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0;
@@ -74,6 +72,12 @@ std::optional<int32_t> read_token(const JsonObject& fields, const char* key) {
                         value->get<int64_t>() >= 0 && value->get<int64_t>() <= INT32_MAX;
   if (!in_range) fields.refuse(key, "a token id or a list of them, or -1 or null for none");
   return value->get<int32_t>();
+}
+
+double rotary_share(int64_t rotating, int64_t head_dim) {
+  const double share = static_cast<double>(rotating) / static_cast<double>(head_dim);
+  const bool truncated = static_cast<int64_t>(static_cast<double>(head_dim) * share) < rotating;
+  return truncated ? std::nextafter(share, 2.0) : share;
 }
 
 Rotary read_rotary(const JsonObject& top, const JsonObject* rope, const ConfigDefaults& defaults,
@@ -253,7 +257,7 @@ TensorNames unified_names() {
   TensorNames names;
   for (int64_t m = 0; m < kBlockModules; ++m) {
     const auto module = static_cast<Module>(m);
-    names.modules[module].name = kLayer + std::string(module_name(module));
+    names.modules[module].name = names.layer + std::string(module_name(module));
   }
   names.modules[Module::final_norm].name = "norm";
   names.modules[Module::embedding_in].name = "embedding_in";
@@ -272,7 +276,7 @@ TensorNames hugging_face_names(const ModelConfig& config) {
 }
 
 void rename_module(TensorNames& names, Module module, const std::string& name) {
-  names.modules[module].name = kLayer + name;
+  names.modules[module].name = names.layer + name;
 }
 
 void fuse_qkv(const ModelConfig& config, const std::string& name, TensorNames& names, bool transposed) {
@@ -280,15 +284,15 @@ void fuse_qkv(const ModelConfig& config, const std::string& name, TensorNames& n
   int64_t first = 0;
   for (const auto& [module, rows] : {std::pair{Module::q, q}, {Module::k, kv}, {Module::v, kv}}) {
     names.modules[module] = {
-        .name = kLayer + name, .first_row = first, .rows = q + 2 * kv, .transposed = transposed};
+        .name = names.layer + name, .first_row = first, .rows = q + 2 * kv, .transposed = transposed};
     first += rows;
   }
 }
 
 void fuse_gate_up(const ModelConfig& config, const std::string& name, TensorNames& names) {
   const int64_t inner = config.intermediate_size;
-  names.modules[Module::gate] = {.name = kLayer + name, .first_row = 0, .rows = 2 * inner};
-  names.modules[Module::up] = {.name = kLayer + name, .first_row = inner, .rows = 2 * inner};
+  names.modules[Module::gate] = {.name = names.layer + name, .first_row = 0, .rows = 2 * inner};
+  names.modules[Module::up] = {.name = names.layer + name, .first_row = inner, .rows = 2 * inner};
 }
 
 }  // namespace qeval::model

@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -15,10 +16,16 @@ void rename_ernie(const ModelConfig&, TensorNames& names) {
   names.interleaved = true;
 }
 
+nlohmann::json translate_ernie(const GgufSettings& settings) {
+  nlohmann::json document = translate_common(settings, "ernie4_5", {.whole_head = true});
+  document["use_bias"] = document["attention_bias"];
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> ernie_family() {
-  return {{"ernie4_5", read_ernie, rename_ernie}};
+  return {{"ernie4_5", read_ernie, rename_ernie, "ernie4_5", translate_ernie, pair_rotary_rows}};
 }
 
 }  // namespace qeval::model

@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -26,10 +27,19 @@ ModelConfig read_exaone4(const JsonObject& fields) {
   return config;
 }
 
+/// llama.cpp knows the model with windows by its layers; without them, all layers rotate.
+nlohmann::json translate_exaone4(const GgufSettings& settings) {
+  const GgufForm form{.whole_head = true, .windows = GgufForm::Windows::known};
+  nlohmann::json document = translate_common(settings, "exaone4", form);
+  document["sliding_window"] = nullptr;
+  if (settings.integer("block_count") == 64) translate_windows(settings, 4096, 4, document);
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> exaone_family() {
-  return {{"exaone4", read_exaone4}};
+  return {{"exaone4", read_exaone4, nullptr, "exaone4", translate_exaone4}};
 }
 
 }  // namespace qeval::model

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -82,10 +83,61 @@ ModelConfig read_gemma3(const JsonObject& fields) {
   return config;
 }
 
+nlohmann::json translate_any(const GgufSettings& settings, const char* model_type) {
+  const GgufForm form{.whole_head = true, .windows = GgufForm::Windows::known};
+  nlohmann::json document = translate_common(settings, model_type, form);
+  document["hidden_activation"] = "gelu_pytorch_tanh";
+  return document;
+}
+
+nlohmann::json translate_gemma(const GgufSettings& settings) {
+  const auto window = settings.integer("attention.sliding_window", 0);
+  if (window > 0) settings.refuse("attention.sliding_window", window, "0");
+  return translate_any(settings, "gemma");
+}
+
+/// Files do not say by what scores are scaled; llama.cpp knows the largest model, the only one that is not
+/// scaled by its head's size, by its layers.
+void translate_scale(const GgufSettings& settings, int64_t layers_of_largest, nlohmann::json& document) {
+  const bool largest = settings.integer("block_count") == layers_of_largest;
+  document["query_pre_attn_scalar"] =
+      largest ? settings.integer("embedding_length") / settings.integer("attention.head_count")
+              : document["head_dim"].get<int64_t>();
+}
+
+nlohmann::json translate_gemma2(const GgufSettings& settings) {
+  nlohmann::json document = translate_any(settings, "gemma2");
+  translate_windows(settings, 4096, 2, document);
+  translate_scale(settings, 46, document);
+  document["attn_logit_softcapping"] = settings.number("attn_logit_softcapping", 50.0);
+  document["final_logit_softcapping"] = settings.number("final_logit_softcapping", 30.0);
+  const double base = settings.number("rope.freq_base", 10000.0);
+  if (const double local = settings.number("rope.freq_base_swa", base); local != base) {
+    settings.refuse("rope.freq_base_swa", local, fmt::format("rope.freq_base, {}", base));
+  }
+  return document;
+}
+
+nlohmann::json translate_gemma3(const GgufSettings& settings) {
+  nlohmann::json document = translate_any(settings, "gemma3_text");
+  translate_windows(settings, 0, 6, document);
+  translate_scale(settings, 62, document);
+  document["final_logit_softcapping"] = settings.number("final_logit_softcapping", 0.0);
+  const nlohmann::json full = document["rope_parameters"];
+  document["rope_parameters"] = {
+      {"full_attention", full},
+      {"sliding_attention",
+       {{"rope_type", "default"}, {"rope_theta", settings.number("rope.freq_base_swa", 10000.0)}}}};
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> gemma_family() {
-  return {{"gemma", read_gemma}, {"gemma2", read_gemma2}, {"gemma3_text", read_gemma3}};
+  // Their norms have the +1 already.
+  return {{"gemma", read_gemma, nullptr, "gemma", translate_gemma},
+          {"gemma2", read_gemma2, nullptr, "gemma2", translate_gemma2},
+          {"gemma3_text", read_gemma3, nullptr, "gemma3", translate_gemma3}};
 }
 
 }  // namespace qeval::model

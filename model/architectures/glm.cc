@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -23,10 +24,28 @@ void rename_glm(const ModelConfig& config, TensorNames& names) {
   fuse_gate_up(config, "mlp.gate_up_proj", names);
 }
 
+nlohmann::json translate_chatglm(const GgufSettings& settings) {
+  return translate_common(settings, "glm");
+}
+
+nlohmann::json translate_glm4(const GgufSettings& settings) {
+  return translate_common(settings, "glm4");
+}
+
+void rename_gguf(const GgufFile& file, const ModelConfig& config, TensorNames& names) {
+  // In the text part of a model for images (sections of rotary channels), the converter has undone the pairs.
+  const std::vector<int64_t>* sections = file.find_integers("glm4.rope.dimension_sections");
+  const bool halves =
+      sections != nullptr && sections->size() >= 2 && sections->at(0) > 0 && sections->at(1) > 0;
+  names.interleaved = !halves;
+  fuse_gguf_gate_up(file, config, names);
+}
+
 }  // namespace
 
 std::vector<Architecture> glm_family() {
-  return {{"glm", read_glm, rename_glm}, {"glm4", read_glm4, rename_glm}};
+  return {{"glm", read_glm, rename_glm, "chatglm", translate_chatglm, rename_gguf},
+          {"glm4", read_glm4, rename_glm, "glm4", translate_glm4, rename_gguf}};
 }
 
 }  // namespace qeval::model

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 #include "model/config_check.h"
 
 namespace qeval::model {
@@ -60,10 +61,24 @@ void rename_gpt2(const ModelConfig& config, TensorNames& names) {
   names.modules[Module::final_norm].name = "ln_f";
 }
 
+nlohmann::json translate_gpt2(const GgufSettings& settings) {
+  const GgufForm form{.eps_key = "layer_norm_epsilon", .layer_norm = true};
+  nlohmann::json document = translate_common(settings, "gpt2", form);
+  for (const auto& [usual, own] : {std::pair{"hidden_size", "n_embd"},
+                                   {"num_attention_heads", "n_head"},
+                                   {"num_hidden_layers", "n_layer"},
+                                   {"max_position_embeddings", "n_positions"},
+                                   {"intermediate_size", "n_inner"}}) {
+    document[own] = document[usual];
+    document.erase(usual);
+  }
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> gpt2_family() {
-  return {{"gpt2", read_gpt2, rename_gpt2}};
+  return {{"gpt2", read_gpt2, rename_gpt2, "gpt2", translate_gpt2}};
 }
 
 }  // namespace qeval::model

@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -54,10 +55,19 @@ void rename_gpt_neox(const ModelConfig& config, TensorNames& names) {
   names.modules[Module::final_norm].name = "final_layer_norm";
 }
 
+/// The converter puts q, k and v one behind the other; llama.cpp has GELU's tanh form only.
+nlohmann::json translate_gpt_neox(const GgufSettings& settings) {
+  const GgufForm form{.eps_key = "layer_norm_eps", .layer_norm = true, .parallel = true};
+  nlohmann::json document = translate_common(settings, "gpt_neox", form);
+  document["use_parallel_residual"] = settings.boolean("use_parallel_residual", true);
+  document["hidden_act"] = "gelu_pytorch_tanh";
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> gpt_neox_family() {
-  return {{"gpt_neox", read_gpt_neox, rename_gpt_neox}};
+  return {{"gpt_neox", read_gpt_neox, rename_gpt_neox, "gptneox", translate_gpt_neox}};
 }
 
 }  // namespace qeval::model

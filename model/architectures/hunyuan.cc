@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -39,10 +40,20 @@ void rename_hunyuan(const ModelConfig&, TensorNames& names) {
   rename_module(names, Module::k_norm, "self_attn.key_layernorm");
 }
 
+nlohmann::json translate_hunyuan(const GgufSettings& settings) {
+  nlohmann::json document = translate_common(settings, "hunyuan_v1_dense");
+  if (const double alpha = settings.number("rope.scaling.alpha", 0.0); alpha > 0) {
+    nlohmann::json& theta = document["rope_parameters"]["rope_theta"];
+    const auto d = document["head_dim"].get<double>();
+    theta = theta.get<double>() * std::pow(alpha, d / (d - 2));
+  }
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> hunyuan_family() {
-  return {{"hunyuan_v1_dense", read_hunyuan, rename_hunyuan}};
+  return {{"hunyuan_v1_dense", read_hunyuan, rename_hunyuan, "hunyuan-dense", translate_hunyuan}};
 }
 
 }  // namespace qeval::model

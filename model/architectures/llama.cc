@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -10,10 +11,16 @@ ModelConfig read_llama(const JsonObject& fields) {
   return config;
 }
 
+nlohmann::json translate_llama(const GgufSettings& settings) {
+  nlohmann::json document = translate_common(settings, "llama", {.whole_head = true});
+  document["mlp_bias"] = settings.has_tensor("blk.0.ffn_down.bias");
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> llama_family() {
-  return {{"llama", read_llama}};
+  return {{"llama", read_llama, nullptr, "llama", translate_llama, pair_rotary_rows}};
 }
 
 }  // namespace qeval::model

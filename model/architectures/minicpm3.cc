@@ -3,9 +3,13 @@
 #include <nlohmann/json.hpp>
 
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
+
+/// Says an eps for the latent norms, which have 1e-6 in transformers whatever the configuration says.
+constexpr const char* kLatentEpsKey = "qeval_latent_norm_eps";
 
 /// Latent attention: queries, keys and values come from low-rank projections, and one rotated part of the
 /// keys serves all heads.
@@ -16,6 +20,7 @@ ModelConfig read_minicpm3(const JsonObject& fields) {
   latent.nope = fields.integer("qk_nope_head_dim", 64);
   latent.rope = fields.integer("qk_rope_head_dim", 32);
   latent.value_dim = fields.integer("v_head_dim", 64);
+  latent.eps = fields.number(kLatentEpsKey, latent.eps);
   for (const auto& [key, value] : {std::pair{"q_lora_rank", latent.q_rank},
                                    {"kv_lora_rank", latent.kv_rank},
                                    {"qk_nope_head_dim", latent.nope},
@@ -44,10 +49,29 @@ void rename_minicpm3(const ModelConfig&, TensorNames& names) {
   rename_module(names, Module::q, "self_attn.q_b_proj");
 }
 
+/// The three factors are those of the published model, in llama.cpp without a word of the file; the latent
+/// norms have the eps of all others there.
+nlohmann::json translate_minicpm3(const GgufSettings& settings) {
+  nlohmann::json document = translate_common(settings, "minicpm3", {.latent = true});
+  const auto head_dim = document["head_dim"].get<int64_t>();
+  const int64_t rope = settings.integer("rope.dimension_count", head_dim);
+  const int64_t usual = settings.integer("embedding_length") / settings.integer("attention.head_count");
+  document["q_lora_rank"] = settings.integer("attention.q_lora_rank");
+  document["kv_lora_rank"] = settings.integer("attention.kv_lora_rank");
+  document["qk_nope_head_dim"] = head_dim - rope;
+  document["qk_rope_head_dim"] = rope;
+  document["v_head_dim"] = settings.integer("attention.value_length", usual);
+  document["scale_emb"] = 12.0;
+  document["scale_depth"] = 1.4;
+  document["dim_model_base"] = 256.0;
+  document[kLatentEpsKey] = document["rms_norm_eps"];
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> minicpm3_family() {
-  return {{"minicpm3", read_minicpm3, rename_minicpm3}};
+  return {{"minicpm3", read_minicpm3, rename_minicpm3, "minicpm3", translate_minicpm3}};
 }
 
 }  // namespace qeval::model

@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -32,10 +33,18 @@ ModelConfig read_ministral3(const JsonObject& fields) {
   return config;
 }
 
+nlohmann::json translate_mistral3(const GgufSettings& settings) {
+  nlohmann::json document =
+      translate_common(settings, "ministral3", {.whole_head = true, .yarn_settings = true});
+  document["rope_parameters"]["llama_4_scaling_beta"] = settings.number("attention.temperature_scale", 0.0);
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> mistral_family() {
-  return {{"mistral", read_mistral}, {"ministral3", read_ministral3}};
+  return {{"mistral", read_mistral},  // its GGUF files are of architecture llama
+          {"ministral3", read_ministral3, nullptr, "mistral3", translate_mistral3, pair_rotary_rows}};
 }
 
 }  // namespace qeval::model

@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -19,10 +20,18 @@ void rename_nemotron(const ModelConfig&, TensorNames& names) {
   rename_module(names, Module::gate, "mlp.up_proj");
 }
 
+/// The norms have their 1 already.
+nlohmann::json translate_nemotron(const GgufSettings& settings) {
+  nlohmann::json document =
+      translate_common(settings, "nemotron", {.eps_key = "norm_eps", .layer_norm = true});
+  document["mlp_bias"] = settings.has_tensor("blk.0.ffn_down.bias");
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> nemotron_family() {
-  return {{"nemotron", read_nemotron, rename_nemotron}};
+  return {{"nemotron", read_nemotron, rename_nemotron, "nemotron", translate_nemotron}};
 }
 
 }  // namespace qeval::model

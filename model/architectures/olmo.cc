@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -31,10 +32,24 @@ ModelConfig read_olmo3(const JsonObject& fields) {
   return config;
 }
 
+/// OLMo 3 is an OLMo 2 with windows. Layers that have one rotate by the same base, unscaled.
+nlohmann::json translate_olmo2(const GgufSettings& settings) {
+  const GgufForm form{.whole_head = true, .windows = GgufForm::Windows::known};
+  nlohmann::json document = translate_common(settings, "olmo2", form);
+  if (settings.integer("attention.sliding_window", 0) == 0) return document;
+  document["model_type"] = "olmo3";
+  translate_windows(settings, 0, 4, document);
+  const nlohmann::json full = document["rope_parameters"];
+  document["rope_parameters"] = {
+      {"full_attention", full},
+      {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", full["rope_theta"]}}}};
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> olmo_family() {
-  return {{"olmo2", read_olmo2}, {"olmo3", read_olmo3}};
+  return {{"olmo2", read_olmo2, nullptr, "olmo2", translate_olmo2}, {"olmo3", read_olmo3}};
 }
 
 }  // namespace qeval::model

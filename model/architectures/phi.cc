@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -32,10 +33,14 @@ void rename_phi(const ModelConfig&, TensorNames& names) {
   names.modules[Module::final_norm].name = "final_layernorm";
 }
 
+nlohmann::json translate_phi2(const GgufSettings& settings) {
+  return translate_common(settings, "phi", {.eps_key = "layer_norm_eps", .layer_norm = true});
+}
+
 }  // namespace
 
 std::vector<Architecture> phi_family() {
-  return {{"phi", read_phi, rename_phi}};
+  return {{"phi", read_phi, rename_phi, "phi2", translate_phi2}};
 }
 
 }  // namespace qeval::model

@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -36,10 +37,15 @@ void rename_phi3(const ModelConfig& config, TensorNames& names) {
   fuse_gate_up(config, "mlp.gate_up_proj", names);
 }
 
+/// llama.cpp gives the layers no window, whatever the file says of one.
+nlohmann::json translate_phi3(const GgufSettings& settings) {
+  return translate_common(settings, "phi3", {.windows = GgufForm::Windows::known});
+}
+
 }  // namespace
 
 std::vector<Architecture> phi3_family() {
-  return {{"phi3", read_phi3, rename_phi3}};
+  return {{"phi3", read_phi3, rename_phi3, "phi3", translate_phi3, fuse_gguf_gate_up}};
 }
 
 }  // namespace qeval::model

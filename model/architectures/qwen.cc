@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -28,10 +29,19 @@ ModelConfig read_qwen3(const JsonObject& fields) {
   return config;
 }
 
+nlohmann::json translate_qwen2(const GgufSettings& settings) {
+  return translate_common(settings, "qwen2", {.whole_head = true});
+}
+
+nlohmann::json translate_qwen3(const GgufSettings& settings) {
+  return translate_common(settings, "qwen3", {.whole_head = true});
+}
+
 }  // namespace
 
 std::vector<Architecture> qwen_family() {
-  return {{"qwen2", read_qwen2}, {"qwen3", read_qwen3}};
+  return {{"qwen2", read_qwen2, nullptr, "qwen2", translate_qwen2},
+          {"qwen3", read_qwen3, nullptr, "qwen3", translate_qwen3}};
 }
 
 }  // namespace qeval::model

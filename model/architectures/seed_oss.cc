@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -11,10 +12,21 @@ ModelConfig read_seed_oss(const JsonObject& fields) {
   return config;
 }
 
+nlohmann::json translate_seed_oss(const GgufSettings& settings) {
+  nlohmann::json document = translate_common(settings, "seed_oss");
+  document["attention_out_bias"] = settings.has_tensor("blk.0.attn_output.bias");
+  document["mlp_bias"] = settings.has_tensor("blk.0.ffn_down.bias");
+  return document;
+}
+
+void rename_gguf(const GgufFile&, const ModelConfig&, TensorNames& names) {
+  rename_module(names, Module::post_attention_norm, "post_attention_norm");
+}
+
 }  // namespace
 
 std::vector<Architecture> seed_oss_family() {
-  return {{"seed_oss", read_seed_oss}};
+  return {{"seed_oss", read_seed_oss, nullptr, "seed_oss", translate_seed_oss, rename_gguf}};
 }
 
 }  // namespace qeval::model

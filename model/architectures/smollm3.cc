@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -29,10 +30,17 @@ ModelConfig read_smollm3(const JsonObject& fields) {
   return config;
 }
 
+/// Every fourth layer does not rotate, in llama.cpp without a word of the file.
+nlohmann::json translate_smollm3(const GgufSettings& settings) {
+  nlohmann::json document = translate_common(settings, "smollm3", {.whole_head = true});
+  document["no_rope_layer_interval"] = 4;
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> smollm3_family() {
-  return {{"smollm3", read_smollm3}};
+  return {{"smollm3", read_smollm3, nullptr, "smollm3", translate_smollm3, pair_rotary_rows}};
 }
 
 }  // namespace qeval::model

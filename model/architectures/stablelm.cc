@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -28,10 +29,21 @@ void rename_stablelm(const ModelConfig&, TensorNames& names) {
   }
 }
 
+/// The block is parallel where it lacks its second norm: what use_parallel_residual says is not to be
+/// trusted.
+nlohmann::json translate_stablelm(const GgufSettings& settings) {
+  const GgufForm form{.eps_key = "layer_norm_eps", .layer_norm = true, .parallel = true};
+  nlohmann::json document = translate_common(settings, "stablelm", form);
+  document["use_qkv_bias"] = document["attention_bias"];
+  document["use_parallel_residual"] = !settings.has_tensor("blk.0.ffn_norm.weight");
+  document["qk_layernorm"] = settings.has_tensor("blk.0.attn_q_norm.weight");
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> stablelm_family() {
-  return {{"stablelm", read_stablelm, rename_stablelm}};
+  return {{"stablelm", read_stablelm, rename_stablelm, "stablelm", translate_stablelm}};
 }
 
 }  // namespace qeval::model

@@ -1,4 +1,5 @@
 #include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 
 namespace qeval::model {
 namespace {
@@ -26,10 +27,17 @@ void rename_starcoder2(const ModelConfig&, TensorNames& names) {
   rename_module(names, Module::down, "mlp.c_proj");
 }
 
+nlohmann::json translate_starcoder2(const GgufSettings& settings) {
+  nlohmann::json document =
+      translate_common(settings, "starcoder2", {.eps_key = "norm_epsilon", .layer_norm = true});
+  document["use_bias"] = document["attention_bias"];
+  return document;
+}
+
 }  // namespace
 
 std::vector<Architecture> starcoder2_family() {
-  return {{"starcoder2", read_starcoder2, rename_starcoder2}};
+  return {{"starcoder2", read_starcoder2, rename_starcoder2, "starcoder2", translate_starcoder2}};
 }
 
 }  // namespace qeval::model

@@ -46,7 +46,8 @@ GgufVocabulary read_gguf_vocabulary(const GgufFile& gguf, const std::string& nam
   GgufVocabulary vocabulary{.tokens = tokens, .types = std::move(types)};
   vocabulary.bos_id = read_id(gguf, "tokenizer.ggml.bos_token_id", vocabulary, name);
   vocabulary.eos_id = read_id(gguf, "tokenizer.ggml.eos_token_id", vocabulary, name);
-  for (const std::string_view role : {"unknown", "seperator", "padding", "cls", "mask", "eot", "eom"})
+  vocabulary.unknown_id = read_id(gguf, "tokenizer.ggml.unknown_token_id", vocabulary, name);
+  for (const std::string_view role : {"seperator", "padding", "cls", "mask", "eot", "eom"})
     read_id(gguf, fmt::format("tokenizer.ggml.{}_token_id", role), vocabulary, name);
 
   std::unordered_map<std::string_view, int32_t> last;

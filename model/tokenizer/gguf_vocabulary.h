@@ -23,7 +23,7 @@ enum class GgufTokenType : int {
 struct GgufVocabulary {
   const std::vector<std::string>& tokens;  // the file's; an id is a place in it
   std::vector<GgufTokenType> types;        // as many; all normal where the file has none
-  std::optional<int32_t> bos_id = {}, eos_id = {};
+  std::optional<int32_t> bos_id = {}, eos_id = {}, unknown_id = {};
   /// The place of the last token with the same text, which is the one that text becomes; of an empty text
   /// none.
   std::vector<int32_t> meant = {};

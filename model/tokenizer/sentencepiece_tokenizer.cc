@@ -344,6 +344,21 @@ std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file,
   return std::make_unique<SentencePieceTokenizer>(std::move(loaded), serialized, std::move(around), name);
 }
 
+namespace {
+
+/// A token of GGUF as a piece: converters write the spaces of user-defined ones as such, where the library,
+/// which escapes a text before it looks for them, wants the escaped form.
+std::string piece_text(const GgufVocabulary& vocabulary, size_t id) {
+  const std::string& token = vocabulary.tokens[id];
+  if (vocabulary.types[id] != GgufTokenType::kUserDefined || token.find(' ') == std::string::npos)
+    return token;
+  std::string text;
+  for (const char c : token) text += c == ' ' ? std::string(kSpaceMark) : std::string(1, c);
+  return std::ranges::find(vocabulary.tokens, text) == vocabulary.tokens.end() ? text : token;
+}
+
+}  // namespace
+
 std::unique_ptr<Tokenizer> load_sentencepiece_gguf(const GgufFile& gguf, const std::string& name) {
   const GgufVocabulary vocabulary = read_gguf_vocabulary(gguf, name);
   const std::vector<double>* scores = gguf.find_numbers("tokenizer.ggml.scores");
@@ -362,9 +377,17 @@ std::unique_ptr<Tokenizer> load_sentencepiece_gguf(const GgufFile& gguf, const s
   for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
     // The library wants distinct pieces; what no text becomes only keeps its place.
     const bool meant = vocabulary.meant[i] == static_cast<int32_t>(i);
-    model.pieces.push_back({.text = meant ? vocabulary.tokens[i] : fmt::format("<qeval:{}>", i),
+    model.pieces.push_back({.text = meant ? piece_text(vocabulary, i) : fmt::format("<qeval:{}>", i),
                             .score = static_cast<float>((*scores)[i]),
                             .type = static_cast<int>(meant ? vocabulary.types[i] : GgufTokenType::kUnused)});
+  }
+  // The library wants an unknown piece; converters that read tokenizer.json make it a control token (Gemma
+  // 3).
+  const bool has_unknown =
+      std::ranges::find(vocabulary.types, GgufTokenType::kUnknown) != vocabulary.types.end();
+  if (!has_unknown && vocabulary.unknown_id) {
+    model.pieces[static_cast<size_t>(*vocabulary.unknown_id)].type =
+        static_cast<int>(GgufTokenType::kUnknown);
   }
   model.byte_fallback = std::find(vocabulary.types.begin(), vocabulary.types.end(), GgufTokenType::kByte) !=
                         vocabulary.types.end();

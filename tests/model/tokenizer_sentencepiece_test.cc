@@ -196,10 +196,24 @@ TEST(SentencePieceTokenizer, FromGguf) {
               ElementsAre(260));
   EXPECT_FALSE(open(tiny_gguf(model).boolean("tokenizer.ggml.add_bos_token", false))->adds_bos());
 
+  // Files whose unknown piece is a control token name it.
+  SentencePieceModel controlled = model;
+  controlled.pieces[0].type = 3;
+  EXPECT_EQ(open(tiny_gguf(controlled).integer("tokenizer.ggml.unknown_token_id", 0))->encode("ab b"),
+            original->encode("ab b"));
+
+  // Converters write spaces of user-defined tokens unescaped.
+  SentencePieceModel spaces = model, escaped = model;
+  spaces.pieces.push_back({"  ", 0, 4});
+  escaped.pieces.push_back({"\u2581\u2581", 0, 4});
+  EXPECT_EQ(open(tiny_gguf(spaces))->encode("a  b"), load(escaped)->encode("a  b"));
+  EXPECT_NE(open(tiny_gguf(spaces))->encode("a  b"), original->encode("a  b"));
+
   const auto refused = [&](const GgufWriter& writer) {
     const auto file = folder.write("vocab.gguf", writer.bytes());
     return message_of([&] { load_tokenizer(file); });
   };
+  EXPECT_THAT(refused(tiny_gguf(controlled)), HasSubstr("unk is not defined"));
   EXPECT_THAT(
       refused(GgufWriter().string("tokenizer.ggml.model", "llama").strings("tokenizer.ggml.tokens", {"a"})),
       HasSubstr("scores"));
