@@ -35,10 +35,8 @@ class Problem {
     problem.ranges = complete_ranges(problem.qcfg, calibration.ranges, model_.config, "the test");
     for (model::LayerWeights& layer : model_.layers) {
       BlockWeights<float> block;
-      block.input_norm = {&layer.norm(Module::input_norm).weight, &layer.norm(Module::input_norm).bias};
-      block.post_attention_norm = {&layer.norm(Module::post_attention_norm).weight, &layer.norm(Module::post_attention_norm).bias};
-      block.linear = {linear(layer.linear(Module::q)),    linear(layer.linear(Module::k)),  linear(layer.linear(Module::v)),   linear(layer.linear(Module::o)),
-                      linear(layer.linear(Module::gate)), linear(layer.linear(Module::up)), linear(layer.linear(Module::down))};
+      for (auto& [module, norm] : layer.norms) block.norm(module) = {&norm.weight, &norm.bias};
+      for (auto& [module, weights] : layer.linears) block.linear(module) = linear(weights);
       problem.blocks.push_back(block);
     }
   }
@@ -349,7 +347,7 @@ TEST_P(Learn, ALossThatIsNotFiniteStopsAndKeepsTheLastGoodState) {
 TEST(LearnFailure, ABlocksFirstStepLeavesTheStateBetweenTheBlocks) {
   const LearnSettings chosen = settings(LearnMethod::omniquant);
   Problem problem;
-  problem.problem.blocks[1].linear[0].weight[0] = std::numeric_limits<float>::infinity();
+  problem.problem.blocks[1].linear(Module::q).weight[0] = std::numeric_limits<float>::infinity();
   std::optional<LearnState> last, kept;
   const LearnObserver observer{
       {}, [&](const LearnState& state, bool failing) { (failing ? kept : last) = state; }};
