@@ -12,6 +12,7 @@
 #include "../model/fixtures.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "block_forms.h"
 #include "model/decoder.h"
 #include "onnx_interpreter.h"
 #include "quant/calibration.h"
@@ -80,11 +81,7 @@ double difference_of_export(const model::Model& model, const Quantization& q,
   return mean_difference(tensors["logits"].values, decoder_logits(model, fake, ids));
 }
 
-struct Case {
-  std::string name;
-  std::function<void(model::ModelConfig&)> change;
-  std::string scheme;
-};
+using Case = test::FormCase;
 
 class ExportedGraph : public testing::TestWithParam<Case> {};
 
@@ -164,103 +161,7 @@ INSTANTIATE_TEST_SUITE_P(Architectures, ExportedGraph,
                                          Case{"wide", [](model::ModelConfig&) {}, "w8a16"}),
                          [](const auto& tested) { return tested.param.name; });
 
-using model::BlockForm;
-using model::QkNorm;
-
-/// Every operation of the block graph that the paper's blocks lack, in forms that families have.
-INSTANTIATE_TEST_SUITE_P(Forms, ExportedGraph,
-                         testing::Values(Case{"sandwich_with_soft_caps",
-                                              [](model::ModelConfig& c) {
-                                                c.architecture = "gemma2";
-                                                c.form = BlockForm::sandwich;
-                                                c.activation = model::Activation::gelu_tanh;
-                                                c.scale_embedding = true;
-                                                c.score_softcap = 3;
-                                                c.logit_softcap = 8;
-                                                c.attention_scale = 0.4F;
-                                                c.layers = {{.window = 7}, {}};
-                                              },
-                                              "w8a8"},
-                                         Case{"sandwich_with_head_norms_and_local_rotary",
-                                              [](model::ModelConfig& c) {
-                                                c.form = BlockForm::glm_sandwich;
-                                                c.qk_norm = QkNorm::head;
-                                                c.local_rotary =
-                                                    model::Rotary{.theta = 100, .dim = 8, .scaling = {}};
-                                                c.layers = {{.window = 5, .local_rotary = true}, {}};
-                                              },
-                                              "w4a8"},
-                                         Case{"update_norms_with_full_width_norms",
-                                              [](model::ModelConfig& c) {
-                                                c.form = BlockForm::update_norms;
-                                                c.qk_norm = QkNorm::full_width;
-                                                c.layers = {{.window = 1}, {.window = 9}};
-                                              },
-                                              "w8a8"},
-                                         Case{"parallel_with_own_head_norms",
-                                              [](model::ModelConfig& c) {
-                                                c.form = BlockForm::parallel;
-                                                c.norm = c.qk_norm_kind = model::NormKind::layer;
-                                                c.norm_bias = false;
-                                                c.qk_norm = QkNorm::head_own;
-                                                c.logit_factor = 0.25F;
-                                                c.layers = {{}, {.rotary = false}};
-                                              },
-                                              "w8a8"},
-                                         Case{"parallel_with_two_norms",
-                                              [](model::ModelConfig& c) {
-                                                c.form = BlockForm::parallel_two_norms;
-                                                c.norm = model::NormKind::layer;
-                                                c.gated_mlp = false;
-                                                c.activation = model::Activation::gelu_erf;
-                                                c.qkv_bias = c.o_bias = c.mlp_bias = true;
-                                              },
-                                              "w8a8"},
-                                         Case{"norms_behind_the_rotary_embedding",
-                                              [](model::ModelConfig& c) {
-                                                c.qk_norm = QkNorm::head;
-                                                c.qk_norm_after_rotary = true;
-                                                c.position_beta = 0.3;
-                                                c.position_original = 6;
-                                              },
-                                              "w8a8"},
-                                         Case{"own_head_norms_with_bias",
-                                              [](model::ModelConfig& c) {
-                                                c.norm = c.qk_norm_kind = model::NormKind::layer;
-                                                c.qk_norm = QkNorm::head_own;
-                                                c.qk_norm_bias = true;
-                                                c.qk_norm_after_rotary = true;
-                                              },
-                                              "w4a8"},
-                                         Case{"factors",
-                                              [](model::ModelConfig& c) {
-                                                c.embedding_factor = 1.5F;
-                                                c.residual_factor = 0.6F;
-                                                c.attention_scale = 0.2F;
-                                                c.logit_factor = 0.5F;
-                                              },
-                                              "w8a8"},
-                                         Case{"learned_positions",
-                                              [](model::ModelConfig& c) {
-                                                c.norm = model::NormKind::layer;
-                                                c.learned_positions = true;
-                                                c.position_offset = 2;
-                                                c.gated_mlp = false;
-                                                c.activation = model::Activation::relu;
-                                                c.layers = {{.rotary = false}, {.rotary = false}};
-                                              },
-                                              "w8a8"},
-                                         Case{"norms_after_additions",
-                                              [](model::ModelConfig& c) {
-                                                c.form = BlockForm::after_add;
-                                                c.norm = model::NormKind::layer;
-                                                c.final_norm = false;
-                                                c.embedding_size = 12;
-                                                c.learned_positions = true;
-                                                c.gated_mlp = false;
-                                                c.activation = model::Activation::relu2;
-                                              },
-                                              "w8a8"}),
+INSTANTIATE_TEST_SUITE_P(Forms, ExportedGraph, testing::ValuesIn(test::block_forms()),
                          [](const auto& tested) { return tested.param.name; });
 
 /// A table that depends on a sequence's length has a form as long as no sequence is that long.

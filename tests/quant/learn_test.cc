@@ -3,6 +3,7 @@
 #include "quant/train/learn.h"
 
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -13,12 +14,33 @@
 #include "../model/fixtures.h"
 #include "../tiny_model.h"
 #include "base/error.h"
+#include "block_forms.h"
+#include "model/decoder.h"
 #include "quant/calibration.h"
+#include "quant/fake_arithmetic.h"
+#include "quant/train/fold.h"
 #include "quant/train/learn_state.h"
 #include "tests/ranks.h"
 
 namespace qeval::quant {
 namespace {
+
+/// Views of a model's weights, decoded into memory that `matrices` keeps.
+std::vector<BlockWeights<float>> block_weights(model::Model& model,
+                                               std::vector<std::unique_ptr<std::vector<float>>>& matrices) {
+  std::vector<BlockWeights<float>> blocks;
+  for (model::LayerWeights& layer : model.layers) {
+    BlockWeights<float>& block = blocks.emplace_back();
+    for (auto& [module, norm] : layer.norms) block.norm(module) = {&norm.weight, &norm.bias};
+    for (auto& [module, weights] : layer.linears) {
+      const model::Matrix& w = weights.weight;
+      matrices.push_back(std::make_unique<std::vector<float>>(static_cast<size_t>(w.rows * w.cols)));
+      w.decode_rows(0, w.rows, matrices.back()->data());
+      block.linear(module) = {matrices.back()->data(), w.rows, w.cols, &weights.bias};
+    }
+  }
+  return blocks;
+}
 
 /// A learning problem of its own weights, made anew for every run, since learning folds them.
 class Problem {
@@ -33,14 +55,7 @@ class Problem {
     problem.qcfg = make_qcfg(model_.config, parse_scheme("w4a8"));
     const Calibration calibration = calibrate(model_, problem.samples, problem.qcfg, {});
     problem.ranges = complete_ranges(problem.qcfg, calibration.ranges, model_.config, "the test");
-    for (model::LayerWeights& layer : model_.layers) {
-      BlockWeights<float> block;
-      block.input_norm = {&layer.norm(Module::input_norm).weight, &layer.norm(Module::input_norm).bias};
-      block.post_attention_norm = {&layer.norm(Module::post_attention_norm).weight, &layer.norm(Module::post_attention_norm).bias};
-      block.linear = {linear(layer.linear(Module::q)),    linear(layer.linear(Module::k)),  linear(layer.linear(Module::v)),   linear(layer.linear(Module::o)),
-                      linear(layer.linear(Module::gate)), linear(layer.linear(Module::up)), linear(layer.linear(Module::down))};
-      problem.blocks.push_back(block);
-    }
+    problem.blocks = block_weights(model_, matrices_);
   }
 
   LearnProblem problem;
@@ -52,13 +67,6 @@ class Problem {
   }
 
  private:
-  BlockWeights<float>::Linear linear(model::LinearWeights& from) {
-    const model::Matrix& w = from.weight;
-    matrices_.push_back(std::make_unique<std::vector<float>>(static_cast<size_t>(w.rows * w.cols)));
-    w.decode_rows(0, w.rows, matrices_.back()->data());
-    return {matrices_.back()->data(), w.rows, w.cols, &from.bias};
-  }
-
   test::TinyModel tiny_{7};
   model::Model model_;
   std::vector<std::unique_ptr<std::vector<float>>> matrices_;
@@ -309,6 +317,110 @@ TEST_P(Learn, AStateAtTheEndOfABlockIsBoundedBeforeItIsFolded) {
   EXPECT_TRUE(below_it.ranges == at_the_bound.ranges);
 }
 
+class LearnedForm : public testing::TestWithParam<test::FormCase> {};
+INSTANTIATE_TEST_SUITE_P(Forms, LearnedForm, testing::ValuesIn(test::block_forms()),
+                         [](const auto& tested) { return tested.param.name; });
+
+/// Blocks at the starting point, nothing transformed or clipped, compute what the simulation does; float
+/// blocks what float arithmetic does.
+TEST_P(LearnedForm, ComputesWhatTheSimulationDoes) {
+  test::TinyModel tiny(5);
+  GetParam().change(tiny.config);
+  tiny.config.l2norm_as_rmsnorm = true;
+  model::Model model = tiny.build();
+  std::vector<std::unique_ptr<std::vector<float>>> matrices;
+  const std::vector<BlockWeights<float>> weights = block_weights(model, matrices);
+  constexpr int64_t kTokens = 20;
+  std::vector<int32_t> ids, positions, rows;
+  for (int32_t i = 0; i < kTokens; ++i) {
+    ids.push_back((i * i + 5 * i + 3) % 61);
+    positions.push_back(i);
+  }
+  const QuantConfig qcfg = make_qcfg(model.config, parse_scheme(GetParam().scheme));
+  const ActRanges ranges =
+      complete_ranges(qcfg, calibrate(model, {ids}, qcfg, {}).ranges, model.config, "the test");
+  const FakeArithmetic fake(model, qcfg, ranges, kTokens);
+  const auto exact = model::make_float_arithmetic(model, kTokens);
+  const RotaryTables rotary(model.config, kTokens);
+  for (const bool quantized : {false, true}) {
+    const model::Arithmetic& arithmetic = quantized ? static_cast<const model::Arithmetic&>(fake) : *exact;
+    model::Tensor x, normed;
+    arithmetic.embed(ids, {positions, {}}, x);
+    Kept<float> kept;
+    Workspace<float> workspace;
+    for (int64_t layer = 0; layer < model.config.num_layers; ++layer) {
+      const Block<float> block =
+          make_block(model.config, rotary, weights[static_cast<size_t>(layer)], qcfg, layer);
+      if (quantized) {
+        const auto parameters =
+            folded_parameters(initial_parameters<float>(model.config, qcfg, ranges, layer, {}));
+        block_forward(block, parameters, x.row<float>(0), kTokens, kept, workspace, x.row<float>(0));
+      } else {
+        float_block_forward(block, x.row<float>(0), kTokens, workspace, x.row<float>(0));
+      }
+    }
+    arithmetic.finish(x, normed);
+    std::vector<float> ours(kTokens * 61);
+    arithmetic.logits(normed, 0, 61, ours.data());
+
+    model::Decoder decoder(model, arithmetic);
+    model::KvSpan span(arithmetic, kTokens, model.config.num_layers);
+    decoder.forward({.tokens = ids, .positions = positions, .segments = {{.length = kTokens, .kv = &span}}});
+    const std::vector<float> theirs =
+        decoder.logits(std::vector<int64_t>(positions.begin(), positions.end()));
+    double difference = 0;
+    for (size_t i = 0; i < ours.size(); ++i) {
+      difference += static_cast<double>(std::abs(ours[i] - theirs[i])) / static_cast<double>(ours.size());
+    }
+    EXPECT_LT(difference, 1e-4) << (quantized ? "quantized" : "float");
+  }
+}
+
+/// And what they learn lessens the loss.
+TEST_P(LearnedForm, TheLossFalls) {
+  test::TinyModel tiny(5);
+  GetParam().change(tiny.config);
+  model::Model model = tiny.build();
+  std::vector<std::unique_ptr<std::vector<float>>> matrices;
+  LearnProblem problem;
+  problem.model = &model;
+  problem.blocks = block_weights(model, matrices);
+  problem.samples = {{3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8}, {9, 7, 9, 3, 2, 3, 8, 4, 6, 2, 6, 4}};
+  problem.qcfg = make_qcfg(model.config, parse_scheme("w4a8"));
+  problem.ranges = complete_ranges(problem.qcfg, calibrate(model, problem.samples, problem.qcfg, {}).ranges,
+                                   model.config, "the test");
+  LearnSettings chosen = settings(LearnMethod::mobilequant);
+  chosen.epochs = 20;
+  chosen.rates = {{{1e-3, 1e-4}, {1e-2, 1e-3}, {1e-5, 1e-6}}};
+  std::vector<double> losses;
+  learn(problem, chosen, {[&](const StepRecord& record) { losses.push_back(record.loss); }, {}});
+  const size_t n = losses.size();
+  EXPECT_LT((losses[n - 1] + losses[n - 2]) / (losses[0] + losses[1]), 0.97);
+}
+
+TEST(LearnRefusals, NameTheOperationAndTheLength) {
+  const auto refusal = [](const std::function<void(model::ModelConfig&)>& change) {
+    Problem problem;
+    model::Model model = *problem.problem.model;
+    change(model.config);
+    model.config.graph = model::make_graph(model.config);
+    problem.problem.model = &model;
+    return model::fixtures::error_of([&] { learn(problem.problem, settings(LearnMethod::mobilequant), {}); });
+  };
+  EXPECT_THAT(refusal([](model::ModelConfig& c) { c.activation = model::Activation::xielu; }),
+              testing::HasSubstr("learning has no xIELU"));
+  EXPECT_THAT(refusal([](model::ModelConfig& c) {
+                c.latent =
+                    model::LatentAttention{.q_rank = 8, .kv_rank = 8, .nope = 4, .rope = 6, .value_dim = 10};
+              }),
+              testing::HasSubstr("learning has no latent attention"));
+  EXPECT_THAT(refusal([](model::ModelConfig& c) {
+                c.rotary.scaling.kind = model::RopeScaling::Kind::dynamic;
+                c.rotary.scaling.original_max_position_embeddings = 11;
+              }),
+              testing::HasSubstr("12 tokens"));
+}
+
 /// The values of every parameter, of all blocks.
 std::vector<float> values(const std::vector<BlockParameters<float>>& blocks) {
   std::vector<float> all;
@@ -349,7 +461,7 @@ TEST_P(Learn, ALossThatIsNotFiniteStopsAndKeepsTheLastGoodState) {
 TEST(LearnFailure, ABlocksFirstStepLeavesTheStateBetweenTheBlocks) {
   const LearnSettings chosen = settings(LearnMethod::omniquant);
   Problem problem;
-  problem.problem.blocks[1].linear[0].weight[0] = std::numeric_limits<float>::infinity();
+  problem.problem.blocks[1].linear(Module::q).weight[0] = std::numeric_limits<float>::infinity();
   std::optional<LearnState> last, kept;
   const LearnObserver observer{
       {}, [&](const LearnState& state, bool failing) { (failing ? kept : last) = state; }};

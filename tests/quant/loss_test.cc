@@ -21,10 +21,20 @@ std::vector<double> residual(size_t count, unsigned seed) {
   return out;
 }
 
-class Logits : public testing::TestWithParam<model::NormKind> {
+struct HeadCase {
+  const char* name;
+  model::NormKind norm;
+  bool final_norm = true;
+  float factor = 1, softcap = 0;
+};
+
+class Logits : public testing::TestWithParam<HeadCase> {
  protected:
   Logits() {
-    tiny_.config.norm = GetParam();
+    tiny_.config.norm = GetParam().norm;
+    tiny_.config.final_norm = GetParam().final_norm;
+    tiny_.config.logit_factor = GetParam().factor;
+    tiny_.config.logit_softcap = GetParam().softcap;
     model_ = tiny_.build();
     for (int32_t i = 0; i < 61; ++i) model_.head.bias.push_back(0.05F * static_cast<float>(i % 7));
   }
@@ -40,7 +50,12 @@ class Logits : public testing::TestWithParam<model::NormKind> {
     return loss;
   }
 };
-INSTANTIATE_TEST_SUITE_P(Norms, Logits, testing::Values(model::NormKind::rms, model::NormKind::layer));
+INSTANTIATE_TEST_SUITE_P(Heads, Logits,
+                         testing::Values(HeadCase{"rms", model::NormKind::rms},
+                                         HeadCase{"layer", model::NormKind::layer},
+                                         HeadCase{"plain", model::NormKind::rms, false, 0.3F},
+                                         HeadCase{"capped", model::NormKind::rms, true, 0.7F, 2.5F}),
+                         [](const auto& instance) { return std::string(instance.param.name); });
 
 TEST_P(Logits, TheGradientIsThatOfTheLoss) {
   ASSERT_GT(loss(y_), 0.1);
@@ -69,7 +84,7 @@ TEST_P(Logits, TheLossIsTheMeanDivergence) {
     const double* x = stream.data() + token * 24;
     double mean = 0;
     double square = 0;
-    if (GetParam() == model::NormKind::layer) {
+    if (GetParam().norm == model::NormKind::layer) {
       for (int i = 0; i < 24; ++i) mean += x[i] / 24;
     }
     for (int i = 0; i < 24; ++i) square += (x[i] - mean) * (x[i] - mean) / 24;
@@ -80,11 +95,17 @@ TEST_P(Logits, TheLossIsTheMeanDivergence) {
       model_.head.weight.decode_rows(static_cast<int64_t>(v), 1, row.data());
       p[v] = static_cast<double>(model_.head.bias[v]);
       for (size_t i = 0; i < 24; ++i) {
-        double normed =
-            (x[i] - mean) / std::sqrt(square + 1e-5) * static_cast<double>(model_.final_norm.weight[i]);
+        double normed = x[i];
+        if (GetParam().final_norm) {
+          normed =
+              (x[i] - mean) / std::sqrt(square + 1e-5) * static_cast<double>(model_.final_norm.weight[i]);
+        }
         if (!model_.final_norm.bias.empty()) normed += static_cast<double>(model_.final_norm.bias[i]);
         p[v] += normed * static_cast<double>(row[i]);
       }
+      p[v] *= static_cast<double>(GetParam().factor);
+      const auto cap = static_cast<double>(GetParam().softcap);
+      if (cap != 0) p[v] = cap * std::tanh(p[v] / cap);
       sum += std::exp(p[v]);
     }
     for (double& v : p) v = std::exp(v) / sum;

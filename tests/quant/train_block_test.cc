@@ -219,10 +219,7 @@ TEST(TrainOps, TiesShareTheGradientEqually) {
 
 struct BlockCase {
   const char* name;
-  model::NormKind norm;
-  model::Activation activation;
-  int64_t heads, kv_heads, head_dim, rotary_dim;
-  bool bias;
+  std::function<void(model::ModelConfig&)> change;
 };
 
 class BlockGradient : public testing::TestWithParam<BlockCase> {
@@ -230,42 +227,37 @@ class BlockGradient : public testing::TestWithParam<BlockCase> {
   static constexpr int64_t kTokens = 5;
 
   void SetUp() override {
-    const BlockCase& c = GetParam();
     config_.architecture = "hfmodel";
     config_.vocab_size = 8;
     config_.hidden_size = 8;
     config_.intermediate_size = 12;
     config_.num_layers = 1;
-    config_.num_heads = c.heads;
-    config_.num_kv_heads = c.kv_heads;
-    config_.head_dim = c.head_dim;
-    config_.rotary.dim = c.rotary.dim;
+    config_.num_heads = 4;
+    config_.num_kv_heads = 2;
+    config_.head_dim = config_.rotary.dim = 4;
     config_.max_position_embeddings = 16;
-    config_.norm = c.norm;
-    config_.activation = c.activation;
-    config_.qkv_bias = c.bias;
-    config_.mlp_bias = c.bias;
+    GetParam().change(config_);
+    config_.graph = model::make_graph(config_);
     // Symmetric weights: with an asymmetric range the constant offset has no counterpart in differences.
     Scheme scheme{.weight = {.bits = 4, .symmetric = true, .per_channel = true}};
     qcfg_ = make_qcfg(config_, scheme);
-    for (const Module norm : {Module::input_norm, Module::post_attention_norm})
-      qcfg_[{0, norm, Slot::weight}].symmetric = true;
     Numbers numbers(11);
-    const int64_t q = c.heads * c.head_dim;
-    const int64_t kv = c.kv_heads * c.head_dim;
-    fill_norm(weights_.input_norm, numbers);
-    fill_norm(weights_.post_attention_norm, numbers);
-    const int64_t h = config_.hidden_size;
-    const int64_t inner = config_.intermediate_size;
-    fill(Module::q, q, h, c.bias, numbers);
-    fill(Module::k, kv, h, c.bias, numbers);
-    fill(Module::v, kv, h, c.bias, numbers);
-    fill(Module::o, h, q, false, numbers);
-    fill(Module::gate, inner, h, c.bias, numbers);
-    fill(Module::up, inner, h, c.bias, numbers);
-    fill(Module::down, h, inner, c.bias, numbers);
-    x_ = numbers.vector(kTokens * h, 1.5);
-    upstream_ = numbers.vector(kTokens * h);
+    for (const model::Operation& operation : config_.graph.block(0).operations) {
+      if (const auto* norm = std::get_if<model::NormOp>(&operation)) {
+        qcfg_[{0, norm->module, Slot::weight}].symmetric = true;
+        weights_.norm(norm->module) = {own(numbers.vector(norm->weights(), 0.4, 1)),
+                                       own(numbers.vector(norm->bias ? norm->weights() : 0, 0.2))};
+      }
+    }
+    for (const model::Operation& operation : config_.graph.block(0).operations) {
+      if (const auto* linear = std::get_if<model::LinearOp>(&operation)) {
+        weights_.linear(linear->module) = {own(numbers.vector(linear->rows * linear->cols, 0.6))->data(),
+                                           linear->rows, linear->cols,
+                                           own(numbers.vector(linear->bias ? linear->rows : 0, 0.3))};
+      }
+    }
+    x_ = numbers.vector(kTokens * config_.hidden_size, 1.5);
+    upstream_ = numbers.vector(kTokens * config_.hidden_size);
     ActRanges ranges(1);
     for (const Point& point : all_points(config_)) {
       if (!needs_range(qcfg_, point)) continue;
@@ -284,19 +276,6 @@ class BlockGradient : public testing::TestWithParam<BlockCase> {
     owned_.push_back(std::make_unique<std::vector<double>>(std::move(values)));
     return owned_.back().get();
   }
-  void fill_norm(BlockWeights<double>::Norm& norm, Numbers& numbers) {
-    norm.weight = own(numbers.vector(config_.hidden_size, 0.4, 1));
-    const bool bias = config_.norm == model::NormKind::layer;
-    norm.bias = own(numbers.vector(bias ? config_.hidden_size : 0, 0.2));
-  }
-  void fill(Module module, int64_t rows, int64_t cols, bool bias, Numbers& numbers) {
-    auto& w = weights_.projection(module);
-    w.rows = rows;
-    w.cols = cols;
-    w.weight = own(numbers.vector(rows * cols, 0.6))->data();
-    w.bias = own(numbers.vector(bias ? rows : 0, 0.3));
-  }
-
   double loss(const Block<double>& block) {
     std::vector<double> y(x_.size());
     block_forward(block, parameters_, x_.data(), kTokens, kept_, workspace_, y.data());
@@ -314,7 +293,7 @@ class BlockGradient : public testing::TestWithParam<BlockCase> {
 };
 
 TEST_P(BlockGradient, OfInputAndEveryParameter) {
-  const model::RotaryTable rotary(config_, kTokens);
+  const RotaryTables rotary(config_, kTokens);
   const Block<double> block = make_block(config_, rotary, weights_, qcfg_, 0);
   loss(block);
   std::vector<double> gradient = upstream_;
@@ -329,12 +308,134 @@ TEST_P(BlockGradient, OfInputAndEveryParameter) {
   EXPECT_EQ(groups, 7U);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Architectures, BlockGradient,
-    testing::Values(BlockCase{"llama", model::NormKind::rms, model::Activation::silu, 4, 2, 4, 4, false},
-                    BlockCase{"gemma", model::NormKind::rms, model::Activation::gelu_tanh, 2, 1, 6, 6, false},
-                    BlockCase{"stablelm", model::NormKind::layer, model::Activation::silu, 2, 2, 4, 2, true}),
-    [](const auto& instance) { return std::string(instance.param.name); });
+using model::Activation;
+using model::BlockForm;
+using model::ModelConfig;
+using model::NormKind;
+using model::QkNorm;
+
+std::string name_of(const testing::TestParamInfo<BlockCase>& instance) {
+  return instance.param.name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Architectures, BlockGradient,
+                         testing::Values(BlockCase{"llama", [](ModelConfig&) {}},
+                                         BlockCase{"gemma",
+                                                   [](ModelConfig& c) {
+                                                     c.activation = Activation::gelu_tanh;
+                                                     c.num_heads = 2;
+                                                     c.num_kv_heads = 1;
+                                                     c.head_dim = c.rotary.dim = 6;
+                                                   }},
+                                         BlockCase{"stablelm",
+                                                   [](ModelConfig& c) {
+                                                     c.norm = NormKind::layer;
+                                                     c.num_heads = 2;
+                                                     c.rotary.dim = 2;
+                                                     c.qkv_bias = c.mlp_bias = true;
+                                                   }}),
+                         name_of);
+
+/// Each operation of the graph that the paper's blocks lack.
+INSTANTIATE_TEST_SUITE_P(Forms, BlockGradient,
+                         testing::Values(BlockCase{"sandwich_with_head_norms_and_soft_cap",
+                                                   [](ModelConfig& c) {
+                                                     c.architecture = "gemma3_text";
+                                                     c.form = BlockForm::sandwich;
+                                                     c.qk_norm = QkNorm::head;
+                                                     c.score_softcap = 1.3F;
+                                                     c.attention_scale = 0.7F;
+                                                     c.activation = Activation::gelu_tanh;
+                                                   }},
+                                         BlockCase{"update_norms",
+                                                   [](ModelConfig& c) {
+                                                     c.form = BlockForm::update_norms;
+                                                     c.qk_norm = QkNorm::full_width;
+                                                   }},
+                                         BlockCase{"parallel",
+                                                   [](ModelConfig& c) {
+                                                     c.form = BlockForm::parallel;
+                                                     c.norm = c.qk_norm_kind = NormKind::layer;
+                                                     c.norm_bias = false;
+                                                     c.qk_norm = QkNorm::head_own;
+                                                     c.residual_factor = 0.4F;
+                                                   }},
+                                         BlockCase{"parallel_with_two_norms",
+                                                   [](ModelConfig& c) {
+                                                     c.form = BlockForm::parallel_two_norms;
+                                                     c.norm = NormKind::layer;
+                                                     c.num_kv_heads = 4;
+                                                     c.gated_mlp = false;
+                                                     c.activation = Activation::gelu_erf;
+                                                     c.qkv_bias = c.o_bias = c.mlp_bias = true;
+                                                   }},
+                                         BlockCase{"window",
+                                                   [](ModelConfig& c) { c.layers = {{.window = 2}}; }},
+                                         BlockCase{"no_rotary",
+                                                   [](ModelConfig& c) {
+                                                     c.num_kv_heads = 4;
+                                                     c.layers = {{.rotary = false}};
+                                                   }},
+                                         BlockCase{"local_rotary",
+                                                   [](ModelConfig& c) {
+                                                     c.local_rotary =
+                                                         model::Rotary{.theta = 3, .dim = 2, .scaling = {}};
+                                                     c.layers = {{.local_rotary = true}};
+                                                     c.position_beta = 0.5;
+                                                     c.position_original = 2;
+                                                   }},
+                                         BlockCase{"norms_behind_the_rotary_embedding",
+                                                   [](ModelConfig& c) {
+                                                     c.norm = c.qk_norm_kind = NormKind::layer;
+                                                     c.qk_norm = QkNorm::head;
+                                                     c.qk_norm_bias = c.qk_norm_after_rotary = true;
+                                                   }},
+                                         BlockCase{"norms_after_additions",
+                                                   [](ModelConfig& c) {
+                                                     c.form = BlockForm::after_add;
+                                                     c.norm = NormKind::layer;
+                                                     c.num_kv_heads = 4;
+                                                     c.gated_mlp = false;
+                                                     c.activation = Activation::relu2;
+                                                   }},
+                                         BlockCase{"relu",
+                                                   [](ModelConfig& c) {
+                                                     c.gated_mlp = false;
+                                                     c.activation = Activation::relu;
+                                                   }}),
+                         name_of);
+
+/// Where a scale between q and k would be undone, or heads share keys, there is none; elsewhere what stands
+/// behind the product (a soft cap) does not matter.
+TEST(LetEdges, FollowTheGraph) {
+  const auto edges = [](const std::function<void(ModelConfig&)>& change, bool modified = true) {
+    ModelConfig config;
+    config.hidden_size = config.intermediate_size = 8;
+    config.num_layers = 1;
+    config.num_heads = config.num_kv_heads = 2;
+    config.head_dim = config.rotary.dim = 4;
+    change(config);
+    std::string names;
+    for (const LetEdge& edge : let_edges(model::make_graph(config).block(0), modified)) {
+      names += (names.empty() ? "" : "; ") + edge_name(edge);
+    }
+    return names;
+  };
+  EXPECT_EQ(edges([](ModelConfig&) {}), "norm to q, k, v; norm to gate, up; up to down; v to o; q to k");
+  EXPECT_EQ(edges([](ModelConfig&) {}, false), "norm to q, k, v; norm to gate, up; v to o; q to k");
+  EXPECT_EQ(edges([](ModelConfig& c) { c.num_kv_heads = 1; }),
+            "norm to q, k, v; norm to gate, up; up to down");
+  EXPECT_EQ(edges([](ModelConfig& c) { c.qk_norm = QkNorm::head; }),
+            "norm to q, k, v; norm to gate, up; up to down; v to o");
+  EXPECT_EQ(edges([](ModelConfig& c) { c.score_softcap = 2; }),
+            "norm to q, k, v; norm to gate, up; up to down; v to o; q to k");
+  EXPECT_EQ(edges([](ModelConfig& c) { c.form = BlockForm::update_norms; }), "up to down; v to o; q to k");
+  EXPECT_EQ(edges([](ModelConfig& c) {
+              c.form = BlockForm::parallel;
+              c.gated_mlp = false;
+            }),
+            "norm to q, k, v, gate; v to o; q to k");
+}
 
 }  // namespace
 }  // namespace qeval::quant

@@ -56,10 +56,9 @@ Case load(const std::string& name, const std::string& scheme) {
     return {c.weights.back()->data(), w.rows, w.cols, &from.bias};
   };
   for (model::LayerWeights& layer : c.model->layers) {
-    c.problem.blocks.push_back({{&layer.norm(Module::input_norm).weight, &layer.norm(Module::input_norm).bias},
-                                {&layer.norm(Module::post_attention_norm).weight, &layer.norm(Module::post_attention_norm).bias},
-                                {linear(layer.linear(Module::q)), linear(layer.linear(Module::k)), linear(layer.linear(Module::v)), linear(layer.linear(Module::o)),
-                                 linear(layer.linear(Module::gate)), linear(layer.linear(Module::up)), linear(layer.linear(Module::down))}});
+    BlockWeights<float>& block = c.problem.blocks.emplace_back();
+    for (auto& [module, norm] : layer.norms) block.norm(module) = {&norm.weight, &norm.bias};
+    for (auto& [module, weights] : layer.linears) block.linear(module) = linear(weights);
   }
   c.problem.qcfg = make_qcfg(config, parse_scheme(scheme));
   c.problem.ranges = complete_ranges(
