@@ -145,8 +145,7 @@ void FloatArithmetic::rotate(int64_t, const RotateOp& op, const RowPositions& ro
       kernel.rotate(row + h + op.first, table.cosines(position), table.sines(position), table.half());
     }
     if (op.position_beta == 0) return;
-    const double steps = std::floor(static_cast<double>(position) / op.position_original);
-    const auto factor = static_cast<float>(1 + op.position_beta * std::log1p(steps));
+    const float factor = position_factor(op, position);
     for (int64_t c = 0; c < heads.cols; ++c) row[c] *= factor;
   });
 }
@@ -381,11 +380,11 @@ void FloatArithmetic::finish(const Tensor& residual, Tensor& out) const {
   model::multiply(normed.row<float>(0), residual.rows, {&product, 1});
 }
 
-void FloatArithmetic::finish_logits(float* logits, int64_t n) const {
-  if (config().logit_factor != 1.0F) {
-    for (int64_t i = 0; i < n; ++i) logits[i] *= config().logit_factor;
+void finish_logits(const ModelConfig& config, float* logits, int64_t n) {
+  if (config.logit_factor != 1.0F) {
+    for (int64_t i = 0; i < n; ++i) logits[i] *= config.logit_factor;
   }
-  if (const float cap = config().logit_softcap; cap != 0) {
+  if (const float cap = config.logit_softcap; cap != 0) {
     for (int64_t i = 0; i < n; ++i) logits[i] = cap * std::tanh(logits[i] / cap);
   }
 }

@@ -85,6 +85,11 @@ std::vector<float> rotary_frequencies(const Rotary& rotary, int64_t length) {
   return frequencies;
 }
 
+float position_factor(const RotateOp& op, int64_t position) {
+  const double steps = std::floor(static_cast<double>(position) / op.position_original);
+  return static_cast<float>(1 + op.position_beta * std::log1p(steps));
+}
+
 RotaryTable::RotaryTable(const Rotary& rotary, int64_t positions, int64_t length)
     : half_(rotary.dim / 2),
       positions_(positions),

@@ -43,7 +43,7 @@ FakeArithmetic::FakeArithmetic(const model::Model& model, const QuantConfig& qcf
                                int64_t max_positions)
     : FloatArithmetic(model, max_positions),
       points_(model.config.num_layers),
-      erf_gelu_(model.config.architecture == "hfmodel" || model.config.architecture == "gemma") {
+      erf_gelu_(rounded_gelu_is_erf(model.config)) {
   require_operations(model.config, "fake-quantized arithmetic", [](const model::Operation& operation) {
     return !std::holds_alternative<model::SplitLatentOp>(operation);
   });

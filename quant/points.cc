@@ -143,6 +143,10 @@ Point made_at(const model::ModelConfig& config, const Point& point) {
   return point;
 }
 
+bool rounded_gelu_is_erf(const model::ModelConfig& config) {
+  return config.architecture == "hfmodel" || config.architecture == "gemma";
+}
+
 bool has_point(const model::ModelConfig& config, const Point& point) {
   if (point.module == Module::final_norm) return config.graph.final_norm && point.slot != Slot::input2;
   if (point.module == Module::head) return point.slot != Slot::input2;
