@@ -383,11 +383,11 @@ void FloatArithmetic::finish(const Tensor& residual, Tensor& out) const {
   model::multiply(normed.row<float>(0), residual.rows, {&product, 1});
 }
 
-void FloatArithmetic::finish_logits(float* logits, int64_t n) const {
-  if (config().logit_factor != 1.0F) {
-    for (int64_t i = 0; i < n; ++i) logits[i] *= config().logit_factor;
+void finish_logits(const ModelConfig& config, float* logits, int64_t n) {
+  if (config.logit_factor != 1.0F) {
+    for (int64_t i = 0; i < n; ++i) logits[i] *= config.logit_factor;
   }
-  if (const float cap = config().logit_softcap; cap != 0) {
+  if (const float cap = config.logit_softcap; cap != 0) {
     for (int64_t i = 0; i < n; ++i) logits[i] = cap * std::tanh(logits[i] / cap);
   }
 }

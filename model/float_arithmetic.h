@@ -12,6 +12,9 @@
 
 namespace qeval::model {
 
+/// What follows the head's product: the logits' factor and soft cap.
+void finish_logits(const ModelConfig& config, float* logits, int64_t n);
+
 /// float32 throughout. The base of the fake-quantized arithmetic, which rounds what these operations produce.
 ///
 /// A KvBlock holds, per key/value head: the keys as panels of `kernels().panel` tokens [head_dim, panel],
@@ -67,7 +70,7 @@ class FloatArithmetic : public Arithmetic {
   static void cap_scores(const AttentionOp& op, float* row, int64_t n);
   /// The head's plain product, and what follows it: the logits' factor and soft cap.
   void head_product(const Tensor& normed, int64_t first, int64_t count, float* logits) const;
-  void finish_logits(float* logits, int64_t n) const;
+  void finish_logits(float* logits, int64_t n) const { model::finish_logits(config(), logits, n); }
   /// Distance between the rows of a score tile.
   static int64_t score_stride(const AttentionTile& tile) { return tile.key_count; }
   /// q · kᵀ over the first `keys` keys of the path.

@@ -43,37 +43,9 @@ Tensor to_stream(const StreamGrid& grid, const Tensor& values) {
   return codes;
 }
 
-const PointGrid& output_grid(const LayerGrids& grids, Module module) {
-  switch (module) {
-    case Module::q:
-      return grids.q;
-    case Module::k:
-      return grids.k;
-    case Module::v:
-      return grids.v;
-    case Module::o:
-      return grids.attention;
-    case Module::gate:
-      return grids.gate;
-    case Module::up:
-      return grids.up;
-    default:
-      return grids.mlp;
-  }
-}
-
-const PointGrid& input_grid(const LayerGrids& grids, Module module) {
-  switch (module) {
-    case Module::o:
-      return grids.mixed;
-    case Module::gate:
-    case Module::up:
-      return grids.mlp_normed;
-    case Module::down:
-      return grids.product;
-    default:
-      return grids.normed;
-  }
+/// What an operation reads, as the integers have it.
+Tensor read_codes(const OperationGrids& grids, const Tensor& values) {
+  return grids.stream ? to_stream(*grids.stream, values) : to_codes(grids.in, values);
 }
 
 /// The integers' side of an attention tile, from scores() to mix().
@@ -99,6 +71,16 @@ AttentionTile integer_tile(const AttentionTile& tile, std::span<const KvPiece> p
           .scratch = tile_scratch().scratch};
 }
 
+/// Calls body(row, first, count) for the rows of a tile, with the elements of the scores that each sees.
+template <typename Body>
+void for_each_row(const AttentionTile& tile, const Body& body) {
+  const int64_t group = tile.op->group();
+  for (int64_t r = 0; r < tile.query_count * group; ++r) {
+    const int64_t begin = tile.begin(r / group);
+    body(r, r * tile.key_count + begin, tile.end(r / group) - begin);
+  }
+}
+
 }  // namespace
 
 ComparingArithmetic::ComparingArithmetic(const model::Model& model, const FakeArithmetic& fake,
@@ -106,7 +88,6 @@ ComparingArithmetic::ComparingArithmetic(const model::Model& model, const FakeAr
     : fake_(fake),
       integer_(integer),
       grids_(integer.grids()),
-      last_layer_(model.config.num_layers - 1),
       take_integer_(std::move(take_integer)),
       differences_(model.config.num_layers) {}
 
@@ -168,18 +149,15 @@ void ComparingArithmetic::embed(std::span<const int32_t> tokens, const model::Ro
   Tensor codes;
   integer_.embed(tokens, rows, codes);
   fake_.embed(tokens, rows, residual);
-  compare_stream({0, Module::input_norm, Slot::input}, grids(0).stream, codes, residual);
+  compare_stream(grids_.embedded_at, grids_.embedded, codes, residual);
 }
 
-void ComparingArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& residual,
-                               Tensor& out) const {
-  const bool first = op.module == Module::input_norm;
+void ComparingArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& in, Tensor& out) const {
+  const OperationGrids& operation = grids(layer).modules.at(op.module);
   Tensor codes;
-  integer_.norm(layer, op, to_stream(first ? grids(layer).stream : grids(layer).middle_stream, residual),
-                codes);
-  fake_.norm(layer, op, residual, out);
-  compare({layer, op.module, Slot::output}, first ? grids(layer).normed : grids(layer).mlp_normed, codes,
-          out);
+  integer_.norm(layer, op, read_codes(operation, in), codes);
+  fake_.norm(layer, op, in, out);
+  compare(operation.point, operation.out, codes, out);
 }
 
 void ComparingArithmetic::finish(const Tensor& residual, Tensor& out) const {
@@ -193,22 +171,22 @@ void ComparingArithmetic::linear(int64_t layer, const Tensor& in, std::span<cons
   std::vector<Tensor> codes(targets.size());
   std::vector<Target> integer_targets;
   for (size_t i = 0; i < targets.size(); ++i) integer_targets.push_back({targets[i].op, &codes[i]});
-  integer_.linear(layer, to_codes(input_grid(grids(layer), targets[0].op->module), in), integer_targets);
+  const auto& modules = grids(layer).modules;
+  integer_.linear(layer, read_codes(modules.at(targets[0].op->module), in), integer_targets);
   fake_.linear(layer, in, targets);
   for (size_t i = 0; i < targets.size(); ++i) {
-    const Module module = targets[i].op->module;
-    compare({layer, module, Slot::output}, output_grid(grids(layer), module), codes[i], *targets[i].out);
+    const OperationGrids& operation = modules.at(targets[i].op->module);
+    compare(operation.point, operation.out, codes[i], *targets[i].out);
   }
 }
 
 void ComparingArithmetic::rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
                                  Tensor& heads) const {
-  const bool q = op.value == model::Value::q;
-  Tensor codes = to_codes(q ? grids(layer).q : grids(layer).k, heads);
+  const OperationGrids& operation = grids(layer).rotations.at(op.value);
+  Tensor codes = to_codes(operation.in, heads);
   integer_.rotate(layer, op, rows, codes);
   fake_.rotate(layer, op, rows, heads);
-  compare({layer, Module::qk_product, q ? Slot::input : Slot::input2},
-          q ? grids(layer).rotated_q : grids(layer).rotated_k, codes, heads);
+  compare(operation.point, operation.out, codes, heads);
 }
 
 void ComparingArithmetic::split_latent(int64_t layer, const model::SplitLatentOp& op, const Tensor& latent,
@@ -228,8 +206,9 @@ int64_t ComparingArithmetic::kv_bytes(int64_t layer, int64_t tokens) const {
 void ComparingArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row,
                                    int64_t count, const KvBlock& block, int64_t at) const {
   fake_.store_kv(layer, k, v, first_row, count, block, at);
-  integer_.store_kv(layer, to_codes(grids(layer).rotated_k, k), to_codes(grids(layer).v, v), first_row, count,
-                    {block.data + fake_kv_bytes(layer, block.capacity), block.capacity}, at);
+  integer_.store_kv(layer, to_codes(grids(layer).attention.k, k), to_codes(grids(layer).attention.v, v),
+                    first_row, count, {block.data + fake_kv_bytes(layer, block.capacity), block.capacity},
+                    at);
 }
 
 std::vector<KvPiece> ComparingArithmetic::integer_path(const AttentionTile& tile) const {
@@ -242,50 +221,46 @@ std::vector<KvPiece> ComparingArithmetic::integer_path(const AttentionTile& tile
 }
 
 void ComparingArithmetic::scores(const AttentionTile& tile, const Tensor& q) const {
-  const LayerGrids& grid = grids(tile.layer);
+  const AttentionGrids& grid = grids(tile.layer).attention;
   Tensor codes;
   codes.resize(q.rows, q.cols, sizeof(int16_t));
-  to_codes(grid.rotated_q, q.row<float>(tile.first_row), tile.query_count * q.cols,
+  to_codes(grid.q, q.row<float>(tile.first_row), tile.query_count * q.cols,
            codes.row<int16_t>(tile.first_row));
   const std::vector<KvPiece> path = integer_path(tile);
   integer_.scores(integer_tile(tile, path), codes);
   fake_.scores(tile, q);
-  for (int64_t r = 0; r < tile.query_count * tile.op->group(); ++r) {
+  for_each_row(tile, [&](int64_t, int64_t first, int64_t count) {
     compare({tile.layer, Module::qk_product, Slot::output}, grid.scores,
-            tile_scratch().scores.as<int16_t>() + r * tile.key_count,
-            tile.scores.as<float>() + r * tile.key_count, tile.end(r / tile.op->group()));
-  }
+            tile_scratch().scores.as<int16_t>() + first, tile.scores.as<float>() + first, count);
+  });
 }
 
 void ComparingArithmetic::softmax(const AttentionTile& tile) const {
-  const LayerGrids& grid = grids(tile.layer);
-  const int64_t rows = tile.query_count * tile.op->group();
+  const AttentionGrids& grid = grids(tile.layer).attention;
   int16_t* codes = tile_scratch().scores.as<int16_t>();
-  for (int64_t r = 0; r < rows; ++r) {
-    to_codes(grid.scores, tile.scores.as<float>() + r * tile.key_count, tile.end(r / tile.op->group()),
-             codes + r * tile.key_count);
-  }
+  for_each_row(tile, [&](int64_t, int64_t first, int64_t count) {
+    to_codes(grid.scores, tile.scores.as<float>() + first, count, codes + first);
+  });
   const std::vector<KvPiece> path = integer_path(tile);
   integer_.softmax(integer_tile(tile, path));
   fake_.softmax(tile);
-  for (int64_t r = 0; r < rows; ++r) {
-    compare({tile.layer, Module::pv_product, Slot::input}, grid.probabilities, codes + r * tile.key_count,
-            tile.scores.as<float>() + r * tile.key_count, tile.end(r / tile.op->group()));
-  }
+  for_each_row(tile, [&](int64_t, int64_t first, int64_t count) {
+    compare({tile.layer, Module::pv_product, Slot::input}, grid.probabilities, codes + first,
+            tile.scores.as<float>() + first, count);
+  });
 }
 
 void ComparingArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
-  const LayerGrids& grid = grids(tile.layer);
+  const AttentionGrids& grid = grids(tile.layer).attention;
   const std::vector<KvPiece> path = integer_path(tile);
   const AttentionTile integers = integer_tile(tile, path);
   int64_t* sums = integer_.probability_sums(integers);
-  for (int64_t r = 0; r < tile.query_count * tile.op->group(); ++r) {
-    const int64_t visible = tile.end(r / tile.op->group());
-    int16_t* codes = integers.scores.as<int16_t>() + r * tile.key_count;
-    sums[r] -= std::accumulate(codes, codes + visible, int64_t{0});
-    to_codes(grid.probabilities, tile.scores.as<float>() + r * tile.key_count, visible, codes);
-    sums[r] += std::accumulate(codes, codes + visible, int64_t{0});
-  }
+  for_each_row(tile, [&](int64_t r, int64_t first, int64_t count) {
+    int16_t* codes = integers.scores.as<int16_t>() + first;
+    sums[r] -= std::accumulate(codes, codes + count, int64_t{0});
+    to_codes(grid.probabilities, tile.scores.as<float>() + first, count, codes);
+    sums[r] += std::accumulate(codes, codes + count, int64_t{0});
+  });
   Tensor mixed;
   mixed.resize(out.rows, out.cols, sizeof(int16_t));
   integer_.mix(integers, mixed);
@@ -303,35 +278,28 @@ void ComparingArithmetic::shape_mixed(const model::AttentionOp& op, int64_t rows
 
 void ComparingArithmetic::add(int64_t layer, const model::AddOp& op, const Tensor& update,
                               Tensor& residual) const {
-  const LayerGrids& grid = grids(layer);
-  const bool attention = op.module == Module::o;
-  const bool last = layer == last_layer_;
-  Tensor stream = to_stream(attention ? grid.stream : grid.middle_stream, residual);
-  integer_.add(layer, op, to_codes(output_grid(grid, op.module), update), stream);
+  const AddGrids& operation = grids(layer).adds.at(op.module);
+  Tensor stream = to_stream(operation.stream, residual);
+  integer_.add(layer, op, to_codes(operation.update, update), stream);
   fake_.add(layer, op, update, residual);
-  if (attention) {
-    compare_stream({layer, Module::post_attention_norm, Slot::input}, grid.middle_stream, stream, residual);
-  } else if (last) {
-    compare_stream({0, Module::final_norm, Slot::input}, grids_.stream, stream, residual);
-  } else {
-    compare_stream({layer + 1, Module::input_norm, Slot::input}, grids(layer + 1).stream, stream, residual);
-  }
+  compare_stream(operation.reader, operation.next, stream, residual);
 }
 
 void ComparingArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor& gate) const {
-  Tensor codes = to_codes(grids(layer).gate, gate);
+  const OperationGrids& operation = grids(layer).activation;
+  Tensor codes = to_codes(operation.in, gate);
   integer_.activate(layer, op, codes);
   fake_.activate(layer, op, gate);
-  compare({layer, Module::activation, Slot::output}, grids(layer).activated, codes, gate);
+  compare(operation.point, operation.out, codes, gate);
 }
 
 void ComparingArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, const Tensor& up,
                                    Tensor& gate) const {
-  const LayerGrids& grid = grids(layer);
-  Tensor codes = to_codes(grid.activated, gate);
-  integer_.multiply(layer, op, to_codes(grid.up, up), codes);
+  const ProductGrids& product = grids(layer).product;
+  Tensor codes = to_codes(product.gate, gate);
+  integer_.multiply(layer, op, to_codes(product.up, up), codes);
   fake_.multiply(layer, op, up, gate);
-  compare({layer, Module::down, Slot::input}, grid.product, codes, gate);
+  compare({layer, Module::down, Slot::input}, product.out, codes, gate);
 }
 
 void ComparingArithmetic::gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const {

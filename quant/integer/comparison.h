@@ -12,7 +12,7 @@
 #include "quant/calibration.h"
 #include "quant/fake_arithmetic.h"
 #include "quant/integer/integer_arithmetic.h"
-#include "quant/integer/point_grid.h"
+#include "quant/integer/model_grids.h"
 
 namespace qeval::quant {
 
@@ -28,8 +28,9 @@ struct StepDifference {
 
 /// An arithmetic to measure with: runs the simulation, and hands each operation's input, as codes, to the
 /// integer operation as well. The results are compared at the point where the operation's output is rounded;
-/// residual additions and the embedding at the input of the norm that reads them, on the stream's 16 bits.
-/// Both see the same input every time, so that what differs is the operation's own rounding.
+/// residual additions and the embedding at the input of the norm or linear map that reads them, on the
+/// stream's 16 bits. Both see the same input every time, so that what differs is the operation's own
+/// rounding.
 class ComparingArithmetic final : public model::Arithmetic {
  public:
   /// Whether the operation whose output is rounded at this point continues with the integer result instead of
@@ -46,7 +47,7 @@ class ComparingArithmetic final : public model::Arithmetic {
   std::string name() const override { return "comparison"; }
   void embed(std::span<const int32_t> tokens, const model::RowPositions& rows,
              model::Tensor& residual) const override;
-  void norm(int64_t layer, const model::NormOp& op, const model::Tensor& residual,
+  void norm(int64_t layer, const model::NormOp& op, const model::Tensor& in,
             model::Tensor& out) const override;
   void linear(int64_t layer, const model::Tensor& in, std::span<const Target> targets) const override;
   void rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
@@ -83,14 +84,13 @@ class ComparingArithmetic final : public model::Arithmetic {
                int64_t n) const;
   void compare(const Point& point, const PointGrid& grid, const model::Tensor& codes,
                model::Tensor& values) const;
-  /// The same of the residual stream, which is compared as the norm reads it.
+  /// The same of the residual stream, which is compared on its 16 bits.
   void compare_stream(const Point& point, const StreamGrid& grid, const model::Tensor& stream,
                       model::Tensor& values) const;
 
   const FakeArithmetic& fake_;
   const IntegerArithmetic& integer_;
   const ModelGrids& grids_;
-  int64_t last_layer_;
   Choice take_integer_;
   mutable std::mutex mutex_;
   mutable PointMap<StepDifference> differences_;

@@ -28,6 +28,7 @@ struct Rescale {
   int32_t shift = 1;  ///< 1 … 62
   int32_t pre_shift = 0;
   int32_t room = 0;  ///< x · 2^room fits 32 bits
+  bool operator==(const Rescale&) const = default;
 
   /// Where x fits 32 bits and shift can be made 32 or more by raising x first: vectors compute it in one
   /// multiplication, of whose result they need the high word.

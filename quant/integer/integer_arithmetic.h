@@ -10,7 +10,8 @@
 
 namespace qeval::quant {
 
-/// The floating-point side of the seam: the embedding rows on their way in, the logits on their way out.
+/// The floating-point side of the seam: the embedding rows on their way in, the logits on their way out, and
+/// the cosines and sines of lengths that have not been seen before.
 struct IntegerSeam;
 struct ModelGrids;
 
@@ -27,7 +28,7 @@ class IntegerArithmetic final : public model::Arithmetic {
   /// where there is one. Throws Error, naming the point, for a setting that integers cannot do: a dynamic
   /// range, a point or weight left in float, weights in groups, a range too far from 0 for its width, the
   /// residual stream's nearer than others. `model` must outlive the arithmetic. `guard_bits`: 0 … 12, of the
-  /// residual stream.
+  /// residual stream. A model with an operation that has no integer form is refused by that operation's name.
   IntegerArithmetic(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
                     int64_t max_positions, int32_t guard_bits = kStreamGuardBits);
   ~IntegerArithmetic() override;
@@ -36,7 +37,7 @@ class IntegerArithmetic final : public model::Arithmetic {
   /// A row with a value that is not finite is an Error that names the token.
   void embed(std::span<const int32_t> tokens, const model::RowPositions& rows,
              model::Tensor& residual) const override;
-  void norm(int64_t layer, const model::NormOp& op, const model::Tensor& residual,
+  void norm(int64_t layer, const model::NormOp& op, const model::Tensor& in,
             model::Tensor& out) const override;
   void linear(int64_t layer, const model::Tensor& in, std::span<const Target> targets) const override;
   void rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
@@ -72,6 +73,9 @@ class IntegerArithmetic final : public model::Arithmetic {
 
  private:
   const IntegerLayer& layer_at(int64_t layer) const { return model_.layers[static_cast<size_t>(layer)]; }
+  /// Turns every row by its angles: cosines [half], then sines [half].
+  static void rotate_rows(const IntegerRotary& rotary, const model::RotateOp& op, int64_t half,
+                          std::span<const int32_t* const> angles, model::Tensor& heads);
   void integer_logits(const model::Tensor& normed, int64_t first_row, int64_t rows, int64_t first,
                       int64_t count, int32_t* logits) const;
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "base/parallel.h"
@@ -39,6 +40,17 @@ struct CodeTable {
   bool identity() const { return values.empty(); }
   int16_t operator()(int16_t code) const { return values[static_cast<size_t>(code - lo)]; }
 };
+
+/// Codes of the residual stream's numbers where an operation reads them on a grid that is not the stream's
+/// own. What lies halfway between two codes goes to the even one, as in the simulation: a row of the
+/// embedding, whose numbers have few bits and whose ends are the range's, often does.
+struct StreamRead {
+  Rescale factor;  ///< to 2^−kReadBits of a code
+  CodeRange codes;
+  bool operator==(const StreamRead&) const = default;
+};
+
+inline constexpr int32_t kReadBits = 16;
 
 enum class WeightStorage : uint8_t { int4, int8, int16 };
 
@@ -82,6 +94,7 @@ struct IntegerMatrix {
   FastRescale fast;                    ///< the factors again, where all of them are fast
   std::vector<int32_t> fast_constant;  ///< the constants modulo 2^32, by rows times 2^(fast.lift − raise)
   CodeTable input_table;               ///< where the input is rounded again on its way in
+  std::optional<StreamRead> stream;    ///< of a map that reads the residual stream itself
   bool narrow_input = true;            ///< the input's codes are 0 … 255
   CodeRange output;
   CodeTable output_table;  ///< where the output is rounded again on its way out
@@ -100,7 +113,7 @@ struct IntegerMatrix {
 };
 
 /// The residual stream: d = (value / step) · 2^guard_bits in 32 bits, rounded to nearest, step that of the
-/// 16-bit grid of the norm that reads it next. The norm sees the grid's codes; the guard bits keep the
+/// 16-bit grid of the operation that reads it next. The norm sees the grid's codes; the guard bits keep the
 /// roundings of some sixty additions from adding up. Without them the stream is the codes' 16 bits.
 struct StreamFormat {
   int32_t guard_bits = 0;
@@ -110,13 +123,20 @@ struct StreamFormat {
 inline constexpr int32_t kStreamLimit = 1 << 30;
 inline constexpr int32_t kStreamGuardBits = 12;
 
-/// A norm (QUANTIZATION.md §5). With d = code − zero_point of the stream's codes, f extra bits and, for
-/// LayerNorm, the mean taken off: e = d·2^f − mean; u = e / √(Σe² + eps) in units of 2^−kUnitBits, times √n;
-/// output = rescale(u · weight + bias).
+/// What a norm reads: the residual stream on its own step, or on another reader's, or codes.
+enum class NormSource : uint8_t { stream, other_stream, codes };
+
+/// A norm over groups of n channels (QUANTIZATION.md §5). With d = code − zero_point of the codes that it
+/// reads, f extra bits and, for LayerNorm, the mean taken off: e = d·2^f − mean; u = e / √(Σe² + eps) in
+/// units of 2^−kUnitBits, times √n; output = rescale(u · weight + bias).
 struct IntegerNorm {
+  NormSource source = NormSource::stream;
+  int64_t group = 0;         ///< n
+  bool own_weights = false;  ///< every group has weights of its own, else they share one group's
   bool subtract_mean = false;
-  StreamFormat stream;
-  CodeTable input_table;   ///< where the input is rounded to fewer bits than the stream's codes
+  StreamFormat stream;     ///< of NormSource::stream
+  StreamRead read;         ///< of NormSource::other_stream
+  CodeTable input_table;   ///< where the input is rounded again on its way in
   int32_t zero_point = 0;  ///< of the codes after the table
   int32_t extra_bits = 0;  ///< f
   int64_t eps = 0;         ///< n·eps in units of e²
@@ -142,10 +162,12 @@ inline constexpr int32_t kAddBits = 16;
 /// Rotary embedding from a projection's output to the scores' operand.
 struct IntegerRotary {
   int32_t zero_point = 0;
-  Rescale rotated;  ///< of d·cos − d·sin with the angles' kAngleBits
+  Rescale rotated;  ///< of d·cos − d·sin with the angles' fractional bits
   Rescale passed;   ///< of the channels that do not rotate
   CodeRange output;
+  size_t angles = 0;  ///< which of the model's tables it turns by
 };
+/// Fractional bits of cosines and sines; fewer where a factor takes them beyond 1.
 inline constexpr int32_t kAngleBits = 30;
 
 /// exp(−δ·step) of a difference δ of score codes, in 2^−kExpBits. As a power of two: with y = min(δ, limit) ·
@@ -161,11 +183,13 @@ inline constexpr int32_t kExpBits = 31;
 
 /// Scores, softmax and mix of one layer.
 struct IntegerAttention {
+  int64_t kv_heads = 0, head_dim = 0, value_dim = 0;
   int32_t q_zero_point = 0, k_zero_point = 0;  ///< of the codes as stored; k's as kept in the cache
   bool narrow_q = true, narrow_k = true, narrow_v = true;
   int32_t k_offset = 0, v_offset = 0;  ///< cache code = code − offset, so that a narrow one fits int8_t
   Rescale score_factor;
   CodeRange score_codes;
+  CodeTable cap;  ///< the soft cap, with the scale: from scores' codes to its own
   ExpTable exp;
   uint64_t inverse_step = 0;  ///< 2^inverse_bits / scale of the probabilities, 2^61 … 2^62
   int32_t inverse_bits = 0;
@@ -185,7 +209,7 @@ struct IntegerProduct {
 struct IntegerLayer {
   std::map<model::Module, IntegerNorm> norms;
   std::map<model::Module, IntegerMatrix> linears;
-  std::array<IntegerRotary, 2> rotary;  ///< q, k
+  std::map<model::Value, IntegerRotary> rotations;
   IntegerAttention attention;
   std::map<model::Module, IntegerAdd> adds;  ///< by what made the update
   CodeTable activation;
@@ -193,13 +217,10 @@ struct IntegerLayer {
 };
 
 struct IntegerModel {
-  int64_t hidden_size = 0, head_dim = 0, num_heads = 0, num_kv_heads = 0, rotary_half = 0, positions = 0;
-  std::vector<int32_t> angles;  ///< [positions, 2, rotary_half]: cosines, sines, kAngleBits fractional bits
   std::vector<IntegerLayer> layers;
   IntegerNorm final_norm;
   IntegerMatrix head;  ///< to 32-bit logits of one scale
 
-  int64_t group() const { return num_heads / num_kv_heads; }
   int64_t byte_count() const;
 };
 

@@ -36,20 +36,6 @@ struct StreamGrid {
   float value(int32_t code) const;
 };
 
-/// What the tensors of a block are rounded to, in the order in which they come to be.
-struct LayerGrids {
-  StreamGrid stream;  ///< where the input norm reads it
-  PointGrid normed, q, k, v, rotated_q, rotated_k, scores, probabilities, mixed, attention;
-  StreamGrid middle_stream;  ///< where the post-attention norm reads it
-  PointGrid mlp_normed, gate, activated, up, product, mlp;
-};
-/// The same of a whole model: its blocks, and the final norm's input and output.
-struct ModelGrids {
-  std::vector<LayerGrids> layers;
-  StreamGrid stream;
-  PointGrid normed;
-};
-
 /// The fixed-point form of a factor > 0 for |x| ≤ bound.
 Rescale make_rescale(double factor, double bound);
 

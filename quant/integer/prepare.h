@@ -1,8 +1,9 @@
 #pragma once
 
 #include "model/weights.h"
+#include "quant/integer/angles.h"
 #include "quant/integer/integer_model.h"
-#include "quant/integer/point_grid.h"
+#include "quant/integer/model_grids.h"
 #include "quant/qcfg.h"
 #include "quant/quantized_matrix.h"
 
@@ -22,7 +23,8 @@ QuantConfig integer_config(QuantConfig qcfg);
 struct PreparedModel {
   IntegerModel integers;
   ModelGrids grids;
-  double logit_scale = 0;  ///< of the head's 32-bit results
+  std::vector<std::unique_ptr<AngleTables>> angles;  ///< IntegerRotary::angles
+  double logit_scale = 0;                            ///< of the head's 32-bit results
 };
 
 /// See IntegerArithmetic for what is refused.
@@ -41,21 +43,27 @@ IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec&
 /// pairs.
 bool pack_grouped_quads(const QuantizedMatrix& codes, IntegerMatrix& matrix);
 
-/// A norm from the stream's codes (rounded again to `input`) to those of `output`. eps = 0: none.
-IntegerNorm prepare_norm(const model::NormWeights& weights, const QuantSpec& spec, bool subtract_mean,
-                         double eps, const StreamGrid& stream, const PointGrid& input,
-                         const PointGrid& output);
-/// An addition to the stream that the next norm reads. Steps too far apart for the factors are an Error that
-/// begins with `point`, the update's name.
-IntegerAdd prepare_add(const StreamGrid& stream, const PointGrid& update, const StreamGrid& next,
-                       const std::string& point);
-IntegerRotary prepare_rotary(const PointGrid& input, const PointGrid& output);
+/// How the residual stream is read on another grid than its own.
+StreamRead prepare_read(const StreamGrid& stream, const PointGrid& codes);
+/// A norm between its grids; op.eps = 0: none.
+IntegerNorm prepare_norm(const model::NormOp& op, const model::NormWeights& weights, const QuantSpec& spec,
+                         const OperationGrids& grids);
+/// An addition of factor · update to the stream that is read next. Steps too far apart for the factors are an
+/// Error that begins with `point`, the update's name.
+IntegerAdd prepare_add(const StreamGrid& stream, const PointGrid& update, float factor,
+                       const StreamGrid& next, const std::string& point);
+/// `angle_bits`: fractional bits of the cosines and sines.
+IntegerRotary prepare_rotary(const PointGrid& input, const PointGrid& output,
+                             int32_t angle_bits = kAngleBits);
 IntegerProduct prepare_product(const PointGrid& gate, const PointGrid& up, const PointGrid& output);
 /// The exponential of score codes that are `step` apart.
 ExpTable prepare_exp(double step);
 /// `keys`: the longest path that is attended to.
-IntegerAttention prepare_attention(int64_t head_dim, int64_t keys, const PointGrid& q, const PointGrid& k,
-                                   const PointGrid& scores, const PointGrid& probabilities,
-                                   const PointGrid& v, const PointGrid& mixed);
+IntegerAttention prepare_attention(const model::AttentionOp& op, int64_t keys, const AttentionGrids& grids);
+/// An activation from codes of `gate`, rounded to `input` first, to those of `output`. `sigmoid`: what SiLU's
+/// sigmoid is rounded to, where it is; `xielu`: that activation's numbers.
+CodeTable prepare_activation(model::Activation kind, const OperationGrids& grids,
+                             const std::optional<PointGrid>& sigmoid,
+                             const std::optional<model::XieluWeights>& xielu);
 
 }  // namespace qeval::quant

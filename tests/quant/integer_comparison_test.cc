@@ -12,6 +12,8 @@
 #include "quant/calibration.h"
 #include "quant/integer/comparison.h"
 #include "quant/observer.h"
+#include "tests/quant/integer_forms.h"
+#include "tests/reference_data.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {
@@ -33,13 +35,13 @@ class IntegerComparison : public testing::Test {
     samples_.clear();
     for (int32_t s = 0; s < 3; ++s) {
       samples_.emplace_back();
-      for (int32_t i = 0; i < 40; ++i) samples_.back().push_back((i * 7 + s * 11 + i * i) % 61);
+      for (int32_t i = 0; i < length_; ++i) samples_.back().push_back((i * 7 + s * 11 + i * i) % 61);
     }
     qcfg_ = make_qcfg(model_.config, parse_scheme(scheme_));
     known_ = calibrate(model_, samples_, qcfg_, {.estimator = estimator_}).ranges;
     ranges_ = complete_ranges(qcfg_, known_, model_.config, "test");
-    fake_ = std::make_unique<FakeArithmetic>(model_, qcfg_, ranges_, 64);
-    integer_ = std::make_unique<IntegerArithmetic>(model_, qcfg_, known_, 64);
+    fake_ = std::make_unique<FakeArithmetic>(model_, qcfg_, ranges_, 160);
+    integer_ = std::make_unique<IntegerArithmetic>(model_, qcfg_, known_, 160);
   }
 
   std::vector<std::pair<Point, StepDifference>> compared() const {
@@ -53,20 +55,21 @@ class IntegerComparison : public testing::Test {
 
   std::vector<float> logits(const model::Arithmetic& arithmetic) const {
     model::Decoder decoder(model_, arithmetic);
-    model::KvSpan span(arithmetic, 40, 1);
+    model::KvSpan span(arithmetic, length_, 1);
     model::Batch batch;
     batch.tokens = samples_[0];
     std::vector<int64_t> rows;
-    for (int32_t i = 0; i < 40; ++i) {
+    for (int32_t i = 0; i < length_; ++i) {
       batch.positions.push_back(i);
       rows.push_back(i);
     }
-    batch.segments.push_back({.first_row = 0, .length = 40, .first_position = 0, .kv = &span});
+    batch.segments.push_back({.first_row = 0, .length = length_, .first_position = 0, .kv = &span});
     decoder.forward(batch);
     return decoder.logits(rows);
   }
 
   std::string scheme_ = "w8a8";
+  int32_t length_ = 40;  ///< of each sample
   RangeEstimator estimator_ = RangeEstimator::minmax;
   test::TinyModel tiny_;
   model::Model model_;
@@ -111,7 +114,7 @@ TEST_F(IntegerComparison, EveryOperationIsWithinOneStep) {
 /// values lie from 0.
 TEST_F(IntegerComparison, TheMixSumsTheProbabilitiesThatItIsHanded) {
   for (model::LayerWeights& layer : model_.layers)
-    layer.linear(Module::v).bias.assign(static_cast<size_t>(layer.linear(Module::v).weight.rows), 50.0F);
+    layer.linears.at(Module::v).bias.assign(static_cast<size_t>(layer.linear(Module::v).weight.rows), 50.0F);
   for (int64_t layer = 0; layer < model_.config.num_layers; ++layer)
     qcfg_[{layer, Module::pv_product, Slot::output}].bits = 16;
   known_ = calibrate(model_, samples_, qcfg_, {}).ranges;
@@ -165,9 +168,9 @@ TEST_F(IntegerComparison, TakingNothingIsTheSimulationAndTakingAllTheIntegers) {
 TEST_F(IntegerComparison, SeesAnOperationThatIsWrong) {
   // Integers prepared from other weights of one projection: it is off, its neighbour fed the same input not.
   model::Model other = tiny_.build();
-  std::swap(model_.layers[1].linear(Module::up), other.layers[1].linear(Module::up));
+  std::swap(model_.layers[1].linears.at(Module::up), other.layers[1].linears.at(Module::up));
   const IntegerArithmetic wrong(model_, qcfg_, known_, 64);
-  std::swap(model_.layers[1].linear(Module::up), other.layers[1].linear(Module::up));
+  std::swap(model_.layers[1].linears.at(Module::up), other.layers[1].linears.at(Module::up));
   const ComparingArithmetic comparing(model_, *fake_, wrong);
   logits(comparing);
   const StepDifference& up = comparing.differences()[Point{1, Module::up, Slot::output}];
@@ -189,11 +192,11 @@ TEST_F(IntegerComparison, TensorsOfZerosAreExact) {
       model_ = tiny_.build();
       model::LayerWeights& layer = model_.layers[1];
       if (norm) {
-        std::ranges::fill(layer.norm(Module::input_norm).weight, 0.0F);
-        std::ranges::fill(layer.norm(Module::post_attention_norm).weight, 0.0F);
+        for (auto& [module, weights] : layer.norms) std::ranges::fill(weights.weight, 0.0F);
       } else {
-        for (model::LinearWeights* linear : {&layer.linear(Module::q), &layer.linear(Module::v), &layer.linear(Module::o), &layer.linear(Module::gate), &layer.down})
-          linear->weight.data = zeros.data();
+        for (const Module module : {Module::q, Module::v, Module::o, Module::gate, Module::down}) {
+          layer.linears.at(module).weight.data = zeros.data();
+        }
       }
       estimator_ = estimator;
       measure();
@@ -220,37 +223,79 @@ TEST_F(IntegerComparison, TensorsOfZerosAreExact) {
   }
 }
 
-/// The published layouts of three architectures: integers end where the simulation does, but for the head's
-/// 8 bits and the final norm's 16, which the simulation leaves in float.
+/// Integers of every form of block, with samples that are longer than what windows skip.
+class IntegerForms : public IntegerComparison,
+                     public testing::WithParamInterface<void (*)(model::ModelConfig&)> {};
+
+TEST_P(IntegerForms, EveryOperationIsWithinOneStep) {
+  tiny_.config.head_dim = 8;
+  GetParam()(tiny_.config);
+  length_ = 100;
+  model_ = tiny_.build();
+  for (model::LayerWeights& layer : model_.layers) {
+    if (model_.config.activation == model::Activation::xielu) layer.xielu = {0.3F, -0.2F, 0.5F, -1e-6F};
+  }
+  measure();
+  const auto all = compared();
+  EXPECT_GT(all.size(), 20U);
+  for (const auto& [point, difference] : all) {
+    if (point == Point{0, Module::final_norm, Slot::output}) {
+      EXPECT_LE(difference.mean(), 2) << point_name(point);
+      continue;
+    }
+    EXPECT_LE(difference.largest, 1) << point_name(point);
+    EXPECT_LE(difference.different, difference.values / 100 + 1) << point_name(point);
+  }
+  // To look on changes nothing.
+  const ComparingArithmetic nothing(model_, *fake_, *integer_);
+  EXPECT_EQ(logits(nothing), logits(*fake_));
+}
+
+INSTANTIATE_TEST_SUITE_P(Forms, IntegerForms,
+                         testing::Values(test::sandwich_with_soft_caps, test::head_norms_and_local_rotary,
+                                         test::update_norms, test::parallel_with_own_head_norms,
+                                         test::parallel_with_two_norms, test::norms_behind_rotary,
+                                         test::factors_and_yarn, test::positions_and_relu, test::windows,
+                                         test::dynamic_and_xielu, test::longrope_and_relu2));
+
+/// Integers end where the simulation does, but for the head's 8 bits and the final norm's 16, which the
+/// simulation leaves in float: checkpoints of the paper's layouts, and of what came later.
 TEST(IntegerGoldens, LogProbabilitiesAreCloseToTheSimulation) {
-  const std::filesystem::path goldens = std::filesystem::path(QEVAL_SHARED_DIR) / "goldens" / "mobilequant";
+  const std::filesystem::path goldens = test::shared_data("goldens");
   if (!std::filesystem::exists(goldens)) GTEST_SKIP() << "no " << goldens << ": the goldens are not here";
+  std::vector<std::filesystem::path> paths;
   for (const char* architecture : {"llama", "gemma", "stablelm"}) {
     for (const char* scheme : {"w8a8", "w4a8", "w4a8-sym"}) {
-      const std::filesystem::path path = goldens / (std::string(architecture) + "-" + scheme);
-      SCOPED_TRACE(path.string());
-      const model::Model model = model::load_model(path);
-      const Quantization quantization = load_quantization(model, {}, {});
-      const FakeArithmetic fake(model, quantization.qcfg, quantization.ranges, 64);
-      const IntegerArithmetic integer(model, quantization.qcfg, quantization.known_ranges, 64);
-      const auto answers = model::open_safetensors(path / "expected.safetensors");
-      const model::TensorView& ids = answers->require("input_ids");
-      double total = 0;
-      int64_t count = 0;
-      for (int64_t r = 0; r < ids.shape[0]; ++r) {
-        std::vector<int32_t> sample;
-        for (int64_t i = 0; i < ids.shape[1]; ++i) {
-          int64_t id = 0;
-          std::memcpy(&id, ids.bytes.data() + (r * ids.shape[1] + i) * 8, sizeof id);
-          sample.push_back(static_cast<int32_t>(id));
-        }
-        const auto want = run_sample(model, fake, sample), got = run_sample(model, integer, sample);
-        for (size_t i = 0; i < want.size(); ++i)
-          total += std::abs(want[i].log_probability - got[i].log_probability);
-        count += std::ssize(want);
-      }
-      EXPECT_LT(total / static_cast<double>(count), 0.05);
+      paths.push_back(goldens / "mobilequant" / (std::string(architecture) + "-" + scheme));
     }
+  }
+  for (const char* name : {"cohere", "cohere-qknorm", "gemma2", "gemma3_text", "granite", "llama", "mistral",
+                           "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}) {
+    paths.push_back(goldens / "simulated" / (std::string(name) + "-w8a8"));
+  }
+  for (const std::filesystem::path& path : paths) {
+    SCOPED_TRACE(path.string());
+    const model::Model model = model::load_model(path);
+    const Quantization quantization = load_quantization(model, {}, {});
+    const FakeArithmetic fake(model, quantization.qcfg, quantization.ranges, 64);
+    const IntegerArithmetic integer(model, quantization.qcfg, quantization.known_ranges, 64);
+    const auto answers = model::open_safetensors(path / "expected.safetensors");
+    const model::TensorView& ids = answers->require("input_ids");
+    double total = 0;
+    int64_t count = 0;
+    for (int64_t r = 0; r < ids.shape[0]; ++r) {
+      std::vector<int32_t> sample;
+      for (int64_t i = 0; i < ids.shape[1]; ++i) {
+        int64_t id = 0;
+        std::memcpy(&id, ids.bytes.data() + (r * ids.shape[1] + i) * 8, sizeof id);
+        sample.push_back(static_cast<int32_t>(id));
+      }
+      const auto want = run_sample(model, fake, sample), got = run_sample(model, integer, sample);
+      for (size_t i = 0; i < want.size(); ++i)
+        total += std::abs(want[i].log_probability - got[i].log_probability);
+      count += std::ssize(want);
+    }
+    EXPECT_LT(total / static_cast<double>(count), 0.05);
   }
 }
 

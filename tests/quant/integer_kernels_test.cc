@@ -371,5 +371,40 @@ TEST(IntegerLinear, StaysWithinOneStepOfTheRealProduct) {
   }
 }
 
+/// Weights like a model's: normally distributed, with a few far out.
+void make_normal(std::vector<float>& weights, std::mt19937& random) {
+  std::normal_distribution<float> normal(0, 0.02F);
+  for (float& w : weights) w = normal(random) * (random() % 2000 == 0 ? 4.0F : 1.0F);
+}
+
+TEST(IntegerMemory, WeightsTakeAQuarterAndAnEighthOfFloat) {
+  std::mt19937 random(23);
+  const int64_t rows = 320, cols = 576;
+  std::vector<float> values(static_cast<size_t>(rows * cols));
+  make_normal(values, random);
+  model::LinearWeights weights;
+  weights.weight = {.name = "weight",
+                    .dtype = model::DType::f32,
+                    .rows = rows,
+                    .cols = cols,
+                    .data = reinterpret_cast<const std::byte*>(values.data()),
+                    .row_bytes = cols * 4};
+  const PointGrid input = make_point_grid({.bits = 8}, {-3, 4});
+  const PointGrid output = make_point_grid({.bits = 8}, {-5, 4});
+  const auto share = [&](const QuantSpec& spec) {
+    const IntegerMatrix matrix = prepare_linear(weights, spec, input, output);
+    // Eight bits per channel have too few small codes here for groups: those stay pairs.
+    const PanelLayout quads = integer_kernels().quad_layout;
+    EXPECT_EQ(matrix.layout, quads == PanelLayout::grouped_quads && spec.bits == 8 && spec.per_channel
+                                 ? PanelLayout::pairs
+                                 : quads);
+    return static_cast<double>(matrix.byte_count()) / static_cast<double>(rows * cols * 4);
+  };
+  EXPECT_LE(share({.bits = 8}), 0.25 * 1.1);
+  EXPECT_LE(share({.bits = 8, .per_channel = true}), 0.25 * 1.1);
+  EXPECT_LE(share({.bits = 4, .per_channel = true}), 0.125 * 1.1);
+  EXPECT_LE(share({.bits = 4, .symmetric = true, .per_channel = true}), 0.125 * 1.1);
+}
+
 }  // namespace
 }  // namespace qeval::quant

@@ -1,79 +1,87 @@
-// Every operation of the integer-only arithmetic, fed the same input as the fake-quantized one.
+// Every operation of the integer-only arithmetic, fed the same input as the fake-quantized one, in every form
+// of block.
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
 #include <vector>
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "base/error.h"
 #include "model/decoder.h"
 #include "quant/fake_arithmetic.h"
 #include "quant/integer/integer_arithmetic.h"
-#include "quant/integer/prepare.h"
-#include "quant/integer/run/kernels.h"
+#include "quant/integer/model_grids.h"
+#include "tests/quant/integer_forms.h"
 #include "tests/quant/tiny_ranges.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {
 namespace {
 
-using model::NormPoint;
-using model::Projection;
+using model::BlockForm;
+using model::ModelConfig;
+using model::NormKind;
+using model::QkNorm;
 using model::Tensor;
+
+constexpr int64_t kPositions = 160;
 
 struct OperationCase {
   std::string name;
   std::string scheme;
-  bool gelu_layer_norm = false;
+  void (*form)(ModelConfig&) = [](ModelConfig&) {};
   bool symmetric = false;
   bool probabilities_exclude_zero = false;
   bool coarse_updates = false;  ///< steps of o_proj and w2 that are 2^15 of the stream's
+  bool own_ranges = false;      ///< several readers of the residual stream, each with a range of its own
 };
 
 class IntegerOperations : public testing::TestWithParam<OperationCase> {
  protected:
   IntegerOperations() {
     tiny_.config.l2norm_as_rmsnorm = true;
-    if (GetParam().gelu_layer_norm) {
-      tiny_.config.norm = model::NormKind::layer;
-      tiny_.config.activation = model::Activation::gelu_erf;
-      tiny_.config.qkv_bias = true;
-      tiny_.config.num_kv_heads = 4;
-    }
+    GetParam().form(tiny_.config);
     model_ = tiny_.build();
+    for (model::LayerWeights& layer : model_.layers) {
+      if (model_.config.activation == model::Activation::xielu) layer.xielu = {0.3F, -0.2F, 0.5F, -1e-6F};
+    }
     qcfg_ = make_qcfg(model_.config, parse_scheme(GetParam().scheme));
+    ranges_ = tiny_ranges(model_.config);
     for (const Point& point : all_points(model_.config)) {
       if (point.slot != Slot::weight && GetParam().symmetric) qcfg_[point].symmetric = true;
     }
-    ranges_ = tiny_ranges(model_.config);
-    if (GetParam().probabilities_exclude_zero) {
-      for (int64_t layer = 0; layer < model_.config.num_layers; ++layer) {
+    for (int64_t layer = 0; layer < model_.config.num_layers; ++layer) {
+      if (GetParam().probabilities_exclude_zero) {
         ranges_[{layer, Module::pv_product, Slot::input}] = Range{0.002F, 1};
       }
-    }
-    if (GetParam().coarse_updates) {
-      for (int64_t layer = 0; layer < model_.config.num_layers; ++layer) {
-        for (const Module module : {Module::o, Module::down}) qcfg_[{layer, module, Slot::output}].bits = 2;
+      for (const Module module : {Module::o, Module::down}) {
+        if (GetParam().coarse_updates) qcfg_[{layer, module, Slot::output}].bits = 2;
+      }
+      for (const Module module : {Module::post_attention_norm, Module::k, Module::up}) {
+        if (GetParam().own_ranges) ranges_[{layer, module, Slot::input}] = Range{-5, 9};
       }
     }
-    fake_ = std::make_unique<FakeArithmetic>(model_, qcfg_,
-                                             complete_ranges(qcfg_, ranges_, model_.config, "test"), 64);
-    integer_ = std::make_unique<IntegerArithmetic>(model_, qcfg_, ranges_, 64);
+    fake_ = std::make_unique<FakeArithmetic>(
+        model_, qcfg_, complete_ranges(qcfg_, ranges_, model_.config, "test"), kPositions);
+    integer_ = std::make_unique<IntegerArithmetic>(model_, qcfg_, ranges_, kPositions);
   }
 
-  PointGrid grid(int64_t layer, Module module, Slot slot) const {
-    const Point point{layer, module, slot};
-    return make_point_grid(qcfg_[point], ranges_[point].value());
+  static constexpr int64_t kLayer = 1;
+  const LayerGrids& grids(int64_t layer = kLayer) const {
+    return integer_->grids().layers[static_cast<size_t>(layer)];
   }
-  StreamGrid stream_grid(int64_t layer, Module module) const {
-    return {make_point_grid({.bits = 16}, ranges_[{layer, module, Slot::input}].value()), kStreamGuardBits};
+  /// Calls body(op) for the operations of type Op of a block.
+  template <typename Op, typename Body>
+  void for_each(const Body& body, int64_t layer = kLayer) const {
+    for (const model::Operation& operation : model_.config.graph.block(layer).operations) {
+      if (const Op* op = std::get_if<Op>(&operation)) body(*op);
+    }
   }
 
-  /// Random numbers of a residual stream, on the codes of the norm that reads it: what lies between them is
-  /// for the additions.
+  /// Random numbers of a residual stream, on the codes of its grid: what lies between them is for the
+  /// additions.
   Tensor random_stream(int64_t rows, int64_t cols, const StreamGrid& grid) {
     const Tensor codes = random_codes(rows, cols, grid.grid);
     Tensor stream;
@@ -128,9 +136,25 @@ class IntegerOperations : public testing::TestWithParam<OperationCase> {
     return values;
   }
 
+  /// An input that an operation reads, as the integers and as the simulation have it.
+  struct Input {
+    Tensor codes, values;
+  };
+  Input random_input(int64_t rows, int64_t cols, const OperationGrids& grids) {
+    Input input;
+    if (grids.stream) {
+      input.codes = random_stream(rows, cols, *grids.stream);
+      input.values = dequantized_stream(input.codes, *grids.stream);
+    } else {
+      input.codes = random_codes(rows, cols, grids.in);
+      input.values = dequantized(input.codes, grids.in);
+    }
+    return input;
+  }
+
   /// The simulated values lie on the grid: their codes may differ by one.
   static void expect_one_step(const Tensor& codes, const Tensor& values, const PointGrid& grid,
-                              const char* what) {
+                              const std::string& what) {
     ASSERT_EQ(codes.rows, values.rows);
     ASSERT_EQ(codes.cols, values.cols);
     int64_t different = 0;
@@ -153,133 +177,156 @@ class IntegerOperations : public testing::TestWithParam<OperationCase> {
   std::mt19937 random_{17};
 };
 
-TEST_P(IntegerOperations, Norms) {
-  for (const NormPoint point : {NormPoint::input, NormPoint::post_attention}) {
-    const Module module = norm_module(point);
-    const StreamGrid grid_in = stream_grid(1, module);
-    Tensor x = random_stream(9, model_.config.hidden_size, grid_in);
-    // Rows of the value 0 and one of a single large value.
-    std::fill_n(x.row<int32_t>(3), 2 * x.cols, 0);
-    *x.row<int32_t>(4) = grid_in.code(6);
-    Tensor codes;
-    Tensor values;
-    integer_->norm(1, point, x, codes);
-    fake_->norm(1, point, dequantized_stream(x, grid_in), values);
-    expect_one_step(codes, values, grid(1, module, Slot::output), "norm");
-  }
+TEST_P(IntegerOperations, EmbeddingIsOnTheFirstReadersGrid) {
+  const std::vector<int32_t> tokens{3, 0, 60, 17};
+  const std::vector<int32_t> positions{0, 1, 2, 9};
+  Tensor stream;
+  Tensor values;
+  integer_->embed(tokens, {positions}, stream);
+  fake_->embed(tokens, {positions}, values);
+  const StreamGrid& grid = integer_->grids().embedded;
+  expect_one_step(stream_codes(stream, grid), values, grid.grid, "embedding");
 }
 
-TEST_P(IntegerOperations, Projections) {
-  struct Case {
-    Projection projection;
-    Module source;
-    Slot slot;
-  };
-  for (const Case& c : {Case{Projection::q, Module::input_norm, Slot::output},
-                        Case{Projection::k, Module::input_norm, Slot::output},
-                        Case{Projection::v, Module::input_norm, Slot::output},
-                        Case{Projection::o, Module::pv_product, Slot::output},
-                        Case{Projection::gate, Module::post_attention_norm, Slot::output},
-                        Case{Projection::up, Module::post_attention_norm, Slot::output},
-                        Case{Projection::down, Module::down, Slot::input}}) {
-    const PointGrid input = grid(1, c.source, c.slot);
-    const int64_t cols = c.projection == Projection::down ? model_.config.intermediate_size
-                         : c.projection == Projection::o  ? model_.config.num_heads * model_.config.head_dim
-                                                          : model_.config.hidden_size;
-    const Tensor x = random_codes(53, cols, input);
+TEST_P(IntegerOperations, Norms) {
+  int64_t norms = 0;
+  for_each<model::NormOp>([&](const model::NormOp& op) {
+    const OperationGrids& grid = grids().modules.at(op.module);
+    Input x = random_input(9, op.width, grid);
+    if (grid.stream && grid.stream_is_own) {
+      // Rows of the value 0 and one of a single large value.
+      std::fill_n(x.codes.row<int32_t>(3), 2 * op.width, 0);
+      *x.codes.row<int32_t>(4) = grid.stream->code(6);
+      x.values = dequantized_stream(x.codes, *grid.stream);
+    }
     Tensor codes;
     Tensor values;
-    const model::Arithmetic::Target integer_target[] = {{c.projection, &codes}};
-    const model::Arithmetic::Target fake_target[] = {{c.projection, &values}};
-    integer_->linear(1, x, integer_target);
-    fake_->linear(1, dequantized(x, input), fake_target);
-    // v leaves on the grid of the mix.
-    const PointGrid output = c.projection == Projection::v
-                                 ? grid(1, Module::pv_product, Slot::input2)
-                                 : grid(1, linear_module(c.projection), Slot::output);
-    expect_one_step(codes, values, output, module_name(1, linear_module(c.projection)).c_str());
+    integer_->norm(kLayer, op, x.codes, codes);
+    fake_->norm(kLayer, op, x.values, values);
+    expect_one_step(codes, values, grid.out, module_name(kLayer, op.module));
+    ++norms;
+    if (op.in != op.out) return;
+    // As the decoder calls it: the result takes the input's place.
+    integer_->norm(kLayer, op, x.codes, x.codes);
+    EXPECT_TRUE(std::equal(codes.row<int16_t>(0), codes.row<int16_t>(9), x.codes.row<int16_t>(0)));
+  });
+  EXPECT_GE(norms, 1);
+}
+
+TEST_P(IntegerOperations, LinearMaps) {
+  for_each<model::LinearOp>([&](const model::LinearOp& op) {
+    const OperationGrids& grid = grids().modules.at(op.module);
+    const Input x = random_input(53, op.cols, grid);
+    Tensor codes;
+    Tensor values;
+    const model::Arithmetic::Target integer_target[] = {{&op, &codes}};
+    const model::Arithmetic::Target fake_target[] = {{&op, &values}};
+    integer_->linear(kLayer, x.codes, integer_target);
+    fake_->linear(kLayer, x.values, fake_target);
+    expect_one_step(codes, values, grid.out, module_name(kLayer, op.module));
+  });
+}
+
+/// Maps of one input together: what each reads of it is its own.
+TEST_P(IntegerOperations, LinearMapsOfOneInputDoNotDisturbEachOther) {
+  std::vector<const model::LinearOp*> maps;
+  for_each<model::LinearOp>([&](const model::LinearOp& op) {
+    if (maps.empty() || maps.front()->in == op.in) maps.push_back(&op);
+  });
+  ASSERT_GE(maps.size(), 3U);
+  const Input x = random_input(7, maps.front()->cols, grids().modules.at(maps.front()->module));
+  std::vector<Tensor> together(maps.size());
+  std::vector<model::Arithmetic::Target> targets;
+  for (size_t i = 0; i < maps.size(); ++i) targets.push_back({maps[i], &together[i]});
+  integer_->linear(kLayer, x.codes, targets);
+  for (size_t i = 0; i < maps.size(); ++i) {
+    Tensor alone;
+    const model::Arithmetic::Target target[] = {{maps[i], &alone}};
+    integer_->linear(kLayer, x.codes, target);
+    EXPECT_TRUE(
+        std::equal(alone.row<int16_t>(0), alone.row<int16_t>(alone.rows), together[i].row<int16_t>(0)))
+        << module_name(kLayer, maps[i]->module);
   }
 }
 
 TEST_P(IntegerOperations, Rotary) {
   const std::vector<int32_t> positions{0, 1, 17, 63};
-  for (const Projection p : {Projection::q, Projection::k}) {
-    const PointGrid input = grid(1, linear_module(p), Slot::output);
-    const int64_t heads = p == Projection::q ? model_.config.num_heads : model_.config.num_kv_heads;
-    Tensor codes = random_codes(4, heads * model_.config.head_dim, input);
-    Tensor values = dequantized(codes, input);
-    integer_->rotate(1, p, positions, codes);
-    fake_->rotate(1, p, positions, values);
-    expect_one_step(codes, values,
-                    grid(1, Module::qk_product, p == Projection::q ? Slot::input : Slot::input2), "rotary");
+  // Of two lengths, one of them beyond what scalings call the original.
+  const std::vector<int32_t> lengths{20, 150, 20, 150};
+  for (int64_t layer = 0; layer < model_.config.num_layers; ++layer) {
+    for_each<model::RotateOp>(
+        [&](const model::RotateOp& op) {
+          const OperationGrids& grid = grids(layer).rotations.at(op.value);
+          Tensor codes = random_codes(4, op.width, grid.in);
+          Tensor values = dequantized(codes, grid.in);
+          const model::RowPositions rows{positions, lengths};
+          integer_->rotate(layer, op, rows, codes);
+          fake_->rotate(layer, op, rows, values);
+          expect_one_step(codes, values, grid.out, "rotary");
+        },
+        layer);
   }
 }
 
-TEST_P(IntegerOperations, AdditionFeedsTheNextNorm) {
-  struct Case {
-    int64_t layer;
-    Projection from;
-    StreamGrid before, after;
-  };
-  const StreamGrid final_grid = stream_grid(0, Module::final_norm);
-  for (const Case& c : {Case{0, Projection::o, stream_grid(0, Module::input_norm),
-                             stream_grid(0, Module::post_attention_norm)},
-                        Case{0, Projection::down, stream_grid(0, Module::post_attention_norm),
-                             stream_grid(1, Module::input_norm)},
-                        Case{1, Projection::down, stream_grid(1, Module::post_attention_norm), final_grid}}) {
-    const PointGrid update = grid(c.layer, linear_module(c.from), Slot::output);
-    Tensor stream = random_stream(5, model_.config.hidden_size, c.before);
-    for (int64_t i = 0; i < stream.cols; ++i) stream.row<int32_t>(0)[i] += static_cast<int32_t>(13 * i);
-    const Tensor x = random_codes(5, model_.config.hidden_size, update);
-    Tensor values = dequantized_stream(stream, c.before);
-    integer_->add(c.layer, c.from, x, stream);
-    fake_->add(c.layer, c.from, dequantized(x, update), values);
-    expect_one_step(stream_codes(stream, c.after), values, c.after.grid, "addition");
-    // And closer than that: the roundings of many additions must not add up.
-    for (int64_t i = 0; i < stream.rows * stream.cols; ++i) {
-      ASSERT_NEAR(stream.row<int32_t>(0)[i], c.after.code(values.row<float>(0)[i]), 40) << i;
-    }
+TEST_P(IntegerOperations, AdditionFeedsTheNextReader) {
+  for (int64_t layer = 0; layer < model_.config.num_layers; ++layer) {
+    for_each<model::AddOp>(
+        [&](const model::AddOp& op) {
+          const AddGrids& grid = grids(layer).adds.at(op.module);
+          Tensor stream = random_stream(5, model_.config.hidden_size, grid.stream);
+          for (int64_t i = 0; i < stream.cols; ++i) stream.row<int32_t>(0)[i] += static_cast<int32_t>(13 * i);
+          const Tensor x = random_codes(5, model_.config.hidden_size, grid.update);
+          Tensor values = dequantized_stream(stream, grid.stream);
+          integer_->add(layer, op, x, stream);
+          fake_->add(layer, op, dequantized(x, grid.update), values);
+          expect_one_step(stream_codes(stream, grid.next), values, grid.next.grid, "addition");
+          // And closer than that: the roundings of many additions must not add up.
+          for (int64_t i = 0; i < stream.rows * stream.cols; ++i) {
+            ASSERT_NEAR(stream.row<int32_t>(0)[i], grid.next.code(values.row<float>(0)[i]), 40) << i;
+          }
+        },
+        layer);
   }
 }
 
 TEST_P(IntegerOperations, ActivationAndProduct) {
-  const PointGrid gate = grid(1, Module::gate, Slot::output);
-  const PointGrid activated = grid(1, Module::activation, Slot::output);
-  const PointGrid up = grid(1, Module::up, Slot::output);
-  Tensor codes = random_codes(30, model_.config.intermediate_size, gate);
-  Tensor values = dequantized(codes, gate);
-  integer_->activate(1, codes);
-  fake_->activate(1, values);
-  expect_one_step(codes, values, activated, "activation");
-  const Tensor other = random_codes(30, model_.config.intermediate_size, up);
-  values = dequantized(codes, activated);
-  integer_->multiply(1, other, codes);
-  fake_->multiply(1, dequantized(other, up), values);
-  expect_one_step(codes, values, grid(1, Module::down, Slot::input), "product");
+  const int64_t width = model_.config.intermediate_size;
+  for_each<model::ActivateOp>([&](const model::ActivateOp& op) {
+    Input x = random_input(30, width, grids().activation);
+    integer_->activate(kLayer, op, x.codes);
+    fake_->activate(kLayer, op, x.values);
+    expect_one_step(x.codes, x.values, grids().activation.out, "activation");
+  });
+  for_each<model::MultiplyOp>([&](const model::MultiplyOp& op) {
+    const ProductGrids& grid = grids().product;
+    Tensor codes = random_codes(30, width, grid.gate);
+    const Tensor up = random_codes(30, width, grid.up);
+    Tensor values = dequantized(codes, grid.gate);
+    integer_->multiply(kLayer, op, up, codes);
+    fake_->multiply(kLayer, op, dequantized(up, grid.up), values);
+    expect_one_step(codes, values, grid.out, "product");
+  });
 }
 
 TEST_P(IntegerOperations, Attention) {
-  const model::ModelConfig& c = model_.config;
+  const model::AttentionOp& op = model_.config.graph.block(kLayer).attention();
+  const AttentionGrids& grid = grids().attention;
   const int64_t keys = 33;
-  const int64_t group = c.num_heads / c.num_kv_heads;
-  const PointGrid q_grid = grid(1, Module::qk_product, Slot::input);
-  const PointGrid k_grid = grid(1, Module::qk_product, Slot::input2);
-  const PointGrid v_grid = grid(1, Module::pv_product, Slot::input2);
-  const PointGrid score_grid = grid(1, Module::qk_product, Slot::output);
-  const PointGrid p_grid = grid(1, Module::pv_product, Slot::input);
-  const Tensor q = random_codes(keys, c.num_heads * c.head_dim, q_grid);
-  const Tensor k = random_codes(keys, c.num_kv_heads * c.head_dim, k_grid);
-  const Tensor v = random_codes(keys, c.num_kv_heads * c.head_dim, v_grid);
-  const Tensor q_values = dequantized(q, q_grid);
+  const int64_t group = op.group();
+  const Tensor q = random_codes(keys, op.heads * op.head_dim, grid.q);
+  const Tensor k = random_codes(keys, op.kv_heads * op.head_dim, grid.k);
+  const Tensor v = random_codes(keys, op.kv_heads * op.value_dim, grid.v);
+  const Tensor q_values = dequantized(q, grid.q);
   model::KvSpan integer_kv(*integer_, keys + 2, 1);
   model::KvSpan fake_kv(*fake_, keys + 2, 1);
-  integer_->store_kv(1, k, v, 0, keys, integer_kv.block(1), 0);
-  fake_->store_kv(1, dequantized(k, k_grid), dequantized(v, v_grid), 0, keys, fake_kv.block(1), 0);
-  const model::KvPiece integer_path[] = {integer_kv.piece(1, keys)};
-  const model::KvPiece fake_path[] = {fake_kv.piece(1, keys)};
+  integer_->store_kv(kLayer, k, v, 0, keys, integer_kv.block(kLayer), 0);
+  fake_->store_kv(kLayer, dequantized(k, grid.k), dequantized(v, grid.v), 0, keys, fake_kv.block(kLayer), 0);
+  const model::KvPiece integer_path[] = {integer_kv.piece(kLayer, keys)};
+  const model::KvPiece fake_path[] = {fake_kv.piece(kLayer, keys)};
   AlignedBuffer scores, scratch, fake_scores, fake_scratch;
   const auto tile = [&](std::span<const model::KvPiece> path, AlignedBuffer& s, AlignedBuffer& t) {
-    return model::AttentionTile{.layer = 1,
+    return model::AttentionTile{.layer = kLayer,
+                                .op = &op,
                                 .kv_head = 1,
                                 .first_row = 20,
                                 .query_count = 13,
@@ -291,15 +338,18 @@ TEST_P(IntegerOperations, Attention) {
   };
   const auto integer_tile = tile(integer_path, scores, scratch);
   const auto fake_tile = tile(fake_path, fake_scores, fake_scratch);
+  const auto sees = [&](int64_t r, int64_t j) {
+    return j >= integer_tile.begin(r / group) && j < integer_tile.end(r / group);
+  };
   integer_->scores(integer_tile, q);
   fake_->scores(fake_tile, q_values);
   for (int64_t r = 0; r < 13 * group; ++r) {
-    for (int64_t j = 0; j <= 20 + r / group; ++j) {
-      ASSERT_NEAR(scores.as<int16_t>()[r * keys + j], score_grid.code(fake_scores.as<float>()[r * keys + j]),
-                  1)
-          << "score " << r << "," << j;
-      // The same scores for the softmax.
-      fake_scores.as<float>()[r * keys + j] = score_grid.value(scores.as<int16_t>()[r * keys + j]);
+    for (int64_t j = 0; j < keys; ++j) {
+      if (!sees(r, j)) continue;
+      const int16_t code = scores.as<int16_t>()[r * keys + j];
+      float& fake = fake_scores.as<float>()[r * keys + j];
+      ASSERT_NEAR(code, grid.scores.code(fake), 1) << "score " << r << "," << j;
+      fake = grid.scores.value(code);  // the same scores for the softmax
     }
   }
   integer_->softmax(integer_tile);
@@ -308,37 +358,37 @@ TEST_P(IntegerOperations, Attention) {
     for (int64_t j = 0; j < keys; ++j) {
       const int16_t code = scores.as<int16_t>()[r * keys + j];
       float& fake = fake_scores.as<float>()[r * keys + j];
-      if (j > 20 + r / group) {
+      if (!sees(r, j)) {
         // Hidden: a probability of 0, or where no code says that, the code 0.
-        ASSERT_EQ(code, std::abs(p_grid.codes.zero_point) > 32768 ? 0 : p_grid.codes.zero_point);
+        const int32_t zero = grid.probabilities.codes.zero_point;
+        ASSERT_EQ(code, std::abs(zero) > 32768 ? 0 : zero);
         ASSERT_EQ(fake, 0);
         continue;
       }
-      ASSERT_NEAR(code, p_grid.code(fake), 1) << "probability " << r << "," << j;
-      fake = p_grid.value(code);
+      ASSERT_NEAR(code, grid.probabilities.code(fake), 1) << "probability " << r << "," << j;
+      fake = grid.probabilities.value(code);
     }
   }
   Tensor mixed;
   Tensor mixed_values;
-  integer_->shape_mixed(keys, mixed);
-  fake_->shape_mixed(keys, mixed_values);
+  integer_->shape_mixed(op, keys, mixed);
+  fake_->shape_mixed(op, keys, mixed_values);
   integer_->mix(integer_tile, mixed);
   fake_->mix(fake_tile, mixed_values);
-  const PointGrid output = grid(1, Module::pv_product, Slot::output);
   for (int64_t i = 20; i < 33; ++i) {
-    for (int64_t j = group * c.head_dim; j < 2 * group * c.head_dim; ++j) {
-      ASSERT_NEAR(mixed.row<int16_t>(i)[j], output.code(mixed_values.row<float>(i)[j]), 1) << "mix " << i;
+    for (int64_t j = group * op.value_dim; j < 2 * group * op.value_dim; ++j) {
+      ASSERT_NEAR(mixed.row<int16_t>(i)[j], grid.mixed.code(mixed_values.row<float>(i)[j]), 1) << "mix " << i;
     }
   }
 }
 
 TEST_P(IntegerOperations, FinalNormAndHeadWithinTheirSixteenAndEightBits) {
-  const StreamGrid stream = stream_grid(0, Module::final_norm);
+  const StreamGrid& stream = integer_->grids().stream;
   const Tensor x = random_stream(6, model_.config.hidden_size, stream);
   Tensor codes;
   Tensor values;
-  integer_->norm(0, NormPoint::final, x, codes);
-  fake_->norm(0, NormPoint::final, dequantized_stream(x, stream), values);
+  integer_->finish(x, codes);
+  fake_->finish(dequantized_stream(x, stream), values);
   const int64_t vocabulary = model_.config.vocab_size;
   std::vector<float> got(static_cast<size_t>(6 * vocabulary));
   std::vector<float> want(got.size());
@@ -354,16 +404,17 @@ TEST_P(IntegerOperations, FinalNormAndHeadWithinTheirSixteenAndEightBits) {
   EXPECT_LT(std::sqrt(error / size), 0.01);
 }
 
-/// One path cut into pieces, batches of other sizes: the same bits.
+/// One path cut into pieces, batches of other sizes: the same bits. It is longer than what windows skip.
 TEST_P(IntegerOperations, LogitsDoNotDependOnBatchOrPieces) {
-  const int32_t length = 45;
+  const int32_t length = 150;
   model::Batch whole;
+  std::vector<int64_t> rows;
   for (int32_t i = 0; i < length; ++i) {
     whole.tokens.push_back(i * 7 % 61);
     whole.positions.push_back(i);
+    whole.lengths.push_back(length);
+    rows.push_back(i);
   }
-  std::vector<int64_t> rows;
-  for (int64_t i = 0; i < length; ++i) rows.push_back(i);
   model::Decoder decoder(model_, *integer_);
   model::KvSpan span(*integer_, length, model_.config.num_layers);
   whole.segments.push_back({.first_row = 0, .length = length, .first_position = 0, .kv = &span});
@@ -374,12 +425,13 @@ TEST_P(IntegerOperations, LogitsDoNotDependOnBatchOrPieces) {
   std::vector<model::Segment::Ancestor> ancestors;
   std::vector<float> got;
   int32_t first = 0;
-  for (const int32_t count : {1, 2, 15, 17, 3, 7}) {
+  for (const int32_t count : {1, 2, 15, 17, 3, 7, 80, 25}) {
     model::Batch part;
     spans.push_back(std::make_unique<model::KvSpan>(*integer_, count + 1, model_.config.num_layers));
     for (int32_t i = first; i < first + count; ++i) {
       part.tokens.push_back(whole.tokens[static_cast<size_t>(i)]);
       part.positions.push_back(i);
+      part.lengths.push_back(length);
     }
     part.segments.push_back({.first_row = 0,
                              .length = count,
@@ -397,50 +449,51 @@ TEST_P(IntegerOperations, LogitsDoNotDependOnBatchOrPieces) {
   EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)), 0);
 }
 
+void layer_norm_and_biases(ModelConfig& c) {
+  c.architecture = "hfmodel";
+  c.norm = NormKind::layer;
+  c.activation = model::Activation::gelu_tanh;  // rounded in its erf form
+  c.qkv_bias = true;
+  c.num_kv_heads = 4;
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Schemes, IntegerOperations,
     testing::Values(OperationCase{"w8a8", "w8a8"}, OperationCase{"w4a8", "w4a8"},
-                    OperationCase{"w8a16", "w8a16"}, OperationCase{"w8a8_symmetric", "w8a8", false, true},
-                    OperationCase{"w8a8_no_zero", "w8a8", false, false, true},
-                    OperationCase{"w8a8_coarse_updates", "w8a8", false, false, false, true},
-                    OperationCase{"w4a8_gelu_layer_norm", "w4a8-sym", true},
-                    OperationCase{"w8a16_gelu_layer_norm", "w8a16", true}),
+                    OperationCase{"w8a16", "w8a16"},
+                    OperationCase{.name = "w8a8_symmetric", .scheme = "w8a8", .symmetric = true},
+                    OperationCase{
+                        .name = "w8a8_no_zero", .scheme = "w8a8", .probabilities_exclude_zero = true},
+                    OperationCase{.name = "w8a8_coarse_updates", .scheme = "w8a8", .coarse_updates = true},
+                    OperationCase{"w4a8_gelu_layer_norm", "w4a8-sym", layer_norm_and_biases},
+                    OperationCase{"w8a16_gelu_layer_norm", "w8a16", layer_norm_and_biases}),
     [](const auto& test) { return test.param.name; });
 
-/// Weights like a model's: normally distributed, with a few far out.
-void make_normal(std::vector<float>& weights, std::mt19937& random) {
-  std::normal_distribution<float> normal(0, 0.02F);
-  for (float& w : weights) w = normal(random) * (random() % 2000 == 0 ? 4.0F : 1.0F);
-}
-
-TEST(IntegerMemory, WeightsTakeAQuarterAndAnEighthOfFloat) {
-  std::mt19937 random(23);
-  const int64_t rows = 320, cols = 576;
-  std::vector<float> values(static_cast<size_t>(rows * cols));
-  make_normal(values, random);
-  model::LinearWeights weights;
-  weights.weight = {.name = "weight",
-                    .dtype = model::DType::f32,
-                    .rows = rows,
-                    .cols = cols,
-                    .data = reinterpret_cast<const std::byte*>(values.data()),
-                    .row_bytes = cols * 4};
-  const PointGrid input = make_point_grid({.bits = 8}, {-3, 4});
-  const PointGrid output = make_point_grid({.bits = 8}, {-5, 4});
-  const auto share = [&](const QuantSpec& spec) {
-    const IntegerMatrix matrix = prepare_linear(weights, spec, input, output);
-    // Eight bits per channel have too few small codes here for groups: those stay pairs.
-    const PanelLayout quads = integer_kernels().quad_layout;
-    EXPECT_EQ(matrix.layout, quads == PanelLayout::grouped_quads && spec.bits == 8 && spec.per_channel
-                                 ? PanelLayout::pairs
-                                 : quads);
-    return static_cast<double>(matrix.byte_count()) / static_cast<double>(rows * cols * 4);
-  };
-  EXPECT_LE(share({.bits = 8}), 0.25 * 1.1);
-  EXPECT_LE(share({.bits = 8, .per_channel = true}), 0.25 * 1.1);
-  EXPECT_LE(share({.bits = 4, .per_channel = true}), 0.125 * 1.1);
-  EXPECT_LE(share({.bits = 4, .symmetric = true, .per_channel = true}), 0.125 * 1.1);
-}
+// The forms of blocks beyond the paper's: integer_forms.h.
+INSTANTIATE_TEST_SUITE_P(
+    Forms, IntegerOperations,
+    testing::Values(OperationCase{"sandwich_with_soft_caps", "w8a8", test::sandwich_with_soft_caps},
+                    OperationCase{"sandwich_with_soft_caps_w8a16", "w8a16", test::sandwich_with_soft_caps},
+                    OperationCase{"head_norms_and_local_rotary", "w4a8", test::head_norms_and_local_rotary},
+                    OperationCase{"update_norms", "w8a8", test::update_norms},
+                    OperationCase{.name = "update_norms_own_ranges",
+                                  .scheme = "w8a8",
+                                  .form = test::update_norms,
+                                  .own_ranges = true},
+                    OperationCase{"parallel_with_own_head_norms", "w8a8", test::parallel_with_own_head_norms},
+                    OperationCase{"parallel_with_two_norms", "w8a8", test::parallel_with_two_norms},
+                    OperationCase{.name = "two_norms_own_ranges",
+                                  .scheme = "w8a8",
+                                  .form = test::parallel_with_two_norms,
+                                  .own_ranges = true},
+                    OperationCase{"norms_behind_rotary", "w8a8", test::norms_behind_rotary},
+                    OperationCase{"factors_and_yarn", "w8a8", test::factors_and_yarn},
+                    OperationCase{"positions_and_relu", "w8a8", test::positions_and_relu},
+                    OperationCase{"windows_without_zero", "w8a8", test::windows, false, true},
+                    OperationCase{"windows_wide", "w8a16", test::windows},
+                    OperationCase{"dynamic_and_xielu", "w8a8", test::dynamic_and_xielu},
+                    OperationCase{"longrope_and_relu2", "w4a8-sym", test::longrope_and_relu2}),
+    [](const auto& test) { return test.param.name; });
 
 }  // namespace
 }  // namespace qeval::quant

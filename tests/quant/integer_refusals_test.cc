@@ -80,7 +80,8 @@ TEST_F(IntegerRefusals, NameTheTokenWhoseEmbeddingIsNotFinite) {
   rows[static_cast<size_t>(9 * width)] = std::numeric_limits<float>::infinity();
   const IntegerArithmetic arithmetic(model_, qcfg_, ranges_, 8);
   model::Tensor residual;
-  const auto embed = [&](std::vector<int32_t> tokens) { arithmetic.embed(tokens, residual); };
+  const std::vector<int32_t> positions{0, 1, 2};
+  const auto embed = [&](std::vector<int32_t> tokens) { arithmetic.embed(tokens, {positions}, residual); };
   EXPECT_NO_THROW(embed({6, 8, 10}));
   for (const int32_t token : {7, 9}) {
     EXPECT_THAT(model::fixtures::error_of([&] {
@@ -97,7 +98,9 @@ TEST(IntegerBounds, TheMixHasRoomForProbabilitiesThatAreNeverZero) {
   const int64_t keys = 1000;
   for (const Range range : {Range{-2, -1}, Range{0, 1}, Range{1, 2}}) {
     const PointGrid p = make_point_grid({.bits = 16}, range);
-    const IntegerAttention a = prepare_attention(8, keys, values, values, values, p, values, values);
+    const AttentionGrids grids{values, values, values, values, values, p, values};
+    const model::AttentionOp op{.heads = 1, .kv_heads = 1, .head_dim = 8, .value_dim = 8};
+    const IntegerAttention a = prepare_attention(op, keys, grids);
     const double code = std::max({0, p.codes.lo - p.codes.zero_point, p.codes.zero_point - p.codes.hi});
     const double sum = static_cast<double>(keys) * code * static_cast<double>(values.reach());
     EXPECT_LT(std::ldexp(sum, a.mix_factor.room - a.mix_factor.pre_shift), 0x1p31) << range.lo;
@@ -109,9 +112,48 @@ TEST_F(IntegerRefusals, TheLastRangeOfTheResidualMayBeMissing) {
   const PreparedModel prepared = prepare_model(model_, qcfg_, ranges_, 8);
   // Input of the last norm of the blocks plus the down projection's output: [−7 − 9, 7 + 10].
   const PointGrid sum = make_point_grid({.bits = 16}, {-16, 17});
-  EXPECT_EQ(prepared.integers.layers.back().adds[1].output.codes, sum.codes);
+  EXPECT_EQ(prepared.integers.layers.back().adds.at(Module::down).output.codes, sum.codes);
   EXPECT_EQ(prepared.integers.final_norm.stream.codes, sum.codes);
   EXPECT_EQ(prepared.integers.final_norm.zero_point, sum.codes.zero_point);
+}
+
+/// In a block with several additions after the last reader, all of them reach.
+TEST_F(IntegerRefusals, TheLastRangeIsWhatAllAdditionsReach) {
+  tiny_.config.form = model::BlockForm::parallel;
+  tiny_.config.residual_factor = 0.5F;
+  model_ = tiny_.build();
+  qcfg_ = make_qcfg(model_.config, {});
+  ranges_ = tiny_ranges(model_.config);
+  ranges_[{0, Module::final_norm, Slot::input}].reset();
+  const PreparedModel prepared = prepare_model(model_, qcfg_, ranges_, 8);
+  // The norm's input and half of both updates: [−7 − 9/2 − 9/2, 7 + 10/2 + 10/2].
+  EXPECT_EQ(prepared.grids.stream.grid, make_point_grid({.bits = 16}, {-16, 17}));
+}
+
+/// An operation without an integer form is refused by its name, whatever the configuration says.
+TEST_F(IntegerRefusals, NameTheOperation) {
+  const model::ModelConfig plain = tiny_.config;
+  const auto expect = [&](void (*form)(model::ModelConfig&), const std::string& text) {
+    tiny_.config = plain;
+    form(tiny_.config);
+    model_ = tiny_.build();
+    qcfg_ = make_qcfg(model_.config, {});
+    ranges_ = tiny_ranges(model_.config);
+    EXPECT_THAT(message(), testing::HasSubstr("llama model: integer arithmetic has no " + text));
+  };
+  expect(
+      [](model::ModelConfig& c) {
+        c.latent = model::LatentAttention{.q_rank = 8, .kv_rank = 6, .nope = 6, .rope = 4, .value_dim = 5};
+        c.num_kv_heads = c.num_heads;
+      },
+      "latent attention; accepted: float arithmetic");
+  expect([](model::ModelConfig& c) { c.form = model::BlockForm::after_add; }, "norm of the residual stream");
+  expect([](model::ModelConfig& c) { c.final_norm = false; }, "head without a final norm");
+  expect([](model::ModelConfig& c) { c.embedding_size = 12; }, "projection from an embedding");
+  expect([](model::ModelConfig& c) { c.position_beta = 0.1; },
+         "scaling by position of channels that do not rotate");
+  expect([](model::ModelConfig& c) { c.residual_factor = -1; }, "residual addition with the factor -1");
+  expect([](model::ModelConfig& c) { c.attention_scale = -0.5F; }, "attention with the scale -0.5");
 }
 
 }  // namespace

@@ -147,8 +147,12 @@ TEST(IntegerRows, NormsAdditionsAndProductsAreTheSameOnEveryPath) {
       model::NormWeights used = weights;
       if (!layer_norm) used.bias.clear();
       for (const PointGrid& output : {byte, word}) {
-        const IntegerNorm norm =
-            prepare_norm(used, {.bits = 16}, layer_norm, 1e-5, stream, stream.grid, output);
+        const IntegerNorm norm = prepare_norm(
+            {.kind = layer_norm ? model::NormKind::layer : model::NormKind::rms,
+             .eps = 1e-5,
+             .width = n,
+             .group = n},
+            used, {.bits = 16}, {.stream = stream, .rounded_in = stream.grid, .made = output, .out = output});
         const int64_t reach = int64_t{60000} << norm.extra_bits;
         const auto e = draw<int32_t>(n, -reach, reach, random);
         const UnitScale unit =
@@ -156,7 +160,7 @@ TEST(IntegerRows, NormsAdditionsAndProductsAreTheSameOnEveryPath) {
         expect_same(
             [&](const IntegerKernels& kernel) {
               std::vector<int16_t> out(static_cast<size_t>(n));
-              kernel.scale_norm(norm, e.data(), n, unit.reciprocal, unit.shift, out.data());
+              kernel.scale_norm(norm, 0, e.data(), n, unit.reciprocal, unit.shift, out.data());
               return out;
             },
             "scale_norm");
@@ -170,7 +174,7 @@ TEST(IntegerRows, NormsAdditionsAndProductsAreTheSameOnEveryPath) {
                                           {stream, stream, update},
                                           {stream, stream, coarse}}) {
       const auto updates = draw<int16_t>(n, added.codes.lo, added.codes.hi, random);
-      const IntegerAdd add = prepare_add(from, added, to, "update");
+      const IntegerAdd add = prepare_add(from, added, 1, to, "update");
       const StreamFormat format = from.format();
       const auto start = draw<int32_t>(n, format.lo, format.hi, random);
       expect_same(
@@ -212,6 +216,71 @@ TEST(IntegerRows, NormsAdditionsAndProductsAreTheSameOnEveryPath) {
           },
           "rotate_head");
     }
+  }
+}
+
+/// Groups share weights, or have their own: as the norm of each group by itself.
+TEST(IntegerRows, NormsOfGroupsAreThoseOfEachGroup) {
+  std::mt19937 random(14);
+  const PointGrid input = make_point_grid({.bits = 16}, {-7, 6});
+  const PointGrid output = make_point_grid({.bits = 8}, {-9, 7});
+  const OperationGrids grids{.in = input, .rounded_in = input, .made = output, .out = output};
+  const int64_t group = 21, groups = 3;
+  for (const bool own : {false, true}) {
+    for (const model::NormKind kind : {model::NormKind::rms, model::NormKind::layer}) {
+      model::NormWeights weights;
+      for (int64_t i = 0; i < (own ? groups : 1) * group; ++i) {
+        weights.weight.push_back(static_cast<float>(std::sin(static_cast<double>(i) + 1)) + 1.2F);
+      }
+      const auto codes = draw<int16_t>(group * groups, -32768, 32767, random);
+      std::vector<int16_t> out(codes.size());
+      const model::NormOp op{
+          .kind = kind, .eps = 1e-5, .width = group * groups, .group = group, .own_weights = own};
+      norm_row(prepare_norm(op, weights, {.bits = 16}, grids), codes.data(), group * groups, out.data());
+      for (int64_t g = 0; g < groups; ++g) {
+        double mean = 0, squares = 0;
+        const auto x = [&](int64_t i) {
+          return static_cast<double>(input.value(codes[static_cast<size_t>(g * group + i)]));
+        };
+        for (int64_t i = 0; i < group && kind == model::NormKind::layer; ++i)
+          mean += x(i) / static_cast<double>(group);
+        for (int64_t i = 0; i < group; ++i)
+          squares += (x(i) - mean) * (x(i) - mean) / static_cast<double>(group);
+        for (int64_t i = 0; i < group; ++i) {
+          const float w = weights.weight[static_cast<size_t>(own ? g * group + i : i)];
+          const auto want = static_cast<float>((x(i) - mean) / std::sqrt(squares + 1e-5) * w);
+          EXPECT_NEAR(out[static_cast<size_t>(g * group + i)], output.code(want), 1) << g << " " << i;
+        }
+      }
+    }
+  }
+}
+
+/// What stands halfway between two codes of the reader goes to the even one, as in the simulation: embeddings
+/// of few bits do so by the dozen, and a code of 8 bits is 257 of a sum's 16.
+TEST(IntegerRows, TheStreamIsReadHalfToEven) {
+  // Their steps are 257 : 1 but for float32, which the 31 bits of a factor see.
+  const Range range{-3.75F, 3.515625F};
+  for (const int32_t guard_bits : {kStreamGuardBits, 0}) {
+    const StreamGrid stream{make_point_grid({.bits = 16}, range), guard_bits};
+    const PointGrid byte = make_point_grid({.bits = 8}, range);
+    const StreamRead read = prepare_read(stream, byte);
+    int64_t ties = 0;
+    for (int k = -480; k <= 450; ++k) {
+      const auto x = static_cast<float>(k) / 128;
+      const int32_t number = stream.code(x);
+      int16_t code = 0;
+      read_stream_row(read, &number, 1, &code);
+      const double exact = static_cast<double>(x) * 255 * 64 / 465;
+      const bool tie = exact * 2 == std::floor(exact * 2) && exact != std::floor(exact);
+      ties += static_cast<int64_t>(tie);
+      if (guard_bits > 0) {
+        EXPECT_EQ(code, byte.code(x)) << x;
+      } else {
+        EXPECT_NEAR(code, byte.code(x), 1) << x;
+      }
+    }
+    EXPECT_GE(ties, 14);
   }
 }
 

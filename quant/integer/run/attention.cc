@@ -28,16 +28,17 @@ struct HeadLayout {
   int64_t key_panel_codes, value_panel_codes;
   int64_t sums, values, size;
 
-  HeadLayout(int64_t capacity, int64_t head_dim, int64_t key_bytes, int64_t value_bytes)
+  HeadLayout(int64_t capacity, int64_t head_dim, int64_t value_dim, int64_t key_bytes, int64_t value_bytes)
       : key_panel_codes(round_up(head_dim, 2) * kPanel),
         value_panel_codes(round_up(capacity, 2) * kPanel),
         sums(round_up(capacity, kPanel) * round_up(head_dim, 2) * key_bytes),
         values(sums + round_up(capacity, kPanel) * static_cast<int64_t>(sizeof(int32_t))),
-        size(values + round_up(head_dim, kPanel) / kPanel * value_panel_codes * value_bytes) {}
+        size(values + round_up(value_dim, kPanel) / kPanel * value_panel_codes * value_bytes) {}
 };
 
-HeadLayout layout(const IntegerModel& model, const IntegerAttention& attention, int64_t capacity) {
-  return {capacity, model.head_dim, attention.narrow_k ? 1 : 2, attention.narrow_v ? 1 : 2};
+HeadLayout layout(const IntegerAttention& attention, int64_t capacity) {
+  return {capacity, attention.head_dim, attention.value_dim, attention.narrow_k ? 1 : 2,
+          attention.narrow_v ? 1 : 2};
 }
 
 template <typename Code>
@@ -64,23 +65,18 @@ void store_value(const int16_t* value, int64_t d, int32_t offset, int64_t token,
   }
 }
 
-int64_t visible_keys(const AttentionTile& tile) {
-  return tile.first_position + tile.query_count;
-}
-
-/// Calls body(layout, base, position, count) for the pieces of the tile's path that its queries see: the
-/// head's share of the piece, and which keys of the tile its first `count` are.
+/// Calls body(layout, base, skip, column, count) for the pieces of the tile's path that its queries see: the
+/// head's share of the piece, and which columns of the tile its `count` tokens from `skip` on are.
 template <typename Body>
-void for_each_piece(const AttentionTile& tile, const IntegerModel& model, const IntegerAttention& attention,
-                    const Body& body) {
-  const int64_t keys = visible_keys(tile);
-  int64_t position = 0;
+void for_each_piece(const AttentionTile& tile, const IntegerAttention& attention, const Body& body) {
+  const int64_t keys = tile.last_end();
+  int64_t column = 0;
   for (const KvPiece& piece : tile.path) {
-    const int64_t count = std::min(piece.length, keys - position);
+    const int64_t count = std::min(piece.length - piece.skip, keys - column);
     if (count <= 0) break;
-    const HeadLayout head = layout(model, attention, piece.capacity);
-    body(head, piece.data + tile.kv_head * head.size, position, count);
-    position += piece.length;
+    const HeadLayout head = layout(attention, piece.capacity);
+    body(head, piece.data + tile.kv_head * head.size, piece.skip, column, count);
+    column += piece.length - piece.skip;
   }
 }
 
@@ -111,28 +107,29 @@ class Scratch {
 }  // namespace
 
 int64_t IntegerArithmetic::kv_bytes(int64_t layer, int64_t tokens) const {
-  return model_.num_kv_heads * layout(model_, layer_at(layer).attention, tokens).size;
+  const IntegerAttention& attention = layer_at(layer).attention;
+  return attention.kv_heads * layout(attention, tokens).size;
 }
 
 void IntegerArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row,
                                  int64_t count, const model::KvBlock& block, int64_t at) const {
   const IntegerAttention& a = layer_at(layer).attention;
-  const HeadLayout head = layout(model_, a, block.capacity);
-  const int64_t d = model_.head_dim;
-  parallel_tasks(model_.num_kv_heads, [&](int64_t h) {
+  const HeadLayout head = layout(a, block.capacity);
+  const int64_t d = a.head_dim, e = a.value_dim;
+  parallel_tasks(a.kv_heads, [&](int64_t h) {
     std::byte* base = block.data + h * head.size;
     for (int64_t t = 0; t < count; ++t) {
       const int16_t* key = k.row<int16_t>(first_row + t) + h * d;
-      const int16_t* value = v.row<int16_t>(first_row + t) + h * d;
+      const int16_t* value = v.row<int16_t>(first_row + t) + h * e;
       if (a.narrow_k) {
         store_key<int8_t>(key, d, a.k_offset, at + t, base, head);
       } else {
         store_key<int16_t>(key, d, a.k_offset, at + t, base, head);
       }
       if (a.narrow_v) {
-        store_value<int8_t>(value, d, a.v_offset, at + t, base, head);
+        store_value<int8_t>(value, e, a.v_offset, at + t, base, head);
       } else {
-        store_value<int16_t>(value, d, a.v_offset, at + t, base, head);
+        store_value<int16_t>(value, e, a.v_offset, at + t, base, head);
       }
     }
   });
@@ -219,8 +216,8 @@ void requantize_scores_wide(const IntegerAttention& a, int64_t rows, int64_t n, 
 void IntegerArithmetic::scores(const AttentionTile& tile, const Tensor& q) const {
   const IntegerAttention& a = layer_at(tile.layer).attention;
   const IntegerKernels& kernel = integer_kernels();
-  const int64_t d = model_.head_dim;
-  const int64_t rows = tile.query_count * model_.group();
+  const int64_t d = a.head_dim, group = tile.op->group();
+  const int64_t rows = tile.query_count * group;
   const int64_t stride = tile.key_count;
   const bool fast = a.narrow_k && a.score_factor.fast();
   const auto gemm = fast         ? a.narrow_q ? kernel.gemm_narrow : kernel.gemm_modular
@@ -230,30 +227,31 @@ void IntegerArithmetic::scores(const AttentionTile& tile, const Tensor& q) const
   tile.scores.resize(static_cast<size_t>(round_up(rows * stride, 8)) * sizeof(int16_t) +
                      static_cast<size_t>(rows) * sizeof(int64_t));
   const ScoreScratch scratch(tile.scratch, rows, d);
-  gather_queries(tile, q, a, model_.group(), d, scratch);
-  for_each_piece(tile, model_, a,
-                 [&](const HeadLayout& head, const std::byte* base, int64_t position, int64_t count) {
-                   const auto* key_sums = reinterpret_cast<const int32_t*>(base + head.sums);
-                   for (int64_t first = 0; first < count; first += kKeyBlock) {
-                     const int64_t block = std::min(kKeyBlock, count - first);
-                     gemm({.m = rows,
-                           .n = block,
-                           .k = d,
-                           .a = scratch.queries,
-                           .lda = d,
-                           .b = base + first / kPanel * head.key_panel_codes * (a.narrow_k ? 1 : 2),
-                           .panel_stride = head.key_panel_codes,
-                           .c = scratch.products,
-                           .ldc = kKeyBlock});
-                     int16_t* out = tile.scores.as<int16_t>() + position + first;
-                     const auto requantize = fast ? requantize_scores : requantize_scores_wide;
-                     requantize(a, rows, block, key_sums + first, scratch, out, stride);
-                   }
-                 });
+  gather_queries(tile, q, a, group, d, scratch);
+  for_each_piece(
+      tile, a,
+      [&](const HeadLayout& head, const std::byte* base, int64_t skip, int64_t column, int64_t count) {
+        const auto* key_sums = reinterpret_cast<const int32_t*>(base + head.sums) + skip;
+        for (int64_t first = 0; first < count; first += kKeyBlock) {
+          const int64_t block = std::min(kKeyBlock, count - first);
+          gemm({.m = rows,
+                .n = block,
+                .k = d,
+                .a = scratch.queries,
+                .lda = d,
+                .b = base + (skip + first) / kPanel * head.key_panel_codes * (a.narrow_k ? 1 : 2),
+                .panel_stride = head.key_panel_codes,
+                .c = scratch.products,
+                .ldc = kKeyBlock});
+          int16_t* out = tile.scores.as<int16_t>() + column + first;
+          const auto requantize = fast ? requantize_scores : requantize_scores_wide;
+          requantize(a, rows, block, key_sums + first, scratch, out, stride);
+        }
+      });
 }
 
 int64_t* IntegerArithmetic::probability_sums(const AttentionTile& tile) const {
-  const int64_t rows = tile.query_count * model_.group();
+  const int64_t rows = tile.query_count * tile.op->group();
   return reinterpret_cast<int64_t*>(tile.scores.as<int16_t>() + round_up(rows * tile.key_count, 8));
 }
 
@@ -269,15 +267,16 @@ bool zero_is_a_code(const IntegerAttention& attention) {
 
 void IntegerArithmetic::softmax(const AttentionTile& tile) const {
   const IntegerAttention& a = layer_at(tile.layer).attention;
-  const int64_t keys = visible_keys(tile);
-  const int64_t rows = tile.query_count * model_.group();
+  const int64_t keys = tile.last_end(), group = tile.op->group();
+  const int64_t rows = tile.query_count * group;
   const auto hidden = static_cast<int16_t>(zero_is_a_code(a) ? a.probability_codes.zero_point : 0);
   int64_t* sums = probability_sums(tile);
   for (int64_t r = 0; r < rows; ++r) {
-    const int64_t visible = tile.first_position + r / model_.group() + 1;
+    const int64_t begin = tile.begin(r / group), end = tile.end(r / group);
     int16_t* row = tile.scores.as<int16_t>() + r * tile.key_count;
-    sums[r] = softmax_row(a, visible, row) + hidden * (keys - visible);
-    std::fill(row + visible, row + keys, hidden);
+    sums[r] = softmax_row(a, end - begin, row + begin) + hidden * (keys - (end - begin));
+    std::fill(row, row + begin, hidden);
+    std::fill(row + end, row + keys, hidden);
   }
 }
 
@@ -288,11 +287,13 @@ namespace {
 
 /// Which keys the sums of a tile's mix run over.
 struct MixKeys {
-  bool shared;             ///< all of the tile for every query
-  int64_t all;             ///< keys of the tile
-  int64_t first_position;  ///< of its queries
+  bool shared;  ///< all of the tile for every query
+  const AttentionTile& tile;
 
-  int64_t seen(int64_t query) const { return shared ? all : first_position + query + 1; }
+  int64_t all() const { return tile.last_end(); }
+  int64_t begin(int64_t query) const { return shared ? 0 : tile.begin(query); }
+  int64_t end(int64_t query) const { return shared ? all() : tile.end(query); }
+  int64_t count(int64_t query) const { return end(query) - begin(query); }
 };
 
 /// What a tile's mix is made of, in the thread's scratch. A mask is a row of ones for the keys that sums of
@@ -323,9 +324,9 @@ struct MixScratch {
 
 void fill_masks(const MixKeys& keys, int64_t count, int16_t* masks) {
   for (int64_t i = 0; i < count; ++i) {
-    int16_t* mask = masks + i * keys.all;
-    std::fill(mask, mask + keys.seen(i), int16_t{1});
-    std::fill(mask + keys.seen(i), mask + keys.all, int16_t{0});
+    int16_t* mask = masks + i * keys.all();
+    std::fill(mask, mask + keys.all(), int16_t{0});
+    std::fill(mask + keys.begin(i), mask + keys.end(i), int16_t{1});
   }
 }
 
@@ -372,49 +373,50 @@ void requantize_mix(const IntegerAttention& a, bool fast, int64_t group, int64_t
 void IntegerArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
   const IntegerAttention& a = layer_at(tile.layer).attention;
   const IntegerKernels& kernel = integer_kernels();
-  const int64_t d = model_.head_dim;
-  const int64_t group = model_.group();
+  const int64_t d = a.value_dim;
+  const int64_t group = tile.op->group();
   const int64_t rows = tile.query_count * group;
   const bool fast = a.narrow_v && a.mix_factor.fast();
   const auto gemm = fast ? kernel.gemm_modular : a.narrow_v ? kernel.gemm_wide : kernel.gemm_wide16;
-  const MixKeys keys{zero_is_a_code(a), visible_keys(tile), tile.first_position};
+  const MixKeys keys{zero_is_a_code(a), tile};
   const int64_t masks = keys.shared ? 1 : tile.query_count;
-  const MixScratch scratch(tile.scratch, rows, masks, keys.all, group, d);
+  const MixScratch scratch(tile.scratch, rows, masks, keys.all(), group, d);
   fill_masks(keys, masks, scratch.masks);
-  for_each_piece(tile, model_, a,
-                 [&](const HeadLayout& head, const std::byte* base, int64_t position, int64_t count) {
-                   IntegerGemm product{.m = rows,
-                                       .n = d,
-                                       .k = count,
-                                       .a = tile.scores.as<int16_t>() + position,
-                                       .lda = tile.key_count,
-                                       .b = base + head.values,
-                                       .panel_stride = head.value_panel_codes,
-                                       .c = scratch.products,
-                                       .ldc = d,
-                                       .accumulate = position > 0};
-                   gemm(product);
-                   product.m = masks;
-                   product.a = scratch.masks + position;
-                   product.lda = keys.all;
-                   product.c = scratch.value_sums;
-                   gemm(product);
-                 });
+  for_each_piece(
+      tile, a,
+      [&](const HeadLayout& head, const std::byte* base, int64_t skip, int64_t column, int64_t count) {
+        IntegerGemm product{.m = rows,
+                            .n = d,
+                            .k = count,
+                            .a = tile.scores.as<int16_t>() + column,
+                            .lda = tile.key_count,
+                            .b = base + head.values + skip * kPanel * (a.narrow_v ? 1 : 2),
+                            .panel_stride = head.value_panel_codes,
+                            .c = scratch.products,
+                            .ldc = d,
+                            .accumulate = column > 0};
+        gemm(product);
+        product.m = masks;
+        product.a = scratch.masks + column;
+        product.lda = keys.all();
+        product.c = scratch.value_sums;
+        gemm(product);
+      });
   scale_value_sums(a, fast, masks * d, scratch.value_sums);
   const int64_t p_zero = a.probability_codes.zero_point;
   const int64_t* sums = probability_sums(tile);
   for (int64_t query = 0; query < tile.query_count; ++query) {
     const int64_t first = query * group;
     for (int64_t r = 0; r < group; ++r) {
-      scratch.terms[r] = a.v_zero_point * (keys.seen(query) * p_zero - sums[first + r]);
+      scratch.terms[r] = a.v_zero_point * (keys.count(query) * p_zero - sums[first + r]);
     }
     requantize_mix(a, fast, group, d, first, keys.shared ? 0 : query, scratch,
                    out.row<int16_t>(tile.first_row + query) + tile.kv_head * group * d);
   }
 }
 
-void IntegerArithmetic::shape_mixed(const model::AttentionOp&, int64_t rows, Tensor& out) const {
-  out.resize(rows, model_.num_heads * model_.head_dim, sizeof(int16_t));
+void IntegerArithmetic::shape_mixed(const model::AttentionOp& op, int64_t rows, Tensor& out) const {
+  out.resize(rows, op.heads * op.value_dim, sizeof(int16_t));
 }
 
 }  // namespace qeval::quant

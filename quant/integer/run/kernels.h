@@ -93,12 +93,13 @@ struct IntegerKernels {
   /// d [n] ← what a norm reads of the stream: code − zero_point.
   void (*read_stream)(const StreamFormat& format, int64_t n, const int32_t* stream, int32_t* d);
   int64_t (*sum_of_squares)(const int32_t* e, int64_t n);
-  /// out [n] ← rescale(u · weight + bias) as codes, u = e · reciprocal / 2^shift rounded.
-  void (*scale_norm)(const IntegerNorm& norm, const int32_t* e, int64_t n, int32_t reciprocal, int32_t shift,
-                     int16_t* out);
+  /// out [n] ← rescale(u · weight + bias) as codes, u = e · reciprocal / 2^shift rounded; weights from
+  /// `first` on.
+  void (*scale_norm)(const IntegerNorm& norm, int64_t first, const int32_t* e, int64_t n, int32_t reciprocal,
+                     int32_t shift, int16_t* out);
   void (*add_row)(const IntegerAdd& add, const int16_t* update, int64_t n, int32_t* stream);
   void (*multiply_row)(const IntegerProduct& product, const int16_t* up, int64_t n, int16_t* gate);
-  /// `cosines` and `sines` [half] have kAngleBits fractional bits.
+  /// `cosines` and `sines` [half] have the fractional bits that the factor was made for.
   void (*rotate_head)(const IntegerRotary& rotary, const int32_t* cosines, const int32_t* sines, int64_t half,
                       int64_t head_dim, int16_t* head);
   int64_t (*row_sum)(const int16_t* codes, int64_t n);

@@ -1,8 +1,8 @@
 // The operations of the block diagram that work on rows.
 
 #include <algorithm>
-#include <cassert>
 #include <cstring>
+#include <optional>
 
 #include "quant/integer/integer_arithmetic.h"
 #include "quant/integer/run/kernels.h"
@@ -19,12 +19,24 @@ constexpr int64_t kRowGrain = 8;
 constexpr int64_t kTaskColumns = 64;
 constexpr int64_t kTaskRows = 1024;
 
-/// What a linear map reads. Projections that round the shared input again get a copy of their own.
+/// What a linear map reads. Projections that round the shared input again get a copy of their own, and so do
+/// those that read the residual stream on different grids.
 struct Input {
   Tensor copy, bytes;
   std::vector<int64_t> sums;
   LinearInput view;
+  std::optional<StreamRead> stream;
 };
+
+/// Codes of one row for this map, in `copy` where they are not those of the input.
+void read_row(const IntegerMatrix& w, const Tensor& in, int64_t r, Tensor& copy) {
+  if (w.stream) {
+    read_stream_row(*w.stream, in.row<int32_t>(r), in.cols, copy.row<int16_t>(r));
+  } else if (!w.input_table.identity()) {
+    std::memcpy(copy.row<int16_t>(r), in.row<int16_t>(r), static_cast<size_t>(in.cols) * sizeof(int16_t));
+    apply_table(w.input_table, in.cols, copy.row<int16_t>(r));
+  }
+}
 
 template <typename Body>
 void for_each_row(int64_t rows, const Body& body) {
@@ -35,13 +47,16 @@ void for_each_row(int64_t rows, const Body& body) {
 
 }  // namespace
 
-void IntegerArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& residual,
-                             Tensor& out) const {
+void IntegerArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& in, Tensor& out) const {
   const IntegerNorm& norm =
       op.module == model::Module::final_norm ? model_.final_norm : layer_at(layer).norms.at(op.module);
-  out.resize(residual.rows, residual.cols, sizeof(int16_t));
-  for_each_row(residual.rows, [&](int64_t r) {
-    norm_row(norm, residual.row<int32_t>(r), residual.cols, out.row<int16_t>(r));
+  if (&in != &out) out.resize(in.rows, in.cols, sizeof(int16_t));
+  for_each_row(in.rows, [&](int64_t r) {
+    if (norm.source == NormSource::codes) {
+      norm_row(norm, in.row<int16_t>(r), in.cols, out.row<int16_t>(r));
+    } else {
+      norm_row(norm, in.row<int32_t>(r), in.cols, out.row<int16_t>(r));
+    }
   });
 }
 
@@ -63,22 +78,19 @@ void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const 
   for (const Target& target : targets) {
     const IntegerMatrix& w = matrix(target);
     const Input* input = shared;
-    if (input == nullptr || !w.input_table.identity()) {
+    if (input == nullptr || !w.input_table.identity() || w.stream != input->stream) {
       inputs.push_back(std::make_unique<Input>());
       Input* made = inputs.back().get();
       made->sums.resize(static_cast<size_t>(in.rows));
       made->bytes.resize(in.rows, byte_stride(in.cols), 1);
       made->view = {in.rows, in.cols, in.row<int16_t>(0), made->sums.data(), made->bytes.row<uint8_t>(0)};
-      if (!w.input_table.identity()) {
+      made->stream = w.stream;
+      if (w.stream || !w.input_table.identity()) {
         made->copy.resize(in.rows, in.cols, sizeof(int16_t));
         made->view.codes = made->copy.row<int16_t>(0);
       }
       for_each_row(in.rows, [&](int64_t r) {
-        if (!w.input_table.identity()) {
-          std::memcpy(made->copy.row<int16_t>(r), in.row<int16_t>(r),
-                      static_cast<size_t>(in.cols) * sizeof(int16_t));
-          apply_table(w.input_table, in.cols, made->copy.row<int16_t>(r));
-        }
+        read_row(w, in, r, made->copy);
         if (sums_needed) row_sums(made->view.codes + r * in.cols, 1, in.cols, made->sums.data() + r);
         if (w.narrow_input) {
           to_bytes(made->view.codes + r * in.cols, in.cols, made->bytes.row<uint8_t>(r));
@@ -103,16 +115,12 @@ void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const 
   });
 }
 
-void IntegerArithmetic::rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
-                               Tensor& heads) const {
-  const IntegerRotary& rotary = layer_at(layer).rotary[op.value == model::Value::q ? 0 : 1];
-  const int64_t half = model_.rotary_half;
+void IntegerArithmetic::rotate_rows(const IntegerRotary& rotary, const model::RotateOp& op, int64_t half,
+                                    std::span<const int32_t* const> angles, Tensor& heads) {
   for_each_row(heads.rows, [&](int64_t r) {
-    const int64_t position = rows.positions[static_cast<size_t>(r)];
-    assert(position < model_.positions);
-    const int32_t* cosines = model_.angles.data() + position * 2 * half;
-    for (int64_t h = 0; h < heads.cols; h += model_.head_dim) {
-      integer_kernels().rotate_head(rotary, cosines, cosines + half, half, model_.head_dim,
+    const int32_t* cosines = angles[static_cast<size_t>(r)];
+    for (int64_t h = 0; h < heads.cols; h += op.head_dim) {
+      integer_kernels().rotate_head(rotary, cosines, cosines + half, half, op.head_dim,
                                     heads.row<int16_t>(r) + h);
     }
   });
@@ -174,22 +182,6 @@ void IntegerArithmetic::integer_logits(const Tensor& normed, int64_t first_row, 
     in.bytes = bytes.as<uint8_t>();
   }
   linear_wide(model_.head, first, count, in, logits, count);
-}
-
-int64_t IntegerMatrix::byte_count() const {
-  const size_t words = overflow_inputs.size() + zero_points.size() + fast.multiplier.size() +
-                       fast.shift.size() + fast_constant.size();
-  return static_cast<int64_t>(panels.size() + overflow.size() + words * sizeof(int32_t) +
-                              (overflow_first.size() + constant.size()) * sizeof(int64_t) +
-                              factors.size() * sizeof(Rescale));
-}
-
-int64_t IntegerModel::byte_count() const {
-  int64_t bytes = head.byte_count();
-  for (const IntegerLayer& layer : layers) {
-    for (const auto& [module, matrix] : layer.linears) bytes += matrix.byte_count();
-  }
-  return bytes;
 }
 
 }  // namespace qeval::quant

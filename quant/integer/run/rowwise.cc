@@ -25,18 +25,21 @@ UnitScale unit_scale(const IntegerNorm& norm, int64_t squares) {
           .shift = norm.root_n_bits - kUnitBits - even / 2};
 }
 
-void norm_row(const IntegerNorm& norm, const int32_t* stream, int64_t n, int16_t* out) {
-  thread_local std::vector<int32_t> row;
-  row.resize(static_cast<size_t>(n));
-  int32_t* e = row.data();
+namespace {
+
+int32_t stream_code(const StreamRead& read, int32_t number) {
+  constexpr int64_t kHalf = INT64_C(1) << (kReadBits - 1);
+  const int64_t fine = rescale(number, read.factor);
+  const int64_t odd = fine >> kReadBits & 1;
+  const int64_t code = (fine + kHalf - 1 + odd) >> kReadBits;  // half to even
+  return static_cast<int32_t>(
+      std::clamp<int64_t>(code + read.codes.zero_point, read.codes.lo, read.codes.hi));
+}
+
+/// out [n] ← norm of n channels, d = code − zero point of each, which is overwritten; weights from `first`
+/// on.
+void norm_group(const IntegerNorm& norm, int64_t first, int64_t n, int32_t* e, int16_t* out) {
   const IntegerKernels& kernel = integer_kernels();
-  kernel.read_stream(norm.stream, n, stream, e);
-  if (!norm.input_table.identity()) {
-    for (int64_t i = 0; i < n; ++i) {
-      const auto code = static_cast<int16_t>(e[i] + norm.stream.codes.zero_point);
-      e[i] = norm.input_table(code) - norm.zero_point;
-    }
-  }
   if (norm.subtract_mean) {
     int64_t sum = 0;
     for (int64_t i = 0; i < n; ++i) sum += e[i];
@@ -46,11 +49,57 @@ void norm_row(const IntegerNorm& norm, const int32_t* stream, int64_t n, int16_t
   }
   const int64_t squares = norm.eps + kernel.sum_of_squares(e, n);
   const UnitScale unit = unit_scale(norm, squares);
-  kernel.scale_norm(norm, e, n, unit.reciprocal, unit.shift, out);
+  kernel.scale_norm(norm, first, e, n, unit.reciprocal, unit.shift, out);
+}
+
+/// The groups of a row one after the other.
+void norm_groups(const IntegerNorm& norm, int64_t n, int32_t* e, int16_t* out) {
+  for (int64_t first = 0; first < n; first += norm.group) {
+    norm_group(norm, norm.own_weights ? first : 0, norm.group, e + first, out + first);
+  }
   apply_table(norm.output_table, n, out);
 }
 
+int32_t* norm_scratch(int64_t n) {
+  thread_local std::vector<int32_t> row;
+  row.resize(static_cast<size_t>(n));
+  return row.data();
+}
+
+}  // namespace
+
+void norm_row(const IntegerNorm& norm, const int32_t* stream, int64_t n, int16_t* out) {
+  int32_t* e = norm_scratch(n);
+  if (norm.source == NormSource::other_stream) {
+    for (int64_t i = 0; i < n; ++i) {
+      e[i] = stream_code(norm.read, stream[i]) - norm.zero_point;
+    }
+  } else {
+    integer_kernels().read_stream(norm.stream, n, stream, e);
+    if (!norm.input_table.identity()) {
+      for (int64_t i = 0; i < n; ++i) {
+        const auto code = static_cast<int16_t>(e[i] + norm.stream.codes.zero_point);
+        e[i] = norm.input_table(code) - norm.zero_point;
+      }
+    }
+  }
+  norm_groups(norm, n, e, out);
+}
+
+void norm_row(const IntegerNorm& norm, const int16_t* codes, int64_t n, int16_t* out) {
+  int32_t* e = norm_scratch(n);
+  for (int64_t i = 0; i < n; ++i) {
+    e[i] = (norm.input_table.identity() ? codes[i] : norm.input_table(codes[i])) - norm.zero_point;
+  }
+  norm_groups(norm, n, e, out);
+}
+
+void read_stream_row(const StreamRead& read, const int32_t* stream, int64_t n, int16_t* codes) {
+  for (int64_t i = 0; i < n; ++i) codes[i] = static_cast<int16_t>(stream_code(read, stream[i]));
+}
+
 int64_t softmax_row(const IntegerAttention& attention, int64_t n, int16_t* row) {
+  apply_table(attention.cap, n, row);
   thread_local std::vector<uint32_t> powers;
   powers.resize(static_cast<size_t>(n));
   const IntegerKernels& kernel = integer_kernels();

@@ -16,9 +16,13 @@ struct UnitScale {
   int32_t shift = 1;
 };
 UnitScale unit_scale(const IntegerNorm& norm, int64_t squares);
-/// out [n] ← norm of the residual stream [n].
+/// out [n] ← norm of the residual stream [n], or of codes [n], which may be out; n is a multiple of the
+/// group.
 void norm_row(const IntegerNorm& norm, const int32_t* stream, int64_t n, int16_t* out);
-/// Scores [n ≥ 1] become probabilities, in place; returns the sum of their codes.
+void norm_row(const IntegerNorm& norm, const int16_t* codes, int64_t n, int16_t* out);
+/// codes [n] ← the residual stream [n].
+void read_stream_row(const StreamRead& read, const int32_t* stream, int64_t n, int16_t* codes);
+/// Scores [n ≥ 1] become probabilities, in place, soft cap included; returns the sum of their codes.
 int64_t softmax_row(const IntegerAttention& attention, int64_t n, int16_t* row);
 
 }  // namespace qeval::quant

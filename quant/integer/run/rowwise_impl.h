@@ -35,10 +35,12 @@ int64_t sum_of_squares(const int32_t* e, int64_t n) {
   return sum;
 }
 
-void scale_norm(const IntegerNorm& norm, const int32_t* e, int64_t n, int32_t reciprocal, int32_t shift,
-                int16_t* out) {
+void scale_norm(const IntegerNorm& norm, int64_t first, const int32_t* e, int64_t n, int32_t reciprocal,
+                int32_t shift, int16_t* out) {
   int64_t i = 0;
   const bool has_bias = !norm.bias.empty();
+  const int32_t* weights = norm.weight.data() + first;
+  const int64_t* biases = has_bias ? norm.bias.data() + first : nullptr;
 #ifdef __AVX2__
   if (norm.factor.shift >= 32) {
     const __m256i factor = _mm256_set1_epi64x(reciprocal);
@@ -52,14 +54,14 @@ void scale_norm(const IntegerNorm& norm, const int32_t* e, int64_t n, int32_t re
     };
     for (; i + 8 <= n; i += 8) {
       const __m256i x = load(e + i);
-      const __m256i weight = load(norm.weight.data() + i);
+      const __m256i weight = load(weights + i);
       __m256i even_bias = no_bias;
       __m256i odd_bias = no_bias;
       if (has_bias) {
-        const __m256i first = load(norm.bias.data() + i);
-        const __m256i second = load(norm.bias.data() + i + 4);
-        const __m256i evens = _mm256_unpacklo_epi64(first, second);  // 0 4 2 6
-        const __m256i odds = _mm256_unpackhi_epi64(first, second);   // 1 5 3 7
+        const __m256i low = load(biases + i);
+        const __m256i high = load(biases + i + 4);
+        const __m256i evens = _mm256_unpacklo_epi64(low, high);  // 0 4 2 6
+        const __m256i odds = _mm256_unpackhi_epi64(low, high);   // 1 5 3 7
         even_bias = _mm256_permute4x64_epi64(evens, 0xD8);
         odd_bias = _mm256_permute4x64_epi64(odds, 0xD8);
       }
@@ -71,8 +73,7 @@ void scale_norm(const IntegerNorm& norm, const int32_t* e, int64_t n, int32_t re
 #endif
   for (; i < n; ++i) {
     const int64_t unit = shift_rounded(static_cast<int64_t>(e[i]) * reciprocal, shift);
-    const auto column = static_cast<size_t>(i);
-    const int64_t scaled = unit * norm.weight[column] + (has_bias ? norm.bias[column] : 0);
+    const int64_t scaled = unit * weights[i] + (has_bias ? biases[i] : 0);
     out[i] = requantize(scaled, norm.factor, norm.output);
   }
 }

@@ -1,0 +1,107 @@
+#pragma once
+
+#include "model/config.h"
+
+namespace qeval::test {
+
+// Settings that turn a TinyModel's block into others: together they have every operation with an integer
+// form.
+
+inline void sandwich_with_soft_caps(model::ModelConfig& c) {
+  c.form = model::BlockForm::sandwich;
+  c.activation = model::Activation::gelu_tanh;
+  c.scale_embedding = true;
+  c.score_softcap = 3;
+  c.logit_softcap = 8;
+  c.attention_scale = 0.4F;
+  c.layers = {{}, {.window = 7}};
+}
+
+inline void head_norms_and_local_rotary(model::ModelConfig& c) {
+  c.form = model::BlockForm::glm_sandwich;
+  c.qk_norm = model::QkNorm::head;
+  c.local_rotary = model::Rotary{.theta = 100, .dim = 8, .scaling = {}};
+  c.layers = {{.window = 5, .local_rotary = true}, {}};
+}
+
+inline void update_norms(model::ModelConfig& c) {
+  c.form = model::BlockForm::update_norms;
+  c.qk_norm = model::QkNorm::full_width;
+}
+
+inline void parallel_with_own_head_norms(model::ModelConfig& c) {
+  c.form = model::BlockForm::parallel;
+  c.norm = c.qk_norm_kind = model::NormKind::layer;
+  c.norm_bias = false;
+  c.qk_norm = model::QkNorm::head_own;
+  c.logit_factor = 0.25F;
+  c.layers = {{}, {.rotary = false}};
+}
+
+inline void parallel_with_two_norms(model::ModelConfig& c) {
+  c.form = model::BlockForm::parallel_two_norms;
+  c.norm = model::NormKind::layer;
+  c.gated_mlp = false;
+  c.activation = model::Activation::gelu_erf;
+  c.qkv_bias = c.o_bias = c.mlp_bias = true;
+}
+
+inline void norms_behind_rotary(model::ModelConfig& c) {
+  c.norm = c.qk_norm_kind = model::NormKind::layer;
+  c.qk_norm = model::QkNorm::head_own;
+  c.qk_norm_bias = true;
+  c.qk_norm_after_rotary = true;
+}
+
+/// Cosines go up to 1.3 · 1.9, so that the tables have fewer fractional bits.
+inline void factors_and_yarn(model::ModelConfig& c) {
+  c.embedding_factor = 1.5F;
+  c.residual_factor = 0.3F;
+  c.attention_scale = 0.2F;
+  c.logit_factor = 0.5F;
+  c.position_beta = 0.3;
+  c.position_original = 6;
+  c.rotary.dim = c.head_dim;
+  c.rotary.scaling = {.kind = model::RopeScaling::Kind::yarn,
+                      .factor = 8,
+                      .original_max_position_embeddings = 32,
+                      .attention_factor = 1.3,
+                      .long_factors = {},
+                      .short_factors = {}};
+}
+
+inline void positions_and_relu(model::ModelConfig& c) {
+  c.norm = model::NormKind::layer;
+  c.learned_positions = true;
+  c.position_offset = 2;
+  c.gated_mlp = false;
+  c.activation = model::Activation::relu;
+  c.layers = {{.rotary = false}, {.rotary = false}};
+}
+
+inline void windows(model::ModelConfig& c) {
+  c.layers = {{.window = 9}, {.window = 1}};
+  c.head_dim = 11;
+}
+
+inline void dynamic_and_xielu(model::ModelConfig& c) {
+  c.gated_mlp = false;
+  c.activation = model::Activation::xielu;
+  c.rotary.scaling = {.kind = model::RopeScaling::Kind::dynamic,
+                      .factor = 4,
+                      .original_max_position_embeddings = 64,
+                      .long_factors = {},
+                      .short_factors = {}};
+}
+
+inline void longrope_and_relu2(model::ModelConfig& c) {
+  c.gated_mlp = false;
+  c.activation = model::Activation::relu2;
+  c.rotary.scaling = {.kind = model::RopeScaling::Kind::longrope,
+                      .original_max_position_embeddings = 64,
+                      .attention_factor = 1.19,
+                      .long_factors = {1.5, 2.5, 4},
+                      .short_factors = {1, 1.1, 1.2}};
+}
+
+}  // namespace qeval::test
