@@ -297,8 +297,7 @@ TEST_F(Weights, RecoversLlama3ScalingFromItsFactors) {
 
   factors[1] = 1.01F;
   parts.tensors.back() = fixtures::f32_tensor("rope_freqs.weight", {4}, factors);
-  EXPECT_THAT(error_of([&] { load_gguf(parts); }),
-              HasSubstr("rope_freqs.weight: factor 1.01 at frequency 1"));
+  EXPECT_EQ(load_gguf(parts).config.rotary.scaling.kind, RopeScaling::Kind::longrope);  // any others
   parts.tensors.back() = fixtures::f32_tensor("rope_freqs.weight", {3}, {1, 1, 1});
   EXPECT_THAT(error_of([&] { load_gguf(parts); }), HasSubstr("accepted: F32 [4]"));
   parts.tensors.back() = fixtures::f32_tensor("rope_freqs.weight", {4}, {1, 1, 1, 1});
