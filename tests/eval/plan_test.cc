@@ -41,12 +41,15 @@ std::vector<TokenRequest> sharing_requests() {
   return requests;
 }
 
-std::vector<TokenScores> score(const std::vector<TokenRequest>& requests, int64_t batch_tokens) {
+std::vector<TokenScores> score(
+    const std::vector<TokenRequest>& requests, int64_t batch_tokens,
+    void (*change)(model::ModelConfig&) = [](model::ModelConfig&) {}) {
   test::TinyModel tiny;
+  change(tiny.config);
   const model::Model model = tiny.build();
   const auto arithmetic = model::make_float_arithmetic(model, 256);
   model::Decoder decoder(model, *arithmetic);
-  const Plan plan(requests, batch_tokens);
+  const Plan plan(requests, batch_tokens, &model.config);
   ScoringRun run(decoder, plan);
   std::set<int64_t> completed;
   while (!run.done()) {
@@ -71,6 +74,34 @@ TEST(Plan, SharingChangesNoBit) {
         ASSERT_EQ(together[i].log_probabilities, alone[i].log_probabilities) << i << " at " << batch_tokens;
         ASSERT_EQ(together[i].top1, alone[i].top1);
         ASSERT_EQ(together[i].logits_hashes, alone[i].logits_hashes);
+      }
+    }
+  }
+}
+
+/// Where a rotary embedding depends on how long a sequence is, keys of one length cannot serve another.
+TEST(Plan, LengthsThatChangeRotaryTablesShareNothing) {
+  using Change = void (*)(model::ModelConfig&);
+  const Change dynamic = [](model::ModelConfig& config) {
+    config.rotary.scaling.kind = model::RopeScaling::Kind::dynamic;
+    config.rotary.scaling.factor = 2;
+    config.rotary.scaling.original_max_position_embeddings = 40;
+  };
+  const Change longrope = [](model::ModelConfig& config) {
+    config.rotary.scaling.kind = model::RopeScaling::Kind::longrope;
+    config.rotary.scaling.original_max_position_embeddings = 45;
+    config.rotary.scaling.long_factors = {2, 4, 8};
+    config.rotary.scaling.short_factors = {1, 1.5, 2};
+    config.layers = {{.window = 16}, {.window = 0}};
+  };
+  const auto requests = sharing_requests();
+  for (const Change change : {dynamic, longrope}) {
+    std::vector<TokenScores> alone;
+    for (const TokenRequest& request : requests) alone.push_back(score({request}, 4096, change)[0]);
+    for (const int64_t batch_tokens : {1, 7, 64, 4096}) {
+      const auto together = score(requests, batch_tokens, change);
+      for (size_t i = 0; i < requests.size(); ++i) {
+        ASSERT_EQ(together[i].logits_hashes, alone[i].logits_hashes) << i << " at " << batch_tokens;
       }
     }
   }

@@ -2,9 +2,9 @@
 """Compare qeval with the goldens of the families of models: tests/goldens/architectures (float, by transformers) and
 tests/goldens/simulated (float and fake-quantized, ranges and points, by two independent programs). Standard library only.
 
-usage: check_families.py QEVAL [--goldens DIR] [--only float|fake|ranges|points] [--case NAME]
+usage: check_families.py QEVAL [--goldens DIR] [--only float|fake|integer|ranges|points] [--case NAME]
 
-float, fake: mean |difference of token log-probabilities| and share of equal arg-maxima. ranges, points: what `quantize
+float, fake, integer: mean |difference of token log-probabilities| and share of equal arg-maxima. ranges, points: what `quantize
 --method rtn` writes for the model alone, against its act_dict.json and default_qcfg.json.
 """
 import argparse, json, os, shutil, subprocess, sys, tempfile
@@ -28,6 +28,11 @@ def check_float(qeval, folder, expected, _):
 
 def check_fake(qeval, folder, expected, _):
     return close(qeval, folder, expected, "fake", expected["fake"]["limit"], 0.95)
+
+
+def check_integer(qeval, folder, expected, _):
+    """Against the simulation; the 8-bit head alone is worth 0.01."""
+    return close(qeval, folder, expected | {"integer": expected["fake"]}, "integer", 0.05, 0.8)
 
 
 WRITTEN = {}
@@ -82,8 +87,8 @@ def check_points(qeval, folder, expected, _):
     return not bad, f"{len(bad)} of {len(want)} points differ {bad[:3]}"
 
 
-CHECKS = {"float": check_float, "fake": check_fake, "ranges": check_ranges, "points": check_points}
-KINDS = {"architectures": ["float"], "simulated": ["float", "fake", "ranges", "points"]}
+CHECKS = {"float": check_float, "fake": check_fake, "integer": check_integer, "ranges": check_ranges, "points": check_points}
+KINDS = {"architectures": ["float"], "simulated": ["float", "fake", "integer", "ranges", "points"]}
 
 
 def main():

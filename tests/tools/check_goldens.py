@@ -179,7 +179,7 @@ def main():
         if want("fake", n):
             guard("fake " + n, lambda: compare(q, d, "fake " + n, ids, e["logits_fakequant"], "fake", max(1e-3, 3 * noise), 0.95))
         if want("integer", n):
-            guard("integer " + n, lambda: compare(q, d, "integer " + n, ids, e["logits_fakequant"], "integer", 0.15))
+            guard("integer " + n, lambda: compare(q, d, "integer " + n, ids, e["logits_fakequant"], "integer", 0.05))
         if want("grad", n):
             guard("grad " + n, lambda: gradients(q, d, "grad " + n, e))
         for r in sorted(x for x in os.listdir(d) if x.startswith("train-")):
