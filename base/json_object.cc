@@ -80,7 +80,7 @@ std::vector<std::string> JsonObject::strings(const char* key) const {
 
 JsonObject JsonObject::object(const char* key) const {
   const json* value = find(key);
-  if (value == nullptr || !value->is_object()) refuse(key, "an object");
+  if (value == nullptr) refuse(key, "an object");
   return {*value, where_ + ": " + key};
 }
 

@@ -32,7 +32,7 @@ class JsonObject {
   std::string string(const char* key, std::optional<std::string> fallback = std::nullopt) const;
   std::vector<double> numbers(const char* key) const;
   std::vector<std::string> strings(const char* key) const;
-  /// The object at `key`, which must be there.
+  /// The object at `key`, which must be there and be one.
   JsonObject object(const char* key) const;
 
   /// Refuses anything but false (or absent).

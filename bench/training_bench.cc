@@ -79,11 +79,11 @@ void end_to_end_step(benchmark::State& state) {
       random.matrices.push_back(random.numbers(rows * cols, 1.7F / std::sqrt(static_cast<float>(cols)), 0));
       return {random.matrices.back().data(), rows, cols, &random.no_bias};
     };
-    block.input_norm = norm();
-    block.post_attention_norm = norm();
+    block.norm(quant::Module::input_norm) = norm();
+    block.norm(quant::Module::post_attention_norm) = norm();
     for (const model::Operation& operation : config.graph.block(layer).operations) {
       if (const auto* op = std::get_if<model::LinearOp>(&operation)) {
-        block.projection(op->module) = linear(op->rows, op->cols);
+        block.linear(op->module) = linear(op->rows, op->cols);
       }
     }
     problem.blocks.push_back(block);

@@ -1,5 +1,6 @@
 #include "cli/calibration_options.h"
 
+#include <functional>
 #include <iostream>
 
 #include <nlohmann/json.hpp>
@@ -58,10 +59,12 @@ quant::Samples read_samples(const po::variables_map& arguments, const model::Mod
   if (!file) return {};
   constexpr int64_t kLength = 512;
   const auto tokenizer = model::load_tokenizer(model.path, model.config.vocab_size);
-  return quant::sample_text(
-      *file, *tokenizer, samples.value_or(otherwise), length.value_or(std::min(kLength, context)),
-      optional<uint64_t>(arguments, "seed").value_or(0),
-      [](const std::string& warning) { std::cerr << "qeval: warning: " << warning << '\n'; });
+  // A preset's number of samples may overlap in a short text; one that was asked for should not unnoticed.
+  std::function<void(const std::string&)> warn;
+  if (samples) warn = [](const std::string& warning) { std::cerr << "qeval: warning: " << warning << '\n'; };
+  return quant::sample_text(*file, *tokenizer, samples.value_or(otherwise),
+                            length.value_or(std::min(kLength, context)),
+                            optional<uint64_t>(arguments, "seed").value_or(0), warn);
 }
 
 nlohmann::ordered_json calibration_json(const po::variables_map& arguments, const quant::Samples& samples) {

@@ -48,7 +48,9 @@ class TextEncoder {
 
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
-  eval::Session session(session_options(arguments));
+  eval::SessionOptions settings = session_options(arguments);
+  settings.whole_requests = true;
+  eval::Session session(settings);
   print_warnings(session);
   const TextEncoder encoder(session, arguments);
   std::vector<ScoreRequest> requests;

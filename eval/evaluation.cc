@@ -64,12 +64,13 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options)
       started_(seconds_since_epoch()),
       started_monotonic_(monotonic_seconds()) {
   for (const Task& task : selection_.tasks) {
-    runs_.push_back(std::make_unique<TaskRun>(task, load_documents(task, options_.load), encoder_, session_.model().config,
-                                              options_.batch_tokens));
+    runs_.push_back(std::make_unique<TaskRun>(task, load_documents(task, options_.load), encoder_,
+                                              session_.model().config, options_.batch_tokens));
   }
-  warnings_ = session_.warnings();
+  warnings_.insert(warnings_.end(), session_.warnings().begin(), session_.warnings().end());
   check_overlap();
-  warnings_ = session_.tokenizer().warnings();
+  const std::vector<std::string>& of_tokenizer = session_.tokenizer().warnings();
+  warnings_.insert(warnings_.end(), of_tokenizer.begin(), of_tokenizer.end());
   if (session_.arithmetic().name() == "float" && is_half_checkpoint(session_.model().path)) {
     warnings_.push_back(
         fmt::format("{}: holds only one of default_qcfg.json and act_dict.json, so it is computed in "

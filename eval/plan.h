@@ -60,9 +60,9 @@ class Plan {
     int64_t first_piece = 0, piece_count = 0, tokens = 0;
   };
 
-  /// The requests must outlive the plan. Malformed ones (see TokenRequest) are Errors. `config`, of the model that
-  /// is to compute them, is needed where its rotary embedding depends on the length of a sequence: requests of
-  /// different length classes share nothing.
+  /// The requests must outlive the plan. Malformed ones (see TokenRequest) are Errors. `config`, of the model
+  /// that is to compute them, is needed where its rotary embedding depends on the length of a sequence:
+  /// requests of different length classes share nothing.
   Plan(std::span<const TokenRequest> requests, int64_t batch_tokens,
        const model::ModelConfig* config = nullptr);
 

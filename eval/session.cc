@@ -40,10 +40,11 @@ std::vector<std::string> grid_warning_lines(const model::Model& model, const qua
 
 }  // namespace
 
-int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig& config) {
+int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig& config,
+                          bool whole_requests) {
   constexpr int64_t kDefault = 2048;
-  const int64_t context = config.max_position_embeddings;
-  if (!given) return std::min(kDefault, context);
+  const int64_t context = config.context();
+  if (!given) return std::min(kDefault, whole_requests ? context : config.max_position_embeddings);
   if (*given < 1 || *given > context) {
     throw UsageError(fmt::format("--max-length {}: accepted: 1 to {}, the model's context", *given, context));
   }
@@ -52,7 +53,7 @@ int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig
 
 Session::Session(const SessionOptions& options)
     : model_(model::load_model(options.model)),
-      max_length_(choose_max_length(options.max_length, model_.config)) {
+      max_length_(choose_max_length(options.max_length, model_.config, options.whole_requests)) {
   const std::string arithmetic = choose_arithmetic(options);
   if (arithmetic != "float" && options.precision != "f32") {
     throw UsageError(

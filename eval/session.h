@@ -24,12 +24,16 @@ struct SessionOptions {
   std::string precision = "f32";
   /// Instead of the folder's default_qcfg.json and act_dict.json.
   std::optional<std::filesystem::path> qcfg{}, act_ranges{};
-  std::optional<int64_t> max_length;  ///< tokens of input; default min(2048, the model's context)
+  std::optional<int64_t> max_length;  ///< tokens of input; default min(2048, max_position_embeddings)
+  /// Requests are scored as they are, not cut into windows: where the rotary embedding is stretched beyond
+  /// max_position_embeddings, so is the default.
+  bool whole_requests = false;
 };
 
-/// Longest input in tokens: `given` where there is one, else 2048 or the model's context if shorter. Throws
-/// Error outside 1 … context.
-int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig& config);
+/// Longest input in tokens: `given` where there is one, else 2048 or max_position_embeddings if shorter (with
+/// `whole_requests`, ModelConfig::context()). Throws Error outside 1 … context.
+int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig& config,
+                          bool whole_requests = false);
 
 /// A model ready to score: weights, arithmetic and decoder, and the tokenizer once somebody asks for it.
 class Session {

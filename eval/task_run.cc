@@ -14,8 +14,8 @@ constexpr size_t kShownIds = 32;
 
 }  // namespace
 
-TaskRun::TaskRun(Task task, LoadedTask loaded, const RequestEncoder& encoder, const model::ModelConfig& config,
-                 int64_t batch_tokens)
+TaskRun::TaskRun(Task task, LoadedTask loaded, const RequestEncoder& encoder,
+                 const model::ModelConfig& config, int64_t batch_tokens)
     : task_(std::move(task)),
       loaded_(std::move(loaded)),
       encoded_(loaded_.documents.size()),

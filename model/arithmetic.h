@@ -52,8 +52,8 @@ struct KvPiece {
 };
 
 /// One unit of attention: a few consecutive queries against one key/value head.
-/// Rows of the tile: (query i, head g of the group) at row i · group + g, group = heads / kv_heads. Columns are
-/// the keys of the path from first_key on.
+/// Rows of the tile: (query i, head g of the group) at row i · group + g, group = heads / kv_heads. Columns
+/// are the keys of the path from first_key on.
 struct AttentionTile {
   int64_t layer = 0;
   const AttentionOp* op = nullptr;
@@ -101,8 +101,8 @@ class Arithmetic {
   /// Whether the elements of its tensors are float32, so that they can be looked at; else they are codes.
   virtual bool has_float_tensors() const { return false; }
 
-  /// residual[i] ← the (scaled) embedding of tokens[i], with what is learned of its position where the model has
-  /// that; residual becomes [tokens, hidden_size].
+  /// residual[i] ← the (scaled) embedding of tokens[i], with what is learned of its position where the model
+  /// has that; residual becomes [tokens, hidden_size].
   virtual void embed(std::span<const int32_t> tokens, const RowPositions& rows, Tensor& residual) const = 0;
   /// out ← norm of each row of in, which may be out.
   virtual void norm(int64_t layer, const NormOp& op, const Tensor& in, Tensor& out) const = 0;

@@ -58,7 +58,8 @@ void check_rotary(const ModelConfig& config, const Rotary& rotary, const std::st
 
 /// A factor that is finite, and not 0.
 void check_factor(const std::string& where, const char* what, float value) {
-  if (!(std::isfinite(value) && value != 0)) fail("{}: {} is {}; accepted: a number other than 0", where, what, value);
+  if (!(std::isfinite(value) && value != 0))
+    fail("{}: {} is {}; accepted: a number other than 0", where, what, value);
 }
 
 }  // namespace
@@ -109,6 +110,15 @@ int64_t Rotary::length_class(int64_t tokens) const {
   if (scaling.kind == RopeScaling::Kind::dynamic) return tokens;
   const bool differs = scaling.kind == RopeScaling::Kind::longrope && scaling.long_factors != scaling.short_factors;
   return differs ? 1 : 0;
+}
+
+int64_t ModelConfig::context() const {
+  const RopeScaling::Kind kind = rotary.scaling.kind;
+  const bool stretched = kind == RopeScaling::Kind::dynamic || kind == RopeScaling::Kind::yarn ||
+                         kind == RopeScaling::Kind::longrope;
+  constexpr int64_t kUnbounded = int64_t{1} << 20;
+  return stretched && !learned_positions ? std::max(kUnbounded, max_position_embeddings)
+                                         : max_position_embeddings;
 }
 
 int64_t ModelConfig::length_class(int64_t tokens) const {

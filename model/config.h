@@ -103,7 +103,7 @@ struct ModelConfig {
   float embedding_factor = 1;    ///< and by this
   float residual_factor = 1;     ///< of updates before they are added
   float logit_factor = 1;
-  float logit_softcap = 0;        ///< 0: none
+  float logit_softcap = 0;         ///< 0: none
   bool learned_positions = false;  ///< Model::positions is added to the embedding
   int64_t position_offset = 0;     ///< position 0 has this row of it
   int64_t embedding_size = 0;      ///< width of the embedding where it is not hidden_size, else 0
@@ -111,8 +111,8 @@ struct ModelConfig {
   NormKind qk_norm_kind = NormKind::rms;
   bool qk_norm_bias = false;
   bool qk_norm_after_rotary = false;
-  float attention_scale = 0;  ///< of scores; 0: 1/√head_dim
-  float score_softcap = 0;    ///< 0: none
+  float attention_scale = 0;                        ///< of scores; 0: 1/√head_dim
+  float score_softcap = 0;                          ///< 0: none
   double position_beta = 0, position_original = 1;  ///< RotateOp
   std::optional<LatentAttention> latent;
   bool tie_word_embeddings = false;
@@ -130,22 +130,28 @@ struct ModelConfig {
   /// Follows from all of the above: make_graph, called by whoever has filled it in.
   Graph graph;
 
-  LayerSettings layer(int64_t i) const { return layers.empty() ? LayerSettings{} : layers[static_cast<size_t>(i)]; }
+  LayerSettings layer(int64_t i) const {
+    return layers.empty() ? LayerSettings{} : layers[static_cast<size_t>(i)];
+  }
+  /// Tokens that the model can be given: max_position_embeddings, or as many as there is memory for where the
+  /// rotary embedding is stretched by the length of what it is given (dynamic, yarn, longrope).
+  int64_t context() const;
   /// A sequence's class for sharing (Rotary::length_class).
   int64_t length_class(int64_t tokens) const;
   /// Whether any two lengths are of different classes.
   bool depends_on_length() const { return length_class(INT64_MAX) != 0; }
 };
 
-/// Whether the paper's code knows such a block (its layout's settings can say it): pre-norm, gated, without any
-/// of what came later.
+/// Whether the paper's code knows such a block (its layout's settings can say it): pre-norm, gated, without
+/// any of what came later.
 bool is_papers_block(const ModelConfig& config);
 
 /// The key of a config.json whose weights have the unified layout's names and form although its settings are
 /// another family's.
 inline constexpr const char* kWeightLayoutKey = "qeval_weight_layout";
 
-/// Reads `config.json` of a Hugging Face folder of a known architecture (old and new spellings) or a unified one
+/// Reads `config.json` of a Hugging Face folder of a known architecture (old and new spellings) or a unified
+/// one
 /// (`hfmodel`). Unsupported architectures and settings are Errors that name field, value and accepted set.
 ModelConfig read_config(const std::filesystem::path& config_json);
 

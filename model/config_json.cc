@@ -1,5 +1,5 @@
-// `config.json` of Hugging Face and unified folders. What the families differ in is in architectures/; here is
-// what holds for every one: which family it is, and what a multimodal configuration nests.
+// `config.json` of Hugging Face and unified folders. What the families differ in is in architectures/; here
+// is what holds for every one: which family it is, and what a multimodal configuration nests.
 
 #include <nlohmann/json.hpp>
 

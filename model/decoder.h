@@ -60,8 +60,8 @@ struct Batch {
   std::optional<std::vector<int64_t>> read{};
 };
 
-/// The one forward pass: the operations of the model's graph in their order, computed by whatever arithmetic it
-/// is given. Not thread-safe (it owns the activations); parallel inside.
+/// The one forward pass: the operations of the model's graph in their order, computed by whatever arithmetic
+/// it is given. Not thread-safe (it owns the activations); parallel inside.
 class Decoder {
  public:
   /// Both must outlive the decoder.

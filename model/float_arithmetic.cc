@@ -45,7 +45,8 @@ std::shared_ptr<const RotaryTable> FloatArithmetic::RotaryTables::at(int64_t len
   const int64_t positions = rotary_.scaling.kind == RopeScaling::Kind::dynamic ? length : positions_;
   auto made = std::make_shared<const RotaryTable>(rotary_, positions, length);
   table = made;
-  if (others_.size() > kMost) others_.erase(others_.begin()->first == length_class ? std::next(others_.begin()) : others_.begin());
+  if (others_.size() > kMost)
+    others_.erase(others_.begin()->first == length_class ? std::next(others_.begin()) : others_.begin());
   return made;
 }
 
@@ -54,7 +55,8 @@ FloatArithmetic::FloatArithmetic(const Model& model, int64_t max_positions)
   if (model.config.local_rotary) local_rotary_.emplace(*model.config.local_rotary, max_positions);
 }
 
-void FloatArithmetic::embed(std::span<const int32_t> tokens, const RowPositions& rows, Tensor& residual) const {
+void FloatArithmetic::embed(std::span<const int32_t> tokens, const RowPositions& rows,
+                            Tensor& residual) const {
   const ModelConfig& c = config();
   const auto count = static_cast<int64_t>(tokens.size());
   const int64_t width = model_.embedding.cols;
@@ -79,7 +81,8 @@ void FloatArithmetic::embed(std::span<const int32_t> tokens, const RowPositions&
   if (!c.learned_positions) return;
   for_each_row(count, [&](int64_t r) {
     std::vector<float> learned(static_cast<size_t>(c.hidden_size));
-    model_.positions.decode_rows(rows.positions[static_cast<size_t>(r)] + c.position_offset, 1, learned.data());
+    model_.positions.decode_rows(rows.positions[static_cast<size_t>(r)] + c.position_offset, 1,
+                                 learned.data());
     kernels().add(learned.data(), c.hidden_size, residual.row<float>(r));
   });
 }
@@ -91,7 +94,8 @@ void FloatArithmetic::norm_row(const NormOp& op, const float* weight, const floa
   for (int64_t first = 0; first < op.width; first += op.group) {
     const int64_t own = op.own_weights ? first : 0;
     if (op.kind == NormKind::layer) {
-      kernel.layer_norm(x + first, weight + own, bias == nullptr ? nullptr : bias + own, eps, op.group, y + first);
+      kernel.layer_norm(x + first, weight + own, bias == nullptr ? nullptr : bias + own, eps, op.group,
+                        y + first);
     } else if (without_eps) {
       kernel.l2_norm(x + first, weight + own, op.group, y + first);
     } else {
@@ -145,14 +149,13 @@ void FloatArithmetic::rotate(int64_t, const RotateOp& op, const RowPositions& ro
       kernel.rotate(row + h + op.first, table.cosines(position), table.sines(position), table.half());
     }
     if (op.position_beta == 0) return;
-    const double steps = std::floor(static_cast<double>(position) / op.position_original);
-    const auto factor = static_cast<float>(1 + op.position_beta * std::log1p(steps));
+    const float factor = position_factor(op, position);
     for (int64_t c = 0; c < heads.cols; ++c) row[c] *= factor;
   });
 }
 
-void FloatArithmetic::split_latent(int64_t, const SplitLatentOp& op, const Tensor& latent, const Tensor& heads,
-                                   Tensor& k, Tensor& v) const {
+void FloatArithmetic::split_latent(int64_t, const SplitLatentOp& op, const Tensor& latent,
+                                   const Tensor& heads, Tensor& k, Tensor& v) const {
   const int64_t width = op.nope + op.rope, both = op.nope + op.value_dim;
   k.resize(heads.rows, op.heads * width, sizeof(float));
   v.resize(heads.rows, op.heads * op.value_dim, sizeof(float));
@@ -190,8 +193,8 @@ int64_t FloatArithmetic::kv_bytes(int64_t layer, int64_t tokens) const {
   return op.kv_heads * HeadLayout(op, tokens).size * static_cast<int64_t>(sizeof(float));
 }
 
-void FloatArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row, int64_t count,
-                               const KvBlock& block, int64_t at) const {
+void FloatArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row,
+                               int64_t count, const KvBlock& block, int64_t at) const {
   const AttentionOp& op = config().graph.block(layer).attention();
   const HeadLayout head(op, block.capacity);
   const int64_t d = op.head_dim, e = op.value_dim, panel = head.panel;
@@ -231,8 +234,7 @@ void FloatArithmetic::score_keys(const AttentionTile& tile, const Tensor& q, int
     const int64_t count = std::min(piece.length - piece.skip, keys - column);
     if (count <= 0) break;
     const HeadLayout head(*tile.op, piece.capacity);
-    const float* k =
-        reinterpret_cast<const float*>(piece.data) + tile.kv_head * head.size + piece.skip * d;
+    const float* k = reinterpret_cast<const float*>(piece.data) + tile.kv_head * head.size + piece.skip * d;
     kernels().gemm({.m = rows,
                     .n = count,
                     .k = d,

@@ -57,7 +57,8 @@ class FloatArithmetic : public Arithmetic {
     return op.module == Module::final_norm ? model_.final_norm
                                            : model_.layers[static_cast<size_t>(layer)].norm(op.module);
   }
-  /// One row y [op.width] ← norm of x, with these weights [op.weights()]. `without_eps`: RMSNorm as an L2 norm.
+  /// One row y [op.width] ← norm of x, with these weights [op.weights()]. `without_eps`: RMSNorm as an L2
+  /// norm.
   static void norm_row(const NormOp& op, const float* weight, const float* bias, bool without_eps,
                        const float* x, float* y);
   /// x [n] ← activation(x) of block `layer`.

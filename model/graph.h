@@ -15,10 +15,10 @@ struct ModelConfig;
 enum class NormKind : uint8_t { rms, layer };
 enum class Activation : uint8_t { silu, gelu_erf, gelu_tanh, relu, relu2, xielu };
 
-/// The modules that own weights or quantization points, by their unified names: those of a block in the order they
-/// run, then those outside the blocks. A block has some of them. What a norm is there for (in front of the
-/// attention or the MLP, or of an update before it is added) says its operation in the graph: families call the
-/// same thing by different names.
+/// The modules that own weights or quantization points, by their unified names: those of a block in the order
+/// they run, then those outside the blocks. A block has some of them. What a norm is there for (in front of
+/// the attention or the MLP, or of an update before it is added) says its operation in the graph: families
+/// call the same thing by different names.
 enum class Module : uint8_t {
   input_norm,      ///< in front of the attention; in parallel blocks of one norm, of the MLP too
   q_latent,        ///< latent attention: down-projection of the queries …
@@ -52,7 +52,8 @@ enum class Module : uint8_t {
 inline constexpr int64_t kBlockModules = static_cast<int64_t>(Module::final_norm);
 inline constexpr int64_t kModelModules = 4;
 
-/// Name of a module behind "model.layers.N." (or whole, outside the blocks): "self_attn.q_proj", "model.norm".
+/// Name of a module behind "model.layers.N." (or whole, outside the blocks): "self_attn.q_proj",
+/// "model.norm".
 std::string_view module_name(Module module);
 
 /// Whether a module stands outside the blocks.
@@ -120,8 +121,8 @@ struct RotateOp {
   double position_beta = 0, position_original = 1;
 };
 
-/// From latent attention's parts to keys and values: kv [rows, heads · (nope + value_dim)] and the last `rope`
-/// channels of kv_latent, which all heads share, to k [rows, heads · (nope + rope)] and v.
+/// From latent attention's parts to keys and values: kv [rows, heads · (nope + value_dim)] and the last
+/// `rope` channels of kv_latent, which all heads share, to k [rows, heads · (nope + rope)] and v.
 struct SplitLatentOp {
   int64_t heads = 0, nope = 0, rope = 0, value_dim = 0;
 };
@@ -204,14 +205,14 @@ Accesses accesses(const Operation& operation);
 /// Whether operations [first, …) of a block read `value` before they write it.
 bool is_read_later(const BlockGraph& block, size_t first, Value value);
 
-/// A producer whose output channels can be divided by any factors if the consumers' input columns are multiplied by
-/// them: nothing but that stands between (SmoothQuant's and OmniQuant's transformations).
+/// A producer whose output channels can be divided by any factors if the consumers' input columns are
+/// multiplied by them: nothing but that stands between (SmoothQuant's and OmniQuant's transformations).
 struct ScaleEdge {
   Module producer;
   std::vector<Module> consumers;
 };
-/// Those of a block: norm → what reads it, in the block's order; then v → o, where every head has keys and values of
-/// its own, and up → down, where a gate is multiplied in between.
+/// Those of a block: norm → what reads it, in the block's order; then v → o, where every head has keys and
+/// values of its own, and up → down, where a gate is multiplied in between.
 std::vector<ScaleEdge> scale_edges(const BlockGraph& block);
 
 /// A name for messages: "norm", "linear", "rotary embedding", …

@@ -15,13 +15,13 @@ float llama3(float frequency, const RopeScaling& scaling) {
   const double length = scaling.original_max_position_embeddings;
   if (wavelength > length / scaling.low_freq_factor) return static_cast<float>(f / scaling.factor);
   if (wavelength < length / scaling.high_freq_factor) return frequency;
-  const double m = (length / wavelength - scaling.low_freq_factor) /
-                   (scaling.high_freq_factor - scaling.low_freq_factor);
+  const double m =
+      (length / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
   return static_cast<float>((1 - m) * f / scaling.factor + m * f);
 }
 
-/// YaRN's share of interpolation at pair i: 0 where a wavelength is short, 1 where it is long (Peng et al. 2023,
-/// "by parts").
+/// YaRN's share of interpolation at pair i: 0 where a wavelength is short, 1 where it is long (Peng et al.
+/// 2023, "by parts").
 double yarn_ramp(const Rotary& rotary, size_t i) {
   const RopeScaling& s = rotary.scaling;
   const auto dim = static_cast<double>(rotary.dim);
@@ -85,10 +85,13 @@ std::vector<float> rotary_frequencies(const Rotary& rotary, int64_t length) {
   return frequencies;
 }
 
+float position_factor(const RotateOp& op, int64_t position) {
+  const double steps = std::floor(static_cast<double>(position) / op.position_original);
+  return static_cast<float>(1 + op.position_beta * std::log1p(steps));
+}
+
 RotaryTable::RotaryTable(const Rotary& rotary, int64_t positions, int64_t length)
-    : half_(rotary.dim / 2),
-      positions_(positions),
-      values_(static_cast<size_t>(positions * 2 * half_)) {
+    : half_(rotary.dim / 2), positions_(positions), values_(static_cast<size_t>(positions * 2 * half_)) {
   const std::vector<float> frequencies = rotary_frequencies(rotary, length);
   const auto factor = static_cast<float>(rotary.scaling.attention_factor);
   parallel_ranges(positions, 64, [&](int64_t first, int64_t last) {

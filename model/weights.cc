@@ -77,7 +77,8 @@ int64_t interleaved_row(int64_t row, int64_t head_dim, int64_t dim) {
 
 const std::byte* Matrix::row(int64_t r) const {
   if (interleaved_head_dim != 0) {
-    r = interleaved_row(r, interleaved_head_dim, interleaved_dim != 0 ? interleaved_dim : interleaved_head_dim);
+    r = interleaved_row(r, interleaved_head_dim,
+                        interleaved_dim != 0 ? interleaved_dim : interleaved_head_dim);
   }
   if (block_rows != 0) r += r / block_rows * (block_stride - block_rows);
   return data + r * row_bytes;

@@ -40,8 +40,8 @@ void find_root(const Checkpoint& checkpoint, TensorNames& names) {
 }
 
 /// Tensors that checkpoints carry beside the weights and that change nothing: tables that the program
-/// computes itself, the head of a tied model, a remainder of MobileQuant's training, and the rest of a model of
-/// which this one is the part for text.
+/// computes itself, the head of a tied model, a remainder of MobileQuant's training, and the rest of a model
+/// of which this one is the part for text.
 bool is_left_over(std::string_view name, bool tied, const TensorNames& names) {
   if (name.ends_with(".rotary_emb.inv_freq") || name.ends_with("temp_weight")) return true;
   if (tied && name == names.head + ".weight") return true;
@@ -65,7 +65,8 @@ class Loader {
         matrix({.name = names_.embedding}, "model.embed_tokens", names_.root, config_.vocab_size, width);
     if (config_.learned_positions) {
       const int64_t rows = config_.max_position_embeddings + config_.position_offset;
-      model.positions = matrix({.name = names_.positions}, "model.embed_positions", names_.root, rows, hidden);
+      model.positions =
+          matrix({.name = names_.positions}, "model.embed_positions", names_.root, rows, hidden);
     }
     if (width != hidden) {
       model.embedding_in = linear({.module = Module::embedding_in, .rows = hidden, .cols = width}, 0);
@@ -79,8 +80,8 @@ class Loader {
       model.head.weight.name = std::string(module_name(Module::head));
     } else {
       require_head();
-      model.head.weight =
-          matrix({.name = names_.head}, std::string(module_name(Module::head)), "", config_.vocab_size, width);
+      model.head.weight = matrix({.name = names_.head}, std::string(module_name(Module::head)), "",
+                                 config_.vocab_size, width);
     }
     if (config_.head_bias || checkpoint_.find(names_.head + ".bias") != nullptr) {
       model.head.bias = vector(names_.head + ".bias", {config_.vocab_size});
@@ -90,7 +91,8 @@ class Loader {
   /// What nothing reads is a model that we do not understand.
   void check_unused() const {
     for (const TensorView& tensor : checkpoint_.tensors()) {
-      if (used_.contains(tensor.name) || is_left_over(tensor.name, config_.tie_word_embeddings, names_)) continue;
+      if (used_.contains(tensor.name) || is_left_over(tensor.name, config_.tie_word_embeddings, names_))
+        continue;
       fail("{}: tensor {} {} belongs to no part of a {} model of {} layers with this configuration",
            checkpoint_.path().string(), printable(tensor.name), shape_text(tensor.shape),
            config_.architecture, config_.num_layers);
@@ -225,7 +227,8 @@ class Loader {
     if (!op.bias) return result;
     const std::vector<float> stored = vector(name + ".bias", {place.rows != 0 ? place.rows : op.rows});
     for (int64_t r = 0; r < op.rows; ++r) {
-      const int64_t block = place.block_rows != 0 ? r / place.block_rows * (place.block_stride - place.block_rows) : 0;
+      const int64_t block =
+          place.block_rows != 0 ? r / place.block_rows * (place.block_stride - place.block_rows) : 0;
       result.bias.push_back(stored[static_cast<size_t>(place.first_row + r + block)]);
     }
     result.bias = in_row_order(op.module, result.bias);
@@ -240,7 +243,8 @@ class Loader {
       const std::string name = name_in_file(op.module, layer) + kind;
       const TensorView* view = checkpoint_.find(name);
       const bool flat = view != nullptr && view->shape.size() == 1;  // as the unified layout has it
-      return in_row_order(op.module, vector(name, flat ? std::vector{op.width} : std::vector{heads, op.group}));
+      return in_row_order(op.module,
+                          vector(name, flat ? std::vector{op.width} : std::vector{heads, op.group}));
     }
     std::vector<float> values;
     for (int64_t head = 0; head < heads; ++head) {

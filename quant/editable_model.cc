@@ -5,7 +5,8 @@ namespace qeval::quant {
 using model::LinearWeights;
 
 const model::NormWeights& norm_of(const model::Model& model, int64_t layer, Module module) {
-  return module == Module::final_norm ? model.final_norm : model.layers[static_cast<size_t>(layer)].norm(module);
+  return module == Module::final_norm ? model.final_norm
+                                      : model.layers[static_cast<size_t>(layer)].norm(module);
 }
 
 EditableModel::EditableModel(const model::Model& source) : model_(source) {

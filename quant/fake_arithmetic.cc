@@ -43,7 +43,7 @@ FakeArithmetic::FakeArithmetic(const model::Model& model, const QuantConfig& qcf
                                int64_t max_positions)
     : FloatArithmetic(model, max_positions),
       points_(model.config.num_layers),
-      erf_gelu_(model.config.architecture == "hfmodel" || model.config.architecture == "gemma") {
+      erf_gelu_(rounded_gelu_is_erf(model.config)) {
   require_operations(model.config, "fake-quantized arithmetic", [](const model::Operation& operation) {
     return !std::holds_alternative<model::SplitLatentOp>(operation);
   });
@@ -172,8 +172,8 @@ void FakeArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Tar
       members.push_back(i);
       const model::WeightView weight = weight_view(layer, *targets[i].op);
       targets[i].out->resize(in.rows, weight.rows, sizeof(float));
-      products.push_back({weight, targets[i].out->row<float>(0),
-                          epilogue(block(layer).outputs.at(targets[i].op->module))});
+      products.push_back(
+          {weight, targets[i].out->row<float>(0), epilogue(block(layer).outputs.at(targets[i].op->module))});
     }
     model::multiply(input.enabled() ? rounded.row<float>(0) : in.row<float>(0), in.rows, products);
     for (size_t i = 0; i < members.size(); ++i) {

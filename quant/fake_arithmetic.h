@@ -22,13 +22,12 @@ struct ActivationQuantizer {
 };
 
 /// The simulation that papers report: float32 throughout, every point of the configuration rounded to its
-/// grid and back (QUANTIZATION.md §2 and §7). Weights are kept as codes and decoded on their way into the product.
-/// RMSNorm in the blocks has no eps; the paper's architectures compute GELU in its erf form where the activation is
-/// quantized; residual adds
-/// and embedding stay in float, and so do the final norm and the head unless the configuration names them.
-/// A dynamic point takes its range per row of the tensor: a token's features, or for the operands and results
-/// of the two attention products a token's features of one head (of the visible keys for scores and
-/// probabilities).
+/// grid and back (QUANTIZATION.md §2 and §7). Weights are kept as codes and decoded on their way into the
+/// product. RMSNorm in the blocks has no eps; the paper's architectures compute GELU in its erf form where
+/// the activation is quantized; residual adds and embedding stay in float, and so do the final norm and the
+/// head unless the configuration names them. A dynamic point takes its range per row of the tensor: a token's
+/// features, or for the operands and results of the two attention products a token's features of one head (of
+/// the visible keys for scores and probabilities).
 class FakeArithmetic : public model::FloatArithmetic {
  public:
   /// `ranges` has every range that `qcfg` needs (complete_ranges). `model` must outlive the arithmetic.
@@ -64,14 +63,15 @@ class FakeArithmetic : public model::FloatArithmetic {
   /// The epilogue of a product, where its output points are static.
   model::Epilogue epilogue(const OutputQuantizers& quantizers) const;
   /// `head_dim`: channels that a dynamic range is taken over.
-  static void quantize_heads(const ActivationQuantizer& quantizer, int64_t head_dim, float* heads, int64_t count);
+  static void quantize_heads(const ActivationQuantizer& quantizer, int64_t head_dim, float* heads,
+                             int64_t count);
   void quantize_weights(const QuantConfig& qcfg);
 
   /// One block's weights as the simulation has them.
   struct Block {
-    std::map<Module, QuantizedMatrix> linears;       ///< those that are left in float are missing
-    std::map<Module, OutputQuantizers> outputs;      ///< of linears
-    std::map<Module, std::vector<float>> norms;      ///< dequantized
+    std::map<Module, QuantizedMatrix> linears;   ///< those that are left in float are missing
+    std::map<Module, OutputQuantizers> outputs;  ///< of linears
+    std::map<Module, std::vector<float>> norms;  ///< dequantized
   };
   const Block& block(int64_t layer) const { return blocks_[static_cast<size_t>(layer)]; }
 

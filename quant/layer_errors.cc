@@ -26,7 +26,8 @@ class Tap : public Base {
     Base::add(layer, op, update, residual);
     keep(layer + 1, residual);  // the last addition of a block stays
   }
-  void norm(int64_t layer, const model::NormOp& op, const model::Tensor& in, model::Tensor& out) const override {
+  void norm(int64_t layer, const model::NormOp& op, const model::Tensor& in,
+            model::Tensor& out) const override {
     Base::norm(layer, op, in, out);
     if (op.out == model::Value::residual) keep(layer + 1, out);
   }

@@ -77,10 +77,13 @@ namespace {
 /// Where what an operation writes is rounded; nothing where it has no point of its own.
 std::optional<Point> output_point(int64_t layer, const model::Operation& operation) {
   if (const auto* op = std::get_if<model::NormOp>(&operation)) return Point{layer, op->module, Slot::output};
-  if (const auto* op = std::get_if<model::LinearOp>(&operation)) return Point{layer, op->module, Slot::output};
+  if (const auto* op = std::get_if<model::LinearOp>(&operation))
+    return Point{layer, op->module, Slot::output};
   if (const auto* op = std::get_if<model::RotateOp>(&operation)) return operand_point(layer, op->operand);
-  if (std::holds_alternative<model::AttentionOp>(operation)) return Point{layer, Module::pv_product, Slot::output};
-  if (std::holds_alternative<model::ActivateOp>(operation)) return Point{layer, Module::activation, Slot::output};
+  if (std::holds_alternative<model::AttentionOp>(operation))
+    return Point{layer, Module::pv_product, Slot::output};
+  if (std::holds_alternative<model::ActivateOp>(operation))
+    return Point{layer, Module::activation, Slot::output};
   if (std::holds_alternative<model::MultiplyOp>(operation)) return Point{layer, Module::down, Slot::input};
   return std::nullopt;
 }
@@ -99,10 +102,12 @@ std::optional<Reader> find_reader(const model::BlockGraph& block, const Point& p
       if (point.module == Module::pv_product && point.slot == Slot::input2) return Reader{i, model::Value::v};
     }
     if (point.slot != Slot::input) continue;
-    if (const auto* op = std::get_if<model::NormOp>(&operation); op != nullptr && op->module == point.module) {
+    if (const auto* op = std::get_if<model::NormOp>(&operation);
+        op != nullptr && op->module == point.module) {
       return Reader{i, op->in};
     }
-    if (const auto* op = std::get_if<model::LinearOp>(&operation); op != nullptr && op->module == point.module) {
+    if (const auto* op = std::get_if<model::LinearOp>(&operation);
+        op != nullptr && op->module == point.module) {
       return Reader{i, op->in};
     }
     if (std::holds_alternative<model::ActivateOp>(operation) && point.module == Module::activation) {
@@ -143,6 +148,10 @@ Point made_at(const model::ModelConfig& config, const Point& point) {
   return point;
 }
 
+bool rounded_gelu_is_erf(const model::ModelConfig& config) {
+  return config.architecture == "hfmodel" || config.architecture == "gemma";
+}
+
 bool has_point(const model::ModelConfig& config, const Point& point) {
   if (point.module == Module::final_norm) return config.graph.final_norm && point.slot != Slot::input2;
   if (point.module == Module::head) return point.slot != Slot::input2;
@@ -162,7 +171,8 @@ bool has_point(const model::ModelConfig& config, const Point& point) {
       break;
   }
   if (point.slot == Slot::input2) return false;
-  return block.find<model::NormOp>(point.module) != nullptr || block.find<model::LinearOp>(point.module) != nullptr;
+  return block.find<model::NormOp>(point.module) != nullptr ||
+         block.find<model::LinearOp>(point.module) != nullptr;
 }
 
 std::vector<Point> all_points(const model::ModelConfig& config) {

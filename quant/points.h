@@ -44,19 +44,23 @@ std::optional<ModuleId> find_module(std::string_view name, int64_t num_layers);
 bool is_linear(Module module);
 bool is_norm(Module module);
 
-/// Whether a model has this point: `weight` for linears and norms, `input2` for the products and for SiLU, `input`
-/// and `output` for all modules that its graph has; of a soft cap, the output only.
+/// Whether a model has this point: `weight` for linears and norms, `input2` for the products and for SiLU,
+/// `input` and `output` for all modules that its graph has; of a soft cap, the output only.
 bool has_point(const model::ModelConfig& config, const Point& point);
 
 /// All points of a model, layer by layer in the order of Module and Slot.
 std::vector<Point> all_points(const model::ModelConfig& config);
 
-/// The point where what this point reads is made: several points see the same tensor (the norm's output is the
-/// input of q, k and v; v is the mix's input2). Itself where it is made here, or read from the residual stream.
+/// The point where what this point reads is made: several points see the same tensor (the norm's output is
+/// the input of q, k and v; v is the mix's input2). Itself where it is made here, or read from the residual
+/// stream.
 Point made_at(const model::ModelConfig& config, const Point& point);
 
 /// The attention's point of an operand.
 std::optional<Point> operand_point(int64_t layer, model::Operand operand);
+
+/// Whether GELU is the erf form where it is rounded, whatever the configuration says: the paper's code has no other.
+bool rounded_gelu_is_erf(const model::ModelConfig& config);
 
 /// Refuses a model with an operation that `accepts` does not take, naming it and `what` lacks it.
 template <typename Accepts>
@@ -74,8 +78,10 @@ void require_operations(const model::ModelConfig& config, std::string_view what,
 /// Refuses a model whose block is not the paper's, naming `what` cannot do it yet.
 inline void require_papers_block(const model::ModelConfig& config, std::string_view what) {
   if (!is_papers_block(config)) {
-    fail("{} model: {} takes pre-norm blocks of RMSNorm or LayerNorm, rotary attention and a gated MLP only; "
-         "accepted: float and fake arithmetic", config.architecture, what);
+    fail(
+        "{} model: {} takes pre-norm blocks of RMSNorm or LayerNorm, rotary attention and a gated MLP only; "
+        "accepted: float and fake arithmetic",
+        config.architecture, what);
   }
 }
 

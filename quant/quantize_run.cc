@@ -79,13 +79,14 @@ class TrainingLog {
 
 BlockWeights<float> view_block(EditableModel& model, int64_t layer) {
   BlockWeights<float> block;
-  model::NormWeights& input = model.norm(layer, Module::input_norm);
-  model::NormWeights& middle = model.norm(layer, Module::post_attention_norm);
-  block.input_norm = {&input.weight, &input.bias};
-  block.post_attention_norm = {&middle.weight, &middle.bias};
-  for (const auto& [module, weights] : model.model().layers[static_cast<size_t>(layer)].linears) {
+  const model::LayerWeights& stored = model.model().layers[static_cast<size_t>(layer)];
+  for (const auto& [module, weights] : stored.norms) {
+    model::NormWeights& norm = model.norm(layer, module);
+    block.norm(module) = {&norm.weight, &norm.bias};
+  }
+  for (const auto& [module, weights] : stored.linears) {
     const auto linear = model.linear(layer, module);
-    block.projection(module) = {linear.weight, linear.rows, linear.cols, &linear.bias};
+    block.linear(module) = {linear.weight, linear.rows, linear.cols, &linear.bias};
   }
   return block;
 }
@@ -93,9 +94,8 @@ BlockWeights<float> view_block(EditableModel& model, int64_t layer) {
 std::vector<Warning> learned_scale_warnings(const std::vector<BlockParameters<float>>& learned) {
   ScaleCheck check("learned scales");
   for (size_t layer = 0; layer < learned.size(); ++layer) {
-    for (int64_t pair = 0; pair < kLetPairs; ++pair) {
-      check.add(static_cast<int64_t>(layer), pair_name(static_cast<LetPair>(pair)),
-                learned[layer].let[static_cast<size_t>(pair)].value);
+    for (const LetScale<float>& let : learned[layer].let) {
+      check.add(static_cast<int64_t>(layer), edge_name(let.edge), let.value);
     }
   }
   return check.warnings();

@@ -92,6 +92,7 @@ step "Goldens"
 for kind in $golden_kinds; do
   run_check "goldens, $kind" python3 tests/tools/check_goldens.py build/release/bin/qeval --only "$kind"
 done
+run_check "goldens, families" python3 tests/tools/check_families.py build/release/bin/qeval
 
 step "Tests under the sanitizers"
 targets=()

@@ -45,7 +45,7 @@ class TinyModel {
       const auto& operations = config.graph.block(i).operations;
       for (const model::Operation& operation : operations) {
         const auto* op = std::get_if<model::NormOp>(&operation);
-        if (op != nullptr) layer.norms[op->module] = norm(name(op->module), op->weights());
+        if (op != nullptr) layer.norms[op->module] = norm(name(op->module), *op);
       }
       for (const model::Operation& operation : operations) {
         const auto* op = std::get_if<model::LinearOp>(&operation);
@@ -53,8 +53,18 @@ class TinyModel {
       }
       model.layers.push_back(std::move(layer));
     }
-    model.final_norm = norm("model.norm", hidden);
-    model.head = linear("lm_head", config.vocab_size, hidden, false);
+    if (config.graph.final_norm) model.final_norm = norm("model.norm", *config.graph.final_norm);
+    const bool narrow = config.embedding_size != 0;
+    model.head = linear("lm_head", config.vocab_size, narrow ? config.embedding_size : hidden, false);
+    if (config.learned_positions) {
+      const int64_t rows = config.max_position_embeddings + config.position_offset;
+      model.positions = matrix("model.positions", rows, hidden, 0.5F);
+    }
+    if (narrow) {
+      model.embedding = matrix("model.embed_tokens", config.vocab_size, config.embedding_size, 1.0F);
+      model.embedding_in = linear("model.embedding_in", hidden, config.embedding_size, false);
+      model.embedding_out = linear("model.embedding_out", config.embedding_size, hidden, false);
+    }
     return model;
   }
 
@@ -77,11 +87,10 @@ class TinyModel {
   model::LinearWeights linear(const std::string& name, int64_t rows, int64_t cols, bool bias) {
     return {matrix(name, rows, cols, 0.3F), bias ? values(rows, 0.5F) : std::vector<float>{}};
   }
-  model::NormWeights norm(const std::string& name, int64_t size) {
-    std::vector<float> weight = values(size, 0.2F);
+  model::NormWeights norm(const std::string& name, const model::NormOp& op) {
+    std::vector<float> weight = values(op.weights(), 0.2F);
     for (float& w : weight) w += 1.0F;
-    return {name, weight,
-            config.norm == model::NormKind::layer ? values(size, 0.2F) : std::vector<float>{}};
+    return {name, weight, op.bias ? values(op.weights(), 0.2F) : std::vector<float>{}};
   }
 
   std::mt19937 random_;

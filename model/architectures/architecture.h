@@ -75,7 +75,7 @@ TensorNames hugging_face_names(const ModelConfig& config);
 
 /// What fields stand for where they are absent: the defaults of the configuration class in transformers.
 struct ConfigDefaults {
-  int64_t context = 2048;
+  int64_t context = 0;   ///< 0: max_position_embeddings must be there
   int64_t kv_heads = 0;  ///< 0: as many as heads
   int64_t head_dim = 0;  ///< 0: hidden_size / heads
   double theta = 10000.0;
@@ -85,7 +85,13 @@ struct ConfigDefaults {
   const char* activation_key = "hidden_act";
   const char* activation = "silu";
   bool tied = false;
+  bool windows =
+      false;  ///< whether the family reads sliding_window and layer_types, and rope settings by type
+  /// Of the switches that change a block and that read_common refuses (kBlockSwitches), those it reads.
+  std::vector<std::string_view> reads{};
 };
+inline constexpr std::array kBlockSwitches{"parallel_residual", "use_parallel_residual", "qk_layernorm",
+                                           "use_qk_norm"};
 
 /// Sizes, rotary embedding, eps, activation, tying and token ids, which most families spell alike. Refuses
 /// settings that change the computation and that no family reads: quantization_config, bidirectional

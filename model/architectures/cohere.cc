@@ -4,9 +4,14 @@
 namespace qeval::model {
 namespace {
 
-ModelConfig read_any(const JsonObject& fields, double theta) {
-  const ConfigDefaults defaults{
-      .context = 8192, .theta = theta, .eps_key = "layer_norm_eps", .eps = 1e-5, .tied = true};
+ModelConfig read_any(const JsonObject& fields, double theta, bool windows) {
+  const ConfigDefaults defaults{.context = 8192,
+                                .theta = theta,
+                                .eps_key = "layer_norm_eps",
+                                .eps = 1e-5,
+                                .tied = true,
+                                .windows = windows,
+                                .reads = {"use_qk_norm"}};
   ModelConfig config = read_common(fields, defaults);
   read_attention_bias(fields, config);
   config.form = BlockForm::parallel;
@@ -17,7 +22,7 @@ ModelConfig read_any(const JsonObject& fields, double theta) {
 }
 
 ModelConfig read_cohere(const JsonObject& fields) {
-  ModelConfig config = read_any(fields, 500000.0);
+  ModelConfig config = read_any(fields, 500000.0, false);
   if (fields.boolean("use_qk_norm", false)) {
     config.qk_norm = QkNorm::head_own;
     config.qk_norm_kind = NormKind::layer;
@@ -27,7 +32,7 @@ ModelConfig read_cohere(const JsonObject& fields) {
 
 /// Full layers have no rotary embedding.
 ModelConfig read_cohere2(const JsonObject& fields) {
-  ModelConfig config = read_any(fields, 10000.0);
+  ModelConfig config = read_any(fields, 10000.0, true);
   const int64_t pattern =
       fields.integer("sliding_window_pattern", fields.integer("_sliding_window_pattern", 4));
   if (pattern < 1) fields.refuse("sliding_window_pattern", "1 or more");

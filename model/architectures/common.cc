@@ -150,6 +150,10 @@ void read_rope(const JsonObject& fields, const ConfigDefaults& defaults, ModelCo
     config.rotary = read_rotary(fields, &rope, defaults, config);
     return;
   }
+  if (!defaults.windows) {
+    rope.refuse(rope.find("full_attention") != nullptr ? "full_attention" : "sliding_attention",
+                "one set of values for all layers");
+  }
   if (rope.find("full_attention") != nullptr) {
     const JsonObject full = rope.object("full_attention");
     config.rotary = read_rotary(fields, &full, defaults, config);
@@ -160,6 +164,21 @@ void read_rope(const JsonObject& fields, const ConfigDefaults& defaults, ModelCo
   }
   if (rope.find("full_attention") == nullptr) config.rotary = *config.local_rotary;
 }
+
+namespace {
+
+/// Of a family that has none.
+void refuse_windows(const JsonObject& fields) {
+  if (fields.find("sliding_window") != nullptr && fields.boolean("use_sliding_window", true)) {
+    fields.refuse("sliding_window", "null");
+  }
+  if (fields.find("layer_types") == nullptr) return;
+  for (const std::string& type : fields.strings("layer_types")) {
+    if (type != "full_attention") fields.refuse("layer_types", "full_attention in every layer");
+  }
+}
+
+}  // namespace
 
 ModelConfig read_common(const JsonObject& fields, const ConfigDefaults& defaults) {
   ModelConfig config;
@@ -172,7 +191,8 @@ ModelConfig read_common(const JsonObject& fields, const ConfigDefaults& defaults
   const bool given = fields.has("num_key_value_heads");
   config.num_kv_heads = fields.integer(
       "num_key_value_heads", given || defaults.kv_heads == 0 ? config.num_heads : defaults.kv_heads);
-  config.max_position_embeddings = fields.integer("max_position_embeddings", defaults.context);
+  config.max_position_embeddings = fields.integer(
+      "max_position_embeddings", defaults.context != 0 ? std::optional(defaults.context) : std::nullopt);
   config.bos_token_id = read_token(fields, "bos_token_id");
   config.eos_token_id = read_token(fields, "eos_token_id");
   if (fields.find("head_dim") != nullptr) {
@@ -187,6 +207,12 @@ ModelConfig read_common(const JsonObject& fields, const ConfigDefaults& defaults
   }
   if (fields.find("quantization_config") != nullptr) fields.refuse("quantization_config", "null");
   fields.require_false({"use_bidirectional_attention"});
+  for (const char* key : kBlockSwitches) {
+    if (std::ranges::find(defaults.reads, std::string_view(key)) == defaults.reads.end()) {
+      fields.require_false({key});
+    }
+  }
+  if (!defaults.windows) refuse_windows(fields);
   read_rope(fields, defaults, config);
   config.norm_eps = fields.number(defaults.eps_key, defaults.eps);
   config.activation = read_activation(fields, defaults.activation_key, defaults.activation);

@@ -8,7 +8,7 @@ namespace {
 
 /// Norms of updates only. Where some layers have a window, only those rotate.
 ModelConfig read_exaone4(const JsonObject& fields) {
-  ModelConfig config = read_common(fields, {.context = 2048, .kv_heads = 32, .eps = 1e-5});
+  ModelConfig config = read_common(fields, {.context = 2048, .kv_heads = 32, .eps = 1e-5, .windows = true});
   config.form = BlockForm::update_norms;
   config.qk_norm = QkNorm::head;
   const auto window = read_window(fields, 4096);

@@ -9,13 +9,15 @@ namespace {
 /// What all Gemmas share. Early files of the first say `hidden_act: gelu`, the erf form, although the model
 /// was trained with the tanh form; `hidden_activation` was added to override it. So the latter counts where
 /// it is set (docs/decisions.md: releases of transformers differ in this).
-ModelConfig read_any(const JsonObject& fields, int64_t context, int64_t kv_heads, const char* fallback_key) {
+ModelConfig read_any(const JsonObject& fields, int64_t context, int64_t kv_heads, const char* fallback_key,
+                     bool windows) {
   ConfigDefaults defaults{.context = context,
                           .kv_heads = kv_heads,
                           .head_dim = 256,
                           .activation_key = fallback_key,
                           .activation = "gelu_pytorch_tanh",
-                          .tied = true};
+                          .tied = true,
+                          .windows = windows};
   if (fields.find("hidden_activation") != nullptr) defaults.activation_key = "hidden_activation";
   ModelConfig config = read_common(fields, defaults);
   config.norm_weight_plus_one = true;
@@ -25,12 +27,12 @@ ModelConfig read_any(const JsonObject& fields, int64_t context, int64_t kv_heads
 }
 
 ModelConfig read_gemma(const JsonObject& fields) {
-  return read_any(fields, 8192, 0, "hidden_act");
+  return read_any(fields, 8192, 0, "hidden_act", false);
 }
 
 /// Four norms a block, windows, and scores scaled by a number of their own.
 ModelConfig read_sandwich(const JsonObject& fields, int64_t context) {
-  ModelConfig config = read_any(fields, context, 4, "hidden_activation");
+  ModelConfig config = read_any(fields, context, 4, "hidden_activation", true);
   config.form = BlockForm::sandwich;
   config.attention_scale = static_cast<float>(std::pow(fields.number("query_pre_attn_scalar", 256.0), -0.5));
   return config;

@@ -18,8 +18,12 @@ nlohmann::json with_usual_names(const JsonObject& fields) {
 
 ModelConfig read_gpt_neox(const JsonObject& fields) {
   const nlohmann::json document = with_usual_names(fields);
-  const ConfigDefaults defaults{
-      .context = 2048, .rotary_factor = 0.25, .eps_key = "layer_norm_eps", .eps = 1e-5, .activation = "gelu"};
+  const ConfigDefaults defaults{.context = 2048,
+                                .rotary_factor = 0.25,
+                                .eps_key = "layer_norm_eps",
+                                .eps = 1e-5,
+                                .activation = "gelu",
+                                .reads = {"use_parallel_residual"}};
   ModelConfig config = read_common(JsonObject(document, fields.where()), defaults);
   config.form =
       fields.boolean("use_parallel_residual", true) ? BlockForm::parallel_two_norms : BlockForm::pre;

@@ -15,12 +15,13 @@ ModelConfig read_windowed(const JsonObject& fields, const ConfigDefaults& defaul
 }
 
 ModelConfig read_mistral(const JsonObject& fields) {
-  return read_windowed(fields, {.context = 131072, .kv_heads = 8}, 4096);
+  return read_windowed(fields, {.context = 131072, .kv_heads = 8, .windows = true}, 4096);
 }
 
 /// Queries grow with their position beyond the original context.
 ModelConfig read_ministral3(const JsonObject& fields) {
-  const ConfigDefaults defaults{.context = 262144, .kv_heads = 8, .head_dim = 128, .eps = 1e-5};
+  const ConfigDefaults defaults{
+      .context = 262144, .kv_heads = 8, .head_dim = 128, .eps = 1e-5, .windows = true};
   ModelConfig config = read_windowed(fields, defaults, std::nullopt);
   const char* key = fields.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
   if (fields.find(key) != nullptr) {

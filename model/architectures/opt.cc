@@ -1,5 +1,5 @@
-#include "model/config_check.h"
 #include "model/architectures/architecture.h"
+#include "model/config_check.h"
 
 namespace qeval::model {
 namespace {

@@ -9,7 +9,8 @@ ModelConfig read_phi(const JsonObject& fields) {
                                 .rotary_factor = 0.5,
                                 .eps_key = "layer_norm_eps",
                                 .eps = 1e-5,
-                                .activation = "gelu_new"};
+                                .activation = "gelu_new",
+                                .reads = {"qk_layernorm"}};
   ModelConfig config = read_common(fields, defaults);
   config.form = BlockForm::parallel;
   config.norm = NormKind::layer;

@@ -14,14 +14,15 @@ void read_windows(const JsonObject& fields, int64_t default_full_layers, ModelCo
 }
 
 ModelConfig read_qwen2(const JsonObject& fields) {
-  ModelConfig config = read_common(fields, {.context = 32768, .kv_heads = 32});
+  ModelConfig config = read_common(fields, {.context = 32768, .kv_heads = 32, .windows = true});
   config.qkv_bias = true;
   read_windows(fields, 28, config);
   return config;
 }
 
 ModelConfig read_qwen3(const JsonObject& fields) {
-  ModelConfig config = read_common(fields, {.context = 32768, .kv_heads = 32, .head_dim = 128});
+  ModelConfig config =
+      read_common(fields, {.context = 32768, .kv_heads = 32, .head_dim = 128, .windows = true});
   read_attention_bias(fields, config);
   config.qk_norm = QkNorm::head;
   read_windows(fields, 28, config);

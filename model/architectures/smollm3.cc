@@ -5,8 +5,8 @@ namespace qeval::model {
 namespace {
 
 ModelConfig read_smollm3(const JsonObject& fields) {
-  ModelConfig config =
-      read_common(fields, {.context = 32768, .kv_heads = 4, .theta = 2000000.0, .tied = true});
+  ModelConfig config = read_common(
+      fields, {.context = 32768, .kv_heads = 4, .theta = 2000000.0, .tied = true, .windows = true});
   read_attention_bias(fields, config);
   config.mlp_bias = fields.boolean("mlp_bias", false);
   config.layers.resize(static_cast<size_t>(config.num_layers));

@@ -5,8 +5,11 @@ namespace qeval::model {
 namespace {
 
 ModelConfig read_stablelm(const JsonObject& fields) {
-  const ConfigDefaults defaults{
-      .context = 4096, .rotary_factor = 0.25, .eps_key = "layer_norm_eps", .eps = 1e-5};
+  const ConfigDefaults defaults{.context = 4096,
+                                .rotary_factor = 0.25,
+                                .eps_key = "layer_norm_eps",
+                                .eps = 1e-5,
+                                .reads = {"use_parallel_residual", "qk_layernorm"}};
   ModelConfig config = read_common(fields, defaults);
   config.norm = NormKind::layer;
   config.qkv_bias = fields.boolean("use_qkv_bias", false);

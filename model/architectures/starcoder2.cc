@@ -10,7 +10,8 @@ ModelConfig read_starcoder2(const JsonObject& fields) {
                                 .eps_key = "norm_epsilon",
                                 .eps = 1e-5,
                                 .activation = "gelu_pytorch_tanh",
-                                .tied = true};
+                                .tied = true,
+                                .windows = true};
   ModelConfig config = read_common(fields, defaults);
   config.norm = NormKind::layer;
   config.gated_mlp = false;

@@ -22,11 +22,10 @@ ModelConfig read_unified(const JsonObject& fields) {
   config.qkv_bias = fields.boolean("attention_bias", false);
   config.o_bias = config.qkv_bias && !fields.boolean("use_qkv_bias_only", false);
   config.mlp_bias = fields.boolean("mlp_bias", false);
-  fields.require_false({"shared_attention_norm", "use_megablocks", "parallel_residual", "qk_layernorm"});
+  fields.require_false({"shared_attention_norm", "use_megablocks"});
   if (fields.integer("num_linears_per_mlp", 3) != 3) {
     fields.refuse("num_linears_per_mlp", "3 (gate, up and down)");
   }
-  if (fields.find("sliding_window") != nullptr) fields.refuse("sliding_window", "null");
   for (const char* key : {"num_local_experts", "num_experts_per_tok"}) {
     if (fields.integer(key, 1) > 1) fields.refuse(key, "1 (no mixture of experts)");
   }

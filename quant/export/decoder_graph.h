@@ -21,10 +21,6 @@ enum class PointForm : uint8_t {
 void add_decoder(OnnxGraph& graph, const model::Model& model, const Quantization& quantization,
                  int64_t max_positions, PointForm form);
 
-/// Whether a point stands on a tensor that an earlier point of the same tensor has named, so that it needs an
-/// Identity to carry its name.
-bool rounds_again(const Point& point);
-
 /// Throws Error naming the first point that takes its range at run time.
 void refuse_dynamic_points(const QuantConfig& qcfg, const model::ModelConfig& config);
 

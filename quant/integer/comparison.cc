@@ -175,9 +175,11 @@ void ComparingArithmetic::norm(int64_t layer, const model::NormOp& op, const Ten
                                Tensor& out) const {
   const bool first = op.module == Module::input_norm;
   Tensor codes;
-  integer_.norm(layer, op, to_stream(first ? grids(layer).stream : grids(layer).middle_stream, residual), codes);
+  integer_.norm(layer, op, to_stream(first ? grids(layer).stream : grids(layer).middle_stream, residual),
+                codes);
   fake_.norm(layer, op, residual, out);
-  compare({layer, op.module, Slot::output}, first ? grids(layer).normed : grids(layer).mlp_normed, codes, out);
+  compare({layer, op.module, Slot::output}, first ? grids(layer).normed : grids(layer).mlp_normed, codes,
+          out);
 }
 
 void ComparingArithmetic::finish(const Tensor& residual, Tensor& out) const {
@@ -233,7 +235,8 @@ void ComparingArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor&
 std::vector<KvPiece> ComparingArithmetic::integer_path(const AttentionTile& tile) const {
   std::vector<KvPiece> path;
   for (const KvPiece& piece : tile.path) {
-    path.push_back({piece.data + fake_kv_bytes(tile.layer, piece.capacity), piece.capacity, piece.length, piece.skip});
+    path.push_back(
+        {piece.data + fake_kv_bytes(tile.layer, piece.capacity), piece.capacity, piece.length, piece.skip});
   }
   return path;
 }

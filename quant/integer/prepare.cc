@@ -199,9 +199,8 @@ class Preparer {
     IntegerLayer layer;
     layer.norms[Module::input_norm] =
         block_norm(i, Module::input_norm, w.norm(Module::input_norm), g.stream, g.normed);
-    layer.norms[Module::post_attention_norm] =
-        block_norm(i, Module::post_attention_norm, w.norm(Module::post_attention_norm), g.middle_stream,
-                   g.mlp_normed);
+    layer.norms[Module::post_attention_norm] = block_norm(
+        i, Module::post_attention_norm, w.norm(Module::post_attention_norm), g.middle_stream, g.mlp_normed);
     const auto set = [&](Module module, const PointGrid& input) {
       layer.linears[module] = linear(i, module, w.linear(module), input);
     };
@@ -225,7 +224,8 @@ class Preparer {
         i + 1 < config_.num_layers ? residual(i + 1, Module::input_norm) : residual(0, Module::final_norm);
     layer.adds[Module::o] =
         prepare_add(g.stream, g.attention, g.middle_stream, point_name({i, Module::o, Slot::output}));
-    layer.adds[Module::down] = prepare_add(g.middle_stream, g.mlp, after, point_name({i, Module::down, Slot::output}));
+    layer.adds[Module::down] =
+        prepare_add(g.middle_stream, g.mlp, after, point_name({i, Module::down, Slot::output}));
     return layer;
   }
 

@@ -12,27 +12,79 @@ class Backward : public BlockPass<Real> {
            Workspace<Real>& workspace)
       : BlockPass<Real>(block, &parameters, workspace, kept.tokens), learned_(parameters), kept_(kept) {}
 
-  void run(Real* gradient) {
-    const int64_t n = this->hidden();
-    Workspace<Real>& work = this->work_;
-    Real* middle = work.middle.get(this->tokens_ * n);
-    Real* update = work.update.get(this->tokens_ * n);
-    Real* d_normed = work.gradient_normed.get(this->tokens_ * n);
-    this->add_residual(Module::o, kept_.x.data(), kept_.o.data(), middle);
-
-    std::copy(gradient, gradient + this->tokens_ * n, update);
-    quantizer(Module::down, Slot::output, kept_.down.data(), n, update);
-    mlp(middle, update, d_normed);
-    norm(Module::post_attention_norm, middle, d_normed, gradient);
-
-    std::copy(gradient, gradient + this->tokens_ * n, update);
-    quantizer(Module::o, Slot::output, kept_.o.data(), n, update);
-    attention(update, d_normed);
-    norm(Module::input_norm, kept_.x.data(), d_normed, gradient);
+  void run(Kept<Real>& kept, Real* gradient) {
+    this->find_memory(kept, nullptr);
+    find_gradients(gradient);
+    for (const ProgramPart& part : this->program_.parts) {
+      if (!part.row_wise) continue;
+      this->prepare_norms(part, kept_);
+      if (part.replayed) replay(part);
+    }
+    for (size_t p = this->program_.parts.size(); p-- > 0;) {
+      const ProgramPart& part = this->program_.parts[p];
+      if (part.row_wise) {
+        rows(part);
+        continue;
+      }
+      for (size_t i = part.first; i < part.last; ++i) {
+        const ProgramStep& step = this->program_.steps[i];
+        if (const auto* op = step.as<model::LinearOp>()) {
+          linear(*op, step);
+        } else {
+          attention(*step.as<model::AttentionOp>(), step);
+        }
+      }
+    }
+    if (gradients_[0] != gradient) {
+      std::copy_n(gradients_[0], this->tokens_ * this->config_.hidden_size, gradient);
+    }
   }
 
  private:
   using Sum = GridGradient<Real>;
+
+  /// What a step's rows add to gradients: of its grid, and of a norm's weight.
+  struct StepSums {
+    std::vector<Sum> grid;                   ///< [tokens]
+    std::vector<std::vector<Real>> weights;  ///< by stretch of kRowsPerTask rows
+  };
+
+  void find_gradients(Real* gradient) {
+    const auto& tensors = this->program_.tensors;
+    Workspace<Real>& work = this->work_;
+    gradients_.assign(tensors.size(), nullptr);
+    work.gradients.resize(std::max(work.gradients.size(), tensors.size()));
+    for (size_t t = 0; t < tensors.size(); ++t) {
+      const size_t root = tensors[t].gradient;
+      if (!tensors[t].gradient_in_memory) continue;
+      gradients_[t] = root == this->program_.output ? gradient
+                      : root == t                   ? work.gradients[t].get(this->tokens_ * tensors[t].width)
+                                                    : nullptr;
+    }
+    for (size_t t = 0; t < tensors.size(); ++t) gradients_[t] = gradients_[tensors[t].gradient];
+  }
+
+  /// Row r of a tensor's gradient; `scratch` has those of the part's rows.
+  Real* gradient_row(size_t tensor, int64_t r, Real* scratch) const {
+    const ProgramTensor& t = this->program_.tensors[tensor];
+    if (gradients_[tensor] != nullptr) return gradients_[tensor] + r * t.width;
+    return scratch + this->program_.tensors[t.gradient].offset;
+  }
+
+  /// Makes what backward needs of a part again: what is in memory, or (`only_rows`) the rest of a row.
+  void run_needed(const ProgramPart& part, int64_t r, Real* scratch, bool only_rows) const {
+    for (size_t i = part.first; i < part.last; ++i) {
+      const ProgramStep& step = this->program_.steps[i];
+      const ProgramTensor& out = this->program_.tensors[step.out];
+      if (out.replayed && !(only_rows && out.place != Place::row)) this->run_row(step, r, scratch);
+    }
+  }
+  void replay(const ProgramPart& part) const {
+    for_row_blocks(this->tokens_, [&](int64_t r) {
+      thread_local Scratch<Real> scratch;
+      run_needed(part, r, scratch.get(part.row_width), false);
+    });
+  }
 
   /// Adds rows' or heads' shares of a grid's gradient, in order.
   void add_grid(Module module, Slot slot, const std::vector<Sum>& sums) {
@@ -55,17 +107,192 @@ class Backward : public BlockPass<Real> {
     sum.offset += row.offset;
   }
 
-  std::vector<Sum> row_sums() const { return std::vector<Sum>(static_cast<size_t>(this->tokens_)); }
+  // ---- row-wise steps
 
-  void quantizer(Module module, Slot slot, const Real* x, int64_t cols, Real* gradient) {
-    const LeafGrid<Real> grid = this->grid(module, slot);
-    if (!grid.enabled) return;
-    std::vector<Sum> sums = row_sums();
+  void rows(const ProgramPart& part) {
+    std::vector<StepSums> sums(part.last - part.first);
+    for (size_t i = part.first; i < part.last; ++i) {
+      const ProgramStep& step = this->program_.steps[i];
+      StepSums& own = sums[i - part.first];
+      if (step.operation == nullptr || step.as<model::ActivateOp>() != nullptr) {
+        own.grid.resize(static_cast<size_t>(this->tokens_));
+      }
+      if (step.as<model::NormOp>() != nullptr) {
+        own.weights.resize(static_cast<size_t>((this->tokens_ + kRowsPerTask - 1) / kRowsPerTask));
+      }
+    }
     for_row_blocks(this->tokens_, [&](int64_t r) {
-      quantizer_row(grid, x + r * cols, cols, gradient + r * cols, sums[static_cast<size_t>(r)]);
+      thread_local Scratch<Real> scratch;
+      Real* values = scratch.get(2 * part.row_width);
+      run_needed(part, r, values, true);
+      for (size_t i = part.last; i-- > part.first;) {
+        row_backward(this->program_.steps[i], r, values, values + part.row_width, sums[i - part.first]);
+      }
     });
-    add_grid(module, slot, sums);
+    for (size_t i = part.last; i-- > part.first;) {
+      const ProgramStep& step = this->program_.steps[i];
+      const StepSums& own = sums[i - part.first];
+      if (step.operation == nullptr) add_grid(step.module, step.slot, own.grid);
+      if (step.as<model::ActivateOp>() != nullptr) add_grid(Module::activation, Slot::input2, own.grid);
+      if (const auto* norm = step.as<model::NormOp>()) norm_weight(*norm, step, own.weights);
+    }
   }
+
+  /// Hands dL/d(in[input]) of a row to its gradient: `make(d)` writes it to d, which may be that of the
+  /// step's output.
+  template <typename Make>
+  void give(const ProgramStep& step, size_t input, int64_t r, Real* gradients, const Make& make) const {
+    const int64_t n = this->program_.tensors[step.in[input]].width;
+    Real* to = gradient_row(step.in[input], r, gradients);
+    if (step.is_first[input]) {
+      make(to);
+      return;
+    }
+    thread_local Scratch<Real> scratch;
+    Real* own = scratch.get(n);
+    make(own);
+    for (int64_t i = 0; i < n; ++i) to[i] += own[i];
+  }
+
+  void row_backward(const ProgramStep& step, int64_t r, Real* values, Real* gradients, StepSums& sums) const {
+    const int64_t n = this->program_.tensors[step.out].width;
+    const Real* d_out = gradient_row(step.out, r, gradients);
+    const Real* x = this->row(step.in[0], r, values);
+    const auto index = static_cast<size_t>(r);
+    if (step.operation == nullptr) {
+      const LeafGrid<Real> grid = this->grid(step.module, step.slot);
+      give(step, 0, r, gradients, [&](Real* d) {
+        std::copy_n(d_out, n, d);
+        quantizer_row(grid, x, n, d, sums.grid[index]);
+      });
+    } else if (const auto* norm = step.as<model::NormOp>()) {
+      std::vector<Real>& part = sums.weights[static_cast<size_t>(r / kRowsPerTask)];
+      part.resize(static_cast<size_t>(norm->weights()));
+      give(step, 0, r, gradients, [&](Real* d) { norm_backward(*norm, x, d_out, part.data(), d); });
+    } else if (const auto* rotate = step.as<model::RotateOp>()) {
+      give(step, 0, r, gradients, [&](Real* d) {
+        std::copy_n(d_out, n, d);
+        this->rotate_row(*rotate, d, r, true);
+      });
+    } else if (const auto* activate = step.as<model::ActivateOp>()) {
+      give(step, 0, r, gradients,
+           [&](Real* d) { activate_backward(*activate, x, d_out, d, sums.grid[index]); });
+    } else if (step.as<model::MultiplyOp>() != nullptr) {
+      const Real* y = this->row(step.in[1], r, values);
+      const auto times = [&](const Real* other) {
+        return [=](Real* d) {
+          for (int64_t i = 0; i < n; ++i) d[i] = d_out[i] * other[i];
+        };
+      };
+      give(step, 1, r, gradients, times(x));
+      give(step, 0, r, gradients, times(y));
+    } else {
+      const auto factor = static_cast<Real>(step.as<model::AddOp>()->factor);
+      give(step, 1, r, gradients, [&](Real* d) {
+        for (int64_t i = 0; i < n; ++i) d[i] = factor == 1 ? d_out[i] : factor * d_out[i];
+      });
+      if (gradient_row(step.in[0], r, gradients) == d_out) return;  // it is there
+      give(step, 0, r, gradients, [&](Real* d) { std::copy_n(d_out, n, d); });
+    }
+  }
+
+  /// One row of y = (x − mean)·factor·w: dx, and d_weight += dy·x̂.
+  void norm_backward(const model::NormOp& op, const Real* x, const Real* dy, Real* d_weight, Real* dx) const {
+    const int64_t n = op.group;
+    const bool centered = op.kind == model::NormKind::layer;
+    for (int64_t first = 0; first < op.width; first += n) {
+      const int64_t own = op.own_weights ? first : 0;
+      const Real* w = this->norms_[static_cast<size_t>(op.module)].weight + own;
+      const NormRow<Real> row(op, x + first, n);
+      Real sum = 0;      // Σ g, g = dy · w
+      Real product = 0;  // Σ g · x̂
+      for (int64_t i = 0; i < n; ++i) {
+        const Real normalized = (x[first + i] - row.mean) * row.factor;
+        const Real g = dy[first + i] * w[i];
+        d_weight[own + i] += dy[first + i] * normalized;
+        sum += g;
+        product += g * normalized;
+      }
+      const Real mean = centered ? sum / static_cast<Real>(n) : Real{0};
+      const Real along = product / static_cast<Real>(n);
+      for (int64_t i = 0; i < n; ++i) {
+        const Real normalized = (x[first + i] - row.mean) * row.factor;
+        dx[first + i] = row.factor * (dy[first + i] * w[i] - mean - normalized * along);
+      }
+    }
+  }
+
+  void activate_backward(const model::ActivateOp& op, const Real* x, const Real* d_out, Real* d,
+                         Sum& sum) const {
+    const int64_t n = op.width;
+    switch (op.kind) {
+      case model::Activation::silu: {
+        thread_local Scratch<Real> scratch;
+        Real* sigmoid = scratch.get(3 * n);
+        Real* rounded = sigmoid + n;
+        Real* da = rounded + n;
+        const LeafGrid<Real> grid = this->grid(Module::activation, Slot::input2);
+        train_kernels<Real>().sigmoid(x, n, sigmoid);
+        this->quantize_row(grid, sigmoid, n, rounded);
+        for (int64_t i = 0; i < n; ++i) {
+          d[i] = d_out[i] * rounded[i];
+          da[i] = d_out[i] * x[i];
+        }
+        quantizer_row(grid, sigmoid, n, da, sum);
+        for (int64_t i = 0; i < n; ++i) d[i] += da[i] * sigmoid[i] * (1 - sigmoid[i]);
+        return;
+      }
+      case model::Activation::gelu_erf:
+      case model::Activation::gelu_tanh:
+        if (this->is_tanh(op)) {
+          for (int64_t i = 0; i < n; ++i) d[i] = d_out[i] * tanh_gelu_derivative(x[i]);
+        } else {
+          for (int64_t i = 0; i < n; ++i) d[i] = d_out[i] * gelu_derivative(x[i]);
+        }
+        return;
+      case model::Activation::relu:
+        for (int64_t i = 0; i < n; ++i) d[i] = x[i] > 0 ? d_out[i] : Real{0};
+        return;
+      case model::Activation::relu2:
+        for (int64_t i = 0; i < n; ++i) d[i] = d_out[i] * 2 * std::max(x[i], Real{0});
+        return;
+      case model::Activation::xielu:
+        return;  // refused before
+    }
+  }
+
+  /// d/dx of x·Φ(x) = Φ(x) + x·φ(x).
+  static Real gelu_derivative(Real x) {
+    const Real distribution =
+        static_cast<Real>(0.5) * (1 + std::erf(x * static_cast<Real>(0.7071067811865475)));
+    const Real density = static_cast<Real>(0.3989422804014327) * std::exp(-x * x / 2);
+    return distribution + x * density;
+  }
+  /// d/dx of x·σ(2u), u = √(2/π)·(x + 0.044715·x³).
+  static Real tanh_gelu_derivative(Real x) {
+    constexpr auto kRoot = static_cast<Real>(0.7978845608028654), kCubic = static_cast<Real>(0.044715);
+    const Real sigmoid = 1 / (1 + std::exp(-2 * kRoot * (x + kCubic * x * x * x)));
+    return sigmoid + x * sigmoid * (1 - sigmoid) * 2 * kRoot * (1 + 3 * kCubic * x * x);
+  }
+
+  void norm_weight(const model::NormOp& op, const ProgramStep& step,
+                   const std::vector<std::vector<Real>>& parts) {
+    std::vector<Real> d_weight(static_cast<size_t>(op.weights()));
+    for (const std::vector<Real>& part : parts) {
+      for (size_t i = 0; i < part.size(); ++i) d_weight[i] += part[i];
+    }
+    quantize_weight_backward(this->weight(op.module), this->block_.spec(op.module, Slot::weight),
+                             this->clipping(op.module), kept_.grids[static_cast<size_t>(op.module)],
+                             d_weight.data(), weight_gradients(op.module));
+    if (!op.bias) return;
+    std::vector<Real> sums = column_sums(gradients_[step.out], op.width);
+    for (size_t i = static_cast<size_t>(op.weights()); i < sums.size(); ++i) {
+      sums[i % static_cast<size_t>(op.weights())] += sums[i];  // groups share their bias
+    }
+    bias_backward(op.module, sums);
+  }
+
+  // ---- products
 
   /// Where the gradients of a weight's transformation and clipping go.
   WeightGradients<Real> weight_gradients(Module module) {
@@ -75,37 +302,11 @@ class Backward : public BlockPass<Real> {
       out.upper = learned_.upper[m].gradient.data();
       out.lower = learned_.lower[m].gradient.data();
     }
-    switch (module) {
-      case Module::input_norm:
-        out.column_divisor = learned_.let_gradient(LetPair::norm_qkv);
-        break;
-      case Module::post_attention_norm:
-        out.column_divisor = learned_.let_gradient(LetPair::norm_gate_up);
-        break;
-      case Module::q:
-        out.column_multiplier = learned_.let_gradient(LetPair::norm_qkv);
-        out.row_divisor = learned_.let_gradient(LetPair::q_k);
-        break;
-      case Module::k:
-        out.column_multiplier = learned_.let_gradient(LetPair::norm_qkv);
-        out.row_multiplier = learned_.let_gradient(LetPair::q_k);
-        break;
-      case Module::v:
-        out.column_multiplier = learned_.let_gradient(LetPair::norm_qkv);
-        out.row_divisor = learned_.let_gradient(LetPair::v_o);
-        break;
-      case Module::o:
-        out.column_multiplier = learned_.let_gradient(LetPair::v_o);
-        break;
-      case Module::gate:
-        out.column_multiplier = learned_.let_gradient(LetPair::norm_gate_up);
-        break;
-      case Module::up:
-        out.column_multiplier = learned_.let_gradient(LetPair::norm_gate_up);
-        out.row_divisor = learned_.let_gradient(LetPair::up_down);
-        break;
-      default:
-        out.column_multiplier = learned_.let_gradient(LetPair::up_down);
+    for (LetScale<Real>& let : learned_.let) {
+      Real* factor = let.gradient.data();
+      if (let.edge.producer == module) (is_norm(module) ? out.column_divisor : out.row_divisor) = factor;
+      if (!let.edge.feeds(module)) continue;
+      (let.edge.rows ? out.row_multiplier : out.column_multiplier) = factor;
     }
     return out;
   }
@@ -138,291 +339,109 @@ class Backward : public BlockPass<Real> {
   }
 
   /// d_in (+)= d_out · W, and the gradients of what makes W from the stored weight.
-  void linear(Module module, const Real* in, const Real* d_out, Real* d_in, bool accumulate) {
-    const auto& stored = this->block_.weights.projection(module);
-    const WeightGrids<Real>& grids = kept_.grids[static_cast<size_t>(module)];
-    const Real* w = this->quantized_weight(module, grids, this->work_.weight);
-    product(operand(d_out, this->tokens_, stored.rows), operand(w, stored.rows, stored.cols), d_in,
-            stored.cols, accumulate);
-    Real* d_weight = this->work_.weight_gradient.get(stored.rows * stored.cols);
-    product(operand(d_out, this->tokens_, stored.rows).transposed(), operand(in, this->tokens_, stored.cols),
-            d_weight, stored.cols);
-    quantize_weight_backward(this->weight(module), this->block_.spec(module, Slot::weight),
-                             this->clipping(module), grids, d_weight, weight_gradients(module));
-    if (!stored.bias->empty()) bias_backward(module, column_sums(d_out, stored.rows));
-  }
-
-  /// The norm's output, quantized, as the projections read it; the same before the quantizer in `raw`.
-  const Real* normed(Module module, const Real* x, Real* raw) {
-    BlockPass<Real>::norm(module, kept_.grids[static_cast<size_t>(module)], x, raw);
-    Real* out = this->work_.normed.get(this->tokens_ * this->hidden());
-    this->quantize(module, Slot::output, raw, this->hidden(), out);
-    return out;
-  }
-
-  /// gradient += dL/dx of the norm's input x, given d_out, that of its quantized output (overwritten).
-  void norm(Module module, const Real* x, Real* d_out, Real* gradient) {
-    const int64_t n = this->hidden();
-    const WeightGrids<Real>& grids = kept_.grids[static_cast<size_t>(module)];
-    Real* raw = this->work_.update.get(this->tokens_ * n);
-    BlockPass<Real>::norm(module, grids, x, raw);
-    quantizer(module, Slot::output, raw, n, d_out);
-    Scratch<Real> buffer;
-    const Real* w = this->quantized_weight(module, grids, buffer);
-    const LeafGrid<Real> grid = this->grid(module, Slot::input);
-    std::vector<Sum> sums = row_sums();
-    const int64_t parts = (this->tokens_ + kRowsPerTask - 1) / kRowsPerTask;
-    std::vector<std::vector<Real>> weight_parts(static_cast<size_t>(parts));
-    for_row_blocks(this->tokens_, [&](int64_t r) {
-      std::vector<Real>& part = weight_parts[static_cast<size_t>(r / kRowsPerTask)];
-      part.resize(static_cast<size_t>(n));
-      thread_local Scratch<Real> scratch;
-      Real* xq = scratch.get(2 * n);
-      Real* dx = xq + n;
-      this->quantize_row(grid, x + r * n, n, xq);
-      norm_row(xq, w, d_out + r * n, part.data(), dx);
-      quantizer_row(grid, x + r * n, n, dx, sums[static_cast<size_t>(r)]);
-      for (int64_t i = 0; i < n; ++i) gradient[r * n + i] += dx[i];
-    });
-    add_grid(module, Slot::input, sums);
-    std::vector<Real> d_weight(static_cast<size_t>(n));
-    for (const std::vector<Real>& part : weight_parts) {
-      for (size_t i = 0; i < part.size(); ++i) d_weight[i] += part[i];
+  void linear(const model::LinearOp& op, const ProgramStep& step) {
+    const WeightGrids<Real>& grids = kept_.grids[static_cast<size_t>(op.module)];
+    const Real* in = this->memory_[step.in[0]];
+    const Real* d_out = gradients_[step.out];
+    const Real* w = this->quantized_weight(op.module, grids, this->work_.weight);
+    product(operand(d_out, this->tokens_, op.rows), operand(w, op.rows, op.cols), gradients_[step.in[0]],
+            op.cols, !step.is_first[0]);
+    Real* d_weight = this->work_.weight_gradient.get(op.rows * op.cols);
+    product(operand(d_out, this->tokens_, op.rows).transposed(), operand(in, this->tokens_, op.cols),
+            d_weight, op.cols);
+    quantize_weight_backward(this->weight(op.module), this->block_.spec(op.module, Slot::weight),
+                             this->clipping(op.module), grids, d_weight, weight_gradients(op.module));
+    if (!this->block_.weights.linear(op.module).bias->empty()) {
+      bias_backward(op.module, column_sums(d_out, op.rows));
     }
-    quantize_weight_backward(this->weight(module), this->block_.spec(module, Slot::weight),
-                             this->clipping(module), grids, d_weight.data(), weight_gradients(module));
-    if (!this->block_.weights.norm(module).bias->empty()) bias_backward(module, column_sums(d_out, n));
-  }
-
-  /// One row of y = (x − mean)·factor·w: dx, and d_weight += dy·x̂.
-  void norm_row(const Real* x, const Real* w, const Real* dy, Real* d_weight, Real* dx) const {
-    const int64_t n = this->hidden();
-    const NormRow<Real> row(this->config_, x, n);
-    Real sum = 0;      // Σ g, g = dy · w
-    Real product = 0;  // Σ g · x̂
-    for (int64_t i = 0; i < n; ++i) {
-      const Real normalized = (x[i] - row.mean) * row.factor;
-      const Real g = dy[i] * w[i];
-      d_weight[i] += dy[i] * normalized;
-      sum += g;
-      product += g * normalized;
-    }
-    const bool centered = this->config_.norm == model::NormKind::layer;
-    const Real mean = centered ? sum / static_cast<Real>(n) : Real{0};
-    const Real along = product / static_cast<Real>(n);
-    for (int64_t i = 0; i < n; ++i) {
-      const Real normalized = (x[i] - row.mean) * row.factor;
-      dx[i] = row.factor * (dy[i] * w[i] - mean - normalized * along);
-    }
-  }
-
-  /// d_normed ← gradient of the quantized norm output, given that of the down projection's raw output.
-  void mlp(const Real* middle, const Real* d_down, Real* d_normed) {
-    const int64_t n = this->inner();
-    const int64_t t = this->tokens_;
-    Workspace<Real>& work = this->work_;
-    Real* in = work.product.get(t * n);
-    const LeafGrid<Real> product_grid = this->grid(Module::down, Slot::input);
-    for_row_blocks(t, [&](int64_t r) {
-      thread_local Scratch<Real> scratch;
-      const GatedRow<Real> row(scratch, n);
-      this->gated_row(kept_.gate.data() + r * n, kept_.up.data() + r * n, row);
-      this->quantize_row(product_grid, row.product, n, in + r * n);
-    });
-    Real* d_product = work.gradient_middle.get(t * n);
-    linear(Module::down, in, d_down, d_product, false);
-    Real* d_gate = work.gradient_gate.get(t * n);
-    Real* d_up = work.gradient_up.get(t * n);
-    gate_backward(d_product, d_gate, d_up);
-    // The product's room takes the norm's raw output, which nobody reads here.
-    const Real* h = normed(Module::post_attention_norm, middle, work.product.get(t * this->hidden()));
-    linear(Module::gate, h, d_gate, d_normed, false);
-    linear(Module::up, h, d_up, d_normed, true);
-  }
-
-  void gate_backward(Real* d_product, Real* d_gate, Real* d_up) {
-    const int64_t n = this->inner();
-    const bool silu = this->config_.activation == model::Activation::silu;
-    struct Stage {
-      Module module;
-      Slot slot;
-      LeafGrid<Real> grid;
-      std::vector<Sum> sums;
-    };
-    const auto stage = [&](Module module, Slot slot) {
-      return Stage{module, slot, this->grid(module, slot), row_sums()};
-    };
-    Stage product = stage(Module::down, Slot::input);
-    Stage activated = stage(Module::activation, Slot::output);
-    Stage sigmoid = stage(Module::activation, Slot::input2);
-    Stage gate = stage(Module::gate, Slot::output);
-    Stage up = stage(Module::up, Slot::output);
-    for_row_blocks(this->tokens_, [&](int64_t r) {
-      thread_local Scratch<Real> scratch;
-      thread_local Scratch<Real> gradients;
-      const GatedRow<Real> row(scratch, n);
-      const auto index = static_cast<size_t>(r);
-      const Real* raw_gate = kept_.gate.data() + r * n;
-      const Real* raw_up = kept_.up.data() + r * n;
-      this->gated_row(raw_gate, raw_up, row);
-      Real* d = d_product + r * n;
-      Real* dg = d_gate + r * n;
-      Real* du = d_up + r * n;
-      Real* da = gradients.get(n);
-      quantizer_row(product.grid, row.product, n, d, product.sums[index]);
-      for (int64_t i = 0; i < n; ++i) {
-        du[i] = d[i] * row.activated_q[i];
-        da[i] = d[i] * row.up[i];
-      }
-      quantizer_row(activated.grid, row.activated, n, da, activated.sums[index]);
-      if (silu) {
-        for (int64_t i = 0; i < n; ++i) {
-          dg[i] = da[i] * row.sigmoid_q[i];
-          da[i] *= row.gate[i];
-        }
-        quantizer_row(sigmoid.grid, row.sigmoid, n, da, sigmoid.sums[index]);
-        for (int64_t i = 0; i < n; ++i) dg[i] += da[i] * row.sigmoid[i] * (1 - row.sigmoid[i]);
-      } else {
-        for (int64_t i = 0; i < n; ++i) dg[i] = da[i] * gelu_derivative(row.gate[i]);
-      }
-      quantizer_row(gate.grid, raw_gate, n, dg, gate.sums[index]);
-      quantizer_row(up.grid, raw_up, n, du, up.sums[index]);
-    });
-    for (const Stage* s : {&product, &activated, &sigmoid, &gate, &up}) add_grid(s->module, s->slot, s->sums);
-  }
-
-  /// d/dx of x·Φ(x) = Φ(x) + x·φ(x).
-  static Real gelu_derivative(Real x) {
-    const Real distribution =
-        static_cast<Real>(0.5) * (1 + std::erf(x * static_cast<Real>(0.7071067811865475)));
-    const Real density = static_cast<Real>(0.3989422804014327) * std::exp(-x * x / 2);
-    return distribution + x * density;
-  }
-
-  /// d_normed ← gradient of the quantized norm output, given that of the output projection's raw output.
-  void attention(const Real* d_o, Real* d_normed) {
-    const int64_t width = this->query_width();
-    const int64_t t = this->tokens_;
-    Workspace<Real>& work = this->work_;
-    Real* in = work.q.get(t * width);
-    this->quantize(Module::pv_product, Slot::output, kept_.mixed.data(), width, in);
-    Real* d_mixed = work.gradient_mixed.get(t * width);
-    linear(Module::o, in, d_o, d_mixed, false);
-    quantizer(Module::pv_product, Slot::output, kept_.mixed.data(), width, d_mixed);
-
-    this->attention_operands(kept_);
-    heads(d_mixed);
-    operands_backward(Module::q, Module::qk_product, Slot::input, kept_.q.data(), width,
-                      work.gradient_q.data());
-    operands_backward(Module::k, Module::qk_product, Slot::input2, kept_.k.data(), this->key_width(),
-                      work.gradient_k.data());
-    operands_backward(Module::v, Module::pv_product, Slot::input2, kept_.v.data(), this->key_width(),
-                      work.gradient_v.data());
-
-    const Real* h = normed(Module::input_norm, kept_.x.data(), work.product.get(t * this->hidden()));
-    linear(Module::q, h, work.gradient_q.data(), d_normed, false);
-    linear(Module::k, h, work.gradient_k.data(), d_normed, true);
-    linear(Module::v, h, work.gradient_v.data(), d_normed, true);
   }
 
   /// Through both attention products: the gradients of the quantized q, k and v.
-  void heads(const Real* d_mixed) {
-    const int64_t d = this->config_.head_dim;
-    const int64_t t = this->tokens_;
-    const int64_t width = this->query_width();
-    const int64_t heads = this->config_.num_heads;
-    Workspace<Real>& work = this->work_;
-    Real* d_q = work.gradient_q.get(t * width);
-    Real* head_d_k = work.head_gradient_k.get(t * width);
-    Real* head_d_v = work.head_gradient_v.get(t * width);
+  void attention(const model::AttentionOp& op, const ProgramStep& step) {
+    const int64_t d = op.head_dim, e = op.value_dim, t = this->tokens_, heads = op.heads;
+    const Real *queries = this->memory_[step.in[0]], *keys = this->memory_[step.in[1]],
+               *values = this->memory_[step.in[2]];
+    const Real* d_mixed = gradients_[step.out];
+    Real* d_q = gradients_[step.in[0]];
+    Real* head_d_k = this->work_.head_gradient_k.get(t * heads * d);
+    Real* head_d_v = this->work_.head_gradient_v.get(t * heads * e);
     const LeafGrid<Real> score_grid = this->grid(Module::qk_product, Slot::output);
+    const LeafGrid<Real> cap_grid = this->grid(Module::softcap, Slot::output);
     const LeafGrid<Real> p_grid = this->grid(Module::pv_product, Slot::input);
-    const Real scale = 1 / std::sqrt(static_cast<Real>(d));
-    std::vector<Sum> score_sums(static_cast<size_t>(heads * t));
-    std::vector<Sum> p_sums(static_cast<size_t>(heads * t));
+    const auto scale = static_cast<Real>(op.scale), cap = static_cast<Real>(op.softcap);
+    std::vector<Sum> score_sums(static_cast<size_t>(heads * t)), cap_sums(score_sums), p_sums(score_sums);
     parallel_tasks(heads, [&](int64_t head) {
       thread_local Scratch<Real> scratch;
-      Real* scores = scratch.get(4 * t * t);
+      Real* scores = scratch.get((cap != 0 ? 5 : 4) * t * t);
       Real* p = scores + t * t;
       Real* p_quantized = p + t * t;
       Real* gradient = p_quantized + t * t;
-      this->probabilities(head, scores, p, p_quantized);
-      const Real* v = work.v.data() + head / this->group() * d;
-      const Real* k = work.k.data() + head / this->group() * d;
-      const Real* q = work.q.data() + head * d;
-      const auto d_mix = operand(d_mixed + head * d, t, d, width);
-      product_block(operand<Real>(p_quantized, t, t).transposed(), d_mix, head_d_v + head * d, width);
-      product_block(d_mix, operand(v, t, d, this->key_width()).transposed(), gradient, t);
+      Real* capped = cap != 0 ? gradient + t * t : nullptr;
+      this->probabilities(op, head, queries, keys,
+                          {.scores = scores, .capped = capped, .raw = p, .quantized = p_quantized});
+      const auto q = operand(queries + head * d, t, d, heads * d);
+      const auto k = operand(keys + head / op.group() * d, t, d, op.kv_heads * d);
+      const auto v = operand(values + head / op.group() * e, t, e, op.kv_heads * e);
+      const auto d_mix = operand(d_mixed + head * e, t, e, heads * e);
+      product_block(operand<Real>(p_quantized, t, t).transposed(), d_mix, head_d_v + head * e, heads * e);
+      product_block(d_mix, v.transposed(), gradient, t);
       for (int64_t i = 0; i < t; ++i) {
+        const int64_t first = this->first_key(op, i), n = i + 1 - first;
         Real* row = gradient + i * t;
+        Real* seen = row + first;
         const auto index = static_cast<size_t>(head * t + i);
         quantizer_row(p_grid, p + i * t, t, row, p_sums[index]);
-        train_kernels<Real>().softmax_backward(p + i * t, i + 1, scale, row);
-        quantizer_row(score_grid, scores + i * t, i + 1, row, score_sums[index]);
-        std::fill(row + i + 1, row + t, Real{0});
+        train_kernels<Real>().softmax_backward(p + i * t + first, n, cap != 0 ? Real{1} : scale, seen);
+        if (cap != 0) {
+          const Real* made = capped + i * t + first;
+          quantizer_row(cap_grid, made, n, seen, cap_sums[index]);
+          for (int64_t j = 0; j < n; ++j) seen[j] *= scale * (1 - made[j] / cap * (made[j] / cap));
+        }
+        quantizer_row(score_grid, scores + i * t + first, n, seen, score_sums[index]);
+        std::fill(row, seen, Real{0});
+        std::fill(seen + n, row + t, Real{0});
       }
       const auto d_scores = operand<Real>(gradient, t, t);
-      product_block(d_scores, operand(k, t, d, this->key_width()), d_q + head * d, width);
-      product_block(d_scores.transposed(), operand(q, t, d, width), head_d_k + head * d, width);
+      product_block(d_scores, k, d_q + head * d, heads * d);
+      product_block(d_scores.transposed(), q, head_d_k + head * d, heads * d);
     });
     add_grid(Module::qk_product, Slot::output, score_sums);
+    add_grid(Module::softcap, Slot::output, cap_sums);
     add_grid(Module::pv_product, Slot::input, p_sums);
-    sum_groups(head_d_k, work.gradient_k.get(t * this->key_width()));
-    sum_groups(head_d_v, work.gradient_v.get(t * this->key_width()));
+    sum_groups(op, d, head_d_k, gradients_[step.in[1]]);
+    sum_groups(op, e, head_d_v, gradients_[step.in[2]]);
   }
 
   /// out [tokens, kv_heads · d] ← the sum over the query heads that share a key/value head.
-  void sum_groups(const Real* heads, Real* out) const {
-    const int64_t d = this->config_.head_dim;
+  void sum_groups(const model::AttentionOp& op, int64_t d, const Real* heads, Real* out) const {
     for_row_blocks(this->tokens_, [&](int64_t r) {
-      const Real* row = heads + r * this->query_width();
-      for (int64_t h = 0; h < this->config_.num_kv_heads; ++h) {
+      const Real* row = heads + r * op.heads * d;
+      for (int64_t h = 0; h < op.kv_heads; ++h) {
         for (int64_t i = 0; i < d; ++i) {
           Real sum = 0;
-          for (int64_t g = 0; g < this->group(); ++g) sum += row[(h * this->group() + g) * d + i];
-          out[r * this->key_width() + h * d + i] = sum;
+          for (int64_t g = 0; g < op.group(); ++g) sum += row[(h * op.group() + g) * d + i];
+          out[r * op.kv_heads * d + h * d + i] = sum;
         }
       }
     });
-  }
-
-  /// From a quantized operand of an attention product back to the projection's raw output.
-  void operands_backward(Module module, Module user, Slot slot, const Real* raw, int64_t width,
-                         Real* gradient) {
-    const LeafGrid<Real> first = this->grid(module, Slot::output);
-    const LeafGrid<Real> second = this->grid(user, slot);
-    const bool rotated = module != Module::v;
-    std::vector<Sum> first_sums = row_sums();
-    std::vector<Sum> second_sums = row_sums();
-    for_row_blocks(this->tokens_, [&](int64_t r) {
-      thread_local Scratch<Real> scratch;
-      Real* x = scratch.get(width);
-      Real* d = gradient + r * width;
-      this->quantize_row(first, raw + r * width, width, x);
-      if (rotated) this->rotate_row(x, width, r, false);
-      quantizer_row(second, x, width, d, second_sums[static_cast<size_t>(r)]);
-      if (rotated) this->rotate_row(d, width, r, true);
-      quantizer_row(first, raw + r * width, width, d, first_sums[static_cast<size_t>(r)]);
-    });
-    add_grid(module, Slot::output, first_sums);
-    add_grid(user, slot, second_sums);
   }
 
   BlockParameters<Real>& learned_;
   const Kept<Real>& kept_;
+  std::vector<Real*> gradients_;  ///< by tensor; null: a row at a time
 };
 
 }  // namespace
 
 template <typename Real>
-void block_backward(const Block<Real>& block, BlockParameters<Real>& parameters, const Kept<Real>& kept,
+void block_backward(const Block<Real>& block, BlockParameters<Real>& parameters, Kept<Real>& kept,
                     Workspace<Real>& workspace, Real* gradient) {
-  Backward<Real>(block, parameters, kept, workspace).run(gradient);
+  Backward<Real>(block, parameters, kept, workspace).run(kept, gradient);
 }
 
-template void block_backward(const Block<float>&, BlockParameters<float>&, const Kept<float>&,
-                             Workspace<float>&, float*);
-template void block_backward(const Block<double>&, BlockParameters<double>&, const Kept<double>&,
+template void block_backward(const Block<float>&, BlockParameters<float>&, Kept<float>&, Workspace<float>&,
+                             float*);
+template void block_backward(const Block<double>&, BlockParameters<double>&, Kept<double>&,
                              Workspace<double>&, double*);
 
 }  // namespace qeval::quant

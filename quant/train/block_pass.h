@@ -1,8 +1,9 @@
-// What the forward and the backward pass of a training block share. Included by block_*.cc only.
+// What the forward and the backward pass of a training block share. Included by block_*.cc and fold.cc only.
 #pragma once
 
 #include <cmath>
 #include <cstring>
+#include <map>
 
 #include "quant/train/block.h"
 
@@ -19,19 +20,19 @@ void for_row_blocks(int64_t rows, const Body& body) {
   });
 }
 
-/// LayerNorm, or RMSNorm as an L2 norm; x̂ before the weight, and what its derivative needs.
+/// LayerNorm, or RMSNorm as an L2 norm, of n channels; x̂ before the weight, and what its derivative needs.
 template <typename Real>
 struct NormRow {
   Real mean = 0, factor = 0;  ///< x̂ = (x − mean) · factor
 
-  NormRow(const model::ModelConfig& config, const Real* x, int64_t n) {
+  NormRow(const model::NormOp& op, const Real* x, int64_t n) {
     Real sum = 0;
-    if (config.norm == model::NormKind::layer) {
+    if (op.kind == model::NormKind::layer) {
       for (int64_t i = 0; i < n; ++i) sum += x[i];
       mean = sum / static_cast<Real>(n);
       sum = 0;
       for (int64_t i = 0; i < n; ++i) sum += (x[i] - mean) * (x[i] - mean);
-      factor = 1 / std::sqrt(sum / static_cast<Real>(n) + static_cast<Real>(config.norm_eps));
+      factor = 1 / std::sqrt(sum / static_cast<Real>(n) + static_cast<Real>(op.eps));
       return;
     }
     for (int64_t i = 0; i < n; ++i) sum += x[i] * x[i];
@@ -39,17 +40,13 @@ struct NormRow {
   }
 };
 
-/// Scratch of a thread for one row of the MLP between its projections.
+/// The attention probabilities of a head, [tokens, tokens] each, row by row on the way; null: not wanted.
 template <typename Real>
-struct GatedRow {
-  Real *gate, *up, *sigmoid, *sigmoid_q, *activated, *activated_q, *product;
-  GatedRow(Scratch<Real>& scratch, int64_t n) {
-    Real* base = scratch.get(7 * n);
-    for (Real** row : {&gate, &up, &sigmoid, &sigmoid_q, &activated, &activated_q, &product}) {
-      *row = base;
-      base += n;
-    }
-  }
+struct ScoreRows {
+  Real* scores = nullptr;     ///< q·kᵀ before its quantizer
+  Real* capped = nullptr;     ///< behind the soft cap, before its quantizer
+  Real* raw = nullptr;        ///< probabilities before their quantizer
+  Real* quantized = nullptr;  ///< and after; always wanted
 };
 
 /// One block with its parameters at one step; `parameters` is null in the float block.
@@ -58,13 +55,12 @@ class BlockPass {
  public:
   BlockPass(const Block<Real>& block, const BlockParameters<Real>* parameters, Workspace<Real>& workspace,
             int64_t tokens)
-      : block_(block), config_(*block.config), parameters_(parameters), work_(workspace), tokens_(tokens) {}
-
-  int64_t hidden() const { return config_.hidden_size; }
-  int64_t inner() const { return config_.intermediate_size; }
-  int64_t query_width() const { return config_.num_heads * config_.head_dim; }
-  int64_t key_width() const { return config_.num_kv_heads * config_.head_dim; }
-  int64_t group() const { return config_.num_heads / config_.num_kv_heads; }
+      : block_(block),
+        program_(block.program),
+        config_(*block.config),
+        parameters_(parameters),
+        work_(workspace),
+        tokens_(tokens) {}
 
   /// The grid of an activation point; not enabled where it is left alone.
   LeafGrid<Real> grid(Module module, Slot slot) const {
@@ -84,14 +80,7 @@ class BlockPass {
       std::memcpy(y, x, static_cast<size_t>(n) * sizeof(Real));
     }
   }
-  void quantize(Module module, Slot slot, const Real* x, int64_t cols, Real* y) const {
-    const LeafGrid<Real> g = grid(module, slot);
-    for_row_blocks(tokens_, [&](int64_t r) { quantize_row(g, x + r * cols, cols, y + r * cols); });
-  }
 
-  const Real* let(LetPair pair) const {
-    return parameters_ == nullptr ? nullptr : parameters_->let_values(pair);
-  }
   /// The weight of a linear or norm as its transformations make it.
   TransformedWeight<Real> weight(Module module) const;
   Clipping<Real> clipping(Module module) const {
@@ -104,38 +93,54 @@ class BlockPass {
   /// The quantized weight of a linear or norm: in `buffer`, or the stored one where nothing changes it.
   const Real* quantized_weight(Module module, const WeightGrids<Real>& grids, Scratch<Real>& buffer) const;
 
-  /// out ← norm of quantized x, before its output's quantizer.
-  void norm(Module module, const WeightGrids<Real>& grids, const Real* x, Real* out) const;
-  /// Rotates (or with inverse, rotates back) every head of a row.
-  void rotate_row(Real* row, int64_t width, int64_t position, bool inverse) const;
-  /// From the projections' outputs to the operands of the attention products, quantized: q and k rotated, and
-  /// v, into the workspace's q, k and v [tokens, width].
-  void attention_operands(const Kept<Real>& kept);
-  /// probabilities [tokens, tokens] of a head before and after their quantizer (`raw` may be null); scores
-  /// before theirs in `scores` where not null.
-  void probabilities(int64_t head, Real* scores, Real* raw, Real* quantized) const;
-  /// The row between gate, up and the down projection; product not yet quantized.
-  void gated_row(const Real* gate, const Real* up, const GatedRow<Real>& row) const;
-  Real gelu(Real x) const;
+ protected:
+  /// A norm's weight and bias as they multiply, for all rows of a pass.
+  struct NormState {
+    Scratch<Real> buffer;
+    const Real* weight = nullptr;
+    std::vector<Real> bias;  ///< empty: none
+  };
+  /// Finds the state of every norm of a part.
+  void prepare_norms(const ProgramPart& part, const Kept<Real>& kept);
 
-  /// y ← x + quantized update.
-  void add_residual(Module module, const Real* x, const Real* update, Real* y) const {
-    const LeafGrid<Real> g = grid(module, Slot::output);
-    const int64_t n = hidden();
-    for_row_blocks(tokens_, [&](int64_t r) {
-      thread_local Scratch<Real> scratch;
-      Real* row = scratch.get(n);
-      quantize_row(g, update + r * n, n, row);
-      for (int64_t i = 0; i < n; ++i) y[r * n + i] = x[r * n + i] + row[i];
-    });
+  /// Makes every tensor in memory known: the kept ones are those of `kept`; shared ones get their room, the
+  /// block's output `output` (null: it is not wanted).
+  void find_memory(Kept<Real>& kept, Real* output);
+
+  /// Row r of a tensor; `scratch` has the part's tensors in Place::row.
+  Real* row(size_t tensor, int64_t r, Real* scratch) const {
+    const ProgramTensor& t = program_.tensors[tensor];
+    return t.place == Place::row ? scratch + t.offset : memory_[tensor] + r * t.width;
   }
 
- protected:
+  /// Runs one row-wise step on row r.
+  void run_row(const ProgramStep& step, int64_t r, Real* scratch) const;
+  void norm_row(const model::NormOp& op, const Real* x, Real* y) const;
+  void activate_row(const model::ActivateOp& op, const Real* x, Real* y) const;
+  /// Rotates (or with inverse, rotates back) every head of a row, in place.
+  void rotate_row(const model::RotateOp& op, Real* row, int64_t position, bool inverse) const;
+  /// Whether GELU has its tanh form here.
+  bool is_tanh(const model::ActivateOp& op) const {
+    const bool quantized = parameters_ != nullptr && rounded_gelu_is_erf(config_);
+    return op.kind == model::Activation::gelu_tanh && !quantized;
+  }
+
+  /// The probabilities of a head, from q and k [tokens, …] as the attention reads them.
+  void probabilities(const model::AttentionOp& op, int64_t head, const Real* q, const Real* k,
+                     const ScoreRows<Real>& rows) const;
+  /// The first key that query i sees.
+  static int64_t first_key(const model::AttentionOp& op, int64_t i) {
+    return op.window == 0 ? 0 : std::max<int64_t>(0, i + 1 - op.window);
+  }
+
   const Block<Real>& block_;
+  const BlockProgram& program_;
   const model::ModelConfig& config_;
   const BlockParameters<Real>* parameters_;
   Workspace<Real>& work_;
   int64_t tokens_;
+  std::vector<Real*> memory_;  ///< by tensor; null: a row at a time
+  std::array<NormState, kBlockModules> norms_;
 };
 
 }  // namespace qeval::quant

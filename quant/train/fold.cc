@@ -27,15 +27,17 @@ void fold_block(const Block<float>& block, const BlockParameters<float>& paramet
   const BlockWeights<float>& weights = block.weights;
   Workspace<float> workspace;
   const BlockPass<float> pass(block, &parameters, workspace, 0);
-  for (int64_t m = 0; m < kBlockModules; ++m) {
-    const auto module = static_cast<Module>(m);
-    if (!is_norm(module) && !is_linear(module)) continue;
+  for (const model::Operation& operation : block.graph->operations) {
+    const auto* norm = std::get_if<model::NormOp>(&operation);
+    const auto* linear = std::get_if<model::LinearOp>(&operation);
+    if (norm == nullptr && linear == nullptr) continue;
+    const Module module = norm != nullptr ? norm->module : linear->module;
     std::vector<float> bias;
     if (pass.bias(module, bias)) {
-      *(is_norm(module) ? weights.norm(module).bias : weights.projection(module).bias) = bias;
+      *(norm != nullptr ? weights.norm(module).bias : weights.linear(module).bias) = bias;
     }
     fold_weight(pass.weight(module), block.spec(module, Slot::weight), pass.clipping(module),
-                is_norm(module) ? weights.norm(module).weight->data() : weights.projection(module).weight);
+                norm != nullptr ? weights.norm(module).weight->data() : weights.linear(module).weight);
   }
 }
 

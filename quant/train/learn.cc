@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "model/float_arithmetic.h"
 #include "quant/train/fold.h"
 
 namespace qeval::quant {
@@ -35,9 +36,10 @@ class Learner {
         observer_(observer),
         peers_(peers),
         config_(problem.model->config),
-        rotary_(config_.rotary, longest(problem.samples)) {
+        embedder_(*problem.model, longest(problem.samples)),
+        rotary_(config_, longest(problem.samples)) {
     if (problem.samples.empty()) fail("learning: no calibration samples");
-    require_papers_block(config_, "learning");
+    refuse_operations();
     for (int64_t layer = 0; layer < layers(); ++layer) {
       blocks_.push_back(
           make_block(config_, rotary_, problem.blocks[static_cast<size_t>(layer)], problem.qcfg, layer));
@@ -72,8 +74,7 @@ class Learner {
   /// Loss of one sample and the gradient of share · loss, added to all parameters.
   double end_to_end_pass(const std::vector<int32_t>& sample, const Activations& target, double share) {
     const auto tokens = static_cast<int64_t>(sample.size());
-    const bool keep =
-        kept_per_token(config_) * tokens * layers() * int64_t{sizeof(float)} <= settings_.activation_bytes;
+    const bool keep = kept_per_token(config_) * tokens * int64_t{sizeof(float)} <= settings_.activation_bytes;
     kept_.resize(keep ? static_cast<size_t>(layers()) : 1);
     inputs_.resize(static_cast<size_t>(keep ? 0 : layers()));
     Activations x = embed(sample);
@@ -101,17 +102,17 @@ class Learner {
 
   Activations embed(const std::vector<int32_t>& sample) const {
     const int64_t n = config_.hidden_size;
-    Activations x(sample.size() * static_cast<size_t>(n));
-    const float scale = config_.scale_embedding ? std::sqrt(static_cast<float>(n)) : 1.0F;
-    for (size_t i = 0; i < sample.size(); ++i) {
-      if (sample[i] < 0 || sample[i] >= config_.vocab_size) {
-        fail("calibration: token {}; accepted: 0 to {}", sample[i], config_.vocab_size - 1);
+    std::vector<int32_t> positions;
+    for (const int32_t token : sample) {
+      if (token < 0 || token >= config_.vocab_size) {
+        fail("calibration: token {}; accepted: 0 to {}", token, config_.vocab_size - 1);
       }
-      float* row = x.data() + i * static_cast<size_t>(n);
-      problem_.model->embedding.decode_rows(sample[i], 1, row);
-      for (int64_t j = 0; j < n; ++j) row[j] *= scale;
+      positions.push_back(static_cast<int32_t>(positions.size()));
     }
-    return x;
+    model::Tensor embedded;
+    embedder_.embed(sample, {positions, {}}, embedded);
+    const float* first = embedded.row<float>(0);
+    return {first, first + std::ssize(sample) * n};
   }
 
   Activations float_output(const std::vector<int32_t>& sample) {
@@ -121,6 +122,22 @@ class Learner {
   }
 
  private:
+  /// What has no backward pass, by name.
+  void refuse_operations() const {
+    require_operations(config_, "learning", [](const model::Operation& operation) {
+      const auto* activate = std::get_if<model::ActivateOp>(&operation);
+      return !std::holds_alternative<model::SplitLatentOp>(operation) &&
+             (activate == nullptr || activate->kind != model::Activation::xielu);
+    });
+    if (const int64_t most = longest(problem_.samples); config_.length_class(most) != 0) {
+      fail(
+          "{} model: a calibration sample has {} tokens, and the rotary embedding of sequences that long "
+          "depends on "
+          "their length; accepted: samples no longer than the model's original context",
+          config_.architecture, most);
+    }
+  }
+
   int64_t layers() const { return config_.num_layers; }
   const Block<float>& block(int64_t layer) const { return blocks_[static_cast<size_t>(layer)]; }
   BlockParameters<float>& parameters(int64_t layer) { return state_.parameters[static_cast<size_t>(layer)]; }
@@ -371,7 +388,8 @@ class Learner {
   const LearnObserver& observer_;
   const Peers peers_;
   const model::ModelConfig& config_;
-  model::RotaryTable rotary_;
+  const model::FloatArithmetic embedder_;
+  RotaryTables rotary_;
   std::vector<Block<float>> blocks_;
   LearnState state_;
   std::optional<LogitLoss<float>> logit_loss_;

@@ -82,6 +82,10 @@ LogitLoss<Real>::LogitLoss(const model::Model& model) : config_(model.config) {
   norm_bias_ = copy(model.final_norm.bias);
   head_bias_ = copy(model.head.bias);
   const model::Matrix& head = model.head.weight;
+  if (head.cols != config_.hidden_size) {
+    fail("{} model: the loss on logits has no embedding that is narrower than the model; accepted: output",
+         config_.architecture);
+  }
   head_.resize(static_cast<size_t>(head.rows * head.cols));
   constexpr int64_t kRows = 64;
   parallel_ranges((head.rows + kRows - 1) / kRows, 1, [&](int64_t first, int64_t last) {
@@ -94,8 +98,19 @@ LogitLoss<Real>::LogitLoss(const model::Model& model) : config_(model.config) {
 }
 
 template <typename Real>
+void LogitLoss<Real>::finish(Real* logits) const {
+  const auto factor = static_cast<Real>(config_.logit_factor), cap = static_cast<Real>(config_.logit_softcap);
+  for (int64_t i = 0; i < config_.vocab_size && factor != 1; ++i) logits[i] *= factor;
+  for (int64_t i = 0; i < config_.vocab_size && cap != 0; ++i) logits[i] = cap * std::tanh(logits[i] / cap);
+}
+
+template <typename Real>
 void LogitLoss<Real>::normalize(const Real* x, int64_t rows, Real* out) const {
   const int64_t n = config_.hidden_size;
+  if (!config_.graph.final_norm) {
+    std::copy_n(x, rows * n, out);
+    return;
+  }
   for (int64_t r = 0; r < rows; ++r) {
     const NormedRow<Real> row(config_, x + r * n);
     for (int64_t i = 0; i < n; ++i) {
@@ -110,6 +125,10 @@ void LogitLoss<Real>::normalize(const Real* x, int64_t rows, Real* out) const {
 template <typename Real>
 void LogitLoss<Real>::normalize_backward(const Real* x, const Real* d_out, int64_t rows, Real* dx) const {
   const int64_t n = config_.hidden_size;
+  if (!config_.graph.final_norm) {
+    std::copy_n(d_out, rows * n, dx);
+    return;
+  }
   const bool centered = config_.norm == model::NormKind::layer;
   for (int64_t r = 0; r < rows; ++r) {
     const NormedRow<Real> row(config_, x + r * n);
@@ -159,6 +178,12 @@ void LogitLoss<Real>::add(const std::vector<Real>& y, const std::vector<Real>& t
           log_q[i] += head_bias_[static_cast<size_t>(i)];
         }
       }
+      finish(log_p);
+      finish(log_q);
+      std::vector<Real> slopes;  // of the soft cap, tanh'
+      if (const auto cap = static_cast<Real>(config_.logit_softcap); cap != 0) {
+        for (int64_t i = 0; i < words; ++i) slopes.push_back(1 - log_q[i] / cap * (log_q[i] / cap));
+      }
       log_softmax(log_p, words);
       log_softmax(log_q, words);
       double sum = 0;
@@ -166,6 +191,8 @@ void LogitLoss<Real>::add(const std::vector<Real>& y, const std::vector<Real>& t
         const Real probability = std::exp(log_p[i]);
         sum += static_cast<double>(probability) * static_cast<double>(log_p[i] - log_q[i]);
         log_q[i] = static_cast<Real>(weight) * (std::exp(log_q[i]) - probability);  // dL/dlogit
+        if (!slopes.empty()) log_q[i] *= slopes[static_cast<size_t>(i)];
+        if (config_.logit_factor != 1) log_q[i] *= static_cast<Real>(config_.logit_factor);
       }
       divergence[static_cast<size_t>(r)] = sum;
     });

@@ -38,6 +38,9 @@ class LogitLoss {
   void normalize(const Real* x, int64_t rows, Real* out) const;
   void normalize_backward(const Real* x, const Real* d_out, int64_t rows, Real* dx) const;
 
+  /// Logits → those with the model's factor and soft cap, in place.
+  void finish(Real* logits) const;
+
   const model::ModelConfig& config_;
   std::vector<Real> norm_weight_, norm_bias_;  // [hidden], the bias may be empty
   std::vector<Real> head_, head_bias_;         // [vocabulary, hidden]; [vocabulary] or empty

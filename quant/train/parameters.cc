@@ -10,42 +10,28 @@ namespace {
 
 constexpr double kSmallestLetScale = 0.01;
 constexpr double kInitialBound = 4.0;  // σ(4) = 0.982
-constexpr std::array<const char*, kLetPairs> kLetNames{
-    "qkv_smooth_scale", "fc1_smooth_scale", "fc2_smooth_scale", "out_smooth_scale", "qkt_smooth_scale"};
-
 /// "0.self_attn.q_proj": the module's name behind "model.layers.".
 std::string short_name(int64_t layer, Module module) {
   constexpr std::string_view kPrefix = "model.layers.";
   return module_name(layer, module).substr(kPrefix.size());
 }
 
-int64_t let_size(const model::ModelConfig& config, LetPair pair, const LearnOptions& options) {
-  const bool multi_head = config.num_heads == config.num_kv_heads;
-  switch (pair) {
-    case LetPair::norm_qkv:
-    case LetPair::norm_gate_up:
-      return config.hidden_size;
-    case LetPair::up_down:
-      return options.modified ? config.intermediate_size : 0;
-    case LetPair::v_o:
-    case LetPair::q_k:
-      break;
-  }
-  return multi_head ? config.num_heads * config.head_dim : 0;
+/// Channels that a module makes: rows of a linear map, width of a norm.
+int64_t output_features(const model::BlockGraph& block, Module module) {
+  if (const auto* linear = block.find<model::LinearOp>(module)) return linear->rows;
+  return block.find<model::NormOp>(module)->width;
 }
 
-int64_t output_features(const model::ModelConfig& config, Module module) {
-  switch (module) {
-    case Module::q:
-      return config.num_heads * config.head_dim;
-    case Module::k:
+/// The names of the paper's code.
+std::string_view scale_name(const LetEdge& edge) {
+  if (edge.rows) return "qkt_smooth_scale";
+  switch (edge.producer) {
     case Module::v:
-      return config.num_kv_heads * config.head_dim;
-    case Module::gate:
+      return "out_smooth_scale";
     case Module::up:
-      return config.intermediate_size;
+      return "fc2_smooth_scale";
     default:
-      return config.hidden_size;
+      return edge.feeds(Module::q) ? "qkv_smooth_scale" : "fc1_smooth_scale";
   }
 }
 
@@ -57,10 +43,41 @@ Parameter<Real> make_parameter(std::string name, ParameterGroup group, int64_t s
 
 }  // namespace
 
-std::string_view pair_name(LetPair pair) {
-  constexpr std::array<std::string_view, kLetPairs> kWords{"norm to q, k, v", "norm to gate, up",
-                                                           "up to down", "v to o", "q to k"};
-  return kWords[static_cast<size_t>(pair)];
+std::string edge_name(const LetEdge& edge) {
+  const auto word = [](Module module) -> std::string_view {
+    if (is_norm(module)) return "norm";
+    switch (module) {
+      case Module::gate:
+        return "gate";
+      case Module::up:
+        return "up";
+      case Module::down:
+        return "down";
+      default:  // self_attn.q_proj
+        return model::module_name(module).substr(std::string_view("self_attn.").size(), 1);
+    }
+  };
+  std::string text = fmt::format("{} to ", word(edge.producer));
+  for (size_t i = 0; i < edge.consumers.size(); ++i) {
+    text += fmt::format("{}{}", i == 0 ? "" : ", ", word(edge.consumers[i]));
+  }
+  return text;
+}
+
+std::vector<LetEdge> let_edges(const model::BlockGraph& block, bool modified) {
+  std::vector<LetEdge> norms, others;
+  for (const model::ScaleEdge& edge : scale_edges(block)) {
+    if (edge.producer == Module::up && !modified) continue;
+    (is_norm(edge.producer) ? norms : others).push_back({edge.producer, edge.consumers});
+  }
+  // As the paper's code lists them: up → down, then the attention's.
+  std::ranges::stable_partition(others, [](const LetEdge& edge) { return edge.producer == Module::up; });
+  const model::AttentionOp& attention = block.attention();
+  const bool normed = block.find<model::NormOp>(Module::q_norm) != nullptr ||
+                      block.find<model::NormOp>(Module::k_norm) != nullptr;
+  if (attention.heads == attention.kv_heads && !normed) others.push_back({Module::q, {Module::k}, true});
+  norms.insert(norms.end(), others.begin(), others.end());
+  return norms;
 }
 
 template <typename Real>
@@ -110,11 +127,12 @@ BlockParameters<Real> initial_parameters(const model::ModelConfig& config, const
                                          const LearnOptions& options) {
   BlockParameters<Real> parameters;
   parameters.ranges_learned = options.ranges;
-  for (int64_t i = 0; i < kLetPairs; ++i) {
-    const auto index = static_cast<size_t>(i);
-    parameters.let[index] =
-        make_parameter<Real>(fmt::format("{}.{}", layer, kLetNames[index]), ParameterGroup::let,
-                             let_size(config, static_cast<LetPair>(i), options), 1);
+  const model::BlockGraph& block = config.graph.block(layer);
+  for (LetEdge& edge : let_edges(block, options.modified)) {
+    parameters.let.push_back(
+        {make_parameter<Real>(fmt::format("{}.{}", layer, scale_name(edge)), ParameterGroup::let,
+                              output_features(block, edge.producer), 1),
+         std::move(edge)});
   }
   for (int64_t m = 0; m < kBlockModules; ++m) {
     const auto module = static_cast<Module>(m);
@@ -131,7 +149,7 @@ BlockParameters<Real> initial_parameters(const model::ModelConfig& config, const
               "is_dynamic False",
               point_name(point));
         }
-        const int64_t grids = spec.per_channel ? output_features(config, module) : 1;
+        const int64_t grids = spec.per_channel ? output_features(block, module) : 1;
         const auto bound = [&](const char* which) {
           return make_parameter<Real>(fmt::format("{}.weight_quantizer.{}", name, which), ParameterGroup::lwc,
                                       grids, static_cast<Real>(kInitialBound));
@@ -172,15 +190,12 @@ void export_ranges(const BlockParameters<float>& parameters, const model::ModelC
     }
   }
   // Tensors that are not quantized where they are read have the range of where they were written.
-  using Pair = std::pair<Module, Module>;
-  for (const auto& [to, from] :
-       {Pair{Module::q, Module::input_norm}, Pair{Module::k, Module::input_norm},
-        Pair{Module::v, Module::input_norm}, Pair{Module::o, Module::pv_product},
-        Pair{Module::gate, Module::post_attention_norm}, Pair{Module::up, Module::post_attention_norm},
-        Pair{Module::activation, Module::gate}}) {
-    const Point point{layer, to, Slot::input};
-    const Point source{layer, from, Slot::output};
-    if (!qcfg[point].enabled() && qcfg[source].enabled()) ranges[point] = ranges[source];
+  for (int64_t m = 0; m < kBlockModules; ++m) {
+    const Point point{layer, static_cast<Module>(m), Slot::input};
+    const bool product = point.module == Module::qk_product || point.module == Module::pv_product;
+    if (product || !has_point(config, point) || qcfg[point].enabled()) continue;
+    const Point source = made_at(config, point);
+    if (!(source == point) && qcfg[source].enabled()) ranges[point] = ranges[source];
   }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -28,17 +29,30 @@ struct Parameter {
   double rate_factor = 1;  ///< what the group's learning rate is multiplied by
 };
 
-/// The places of a block where a weight-equivalent transformation may stand.
-enum class LetPair : uint8_t {
-  norm_qkv,      ///< input norm → q, k, v: qkv_smooth_scale [hidden]
-  norm_gate_up,  ///< post-attention norm → gate, up: fc1_smooth_scale [hidden]
-  up_down,       ///< up → down: fc2_smooth_scale [intermediate]
-  v_o,           ///< v → o: out_smooth_scale [heads · head_dim], multi-head attention only
-  q_k            ///< q ↔ k: qkt_smooth_scale [heads · head_dim], multi-head attention only
+/// A weight-equivalent transformation: the producer's output channels are divided by a scale each, and the
+/// consumers' input columns multiplied by it; of `rows` edges (q ↔ k, whose product is taken), the consumers'
+/// output rows.
+struct LetEdge {
+  Module producer;
+  std::vector<Module> consumers;
+  bool rows = false;
+
+  bool feeds(Module module) const { return std::ranges::find(consumers, module) != consumers.end(); }
+  bool operator==(const LetEdge&) const = default;
 };
-inline constexpr int64_t kLetPairs = 5;
 /// "norm to q, k, v", …: in words.
-std::string_view pair_name(LetPair pair);
+std::string edge_name(const LetEdge& edge);
+
+/// The edges of a block's graph where a transformation may be learned: norm → what reads it; up → down if
+/// `modified`; v → o; and q ↔ k, where every head has keys of its own and no norm stands between a projection
+/// and the scores, which would undo a scale.
+std::vector<LetEdge> let_edges(const model::BlockGraph& block, bool modified);
+
+/// The scales of an edge, [output channels of the producer].
+template <typename Real>
+struct LetScale : Parameter<Real> {
+  LetEdge edge{};
+};
 
 /// Which parameters are learned.
 struct LearnOptions {
@@ -49,7 +63,7 @@ struct LearnOptions {
 /// All learnable numbers of one block. Absent ones are empty vectors.
 template <typename Real>
 struct BlockParameters {
-  std::array<Parameter<Real>, kLetPairs> let;
+  std::vector<LetScale<Real>> let;                          ///< one per edge
   std::array<Parameter<Real>, kBlockModules> upper, lower;  ///< of the modules with a quantized weight
   std::array<Parameter<Real>, kBlockModules * kSlots> scale, offset;  ///< of the quantized activation points
   bool ranges_learned = false;
@@ -57,15 +71,6 @@ struct BlockParameters {
   static size_t slot_index(Module module, Slot slot) {
     return static_cast<size_t>(module) * static_cast<size_t>(kSlots) + static_cast<size_t>(slot);
   }
-  const Real* let_values(LetPair pair) const {
-    const Parameter<Real>& p = let[static_cast<size_t>(pair)];
-    return p.value.empty() ? nullptr : p.value.data();
-  }
-  Real* let_gradient(LetPair pair) {
-    Parameter<Real>& p = let[static_cast<size_t>(pair)];
-    return p.value.empty() ? nullptr : p.gradient.data();
-  }
-
   /// Every parameter that is learned, in a fixed order.
   std::vector<Parameter<Real>*> learned();
   void clear_gradients();

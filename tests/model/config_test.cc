@@ -201,10 +201,10 @@ TEST(HuggingFaceConfig, StableLm) {
   EXPECT_EQ(config.rotary.dim, 4);  // a quarter by default
   EXPECT_EQ(parse(with(stablelm, R"({"partial_rotary_factor": 0.5, "layer_norm_eps": 1e-6})")).rotary.dim, 8);
   EXPECT_EQ(parse(with(stablelm, R"({"rope_parameters": {"partial_rotary_factor": 0.5}})")).rotary.dim, 8);
-  EXPECT_THAT(refusal(with(stablelm, R"({"use_parallel_residual": true})")),
-              HasSubstr("use_parallel_residual is true"));
-  EXPECT_THAT(refusal(with(stablelm, R"({"qk_layernorm": true})")),
-              HasSubstr("qk_layernorm is true; accepted: false"));
+  EXPECT_EQ(parse(with(stablelm, R"({"use_parallel_residual": true})")).form, BlockForm::parallel);
+  EXPECT_EQ(parse(with(stablelm, R"({"qk_layernorm": true})")).qk_norm, QkNorm::head_own);
+  EXPECT_THAT(refusal(with(stablelm, R"({"use_qk_norm": true})")),
+              HasSubstr("use_qk_norm is true; accepted: false"));
   EXPECT_THAT(refusal(with(stablelm, R"({"partial_rotary_factor": 0.2})")), HasSubstr("an even number"));
   EXPECT_THAT(refusal(with(stablelm, R"({"partial_rotary_factor": 1.5})")), HasSubstr("at most 1"));
 }
@@ -275,9 +275,10 @@ TEST_P(BadConfig, IsRefusedByName) {
 }
 
 constexpr BadField kBadFields[] = {
-    {R"({"model_type": "mistral"})", "model_type is \"mistral\"; accepted: llama, gemma, stablelm, hfmodel"},
+    {R"({"model_type": "mamba"})", "model_type is \"mamba\"; accepted: apertus, cohere, "},
     {R"({"model_type": 3})", "model_type is 3"},
-    {R"({"hidden_act": "relu"})", "hidden_act is \"relu\"; accepted: silu, gelu, gelu_pytorch_tanh"},
+    {R"({"hidden_act": "quick_gelu"})",
+     "hidden_act is \"quick_gelu\"; accepted: silu, gelu, gelu_pytorch_tanh"},
     {R"({"hidden_size": 0})", "hidden_size is 0"},
     {R"({"hidden_size": -64})", "hidden_size is -64"},
     {R"({"hidden_size": 64.5})", "hidden_size is 64.5"},
@@ -298,8 +299,8 @@ constexpr BadField kBadFields[] = {
     {R"({"rope_theta": 0})", "rope_theta is 0"},
     {R"({"rope_theta": "x"})", "rope_theta is \"x\""},
     {R"({"partial_rotary_factor": 0.5})", "accepted for llama: 1"},
-    {R"({"rope_scaling": {"type": "yarn", "factor": 2}})",
-     "type is \"yarn\"; accepted: default, linear, llama3"},
+    {R"({"rope_scaling": {"type": "ntk", "factor": 2}})",
+     "type is \"ntk\"; accepted: default, linear, llama3, dynamic, yarn, longrope"},
     {R"({"rope_scaling": {"rope_type": "linear"}})", "rope_scaling: factor is missing"},
     {R"({"rope_scaling": {"rope_type": "linear", "factor": 0}})", "factor is 0"},
     {R"({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1,

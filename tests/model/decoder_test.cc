@@ -83,6 +83,8 @@ class Reference {
         return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
       case Activation::gelu_tanh:
         return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+      default:
+        break;
     }
     return 0;
   }

@@ -56,8 +56,9 @@ TEST(Generator, SaysWhereAModelOverflows) {
   };
   const std::string before = ": the first value that is not finite is in ",
                     behind = ", at token 0 of the input (id 5)";
-  EXPECT_THAT(says([](Model& m) { std::ranges::fill(m.layers[1].norms[Module::post_attention_norm].weight, 1e30F); }),
-              testing::HasSubstr(before + "the product before model.layers.1.mlp.w2" + behind));
+  EXPECT_THAT(
+      says([](Model& m) { std::ranges::fill(m.layers[1].norms[Module::post_attention_norm].weight, 1e30F); }),
+      testing::HasSubstr(before + "the product before model.layers.1.mlp.w2" + behind));
   EXPECT_THAT(says([](Model& m) { std::ranges::fill(m.layers[0].norms[Module::input_norm].weight, 1e25F); }),
               testing::HasSubstr(before + "the attention before model.layers.0.self_attn.o_proj" + behind));
   EXPECT_THAT(says([](Model& m) { std::ranges::fill(m.final_norm.weight, 3e38F); }),

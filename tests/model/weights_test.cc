@@ -94,13 +94,14 @@ TEST_F(Weights, GgufIsTheSameModelAsItsSource) {
   EXPECT_EQ(rows_of(converted.head.weight), rows_of(source.head.weight));
   for (size_t i = 0; i < 2; ++i) {
     const LayerWeights &a = converted.layers[i], &b = source.layers[i];
-    EXPECT_EQ(a.input_norm.weight, b.input_norm.weight);
-    EXPECT_EQ(a.post_attention_norm.weight, b.post_attention_norm.weight);
-    for (const auto part : {&LayerWeights::q, &LayerWeights::k, &LayerWeights::v, &LayerWeights::o,
-                            &LayerWeights::gate, &LayerWeights::up, &LayerWeights::down}) {
-      EXPECT_EQ(rows_of((a.*part).weight), rows_of((b.*part).weight)) << (a.*part).weight.name;
-      EXPECT_EQ((a.*part).weight.name, (b.*part).weight.name);
-      EXPECT_EQ((a.*part).bias, (b.*part).bias) << (a.*part).weight.name;
+    ASSERT_EQ(a.norms.size(), 2U);
+    ASSERT_EQ(a.linears.size(), 7U);
+    for (const auto& [module, norm] : a.norms) EXPECT_EQ(norm.weight, b.norm(module).weight);
+    for (const auto& [module, linear] : a.linears) {
+      const LinearWeights& other = b.linear(module);
+      EXPECT_EQ(rows_of(linear.weight), rows_of(other.weight)) << linear.weight.name;
+      EXPECT_EQ(linear.weight.name, other.weight.name);
+      EXPECT_EQ(linear.bias, other.bias) << linear.weight.name;
     }
   }
 }
@@ -123,7 +124,8 @@ TEST_F(Weights, GemmaGetsItsOneOnHuggingFaceOnly) {
   const auto tensors = fixtures::tiny_model({.head = false});
   const Model model = load(tensors, fixtures::tiny_config(R"("head_dim": 8,)", "gemma"));
   const std::vector<float> norm = stored(tensors, "model.layers.0.input_layernorm.weight");
-  for (size_t i = 0; i < norm.size(); ++i) EXPECT_EQ(model.layers[0].norm(Module::input_norm).weight[i], norm[i] + 1.0F);
+  for (size_t i = 0; i < norm.size(); ++i)
+    EXPECT_EQ(model.layers[0].norm(Module::input_norm).weight[i], norm[i] + 1.0F);
   EXPECT_EQ(model.final_norm.weight[3], stored(tensors, "model.norm.weight")[3] + 1.0F);
 }
 
@@ -167,7 +169,8 @@ TEST_F(Weights, ABaseModelSavedAloneIsReadWhereItsHeadIsTied) {
   const std::string tied = fixtures::tiny_config(R"("tie_word_embeddings": true,)");
   const Model model = load(alone, tied);
   EXPECT_EQ(model.head.weight.data, model.embedding.data);
-  EXPECT_EQ(rows_of(model.layers[1].linear(Module::down).weight), stored(tensors, "model.layers.1.mlp.down_proj.weight"));
+  EXPECT_EQ(rows_of(model.layers[1].linear(Module::down).weight),
+            stored(tensors, "model.layers.1.mlp.down_proj.weight"));
   EXPECT_EQ(model.layers[1].linear(Module::down).weight.name, "model.layers.1.mlp.w2");
   EXPECT_EQ(model.final_norm.weight, stored(tensors, "model.norm.weight"));
   EXPECT_THAT(error_of([&] { load(alone, fixtures::tiny_config()); }),
@@ -191,7 +194,8 @@ TEST_F(Weights, AreFoundInsideALargerModel) {
          {"vision_tower.patch.weight", "model.vision_tower.patch.weight", "multi_modal_projector.bias"})
       inside.push_back(fixtures::f32_tensor(other, {1}, {1}));
     const Model model = load(inside, config);
-    EXPECT_EQ(rows_of(model.layers[0].linear(Module::up).weight), stored(tensors, "model.layers.0.mlp.up_proj.weight"));
+    EXPECT_EQ(rows_of(model.layers[0].linear(Module::up).weight),
+              stored(tensors, "model.layers.0.mlp.up_proj.weight"));
     EXPECT_EQ(rows_of(model.head.weight), stored(tensors, "lm_head.weight"));
   }
   auto more = newer;

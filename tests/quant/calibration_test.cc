@@ -147,7 +147,7 @@ TEST(Calibration, NarrowsCoarsePointsOnly) {
 TEST(Calibration, NamesThePointWhereAValueIsNotFinite) {
   TinyModel tiny;
   model::Model model = tiny.build();
-  model.layers[1].norm(Module::input_norm).weight[3] = INFINITY;
+  model.layers[1].norms[Module::input_norm].weight[3] = INFINITY;
   try {
     calibrate(model, samples(), make_qcfg(model.config, {}), {});
     FAIL();

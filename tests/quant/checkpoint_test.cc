@@ -48,14 +48,14 @@ void expect_same_weights(const model::Model& a, const model::Model& b) {
   EXPECT_EQ(a.final_norm.weight, b.final_norm.weight);
   ASSERT_EQ(a.layers.size(), b.layers.size());
   for (size_t i = 0; i < a.layers.size(); ++i) {
-    for (int p = 0; p < 7; ++p) {
-      const auto& x = linear_of(a.layers[i], static_cast<model::Projection>(p));
-      const auto& y = linear_of(b.layers[i], static_cast<model::Projection>(p));
+    for (const auto& [module, x] : a.layers[i].linears) {
+      const model::LinearWeights& y = b.layers[i].linear(module);
       EXPECT_EQ(decoded(x.weight), decoded(y.weight)) << x.weight.name;
       EXPECT_EQ(x.bias, y.bias) << x.weight.name;
     }
     EXPECT_EQ(a.layers[i].norm(Module::input_norm).weight, b.layers[i].norm(Module::input_norm).weight);
-    EXPECT_EQ(a.layers[i].norm(Module::post_attention_norm).bias, b.layers[i].norm(Module::post_attention_norm).bias);
+    EXPECT_EQ(a.layers[i].norm(Module::post_attention_norm).bias,
+              b.layers[i].norm(Module::post_attention_norm).bias);
   }
 }
 
@@ -65,7 +65,9 @@ class CheckpointTest : public testing::Test {
     tiny_.config.qkv_bias = true;
     tiny_.config.rotary.dim = 10;
     tiny_.config.rotary.theta = 5e5;
-    tiny_.config.rotary.scaling = {model::RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 64};
+    tiny_.config.rotary.scaling.kind = model::RopeScaling::Kind::llama3;
+    tiny_.config.rotary.scaling.factor = 8.0;
+    tiny_.config.rotary.scaling.original_max_position_embeddings = 64;
     base_ = tiny_.build();
     base_.path = folder_ / "source";
     base_.format = "safetensors";

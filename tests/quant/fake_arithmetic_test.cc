@@ -105,6 +105,7 @@ double median_difference(const std::vector<float>& got, const Rows& want) {
 
 void make_llama(model::ModelConfig&) {}
 void make_gemma(model::ModelConfig& config) {
+  config.architecture = "gemma";
   config.activation = model::Activation::gelu_tanh;  // simulated in its erf form
   config.scale_embedding = true;
   config.num_kv_heads = 1;
@@ -254,6 +255,7 @@ INSTANTIATE_TEST_SUITE_P(Architectures, FakeArithmeticTest,
 
 TEST(FakeArithmetic, KeepsTheModelsOwnActivationWhereNothingRoundsIt) {
   TinyModel tiny;
+  tiny.config.architecture = "gemma";
   tiny.config.activation = model::Activation::gelu_tanh;
   tiny.config.l2norm_as_rmsnorm = true;
   const model::Model model = tiny.build();

@@ -333,6 +333,8 @@ class Interpreter {
       return {
           zip(kept, zip(in(0), in(2), [](float c, float y) { return c != 0 ? 0.0F : y; }), std::plus<>())};
     }
+    if (op == "Tanh") return {each(in(0), [](float v) { return std::tanh(v); })};
+    if (op == "Relu") return {each(in(0), [](float v) { return std::max(v, 0.0F); })};
     if (op == "Sqrt") return {each(in(0), [](float v) { return std::sqrt(v); })};
     if (op == "Clip") {
       const float least = in(1).values.at(0), most = in(2).values.at(0);
@@ -365,8 +367,10 @@ class Interpreter {
     if (op == "Trilu") {
       OnnxTensor out = in(0);
       const int64_t n = out.dims.back();
+      const bool upper = integer("upper", 1) != 0;
       for (int64_t i = 0; i < std::ssize(out.values); ++i) {
-        if (i % n < i / n + static_cast<int64_t>(in(1).values.at(0))) out.values[static_cast<size_t>(i)] = 0;
+        const int64_t off = i % n - i / n - static_cast<int64_t>(in(1).values.at(0));
+        if (upper ? off < 0 : off > 0) out.values[static_cast<size_t>(i)] = 0;
       }
       return {out};
     }

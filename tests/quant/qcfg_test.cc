@@ -20,6 +20,7 @@ model::ModelConfig llama() {
   config.num_heads = 4;
   config.num_kv_heads = 2;
   config.head_dim = config.rotary.dim = 8;
+  config.graph = model::make_graph(config);
   return config;
 }
 
@@ -105,7 +106,8 @@ TEST(Scheme, DefaultsAreThoseOfThePaper) {
 TEST(Scheme, GeluHasNoSigmoid) {
   auto config = llama();
   config.activation = model::Activation::gelu_erf;
-  EXPECT_FALSE(has_slot(config, Module::activation, Slot::input2));
+  config.graph = model::make_graph(config);
+  EXPECT_FALSE(has_point(config, {0, Module::activation, Slot::input2}));
   EXPECT_THAT(qcfg_json(make_qcfg(config, {}), config)["model.layers.0.mlp.act_fn"].dump(),
               testing::Not(testing::HasSubstr("input2")));
 }

@@ -100,8 +100,7 @@ class ReferenceForward {
   }
 
   Rows linear(int64_t layer, Module module, Rows input) const {
-    const model::LinearWeights& stored =
-        quant::linear_of(model_.layers[static_cast<size_t>(layer)], quant::projection(module));
+    const model::LinearWeights& stored = model_.layers[static_cast<size_t>(layer)].linear(module);
     Rows weight(stored.weight.rows, stored.weight.cols);
     stored.weight.decode_rows(0, weight.rows, weight.values.data());
     visit(layer, module, Slot::input, input);
@@ -113,7 +112,7 @@ class ReferenceForward {
 
   void rotate(Rows& heads) const {
     const model::ModelConfig& c = model_.config;
-    const std::vector<float> frequencies = model::rotary_frequencies(c);
+    const std::vector<float> frequencies = model::rotary_frequencies(c.rotary);
     const int64_t half = c.rotary.dim / 2;
     for (int64_t t = 0; t < heads.rows; ++t) {
       for (int64_t head = 0; head < heads.cols; head += c.head_dim) {

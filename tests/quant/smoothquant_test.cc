@@ -66,7 +66,7 @@ TEST_P(SmoothQuantTest, BalancesActivationsAndWeights) {
   EditableModel edited(base_);
   smooth(edited, maxima_, Variant::original, 0.5);
   const auto after = calibrate(edited.model(), samples(), make_qcfg(base_.config, {}), {}).channel_maxima;
-  const auto gate = edited.linear(1, model::Projection::gate), up = edited.linear(1, model::Projection::up);
+  const auto gate = edited.linear(1, Module::gate), up = edited.linear(1, Module::up);
   const std::vector<float>& inputs = after[{1, Module::gate, Slot::input}];
   for (int64_t j = 0; j < gate.cols; ++j) {
     float weight = 0;
@@ -81,28 +81,28 @@ TEST_P(SmoothQuantTest, TheOriginalVariantLeavesValuesAndProductAlone) {
   EditableModel original(base_), modified(base_);
   smooth(original, maxima_, Variant::original, 0.5);
   smooth(modified, maxima_, Variant::modified, 0.5);
-  const auto same = [&](EditableModel& a, model::Projection p) {
+  const auto same = [&](EditableModel& a, Module p) {
     std::vector<float> stored(
         static_cast<size_t>(base_.layers[0].linear(Module::o).weight.rows *
-                            std::max(base_.layers[0].linear(Module::o).weight.cols, base_.layers[0].linear(Module::down).weight.cols)));
-    linear_of(base_.layers[0], p)
-        .weight.decode_rows(0, linear_of(base_.layers[0], p).weight.rows, stored.data());
+                            std::max(base_.layers[0].linear(Module::o).weight.cols,
+                                     base_.layers[0].linear(Module::down).weight.cols)));
+    base_.layers[0].linear(p).weight.decode_rows(0, base_.layers[0].linear(p).weight.rows, stored.data());
     const auto linear = a.linear(0, p);
     return std::equal(linear.weight, linear.weight + linear.rows * linear.cols, stored.begin());
   };
-  EXPECT_TRUE(same(original, model::Projection::down));
-  EXPECT_FALSE(same(modified, model::Projection::down));
-  EXPECT_TRUE(same(original, model::Projection::o));
+  EXPECT_TRUE(same(original, Module::down));
+  EXPECT_FALSE(same(modified, Module::down));
+  EXPECT_TRUE(same(original, Module::o));
   // v → o only where v has as many outputs as o has inputs.
-  EXPECT_EQ(same(modified, model::Projection::o), !GetParam());
+  EXPECT_EQ(same(modified, Module::o), !GetParam());
 }
 
 /// A dead channel once had the scale 1e-5: its producer's row, divided by it, took the whole grid of its
 /// tensor and left all other rows none (intel/neural-compressor#1427).
 TEST_P(SmoothQuantTest, ChannelsWithoutASignalOrWeightsKeepTheirScale) {
   EditableModel model(base_);
-  const auto gate = model.linear(1, model::Projection::gate), up = model.linear(1, model::Projection::up),
-             down = model.linear(1, model::Projection::down);
+  const auto gate = model.linear(1, Module::gate), up = model.linear(1, Module::up),
+             down = model.linear(1, Module::down);
   const auto fill_row = [](const EditableModel::Linear& linear, int64_t r, float value) {
     std::fill_n(linear.row(r), linear.cols, value);
     if (!linear.bias.empty()) linear.bias[static_cast<size_t>(r)] = 0;
@@ -115,10 +115,10 @@ TEST_P(SmoothQuantTest, ChannelsWithoutASignalOrWeightsKeepTheirScale) {
   fill_column(down, 9, 0.0F);  // an inner channel that nothing reads
   fill_column(gate, 3, 0.0F);  // a normed channel that nothing reads
   fill_column(up, 3, 0.0F);
-  const auto o = model.linear(1, model::Projection::o);
-  const auto v = model.linear(1, model::Projection::v);
+  const auto o = model.linear(1, Module::o);
+  const auto v = model.linear(1, Module::v);
   fill_row(v, 2, 0.0F);  // an attention channel that is always 0
-  model::NormWeights& norm = model.norm(1, model::NormPoint::input);
+  model::NormWeights& norm = model.norm(1, Module::input_norm);
   norm.weight[5] = 0;  // a normed channel that is always 0
   if (!norm.bias.empty()) norm.bias[5] = 0;
   const auto maxima = calibrate(model.model(), samples(), make_qcfg(base_.config, {}), {}).channel_maxima;
@@ -130,10 +130,10 @@ TEST_P(SmoothQuantTest, ChannelsWithoutASignalOrWeightsKeepTheirScale) {
     for (int64_t r = 0; r < linear.rows; ++r) all.push_back(linear.row(r)[c]);
     return all;
   };
-  const auto q = model.linear(1, model::Projection::q);
+  const auto q = model.linear(1, Module::q);
   const auto read = column(q, 5), mixed = column(o, 2);
   const auto used = column(down, 6), little = column(down, 7), ordinary = column(down, 8);
-  const float normed = model.norm(1, model::NormPoint::post_attention).weight[3];
+  const float normed = model.norm(1, Module::post_attention_norm).weight[3];
 
   EXPECT_EQ(smooth(model, maxima, Variant::modified, 0.5), std::vector<Warning>{});
   EXPECT_EQ(column(q, 5), read);
@@ -143,7 +143,7 @@ TEST_P(SmoothQuantTest, ChannelsWithoutASignalOrWeightsKeepTheirScale) {
   EXPECT_EQ(column(down, 6), used);
   EXPECT_EQ(column(down, 7), little);
   EXPECT_NE(column(down, 8), ordinary);
-  EXPECT_EQ(model.norm(1, model::NormPoint::post_attention).weight[3], normed);
+  EXPECT_EQ(model.norm(1, Module::post_attention_norm).weight[3], normed);
   // Nor is anything in the producers far from what their neighbours have.
   for (int64_t r = 0; r < up.rows; ++r) {
     for (const float w : row(up, r)) EXPECT_LT(std::abs(w), 10.0F) << "row " << r;
@@ -216,8 +216,7 @@ TEST(SmoothQuantGoldens, MaximaAndWeightsAreThoseOfThePapersCode) {
       } else if (point.slot == Slot::weight) {
         const auto* weight = expected->find("smoothed_original." + module + ".weight");
         ASSERT_NE(weight, nullptr) << module;
-        EXPECT_TRUE(close(edited.linear(point.layer, projection(point.module)).weight, values(*weight)))
-            << module;
+        EXPECT_TRUE(close(edited.linear(point.layer, point.module).weight, values(*weight))) << module;
         ++compared;
       }
     }

@@ -10,8 +10,6 @@
 namespace qeval::quant {
 namespace {
 
-using model::Projection;
-
 class GridWarnings : public testing::Test {
  protected:
   /// The model as it is now, all its activation ranges [-1, 1] but for those in `ranges_`.
@@ -23,8 +21,8 @@ class GridWarnings : public testing::Test {
     }
     return grid_warnings(model_.model(), qcfg, ranges);
   }
-  void multiply(Projection projection, int64_t first, int64_t last, float factor) {
-    const auto linear = model_.linear(1, projection);
+  void multiply(Module module, int64_t first, int64_t last, float factor) {
+    const auto linear = model_.linear(1, module);
     for (int64_t i = first * linear.cols; i < last * linear.cols; ++i) linear.weight[i] *= factor;
   }
 
@@ -37,8 +35,8 @@ class GridWarnings : public testing::Test {
 using Places = std::vector<std::string>;
 
 TEST_F(GridWarnings, OrdinaryTensorsAndZerosHaveNone) {
-  multiply(Projection::q, 0, 40, 0.0F);
-  multiply(Projection::down, 3, 5, 0.0F);
+  multiply(Module::q, 0, 40, 0.0F);
+  multiply(Module::down, 3, 5, 0.0F);
   ranges_[{0, Module::gate, Slot::output}] = Range{0, 0};
   // A third of a 16-bit code's width: coarse for 16 bits, fine for what it holds.
   ranges_[{0, Module::o, Slot::output}] = Range{-0.1F, 0.1F};
@@ -47,9 +45,9 @@ TEST_F(GridWarnings, OrdinaryTensorsAndZerosHaveNone) {
 }
 
 TEST_F(GridWarnings, TensorsBelowTheSmallestScaleAreNamed) {
-  multiply(Projection::o, 0, 24, 1e-5F);
-  multiply(Projection::down, 3, 5, 1e-38F);  // rows of their own grids, denormal
-  model_.norm(0, model::NormPoint::input).weight.assign(24, 1e-7F);
+  multiply(Module::o, 0, 24, 1e-5F);
+  multiply(Module::down, 3, 5, 1e-38F);  // rows of their own grids, denormal
+  model_.norm(0, Module::input_norm).weight.assign(24, 1e-7F);
   ranges_[{1, Module::activation, Slot::output}] = Range{0, 1e-4F};
   ranges_[{1, Module::pv_product, Slot::input}] = Range{0, 1e-6F};  // 16 bits
   for (const char* scheme : {"w8a8", "w4a8-sym"}) {
@@ -66,7 +64,7 @@ TEST_F(GridWarnings, TensorsBelowTheSmallestScaleAreNamed) {
 }
 
 TEST_F(GridWarnings, TensorsBeyondTheLargestScaleAreNamed) {
-  multiply(Projection::o, 0, 24, 1e15F);
+  multiply(Module::o, 0, 24, 1e15F);
   ranges_[{0, Module::o, Slot::output}] = Range{20000, 20000};  // the zero point would be 2e9
   const std::vector<Warning> found = warnings(parse_scheme("w8a8"));
   ASSERT_EQ(found.size(), 1U);

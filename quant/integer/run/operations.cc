@@ -37,8 +37,8 @@ void for_each_row(int64_t rows, const Body& body) {
 
 void IntegerArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& residual,
                              Tensor& out) const {
-  const IntegerNorm& norm = op.module == model::Module::final_norm ? model_.final_norm
-                                                                   : layer_at(layer).norms.at(op.module);
+  const IntegerNorm& norm =
+      op.module == model::Module::final_norm ? model_.final_norm : layer_at(layer).norms.at(op.module);
   out.resize(residual.rows, residual.cols, sizeof(int16_t));
   for_each_row(residual.rows, [&](int64_t r) {
     norm_row(norm, residual.row<int32_t>(r), residual.cols, out.row<int16_t>(r));

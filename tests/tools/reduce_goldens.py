@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Makes tests/goldens/architectures and tests/goldens/simulated from the whole goldens. Standard library only.
+
+usage: reduce_goldens.py SHARED_GOLDENS
+
+A tiny model's folder keeps its configuration and weights. Of its expected logits only what the checks compare is kept, in
+`expected.json`: the log-probability and the arg-max at every position (and, of simulated ones, the limit that the float64
+twin sets and the calibration ids). Cases that differ from another one in nothing but sizes are left out.
+"""
+import json, os, shutil, sys
+
+from check_goldens import logprobs, rows, safetensors
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TARGET = os.path.join(HERE, "..", "goldens")
+ARCHITECTURES = """apertus cohere cohere-qknorm cohere2 ernie4_5 exaone4-hybrid gemma2 gemma3-legacy gemma3-nested glm glm4 gpt2
+gpt_neox-parallel gpt_neox-serial granite hunyuan_v1_dense llama-dynamic llama-yarn minicpm3 ministral3 mistral-window nemotron
+olmo2 olmo3 opt opt-350m phi-qknorm phi3-long phi3-short qwen2-window qwen3-yarn seed_oss smollm3-nope stablelm-qknorm
+starcoder2""".split()
+SIMULATED = """cohere-w8a8 cohere-qknorm-w8a8 gemma2-w8a8 gemma3_text-w4a8 granite-w8a8 mistral-w8a8 olmo2-w8a8 phi3-w8a8 qwen2-w8a8
+qwen3-w8a8 smollm3-w8a8""".split()
+
+
+def answers(logits, ids):
+    values, top = logprobs(logits, ids)
+    return {"logprobs": [round(v, 7) for v in values], "top1": top}
+
+
+def copy(source, target):
+    shutil.rmtree(target, ignore_errors=True)
+    os.makedirs(target)
+    for name in os.listdir(source):
+        if name.startswith("expected"):
+            continue
+        shutil.copy(f"{source}/{name}", f"{target}/{name}")
+
+
+def write(target, expected):
+    with open(f"{target}/expected.json", "w") as file:
+        json.dump(expected, file, separators=(",", ":"))
+        file.write("\n")
+
+
+def main():
+    whole = sys.argv[1]
+    for name in ARCHITECTURES:
+        e = safetensors(f"{whole}/architectures/{name}/expected.safetensors")
+        ids = rows(e["input_ids"])
+        copy(f"{whole}/architectures/{name}", f"{TARGET}/architectures/{name}")
+        write(f"{TARGET}/architectures/{name}", {"input_ids": ids, "float": answers(e["logits"], ids)})
+    for name in SIMULATED:
+        e = safetensors(f"{whole}/simulated/{name}/expected.safetensors")
+        ids = rows(e["input_ids"])
+        fake = answers(e["logits_fakequant"], ids)
+        twin, _ = logprobs(e["logits_fakequant_f64"], ids)
+        noise = sum(abs(a - b) for a, b in zip(fake["logprobs"], twin)) / len(twin)
+        copy(f"{whole}/simulated/{name}", f"{TARGET}/simulated/{name}")
+        write(f"{TARGET}/simulated/{name}", {"input_ids": ids, "calibration_ids": rows(e["calibration_ids"]),
+                                             "float": answers(e["logits_fp32"], ids),
+                                             "fake": fake | {"limit": max(1e-3, 3 * noise)}})
+
+
+if __name__ == "__main__":
+    main()
