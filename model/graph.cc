@@ -194,8 +194,7 @@ class BlockBuilder {
     const LatentAttention& l = *config_.latent;
     const int64_t heads = config_.num_heads, d = l.nope + l.rope;
     const auto norm = [&](Module module, Value from, Value to, int64_t width) {
-      append(NormOp{
-          .module = module, .in = from, .out = to, .eps = l.eps, .width = width, .group = width});
+      append(NormOp{.module = module, .in = from, .out = to, .eps = l.eps, .width = width, .group = width});
     };
     linear(Module::q_latent, in, Value::q_latent, l.q_rank, hidden_, config_.qkv_bias);
     linear(Module::kv_latent, in, Value::kv_latent, l.kv_rank + l.rope, hidden_, config_.qkv_bias);
@@ -316,17 +315,18 @@ std::vector<ScaleEdge> scale_edges(const BlockGraph& block) {
 }
 
 std::string_view operation_name(const Operation& operation) {
-  return std::visit(Overloaded{
-                        [](const NormOp&) { return "norm"; },
-                        [](const LinearOp&) { return "linear map"; },
-                        [](const RotateOp&) { return "rotary embedding"; },
-                        [](const SplitLatentOp&) { return "latent attention"; },
-                        [](const AttentionOp&) { return "attention"; },
-                        [](const ActivateOp& op) { return op.kind == Activation::xielu ? "xIELU" : "activation"; },
-                        [](const MultiplyOp&) { return "gate"; },
-                        [](const AddOp&) { return "residual addition"; },
-                    },
-                    operation);
+  return std::visit(
+      Overloaded{
+          [](const NormOp&) { return "norm"; },
+          [](const LinearOp&) { return "linear map"; },
+          [](const RotateOp&) { return "rotary embedding"; },
+          [](const SplitLatentOp&) { return "latent attention"; },
+          [](const AttentionOp&) { return "attention"; },
+          [](const ActivateOp& op) { return op.kind == Activation::xielu ? "xIELU" : "activation"; },
+          [](const MultiplyOp&) { return "gate"; },
+          [](const AddOp&) { return "residual addition"; },
+      },
+      operation);
 }
 
 }  // namespace qeval::model
