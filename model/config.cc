@@ -108,7 +108,8 @@ int64_t Rotary::length_class(int64_t tokens) const {
   const bool longer = static_cast<double>(tokens) > scaling.original_max_position_embeddings;
   if (!longer) return 0;
   if (scaling.kind == RopeScaling::Kind::dynamic) return tokens;
-  const bool differs = scaling.kind == RopeScaling::Kind::longrope && scaling.long_factors != scaling.short_factors;
+  const bool differs =
+      scaling.kind == RopeScaling::Kind::longrope && scaling.long_factors != scaling.short_factors;
   return differs ? 1 : 0;
 }
 
