@@ -58,6 +58,9 @@ Point made_at(const model::ModelConfig& config, const Point& point);
 /// The attention's point of an operand.
 std::optional<Point> operand_point(int64_t layer, model::Operand operand);
 
+/// "norm to q, k, v", "up to down": an edge in words.
+std::string edge_name(const model::ScaleEdge& edge);
+
 /// Whether GELU is the erf form where it is rounded, whatever the configuration says: the paper's code has no other.
 bool rounded_gelu_is_erf(const model::ModelConfig& config);
 
