@@ -148,6 +148,28 @@ Point made_at(const model::ModelConfig& config, const Point& point) {
   return point;
 }
 
+std::string edge_name(const model::ScaleEdge& edge) {
+  const auto word = [](Module module) -> std::string_view {
+    if (is_norm(module)) return "norm";
+    const std::string_view name = model::module_name(module);
+    switch (module) {
+      case Module::gate:
+        return "gate";
+      case Module::up:
+        return "up";
+      case Module::down:
+        return "down";
+      default:
+        return name.substr(name.find('.') + 1, name.rfind("_proj") - name.find('.') - 1);
+    }
+  };
+  std::string text = fmt::format("{} to ", word(edge.producer));
+  for (size_t i = 0; i < edge.consumers.size(); ++i) {
+    text += fmt::format("{}{}", i == 0 ? "" : ", ", word(edge.consumers[i]));
+  }
+  return text;
+}
+
 bool rounded_gelu_is_erf(const model::ModelConfig& config) {
   return config.architecture == "hfmodel" || config.architecture == "gemma";
 }

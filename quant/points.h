@@ -59,8 +59,10 @@ Point made_at(const model::ModelConfig& config, const Point& point);
 /// The attention's point of an operand.
 std::optional<Point> operand_point(int64_t layer, model::Operand operand);
 
-/// Whether GELU is the erf form where it is rounded, whatever the configuration says: the paper's code has no
-/// other.
+/// "norm to q, k, v", "up to down": an edge in words.
+std::string edge_name(const model::ScaleEdge& edge);
+
+/// Whether GELU is the erf form where it is rounded, whatever the configuration says: the paper's code has no other.
 bool rounded_gelu_is_erf(const model::ModelConfig& config);
 
 /// Refuses a model with an operation that `accepts` does not take, naming it and `what` lacks it.

@@ -33,29 +33,6 @@ std::vector<float> smoothing_scales(const std::vector<EditableModel::Linear>& co
   return scales;
 }
 
-/// "norm to q, k, v", "up to down": in words.
-std::string edge_name(const model::ScaleEdge& edge) {
-  const auto word = [](Module module) -> std::string_view {
-    if (is_norm(module)) return "norm";
-    const std::string_view name = model::module_name(module);
-    switch (module) {
-      case Module::gate:
-        return "gate";
-      case Module::up:
-        return "up";
-      case Module::down:
-        return "down";
-      default:
-        return name.substr(name.find('.') + 1, name.rfind("_proj") - name.find('.') - 1);
-    }
-  };
-  std::string text = fmt::format("{} to ", word(edge.producer));
-  for (size_t i = 0; i < edge.consumers.size(); ++i) {
-    text += fmt::format("{}{}", i == 0 ? "" : ", ", word(edge.consumers[i]));
-  }
-  return text;
-}
-
 void multiply_columns(const EditableModel::Linear& linear, const std::vector<float>& scales) {
   for (int64_t r = 0; r < linear.rows; ++r) {
     float* row = linear.row(r);

@@ -43,39 +43,18 @@ Parameter<Real> make_parameter(std::string name, ParameterGroup group, int64_t s
 
 }  // namespace
 
-std::string edge_name(const LetEdge& edge) {
-  const auto word = [](Module module) -> std::string_view {
-    if (is_norm(module)) return "norm";
-    switch (module) {
-      case Module::gate:
-        return "gate";
-      case Module::up:
-        return "up";
-      case Module::down:
-        return "down";
-      default:  // self_attn.q_proj
-        return model::module_name(module).substr(std::string_view("self_attn.").size(), 1);
-    }
-  };
-  std::string text = fmt::format("{} to ", word(edge.producer));
-  for (size_t i = 0; i < edge.consumers.size(); ++i) {
-    text += fmt::format("{}{}", i == 0 ? "" : ", ", word(edge.consumers[i]));
-  }
-  return text;
-}
-
 std::vector<LetEdge> let_edges(const model::BlockGraph& block, bool modified) {
   std::vector<LetEdge> norms, others;
   for (const model::ScaleEdge& edge : scale_edges(block)) {
     if (edge.producer == Module::up && !modified) continue;
-    (is_norm(edge.producer) ? norms : others).push_back({edge.producer, edge.consumers});
+    (is_norm(edge.producer) ? norms : others).push_back({edge});
   }
   // As the paper's code lists them: up → down, then the attention's.
   std::ranges::stable_partition(others, [](const LetEdge& edge) { return edge.producer == Module::up; });
   const model::AttentionOp& attention = block.attention();
   const bool normed = block.find<model::NormOp>(Module::q_norm) != nullptr ||
                       block.find<model::NormOp>(Module::k_norm) != nullptr;
-  if (attention.heads == attention.kv_heads && !normed) others.push_back({Module::q, {Module::k}, true});
+  if (attention.heads == attention.kv_heads && !normed) others.push_back({{Module::q, {Module::k}}, true});
   norms.insert(norms.end(), others.begin(), others.end());
   return norms;
 }

@@ -32,16 +32,11 @@ struct Parameter {
 /// A weight-equivalent transformation: the producer's output channels are divided by a scale each, and the
 /// consumers' input columns multiplied by it; of `rows` edges (q ↔ k, whose product is taken), the consumers'
 /// output rows.
-struct LetEdge {
-  Module producer;
-  std::vector<Module> consumers;
+struct LetEdge : model::ScaleEdge {
   bool rows = false;
 
   bool feeds(Module module) const { return std::ranges::find(consumers, module) != consumers.end(); }
-  bool operator==(const LetEdge&) const = default;
 };
-/// "norm to q, k, v", …: in words.
-std::string edge_name(const LetEdge& edge);
 
 /// The edges of a block's graph where a transformation may be learned: norm → what reads it; up → down if
 /// `modified`; v → o; and q ↔ k, where every head has keys of its own and no norm stands between a projection
