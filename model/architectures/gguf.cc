@@ -204,6 +204,10 @@ json translate_common(const GgufSettings& settings, const char* model_type, cons
   const int64_t heads = settings.integer("attention.head_count");
   if (heads < 1) settings.refuse("attention.head_count", heads, "1 or more");
   const int64_t head_dim = settings.integer("attention.key_length", hidden / heads);
+  constexpr int64_t kMostChannels = 8192;  // check_sizes' bound, before anything is sized by it
+  if (head_dim < 2 || head_dim > kMostChannels) {
+    settings.refuse("attention.key_length", head_dim, fmt::format("2 to {}", kMostChannels));
+  }
   const int64_t rotating = settings.integer("rope.dimension_count", head_dim);
   if (form.whole_head && rotating != head_dim) {
     settings.refuse("rope.dimension_count", rotating, fmt::format("the head size, {}", head_dim));
@@ -212,8 +216,8 @@ json translate_common(const GgufSettings& settings, const char* model_type, cons
   if (!form.latent && value_dim != head_dim) {
     settings.refuse("attention.value_length", value_dim, fmt::format("attention.key_length, {}", head_dim));
   }
-  if (rotating < 0 || rotating > head_dim) {
-    settings.refuse("rope.dimension_count", rotating, fmt::format("at most the head size, {}", head_dim));
+  if (rotating < 2 || rotating > head_dim) {
+    settings.refuse("rope.dimension_count", rotating, fmt::format("2 to the head size, {}", head_dim));
   }
   const int64_t vocabulary = vocab_size(settings);
   json document{{"model_type", model_type},

@@ -268,7 +268,13 @@ TEST_F(GgufArchitectures, Refusals) {
   EXPECT_THAT(refusal(File("qwen3").flag("attention.causal", false)), HasSubstr("attention.causal is false"));
   EXPECT_THAT(refusal(File("glm4").u32("nextn_predict_layers", 1)), HasSubstr("nextn_predict_layers is 1"));
   EXPECT_THAT(refusal(File("qwen3").u32("rope.dimension_count", 4)), HasSubstr("the head size, 8"));
-  EXPECT_THAT(refusal(File("phi2").u32("rope.dimension_count", 10)), HasSubstr("at most the head size, 8"));
+  EXPECT_THAT(refusal(File("phi2").u32("rope.dimension_count", 10)), HasSubstr("2 to the head size, 8"));
+  // Nothing is sized by what a file claims, or by nothing.
+  EXPECT_THAT(
+      refusal(File("phi3").u32("attention.key_length", 0x7FFFFFFF).f32("rope.scaling.attn_factor", 2)),
+      HasSubstr("key_length is 2147483647; accepted: 2 to 8192"));
+  EXPECT_THAT(refusal(File("phi3").u32("rope.dimension_count", 0).tensor("rope_freqs.weight", {1}, {1})),
+              HasSubstr("dimension_count is 0"));
   EXPECT_THAT(refusal(File("gemma3").u32("attention.value_length", 4)), HasSubstr("attention.key_length, 8"));
   EXPECT_THAT(refusal(File("gemma2").f32("rope.freq_base_swa", 5)), HasSubstr("rope.freq_base_swa is 5"));
   EXPECT_THAT(refusal(File("cohere2")),

@@ -204,10 +204,10 @@ TEST(SentencePieceTokenizer, FromGguf) {
 
   // Converters write spaces of user-defined tokens unescaped.
   SentencePieceModel spaces = model, escaped = model;
-  spaces.pieces.push_back({"  ", 0, 4});
-  escaped.pieces.push_back({"\u2581\u2581", 0, 4});
-  EXPECT_EQ(open(tiny_gguf(spaces))->encode("a  b"), load(escaped)->encode("a  b"));
-  EXPECT_NE(open(tiny_gguf(spaces))->encode("a  b"), original->encode("a  b"));
+  spaces.pieces.push_back({"   ", 0, 4});
+  escaped.pieces.push_back({"\u2581\u2581\u2581", 0, 4});
+  EXPECT_EQ(open(tiny_gguf(spaces))->encode("a   b"), load(escaped)->encode("a   b"));
+  EXPECT_NE(open(tiny_gguf(spaces))->encode("a   b"), original->encode("a   b"));
 
   const auto refused = [&](const GgufWriter& writer) {
     const auto file = folder.write("vocab.gguf", writer.bytes());
