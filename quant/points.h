@@ -78,16 +78,6 @@ void require_operations(const model::ModelConfig& config, std::string_view what,
   }
 }
 
-/// Refuses a model whose block is not the paper's, naming `what` cannot do it yet.
-inline void require_papers_block(const model::ModelConfig& config, std::string_view what) {
-  if (!is_papers_block(config)) {
-    fail(
-        "{} model: {} takes pre-norm blocks of RMSNorm or LayerNorm, rotary attention and a gated MLP only; "
-        "accepted: float and fake arithmetic",
-        config.architecture, what);
-  }
-}
-
 /// A value per point of a model with `num_layers` layers, addressed by the point.
 template <typename T>
 class PointMap {
