@@ -30,6 +30,7 @@ int run(const po::variables_map& arguments) {
   const std::filesystem::path output = require(arguments, "output");
   const model::DType dtype = parse_dtype(arguments["dtype"].as<std::string>());
   const model::Model model = model::load_model(require(arguments, "model"));
+  model::read_tokenizer_files(model);  // before anything is written
   qeval::create_directories(output);
   const DirectoryLock lock(output);
   if (!is_unused(output))

@@ -13,6 +13,9 @@ RequestEncoder::RequestEncoder(const model::Tokenizer& tokenizer, Protocol proto
     : tokenizer_(tokenizer), protocol_(protocol), max_length_(max_length), add_bos_(add_bos) {
   if (max_length < 1) fail("--max-length {}: at least 1", max_length);
   if (protocol == Protocol::lm_eval_0_4) {
+    if (add_bos.value_or(false) && !tokenizer.bos_id()) {
+      fail("--add-bos-token true: the tokenizer names no BOS token; accepted with it: false");
+    }
     const auto own = tokenizer.leading_ids();
     if (!add_bos) leading_ids_.assign(own.begin(), own.end());
     if (add_bos.value_or(false) && tokenizer.bos_id()) leading_ids_ = {*tokenizer.bos_id()};

@@ -54,6 +54,10 @@ int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig
 Session::Session(const SessionOptions& options)
     : model_(model::load_model(options.model)),
       max_length_(choose_max_length(options.max_length, model_.config, options.whole_requests)) {
+  const auto add_warnings = [&](const std::vector<std::string>& lines) {
+    warnings_.insert(warnings_.end(), lines.begin(), lines.end());
+  };
+  add_warnings(model_.config.warnings);
   const std::string arithmetic = choose_arithmetic(options);
   if (arithmetic != "float" && options.precision != "f32") {
     throw UsageError(
@@ -69,12 +73,13 @@ Session::Session(const SessionOptions& options)
     arithmetic_ = float_arithmetic(model_, max_length_, options.precision);
   } else if (arithmetic == "fake") {
     quantization_ = quant::load_quantization(model_, options.qcfg, options.act_ranges);
-    warnings_ = grid_warning_lines(model_, quantization_->qcfg, quantization_->ranges);
+    add_warnings(grid_warning_lines(model_, quantization_->qcfg, quantization_->ranges));
     arithmetic_ = std::make_unique<quant::FakeArithmetic>(model_, quantization_->qcfg, quantization_->ranges,
                                                           max_length_);
   } else if (arithmetic == "integer") {
     quantization_ = quant::load_quantization(model_, options.qcfg, options.act_ranges);
-    warnings_ = grid_warning_lines(model_, quant::integer_config(quantization_->qcfg), quantization_->ranges);
+    add_warnings(
+        grid_warning_lines(model_, quant::integer_config(quantization_->qcfg), quantization_->ranges));
     arithmetic_ = std::make_unique<quant::IntegerArithmetic>(model_, quantization_->qcfg,
                                                              quantization_->known_ranges, max_length_);
   } else {

@@ -19,13 +19,6 @@ void check_positive(const std::string& where, const char* what, double value, do
   }
 }
 
-void check_token(const std::string& where, const char* what, std::optional<int32_t> token,
-                 int64_t vocab_size) {
-  if (token && (*token < 0 || *token >= vocab_size)) {
-    fail("{}: {} is {}; accepted: 0 to {} (vocab_size - 1)", where, what, *token, vocab_size - 1);
-  }
-}
-
 void check_rotary(const ModelConfig& config, const Rotary& rotary, const std::string& where) {
   const RopeScaling& scaling = rotary.scaling;
   check_positive(where, "rope_theta", rotary.theta, 1e15);
@@ -100,8 +93,6 @@ void check_config(const ModelConfig& config, const std::string& where) {
   if (!std::isfinite(config.attention_scale)) {
     fail("{}: the attention's scale is {}; accepted: a finite number", where, config.attention_scale);
   }
-  check_token(where, "bos_token_id", config.bos_token_id, config.vocab_size);
-  check_token(where, "eos_token_id", config.eos_token_id, config.vocab_size);
 }
 
 int64_t Rotary::length_class(int64_t tokens) const {

@@ -122,6 +122,8 @@ struct ModelConfig {
   bool head_bias = false;
   std::vector<LayerSettings> layers;  ///< one per layer, or empty: all alike, without window
   std::optional<int32_t> bos_token_id, eos_token_id;
+  /// What was read and does not count, a line each: special tokens beyond the vocabulary.
+  std::vector<std::string> warnings;
   /// The settings as a config.json has them (those of the text model of a nested one; translated, from GGUF
   /// metadata), as text: what folders are written with where the unified layout's own settings cannot say it.
   /// Empty for the paper's architectures.

@@ -25,6 +25,17 @@ json text_config(const JsonObject& outer) {
   return text;
 }
 
+/// A special token beyond the vocabulary is none; other tools leave such ids in files.
+void drop_special_tokens_beyond(ModelConfig& config, const std::string& where) {
+  for (const auto& [key, token] :
+       {std::pair{"bos_token_id", &config.bos_token_id}, {"eos_token_id", &config.eos_token_id}}) {
+    if (!*token || **token < config.vocab_size) continue;
+    config.warnings.push_back(fmt::format("{}: {} is {}, but there are {} tokens: taken as none", where, key,
+                                          **token, config.vocab_size));
+    token->reset();
+  }
+}
+
 std::string known_types() {
   std::string names;
   for (const Architecture& architecture : architectures()) {
@@ -59,6 +70,7 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
     fail("{}: partial_rotary_factor is not 1; accepted for {}: 1", fields.where(), type);
   }
   check_config(config, fields.where());
+  drop_special_tokens_beyond(config, fields.where());
   config.graph = make_graph(config);
   return config;
 }

@@ -88,6 +88,14 @@ void write_unified(const Model& model, const std::filesystem::path& folder, DTyp
   write_file_atomically(folder / kConfigFile, unified_config(model.config, torch_name(dtype)).dump(2) + "\n");
 }
 
+void read_tokenizer_files(const Model& model) {
+  if (model.format == "gguf") return;
+  for (const char* name : kTokenizerFiles) {
+    std::error_code code;
+    if (std::filesystem::exists(model.path / name, code)) read_file(model.path / name);
+  }
+}
+
 bool copy_tokenizer(const Model& model, const std::filesystem::path& folder) {
   if (model.format == "gguf") {
     const GgufFile file(model.path);

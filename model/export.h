@@ -17,6 +17,10 @@ void write_unified(const Model& model, const std::filesystem::path& folder, DTyp
 /// false.
 bool copy_tokenizer(const Model& model, const std::filesystem::path& folder);
 
+/// Reads the files that copy_tokenizer copies, so that one that cannot be read is an Error before anything is
+/// written.
+void read_tokenizer_files(const Model& model);
+
 /// The names of all files that the two may write, config.json first: a folder without it is no model.
 std::vector<const char*> exported_files();
 

@@ -104,7 +104,7 @@ TEST(RequestEncoder, BosIsAddedAsToldInsteadOfWhatTheTokenizerAdds) {
   EXPECT_EQ(told(kNamesBos, true).encode({"q", "x"}).tokens.tokens, (Ids{1, 'q', 'x'}));
   EXPECT_EQ(told(kNamesBos, true).encode({"\x01q", "x"}).tokens.tokens, (Ids{1, 'q', 'x'}));  // never twice
   EXPECT_EQ(told(kWithBos, false).encode({"q", "x"}).tokens.tokens, (Ids{'q', 'x'}));
-  EXPECT_EQ(told(kOnlyEos, true).encode({"q", "x"}).tokens.tokens, (Ids{'q', 'x'}));
+  EXPECT_THROW(told(kOnlyEos, true), Error);                                        // there is none to add
   EXPECT_EQ(told(kWithBos, false).encode({"", "x"}).tokens.tokens, (Ids{1, 'x'}));  // the prefix stays
   EXPECT_EQ(told(kWithBos, false).add_bos_policy(), "false");
   EXPECT_EQ(told(kWithBos, std::nullopt).add_bos_policy(), "");

@@ -85,6 +85,10 @@ TEST(HuggingFaceConfig, TokenIdsMayBeListsOrMissing) {
   EXPECT_EQ(config.eos_token_id, 5);
   EXPECT_EQ(parse(with(llama(), R"({"eos_token_id": -1})")).eos_token_id, std::nullopt);
   EXPECT_EQ(parse(with(llama(), R"({"eos_token_id": []})")).eos_token_id, std::nullopt);
+  const ModelConfig beyond = parse(with(llama(), R"({"bos_token_id": 100000})"));
+  EXPECT_EQ(beyond.bos_token_id, std::nullopt);
+  ASSERT_EQ(beyond.warnings.size(), 1U);
+  EXPECT_THAT(beyond.warnings[0], HasSubstr("bos_token_id is 100000, but there are"));
 }
 
 TEST(HuggingFaceConfig, ContextDefaultsAreTransformers) {
@@ -311,7 +315,6 @@ constexpr BadField kBadFields[] = {
     {R"({"quantization_config": {"bits": 4}})", "quantization_config"},
     {R"({"sliding_window": 128})", "sliding_window is 128"},
     {R"({"layer_types": ["full_attention", "sliding_attention"]})", "layer_types"},
-    {R"({"bos_token_id": 100})", "bos_token_id is 100"},
     {R"({"eos_token_id": -2})", "eos_token_id is -2"},
     {R"({"tie_word_embeddings": 1})", "tie_word_embeddings is 1"},
 };
