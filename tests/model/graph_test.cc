@@ -122,7 +122,7 @@ TEST(Graph, AWindowHidesWhatLiesBeforeItAndDependsOnNoBatch) {
   EXPECT_NE(logits_after(model, other, 150), whole);
 }
 
-// ARCHITECTURES of Llama's makers and successors: values by the formulas, in double.
+/// Against the formulas (transformers' modeling_rope_utils), in double.
 TEST(RotaryScaling, StretchesFrequenciesByItsFormula) {
   Rotary rotary{.theta = 10000.0, .dim = 8, .scaling = {}};
   const std::vector<float> plain = rotary_frequencies(rotary);
