@@ -7,7 +7,7 @@
 #include <benchmark/benchmark.h>
 #include <sys/resource.h>
 
-#include "quant/train/learn.h"
+#include "quant/methods/learn/learn.h"
 
 namespace qeval {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "model/tokenizer/tokenizer.h"
-#include "quant/calibration_text.h"
+#include "quant/calibrate/calibration_text.h"
 
 namespace qeval::cli {
 

@@ -4,7 +4,7 @@
 
 #include "cli/option_values.h"
 #include "model/weights.h"
-#include "quant/calibration.h"
+#include "quant/calibrate/calibration.h"
 
 namespace qeval::cli {
 

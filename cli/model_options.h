@@ -4,8 +4,8 @@
 #include <optional>
 
 #include "cli/command.h"
+#include "eval/engine/session.h"
 #include "eval/requests.h"
-#include "eval/session.h"
 
 namespace qeval::cli {
 

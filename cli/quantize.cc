@@ -10,7 +10,7 @@
 #include "cli/method_options.h"
 #include "cli/progress.h"
 #include "cli/ranks.h"
-#include "quant/mixed_precision.h"
+#include "quant/methods/mixed_precision.h"
 #include "quant/quantize_run.h"
 
 namespace qeval::cli {

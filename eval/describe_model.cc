@@ -2,10 +2,10 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_object.h"
 #include "base/strict_json.h"
-#include "eval/results/json_fields.h"
 #include "eval/results/sample_file.h"
-#include "quant/checkpoint.h"
+#include "quant/checkpoint/checkpoint.h"
 
 namespace qeval::eval {
 namespace {
@@ -105,8 +105,8 @@ std::vector<TrainingLoss> read_losses(const std::filesystem::path& path) {
   const MappedFile file(path);
   for_each_line(file.text(), path.string(), Tail::drop, [&](const TextLine& line) {
     const auto json = parse_ordered_json(line.text, line.where);
-    const JsonFields fields(json, line.where);
-    all.push_back({fields.integer("step"), fields.number("loss")});
+    const OrderedJsonObject fields(json, line.where);
+    all.push_back({fields.count("step"), fields.any_number("loss")});
   });
   if (all.size() <= ModelDetails::most_losses) return all;
   std::vector<TrainingLoss> some;
@@ -120,11 +120,11 @@ void read_record(const std::filesystem::path& folder, ModelDetails& details) {
   const std::filesystem::path record = folder / quant::kRecordFile;
   if (std::filesystem::exists(record, code)) {
     const auto json = parse_ordered_json(read_file(record), record.string());
-    const JsonFields fields(json, record.string());
-    details.quantize = fields.json();
+    const OrderedJsonObject fields(json, record.string());
+    details.quantize = fields.value();
     if (fields.has("settings")) {
-      const JsonFields settings = fields.object("settings");
-      if (settings.has("scheme")) details.scheme = settings.text("scheme");
+      const OrderedJsonObject settings = fields.object("settings");
+      if (settings.has("scheme")) details.scheme = settings.string("scheme");
     }
     if (fields.has("layer_errors")) {  // in the form of ours, and once
       ModelInfo info;

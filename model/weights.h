@@ -82,6 +82,11 @@ struct Model {
   /// Of tensors that are stored transposed: their rows in order.
   std::vector<std::shared_ptr<const AlignedBuffer>> transposed;
 
+  /// A norm by its module; `layer` is ignored for the final one.
+  const NormWeights& norm(int64_t layer, Module module) const {
+    return module == Module::final_norm ? final_norm : layers[static_cast<size_t>(layer)].norm(module);
+  }
+
   /// SHA-256 over configuration and the tensors used (names, types, shapes, bytes): the identity of the
   /// weights in results. Reads every weight once.
   std::string weight_hash() const;

@@ -11,10 +11,11 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "quant/checkpoint.h"
-#include "quant/fake_arithmetic.h"
-#include "quant/layer_errors.h"
-#include "quant/train/learn_state.h"
+#include "base/setting.h"
+#include "quant/arithmetic/fake_arithmetic.h"
+#include "quant/checkpoint/checkpoint.h"
+#include "quant/methods/layer_errors.h"
+#include "quant/methods/learn/learn_state.h"
 
 namespace qeval::quant {
 namespace {
@@ -154,8 +155,8 @@ bool continues(const QuantizeRun& run, const std::filesystem::path& folder) {
   if (!interrupted && run.resume == QuantizeRun::Resume::required) {
     fail(
         "{}: has no {}: no learning run was interrupted here, or before its first step; accepted: the same "
-        "command without --resume, which begins one",
-        folder.string(), kStateFile);
+        "command without {}, which begins one",
+        folder.string(), kStateFile, setting("resume"));
   }
   return interrupted;
 }

@@ -10,8 +10,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/peers.h"
-#include "quant/quantize.h"
-#include "quant/train/learn.h"
+#include "quant/methods/learn/learn.h"
+#include "quant/methods/quantize.h"
 
 namespace qeval::quant {
 

@@ -5,11 +5,11 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/loose_json.h"
 #include "eval/results/comparison.h"
 #include "eval/results/headline.h"
 #include "eval/results/protocol_difference.h"
 #include "reports/format.h"
-#include "reports/loose_json.h"
 #include "reports/stages.h"
 
 namespace qeval::reports {

@@ -3,8 +3,9 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/loose_json.h"
+#include "base/setting.h"
 #include "eval/results/comparison_file.h"
-#include "reports/loose_json.h"
 
 namespace qeval::reports {
 

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/setting.h"
 #include "base/unicode.h"
 #include "tests/message_of.h"
 
@@ -186,6 +187,12 @@ TEST(MappedFile, GivesPagesBackAndStillHasItsBytes) {
   EXPECT_LT(resident_file_pages(), before - static_cast<int64_t>(kSize / 2) / ::sysconf(_SC_PAGESIZE));
   EXPECT_EQ(std::ranges::count(file.text(), 'p'), std::ssize(file.text()));
   std::filesystem::remove(path);
+}
+
+TEST(Setting, IsSpelledAsTheFrontEndDoes) {
+  EXPECT_EQ(setting("max-length"), "max_length");
+  spell_settings_as_options();
+  EXPECT_EQ(setting("max-length"), "--max-length");
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "quant/calibration_text.h"
+#include "quant/calibrate/calibration_text.h"
 
 #include <fstream>
 #include <optional>
@@ -151,8 +151,8 @@ TEST(CalibrationIds, ReadAndCut) {
   for (const char* name : {"flat", "nested"}) {
     EXPECT_EQ(read_ids(folder / name, 10, {}, {}), (Samples{{1, 2, 3}, {4, 5, 6}, {7, 8, 9}}));
     EXPECT_EQ(read_ids(folder / name, 10, 2, 2), (Samples{{1, 2}, {4, 5}}));
-    EXPECT_THAT(error_of([&] { read_ids(folder / name, 10, 4, {}); }), HasSubstr("--samples"));
-    EXPECT_THAT(error_of([&] { read_ids(folder / name, 10, {}, 4); }), HasSubstr("--sequence-length"));
+    EXPECT_THAT(error_of([&] { read_ids(folder / name, 10, 4, {}); }), HasSubstr("samples"));
+    EXPECT_THAT(error_of([&] { read_ids(folder / name, 10, {}, 4); }), HasSubstr("sequence_length"));
     EXPECT_THAT(error_of([&] { read_ids(folder / name, 9, {}, {}); }), HasSubstr("9 is no token id"));
   }
 }

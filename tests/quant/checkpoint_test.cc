@@ -1,4 +1,4 @@
-#include "quant/checkpoint.h"
+#include "quant/checkpoint/checkpoint.h"
 
 #include <bit>
 #include <cmath>
@@ -17,7 +17,7 @@
 #include "model/checkpoint/safetensors_writer.h"
 #include "model/export.h"
 #include "model/tokenizer/tokenizer.h"
-#include "quant/fake_arithmetic.h"
+#include "quant/arithmetic/fake_arithmetic.h"
 #include "tests/model/fixtures.h"
 #include "tests/reference_data.h"
 #include "tests/tiny_model.h"

@@ -15,7 +15,7 @@
 #include "block_forms.h"
 #include "model/decoder.h"
 #include "onnx_interpreter.h"
-#include "quant/calibration.h"
+#include "quant/calibrate/calibration.h"
 #include "quant/export/point_codes.h"
 #include "quant/export/weight_codes.h"
 #include "tests/tiny_model.h"
@@ -308,7 +308,7 @@ TEST(PointCodes, RefuseByNameWhatNoZeroPointReaches) {
   const std::string message = error_of([&] { point_codes(point, spec, make_grid(spec, {100, 101})); });
   EXPECT_THAT(message, HasSubstr("model.layers.1.mlp.w2.input"));
   EXPECT_THAT(message, HasSubstr("0"));
-  EXPECT_THAT(message, HasSubstr("--act-ranges"));
+  EXPECT_THAT(message, HasSubstr("act_ranges"));
   const QuantSpec narrow{.bits = 8};
   EXPECT_FALSE(point_codes(point, narrow, make_grid(narrow, {0.5F, 3})).has_zero);
   EXPECT_TRUE(point_codes(point, narrow, make_grid(narrow, {-0.5F, 3})).has_zero);

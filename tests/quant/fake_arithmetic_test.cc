@@ -1,4 +1,4 @@
-#include "quant/fake_arithmetic.h"
+#include "quant/arithmetic/fake_arithmetic.h"
 
 #include <algorithm>
 #include <array>
@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 #include "model/decoder.h"
-#include "quant/calibration.h"
+#include "quant/calibrate/calibration.h"
 #include "tests/quant/reference_forward.h"
 #include "tests/tiny_model.h"
 

@@ -9,9 +9,9 @@
 
 #include "model/checkpoint/checkpoint.h"
 #include "model/decoder.h"
-#include "quant/calibration.h"
-#include "quant/integer/comparison.h"
-#include "quant/observer.h"
+#include "quant/arithmetic/integer/comparison.h"
+#include "quant/calibrate/calibration.h"
+#include "quant/calibrate/observer.h"
 #include "tests/quant/integer_forms.h"
 #include "tests/reference_data.h"
 #include "tests/tiny_model.h"

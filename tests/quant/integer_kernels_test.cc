@@ -6,10 +6,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "quant/integer/point_grid.h"
-#include "quant/integer/prepare.h"
-#include "quant/integer/run/kernels.h"
-#include "quant/integer/run/linear.h"
+#include "quant/arithmetic/integer/point_grid.h"
+#include "quant/arithmetic/integer/prepare.h"
+#include "quant/arithmetic/integer/run/kernels.h"
+#include "quant/arithmetic/integer/run/linear.h"
 #include "tests/quant/emulated/kernels.h"
 
 namespace qeval::quant {

@@ -8,8 +8,8 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "quant/integer/integer_arithmetic.h"
-#include "quant/integer/prepare.h"
+#include "quant/arithmetic/integer/integer_arithmetic.h"
+#include "quant/arithmetic/integer/prepare.h"
 #include "tests/model/fixtures.h"
 #include "tests/quant/tiny_ranges.h"
 #include "tests/tiny_model.h"

@@ -1,10 +1,10 @@
-#include "quant/warnings.h"
+#include "quant/methods/warnings.h"
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "quant/editable_model.h"
-#include "quant/integer/prepare.h"
+#include "quant/arithmetic/integer/prepare.h"
+#include "quant/methods/editable_model.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {
