@@ -117,8 +117,8 @@ Costs costs_of(const Source& source) {
   return costs;
 }
 
-std::vector<LayerError> layer_errors_of(const nlohmann::ordered_json& details) {
-  std::vector<LayerError> out;
+std::vector<eval::LayerError> layer_errors_of(const nlohmann::ordered_json& details) {
+  std::vector<eval::LayerError> out;
   const auto* list = member(details, "layer_errors");
   if (list == nullptr || !list->is_array()) return out;
   for (const auto& entry : *list) {
@@ -126,7 +126,7 @@ std::vector<LayerError> layer_errors_of(const nlohmann::ordered_json& details) {
     const auto error = number_at(entry, "error");
     if (layer && error) out.push_back({*layer, *error});
   }
-  std::ranges::stable_sort(out, {}, &LayerError::layer);
+  std::ranges::stable_sort(out, {}, &eval::LayerError::layer);
   return out;
 }
 
@@ -197,7 +197,7 @@ Row make_row(const Source& source, const Report& report) {
   if (const auto* quantize = member(run.model.details, "quantize"))
     row.layer_error_unit = text_or_empty(*quantize, "layer_errors_unit");
   row.worst_layers = row.layer_errors;
-  std::ranges::stable_sort(row.worst_layers, std::ranges::greater(), &LayerError::error);
+  std::ranges::stable_sort(row.worst_layers, std::ranges::greater(), &eval::LayerError::error);
   if (row.worst_layers.size() > 3) row.worst_layers.resize(3);
   row.training_loss = training_loss_of(run.model.details);
   row.weight_hash = run.model.weight_hash;
@@ -222,10 +222,10 @@ void require_one_protocol(std::span<const Source> sources) {
   }
 }
 
-Protocol make_protocol(std::span<const Source> sources) {
+Conventions make_protocol(std::span<const Source> sources) {
   require_one_protocol(sources);
   const RunResults& first = sources[0].results;
-  Protocol out;
+  Conventions out;
   out.name = first.protocol;
   out.prefix_policy = first.prefix_policy;
   out.add_bos_token = first.add_bos_token;

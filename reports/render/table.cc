@@ -249,7 +249,7 @@ Table layer_table(const Report& report) {
   for (const Row& row : report.rows) {
     if (row.worst_layers.empty()) continue;
     std::string text;
-    for (const LayerError& error : row.worst_layers)
+    for (const eval::LayerError& error : row.worst_layers)
       text +=
           fmt::format("{}{} ({})", text.empty() ? "" : ", ", error.layer, significant_text(error.error, 3));
     table.rows.push_back({text_cell(row.label), text_cell(text, 200)});
