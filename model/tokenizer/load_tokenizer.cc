@@ -30,7 +30,7 @@ std::unique_ptr<Tokenizer> load_folder(const std::filesystem::path& folder) {
   if (const auto file = folder / "tokenizer.json"; std::filesystem::exists(file))
     return load_json(file, folder);
   if (const auto file = folder / "tokenizer.model"; std::filesystem::exists(file)) {
-    return load_sentencepiece(file, folder);
+    return make_pipeline_tokenizer(read_sentencepiece_folder(folder), file.string());
   }
   if (const auto file = folder / "tokenizer.gguf"; std::filesystem::exists(file)) return load_gguf(file);
   fail("{}: the folder has no tokenizer; tokenizer.json, tokenizer.model or tokenizer.gguf is expected",
@@ -102,7 +102,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) fail("{}: no such file or folder", path.string());
   if (path.extension() == ".gguf") return load_gguf(path);
   if (path.extension() == ".json") return load_json(path, {});
-  if (path.extension() == ".model") return load_sentencepiece(path, {});
+  if (path.extension() == ".model") return load_sentencepiece(path);
   fail(
       "{}: not a tokenizer; accepted are a model folder, a .gguf file, a tokenizer.json and a "
       "tokenizer.model",

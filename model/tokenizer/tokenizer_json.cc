@@ -106,43 +106,6 @@ void read_model(const json& model, const std::string& name, TokenizerDefinition&
   }
 }
 
-/// Adds tokens as Hugging Face's add_tokens does: a content that is there already stays as it is, one of the
-/// vocabulary takes its id, and any other the next free id.
-class TokenAdder {
- public:
-  explicit TokenAdder(TokenizerDefinition& definition) : definition_(definition) {
-    for (const auto& token : definition.vocabulary) {
-      ids_.emplace(token.text, token.id);
-      next_ = std::max(next_, token.id + 1);
-    }
-    for (const AddedToken& token : definition.added_tokens) {
-      added_.emplace(token.content, token.id);
-      next_ = std::max(next_, token.id + 1);
-    }
-  }
-
-  void add(AddedToken token, std::optional<int32_t> id) {
-    if (added_.contains(token.content)) return;
-    const auto known = ids_.find(token.content);
-    token.id = known != ids_.end() ? known->second : id.value_or(next_);
-    next_ = std::max(next_, token.id + 1);
-    added_.emplace(token.content, token.id);
-    definition_.added_tokens.push_back(std::move(token));
-  }
-
-  std::optional<int32_t> find(const std::string& content) const {
-    for (const auto* ids : {&added_, &ids_}) {
-      if (const auto found = ids->find(content); found != ids->end()) return found->second;
-    }
-    return std::nullopt;
-  }
-
- private:
-  TokenizerDefinition& definition_;
-  std::unordered_map<std::string, int32_t> ids_, added_;
-  int32_t next_ = 0;
-};
-
 }  // namespace
 
 TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file,
@@ -177,17 +140,7 @@ TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file,
     }
   }
   TokenAdder adder(definition);
-  for (const AddedToken& token : config.added_tokens) adder.add(token, token.id);
-  for (const NamedSpecialToken& named : config.special_tokens) {
-    if (named.token) adder.add(*named.token, std::nullopt);
-  }
-  const auto id_of = [&](std::string_view role) -> std::optional<int32_t> {
-    const auto content = config.content_of(role);
-    return content ? adder.find(*content) : std::nullopt;
-  };
-  definition.bos_id = id_of("bos_token");
-  definition.eos_id = id_of("eos_token");
-
+  adder.add(config);
   const std::vector<LeadingToken> leading = read_post_processor(root, name);
   for (const LeadingToken& token : leading) {
     const auto id = token.id ? token.id : adder.find(token.content);
