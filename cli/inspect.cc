@@ -122,7 +122,7 @@ void print_tensors(const model::Model& model) {
   for (const model::TensorView& tensor : model.checkpoint->tensors()) {
     std::string shape;
     for (const int64_t extent : tensor.shape) shape += fmt::format("{}{}", shape.empty() ? "" : ", ", extent);
-    std::cout << fmt::format("{:<48} {:<6} [{}]\n", printable(tensor.name), model::info(tensor.dtype).name,
+    std::cout << fmt::format("{:<48} {:<7} [{}]\n", printable(tensor.name), model::info(tensor.dtype).name,
                              shape);
   }
 }

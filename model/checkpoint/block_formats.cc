@@ -20,6 +20,11 @@
 // blocks do the same per 32 bytes; sub-blocks with a scale of their own have 16 (Q2_K, Q3_K, Q6_K) or 32
 // elements (Q4_K, Q5_K). Every operation is rounded to float32 in the order written, so results equal the
 // reference's bit for bit.
+//
+// The types of table, ternary and binary codes are in block_formats_codes.cc, those with grids in
+// block_formats_iq.cc.
+
+#include "model/checkpoint/block_formats.h"
 
 #include <bit>
 #include <cassert>
@@ -29,31 +34,6 @@
 
 namespace qeval::model {
 namespace {
-
-/// F16 to F32 for every input, branch-free so that a compiler vectorises it without hardware support for F16.
-/// The exponent is rebased by 127 − 15 = 112. A subnormal is read as 2⁻¹⁴ + x, a normal number, and loses the
-/// 2⁻¹⁴ again: exact, and out of reach of flush-to-zero modes.
-inline float half_to_float(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000U) << 16;
-  const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFFU) << 13;
-  const uint32_t subnormal = magnitude < (1U << 23) ? ~0U : 0U;
-  const uint32_t infinite_or_nan = magnitude >= (31U << 23) ? ~0U : 0U;
-  const uint32_t rebased = magnitude + (112U << 23) + (subnormal & (1U << 23));
-  const float value = std::bit_cast<float>(rebased) - std::bit_cast<float>(subnormal & (113U << 23));
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | (infinite_or_nan & 0x7F800000U) | sign);
-}
-
-inline float load_half(const uint8_t* source) {
-  uint16_t half = 0;
-  std::memcpy(&half, source, sizeof half);
-  return half_to_float(half);
-}
-
-inline uint32_t load_u32(const uint8_t* source) {
-  uint32_t value = 0;
-  std::memcpy(&value, source, sizeof value);
-  return value;
-}
 
 void decode_f64(const uint8_t* source, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) {
@@ -65,17 +45,13 @@ void decode_f64(const uint8_t* source, int64_t count, float* out) {
 
 void decode_f16(const uint8_t* source, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) {
-    uint16_t half = 0;
-    std::memcpy(&half, source + 2 * i, sizeof half);
-    out[i] = half_to_float(half);
+    out[i] = load_half(source + 2 * i);
   }
 }
 
 void decode_bf16(const uint8_t* source, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) {
-    uint16_t upper = 0;
-    std::memcpy(&upper, source + 2 * i, sizeof upper);
-    out[i] = std::bit_cast<float>(static_cast<uint32_t>(upper) << 16);
+    out[i] = std::bit_cast<float>(static_cast<uint32_t>(load_u16(source + 2 * i)) << 16);
   }
 }
 
@@ -258,6 +234,36 @@ void decode(DType dtype, const std::byte* source, int64_t count, float* destinat
       return decode_blocks<decode_q5_k>(dtype, bytes, count, destination);
     case DType::q6_k:
       return decode_blocks<decode_q6_k>(dtype, bytes, count, destination);
+    case DType::q1_0:
+      return decode_blocks<decode_q1_0>(dtype, bytes, count, destination);
+    case DType::q2_0:
+      return decode_blocks<decode_q2_0>(dtype, bytes, count, destination);
+    case DType::iq1_s:
+      return decode_blocks<decode_iq1_s>(dtype, bytes, count, destination);
+    case DType::iq1_m:
+      return decode_blocks<decode_iq1_m>(dtype, bytes, count, destination);
+    case DType::iq2_xxs:
+      return decode_blocks<decode_iq2_xxs>(dtype, bytes, count, destination);
+    case DType::iq2_xs:
+      return decode_blocks<decode_iq2_xs>(dtype, bytes, count, destination);
+    case DType::iq2_s:
+      return decode_blocks<decode_iq2_s>(dtype, bytes, count, destination);
+    case DType::iq3_xxs:
+      return decode_blocks<decode_iq3_xxs>(dtype, bytes, count, destination);
+    case DType::iq3_s:
+      return decode_blocks<decode_iq3_s>(dtype, bytes, count, destination);
+    case DType::iq4_nl:
+      return decode_blocks<decode_iq4_nl>(dtype, bytes, count, destination);
+    case DType::iq4_xs:
+      return decode_blocks<decode_iq4_xs>(dtype, bytes, count, destination);
+    case DType::tq1_0:
+      return decode_blocks<decode_tq1_0>(dtype, bytes, count, destination);
+    case DType::tq2_0:
+      return decode_blocks<decode_tq2_0>(dtype, bytes, count, destination);
+    case DType::mxfp4:
+      return decode_blocks<decode_mxfp4>(dtype, bytes, count, destination);
+    case DType::nvfp4:
+      return decode_blocks<decode_nvfp4>(dtype, bytes, count, destination);
     case DType::i64:
     case DType::i32:
       break;

@@ -10,7 +10,7 @@
 
 namespace qeval::model {
 
-/// How the elements of a stored tensor are encoded. The q* types are GGUF's blocks.
+/// How the elements of a stored tensor are encoded. From q8_0 on, they are GGUF's blocks.
 enum class DType : uint8_t {
   f32,
   f64,
@@ -27,7 +27,22 @@ enum class DType : uint8_t {
   q3_k,
   q4_k,
   q5_k,
-  q6_k
+  q6_k,
+  q1_0,
+  q2_0,
+  iq1_s,
+  iq1_m,
+  iq2_xxs,
+  iq2_xs,
+  iq2_s,
+  iq3_xxs,
+  iq3_s,
+  iq4_nl,
+  iq4_xs,
+  tq1_0,
+  tq2_0,
+  mxfp4,
+  nvfp4
 };
 
 struct DTypeInfo {

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Compare qeval with the goldens of the families of models: tests/goldens/architectures (float, by transformers) and
-tests/goldens/simulated (float and fake-quantized, ranges and points, by two independent programs). Standard library only.
+"""Compare qeval with the goldens of the families of models: tests/goldens/architectures (float, by transformers),
+tests/goldens/simulated (float and fake-quantized, ranges and points, by two independent programs) and
+tests/goldens/quantized (pre-quantized files, by the formats' own libraries). Standard library only.
 
 usage: check_families.py QEVAL [--goldens DIR] [--only float|fake|integer|ranges|points] [--case NAME]
 
@@ -14,7 +15,8 @@ from check_goldens import score
 
 def close(qeval, folder, expected, arithmetic, limit, least):
     want = expected[arithmetic]
-    got, top = score(qeval, folder, expected["input_ids"], arithmetic)
+    model = f"{folder}/{expected['model']}" if "model" in expected else folder  # a file in the folder
+    got, top = score(qeval, model, expected["input_ids"], arithmetic)
     if len(got) != len(want["logprobs"]):
         return False, f"{len(got)} log-probabilities instead of {len(want['logprobs'])}"
     off = [abs(a - b) for a, b in zip(got, want["logprobs"])]
@@ -88,7 +90,7 @@ def check_points(qeval, folder, expected, _):
 
 
 CHECKS = {"float": check_float, "fake": check_fake, "integer": check_integer, "ranges": check_ranges, "points": check_points}
-KINDS = {"architectures": ["float"], "simulated": ["float", "fake", "integer", "ranges", "points"]}
+KINDS = {"architectures": ["float"], "quantized": ["float"], "simulated": ["float", "fake", "integer", "ranges", "points"]}
 
 
 def main():

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Makes tests/goldens/architectures and tests/goldens/simulated from the whole goldens. Standard library only.
+"""Makes tests/goldens/architectures, simulated and quantized from the whole goldens. Standard library only.
 
 usage: reduce_goldens.py SHARED_GOLDENS
 
 A tiny model's folder keeps its configuration and weights. Of its expected logits only what the checks compare is kept, in
 `expected.json`: the log-probability and the arg-max at every position (and, of simulated ones, the limit that the float64
-twin sets and the calibration ids). Cases that differ from another one in nothing but sizes are left out.
+twin sets and the calibration ids). Of the GGUF types only the SHA-256 of the decoded values is kept. Cases that differ from another one in nothing but sizes are left out.
 """
-import json, os, shutil, sys
+import hashlib, json, os, shutil, sys
 
 from check_goldens import logprobs, rows, safetensors
 
@@ -19,6 +19,8 @@ olmo2 olmo3 opt opt-350m phi-qknorm phi3-long phi3-short qwen2-window qwen3-yarn
 starcoder2""".split()
 SIMULATED = """cohere-w8a8 cohere-qknorm-w8a8 gemma2-w8a8 gemma3_text-w4a8 granite-w8a8 mistral-w8a8 olmo2-w8a8 phi3-w8a8 qwen2-w8a8
 qwen3-w8a8 smollm3-w8a8""".split()
+QUANTIZED = """gguf-iq1-m gguf-iq1-s gguf-iq2-s gguf-iq2-xs gguf-iq2-xxs gguf-iq3-s gguf-iq3-xxs gguf-iq4-nl gguf-iq4-xs
+gguf-mxfp4 gguf-nvfp4 gguf-split gguf-tq1-0 gguf-tq2-0""".split()
 
 
 def answers(logits, ids):
@@ -58,6 +60,18 @@ def main():
         write(f"{TARGET}/simulated/{name}", {"input_ids": ids, "calibration_ids": rows(e["calibration_ids"]),
                                              "float": answers(e["logits_fp32"], ids),
                                              "fake": fake | {"limit": max(1e-3, 3 * noise)}})
+    for name in QUANTIZED:
+        e = safetensors(f"{whole}/quantized/{name}/expected.safetensors")
+        case = json.load(open(f"{whole}/quantized/{name}/case.json"))
+        ids = rows(e["input_ids"])
+        copy(f"{whole}/quantized/{name}", f"{TARGET}/quantized/{name}")
+        os.remove(f"{TARGET}/quantized/{name}/case.json")
+        write(f"{TARGET}/quantized/{name}", {"model": case["model"], "input_ids": ids, "float": answers(e["logits"], ids)})
+    types = safetensors(f"{whole}/quantized/gguf-types.expected.safetensors")
+    shutil.copy(f"{whole}/quantized/gguf-types.gguf", f"{TARGET}/quantized/gguf-types.gguf")
+    with open(f"{TARGET}/quantized/gguf-types.json", "w") as file:
+        json.dump({name: hashlib.sha256(values.tobytes()).hexdigest() for name, (_, values) in types.items()}, file, indent=1)
+        file.write("\n")
 
 
 if __name__ == "__main__":
