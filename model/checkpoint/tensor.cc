@@ -11,24 +11,13 @@
 namespace qeval::model {
 
 const DTypeInfo& info(DType dtype) {
-  static constexpr std::array<DTypeInfo, 16> kTypes{{
-      {"F32", 1, 4, true},
-      {"F64", 1, 8, true},
-      {"F16", 1, 2, true},
-      {"BF16", 1, 2, true},
-      {"I64", 1, 8, false},
-      {"I32", 1, 4, false},
-      {"Q8_0", 32, 34, true},
-      {"Q4_0", 32, 18, true},
-      {"Q4_1", 32, 20, true},
-      {"Q5_0", 32, 22, true},
-      {"Q5_1", 32, 24, true},
-      {"Q2_K", 256, 84, true},
-      {"Q3_K", 256, 110, true},
-      {"Q4_K", 256, 144, true},
-      {"Q5_K", 256, 176, true},
-      {"Q6_K", 256, 210, true},
-  }};
+  static constexpr auto kTypes = std::to_array<DTypeInfo>({
+      {"F32", 1, 4, true},      {"F64", 1, 8, true},      {"F16", 1, 2, true},      {"BF16", 1, 2, true},
+      {"I64", 1, 8, false},     {"I32", 1, 4, false},     {"I8", 1, 1, false},      {"U8", 1, 1, false},
+      {"F8_E4M3", 1, 1, false}, {"F8_E8M0", 1, 1, false}, {"Q8_0", 32, 34, true},   {"Q4_0", 32, 18, true},
+      {"Q4_1", 32, 20, true},   {"Q5_0", 32, 22, true},   {"Q5_1", 32, 24, true},   {"Q2_K", 256, 84, true},
+      {"Q3_K", 256, 110, true}, {"Q4_K", 256, 144, true}, {"Q5_K", 256, 176, true}, {"Q6_K", 256, 210, true},
+  });
   return kTypes.at(static_cast<size_t>(dtype));
 }
 

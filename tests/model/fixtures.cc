@@ -46,6 +46,12 @@ uint32_t ggml_type(DType dtype) {
       return 28;
     case DType::bf16:
       return 30;
+    case DType::i8:
+      return 24;
+    case DType::u8:
+    case DType::f8_e4m3:
+    case DType::f8_e8m0:
+      break;  // GGUF has no such type
   }
   return 0;
 }
