@@ -51,12 +51,11 @@ void BM_linear(benchmark::State& state) {
   std::ranges::generate(input, [&] { return static_cast<float>(random() % 1000) * 1e-3F; });
   std::vector<float> out(static_cast<size_t>(m * n));
   const auto& type_info = qeval::model::info(type);
-  const Matrix matrix{.name = "w",
-                      .dtype = type,
-                      .rows = n,
-                      .cols = k,
-                      .data = reinterpret_cast<const std::byte*>(weights.data()),
-                      .row_bytes = k * type_info.block_bytes};
+  const Matrix matrix{
+      .name = "w",
+      .rows = n,
+      .cols = k,
+      .stored = qeval::model::StoredWeight(type, k, reinterpret_cast<const std::byte*>(weights.data()))};
   const qeval::model::Product product{view(matrix), out.data()};
   for ([[maybe_unused]] const auto _ : state) {
     qeval::model::multiply(input.data(), m, std::span(&product, 1));

@@ -94,7 +94,7 @@ Size count_size(const Session& session) {
   if (model.config.final_norm) counter.norm(0, Module::final_norm, model.final_norm);
   if (model.positions.rows > 0) counter.table(model.positions, nullptr);
   counter.table(model.embedding, nullptr);
-  if (model.head.weight.data != model.embedding.data)
+  if (!model.head.weight.stored.is_same(model.embedding.stored))
     counter.table(model.head.weight, counter.spec({0, Module::head, Slot::weight}));
   return counter.size();
 }

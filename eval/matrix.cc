@@ -334,7 +334,7 @@ int64_t Matrix::disk_bytes() const {
   const model::Model& model = base_session_->model();
   const auto elements = [](const model::Matrix& matrix) { return matrix.rows * matrix.cols; };
   int64_t parameters = elements(model.embedding);
-  if (model.head.weight.data != model.embedding.data) parameters += elements(model.head.weight);
+  if (!model.head.weight.stored.is_same(model.embedding.stored)) parameters += elements(model.head.weight);
   for (const model::LayerWeights& layer : model.layers) {
     for (const auto& [module, linear] : layer.linears) parameters += elements(linear.weight);
   }

@@ -33,21 +33,20 @@ void visit_weights(const Model& model, const Visitor& visit) {
     }
   }
   if (model.config.final_norm) norm(model.final_norm);
-  if (model.head.weight.data != model.embedding.data) linear(model.head);
+  if (!model.head.weight.stored.is_same(model.embedding.stored)) linear(model.head);
 }
 
 struct Hasher {
   Sha256& sha;
   const Checkpoint* checkpoint;
   void operator()(const Matrix& matrix) const {
-    sha.update(fmt::format("{} {} {}x{} {}\n", matrix.name, info(matrix.dtype).name, matrix.rows, matrix.cols,
+    sha.update(fmt::format("{} {} {}x{} {}\n", matrix.name, matrix.stored.format(), matrix.rows, matrix.cols,
                            matrix.interleaved_head_dim));
+    const auto add = [&](std::span<const std::byte> bytes) { sha.update(bytes); };
     if (matrix.block_rows == 0) {
-      sha.update(std::span(matrix.data, static_cast<size_t>(matrix.byte_count())));
+      matrix.stored.visit_bytes(0, matrix.rows, add);
     } else {
-      for (int64_t r = 0; r < matrix.rows; ++r) {
-        sha.update(std::span(matrix.row(r), static_cast<size_t>(matrix.row_bytes)));
-      }
+      for (int64_t r = 0; r < matrix.rows; ++r) matrix.stored.visit_bytes(matrix.stored_row(r), 1, add);
     }
     // What an arithmetic keeps in another form need not stay in memory for having been hashed.
     if (checkpoint != nullptr) checkpoint->release_pages();
@@ -75,21 +74,25 @@ int64_t interleaved_row(int64_t row, int64_t head_dim, int64_t dim) {
   return row + 2 * (within % half) + within / half - within;
 }
 
-const std::byte* Matrix::row(int64_t r) const {
+int64_t Matrix::stored_row(int64_t r) const {
   if (interleaved_head_dim != 0) {
     r = interleaved_row(r, interleaved_head_dim,
                         interleaved_dim != 0 ? interleaved_dim : interleaved_head_dim);
   }
   if (block_rows != 0) r += r / block_rows * (block_stride - block_rows);
-  return data + r * row_bytes;
+  return r;
+}
+
+void Matrix::decode(int64_t row, int64_t count, int64_t col, int64_t n, float* out, int64_t stride) const {
+  if (is_contiguous()) {
+    stored.decode(row, count, col, n, out, stride);
+    return;
+  }
+  for (int64_t r = 0; r < count; ++r) stored.decode(stored_row(row + r), 1, col, n, out + r * stride, stride);
 }
 
 void Matrix::decode_rows(int64_t first, int64_t count, float* destination) const {
-  if (is_contiguous()) {
-    decode(dtype, row(first), count * cols, destination);
-    return;
-  }
-  for (int64_t r = 0; r < count; ++r) decode(dtype, row(first + r), cols, destination + r * cols);
+  decode(first, count, 0, cols, destination, cols);
 }
 
 std::string Model::weight_hash() const {

@@ -10,18 +10,17 @@
 
 #include "base/parallel.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/stored_weight.h"
 #include "model/config.h"
 
 namespace qeval::model {
 
-/// A weight matrix [rows, cols] = [output features, input features], left in its stored type: a view into the
-/// checkpoint. Rows are independent; row(r) is where logical row r starts.
+/// A weight matrix [rows, cols] = [output features, input features], left as it is stored: a view into the
+/// checkpoint. Rows are independent; logical row r is stored_row(r) of `stored`.
 struct Matrix {
   std::string name;  ///< unified module name, such as "model.layers.0.mlp.w2", without ".weight"
-  DType dtype = DType::f32;
   int64_t rows = 0, cols = 0;
-  const std::byte* data = nullptr;
-  int64_t row_bytes = 0;
+  StoredWeight stored;
   /// Rows stored for interleaved rotary pairs (GGUF's Llama; GLM, Cohere): where non-zero, the head size by
   /// which logical row r is found. Within a head, of the first d = interleaved_dim rows (0: all of them),
   /// logical row i + j·d/2 is stored at 2i + j.
@@ -29,10 +28,13 @@ struct Matrix {
   /// Where not 0: rows stand in blocks of `block_rows`, `block_stride` rows apart (GPT-NeoX's fused tensor).
   int64_t block_rows = 0, block_stride = 0;
 
-  const std::byte* row(int64_t r) const;
+  int64_t stored_row(int64_t r) const;
+  /// Decodes logical rows [row, row + count) × columns [col, col + n) to float32, rows of `out` `stride`
+  /// apart; `col` as in StoredWeight::decode.
+  void decode(int64_t row, int64_t count, int64_t col, int64_t n, float* out, int64_t stride) const;
   /// Decodes logical rows [first, first + count) to float32, `destination` being [count, cols].
   void decode_rows(int64_t first, int64_t count, float* destination) const;
-  int64_t byte_count() const { return rows * row_bytes; }
+  int64_t byte_count() const { return stored.byte_count(rows); }
   /// Whether rows follow one another in memory in their logical order.
   bool is_contiguous() const { return interleaved_head_dim == 0 && block_rows == 0; }
 };

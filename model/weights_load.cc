@@ -161,9 +161,9 @@ class Loader {
       return result;
     }
     const TensorView& view = tensor(name, {stored_rows, cols});
-    result.dtype = view.dtype;
-    result.row_bytes = cols / info(view.dtype).block_size * info(view.dtype).block_bytes;
-    result.data = view.bytes.data() + place.first_row * result.row_bytes;
+    const DTypeInfo& type = info(view.dtype);
+    const int64_t row_bytes = cols / type.block_size * type.block_bytes;
+    result.stored = StoredWeight(view.dtype, cols, view.bytes.data() + place.first_row * row_bytes);
     result.block_rows = place.block_rows;
     result.block_stride = place.block_stride;
     return result;
@@ -185,9 +185,7 @@ class Loader {
                     static_cast<size_t>(size));
       }
     }
-    result.dtype = view.dtype;
-    result.row_bytes = result.cols * size;
-    result.data = buffer->data();
+    result.stored = StoredWeight(view.dtype, result.cols, buffer->data());
     model_->transposed.push_back(std::move(buffer));
   }
 

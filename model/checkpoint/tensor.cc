@@ -12,13 +12,17 @@ namespace qeval::model {
 
 const DTypeInfo& info(DType dtype) {
   // clang-format off
-  static constexpr std::array<DTypeInfo, 31> kTypes{{
+  static constexpr auto kTypes = std::to_array<DTypeInfo>({
       {"F32", 1, 4, true},
       {"F64", 1, 8, true},
       {"F16", 1, 2, true},
       {"BF16", 1, 2, true},
       {"I64", 1, 8, false},
       {"I32", 1, 4, false},
+      {"I8", 1, 1, false},
+      {"U8", 1, 1, false},
+      {"F8_E4M3", 1, 1, false},
+      {"F8_E8M0", 1, 1, false},
       {"Q8_0", 32, 34, true},
       {"Q4_0", 32, 18, true},
       {"Q4_1", 32, 20, true},
@@ -44,7 +48,7 @@ const DTypeInfo& info(DType dtype) {
       {"TQ2_0", 256, 66, true},
       {"MXFP4", 32, 17, true},
       {"NVFP4", 64, 36, true},
-  }};
+  });
   // clang-format on
   return kTypes.at(static_cast<size_t>(dtype));
 }

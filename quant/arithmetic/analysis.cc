@@ -107,8 +107,7 @@ ErrorSums weight_error(const model::Model& model, const Point& point, const Quan
   row.name = norm.name;
   row.rows = 1;
   row.cols = std::ssize(norm.weight);
-  row.data = reinterpret_cast<const std::byte*>(norm.weight.data());
-  row.row_bytes = row.cols * static_cast<int64_t>(sizeof(float));
+  row.stored = model::StoredWeight(norm.weight.data(), row.cols);
   return weight_error(row, spec);
 }
 

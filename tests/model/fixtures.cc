@@ -76,6 +76,12 @@ uint32_t ggml_type(DType dtype) {
       return 41;
     case DType::q2_0:
       return 42;
+    case DType::i8:
+      return 24;
+    case DType::u8:
+    case DType::f8_e4m3:
+    case DType::f8_e8m0:
+      break;  // GGUF has no such type
   }
   return 0;
 }

@@ -335,11 +335,10 @@ TEST(WeightCodes, KeepTheValuesOfEveryGrid) {
     std::vector<float> values(12 * 8);
     for (float& v : values) v = uniform(random);
     const model::Matrix matrix{.name = "w",
-                               .dtype = model::DType::f32,
                                .rows = 12,
                                .cols = 8,
-                               .data = reinterpret_cast<const std::byte*>(values.data()),
-                               .row_bytes = 32};
+                               .stored = model::StoredWeight(
+                                   model::DType::f32, 8, reinterpret_cast<const std::byte*>(values.data()))};
     const QuantizedMatrix quantized = quantize_matrix(matrix, shape.spec);
     TensorFile file(folder / "w.data");
     OnnxGraph graph(file);
