@@ -106,7 +106,7 @@ Costs costs_of(const Source& source) {
   costs.size_bytes = count_at(details, "size_bytes");
   costs.weight_bits = number_at(details, "weight_bits");
   costs.activation_bits = number_at(details, "activation_bits");
-  if (const auto* quantize = member(details, "quantize")) {
+  if (const auto* quantize = find_field(details, "quantize")) {
     costs.quantize_seconds = number_at(*quantize, "seconds");
     costs.quantize_peak_bytes = count_at(*quantize, "peak_rss_bytes");
   }
@@ -119,7 +119,7 @@ Costs costs_of(const Source& source) {
 
 std::vector<eval::LayerError> layer_errors_of(const nlohmann::ordered_json& details) {
   std::vector<eval::LayerError> out;
-  const auto* list = member(details, "layer_errors");
+  const auto* list = find_field(details, "layer_errors");
   if (list == nullptr || !list->is_array()) return out;
   for (const auto& entry : *list) {
     const auto layer = count_at(entry, "layer");
@@ -133,7 +133,7 @@ std::vector<eval::LayerError> layer_errors_of(const nlohmann::ordered_json& deta
 /// Steps in order; more than a plot can show are averaged over equal stretches.
 std::vector<LossPoint> training_loss_of(const nlohmann::ordered_json& details) {
   std::vector<LossPoint> all;
-  const auto* list = member(details, "training_loss");
+  const auto* list = find_field(details, "training_loss");
   if (list == nullptr || !list->is_array()) return all;
   for (const auto& entry : *list) {
     if (!entry.is_array() || entry.size() != 2) continue;
@@ -194,7 +194,7 @@ Row make_row(const Source& source, const Report& report) {
   row.details = cells_of(source, report.details);
   row.costs = costs_of(source);
   row.layer_errors = layer_errors_of(run.model.details);
-  if (const auto* quantize = member(run.model.details, "quantize"))
+  if (const auto* quantize = find_field(run.model.details, "quantize"))
     row.layer_error_unit = text_or_empty(*quantize, "layer_errors_unit");
   row.worst_layers = row.layer_errors;
   std::ranges::stable_sort(row.worst_layers, std::ranges::greater(), &eval::LayerError::error);

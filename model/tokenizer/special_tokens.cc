@@ -5,7 +5,7 @@
 #include <map>
 
 #include "base/error.h"
-#include "model/tokenizer/json_fields.h"
+#include "base/json_object.h"
 
 namespace qeval::model {
 namespace {
@@ -98,10 +98,10 @@ TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
     const std::string where = file.string();
     const auto flag = [&](std::string_view key) -> std::optional<bool> {
       if (find_field(main, key) == nullptr) return std::nullopt;
-      return bool_field_or(main, key, false, where);
+      return JsonObject(main, where).boolean(key, false);
     };
     if (find_field(main, "tokenizer_class") != nullptr) {
-      config.tokenizer_class = string_field(main, "tokenizer_class", where);
+      config.tokenizer_class = JsonObject(main, where).string("tokenizer_class");
       if (config.tokenizer_class.ends_with("Fast"))
         config.tokenizer_class.resize(config.tokenizer_class.size() - 4);
     }

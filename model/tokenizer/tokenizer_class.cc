@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "model/tokenizer/json_fields.h"
+#include "base/json_object.h"
 #include "model/tokenizer/sentencepiece_model.h"
 
 namespace qeval::model {

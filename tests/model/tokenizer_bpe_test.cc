@@ -177,7 +177,7 @@ TEST(BpeTokenizer, MalformedFilesAreOneLineErrors) {
   EXPECT_THAT(with("/added_tokens", json::array({added(300, std::string(2000, 'x'))})),
               HasSubstr("2000 bytes"));
   EXPECT_THAT(with("/added_tokens", json::array({added(300, "hello")})), HasSubstr("hello"));
-  EXPECT_THAT(with("/model", nullptr), HasSubstr("'model' is missing"));
+  EXPECT_THAT(with("/model", nullptr), HasSubstr("model is missing"));
 
   const TemporaryFolder folder;
   const std::string whole = tiny_bpe({{"h", "e"}}).dump();
