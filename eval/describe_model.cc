@@ -1,5 +1,7 @@
 #include "eval/describe_model.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json_object.h"
@@ -139,6 +141,25 @@ void read_record(const std::filesystem::path& folder, ModelDetails& details) {
 
 }  // namespace
 
+namespace {
+
+/// The fewest bits that the checkpoint rounds the input of a linear map to.
+int rounded_bits(const model::Model& model) {
+  int bits = 32;
+  const auto add = [&](const std::optional<model::ActivationRounding>& rounding) {
+    if (!rounding) return;
+    const bool four = rounding->type == model::ActivationRounding::Type::e2m1;
+    bits = std::min(bits, four ? 4 : rounding->bits);
+  };
+  add(model.head.input);
+  for (const model::LayerWeights& layer : model.layers) {
+    for (const auto& [module, linear] : layer.linears) add(linear.input);
+  }
+  return bits;
+}
+
+}  // namespace
+
 ModelDetails describe_model(const Session& session) {
   const Size size = count_size(session);
   ModelDetails details;
@@ -146,8 +167,11 @@ ModelDetails describe_model(const Session& session) {
   details.size_bytes = session.quantization() ? size.bytes : session.model().weight_bytes();
   details.weight_bits =
       size.projection_elements > 0 ? size.projection_bits / static_cast<double>(size.projection_elements) : 0;
+  details.format = session.model().weight_format();
   if (!session.quantization()) {
-    details.scheme = "float";
+    const bool rounds = session.arithmetic().name() == "fake";
+    details.scheme = rounds ? session.model().quant_method : "float";
+    if (rounds) details.activation_bits = rounded_bits(session.model());
     return details;
   }
   // Schemes vary the output of the projections.

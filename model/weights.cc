@@ -1,5 +1,8 @@
 #include "model/weights.h"
 
+#include <algorithm>
+#include <functional>
+
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -15,9 +18,14 @@ void visit_weights(const Model& model, const Visitor& visit) {
     visit(weights.name + ".weight", weights.weight);
     visit(weights.name + ".bias", weights.bias);
   };
+  const auto rounding = [&](const std::string& name, const std::optional<ActivationRounding>& r) {
+    if (r) visit(name, *r);
+  };
   const auto linear = [&](const LinearWeights& weights) {
     visit(weights.weight);
     visit(weights.weight.name + ".bias", weights.bias);
+    rounding(weights.weight.name + ".input", weights.input);
+    rounding(weights.weight.name + ".output", weights.output);
   };
   visit(model.embedding);
   if (model.positions.rows > 0) visit(model.positions);
@@ -27,6 +35,8 @@ void visit_weights(const Model& model, const Visitor& visit) {
   for (const LayerWeights& layer : model.layers) {
     for (const auto& [module, weights] : layer.norms) norm(weights);
     for (const auto& [module, weights] : layer.linears) linear(weights);
+    rounding("key", layer.key);
+    rounding("value", layer.value);
     if (layer.xielu) {
       const XieluWeights& x = *layer.xielu;
       visit("xielu", std::vector<float>{x.alpha_p, x.alpha_n, x.beta, x.eps});
@@ -51,6 +61,11 @@ struct Hasher {
     // What an arithmetic keeps in another form need not stay in memory for having been hashed.
     if (checkpoint != nullptr) checkpoint->release_pages();
   }
+  void operator()(const std::string& name, const ActivationRounding& r) const {
+    sha.update(fmt::format("{} {} {} {} {} {} {} {} {} {} {}\n", name, static_cast<int>(r.type), r.bits,
+                           static_cast<int>(r.source), r.symmetric, r.scale, r.zero_point, r.group,
+                           r.upper_bound, r.global, r.global_divides));
+  }
   void operator()(const std::string& name, const std::vector<float>& values) const {
     sha.update(fmt::format("{} {}\n", name, values.size()));
     sha.update(std::as_bytes(std::span(values)));
@@ -58,6 +73,7 @@ struct Hasher {
 };
 
 struct ByteCounter {
+  void operator()(const std::string&, const ActivationRounding&) const {}
   int64_t& total;
   void operator()(const Matrix& matrix) const { total += matrix.byte_count(); }
   void operator()(const std::string&, const std::vector<float>& values) const {
@@ -100,6 +116,27 @@ std::string Model::weight_hash() const {
   sha.update(unified_config(config, "").dump());
   visit_weights(*this, Hasher{sha, checkpoint.get()});
   return sha.hex();
+}
+
+bool Model::rounds_activations() const {
+  const auto rounds = [](const LinearWeights& linear) { return linear.input || linear.output; };
+  return rounds(head) || std::ranges::any_of(layers, [&](const LayerWeights& layer) {
+           return layer.key || layer.value ||
+                  std::ranges::any_of(layer.linears, [&](const auto& own) { return rounds(own.second); });
+         });
+}
+
+std::string Model::weight_format() const {
+  std::map<std::string, int64_t> elements;
+  for (const LayerWeights& layer : layers) {
+    for (const auto& [module, linear] : layer.linears)
+      elements[linear.weight.stored.format()] += linear.weight.rows * linear.weight.cols;
+  }
+  std::vector<std::pair<std::string, int64_t>> formats(elements.begin(), elements.end());
+  std::ranges::stable_sort(formats, std::greater{}, &std::pair<std::string, int64_t>::second);
+  std::string text;
+  for (const auto& [own, count] : formats) text += (text.empty() ? "" : " + ") + own;
+  return text;
 }
 
 int64_t Model::weight_bytes() const {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/parallel.h"
+#include "model/checkpoint/activation_rounding.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/stored_weight.h"
 #include "model/config.h"
@@ -45,6 +46,8 @@ int64_t interleaved_row(int64_t row, int64_t head_dim, int64_t dim);
 struct LinearWeights {
   Matrix weight;            ///< [output features, input features]
   std::vector<float> bias;  ///< [output features], or empty
+  /// What the checkpoint asks of its input and, behind the bias, its output.
+  std::optional<ActivationRounding> input{}, output{};
 };
 
 struct NormWeights {
@@ -63,6 +66,8 @@ struct LayerWeights {
   std::map<Module, LinearWeights> linears;
   std::map<Module, NormWeights> norms;
   std::optional<XieluWeights> xielu{};
+  /// What the checkpoint asks of keys, after the rotary embedding, and of values before they are read.
+  std::optional<ActivationRounding> key{}, value{};
 
   const LinearWeights& linear(Module module) const { return linears.at(module); }
   const NormWeights& norm(Module module) const { return norms.at(module); }
@@ -81,6 +86,7 @@ struct Model {
   NormWeights final_norm;
   LinearWeights head;  ///< [vocab_size, the embedding's width]; the embedding where tied
   std::shared_ptr<const Checkpoint> checkpoint;
+  std::string quant_method;  ///< of a quantized folder's config; else empty
   /// Of tensors that are stored transposed: their rows in order.
   std::vector<std::shared_ptr<const AlignedBuffer>> transposed;
 
@@ -92,6 +98,11 @@ struct Model {
   /// SHA-256 over configuration and the tensors used (names, types, shapes, bytes): the identity of the
   /// weights in results. Reads every weight once.
   std::string weight_hash() const;
+  /// Whether the checkpoint asks for rounding of activations anywhere.
+  bool rounds_activations() const;
+  /// The number format of the blocks' matrices, for people: "BF16", "GPTQ 4-bit g128"; several are joined by
+  /// " + ", the one of most elements first.
+  std::string weight_format() const;
   /// Bytes of the weights as kept in memory (tied ones once).
   int64_t weight_bytes() const;
 };
@@ -99,6 +110,8 @@ struct Model {
 /// Loads a Hugging Face folder, a unified/MobileQuant folder or a `.gguf` file. Every tensor's name, type and
 /// shape is checked against the configuration; tensors of the file that no part of the model uses are Errors
 /// that name them (known left-overs such as `rotary_emb.inv_freq` are ignored).
-Model load_model(const std::filesystem::path& path);
+/// `gptq_zeros` is how the zero points of a GPTQ checkpoint are stored, "v1" or "v2", whatever it says
+/// itself; empty: as it says.
+Model load_model(const std::filesystem::path& path, const std::string& gptq_zeros = "");
 
 }  // namespace qeval::model

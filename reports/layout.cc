@@ -188,6 +188,7 @@ Row make_row(const Source& source, const Report& report) {
   row.variant = source.variant;
   row.scheme = source.scheme;
   row.arithmetic = run.model.arithmetic;
+  row.format = text_or_empty(run.model.details, "format");
   row.model = run.model.name;
   row.folder = source.folder.string();
   row.cells = cells_of(source, report.columns);

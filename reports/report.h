@@ -77,6 +77,7 @@ struct LossPoint {
 struct Row {
   std::string label;                                ///< "MobileQuant w8a8"; unlike any other row's
   std::string method, variant, scheme, arithmetic;  ///< as results have them; method empty in float
+  std::string format;  ///< of the stored weights; empty in runs of older versions
   std::string model, folder;
   bool is_baseline = false;
   std::vector<std::optional<Cell>> cells;    ///< per column of Report::columns

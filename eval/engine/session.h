@@ -17,13 +17,15 @@ namespace qeval::eval {
 /// How a model is to be run.
 struct SessionOptions {
   std::filesystem::path model;
-  /// "float", "fake" or "integer"; empty: fake where the folder has act_dict.json and default_qcfg.json, else
-  /// float.
+  /// "float", "fake" or "integer"; empty: fake where the folder has act_dict.json and default_qcfg.json or
+  /// its weights' format rounds activations, else float.
   std::string arithmetic;
   /// "f32", or "bf16": float arithmetic by bfloat16 dot products.
   std::string precision = "f32";
   /// Instead of the folder's default_qcfg.json and act_dict.json.
   std::optional<std::filesystem::path> qcfg{}, act_ranges{};
+  /// How a GPTQ checkpoint's zero points are stored (model::load_model).
+  std::string gptq_zeros{};
   std::optional<int64_t> max_length;  ///< tokens of input; default min(2048, max_position_embeddings)
   /// Requests are scored as they are, not cut into windows: where the rotary embedding is stretched beyond
   /// max_position_embeddings, so is the default.

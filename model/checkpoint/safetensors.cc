@@ -64,7 +64,13 @@ class SafetensorsFile : public Checkpoint {
     if (!header.is_object()) fail("{}: the header is not a JSON object", name);
     const auto data = reader.take(reader.remaining(), "the data");
     for (const auto& [key, entry] : header.items()) {
-      if (key != "__metadata__") add_entry(key, entry, data);
+      if (key != "__metadata__") {
+        add_entry(key, entry, data);
+      } else if (entry.is_object()) {
+        for (const auto& [own, text] : entry.items()) {
+          if (text.is_string()) add_metadata(own, text.get<std::string>());
+        }
+      }
     }
     check_coverage(data.size());
   }

@@ -58,6 +58,9 @@ struct Scratch {
 void read_scales(const StoredScales& s, int64_t row, int64_t group, int64_t n, Scratch& scratch, float* out) {
   const int64_t first = row / s.rows_per_scale * s.row_step + group * s.group_step;
   switch (s.type) {
+    case StoredScales::Type::one:
+      std::fill_n(out, n, 1.0F);
+      break;
     case StoredScales::Type::f32:
       gather(s.data, first, s.group_step, n, out);
       break;

@@ -17,6 +17,7 @@ namespace qeval::model {
 /// row / rows_per_scale · row_step + group · group_step.
 struct StoredScales {
   enum class Type : uint8_t {
+    one,  ///< no tensor: `global` alone
     f32,
     f16,
     bf16,

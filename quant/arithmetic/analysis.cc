@@ -91,7 +91,7 @@ ErrorSums weight_error(const model::Matrix& matrix, const QuantSpec& spec) {
   ErrorSums sums;
   for (int64_t r = 0; r < matrix.rows; ++r) {
     matrix.decode_rows(r, 1, stored.data());
-    decoded.decode(decoded.context, r, 0, matrix.cols, rounded.data());
+    decoded.decode(decoded.context, {r, 1, 0, matrix.cols, rounded.data(), matrix.cols});
     sums.add(stored.data(), rounded.data(), whole, matrix.cols);
   }
   return sums;

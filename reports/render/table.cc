@@ -36,7 +36,8 @@ Heading figure(std::string title, std::string detail = "") {
 }
 
 std::string method_of(const Row& row) {
-  if (row.method.empty()) return row.arithmetic == "float" ? "Float" : row.model;
+  if (row.method.empty() && row.arithmetic == "float") return row.format.empty() ? "Float" : row.format;
+  if (row.method.empty()) return row.model;
   return method_title(row.method) + (row.variant == "original" ? " (original)" : "");
 }
 

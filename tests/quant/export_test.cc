@@ -349,7 +349,7 @@ TEST(WeightCodes, KeepTheValuesOfEveryGrid) {
     const auto tensors = test::run_onnx(proto, folder.path(), {});
     std::vector<float> expected(values.size());
     const model::WeightView weights = view(quantized);
-    for (int64_t r = 0; r < 12; ++r) weights.decode(weights.context, r, 0, 8, expected.data() + r * 8);
+    weights.decode(weights.context, {0, 12, 0, 8, expected.data(), 8});
     for (int64_t r = 0; r < 12; ++r) {
       for (int64_t c = 0; c < 8; ++c) {
         EXPECT_EQ(tensors.at("w").values[static_cast<size_t>(c * 12 + r)],
