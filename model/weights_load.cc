@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/setting.h"
 #include "model/architectures/architecture.h"
 #include "model/architectures/gguf.h"
 #include "model/checkpoint/gguf.h"
@@ -432,7 +433,8 @@ Model load_model(const std::filesystem::path& path, const std::string& gptq_zero
     fail("{}: accepted: a folder with config.json and weights, or a .gguf file", path.string());
   }
   if (!directory && !gptq_zeros.empty())
-    fail("--gptq-zeros {}: {} is a GGUF file; accepted with GPTQ folders", gptq_zeros, path.string());
+    fail("{} {}: {} is a GGUF file; accepted with GPTQ folders", setting("gptq-zeros"), gptq_zeros,
+         path.string());
   Model model = directory ? load_directory(path, gptq_zeros) : load_gguf(path);
   model.path = path;
   // A trailing slash leaves an empty last part.

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/setting.h"
 #include "model/checkpoint/quantized/format.h"
 #include "model/checkpoint/quantized/name_pattern.h"
 
@@ -57,9 +58,8 @@ void check_version(const ModuleTensors& tensors, const CodedWeight& weight, cons
   if (!all_zeros_are(weight, groups, other)) return;
   fail(
       "{}: all zero points are stored as {}, which version {} of the format writes for sym: true, but {} "
-      "says "
-      "version {}; accepted: --gptq-zeros v1 or v2, which says how to read them",
-      tensors.where("qzeros"), other, v2 ? 1 : 2, layout.zeros_label, v2 ? 2 : 1);
+      "says version {}; accepted: {} v1 or v2, which says how to read them",
+      tensors.where("qzeros"), other, v2 ? 1 : 2, layout.zeros_label, v2 ? 2 : 1, setting("gptq-zeros"));
 }
 
 /// What holds for a module: the config's own values, or those of the first of `dynamic`'s rules that its name

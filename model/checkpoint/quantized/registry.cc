@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/setting.h"
 #include "base/strict_json.h"
 #include "model/checkpoint/quantized/format.h"
 
@@ -86,8 +87,8 @@ std::optional<Quantization> find_quantization(const std::filesystem::path& folde
   std::optional<QuantizationConfig> config = find_config(folder);
   if (!config) {
     if (!gptq_zeros.empty()) {
-      fail("--gptq-zeros {}: {} has no quantization_config; accepted with GPTQ checkpoints", gptq_zeros,
-           folder.string());
+      fail("{} {}: {} has no quantization_config; accepted with GPTQ checkpoints", setting("gptq-zeros"),
+           gptq_zeros, folder.string());
     }
     return std::nullopt;
   }
@@ -96,7 +97,8 @@ std::optional<Quantization> find_quantization(const std::filesystem::path& folde
   const JsonObject fields = config->object();
   const std::string name = fields.string("quant_method");
   if (!gptq_zeros.empty() && name != "gptq")
-    fail("--gptq-zeros {}: not used by quant_method {}; accepted with gptq", gptq_zeros, printable(name));
+    fail("{} {}: not used by quant_method {}; accepted with gptq", setting("gptq-zeros"), gptq_zeros,
+         printable(name));
   if (checkpoint.format() != "safetensors") {
     fail("{}: quant_method {} with weights as {}; accepted: safetensors", config->where, printable(name),
          checkpoint.format());
