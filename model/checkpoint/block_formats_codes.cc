@@ -48,17 +48,13 @@ constexpr std::array<float, 256> half_scales() {
 }
 constexpr std::array<float, 256> kHalfScales = half_scales();
 
-__m128i load_16(const void* source) {
-  return _mm_loadu_si128(static_cast<const __m128i*>(source));
-}
-
 /// The table's values for the low and the high nibbles of 16 bytes.
 struct LookedUp {
   __m128i low, high;
   LookedUp(const std::array<int8_t, 16>& values, const uint8_t* q) {
-    const __m128i codes = load_16(q), table = load_16(values.data()), nibble = _mm_set1_epi8(15);
-    low = _mm_shuffle_epi8(table, _mm_and_si128(codes, nibble));
-    high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(codes, 4), nibble));
+    const __m128i codes = load_16(q), table = load_16(values.data());
+    low = _mm_shuffle_epi8(table, low_nibbles(codes));
+    high = _mm_shuffle_epi8(table, high_nibbles(codes));
   }
 };
 
@@ -66,12 +62,6 @@ void decode_32(const std::array<int8_t, 16>& values, const uint8_t* q, float sca
   const LookedUp found(values, q);
   scale_16_bytes(found.low, scale, out);
   scale_16_bytes(found.high, scale, out + 16);
-}
-
-/// Crumb k of each of 16 bytes.
-template <int kCrumb>
-__m128i crumbs(__m128i bytes) {
-  return _mm_and_si128(_mm_srli_epi16(bytes, 2 * kCrumb), _mm_set1_epi8(3));
 }
 
 }  // namespace
@@ -129,10 +119,10 @@ void decode_tq2_0(const uint8_t* block, float* out) {
   for (int half = 0; half < 4; ++half) {  // 16 bytes, half a run
     const __m128i bytes = load_16(block + 16 * half);
     float* x = out + 128 * (half / 2) + 16 * (half % 2);
-    scale_16_bytes(_mm_sub_epi8(crumbs<0>(bytes), one), d, x);
-    scale_16_bytes(_mm_sub_epi8(crumbs<1>(bytes), one), d, x + 32);
-    scale_16_bytes(_mm_sub_epi8(crumbs<2>(bytes), one), d, x + 64);
-    scale_16_bytes(_mm_sub_epi8(crumbs<3>(bytes), one), d, x + 96);
+    scale_16_bytes(_mm_sub_epi8(crumbs(bytes, 0), one), d, x);
+    scale_16_bytes(_mm_sub_epi8(crumbs(bytes, 1), one), d, x + 32);
+    scale_16_bytes(_mm_sub_epi8(crumbs(bytes, 2), one), d, x + 64);
+    scale_16_bytes(_mm_sub_epi8(crumbs(bytes, 3), one), d, x + 96);
   }
 }
 
@@ -153,8 +143,8 @@ void decode_q1_0(const uint8_t* block, float* out) {
 void decode_q2_0(const uint8_t* block, float* out) {
   const float d = load_half(block);
   const __m128i bytes = load_16(block + 2), one = _mm_set1_epi8(1);
-  const __m128i first = crumbs<0>(bytes), second = crumbs<1>(bytes), third = crumbs<2>(bytes),
-                fourth = crumbs<3>(bytes);
+  const __m128i first = crumbs(bytes, 0), second = crumbs(bytes, 1), third = crumbs(bytes, 2),
+                fourth = crumbs(bytes, 3);
   // Bytes of four vectors to the order of elements.
   const auto write = [&](__m128i pairs, __m128i further, float* x) {
     scale_16_bytes(_mm_sub_epi8(_mm_unpacklo_epi16(pairs, further), one), d, x);
