@@ -83,6 +83,16 @@ inline __m128i where_set(const uint8_t* bits, char value) {
   return _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(spread, each), each), _mm_set1_epi8(value));
 }
 
+/// 16 bytes: `value` where bit `bit` of the byte is set, else 0.
+inline __m128i where_set(__m128i bytes, int bit, char value) {
+  const __m128i wanted = _mm_set1_epi8(static_cast<char>(1 << bit));
+  return _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(bytes, wanted), wanted), _mm_set1_epi8(value));
+}
+
+inline __m128i nibbles(__m128i bytes, int upper) {
+  return upper != 0 ? high_nibbles(bytes) : low_nibbles(bytes);
+}
+
 void decode_q5_0(const uint8_t* block, float* out) {
   const float d = load_half(block);
   const __m128i q = load_16(block + 6), sixteen = _mm_set1_epi8(16);
@@ -117,13 +127,11 @@ void decode_q3_k(const uint8_t* block, float* out) {
     const int low = (packed[sub % 8] >> (sub < 8 ? 0 : 4)) & 15;
     const int high = (packed[8 + sub % 4] >> (2 * (sub / 4))) & 3;
     const float scale = d * static_cast<float>((low | (high << 4)) - 32);
-    const uint8_t* q = quants + 32 * (sub / 8) + 16 * (sub % 2);
-    const uint8_t* h = mask + 16 * (sub % 2);
-    const int shift = 2 * (sub % 8 / 2), bit = sub / 2;
-    for (int i = 0; i < 16; ++i) {
-      const int value = ((q[i] >> shift) & 3) + 4 * ((h[i] >> bit) & 1) - 4;
-      out[16 * sub + i] = scale * static_cast<float>(value);
-    }
+    const __m128i q = load_16(quants + 32 * (sub / 8) + 16 * (sub % 2));
+    const __m128i h = load_16(mask + 16 * (sub % 2)), four = _mm_set1_epi8(4);
+    const __m128i third_bit = where_set(h, sub / 2, 4);
+    scale_16_bytes(_mm_sub_epi8(_mm_or_si128(crumbs(q, sub % 8 / 2), third_bit), four), scale,
+                   out + 16 * sub);
   }
 }
 
@@ -161,11 +169,10 @@ void decode_q5_k(const uint8_t* block, float* out) {
   const uint8_t *high = block + 16, *quants = block + 48;
   for (int sub = 0; sub < 8; ++sub) {
     const float scale = d * scales.scale[sub], minimum = dm * scales.minimum[sub];
-    const uint8_t* q = quants + 32 * (sub / 2);
-    const int shift = 4 * (sub % 2);
-    for (int i = 0; i < 32; ++i) {
-      const int value = ((q[i] >> shift) & 15) | (((high[i] >> sub) & 1) << 4);
-      out[32 * sub + i] = scale * static_cast<float>(value) - minimum;
+    for (int i = 0; i < 32; i += 16) {
+      const __m128i q = load_16(quants + 32 * (sub / 2) + i);
+      const __m128i value = _mm_or_si128(nibbles(q, sub % 2), where_set(load_16(high + i), sub, 16));
+      scale_and_shift_16_bytes(value, scale, -minimum, out + 32 * sub + i);
     }
   }
 }
@@ -178,14 +185,11 @@ void decode_q6_k(const uint8_t* block, float* out) {
     // Elements come in runs of 32: four runs per 64 bytes of nibbles (low, low, high, high) and 32 bytes of
     // crumbs.
     const int run = sub / 2, half = sub / 8, within = 16 * (sub % 2);
-    const uint8_t* q = low + 64 * half + 32 * (run % 2) + within;
-    const uint8_t* h = high + 32 * half + within;
-    const int q_shift = 4 * (run % 4 / 2), h_shift = 2 * (run % 4);
+    const __m128i q = load_16(low + 64 * half + 32 * (run % 2) + within);
+    const __m128i h = load_16(high + 32 * half + within);
     const float scale = d * static_cast<float>(scales[sub]);
-    for (int i = 0; i < 16; ++i) {
-      const int value = (((q[i] >> q_shift) & 15) | (((h[i] >> h_shift) & 3) << 4)) - 32;
-      out[16 * sub + i] = scale * static_cast<float>(value);
-    }
+    const __m128i value = _mm_or_si128(nibbles(q, run % 4 / 2), _mm_slli_epi16(crumbs(h, run % 4), 4));
+    scale_16_bytes(_mm_sub_epi8(value, _mm_set1_epi8(32)), scale, out + 16 * sub);
   }
 }
 

@@ -96,21 +96,37 @@ void decode_nvfp4(const uint8_t* block, float* out) {
   }
 }
 
+namespace {
+
+/// Values −1, 0, 1 for the leading digit of 16 bytes x, which is 3x / 256 rounded down: 1 from 86 on, 2 from
+/// 171.
+__m128i leading_digits(__m128i x) {
+  const __m128i one = _mm_set1_epi8(86), two = _mm_set1_epi8(static_cast<char>(171));
+  const __m128i from_one = _mm_cmpeq_epi8(_mm_max_epu8(x, one), x);  // -1 where so
+  const __m128i from_two = _mm_cmpeq_epi8(_mm_max_epu8(x, two), x);
+  return _mm_sub_epi8(_mm_set1_epi8(-1), _mm_add_epi8(from_one, from_two));
+}
+
+__m128i tripled(__m128i x) {
+  return _mm_add_epi8(x, _mm_add_epi8(x, x));
+}
+
+}  // namespace
+
 void decode_tq1_0(const uint8_t* block, float* out) {
   const float d = load_half(block + 52);
-  const auto run = [&](const uint8_t* q, int bytes, int digits) {
-    unsigned power = 1;
-    for (int k = 0; k < digits; ++k, power *= 3) {
-      for (int m = 0; m < bytes; ++m) {
-        const unsigned digit = (q[m] * power & 255U) * 3 >> 8;
-        out[m] = d * static_cast<float>(static_cast<int>(digit) - 1);
-      }
-      out += bytes;
+  const auto run = [&](const uint8_t* q, int bytes) {
+    for (int m = 0; m < bytes; m += 16) {
+      __m128i x = load_16(q + m);
+      for (int k = 0; k < 5; ++k, x = tripled(x)) scale_16_bytes(leading_digits(x), d, out + k * bytes + m);
     }
+    out += 5 * bytes;
   };
-  run(block, 32, 5);
-  run(block + 32, 16, 5);
-  run(block + 48, 4, 4);
+  run(block, 32);
+  run(block + 32, 16);
+  __m128i last = _mm_cvtsi32_si128(static_cast<int>(load_u32(block + 48)));
+  for (int k = 0; k < 4; ++k, last = tripled(last))
+    scale_4_bytes(leading_digits(last), _mm_set1_ps(d), out + 4 * k);
 }
 
 void decode_tq2_0(const uint8_t* block, float* out) {
