@@ -48,17 +48,13 @@ constexpr std::array<float, 256> half_scales() {
 }
 constexpr std::array<float, 256> kHalfScales = half_scales();
 
-__m128i load_16(const void* source) {
-  return _mm_loadu_si128(static_cast<const __m128i*>(source));
-}
-
 /// The table's values for the low and the high nibbles of 16 bytes.
 struct LookedUp {
   __m128i low, high;
   LookedUp(const std::array<int8_t, 16>& values, const uint8_t* q) {
-    const __m128i codes = load_16(q), table = load_16(values.data()), nibble = _mm_set1_epi8(15);
-    low = _mm_shuffle_epi8(table, _mm_and_si128(codes, nibble));
-    high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(codes, 4), nibble));
+    const __m128i codes = load_16(q), table = load_16(values.data());
+    low = _mm_shuffle_epi8(table, low_nibbles(codes));
+    high = _mm_shuffle_epi8(table, high_nibbles(codes));
   }
 };
 
@@ -66,12 +62,6 @@ void decode_32(const std::array<int8_t, 16>& values, const uint8_t* q, float sca
   const LookedUp found(values, q);
   scale_16_bytes(found.low, scale, out);
   scale_16_bytes(found.high, scale, out + 16);
-}
-
-/// Crumb k of each of 16 bytes.
-template <int kCrumb>
-__m128i crumbs(__m128i bytes) {
-  return _mm_and_si128(_mm_srli_epi16(bytes, 2 * kCrumb), _mm_set1_epi8(3));
 }
 
 }  // namespace
@@ -106,21 +96,37 @@ void decode_nvfp4(const uint8_t* block, float* out) {
   }
 }
 
+namespace {
+
+/// Values −1, 0, 1 for the leading digit of 16 bytes x, which is 3x / 256 rounded down: 1 from 86 on, 2 from
+/// 171.
+__m128i leading_digits(__m128i x) {
+  const __m128i one = _mm_set1_epi8(86), two = _mm_set1_epi8(static_cast<char>(171));
+  const __m128i from_one = _mm_cmpeq_epi8(_mm_max_epu8(x, one), x);  // -1 where so
+  const __m128i from_two = _mm_cmpeq_epi8(_mm_max_epu8(x, two), x);
+  return _mm_sub_epi8(_mm_set1_epi8(-1), _mm_add_epi8(from_one, from_two));
+}
+
+__m128i tripled(__m128i x) {
+  return _mm_add_epi8(x, _mm_add_epi8(x, x));
+}
+
+}  // namespace
+
 void decode_tq1_0(const uint8_t* block, float* out) {
   const float d = load_half(block + 52);
-  const auto run = [&](const uint8_t* q, int bytes, int digits) {
-    unsigned power = 1;
-    for (int k = 0; k < digits; ++k, power *= 3) {
-      for (int m = 0; m < bytes; ++m) {
-        const unsigned digit = (q[m] * power & 255U) * 3 >> 8;
-        out[m] = d * static_cast<float>(static_cast<int>(digit) - 1);
-      }
-      out += bytes;
+  const auto run = [&](const uint8_t* q, int bytes) {
+    for (int m = 0; m < bytes; m += 16) {
+      __m128i x = load_16(q + m);
+      for (int k = 0; k < 5; ++k, x = tripled(x)) scale_16_bytes(leading_digits(x), d, out + k * bytes + m);
     }
+    out += 5 * bytes;
   };
-  run(block, 32, 5);
-  run(block + 32, 16, 5);
-  run(block + 48, 4, 4);
+  run(block, 32);
+  run(block + 32, 16);
+  __m128i last = _mm_cvtsi32_si128(static_cast<int>(load_u32(block + 48)));
+  for (int k = 0; k < 4; ++k, last = tripled(last))
+    scale_4_bytes(leading_digits(last), _mm_set1_ps(d), out + 4 * k);
 }
 
 void decode_tq2_0(const uint8_t* block, float* out) {
@@ -129,10 +135,10 @@ void decode_tq2_0(const uint8_t* block, float* out) {
   for (int half = 0; half < 4; ++half) {  // 16 bytes, half a run
     const __m128i bytes = load_16(block + 16 * half);
     float* x = out + 128 * (half / 2) + 16 * (half % 2);
-    scale_16_bytes(_mm_sub_epi8(crumbs<0>(bytes), one), d, x);
-    scale_16_bytes(_mm_sub_epi8(crumbs<1>(bytes), one), d, x + 32);
-    scale_16_bytes(_mm_sub_epi8(crumbs<2>(bytes), one), d, x + 64);
-    scale_16_bytes(_mm_sub_epi8(crumbs<3>(bytes), one), d, x + 96);
+    scale_16_bytes(_mm_sub_epi8(crumbs(bytes, 0), one), d, x);
+    scale_16_bytes(_mm_sub_epi8(crumbs(bytes, 1), one), d, x + 32);
+    scale_16_bytes(_mm_sub_epi8(crumbs(bytes, 2), one), d, x + 64);
+    scale_16_bytes(_mm_sub_epi8(crumbs(bytes, 3), one), d, x + 96);
   }
 }
 
@@ -153,8 +159,8 @@ void decode_q1_0(const uint8_t* block, float* out) {
 void decode_q2_0(const uint8_t* block, float* out) {
   const float d = load_half(block);
   const __m128i bytes = load_16(block + 2), one = _mm_set1_epi8(1);
-  const __m128i first = crumbs<0>(bytes), second = crumbs<1>(bytes), third = crumbs<2>(bytes),
-                fourth = crumbs<3>(bytes);
+  const __m128i first = crumbs(bytes, 0), second = crumbs(bytes, 1), third = crumbs(bytes, 2),
+                fourth = crumbs(bytes, 3);
   // Bytes of four vectors to the order of elements.
   const auto write = [&](__m128i pairs, __m128i further, float* x) {
     scale_16_bytes(_mm_sub_epi8(_mm_unpacklo_epi16(pairs, further), one), d, x);

@@ -1,5 +1,4 @@
 #include "base/error.h"
-#include "base/file.h"
 #include "model/tokenizer/definition.h"
 #include "model/tokenizer/sentencepiece_tokenizer.h"
 #include "model/tokenizer/tokenizer.h"
@@ -12,9 +11,8 @@ std::unique_ptr<Tokenizer> load_json(const std::filesystem::path& file, const st
 }
 
 std::unique_ptr<Tokenizer> load_gguf(const std::filesystem::path& file) {
-  refuse_lfs_pointer(MappedFile(file).text(), file);
   const GgufFile gguf(file);
-  const std::string name = file.string();
+  const std::string name = gguf.path().string();  // of a model in parts, the one with the keys
   if (gguf.find_value("tokenizer.ggml.model") == nullptr) {
     fail("{}: the file has no tokenizer (tokenizer.ggml.model is missing)", name);
   }
