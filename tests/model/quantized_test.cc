@@ -308,7 +308,7 @@ TEST(GptqZeros, TheOtherVersionsAreRefusedUnlessTold) {
     std::string& zeros = changed.tensor(std::string("model.layers.0.") + module + ".qzeros").bytes;
     std::ranges::fill(zeros, static_cast<char>(0x88));
   }
-  EXPECT_THAT(changed.refusal(), HasSubstr("accepted: --gptq-zeros v1 or v2"));
+  EXPECT_THAT(changed.refusal(), HasSubstr("accepted: gptq_zeros v1 or v2"));
   EXPECT_THAT(changed.refusal(), HasSubstr("qzeros"));
   const Model told = changed.load("v2");
   for (const char* module : {"model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"}) {
