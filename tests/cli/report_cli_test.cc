@@ -7,7 +7,9 @@
 namespace qeval::test {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 class ReportCli : public Cli {
  protected:
@@ -47,7 +49,10 @@ TEST_F(ReportCli, NeedsNothingButTheResultFiles) {
   const std::string first = read("report.md");
   EXPECT_EQ(run({"report", path("a"), "-o", path("report.md")}).status, 0);
   EXPECT_EQ(read("report.md"), first);
-  EXPECT_THAT(run({"report", path("a")}).output, HasSubstr("acc_norm"));
+  EXPECT_THAT(run({"report", path("a")}).output,
+              AllOf(HasSubstr("acc_norm"), Not(HasSubstr("add-bos-token"))));
+  ASSERT_EQ(eval({"-t", "piqa", "--add-bos-token", "false", "-o", path("without")}).status, 0);
+  EXPECT_THAT(run({"report", path("without")}).output, HasSubstr(", add-bos-token false\n"));
 }
 
 TEST_F(ReportCli, NamesWhatCannotBeReported) {
