@@ -164,7 +164,8 @@ int run(const po::variables_map& arguments) {
     run.options = quantize_options(arguments, model.config);
     run.scheme = arguments["scheme"].as<std::string>();
     run.act_ranges_file = optional<std::string>(arguments, "act-ranges").value_or("");
-    run.samples = read_samples(arguments, model, default_samples(arguments, {&run.options.method, 1}));
+    run.samples =
+        read_samples(arguments, model, default_samples(arguments, {&run.options.method, 1}), &run.warnings);
     require_samples(run.samples, run.options, model.config);
     run.calibration = calibration_json(arguments, run.samples);
     if (quant::is_learned(run.options.method)) {
