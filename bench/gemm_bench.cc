@@ -50,7 +50,6 @@ void BM_linear(benchmark::State& state) {
   std::vector<float> input(static_cast<size_t>(m * k));
   std::ranges::generate(input, [&] { return static_cast<float>(random() % 1000) * 1e-3F; });
   std::vector<float> out(static_cast<size_t>(m * n));
-  const auto& type_info = qeval::model::info(type);
   const Matrix matrix{
       .name = "w",
       .rows = n,

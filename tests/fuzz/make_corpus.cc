@@ -16,6 +16,7 @@
 #include "model/tokenizer/sentencepiece_model.h"
 #include "quant/calibrate/calibration_text.h"
 #include "quant/grid/qcfg.h"
+#include "tests/fuzz/quantized_seeds.h"
 #include "tests/fuzz/targets.h"
 #include "tests/model/fixtures.h"
 #include "tests/reports/report_fixture.h"
@@ -75,6 +76,8 @@ void checkpoints() {
       fixtures::safetensors(R"({"__metadata__": {"format": "pt"}, "x": {"dtype": "F32", "shape": [0, 4],
         "data_offsets": [0, 0]}, "y": {"dtype": "I32", "shape": [1], "data_offsets": [0, 4]}})",
                             "abcd"));
+  for (const fuzz::QuantizedSeed& seed : fuzz::quantized_seeds())
+    put("quantized", seed.name, seed.config + kNext + seed.weights);
   const std::string index = R"({"metadata": {"total_size": 54}, "weight_map": {"a": "a.safetensors",
     "b": "a.safetensors", "c": "a.safetensors", "d": "a.safetensors", "e": "a.safetensors"}})";
   put("safetensors", "index", index + kNext + whole);
