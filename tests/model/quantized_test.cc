@@ -367,6 +367,42 @@ TEST(QuantizedReaders, HashesCoverEveryTensor) {
   EXPECT_NE(changed.load().weight_hash(), gptq);
 }
 
+/// 20 codes of 3 bits are two words in either packing: other tensors tell, else the version.
+TEST(QuantizedReaders, PackingsOfOneWidthAreToldApart) {
+  const auto layout = [](const json& version, int64_t other_words) {
+    const fixtures::TemporaryFolder folder;
+    const auto module = [](const std::string& name, int64_t cols, int64_t words) {
+      return std::vector<fixtures::Tensor>{
+          {name + ".weight_packed",
+           DType::i32,
+           {8, words},
+           std::string(static_cast<size_t>(32 * words), 'a')},
+          {name + ".weight_scale", DType::bf16, {8, 1}, std::string(16, 'b')},
+          {name + ".weight_shape", DType::i64, {2}, fixtures::raw(int64_t{8}) + fixtures::raw(cols)}};
+    };
+    std::vector<fixtures::Tensor> tensors = module("m", 20, 2);
+    if (other_words != 0) {
+      for (auto& tensor : module("n", 64, other_words)) tensors.push_back(tensor);
+    }
+    fixtures::write(folder / "model.safetensors", fixtures::safetensors(tensors));
+    const auto checkpoint = open_safetensors(folder / "model.safetensors");
+    QuantizationConfig config;
+    config.where = "config";
+    config.fields = json::parse(R"({"format": "pack-quantized", "config_groups": {"g": {"targets": ["Linear"],
+        "weights": {"num_bits": 3, "strategy": "channel"}}}})");
+    config.fields["version"] = version;
+    config.ordered = nlohmann::ordered_json::parse(config.fields.dump());
+    const ModuleRequest request{.name = "m", .rows = 8, .cols = 20};
+    ModuleTensors found(*checkpoint, request);
+    return open_compressed_tensors(config).read(found)->weight->codes.layout;
+  };
+  EXPECT_EQ(layout("0.18.0", 0), CodeLayout::rows_stream);
+  EXPECT_EQ(layout("0.17.1", 0), CodeLayout::rows_words);
+  EXPECT_EQ(layout("0.17.1", 6), CodeLayout::rows_stream);
+  EXPECT_EQ(layout(nullptr, 7), CodeLayout::rows_words);
+  EXPECT_THAT(error_of([&] { layout(nullptr, 0); }), HasSubstr("can be packed in two ways"));
+}
+
 TEST(CodeLayouts, UnpackWhatIsPackedHere) {
   for (int bits = 1; bits <= 8; ++bits) {
     SCOPED_TRACE(bits);
