@@ -70,8 +70,8 @@ TEST_F(QuantizedCli, InspectNamesFormatsByClass) {
   const Outcome outcome = run({"inspect", "-m", golden("ct-mixed")});
   EXPECT_EQ(outcome.status, 0);
   for (const char* part : {"quantization           compressed-tensors", "feed-forward weights",
-                           "attention weights", "compressed-tensors FP8 per channel, 8.13 bits a weight",
-                           "compressed-tensors int4 g32, 4.", "BF16, 16.00", "inputs FP8 per token"}) {
+                           "attention weights", "compressed-tensors FP8 per channel, 8.12 bits a weight",
+                           "compressed-tensors int4 g32, 4.", "3 in BF16, 16.00", "inputs FP8 per token"}) {
     EXPECT_THAT(outcome.out, HasSubstr(part));
   }
 }

@@ -87,8 +87,8 @@ std::vector<std::string> golden_names() {
   return names;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, QuantizedGolden, testing::ValuesIn(golden_names()), [](const auto& info) {
-  std::string name = info.param;
+INSTANTIATE_TEST_SUITE_P(All, QuantizedGolden, testing::ValuesIn(golden_names()), [](const auto& of) {
+  std::string name = of.param;
   std::ranges::replace(name, '-', '_');
   return name;
 });
@@ -301,7 +301,9 @@ TEST(QuantizedRefusals, OfBitsandbytesStates) {
 /// Symmetric files hold one zero point, so that a wrong label shows.
 TEST(GptqZeros, TheOtherVersionsAreRefusedUnlessTold) {
   ChangedGolden changed("gptq-w4-gm1-sym-old");
-  EXPECT_EQ(changed.refusal(), "");
+  changed.quantization() = json::parse(read_file(golden("gptq-w4-gm1-sym-old") / "quantize_config.json"));
+  changed.quantization()["quant_method"] = "gptq";
+  EXPECT_NO_THROW(changed.load());
   const Model as_labelled = load_model(golden("gptq-w4-gm1-sym-old"));
   for (const char* module : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
                              "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) {
@@ -327,7 +329,7 @@ TEST(QuantizedReaders, BiasesThatTheArchitectureLacks) {
   fixtures::Tensor bias =
       fixtures::f32_tensor("model.layers.0.mlp.down_proj.bias", {128}, std::vector<float>(128));
   changed.add(bias);
-  EXPECT_EQ(changed.refusal(), "");
+  EXPECT_NO_THROW(changed.load());
   changed.remove(bias.name);
   std::vector<float> some(128);
   some[5] = 0.5F;
