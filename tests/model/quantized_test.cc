@@ -2,6 +2,7 @@
 // bits which the format's own library gives, and that what does not fit is refused.
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <functional>
@@ -367,6 +368,36 @@ TEST(QuantizedReaders, HashesCoverEveryTensor) {
   ChangedGolden changed("gptq-w3-g32-asym");
   changed.tensor("model.layers.0.self_attn.q_proj.qzeros").bytes[0] ^= 1;
   EXPECT_NE(changed.load().weight_hash(), gptq);
+}
+
+TEST(QuantizedReaders, ExpertsOfOneTensorAreMatrices) {
+  constexpr int64_t kExperts = 2, kRows = 3, kCols = 64;
+  std::string blocks(static_cast<size_t>(kExperts * kRows * kCols / 2), '\0'), scales;
+  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<char>(i * 29 + 3);
+  for (int i = 0; i < 12; ++i) scales += static_cast<char>(127 + i - 6);
+  const fixtures::TemporaryFolder folder;
+  fixtures::write(folder / "x.safetensors",
+                  fixtures::safetensors({{"e_blocks", DType::u8, {kExperts, kRows, 2, 16}, blocks},
+                                         {"e_scales", DType::u8, {kExperts, kRows, 2}, scales}}));
+  const auto checkpoint = open_safetensors(folder / "x.safetensors");
+  const auto experts = read_mxfp4_experts(*checkpoint, "e", kExperts, kRows, kCols);
+  ASSERT_EQ(experts.size(), 2U);
+  for (int64_t e = 0; e < kExperts; ++e) {
+    std::vector<float> values(kRows * kCols);
+    StoredWeight(experts[static_cast<size_t>(e)], 0).decode(0, kRows, 0, kCols, values.data(), kCols);
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (int64_t c = 0; c < kCols; ++c) {
+        const int64_t row = e * kRows + r;
+        const auto byte = static_cast<uint8_t>(blocks[static_cast<size_t>(row * kCols / 2 + c / 2)]);
+        const float value = e2m1_values()[c % 2 == 0 ? byte & 15 : byte >> 4];
+        ASSERT_EQ(values[static_cast<size_t>(r * kCols + c)],
+                  std::ldexp(value, static_cast<int>(row * 2 + c / 32) - 6));
+      }
+    }
+  }
+  EXPECT_EQ(experts[0]->byte_count(), (blocks.size() + scales.size()) / 2);
+  EXPECT_THAT(error_of([&] { read_mxfp4_experts(*checkpoint, "e", 3, 2, kCols); }),
+              HasSubstr("e_blocks is U8 [2, 3, 2, 16]; the configuration asks for U8 [3, 2, 2, 16]"));
 }
 
 /// 20 codes of 3 bits are two words in either packing: other tensors tell, else the version.

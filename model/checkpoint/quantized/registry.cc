@@ -28,6 +28,7 @@ constexpr std::array kMethods{
     Method{"bitsandbytes", open_bitsandbytes},
     Method{"gemma", open_gemma},
     Method{"torchao", open_torchao},
+    Method{"mxfp4", open_mxfp4},
 };
 
 std::string known_methods() {
