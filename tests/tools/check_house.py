@@ -26,6 +26,7 @@ MAY_KNOW = {
     "eval/results": ["base"],
     "eval/distributed/mpi": ["base"],
     "eval/engine": ["model", "quant", "base"],
+    "eval/compare": ["eval", "model", "quant", "base"],
     "eval": ["model", "quant", "datasets", "base"],
     "reports": ["eval/results", "base"],
     "cli": ["model", "quant", "datasets", "eval", "reports", "base"],
