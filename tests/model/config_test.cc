@@ -138,7 +138,8 @@ TEST(HuggingFaceConfig, TextConfigOfALargerModel) {
   // How tensors are coded is no property of the model: what reads them looks at it (checkpoint/quantized/).
   EXPECT_EQ(parse(with(outer, R"({"quantization_config": {"bits": 4}})")).source.find("quantization_config"),
             std::string::npos);
-  EXPECT_THAT(refusal(with(outer, R"({"text_config": 3})")), HasSubstr("text_config is not a JSON object"));
+  EXPECT_THAT(refusal(with(outer, R"({"text_config": 3})")),
+              HasSubstr("text_config is 3; accepted: an object"));
 }
 
 void expect_llama3(const ModelConfig& config) {
@@ -311,7 +312,7 @@ constexpr BadField kBadFields[] = {
     {R"({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1,
          "original_max_position_embeddings": 64}})",
      "high_freq_factor is 1; accepted: above low_freq_factor, 4"},
-    {R"({"rope_scaling": 2.0})", "rope_scaling is not a JSON object"},
+    {R"({"rope_scaling": 2.0})", "rope_scaling is 2.0; accepted: an object"},
     {R"({"rope_parameters": {"full_attention": {}}})", "one set of values"},
     {R"({"sliding_window": 128})", "sliding_window is 128"},
     {R"({"layer_types": ["full_attention", "sliding_attention"]})", "layer_types"},
