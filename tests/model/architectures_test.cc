@@ -1,0 +1,71 @@
+// config.json of each family: what its own settings come to, and which it refuses. What all of them share is
+// in config_test.cc, GGUF files are in gguf_architectures_test.cc.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "config_builder.h"
+
+namespace qeval::model {
+namespace {
+
+using fixtures::llama, fixtures::with, fixtures::without;
+using fixtures::parse, fixtures::refusal;
+using nlohmann::json;
+using testing::HasSubstr;
+
+TEST(Architectures, Gemma) {
+  json gemma = with(llama(), R"({"model_type": "gemma", "head_dim": 32, "hidden_act": "gelu_pytorch_tanh"})");
+  const ModelConfig config = parse(gemma);
+  EXPECT_EQ(config.head_dim, 32);
+  EXPECT_EQ(config.activation, Activation::gelu_tanh);
+  EXPECT_TRUE(config.norm_weight_plus_one && config.scale_embedding && config.tie_word_embeddings);
+  EXPECT_EQ(parse(without(gemma, "head_dim")).head_dim, 256);
+  EXPECT_EQ(parse(without(gemma, "hidden_act")).activation, Activation::gelu_tanh);
+  gemma["hidden_act"] = "gelu";
+  EXPECT_EQ(parse(gemma).activation, Activation::gelu_erf);
+  gemma["hidden_activation"] = nullptr;
+  EXPECT_EQ(parse(gemma).activation, Activation::gelu_erf);
+  gemma["hidden_activation"] = "gelu_pytorch_tanh";
+  EXPECT_EQ(parse(gemma).activation, Activation::gelu_tanh);
+}
+
+TEST(Architectures, StableLm) {
+  const json stablelm =
+      with(without(llama(), "rms_norm_eps"), R"({"model_type": "stablelm", "use_qkv_bias": true})");
+  const ModelConfig config = parse(stablelm);
+  EXPECT_EQ(config.norm, NormKind::layer);
+  EXPECT_EQ(config.norm_eps, 1e-5);
+  EXPECT_TRUE(config.qkv_bias);
+  EXPECT_FALSE(config.o_bias || config.mlp_bias);
+  EXPECT_EQ(config.rotary.dim, 4);  // a quarter by default
+  EXPECT_EQ(parse(with(stablelm, R"({"partial_rotary_factor": 0.5, "layer_norm_eps": 1e-6})")).rotary.dim, 8);
+  EXPECT_EQ(parse(with(stablelm, R"({"rope_parameters": {"partial_rotary_factor": 0.5}})")).rotary.dim, 8);
+  EXPECT_EQ(parse(with(stablelm, R"({"use_parallel_residual": true})")).form, BlockForm::parallel);
+  EXPECT_EQ(parse(with(stablelm, R"({"qk_layernorm": true})")).qk_norm, QkNorm::head_own);
+  EXPECT_THAT(refusal(with(stablelm, R"({"use_qk_norm": true})")),
+              HasSubstr("use_qk_norm is true; accepted: false"));
+  EXPECT_THAT(refusal(with(stablelm, R"({"partial_rotary_factor": 0.2})")), HasSubstr("an even number"));
+  EXPECT_THAT(refusal(with(stablelm, R"({"partial_rotary_factor": 1.5})")), HasSubstr("at most 1"));
+}
+
+TEST(Architectures, Granite) {
+  const json granite = with(llama(), R"({"model_type": "granite"})");
+  const ModelConfig plain = parse(granite);
+  EXPECT_EQ(plain.attention_scale, 1);  // not 1/√head_dim
+  EXPECT_EQ(plain.embedding_factor * plain.residual_factor * plain.logit_factor, 1);
+  const ModelConfig config = parse(with(granite, R"({"embedding_multiplier": 12, "attention_multiplier": 0.25,
+      "residual_multiplier": 0.5, "logits_scaling": 8.0})"));
+  EXPECT_EQ(config.embedding_factor, 12);
+  EXPECT_EQ(config.attention_scale, 0.25F);
+  EXPECT_EQ(config.residual_factor, 0.5F);
+  EXPECT_EQ(config.logit_factor, 0.125F);
+  for (const char* key :
+       {"embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"}) {
+    EXPECT_THAT(refusal(with(granite, fmt::format(R"({{"{}": 0}})", key))),
+                HasSubstr(fmt::format("{} is 0; accepted: a number other than 0", key)));
+  }
+}
+
+}  // namespace
+}  // namespace qeval::model
