@@ -67,5 +67,37 @@ TEST(Architectures, Granite) {
   }
 }
 
+/// What transformers' code of a family does not look at would be computed otherwise than it was meant.
+TEST(Architectures, RopeSettingsThatAFamilyLacks) {
+  for (const char* type :
+       {"granite", "mistral", "qwen2", "qwen3", "gemma2", "smollm3", "starcoder2", "cohere2"}) {
+    const json config = with(llama(), fmt::format(R"({{"model_type": "{}", "head_dim": 16}})", type));
+    for (const char* partial :
+         {R"({"partial_rotary_factor": 0.5})",
+          R"({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}})"}) {
+      EXPECT_THAT(refusal(with(config, partial)),
+                  HasSubstr("partial_rotary_factor is 0.5; accepted: 1 (the family rotates whole heads)"))
+          << type;
+    }
+    EXPECT_EQ(parse(with(config, R"({"partial_rotary_factor": 1})")).rotary.dim, 16) << type;
+    EXPECT_THAT(refusal(with(config, R"({"rope_parameters": {"sliding_attention": {"rope_theta": 500},
+                                         "full_attention": {"rope_theta": 5000}}})")),
+                HasSubstr("accepted: one set of values for all layers"))
+        << type;
+  }
+  for (const char* type : {"phi3", "glm", "stablelm"}) {
+    const json config = with(llama(), fmt::format(R"({{"model_type": "{}", "head_dim": 16}})", type));
+    EXPECT_EQ(parse(with(config, R"({"partial_rotary_factor": 0.75})")).rotary.dim, 12) << type;
+  }
+  for (const char* type : {"gemma3_text", "olmo3"}) {
+    const json config = with(llama(), fmt::format(R"({{"model_type": "{}", "head_dim": 16}})", type));
+    const ModelConfig read =
+        parse(with(config, R"({"rope_parameters": {"sliding_attention": {"rope_theta": 500},
+                                                    "full_attention": {"rope_theta": 5000}}})"));
+    EXPECT_EQ(read.rotary.theta, 5000) << type;
+    EXPECT_EQ(read.local_rotary->theta, 500) << type;
+  }
+}
+
 }  // namespace
 }  // namespace qeval::model

@@ -279,6 +279,9 @@ TEST_F(GgufArchitectures, Refusals) {
   EXPECT_THAT(refusal(File("gemma2").f32("rope.freq_base_swa", 5)), HasSubstr("rope.freq_base_swa is 5"));
   EXPECT_THAT(refusal(File("cohere2")),
               HasSubstr("cohere2.attention.sliding_window (an integer) is missing"));
+  for (const char* whole : {"command-r", "hunyuan-dense", "seed_oss", "starcoder2"}) {
+    EXPECT_THAT(refusal(File(whole).u32("rope.dimension_count", 4)), HasSubstr("the head size, 8")) << whole;
+  }
   EXPECT_THAT(refusal(File("gemma2").flags("attention.sliding_window_pattern", {1})),
               HasSubstr("sliding_window_pattern is a list of 1; accepted: one per layer, 2"));
 }
