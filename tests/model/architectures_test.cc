@@ -67,6 +67,25 @@ TEST(Architectures, Granite) {
   }
 }
 
+TEST(Architectures, Arcee) {
+  const json arcee =
+      with(without(without(llama(), "hidden_act"), "rms_norm_eps"), R"({"model_type": "arcee"})");
+  const ModelConfig config = parse(without(arcee, "max_position_embeddings"));
+  EXPECT_EQ(config.max_position_embeddings, 4096);
+  EXPECT_EQ(config.norm_eps, 1e-5);
+  EXPECT_EQ(config.activation, Activation::relu2);
+  EXPECT_FALSE(config.gated_mlp || config.qkv_bias || config.o_bias || config.mlp_bias);
+  const ModelConfig biased = parse(with(arcee, R"({"attention_bias": true, "mlp_bias": true})"));
+  EXPECT_TRUE(biased.qkv_bias && biased.o_bias && biased.mlp_bias);
+  for (const char* yarn : {R"({"rope_theta": 500, "rope_scaling": {"type": "yarn", "factor": 4}})",
+                           R"({"rope_parameters": {"rope_theta": 500, "rope_type": "yarn", "factor": 4}})"}) {
+    EXPECT_EQ(parse(with(arcee, yarn)).rotary.theta, 500);
+    EXPECT_EQ(parse(with(arcee, yarn)).rotary.scaling.kind, RopeScaling::Kind::yarn);
+  }
+  EXPECT_THAT(refusal(with(arcee, R"({"sliding_window": 64})")),
+              HasSubstr("sliding_window is 64; accepted: null"));
+}
+
 /// What transformers' code of a family does not look at would be computed otherwise than it was meant.
 TEST(Architectures, RopeSettingsThatAFamilyLacks) {
   for (const char* type :

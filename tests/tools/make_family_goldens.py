@@ -20,7 +20,10 @@ from reduce_goldens import TARGET, answers, write
 
 SIZES = {"vocab_size": 200, "hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 3, "num_attention_heads": 4,
          "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "bfloat16"}
-MODELS = {}
+MODELS = {
+    "arcee": {"model_type": "arcee", "architectures": ["ArceeForCausalLM"], "rms_norm_eps": 0.01, "attention_bias": True, "mlp_bias": True,
+              "rope_theta": 5000.0, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}},
+}
 
 
 def randomize(model):
