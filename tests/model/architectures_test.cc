@@ -86,6 +86,24 @@ TEST(Architectures, Arcee) {
               HasSubstr("sliding_window is 64; accepted: null"));
 }
 
+TEST(Architectures, Helium) {
+  const json helium = with(without(llama(), "rms_norm_eps"), R"({"model_type": "helium", "head_dim": 16})");
+  const ModelConfig config = parse(helium);
+  EXPECT_EQ(config.norm_eps, 1e-8);
+  EXPECT_EQ(config.rotary.theta, 100000);
+  EXPECT_EQ(parse(with(helium, R"({"rope_theta": 500})")).rotary.theta, 500);
+  EXPECT_EQ(
+      parse(with(helium, R"({"rope_parameters": {"rope_type": "default", "rope_theta": 500}})")).rotary.theta,
+      500);
+  const ModelConfig biased = parse(with(helium, R"({"attention_bias": true, "mlp_bias": true})"));
+  EXPECT_TRUE(biased.qkv_bias && biased.mlp_bias);
+  EXPECT_FALSE(biased.o_bias);  // it never has one
+  // o is square there, and head_dim 128 where it is not given.
+  EXPECT_THAT(refusal(with(helium, R"({"head_dim": 32})")),
+              HasSubstr("hidden_size is 64; accepted: num_attention_heads · head_dim, 128"));
+  EXPECT_THAT(refusal(without(helium, "head_dim")), HasSubstr("num_attention_heads · head_dim, 512"));
+}
+
 /// What transformers' code of a family does not look at would be computed otherwise than it was meant.
 TEST(Architectures, RopeSettingsThatAFamilyLacks) {
   for (const char* type :

@@ -23,6 +23,8 @@ SIZES = {"vocab_size": 200, "hidden_size": 48, "intermediate_size": 56, "num_hid
 MODELS = {
     "arcee": {"model_type": "arcee", "architectures": ["ArceeForCausalLM"], "rms_norm_eps": 0.01, "attention_bias": True, "mlp_bias": True,
               "rope_theta": 5000.0, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}},
+    "helium": {"model_type": "helium", "architectures": ["HeliumForCausalLM"], "head_dim": 12, "rms_norm_eps": 0.01, "attention_bias": True,
+               "mlp_bias": True, "rope_theta": 500.0},
 }
 
 
