@@ -53,6 +53,17 @@ ModelConfig read_gemma2(const JsonObject& fields) {
   return config;
 }
 
+/// Gemma 2 without the norms of updates.
+ModelConfig read_vaultgemma(const JsonObject& fields) {
+  ModelConfig config = read_gemma2(fields);
+  config.form = BlockForm::pre;
+  return config;
+}
+
+void rename_vaultgemma(const ModelConfig&, TensorNames& names) {
+  rename_module(names, Module::post_attention_norm, "pre_feedforward_layernorm");
+}
+
 ModelConfig read_gemma3(const JsonObject& fields) {
   ModelConfig config = read_sandwich(fields, 131072, true);
   config.qk_norm = QkNorm::head;
@@ -138,7 +149,8 @@ std::vector<Architecture> gemma_family() {
   // Their norms have the +1 already.
   return {{"gemma", read_gemma, nullptr, "gemma", translate_gemma},
           {"gemma2", read_gemma2, nullptr, "gemma2", translate_gemma2},
-          {"gemma3_text", read_gemma3, nullptr, "gemma3", translate_gemma3}};
+          {"gemma3_text", read_gemma3, nullptr, "gemma3", translate_gemma3},
+          {"vaultgemma", read_vaultgemma, rename_vaultgemma}};
 }
 
 }  // namespace qeval::model

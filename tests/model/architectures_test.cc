@@ -12,6 +12,7 @@ namespace {
 using fixtures::llama, fixtures::with, fixtures::without;
 using fixtures::parse, fixtures::refusal;
 using nlohmann::json;
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 TEST(Architectures, Gemma) {
@@ -102,6 +103,35 @@ TEST(Architectures, Helium) {
   EXPECT_THAT(refusal(with(helium, R"({"head_dim": 32})")),
               HasSubstr("hidden_size is 64; accepted: num_attention_heads · head_dim, 128"));
   EXPECT_THAT(refusal(without(helium, "head_dim")), HasSubstr("num_attention_heads · head_dim, 512"));
+}
+
+TEST(Architectures, VaultGemma) {
+  const json gemma = with(without(llama(), "hidden_act"), R"({"model_type": "vaultgemma", "head_dim": 32})");
+  const auto windows = [](const ModelConfig& read) {
+    return std::vector{read.layer(0).window, read.layer(1).window, read.layer(2).window};
+  };
+  const ModelConfig config = parse(gemma);
+  EXPECT_EQ(config.form, BlockForm::pre);
+  EXPECT_EQ(config.activation, Activation::gelu_tanh);
+  EXPECT_TRUE(config.norm_weight_plus_one && config.scale_embedding && config.tie_word_embeddings);
+  EXPECT_EQ(config.attention_scale, 0.0625F);
+  EXPECT_EQ(config.score_softcap, 50);
+  EXPECT_EQ(config.logit_softcap, 30);
+  EXPECT_THAT(windows(config), ElementsAre(4096, 0, 4096));
+  const ModelConfig other = parse(with(gemma, R"({"sliding_window": 9, "attn_logit_softcapping": null,
+      "final_logit_softcapping": null, "query_pre_attn_scalar": 64, "attention_bias": true,
+      "layer_types": ["full_attention", "sliding_attention", "sliding_attention"]})"));
+  EXPECT_EQ(other.attention_scale, 0.125F);
+  EXPECT_EQ(other.score_softcap + other.logit_softcap, 0);
+  EXPECT_TRUE(other.qkv_bias && other.o_bias);
+  EXPECT_THAT(windows(other), ElementsAre(0, 9, 9));
+  for (const char* theta : {R"({"rope_theta": 500})", R"({"rope_parameters": {"rope_theta": 500}})"}) {
+    EXPECT_EQ(parse(with(gemma, theta)).rotary.theta, 500);
+  }
+  EXPECT_THAT(refusal(with(gemma, R"({"query_pre_attn_scalar": -1})")),
+              HasSubstr("the attention's scale is"));
+  EXPECT_THAT(refusal(with(gemma, R"({"use_bidirectional_attention": true})")),
+              HasSubstr("use_bidirectional_attention is true; accepted: false"));
 }
 
 /// What transformers' code of a family does not look at would be computed otherwise than it was meant.
