@@ -19,6 +19,7 @@ MAY_KNOW = {
     "quant": ["model", "base"],
     "eval/results": ["base"],
     "eval/distributed/mpi": ["base"],
+    "eval/engine/jinja": ["base"],
     "eval": ["model", "quant", "datasets", "base"],
     "reports": ["eval/results", "base"],
     "cli": ["model", "quant", "datasets", "eval", "reports", "base"],
