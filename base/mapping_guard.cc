@@ -53,7 +53,7 @@ void on_lost_mapping(int signal, siginfo_t* info, void*) {
     say("qeval: ");
     say(slot.name.data());
     say(": was shortened while it was read, or its disk failed: put the file back and run the command again; "
-        "finished documents are kept for --resume\n");
+        "finished documents are kept\n");
     _exit(1);
   }
   std::signal(signal, SIG_DFL);  // not ours: it is raised again, as if there had been no handler

@@ -5,7 +5,7 @@
 
 #include <benchmark/benchmark.h>
 
-#include "quant/integer/run/kernels.h"
+#include "quant/arithmetic/integer/run/kernels.h"
 
 namespace qeval::quant {
 namespace {

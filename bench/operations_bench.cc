@@ -7,7 +7,7 @@
 
 #include "model/float_arithmetic.h"
 #include "model/kernels/kernels.h"
-#include "quant/kernels/quant_kernels.h"
+#include "quant/grid/kernels/quant_kernels.h"
 
 namespace {
 

@@ -12,10 +12,10 @@
 #include "cli/bench_table.h"
 #include "cli/command.h"
 #include "cli/option_values.h"
-#include "eval/session.h"
+#include "eval/engine/session.h"
 #include "model/kernels/cpu.h"
-#include "quant/calibration.h"
-#include "quant/integer/integer_arithmetic.h"
+#include "quant/arithmetic/integer/integer_arithmetic.h"
+#include "quant/calibrate/calibration.h"
 
 namespace qeval::cli {
 namespace {

@@ -116,7 +116,8 @@ eval::MatrixOptions matrix_options(const po::variables_map& arguments, const Thr
 /// What depends on the model: calibration samples and the settings of learned methods.
 void read_model_options(const po::variables_map& arguments, eval::MatrixOptions& options) {
   const model::Model model = model::load_model(options.session.model);
-  options.quantize.samples = read_samples(arguments, model, default_samples(arguments, options.methods));
+  options.quantize.samples =
+      read_samples(arguments, model, default_samples(arguments, options.methods), &options.quantize.warnings);
   // The preset of one method decides for all, whose commands must say so.
   if (given(arguments, "preset") && given(arguments, "calibration") && !given(arguments, "samples"))
     options.quantize_arguments += fmt::format(" --samples {}", options.quantize.samples.size());

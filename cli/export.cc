@@ -6,7 +6,7 @@
 #include "base/file.h"
 #include "cli/command.h"
 #include "cli/option_values.h"
-#include "eval/session.h"
+#include "eval/engine/session.h"
 
 namespace qeval::cli {
 namespace {

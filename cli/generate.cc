@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <chrono>
 #include <iostream>
 #include <iterator>
 
@@ -10,9 +9,9 @@
 #include "cli/calibration_options.h"
 #include "cli/command.h"
 #include "cli/model_options.h"
-#include "eval/session.h"
-#include "model/chat_template.h"
-#include "model/generation.h"
+#include "eval/engine/chat_template.h"
+#include "eval/engine/generation.h"
+#include "eval/engine/session.h"
 
 namespace qeval::cli {
 namespace {
@@ -33,7 +32,7 @@ po::options_description options() {
   add("top-p", po::value<double>()->value_name("P")->default_value(1.0),
       "draw among the most likely whose probabilities add up to P");
   add("seed", po::value<uint64_t>()->value_name("N")->default_value(0), "seed of the draw");
-  add("chat", one_of("NAME", model::chat_template_names()),
+  add("chat", one_of("NAME", eval::chat_template_names()),
       "the prompt is a message to a chat model: chatml (SmolLM2, Qwen), zephyr (TinyLlama, StableLM-2), "
       "gemma, "
       "llama-2, llama-3");
@@ -44,14 +43,8 @@ po::options_description options() {
   return options;
 }
 
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 std::string prompt_text(const po::variables_map& arguments, const model::Tokenizer& tokenizer,
-                        const model::ChatTemplate* chat) {
+                        const eval::ChatTemplate* chat) {
   std::string text =
       optional<std::string>(arguments, "prompt")
           .value_or(arguments.count("prompt") != 0 ? ""
@@ -60,11 +53,11 @@ std::string prompt_text(const po::variables_map& arguments, const model::Tokeniz
   if (chat == nullptr) return text;
   std::string eos;
   if (const auto id = tokenizer.eos_id()) eos = tokenizer.decode({{*id}});
-  return model::chat_prompt(*chat, optional<std::string>(arguments, "system").value_or(""), text, eos);
+  return eval::chat_prompt(*chat, optional<std::string>(arguments, "system").value_or(""), text, eos);
 }
 
 /// The tokens after which an answer is over.
-std::vector<int32_t> stop_tokens(const model::Tokenizer& tokenizer, const model::ChatTemplate* chat) {
+std::vector<int32_t> stop_tokens(const model::Tokenizer& tokenizer, const eval::ChatTemplate* chat) {
   std::vector<int32_t> stop;
   if (tokenizer.eos_id()) stop.push_back(*tokenizer.eos_id());
   if (chat != nullptr && !chat->stop.empty()) {
@@ -77,13 +70,13 @@ std::vector<int32_t> stop_tokens(const model::Tokenizer& tokenizer, const model:
   return stop;
 }
 
-void print_stats(size_t prompt_tokens, double prompt_seconds, std::vector<double> latencies,
-                 const model::Generator& generator) {
+void print_stats(size_t prompt_tokens, eval::GenerationSeconds seconds, const eval::Generator& generator) {
   struct rusage usage {};
   getrusage(RUSAGE_SELF, &usage);
   std::cerr << fmt::format("prompt       {} tokens, {:.1f} tokens/s, {:.1f} ms to the first new one\n",
-                           prompt_tokens, static_cast<double>(prompt_tokens) / prompt_seconds,
-                           1e3 * prompt_seconds);
+                           prompt_tokens, static_cast<double>(prompt_tokens) / seconds.prompt,
+                           1e3 * seconds.prompt);
+  std::vector<double>& latencies = seconds.passes;
   if (!latencies.empty()) {
     std::ranges::sort(latencies);
     double total = 0;
@@ -100,12 +93,12 @@ void print_stats(size_t prompt_tokens, double prompt_seconds, std::vector<double
                            static_cast<double>(generator.kv_bytes()) / (1 << 20));
 }
 
-model::Sampler make_sampler(const po::variables_map& arguments) {
+eval::Sampler make_sampler(const po::variables_map& arguments) {
   try {
-    return model::Sampler({.temperature = arguments["temperature"].as<double>(),
-                           .top_k = arguments["top-k"].as<int64_t>(),
-                           .top_p = arguments["top-p"].as<double>(),
-                           .seed = arguments["seed"].as<uint64_t>()});
+    return eval::Sampler({.temperature = arguments["temperature"].as<double>(),
+                          .top_k = arguments["top-k"].as<int64_t>(),
+                          .top_p = arguments["top-p"].as<double>(),
+                          .seed = arguments["seed"].as<uint64_t>()});
   } catch (const Error& error) {  // which names the setting
     throw UsageError(std::string("--") + error.what());
   }
@@ -114,15 +107,15 @@ model::Sampler make_sampler(const po::variables_map& arguments) {
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   const auto count = in_range<int64_t>("tokens", arguments["tokens"].as<int64_t>(), 1, int64_t{1} << 32);
-  const model::ChatTemplate* chat = nullptr;
-  if (const auto name = optional<std::string>(arguments, "chat")) chat = &model::find_chat_template(*name);
+  const eval::ChatTemplate* chat = nullptr;
+  if (const auto name = optional<std::string>(arguments, "chat")) chat = &eval::find_chat_template(*name);
   if (chat == nullptr && arguments.count("system") != 0) refuse("system", "not used without --chat");
   for (const char* option : {"top-k", "top-p", "seed"}) {
     if (arguments["temperature"].as<double>() == 0 && given(arguments, option)) {
       refuse(option, "not used at temperature 0, which always takes the most likely token");
     }
   }
-  model::Sampler sampler = make_sampler(arguments);
+  eval::Sampler sampler = make_sampler(arguments);
 
   eval::Session session(session_options(arguments));
   print_warnings(session);
@@ -140,18 +133,12 @@ int run(const po::variables_map& arguments) {
   std::vector<int32_t> stop;
   if (arguments.count("ignore-eos") == 0) stop = stop_tokens(tokenizer, chat);
 
-  model::Generator generator(session.decoder(), std::ssize(ids) + count);
-  std::vector<int32_t> answer;
-  std::vector<double> latencies;
-  Clock::time_point start = Clock::now();
-  std::vector<float> logits = generator.extend(ids);
-  const double prompt_seconds = seconds_since(start);
-  const size_t prompt_bytes = tokenizer.decode(ids).size();
-  size_t printed = prompt_bytes;
-  std::vector<int32_t> all = ids;
-  while (std::ssize(answer) < count) {
+  eval::Generator generator(session.decoder(), std::ssize(ids) + count);
+  std::vector<int32_t> answer, all = ids;
+  size_t printed = tokenizer.decode(ids).size();
+  const auto next = [&](std::span<const float> logits) -> std::optional<int32_t> {
     const int32_t token = sampler.draw(logits);
-    if (std::ranges::find(stop, token) != stop.end()) break;
+    if (std::ranges::find(stop, token) != stop.end()) return {};
     answer.push_back(token);
     all.push_back(token);
     if (!print_ids) {  // the whole text, since a token's bytes may depend on those before it
@@ -160,16 +147,14 @@ int run(const po::variables_map& arguments) {
       printed = so_far.size();
     }
     if (!std::cout) fail("standard output: cannot write");
-    if (std::ssize(answer) == count) break;
-    start = Clock::now();
-    logits = generator.extend({{token}});
-    latencies.push_back(seconds_since(start));
-  }
+    return std::ssize(answer) < count ? std::optional(token) : std::nullopt;
+  };
+  const eval::GenerationSeconds seconds = eval::generate(generator, ids, std::ssize(ids), next);
   if (print_ids) {
     std::cout << fmt::format("[{}]", fmt::join(answer, ","));
   }
   std::cout << '\n';
-  if (arguments.count("stats") != 0) print_stats(ids.size(), prompt_seconds, latencies, generator);
+  if (arguments.count("stats") != 0) print_stats(ids.size(), seconds, generator);
   return 0;
 }
 

@@ -5,8 +5,8 @@
 
 #include "cli/calibration_options.h"
 #include "cli/progress.h"
-#include "quant/integer/comparison.h"
-#include "quant/mixed_precision.h"
+#include "quant/arithmetic/integer/comparison.h"
+#include "quant/methods/mixed_precision.h"
 
 namespace qeval::cli {
 

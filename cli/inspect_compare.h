@@ -2,8 +2,8 @@
 
 #include "cli/command.h"
 #include "model/weights.h"
-#include "quant/calibration.h"
-#include "quant/fake_arithmetic.h"
+#include "quant/arithmetic/fake_arithmetic.h"
+#include "quant/calibrate/calibration.h"
 
 namespace qeval::cli {
 

@@ -7,9 +7,9 @@
 #include "cli/calibration_options.h"
 #include "cli/inspect_compare.h"
 #include "cli/progress.h"
-#include "quant/analysis.h"
-#include "quant/fake_arithmetic.h"
-#include "quant/mixed_precision.h"
+#include "quant/arithmetic/analysis.h"
+#include "quant/arithmetic/fake_arithmetic.h"
+#include "quant/methods/mixed_precision.h"
 
 namespace qeval::cli {
 namespace {

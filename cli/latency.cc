@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "model/generation.h"
+#include "eval/engine/generation.h"
 
 namespace qeval::cli {
 namespace {
@@ -87,7 +87,7 @@ Latency measure_latency(model::Decoder& decoder, const LatencySettings& settings
   std::vector<double> times;
   EnergyCounters::Reading before = energy.now();
   for (int64_t i = 0; i < settings.warmup + settings.repeat; ++i) {
-    model::Generator generator(decoder, settings.prompt);
+    eval::Generator generator(decoder, settings.prompt);
     if (i == settings.warmup) before = energy.now();
     const double time =
         seconds([&] { generator.extend(std::span(ids).first(static_cast<size_t>(settings.prompt))); });
@@ -101,23 +101,19 @@ Latency measure_latency(model::Decoder& decoder, const LatencySettings& settings
   result.prompt = spread(std::move(times));
 
   if (longest > 0) {
-    model::Generator generator(decoder, longest);
+    eval::Generator generator(decoder, longest);
     for (const int64_t context : settings.contexts) {
       const int64_t timed_from = context - settings.generate;
       const int64_t warm_from = std::max(generator.length(), timed_from - settings.warmup);
-      const auto part = [&](int64_t first, int64_t last) {
-        return std::span(ids).subspan(static_cast<size_t>(first), static_cast<size_t>(last - first));
+      const auto next = [&](std::span<const float>) -> std::optional<int32_t> {
+        if (generator.length() == timed_from) before = energy.now();
+        if (generator.length() == context) return {};
+        return ids[static_cast<size_t>(generator.length())];
       };
-      if (warm_from > generator.length()) generator.extend(part(generator.length(), warm_from));
-      while (generator.length() < timed_from) {
-        generator.extend(part(generator.length(), generator.length() + 1));
-      }
-      std::vector<double> tokens;
-      before = energy.now();
-      while (generator.length() < context) {
-        tokens.push_back(
-            seconds([&] { generator.extend(part(generator.length(), generator.length() + 1)); }));
-      }
+      const auto before_first = std::span(ids).subspan(static_cast<size_t>(generator.length()),
+                                                       static_cast<size_t>(warm_from - generator.length()));
+      std::vector<double> tokens = eval::generate(generator, before_first, settings.prompt, next).passes;
+      tokens.erase(tokens.begin(), tokens.end() - std::min(settings.generate, std::ssize(tokens)));
       const auto joules = per_run(energy.joules(before, energy.now()), settings.generate);
       result.generation.push_back({context, spread(std::move(tokens)), joules});
     }

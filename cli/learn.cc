@@ -9,7 +9,7 @@
 #include "cli/option_values.h"
 #include "cli/ranks.h"
 #include "model/checkpoint/safetensors_writer.h"
-#include "quant/train/preset.h"
+#include "quant/methods/learn/preset.h"
 
 namespace qeval::cli {
 namespace {

@@ -5,8 +5,8 @@
 #include <span>
 
 #include "cli/command.h"
+#include "quant/methods/learn/learn.h"
 #include "quant/quantize_run.h"
-#include "quant/train/learn.h"
 
 namespace qeval::cli {
 

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/mapping_guard.h"
 #include "base/near_names.h"
+#include "base/setting.h"
 #include "cli/command.h"
 #include "cli/option_text.h"
 #include "cli/ranks.h"
@@ -149,6 +150,7 @@ int dispatch(int argc, char** argv) {
 int main(int argc, char** argv) {
   std::ios::sync_with_stdio(false);
   try {
+    qeval::spell_settings_as_options();
     qeval::report_lost_mappings();
     std::signal(SIGXFSZ, SIG_IGN);  // a file beyond `ulimit -f` is an error of the write instead
     qeval::cli::join_ranks();

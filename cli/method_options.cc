@@ -5,8 +5,8 @@
 #include <cassert>
 
 #include "base/error.h"
+#include "quant/methods/learn/preset.h"
 #include "quant/quantize_run.h"
-#include "quant/train/preset.h"
 
 namespace qeval::cli {
 namespace {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "cli/option_values.h"
-#include "quant/quantize.h"
+#include "quant/methods/quantize.h"
 
 namespace qeval::cli {
 

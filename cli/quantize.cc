@@ -10,7 +10,7 @@
 #include "cli/method_options.h"
 #include "cli/progress.h"
 #include "cli/ranks.h"
-#include "quant/mixed_precision.h"
+#include "quant/methods/mixed_precision.h"
 #include "quant/quantize_run.h"
 
 namespace qeval::cli {
@@ -164,7 +164,8 @@ int run(const po::variables_map& arguments) {
     run.options = quantize_options(arguments, model.config);
     run.scheme = arguments["scheme"].as<std::string>();
     run.act_ranges_file = optional<std::string>(arguments, "act-ranges").value_or("");
-    run.samples = read_samples(arguments, model, default_samples(arguments, {&run.options.method, 1}));
+    run.samples =
+        read_samples(arguments, model, default_samples(arguments, {&run.options.method, 1}), &run.warnings);
     require_samples(run.samples, run.options, model.config);
     run.calibration = calibration_json(arguments, run.samples);
     if (quant::is_learned(run.options.method)) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/setting.h"
 
 namespace qeval::datasets {
 namespace {
@@ -65,7 +66,8 @@ fs::path locate_split(const fs::path& data, std::span<const std::string> pattern
     if (other == split) continue;
     const fs::path there = find_split(data, patterns, other, dev_is_other);
     if (!there.empty()) {
-      fail("{}: not found; --split {} would read {}", tried, other, printable(there.string(), 4096));
+      fail("{}: not found; {} {} would read {}", tried, setting("split"), other,
+           printable(there.string(), 4096));
     }
   }
   fail(

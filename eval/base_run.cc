@@ -1,6 +1,7 @@
 #include "eval/base_run.h"
 
 #include "base/error.h"
+#include "base/setting.h"
 #include "eval/kept_distributions.h"
 #include "eval/results/protocol_difference.h"
 
@@ -19,7 +20,8 @@ DivergenceBase BaseRun::identity(const std::string& name) const {
   const TaskResults& scored = task(name);
   std::error_code code;
   if (!std::filesystem::exists(directory / kept_file(name), code)) {
-    fail("{}: has no {}: evaluate the base with --keep-logprobs", directory.string(), kept_file(name));
+    fail("{}: has no {}: evaluate the base with {}", directory.string(), kept_file(name),
+         setting("keep-logprobs"));
   }
   const ModelInfo& model = results.model;
   return {model.weight_hash, model.arithmetic, model.quantization_hash, scored.samples_hash};
@@ -35,8 +37,8 @@ void BaseRun::require_same_rules(const RunResults& run) const {
     const TaskResults& theirs = task(mine.name);
     const int64_t documents = theirs.counts.documents;
     if (documents != mine.counts.documents) {
-      fail("{}: holds {} documents of task {}, this run has {}: give the --limit{} that the base had",
-           directory.string(), documents, mine.name, mine.counts.documents,
+      fail("{}: holds {} documents of task {}, this run has {}: give the {}{} that the base had",
+           directory.string(), documents, mine.name, mine.counts.documents, setting("limit"),
            results.limit.empty() ? " (none)" : fmt::format(" {}", printable(results.limit)));
     }
     if (!theirs.answer_hash.empty() && theirs.answer_hash != mine.answer_hash) {

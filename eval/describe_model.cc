@@ -1,11 +1,13 @@
 #include "eval/describe_model.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_object.h"
 #include "base/strict_json.h"
-#include "eval/results/json_fields.h"
 #include "eval/results/sample_file.h"
-#include "quant/checkpoint.h"
+#include "quant/checkpoint/checkpoint.h"
 
 namespace qeval::eval {
 namespace {
@@ -94,7 +96,7 @@ Size count_size(const Session& session) {
   if (model.config.final_norm) counter.norm(0, Module::final_norm, model.final_norm);
   if (model.positions.rows > 0) counter.table(model.positions, nullptr);
   counter.table(model.embedding, nullptr);
-  if (model.head.weight.data != model.embedding.data)
+  if (!model.head.weight.stored.is_same(model.embedding.stored))
     counter.table(model.head.weight, counter.spec({0, Module::head, Slot::weight}));
   return counter.size();
 }
@@ -105,8 +107,8 @@ std::vector<TrainingLoss> read_losses(const std::filesystem::path& path) {
   const MappedFile file(path);
   for_each_line(file.text(), path.string(), Tail::drop, [&](const TextLine& line) {
     const auto json = parse_ordered_json(line.text, line.where);
-    const JsonFields fields(json, line.where);
-    all.push_back({fields.integer("step"), fields.number("loss")});
+    const OrderedJsonObject fields(json, line.where);
+    all.push_back({fields.count("step"), fields.any_number("loss")});
   });
   if (all.size() <= ModelDetails::most_losses) return all;
   std::vector<TrainingLoss> some;
@@ -120,11 +122,11 @@ void read_record(const std::filesystem::path& folder, ModelDetails& details) {
   const std::filesystem::path record = folder / quant::kRecordFile;
   if (std::filesystem::exists(record, code)) {
     const auto json = parse_ordered_json(read_file(record), record.string());
-    const JsonFields fields(json, record.string());
-    details.quantize = fields.json();
+    const OrderedJsonObject fields(json, record.string());
+    details.quantize = fields.value();
     if (fields.has("settings")) {
-      const JsonFields settings = fields.object("settings");
-      if (settings.has("scheme")) details.scheme = settings.text("scheme");
+      const OrderedJsonObject settings = fields.object("settings");
+      if (settings.has("scheme")) details.scheme = settings.string("scheme");
     }
     if (fields.has("layer_errors")) {  // in the form of ours, and once
       ModelInfo info;
@@ -139,6 +141,25 @@ void read_record(const std::filesystem::path& folder, ModelDetails& details) {
 
 }  // namespace
 
+namespace {
+
+/// The fewest bits that the checkpoint rounds the input of a linear map to.
+int rounded_bits(const model::Model& model) {
+  int bits = 32;
+  const auto add = [&](const std::optional<model::ActivationRounding>& rounding) {
+    if (!rounding) return;
+    const bool four = rounding->type == model::ActivationRounding::Type::e2m1;
+    bits = std::min(bits, four ? 4 : rounding->bits);
+  };
+  add(model.head.input);
+  for (const model::LayerWeights& layer : model.layers) {
+    for (const auto& [module, linear] : layer.linears) add(linear.input);
+  }
+  return bits;
+}
+
+}  // namespace
+
 ModelDetails describe_model(const Session& session) {
   const Size size = count_size(session);
   ModelDetails details;
@@ -146,8 +167,11 @@ ModelDetails describe_model(const Session& session) {
   details.size_bytes = session.quantization() ? size.bytes : session.model().weight_bytes();
   details.weight_bits =
       size.projection_elements > 0 ? size.projection_bits / static_cast<double>(size.projection_elements) : 0;
+  details.format = session.model().weight_format();
   if (!session.quantization()) {
-    details.scheme = "float";
+    const bool rounds = session.arithmetic().name() == "fake";
+    details.scheme = rounds ? session.model().quant_method : "float";
+    if (rounds) details.activation_bits = rounded_bits(session.model());
     return details;
   }
   // Schemes vary the output of the projections.

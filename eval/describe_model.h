@@ -1,7 +1,7 @@
 #pragma once
 
+#include "eval/engine/session.h"
 #include "eval/results/model_details.h"
-#include "eval/session.h"
 
 namespace qeval::eval {
 

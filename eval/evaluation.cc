@@ -8,11 +8,12 @@
 #include <sys/resource.h>
 
 #include "base/error.h"
+#include "base/setting.h"
 #include "eval/describe_model.h"
 #include "eval/distributed/shard_record.h"
 #include "eval/results/cpu_paths.h"
 #include "model/kernels/cpu.h"
-#include "quant/checkpoint.h"
+#include "quant/checkpoint/checkpoint.h"
 
 namespace qeval::eval {
 namespace {
@@ -370,8 +371,8 @@ void Evaluation::close_task(size_t index) {
   const std::vector<Scores> scores = std::exchange(scores_, {});
   const auto expected = shard_.empty() ? run.loaded().documents.size() : shard_[index].size();
   if (scores.size() != expected) {
-    fail("task {}: {} of {} documents are finished; the same command with --resume scores the others",
-         run.task().name, scores.size(), expected);
+    fail("task {}: {} of {} documents are finished; the same command with {} scores the others",
+         run.task().name, scores.size(), expected, setting("resume"));
   }
   TaskResults results = task_settings(run);
   if (options_.shard) {

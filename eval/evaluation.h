@@ -13,17 +13,17 @@
 #include "eval/base_run.h"
 #include "eval/distributed/shard.h"
 #include "eval/distributed/split.h"
+#include "eval/engine/plan.h"
+#include "eval/engine/scored_positions.h"
+#include "eval/engine/session.h"
 #include "eval/kept_distributions.h"
-#include "eval/plan.h"
 #include "eval/requests.h"
 #include "eval/results/results.h"
 #include "eval/results/run_directory.h"
 #include "eval/results/sample_file.h"
-#include "eval/scored_positions.h"
-#include "eval/session.h"
 #include "eval/tasks/documents.h"
 #include "eval/tasks/registry.h"
-#include "quant/calibration_text.h"
+#include "quant/calibrate/calibration_text.h"
 
 namespace qeval::eval {
 

@@ -6,8 +6,8 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/json_object.h"
 #include "eval/results/checked_line.h"
-#include "eval/results/json_fields.h"
 
 namespace qeval::eval {
 namespace {
@@ -137,12 +137,12 @@ KeptDistributions::KeptDistributions(const std::filesystem::path& path, std::str
   const size_t end = text.find('\n');
   if (end == std::string_view::npos) fail("{}: no header line", where);
   const auto json = parse_checked_line(text.substr(0, end), where);
-  const JsonFields fields(json, where);
-  if (fields.integer("logprobs") != 1) fields.wrong("logprobs", "1, the version that is known");
-  if (fields.text("task") != task) fields.wrong("task", printable(task));
-  if (fields.integer("vocab_size") != vocab_size)
-    fields.wrong("vocab_size", fmt::format("{}, that of the model at hand", vocab_size));
-  if (fields.integer("kept") > kKeptTokens) fields.wrong("kept", fmt::format("at most {}", kKeptTokens));
+  const OrderedJsonObject fields(json, where);
+  if (fields.count("logprobs") != 1) fields.refuse("logprobs", "1, the version that is known");
+  if (fields.string("task") != task) fields.refuse("task", printable(task));
+  if (fields.count("vocab_size") != vocab_size)
+    fields.refuse("vocab_size", fmt::format("{}, that of the model at hand", vocab_size));
+  if (fields.count("kept") > kKeptTokens) fields.refuse("kept", fmt::format("at most {}", kKeptTokens));
   const std::string_view records = text.substr(end + 1);
   uint64_t offset = 0;
   scan(records, where, [&](int64_t doc_id, uint64_t length) {

@@ -6,13 +6,14 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_object.h"
+#include "base/setting.h"
 #include "base/shell.h"
 #include "base/strict_json.h"
 #include "eval/results/folder_use.h"
 #include "eval/results/headline.h"
-#include "eval/results/json_fields.h"
 #include "model/finite.h"
-#include "quant/checkpoint.h"
+#include "quant/checkpoint/checkpoint.h"
 
 namespace qeval::eval {
 namespace {
@@ -92,8 +93,8 @@ Matrix::Matrix(MatrixOptions options) : options_(std::move(options)) {
     if (options_.integer != IntegerRuns::none && parsed.activation_bits > 16) {
       throw UsageError(fmt::format(
           "scheme {}: leaves activations in float, which integer-only arithmetic cannot run: compare it "
-          "without --integer and --arithmetic integer",
-          scheme));
+          "without {} and {} integer",
+          scheme, setting("integer"), setting("arithmetic")));
     }
     for (const quant::Method method : options_.methods) items_.push_back({method, scheme});
   }
@@ -163,9 +164,9 @@ void Matrix::check_folder() const {
   std::error_code code;
   if (fs::exists(path, code)) {
     const auto json = parse_ordered_json(read_file(path), path.string());
-    const JsonFields fields = JsonFields(json, path.string()).object("matrix");
+    const OrderedJsonObject fields = OrderedJsonObject(json, path.string()).object("matrix");
     Fingerprint there;
-    for (const auto& [key, value] : fields.json().items()) there[key] = fields.text(key.c_str());
+    for (const auto& [key, value] : fields.value().items()) there[key] = fields.string(key);
     const std::string changes = describe_changes(there, fingerprint());
     if (changes.empty()) return;
     fail("{}: holds a comparison with other settings: {}: choose another directory or the same settings",
@@ -195,8 +196,8 @@ bool Matrix::is_quantized(const Item& item) const {
   std::error_code code;
   if (!fs::exists(path, code)) return false;
   const auto record = parse_ordered_json(read_file(path), path.string());
-  const JsonFields fields(record, path.string());
-  const std::string method = fields.text("method"), scheme = fields.object("settings").text("scheme");
+  const OrderedJsonObject fields(record, path.string());
+  const std::string method = fields.string("method"), scheme = fields.object("settings").string("scheme");
   if (method != quant::name(item.method) || scheme != item.scheme) {
     fail("{}: is of {} {}; expected: {}", path.string(), printable(method), printable(scheme), item.name());
   }
@@ -333,7 +334,7 @@ int64_t Matrix::disk_bytes() const {
   const model::Model& model = base_session_->model();
   const auto elements = [](const model::Matrix& matrix) { return matrix.rows * matrix.cols; };
   int64_t parameters = elements(model.embedding);
-  if (model.head.weight.data != model.embedding.data) parameters += elements(model.head.weight);
+  if (!model.head.weight.stored.is_same(model.embedding.stored)) parameters += elements(model.head.weight);
   for (const model::LayerWeights& layer : model.layers) {
     for (const auto& [module, linear] : layer.linears) parameters += elements(linear.weight);
   }

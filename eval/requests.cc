@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/setting.h"
 #include "base/unicode.h"
 
 namespace qeval::eval {
@@ -11,10 +12,10 @@ namespace qeval::eval {
 RequestEncoder::RequestEncoder(const model::Tokenizer& tokenizer, Protocol protocol, PrefixToken prefix,
                                int64_t max_length, std::optional<bool> add_bos)
     : tokenizer_(tokenizer), protocol_(protocol), max_length_(max_length), add_bos_(add_bos) {
-  if (max_length < 1) fail("--max-length {}: at least 1", max_length);
+  if (max_length < 1) fail("{} {}: at least 1", setting("max-length"), max_length);
   if (protocol == Protocol::lm_eval_0_4) {
     if (add_bos.value_or(false) && !tokenizer.bos_id()) {
-      fail("--add-bos-token true: the tokenizer names no BOS token; accepted with it: false");
+      fail("{} true: the tokenizer names no BOS token; accepted with it: false", setting("add-bos-token"));
     }
     const auto own = tokenizer.leading_ids();
     if (!add_bos) leading_ids_.assign(own.begin(), own.end());
@@ -30,23 +31,23 @@ RequestEncoder::RequestEncoder(const model::Tokenizer& tokenizer, Protocol proto
   if (prefix_refused_) return;
   prefix_id_ = prefix == PrefixToken::bos ? tokenizer.bos_id() : tokenizer.eos_id();
   if (prefix_id_) return;
-  if (chosen) fail_without_prefix(fmt::format("--prefix-token {}", prefix_name_));
+  if (chosen) fail_without_prefix(fmt::format("{} {}", setting("prefix-token"), prefix_name_));
   prefix_name_ = "none";
 }
 
 /// `what` needs a prefix token: says why there is none, and what can take its place.
 void RequestEncoder::fail_without_prefix(std::string_view what) const {
   if (prefix_refused_)
-    fail("{}, and --prefix-token none leaves nothing to predict the first token from", what);
+    fail("{}, and {} none leaves nothing to predict the first token from", what, setting("prefix-token"));
   const bool bos = tokenizer_.bos_id().has_value(), eos = tokenizer_.eos_id().has_value();
   if (bos || eos) {
-    fail("{}: the tokenizer names no {} token; accepted: --prefix-token {}", what, bos ? "eos" : "bos",
-         bos ? "bos" : "eos");
+    fail("{}: the tokenizer names no {} token; accepted: {} {}", what, bos ? "eos" : "bos",
+         setting("prefix-token"), bos ? "bos" : "eos");
   }
   fail(
       "{}: the tokenizer names neither a bos nor an eos token to predict the first token from; accepted are "
-      "contexts that are not empty, and --prefix-token none for documents of perplexity tasks",
-      what);
+      "contexts that are not empty, and {} none for documents of perplexity tasks",
+      what, setting("prefix-token"));
 }
 
 std::string RequestEncoder::prefix_policy() const {
@@ -65,8 +66,8 @@ std::vector<int32_t> RequestEncoder::encode_with_special(std::string_view text) 
 
 int64_t truncate_left(TokenRequest& request, int64_t max_length) {
   if (request.scored > max_length) {
-    fail("the continuation has {} tokens, more than the {} that --max-length allows", request.scored,
-         max_length);
+    fail("the continuation has {} tokens, more than the {} that {} allows", request.scored, max_length,
+         setting("max-length"));
   }
   const int64_t excess = std::max<int64_t>(0, std::ssize(request.tokens) - (max_length + 1));
   request.tokens.erase(request.tokens.begin(), request.tokens.begin() + excess);

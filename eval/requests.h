@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "eval/plan.h"
+#include "eval/engine/plan.h"
 #include "eval/tasks/task.h"
 #include "model/tokenizer/tokenizer.h"
 

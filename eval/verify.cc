@@ -11,12 +11,13 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/json_object.h"
+#include "base/setting.h"
 #include "base/strict_json.h"
 #include "eval/distributed/shard_record.h"
 #include "eval/kept_distributions.h"
 #include "eval/results/comparison.h"
 #include "eval/results/folder_use.h"
-#include "eval/results/json_fields.h"
 #include "eval/results/recompute.h"
 #include "eval/results/run_directory.h"
 #include "eval/results/sample_file.h"
@@ -123,18 +124,18 @@ Differences check_record(Folder& folder) {
     }
     folder.shard = read_shard_record(folder.path);
     folder.run = folder.shard->run;
-    json = JsonFields(json, path.string()).at("run");
+    json = OrderedJsonObject(json, path.string()).at("run");
   } else {
     folder.run = run_results_from_json(json, path.string());
   }
-  const JsonFields fields(json, path.string());
+  const OrderedJsonObject fields(json, path.string());
   if (!fields.has("content_hash")) {
     return {fmt::format(
         "{}: holds no content_hash: it was edited, or written before qeval recorded one; the same "
         "run again writes it",
         path.string())};
   }
-  const std::string stored = fields.text("content_hash"), derived = content_hash(json);
+  const std::string stored = fields.string("content_hash"), derived = content_hash(json);
   if (stored != derived) {
     return {fmt::format("{}: its content has the SHA-256 {}, it says {}: it was edited", path.string(),
                         hash_start(derived), hash_start(stored))};
@@ -393,7 +394,8 @@ bool verify(const fs::path& directory, const std::function<void(const Check&)>& 
   } else if (is_there(directory / shard_file)) {
     verify_run(directory, shard_file, checks);
   } else if (is_there(directory / run_file)) {
-    fail("{}: holds an unfinished run: its command with --resume continues it", directory.string());
+    fail("{}: holds an unfinished run: its command with {} continues it", directory.string(),
+         setting("resume"));
   } else {
     fail("{}: holds no {}, {} or {}; expected: a folder that qeval eval, compare or merge wrote",
          directory.string(), results_file, comparison_file, shard_file);

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "eval/plan.h"
+#include "eval/engine/plan.h"
+#include "eval/engine/session.h"
 #include "eval/requests.h"
-#include "eval/session.h"
 
 namespace {
 

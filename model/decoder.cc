@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/setting.h"
 
 namespace qeval::model {
 namespace {
@@ -75,7 +76,7 @@ KvSpan::KvSpan(const Arithmetic& arithmetic, int64_t capacity, int64_t layers)
   for (const int64_t size : sizes) bytes += size;
   if (bytes >= kWorthALook) {
     require_memory(bytes, fmt::format("keys and values of {} tokens", capacity),
-                   "fewer tokens (--max-length)");
+                   fmt::format("fewer tokens ({})", setting("max-length")));
   }
   for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i].resize(static_cast<size_t>(sizes[i]));
 }

@@ -22,6 +22,16 @@ class KvSpan {
     return {blocks_[index(layer)].data(), capacity_, length};
   }
   int64_t capacity() const { return capacity_; }
+  /// Gives back what a layer keeps, where every layer has a block: nothing attends to it there any more.
+  void release(int64_t layer) {
+    if (blocks_.size() > 1) blocks_[index(layer)] = AlignedBuffer();
+  }
+  /// Bytes that are kept now.
+  int64_t bytes() const {
+    int64_t bytes = 0;
+    for (const AlignedBuffer& block : blocks_) bytes += static_cast<int64_t>(block.size());
+    return bytes;
+  }
 
  private:
   size_t index(int64_t layer) const { return blocks_.size() == 1 ? 0 : static_cast<size_t>(layer); }

@@ -11,10 +11,12 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "quant/checkpoint.h"
-#include "quant/fake_arithmetic.h"
-#include "quant/layer_errors.h"
-#include "quant/train/learn_state.h"
+#include "base/setting.h"
+#include "model/export.h"
+#include "quant/arithmetic/fake_arithmetic.h"
+#include "quant/checkpoint/checkpoint.h"
+#include "quant/methods/layer_errors.h"
+#include "quant/methods/learn/learn_state.h"
 
 namespace qeval::quant {
 namespace {
@@ -154,8 +156,8 @@ bool continues(const QuantizeRun& run, const std::filesystem::path& folder) {
   if (!interrupted && run.resume == QuantizeRun::Resume::required) {
     fail(
         "{}: has no {}: no learning run was interrupted here, or before its first step; accepted: the same "
-        "command without --resume, which begins one",
-        folder.string(), kStateFile);
+        "command without {}, which begins one",
+        folder.string(), kStateFile, setting("resume"));
   }
   return interrupted;
 }
@@ -237,6 +239,7 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
   bool resume = false;
   on_first(run.peers, [&] {
     resume = continues(run, folder);
+    model::read_tokenizer_files(model);  // before anything is written
     qeval::create_directories(folder);
     lock.emplace(folder);
     prepare_checkpoint_folder(folder, model, resume);
@@ -272,7 +275,9 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
         complete_ranges(quantized.qcfg, quantized.ranges, model.config, "the measured ranges");
     for (Warning& warning : grid_warnings(quantized.model(), quantized.qcfg, used))
       quantized.warnings.push_back(std::move(warning));
-    record["warnings"] = warnings_json(quantized.warnings);
+    std::vector<Warning> warnings = run.warnings;
+    warnings.insert(warnings.end(), quantized.warnings.begin(), quantized.warnings.end());
+    record["warnings"] = warnings_json(warnings);
     record["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
     record["peak_rss_bytes"] = peak_rss_bytes();
     write_checkpoint(folder, quantized, run.samples, record);

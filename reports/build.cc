@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/setting.h"
 #include "reports/stages.h"
 
 namespace qeval::reports {
@@ -31,13 +32,13 @@ ptrdiff_t find_baseline(std::span<const Source> sources, const std::optional<fs:
     if (sources[i].results.model.arithmetic == "float" && sources[i].method.empty()) floats.push_back(index);
   }
   if (wanted)
-    fail("--baseline {}: not among the runs of the report ({})", wanted->string(),
+    fail("{} {}: not among the runs of the report ({})", setting("baseline"), wanted->string(),
          printable(folders_of(sources), 400));
   if (sources.size() == 1) return -1;
   if (bases.size() == 1) return bases.front();
   if (floats.size() == 1) return floats.front();
-  fail("{} of the {} runs are float runs: name the one to compare with by --baseline DIR ({})", floats.size(),
-       sources.size(), printable(folders_of(sources), 400));
+  fail("{} of the {} runs are float runs: name the one to compare with by {} DIR ({})", floats.size(),
+       sources.size(), setting("baseline"), printable(folders_of(sources), 400));
 }
 
 /// The baseline first; then by scheme, each where it first occurs, in the order given.

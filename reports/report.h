@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "eval/results/model_details.h"
 #include "eval/results/statistics.h"
 
 namespace qeval::reports {
@@ -68,11 +69,6 @@ struct Costs {
   int64_t peak_rss_bytes = 0;
 };
 
-struct LayerError {
-  int64_t layer = 0;
-  double error = 0;  ///< as the results give it: relative error of the block's output
-};
-
 struct LossPoint {
   double step = 0, loss = 0;
 };
@@ -81,14 +77,15 @@ struct LossPoint {
 struct Row {
   std::string label;                                ///< "MobileQuant w8a8"; unlike any other row's
   std::string method, variant, scheme, arithmetic;  ///< as results have them; method empty in float
+  std::string format;  ///< of the stored weights; empty in runs of older versions
   std::string model, folder;
   bool is_baseline = false;
   std::vector<std::optional<Cell>> cells;    ///< per column of Report::columns
   std::vector<std::optional<Cell>> details;  ///< per column of Report::details; no p-values
   Costs costs;
-  std::vector<LayerError> layer_errors;  ///< in the order of layers
-  std::string layer_error_unit;          ///< what they are, in words; empty where the results do not say
-  std::vector<LayerError> worst_layers;  ///< the three largest, largest first
+  std::vector<eval::LayerError> layer_errors;  ///< in the order of layers
+  std::string layer_error_unit;  ///< what they are, in words; empty where the results do not say
+  std::vector<eval::LayerError> worst_layers;  ///< the three largest, largest first
   std::vector<LossPoint> training_loss;
   std::string weight_hash, quantization_hash;
   std::vector<std::string> commands;  ///< what reproduces the run, in order
@@ -105,7 +102,8 @@ struct TaskProtocol {
   std::vector<int64_t> first_request_ids;  ///< the first few
 };
 
-struct Protocol {
+/// How all runs of the report were scored.
+struct Conventions {
   std::string name, prefix_policy, add_bos_token, tokenizer_hash, limit;
   int64_t max_length = 0;
   uint64_t fewshot_seed = 0;
@@ -158,7 +156,7 @@ struct Report {
   std::vector<Example> examples;
   int64_t flips = 0;  ///< over the main table; `examples` may show fewer
   std::vector<PaperTable> paper;
-  Protocol protocol;
+  Conventions protocol;
   std::vector<std::string> notes;  ///< what a sceptical reader must know
   std::string version;             ///< of qeval, of the baseline's run
   /// All of the above's sources as eval::to_json(Comparison) gives them: every run's results and every

@@ -3,8 +3,9 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/loose_json.h"
+#include "base/setting.h"
 #include "eval/results/comparison_file.h"
-#include "reports/loose_json.h"
 
 namespace qeval::reports {
 
@@ -14,9 +15,9 @@ Source make_source(std::filesystem::path folder, eval::RunResults results) {
   const auto& details = results.model.details;
   source.scheme = text_or_empty(details, "scheme");
   if (source.scheme == "float") source.scheme.clear();
-  if (const auto* quantize = member(details, "quantize")) {
+  if (const auto* quantize = find_field(details, "quantize")) {
     source.method = text_or_empty(*quantize, "method");
-    const auto* settings = member(*quantize, "settings");
+    const auto* settings = find_field(*quantize, "settings");
     const auto setting = [&](const char* key) {
       std::string text = text_or_empty(*quantize, key);
       return text.empty() && settings != nullptr ? text_or_empty(*settings, key) : text;

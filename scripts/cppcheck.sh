@@ -13,11 +13,11 @@ suppressions=(
   # A vector copied from iterators is taken for a view of what they point into.
   invalidContainer:model/checkpoint/pickle.cc
   # The maximum of an array's elements is taken for a pointer to the array.
-  invalidLifetime:quant/integer/run/softmax_impl.h
+  invalidLifetime:quant/arithmetic/integer/run/softmax_impl.h
   # The constructor's body sets them, by a call each.
-  uninitMemberVar:quant/train/block_pass.h
+  uninitMemberVar:quant/methods/learn/block_pass.h
   # A row of logits is never empty, so its sum is above 0.
-  invalidFunctionArg:quant/train/loss.cc
+  invalidFunctionArg:quant/methods/learn/loss.cc
 )
 arguments=()
 for suppression in "${suppressions[@]}"; do

@@ -195,7 +195,7 @@ CompletionRequest Completions::parse(std::string_view body) const {
   if (const auto echo = request.find("echo"); echo != request.end()) out.echo = boolean(*echo, "echo");
   for (const auto& [field, value] : request.items()) read_field(field, value, out);
   if (out.prompts.empty()) fail("\"prompt\" is missing");
-  (void)model::Sampler(out.sampling);  // checks the settings
+  (void)eval::Sampler(out.sampling);  // checks the settings
   check_lengths(out);
   return out;
 }

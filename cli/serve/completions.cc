@@ -5,7 +5,7 @@
 #include <numeric>
 #include <span>
 
-#include "eval/plan.h"
+#include "eval/engine/plan.h"
 #include "model/finite.h"
 
 namespace qeval::cli::serve {
@@ -122,23 +122,15 @@ void Completions::score_prompts(const CompletionRequest& request, std::vector<An
 
 void Completions::generate(const CompletionRequest& request, const std::vector<int32_t>& prompt,
                            Answer& answer, const std::function<bool()>& cancelled) {
-  model::Generator generator(session_.decoder(), std::ssize(prompt) + request.max_tokens);
-  model::Sampler sampler(request.sampling);
+  eval::Generator generator(session_.decoder(), std::ssize(prompt) + request.max_tokens);
+  eval::Sampler sampler(request.sampling);
   std::vector<int32_t> all = prompt;
   const size_t prompt_bytes = tokenizer_.decode(prompt).size();
-  // The prompt in parts, so that a client who leaves is noticed.
-  std::vector<float> logits;
-  for (int64_t first = 0; first < std::ssize(prompt); first += batch_tokens_) {
-    check(cancelled);
-    logits = generator.extend(
-        std::span(prompt).subspan(static_cast<size_t>(first),
-                                  static_cast<size_t>(std::min(batch_tokens_, std::ssize(prompt) - first))));
-  }
-  while (std::ssize(answer.generated) < request.max_tokens) {
+  const auto next = [&](std::span<const float> logits) -> std::optional<int32_t> {
     Token token{sampler.draw(logits)};
     if (is_eos(token.id, request)) {
       answer.stopped = true;
-      break;
+      return {};
     }
     if (request.logprobs) {
       const double total = log_sum_exp(logits);
@@ -151,12 +143,12 @@ void Completions::generate(const CompletionRequest& request, const std::vector<i
     if (const size_t end = find_stop(answer.text, request.stop); end != std::string::npos) {
       answer.text.resize(end);
       answer.stopped = true;
-      break;
+      return {};
     }
-    if (std::ssize(answer.generated) == request.max_tokens) break;
-    check(cancelled);
-    logits = generator.extend({{all.back()}});
-  }
+    return std::ssize(answer.generated) < request.max_tokens ? std::optional(all.back()) : std::nullopt;
+  };
+  // The prompt in parts, so that a client who leaves is noticed.
+  eval::generate(generator, prompt, batch_tokens_, next, [&] { check(cancelled); });
 }
 
 std::string Completions::text_behind(size_t bytes, const std::vector<int32_t>& ids) const {

@@ -12,8 +12,8 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "eval/session.h"
-#include "model/generation.h"
+#include "eval/engine/generation.h"
+#include "eval/engine/session.h"
 
 namespace qeval::cli::serve {
 
@@ -29,7 +29,7 @@ struct CompletionRequest {
   std::optional<int64_t> logprobs;  ///< how many of the likeliest tokens to name; none: no log-probabilities
   bool ignore_eos = false;
   std::vector<std::string> stop;
-  model::SamplingOptions sampling{.temperature = 1};
+  eval::SamplingOptions sampling{.temperature = 1};
 };
 
 /// The client has gone, or the server is ending: the work is given up.

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/setting.h"
 #include "eval/distributed/shard_record.h"
 #include "eval/kept_distributions.h"
 #include "eval/results/checked_sum.h"
@@ -28,12 +29,14 @@ ShardFolder read_folder(const fs::path& path) {
   if (!fs::exists(path / shard_file, code)) {
     if (!fs::is_directory(path, code)) fail("{}: no folder of a shard", path.string());
     if (fs::exists(path / results_file, code))
-      fail("{}: holds results of a whole run; expected: a folder that eval --shard wrote", path.string());
+      fail("{}: holds results of a whole run; expected: a folder that eval {} wrote", path.string(),
+           setting("shard"));
     const std::optional<RunRecord> begun = read_run_record(path);
     if (!begun || !begun->fingerprint.contains("shard"))
-      fail("{}: holds no {}; expected: a folder that eval --shard wrote", path.string(), shard_file);
-    fail("{}: shard {} is not finished; its command with --resume continues", path.string(),
-         printable(begun->fingerprint.at("shard")));
+      fail("{}: holds no {}; expected: a folder that eval {} wrote", path.string(), shard_file,
+           setting("shard"));
+    fail("{}: shard {} is not finished; its command with {} continues", path.string(),
+         printable(begun->fingerprint.at("shard")), setting("resume"));
   }
   return {path, read_shard_record(path)};
 }

@@ -2,8 +2,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_object.h"
 #include "base/strict_json.h"
-#include "eval/results/json_fields.h"
 
 namespace qeval::eval {
 
@@ -21,24 +21,24 @@ void write_shard_record(const fs::path& directory, const ShardRecord& record) {
 ShardRecord read_shard_record(const fs::path& directory) {
   const std::string where = (directory / shard_file).string();
   const ordered_json json = parse_ordered_json(read_file(where), where);
-  const JsonFields fields(json, where);
+  const OrderedJsonObject fields(json, where);
   ShardRecord record;
   try {
-    record.shard = parse_shard(fields.text("shard"));
+    record.shard = parse_shard(fields.string("shard"));
   } catch (const Error& error) {
     fail("{}: {}", where, error.what());
   }
-  const JsonFields fingerprint = fields.object("fingerprint");
-  for (const auto& [key, unused] : fingerprint.json().items())
-    record.fingerprint[key] = fingerprint.text(key.c_str());
+  const OrderedJsonObject fingerprint = fields.object("fingerprint");
+  for (const auto& [key, unused] : fingerprint.value().items())
+    record.fingerprint[key] = fingerprint.string(key);
   record.run = run_results_from_json(fields.at("run"), where);
-  const JsonFields documents = fields.object("documents");
+  const OrderedJsonObject documents = fields.object("documents");
   for (const TaskResults& task : record.run.tasks)
-    record.documents[task.name] = documents.integer(task.name.c_str());
-  const JsonFields metrics = fields.object("group_metrics");
+    record.documents[task.name] = documents.count(task.name.c_str());
+  const OrderedJsonObject metrics = fields.object("group_metrics");
   for (const GroupResults& group : record.run.groups)
-    record.group_metrics[group.name] = metrics.texts(group.name.c_str());
-  record.vocab_size = fields.integer("vocab_size");
+    record.group_metrics[group.name] = metrics.strings(group.name.c_str());
+  record.vocab_size = fields.count("vocab_size");
   return record;
 }
 

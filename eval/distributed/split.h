@@ -4,8 +4,8 @@
 #include <span>
 #include <vector>
 
-#include "eval/cost_model.h"
-#include "eval/plan.h"
+#include "eval/engine/cost_model.h"
+#include "eval/engine/plan.h"
 
 namespace qeval::eval {
 

@@ -2,8 +2,8 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/json_object.h"
 #include "base/strict_json.h"
-#include "eval/results/json_fields.h"
 
 namespace qeval::eval {
 namespace {

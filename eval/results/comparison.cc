@@ -7,8 +7,9 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_object.h"
+#include "base/setting.h"
 #include "eval/results/headline.h"
-#include "eval/results/json_fields.h"
 #include "eval/results/sample_file.h"
 
 namespace qeval::eval {
@@ -42,8 +43,8 @@ DivergenceSummary read_summary(const ComparedRun& base, const ComparedRun& run, 
   const DivergenceBase expected{model.weight_hash, model.arithmetic, model.quantization_hash,
                                 base.results.find_task(task)->samples_hash};
   if (divergence.base != expected) {
-    fail("{}: was measured from another base than {}: evaluate again with --base {}", path.string(),
-         printable(base.name), base.directory.string());
+    fail("{}: was measured from another base than {}: evaluate again with {} {}", path.string(),
+         printable(base.name), setting("base"), base.directory.string());
   }
   const bool same = std::ranges::equal(
       divergence.documents, scores, [](const DocumentDivergence& document, const Scores& score) {

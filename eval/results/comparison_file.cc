@@ -5,8 +5,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_object.h"
 #include "base/strict_json.h"
-#include "eval/results/json_fields.h"
 #include "eval/results/model_details.h"
 
 namespace qeval::eval {
@@ -18,25 +18,25 @@ constexpr int format_version = 1;
 constexpr size_t most_entries = 10'000;
 
 /// A relative folder that stays below the one it is relative to.
-std::string inner_folder(const JsonFields& entry, const char* key) {
-  std::string text = entry.text(key);
+std::string inner_folder(const OrderedJsonObject& entry, const char* key) {
+  std::string text = entry.string(key);
   const std::filesystem::path path(text);
   if (path.is_absolute() || std::ranges::find(path, "..") != path.end())
-    entry.wrong(key, "a relative folder without \"..\"");
+    entry.refuse(key, "a relative folder without \"..\"");
   return text;
 }
 
 ComparisonEntry entry_from_json(const ordered_json& json, const std::string& where) {
-  const JsonFields fields(json, where);
-  ComparisonEntry entry{fields.text("name"),
-                        fields.text("method"),
-                        fields.text("variant"),
-                        fields.text("scheme"),
-                        fields.text("arithmetic"),
+  const OrderedJsonObject fields(json, where);
+  ComparisonEntry entry{fields.string("name"),
+                        fields.string("method"),
+                        fields.string("variant"),
+                        fields.string("scheme"),
+                        fields.string("arithmetic"),
                         inner_folder(fields, "results"),
                         inner_folder(fields, "checkpoint"),
-                        fields.texts("commands")};
-  if (entry.results.empty()) fields.wrong("results", "a folder");
+                        fields.strings("commands")};
+  if (entry.results.empty()) fields.refuse("results", "a folder");
   return entry;
 }
 
@@ -79,20 +79,20 @@ void write_comparison_file(const std::filesystem::path& directory, const Compari
 ComparisonFile read_comparison_file(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / comparison_file;
   const ordered_json json = parse_ordered_json(read_file(path), path.string());
-  const JsonFields fields(json, path.string());
-  if (fields.integer("comparison") != format_version)
-    fields.wrong("comparison", fmt::format("{}, the version that is known", format_version));
+  const OrderedJsonObject fields(json, path.string());
+  if (fields.count("comparison") != format_version)
+    fields.refuse("comparison", fmt::format("{}, the version that is known", format_version));
   const ordered_json& entries = fields.at("entries");
   if (!entries.is_array() || entries.empty() || entries.size() > most_entries)
-    fields.wrong("entries", fmt::format("an array of 1 to {} entries", most_entries));
-  ComparisonFile out{fields.text("base"), {}};
+    fields.refuse("entries", fmt::format("an array of 1 to {} entries", most_entries));
+  ComparisonFile out{fields.string("base"), {}};
   for (size_t i = 0; i < entries.size(); ++i) {
     out.entries.push_back(entry_from_json(entries[i], fmt::format("{}, entry {}", path.string(), i)));
     const auto same = std::ranges::count(out.entries, out.entries.back().name, &ComparisonEntry::name);
     if (same > 1) fail("{}: the name {} is used twice", path.string(), printable(out.entries.back().name));
   }
   if (std::ranges::find(out.entries, out.base, &ComparisonEntry::name) == out.entries.end())
-    fields.wrong("base", "the name of an entry");
+    fields.refuse("base", "the name of an entry");
   return out;
 }
 

@@ -6,8 +6,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_object.h"
 #include "eval/results/checked_line.h"
-#include "eval/results/json_fields.h"
 #include "eval/results/sample_file.h"
 #include "eval/results/statistics.h"
 
@@ -29,9 +29,9 @@ ordered_json floats_to_json(std::span<const float> values) {
   return out;
 }
 
-std::vector<float> floats(const JsonFields& line, const char* key) {
+std::vector<float> floats(const OrderedJsonObject& line, const char* key) {
   const ordered_json& values = line.at(key);
-  if (!values.is_array()) line.wrong(key, "an array of numbers of at least 0");
+  if (!values.is_array()) line.refuse(key, "an array of numbers of at least 0");
   std::vector<float> out;
   out.reserve(values.size());
   for (const ordered_json& value : values) {
@@ -41,9 +41,9 @@ std::vector<float> floats(const JsonFields& line, const char* key) {
     } else if (value.is_number()) {
       number = value.get<double>();
     } else if (!value.is_null()) {
-      line.wrong(key, "an array of numbers of at least 0, null for NaN");
+      line.refuse(key, "an array of numbers of at least 0, null for NaN");
     }
-    if (number < 0) line.wrong(key, "an array of numbers of at least 0, null for NaN");
+    if (number < 0) line.refuse(key, "an array of numbers of at least 0, null for NaN");
     out.push_back(static_cast<float>(number));
   }
   return out;
@@ -74,18 +74,18 @@ std::string divergence_line(const DocumentDivergence& document) {
 
 DocumentDivergence parse_divergence_line(std::string_view line, std::string_view where) {
   const ordered_json json = parse_checked_line(line, where);
-  const JsonFields fields(json, std::string(where));
+  const OrderedJsonObject fields(json, std::string(where));
   DocumentDivergence out;
-  out.doc_id = fields.integer("doc_id");
-  out.token_hash = fields.text("token_hash");
+  out.doc_id = fields.count("doc_id");
+  out.token_hash = fields.string("token_hash");
   out.kl = floats(fields, "kl");
   out.slack = floats(fields, "slack");
-  if (out.slack.size() != out.kl.size()) fields.wrong("slack", "as long as \"kl\"");
-  out.disagreements = fields.integers("disagreements");
+  if (out.slack.size() != out.kl.size()) fields.refuse("slack", "as long as \"kl\"");
+  out.disagreements = fields.counts("disagreements");
   for (size_t i = 0; i < out.disagreements.size(); ++i) {
     if (out.disagreements[i] >= std::ssize(out.kl) ||
         (i > 0 && out.disagreements[i] <= out.disagreements[i - 1]))
-      fields.wrong("disagreements", fmt::format("ascending, below the {} positions", out.kl.size()));
+      fields.refuse("disagreements", fmt::format("ascending, below the {} positions", out.kl.size()));
   }
   return out;
 }
@@ -120,14 +120,14 @@ TaskDivergence read_divergence(const std::filesystem::path& path, std::string_vi
       return;
     }
     const ordered_json json = parse_checked_line(line.text, line.where);
-    const JsonFields header(json, line.where);
-    if (header.integer("divergence") != format_version)
-      header.wrong("divergence", fmt::format("{}, the version that is known", format_version));
-    if (header.text("task") != task) header.wrong("task", printable(task));
-    out.kept = header.integer("kept");
-    const JsonFields base = header.object("base");
-    out.base = {base.text("weight_hash"), base.text("arithmetic"), base.text("quantization_hash"),
-                base.text("samples_hash")};
+    const OrderedJsonObject header(json, line.where);
+    if (header.count("divergence") != format_version)
+      header.refuse("divergence", fmt::format("{}, the version that is known", format_version));
+    if (header.string("task") != task) header.refuse("task", printable(task));
+    out.kept = header.count("kept");
+    const OrderedJsonObject base = header.object("base");
+    out.base = {base.string("weight_hash"), base.string("arithmetic"), base.string("quantization_hash"),
+                base.string("samples_hash")};
   });
   if (file.text().empty()) fail("{}: empty: a header line expected", path.string());
   return out;

@@ -25,7 +25,7 @@ std::string_view describe(FolderUse use) {
     case FolderUse::methods:
       return "a comparison of qeval compare";
     case FolderUse::arithmetics:
-      return "a comparison of qeval eval with several --arithmetic";
+      return "a comparison of qeval eval in several arithmetics";
     case FolderUse::model:
       return "a model (config.json)";
   }

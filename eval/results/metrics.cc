@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/json_object.h"
 #include "eval/results/checked_sum.h"
-#include "eval/results/json_fields.h"
 
 namespace qeval::eval {
 namespace {

@@ -1,7 +1,7 @@
 #include "eval/results/model_details.h"
 
 #include "base/error.h"
-#include "eval/results/json_fields.h"
+#include "base/json_object.h"
 
 namespace qeval::eval {
 namespace {
@@ -24,12 +24,12 @@ std::string text_in(const ordered_json& record, const char* key) {
 }
 
 /// [step, loss]
-TrainingLoss loss_from_json(const JsonFields& details, const ordered_json& item) {
+TrainingLoss loss_from_json(const OrderedJsonObject& details, const ordered_json& item) {
   if (!item.is_array() || item.size() != 2 || !item[0].is_number_integer())
-    details.wrong("training_loss", "an array of [step, loss]");
+    details.refuse("training_loss", "an array of [step, loss]");
   const ordered_json pair = {{"step", item[0]}, {"loss", item[1]}};
-  const JsonFields fields(pair, details.where() + ", \"training_loss\"");
-  return {fields.integer("step"), fields.number("loss")};
+  const OrderedJsonObject fields(pair, details.where() + ", \"training_loss\"");
+  return {fields.count("step"), fields.any_number("loss")};
 }
 
 }  // namespace
@@ -60,6 +60,7 @@ ordered_json to_json(const ModelDetails& details) {
                       {"weight_bits", number_to_json(details.weight_bits)},
                       {"activation_bits", details.activation_bits},
                       {"scheme", details.scheme}};
+  if (!details.format.empty()) out["format"] = details.format;
   if (!details.quantize.is_null()) out["quantize"] = details.quantize;
   for (const TrainingLoss& point : details.training_loss)
     out["training_loss"].push_back({point.step, number_to_json(point.loss)});
@@ -69,29 +70,30 @@ ordered_json to_json(const ModelDetails& details) {
 }
 
 ModelDetails model_details(const ModelInfo& model, const std::string& where) {
-  const JsonFields fields(model.details, where + ", \"model\", \"details\"");
+  const OrderedJsonObject fields(model.details, where + ", \"model\", \"details\"");
   ModelDetails out;
-  if (fields.has("parameters")) out.parameters = fields.integer("parameters");
-  if (fields.has("size_bytes")) out.size_bytes = fields.integer("size_bytes");
-  if (fields.has("weight_bits")) out.weight_bits = fields.number("weight_bits");
-  if (fields.has("scheme")) out.scheme = fields.text("scheme");
+  if (fields.has("parameters")) out.parameters = fields.count("parameters");
+  if (fields.has("size_bytes")) out.size_bytes = fields.count("size_bytes");
+  if (fields.has("weight_bits")) out.weight_bits = fields.any_number("weight_bits");
+  if (fields.has("scheme")) out.scheme = fields.string("scheme");
+  if (fields.has("format")) out.format = fields.string("format");
   if (fields.has("activation_bits")) {
-    const int64_t bits = fields.integer("activation_bits");
-    if (bits > 64) fields.wrong("activation_bits", "at most 64");
+    const int64_t bits = fields.count("activation_bits");
+    if (bits > 64) fields.refuse("activation_bits", "at most 64");
     out.activation_bits = static_cast<int>(bits);
   }
-  if (fields.has("quantize")) out.quantize = fields.object("quantize").json();
+  if (fields.has("quantize")) out.quantize = fields.object("quantize").value();
   if (fields.has("training_loss")) {
     const ordered_json& losses = fields.at("training_loss");
-    if (!losses.is_array()) fields.wrong("training_loss", "an array of [step, loss]");
+    if (!losses.is_array()) fields.refuse("training_loss", "an array of [step, loss]");
     for (const ordered_json& item : losses) out.training_loss.push_back(loss_from_json(fields, item));
   }
   if (fields.has("layer_errors")) {
     const ordered_json& errors = fields.at("layer_errors");
-    if (!errors.is_array()) fields.wrong("layer_errors", "an array of {\"layer\", \"error\"}");
+    if (!errors.is_array()) fields.refuse("layer_errors", "an array of {\"layer\", \"error\"}");
     for (const ordered_json& item : errors) {
-      const JsonFields error(item, fields.where() + ", \"layer_errors\"");
-      out.layer_errors.push_back({error.integer("layer"), error.number("error")});
+      const OrderedJsonObject error(item, fields.where() + ", \"layer_errors\"");
+      out.layer_errors.push_back({error.count("layer"), error.any_number("error")});
     }
   }
   return out;

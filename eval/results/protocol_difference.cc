@@ -1,5 +1,7 @@
 #include "eval/results/protocol_difference.h"
 
+#include "base/setting.h"
+
 namespace qeval::eval {
 namespace {
 
@@ -24,7 +26,7 @@ std::optional<ProtocolDifference> protocol_difference(const RunResults& first, c
   const auto told = [](const RunResults& run) {
     return run.add_bos_token.empty() ? "as the tokenizer has it" : run.add_bos_token;
   };
-  difference.compare("--add-bos-token", told(first), told(second));
+  difference.compare(setting("add-bos-token"), told(first), told(second));
   difference.compare("maximum length", std::to_string(first.max_length), std::to_string(second.max_length));
   for (const TaskResults& task : first.tasks) {
     const TaskResults* other = second.find_task(task.name);

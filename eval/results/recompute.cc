@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/json_object.h"
 #include "base/strict_json.h"
-#include "eval/results/json_fields.h"
 #include "eval/results/sample_file.h"
 
 namespace qeval::eval {

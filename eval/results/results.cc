@@ -6,9 +6,9 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/json_object.h"
 #include "base/strict_json.h"
 #include "eval/results/checked_sum.h"
-#include "eval/results/json_fields.h"
 
 namespace qeval::eval {
 namespace {

@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "eval/results/json_fields.h"
+#include "base/json_object.h"
 #include "eval/results/results.h"
 
 namespace qeval::eval {
@@ -54,18 +54,18 @@ ordered_json metrics_to_json(const std::string& name, int64_t documents,
   return out;
 }
 
-std::vector<MetricValue> metrics_from_json(const JsonFields& fields) {
+std::vector<MetricValue> metrics_from_json(const OrderedJsonObject& fields) {
   std::vector<MetricValue> out;
-  for (const auto& [key, unused] : fields.json().items()) {
+  for (const auto& [key, unused] : fields.value().items()) {
     const size_t comma = key.rfind(",none");
     if (comma == std::string::npos || comma + 5 != key.size()) continue;
     const std::string name = key.substr(0, comma);
     if (name.ends_with("_stderr")) continue;
-    MetricValue metric{name, fields.number(key.c_str()), {}};
+    MetricValue metric{name, fields.any_number(key), {}};
     const std::string error = error_key(name);
     // The harness writes "N/A" where we leave the field out.
-    if (fields.has(error.c_str()) && fields.at(error.c_str()) != "N/A")
-      metric.standard_error = fields.number(error.c_str());
+    if (fields.has(error) && fields.at(error) != "N/A")
+      metric.standard_error = fields.any_number(error);
     out.push_back(std::move(metric));
   }
   return out;
@@ -102,30 +102,30 @@ ordered_json task_config(const TaskResults& task) {
   return out;
 }
 
-TaskResults task_from_json(const std::string& name, const JsonFields& run) {
-  const JsonFields results = run.object("results").object(name.c_str());
-  const JsonFields details = run.object("tasks").object(name.c_str());
+TaskResults task_from_json(const std::string& name, const OrderedJsonObject& run) {
+  const OrderedJsonObject results = run.object("results").object(name);
+  const OrderedJsonObject details = run.object("tasks").object(name);
   TaskResults task;
   task.name = name;
-  task.version = run.object("versions").text(name.c_str());
-  task.num_fewshot = run.object("n-shot").integer(name.c_str());
-  task.original_documents = run.object("n-samples").object(name.c_str()).integer("original");
+  task.version = run.object("versions").string(name);
+  task.num_fewshot = run.object("n-shot").count(name);
+  task.original_documents = run.object("n-samples").object(name).count("original");
   task.metrics = metrics_from_json(results);
-  task.split = details.text("split");
-  for (const auto& [key, member] : count_fields) task.counts.*member = details.integer(key);
-  task.tokens_computed = details.integer("tokens_computed");
-  task.data_hash = details.text("data_hash");
-  task.prompt_hash = details.text("prompt_hash");
-  if (details.has("answer_hash")) task.answer_hash = details.text("answer_hash");
-  task.samples_hash = details.text("samples_hash");
+  task.split = details.string("split");
+  for (const auto& [key, member] : count_fields) task.counts.*member = details.count(key);
+  task.tokens_computed = details.count("tokens_computed");
+  task.data_hash = details.string("data_hash");
+  task.prompt_hash = details.string("prompt_hash");
+  if (details.has("answer_hash")) task.answer_hash = details.string("answer_hash");
+  task.samples_hash = details.string("samples_hash");
   if (details.has("companion_hashes")) {
-    const JsonFields hashes = details.object("companion_hashes");
-    for (const auto& [file, unused] : hashes.json().items())
-      task.companion_hashes[file] = hashes.text(file.c_str());
+    const OrderedJsonObject hashes = details.object("companion_hashes");
+    for (const auto& [file, unused] : hashes.value().items())
+      task.companion_hashes[file] = hashes.string(file);
   }
-  task.logits_hash = details.text("logits_hash");
-  task.first_request_ids = details.integers("first_request_ids");
-  for (const auto& [key, value] : run.object("configs").object(name.c_str()).json().items()) {
+  task.logits_hash = details.string("logits_hash");
+  task.first_request_ids = details.counts("first_request_ids");
+  for (const auto& [key, value] : run.object("configs").object(name).value().items()) {
     if (key != "task" && key != "split" && key != "num_fewshot" && key != "metric_list")
       task.config[key] = value;
   }
@@ -236,52 +236,53 @@ ordered_json to_json(const RunResults& run) {
 }
 
 RunResults run_results_from_json(const ordered_json& json, const std::string& where) {
-  const JsonFields fields(json, where);
-  if (fields.integer("schema_version") != schema_version) {
-    fail("{}: schema_version {} is not known; {} expected", where, fields.integer("schema_version"),
+  const OrderedJsonObject fields(json, where);
+  if (fields.count("schema_version") != schema_version) {
+    fail("{}: schema_version {} is not known; {} expected", where, fields.count("schema_version"),
          schema_version);
   }
   RunResults run;
-  for (const std::string& name : fields.texts("task_order")) {
+  for (const std::string& name : fields.strings("task_order")) {
     if (run.find_task(name) != nullptr) fail("{}: task {} is listed twice", where, printable(name));
     run.tasks.push_back(task_from_json(name, fields));
   }
   std::set<std::string> unweighted;
   if (fields.has("unweighted_groups")) {
-    const std::vector<std::string> names = fields.texts("unweighted_groups");
+    const std::vector<std::string> names = fields.strings("unweighted_groups");
     unweighted.insert(names.begin(), names.end());
   }
-  for (const std::string& name : fields.texts("group_order")) {
-    const JsonFields results = fields.object("results").object(name.c_str());
-    run.groups.push_back({name, fields.object("group_subtasks").texts(name.c_str()),
-                          metrics_from_json(results), results.integer("sample_len"),
+  for (const std::string& name : fields.strings("group_order")) {
+    const OrderedJsonObject results = fields.object("results").object(name);
+    run.groups.push_back({name, fields.object("group_subtasks").strings(name),
+                          metrics_from_json(results), results.count("sample_len"),
                           !unweighted.contains(name)});
   }
-  const JsonFields model = fields.object("model"), environment = fields.object("environment");
-  run.model = {model.text("name"),        model.text("arithmetic"),        model.text("format"),
-               model.text("weight_hash"), model.text("quantization_hash"), model.object("details").json()};
-  run.environment = {environment.text("cpu"), environment.text("cpu_path"), environment.integer("threads"),
-                     environment.text("version")};
-  run.protocol = fields.text("protocol");
-  run.prefix_policy = fields.text("prefix_policy");
+  const OrderedJsonObject model = fields.object("model"), environment = fields.object("environment");
+  run.model = {
+      model.string("name"),        model.string("arithmetic"),        model.string("format"),
+      model.string("weight_hash"), model.string("quantization_hash"), model.object("details").value()};
+  run.environment = {environment.string("cpu"), environment.string("cpu_path"), environment.count("threads"),
+                     environment.string("version")};
+  run.protocol = fields.string("protocol");
+  run.prefix_policy = fields.string("prefix_policy");
   // Files of earlier versions could not choose.
-  if (const auto value = fields.json().find("add_bos_token");
-      value != fields.json().end() && !value->is_null()) {
-    if (!value->is_boolean()) fields.wrong("add_bos_token", "true, false or null");
+  if (const auto value = fields.value().find("add_bos_token");
+      value != fields.value().end() && !value->is_null()) {
+    if (!value->is_boolean()) fields.refuse("add_bos_token", "true, false or null");
     run.add_bos_token = value->get<bool>() ? "true" : "false";
   }
-  run.tokenizer_hash = fields.text("tokenizer_hash");
-  run.max_length = fields.integer("max_length");
-  const JsonFields config = fields.object("config");
-  if (!config.at("limit").is_null()) run.limit = config.text("limit");
-  const int64_t resamples = config.integer("bootstrap_iters");
-  if (resamples > 1'000'000) config.wrong("bootstrap_iters", "at most 1000000");
+  run.tokenizer_hash = fields.string("tokenizer_hash");
+  run.max_length = fields.count("max_length");
+  const OrderedJsonObject config = fields.object("config");
+  if (!config.at("limit").is_null()) run.limit = config.string("limit");
+  const int64_t resamples = config.count("bootstrap_iters");
+  if (resamples > 1'000'000) config.refuse("bootstrap_iters", "at most 1000000");
   run.bootstrap = {static_cast<int>(resamples), config.seed("bootstrap_seed")};
   run.seed = config.seed("fewshot_seed");
-  run.command = fields.text("command");
-  run.date = fields.number("date");
-  run.seconds = fields.number("seconds");
-  run.peak_rss_bytes = fields.integer("peak_rss_bytes");
+  run.command = fields.string("command");
+  run.date = fields.any_number("date");
+  run.seconds = fields.any_number("seconds");
+  run.peak_rss_bytes = fields.count("peak_rss_bytes");
   return run;
 }
 

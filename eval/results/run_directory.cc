@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/setting.h"
 #include "eval/results/folder_use.h"
 #include "eval/results/results.h"
 #include "eval/results/sample_file.h"
@@ -80,8 +81,8 @@ Holdings check(const fs::path& directory, const Fingerprint& here, bool resume) 
          directory.string(), holdings.unfinished() ? "unfinished work" : "results", changes);
   }
   if (!resume && holdings.unfinished()) {
-    fail("{}: holds an unfinished run: continue it with --resume or choose another directory",
-         directory.string());
+    fail("{}: holds an unfinished run: continue it with {} or choose another directory", directory.string(),
+         setting("resume"));
   }
   return holdings;
 }

@@ -2,8 +2,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_object.h"
 #include "base/strict_json.h"
-#include "eval/results/json_fields.h"
 
 namespace qeval::eval {
 namespace {
@@ -40,15 +40,15 @@ std::optional<RunRecord> read_run_record(const fs::path& directory) {
   const fs::path path = directory / run_file;
   if (!fs::exists(path)) return {};
   const ordered_json json = parse_ordered_json(read_file(path), path.string());
-  const JsonFields file(json, path.string()), fields = file.object("fingerprint");
+  const OrderedJsonObject file(json, path.string()), fields = file.object("fingerprint");
   for (const auto& [key, unused] : json.items()) {
     if (key != "fingerprint" && key != "cpu_paths")
       fail("{}: \"{}\" is unknown; a later qeval may have written it", path.string(), printable(key, 60));
   }
   RunRecord out;
-  for (const auto& [key, value] : fields.json().items()) out.fingerprint[key] = fields.text(key.c_str());
+  for (const auto& [key, value] : fields.value().items()) out.fingerprint[key] = fields.string(key);
   if (!file.has("cpu_paths")) return out;
-  for (std::string& cpu_path : file.texts("cpu_paths")) out.cpu_paths.insert(std::move(cpu_path));
+  for (std::string& cpu_path : file.strings("cpu_paths")) out.cpu_paths.insert(std::move(cpu_path));
   return out;
 }
 

@@ -8,9 +8,9 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/json_object.h"
 #include "eval/results/checked_line.h"
 #include "eval/results/checked_sum.h"
-#include "eval/results/json_fields.h"
 #include "eval/results/metrics.h"
 
 namespace qeval::eval {
@@ -33,15 +33,15 @@ std::string number_text(double value) {
   return {buffer, result.ptr};
 }
 
-double parse_number(const ordered_json& value, const JsonFields& line) {
+double parse_number(const ordered_json& value, const OrderedJsonObject& line) {
   double out = 0;
   if (value.is_string()) {
     const auto& text = value.get_ref<const std::string&>();
     const auto result = std::from_chars(text.data(), text.data() + text.size(), out);
     if (result.ec == std::errc() && result.ptr == text.data() + text.size()) return out;
   }
-  line.wrong("filtered_resps",
-             "a list of [\"number\", \"True\" or \"False\"], or of \"number\" for rolling documents");
+  line.refuse("filtered_resps",
+              "a list of [\"number\", \"True\" or \"False\"], or of \"number\" for rolling documents");
 }
 
 /// Python's str(): a text as it stands, a number as JSON writes it.
@@ -122,35 +122,35 @@ void write_own_fields(const Scores& scores, ordered_json& line) {
   line["logits_hash"] = scores.logits_hash;
 }
 
-std::vector<TextRequest> read_requests(const JsonFields& line, Scoring scoring) {
+std::vector<TextRequest> read_requests(const OrderedJsonObject& line, Scoring scoring) {
   const bool rolling = scoring == Scoring::rolling, single = rolling || scoring == Scoring::last_word;
-  const JsonFields arguments = line.object("arguments");
+  const OrderedJsonObject arguments = line.object("arguments");
   std::vector<TextRequest> out;
-  for (size_t i = 0; i < arguments.json().size(); ++i) {
-    const JsonFields request = arguments.object(("gen_args_" + std::to_string(i)).c_str());
+  for (size_t i = 0; i < arguments.value().size(); ++i) {
+    const OrderedJsonObject request = arguments.object(("gen_args_" + std::to_string(i)).c_str());
     if (rolling) {
-      out.push_back({"", request.text("arg_0")});
+      out.push_back({"", request.string("arg_0")});
     } else {
-      out.push_back({request.text("arg_0"), request.text("arg_1")});
+      out.push_back({request.string("arg_0"), request.string("arg_1")});
     }
   }
   if (out.empty() || (out.size() > 1 && single))
-    line.wrong("arguments", single ? "one request" : "one request or more");
+    line.refuse("arguments", single ? "one request" : "one request or more");
   return out;
 }
 
-std::vector<Answer> read_answers(const JsonFields& line, size_t requests, bool rolling) {
+std::vector<Answer> read_answers(const OrderedJsonObject& line, size_t requests, bool rolling) {
   std::vector<Answer> out(requests);
   const ordered_json& responses = line.at("filtered_resps");
-  const auto tokens = line.integers("request_tokens");
-  const auto inputs = line.integers("input_tokens");
-  const auto truncated = line.integers("truncated");
+  const auto tokens = line.counts("request_tokens");
+  const auto inputs = line.counts("input_tokens");
+  const auto truncated = line.counts("truncated");
   for (const auto& [key, size] :
        {std::pair{"filtered_resps", responses.is_array() ? responses.size() : 0},
         std::pair{"request_tokens", tokens.size()}, std::pair{"input_tokens", inputs.size()},
         std::pair{"truncated", truncated.size()}}) {
     if (size != requests)
-      line.wrong(key, fmt::format("an array with an entry for each of the {} requests", requests));
+      line.refuse(key, fmt::format("an array with an entry for each of the {} requests", requests));
   }
   for (size_t i = 0; i < requests; ++i) {
     const ordered_json& response = responses[i];
@@ -161,40 +161,40 @@ std::vector<Answer> read_answers(const JsonFields& line, size_t requests, bool r
     out[i].tokens = tokens[i];
     out[i].input_tokens = inputs[i];
     out[i].truncated = truncated[i];
-    if (rolling) out[i].windows = line.integer("windows");
+    if (rolling) out[i].windows = line.count("windows");
   }
   if (line.has("encoded_apart")) {
-    for (const int64_t index : line.integers("encoded_apart")) {
-      if (static_cast<size_t>(index) >= requests) line.wrong("encoded_apart", "indices of requests");
+    for (const int64_t index : line.counts("encoded_apart")) {
+      if (static_cast<size_t>(index) >= requests) line.refuse("encoded_apart", "indices of requests");
       out[static_cast<size_t>(index)].encoded_apart = true;
     }
   }
   return out;
 }
 
-DocumentFacts read_facts(const JsonFields& line, Scoring scoring, size_t requests) {
+DocumentFacts read_facts(const OrderedJsonObject& line, Scoring scoring, size_t requests) {
   DocumentFacts facts;
   const bool choices = scoring == Scoring::multiple_choice || scoring == Scoring::multiple_true;
   if (choices || line.has("gold")) {
-    facts.gold = line.integers("gold");
+    facts.gold = line.counts("gold");
     for (const int64_t index : facts.gold) {
       if (static_cast<size_t>(index) >= requests)
-        line.wrong("gold", fmt::format("below the {} choices", requests));
+        line.refuse("gold", fmt::format("below the {} choices", requests));
     }
-    if (facts.gold.empty()) line.wrong("gold", "at least one index");
+    if (facts.gold.empty()) line.refuse("gold", "at least one index");
   }
   if (scoring == Scoring::multiple_choice || line.has("choice_chars"))
-    facts.choice_chars = line.integers("choice_chars");
+    facts.choice_chars = line.counts("choice_chars");
   if (scoring == Scoring::multiple_choice || line.has("choice_bytes"))
-    facts.choice_bytes = line.integers("choice_bytes");
+    facts.choice_bytes = line.counts("choice_bytes");
   for (const auto& [key, lengths] :
        {std::pair{"choice_chars", &facts.choice_chars}, std::pair{"choice_bytes", &facts.choice_bytes}}) {
     if (!lengths->empty() && lengths->size() != requests)
-      line.wrong(key, "an array with an entry for each choice");
+      line.refuse(key, "an array with an entry for each choice");
   }
   if (scoring == Scoring::rolling) {
-    facts.words = line.integer("words");
-    facts.bytes = line.integer("bytes");
+    facts.words = line.count("words");
+    facts.bytes = line.count("bytes");
   }
   return facts;
 }
@@ -230,12 +230,12 @@ std::string to_line(const Sample& sample) {
 
 Sample parse_line(std::string_view text, std::string_view where) {
   const ordered_json json = parse_checked_line(text, where);
-  const JsonFields line(json, std::string(where));
+  const OrderedJsonObject line(json, std::string(where));
   Sample sample;
   Scores& scores = sample.scores;
-  scores.doc_id = line.integer("doc_id");
-  scores.scoring = parse_scoring(line.text("scoring"));
-  scores.metrics = line.texts("metrics");
+  scores.doc_id = line.count("doc_id");
+  scores.scoring = parse_scoring(line.string("scoring"));
+  scores.metrics = line.strings("metrics");
   for (const std::string& metric : scores.metrics) find_metric(scores.scoring, metric);
   const bool rolling = scores.scoring == Scoring::rolling;
   sample.doc = line.at("doc");
@@ -243,8 +243,8 @@ Sample parse_line(std::string_view text, std::string_view where) {
   sample.requests = read_requests(line, scores.scoring);
   scores.facts = read_facts(line, scores.scoring, sample.requests.size());
   scores.answers = read_answers(line, sample.requests.size(), rolling);
-  scores.token_hash = line.text("token_hash");
-  scores.logits_hash = line.text("logits_hash");
+  scores.token_hash = line.string("token_hash");
+  scores.logits_hash = line.string("logits_hash");
   return sample;
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/setting.h"
 #include "base/unicode.h"
 #include "datasets/locate.h"
 #include "datasets/reader.h"
@@ -76,12 +77,13 @@ bool names_split(std::span<const std::string> files) {
 
 FewShot load_examples(const Task& task, const LoadOptions& options, std::vector<datasets::DataFile>& read) {
   if (options.num_fewshot < 0) {
-    throw UsageError(fmt::format("--num-fewshot {}: a count from 0 is expected", options.num_fewshot));
+    throw UsageError(
+        fmt::format("{} {}: a count from 0 is expected", setting("num-fewshot"), options.num_fewshot));
   }
   if (options.num_fewshot == 0) return {};
   if (task.scoring == Scoring::rolling) {
-    fail("task {} scores running text: it takes no few-shot examples (--num-fewshot {})", task.name,
-         options.num_fewshot);
+    fail("task {} scores running text: it takes no few-shot examples ({} {})", task.name,
+         setting("num-fewshot"), options.num_fewshot);
   }
   const std::vector<std::string> files = task.fewshot_files.empty() ? files_of(task) : task.fewshot_files;
   if (task.fewshot_files.empty() && !names_split(files)) {
@@ -96,8 +98,8 @@ FewShot load_examples(const Task& task, const LoadOptions& options, std::vector<
     const std::filesystem::path& root = root_of(task, options);
     const std::filesystem::path path = datasets::find_split(root, files, split, task.dev_is_other);
     if (path.empty()) {
-      fail("task {}: no file of the {} split, which --num-fewshot {} takes examples from; {} is expected",
-           task.name, split, options.num_fewshot,
+      fail("task {}: no file of the {} split, which {} {} takes examples from; {} is expected", task.name,
+           split, setting("num-fewshot"), options.num_fewshot,
            printable(datasets::path_of_split(root, files.front(), split).string(), 4096));
     }
     table = read_rows(task, path);
@@ -181,8 +183,8 @@ int64_t limited_count(std::optional<double> limit, int64_t count) {
   const bool is_fraction = value > 0 && value < 1;
   const bool is_count = value >= 1 && value <= 9e15 && value == std::floor(value);
   if (!is_fraction && !is_count) {
-    throw UsageError(
-        fmt::format("--limit {}: a count of documents, or a fraction between 0 and 1, is expected", value));
+    throw UsageError(fmt::format("{} {}: a count of documents, or a fraction between 0 and 1, is expected",
+                                 setting("limit"), value));
   }
   if (is_count) return std::min(count, static_cast<int64_t>(value));
   return static_cast<int64_t>(std::ceil(value * static_cast<double>(count)));
@@ -191,8 +193,8 @@ int64_t limited_count(std::optional<double> limit, int64_t count) {
 LoadedTask load_documents(const Task& task, const LoadOptions& options) {
   const std::vector<std::string> files = files_of(task);
   if (options.split && *options.split != task.split && !names_split(files)) {
-    fail("task {} reads one file and has no split \"{}\"; drop --split", task.name,
-         printable(*options.split));
+    fail("task {} reads one file and has no split \"{}\"; drop {}", task.name, printable(*options.split),
+         setting("split"));
   }
   LoadedTask loaded{.documents = {},
                     .files = {},

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/setting.h"
 
 namespace qeval::eval {
 namespace {
@@ -42,8 +43,8 @@ std::string worked_example(const Task& task, const datasets::Row& row) {
 }
 
 [[noreturn]] void fail_too_few(const std::string& file, size_t found, size_t count) {
-  fail("{}: {} usable rows where --num-fewshot {} takes {} examples, a drawn one never the scored document",
-       printable(file, 4096), found, count, count);
+  fail("{}: {} usable rows where {} {} takes {} examples, a drawn one never the scored document",
+       printable(file, 4096), found, setting("num-fewshot"), count, count);
 }
 
 }  // namespace

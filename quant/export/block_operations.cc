@@ -2,7 +2,6 @@
 #include <cmath>
 #include <utility>
 
-#include "quant/editable_model.h"
 #include "quant/export/graph_builder.h"
 #include "quant/export/point_codes.h"
 #include "quant/export/weight_codes.h"
@@ -85,7 +84,7 @@ std::string GraphBuilder::norm_weights(const model::NormOp& op, const std::strin
 }
 
 std::string GraphBuilder::norm(const model::NormOp& op, const std::string& in) {
-  const model::NormWeights& stored = norm_of(model_, layer_, op.module);
+  const model::NormWeights& stored = model_.norm(layer_, op.module);
   const std::string name = module_name(layer_, op.module);
   const std::string out = point_name(point(op.module, Slot::output));
   const std::string x = rounded(point(op.module, Slot::input), in);

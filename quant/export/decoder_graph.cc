@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/setting.h"
 #include "model/rotary.h"
 #include "quant/export/graph_builder.h"
 #include "quant/export/weight_codes.h"
@@ -43,9 +44,8 @@ void refuse_operations(const ModelConfig& config, int64_t max_positions) {
                                                               : std::numeric_limits<double>::infinity());
     fail(
         "{} model: the rotary embedding of more than {} tokens depends on a sequence's length, which an "
-        "exported "
-        "graph has no form for; accepted: --max-length {} or less",
-        config.architecture, most, most);
+        "exported graph has no form for; accepted: {} {} or less",
+        config.architecture, most, setting("max-length"), most);
   }
 }
 

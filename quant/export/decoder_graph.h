@@ -1,8 +1,8 @@
 #pragma once
 
 #include "model/weights.h"
+#include "quant/arithmetic/fake_arithmetic.h"
 #include "quant/export/onnx_graph.h"
-#include "quant/fake_arithmetic.h"
 
 namespace qeval::quant {
 

@@ -4,7 +4,6 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "quant/editable_model.h"
 #include "quant/export/weight_codes.h"
 
 namespace qeval::quant {
@@ -62,7 +61,7 @@ void write_encodings(const model::Model& model, const Quantization& quantization
       const Grid grid = make_grid(spec, quantization.ranges[point].value());
       activations[name] = ordered_json::array({encoding(spec, grid)});
     } else if (is_norm(point.module)) {
-      const model::NormWeights& norm = norm_of(model, point.layer, point.module);
+      const model::NormWeights& norm = model.norm(point.layer, point.module);
       parameters[name] = ordered_json::array({encoding(spec, norm_grid(name, norm.weight, spec))});
     } else {
       const model::Matrix& matrix =

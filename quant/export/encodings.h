@@ -4,7 +4,7 @@
 #include <string>
 
 #include "model/weights.h"
-#include "quant/fake_arithmetic.h"
+#include "quant/arithmetic/fake_arithmetic.h"
 
 namespace qeval::quant {
 

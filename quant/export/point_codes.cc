@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/setting.h"
 
 namespace qeval::quant {
 namespace {
@@ -51,8 +52,8 @@ PointCodes point_codes(const Point& point, const QuantSpec& spec, const Grid& gr
   const Range range = representable(grid);
   fail(
       "{}: its range [{}, {}] excludes 0 by more steps than ONNX's 16-bit zero points reach; accepted: a "
-      "range that includes 0 (--act-ranges), or fewer bits (--qcfg)",
-      point_name(point), range.lo, range.hi);
+      "range that includes 0 ({}), or fewer bits ({})",
+      point_name(point), range.lo, range.hi, setting("act-ranges"), setting("qcfg"));
 }
 
 }  // namespace qeval::quant

@@ -5,8 +5,8 @@
 
 #include <onnx/onnx.pb.h>
 
-#include "quant/points.h"
-#include "quant/quantizer.h"
+#include "quant/grid/points.h"
+#include "quant/grid/quantizer.h"
 
 namespace qeval::quant {
 

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "quant/export/onnx_graph.h"
-#include "quant/quantized_matrix.h"
+#include "quant/grid/quantized_matrix.h"
 
 namespace qeval::quant {
 

@@ -10,7 +10,7 @@ namespace qeval::reports {
 namespace {
 
 std::string facts_line(const Report& report) {
-  const Protocol& protocol = report.protocol;
+  const Conventions& protocol = report.protocol;
   std::string shots;
   for (const TaskProtocol& task : protocol.tasks) {
     if (task.num_fewshot > 0)

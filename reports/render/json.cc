@@ -1,11 +1,10 @@
-#include "eval/results/json_fields.h"
+#include "base/json_object.h"
 #include "reports/render/document.h"
 #include "reports/text.h"
 
 namespace qeval::reports {
 namespace {
 
-using eval::number_to_json;
 using nlohmann::ordered_json;
 
 template <typename T>
@@ -79,7 +78,7 @@ std::string to_json_text(const Report& report) {
          {"notes", report.notes},
          {"rows", ordered_json::array()}};
   for (const Row& row : report.rows) own["rows"].push_back(row_json(report, row));
-  return eval::dump_json(out, "report", 1) + "\n";
+  return dump_json(out, "report", 1) + "\n";
 }
 
 }  // namespace qeval::reports

@@ -275,7 +275,7 @@ std::optional<Plot> layer_plot(const Report& report, std::span<const Style> styl
     if (report.rows[i].layer_errors.empty()) continue;
     unit = report.rows[i].layer_error_unit;
     Series one{report.rows[i].label, styles[i], {}};
-    for (const LayerError& error : report.rows[i].layer_errors)
+    for (const eval::LayerError& error : report.rows[i].layer_errors)
       one.points.emplace_back(static_cast<double>(error.layer), error.error);
     series.push_back(std::move(one));
   }

@@ -36,7 +36,8 @@ Heading figure(std::string title, std::string detail = "") {
 }
 
 std::string method_of(const Row& row) {
-  if (row.method.empty()) return row.arithmetic == "float" ? "Float" : row.model;
+  if (row.method.empty() && row.arithmetic == "float") return row.format.empty() ? "Float" : row.format;
+  if (row.method.empty()) return row.model;
   return method_title(row.method) + (row.variant == "original" ? " (original)" : "");
 }
 
@@ -249,7 +250,7 @@ Table layer_table(const Report& report) {
   for (const Row& row : report.rows) {
     if (row.worst_layers.empty()) continue;
     std::string text;
-    for (const LayerError& error : row.worst_layers)
+    for (const eval::LayerError& error : row.worst_layers)
       text +=
           fmt::format("{}{} ({})", text.empty() ? "" : ", ", error.layer, significant_text(error.error, 3));
     table.rows.push_back({text_cell(row.label), text_cell(text, 200)});

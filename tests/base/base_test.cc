@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/setting.h"
 #include "base/unicode.h"
 #include "tests/message_of.h"
 
@@ -48,6 +49,7 @@ TEST(File, TellsGitLfsPointers) {
   EXPECT_TRUE(is_lfs_pointer(pointer));
   EXPECT_FALSE(is_lfs_pointer(pointer.substr(0, 20)));
   EXPECT_FALSE(is_lfs_pointer(pointer + std::string(2000, 'x')));  // a text that begins like one
+  EXPECT_TRUE(is_lfs_pointer("version https://hawser.github.com/spec/v1\noid sha256:00\nsize 1\n"));
   EXPECT_THROW(refuse_lfs_pointer(pointer, "model.safetensors"), Error);
   refuse_lfs_pointer("GGUF", "model.gguf");
 }
@@ -151,7 +153,8 @@ TEST(LfsPointer, IsRefusedHoweverItIsRead) {
   write_file_atomically(path, pointer);
   for (const std::string& message :
        {message_of([&] { read_file(path); }), message_of([&] { MappedFile{path}; })}) {
-    EXPECT_NE(message.find("qeval_pointer.bin: a Git LFS pointer stands in place"), std::string::npos) << message;
+    EXPECT_NE(message.find("qeval_pointer.bin: a Git LFS pointer stands in place"), std::string::npos)
+        << message;
     EXPECT_NE(message.find("git lfs pull"), std::string::npos) << message;
   }
   EXPECT_FALSE(is_lfs_pointer("# version https://git-lfs.github.com/spec/v1\n"));
@@ -186,6 +189,12 @@ TEST(MappedFile, GivesPagesBackAndStillHasItsBytes) {
   EXPECT_LT(resident_file_pages(), before - static_cast<int64_t>(kSize / 2) / ::sysconf(_SC_PAGESIZE));
   EXPECT_EQ(std::ranges::count(file.text(), 'p'), std::ssize(file.text()));
   std::filesystem::remove(path);
+}
+
+TEST(Setting, IsSpelledAsTheFrontEndDoes) {
+  EXPECT_EQ(setting("max-length"), "max_length");
+  spell_settings_as_options();
+  EXPECT_EQ(setting("max-length"), "--max-length");
 }
 
 }  // namespace

@@ -1,3 +1,5 @@
+#include <filesystem>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -65,6 +67,20 @@ TEST_F(GenerateCli, WhatCannotBeDoneIsNamed) {
   expect_one_line(generate({"-p", "x", "--system", "y"}), kWrongUsage, "--chat");
   expect_one_line(generate({"-p", "x", "--temperature", "-1"}), kWrongUsage, "temperature");
   expect_one_line(generate({"-p", std::string(1000, 'x')}), kFailed, "--max-length");
+}
+
+// A clone without its large files, by Git LFS or what it was called first.
+TEST_F(GenerateCli, GitLfsPointersBesideTheWeightsAreNamed) {
+  for (const char* name :
+       {"generation_config.json", "chat_template.jinja", "chat_template.json", "quantize.json"}) {
+    const std::string file = std::string("model/") + name;
+    write(file, "version https://hawser.github.com/spec/v1\noid sha256:0\nsize 9\n");
+    expect_one_line(run({"generate", "-m", path("model"), "-n", "1"}, "a"), kFailed,
+                    std::string(name) + ": a Git LFS pointer");
+    expect_one_line(run({"score", "-m", path("model")}, R"({"id": 1, "context": "a", "continuation": "b"})"),
+                    kFailed, std::string(name) + ": a Git LFS pointer");
+    std::filesystem::remove(path(file));
+  }
 }
 
 }  // namespace

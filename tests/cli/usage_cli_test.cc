@@ -9,12 +9,12 @@
 
 #include "base/error.h"
 #include "cli_fixture.h"
-#include "model/chat_template.h"
-#include "quant/calibration.h"
-#include "quant/qcfg.h"
-#include "quant/quantize.h"
-#include "quant/smoothquant.h"
-#include "quant/train/loss.h"
+#include "eval/engine/chat_template.h"
+#include "quant/calibrate/calibration.h"
+#include "quant/grid/qcfg.h"
+#include "quant/methods/learn/loss.h"
+#include "quant/methods/quantize.h"
+#include "quant/methods/smoothquant.h"
 
 namespace qeval::test {
 namespace {
@@ -113,7 +113,7 @@ TEST_F(UsageCli, TheNamesAreThoseThatTheLibraryKnows) {
       {"--variant", [](const std::string& name) { (void)quant::parse_variant(name); }},
       {"--range", [](const std::string& name) { (void)quant::parse_range_estimator(name); }},
       {"--loss", [](const std::string& name) { (void)quant::parse_loss(name); }},
-      {"--chat", [](const std::string& name) { (void)model::find_chat_template(name); }}};
+      {"--chat", [](const std::string& name) { (void)eval::find_chat_template(name); }}};
   std::set<std::string> seen;
   for (const NameOption& option : name_options()) {
     for (const auto& [name, parse] : parsers) {

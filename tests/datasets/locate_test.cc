@@ -47,7 +47,7 @@ TEST(LocateSplit, NamesThePathAndTheSplitThatIsThere) {
                         ": not found; -d names the folder above those of the tasks, which "
                         "scripts/fetch_datasets.py fills (docs/data.md)");
   const auto other = folder.write("set/validation.jsonl", "{}");
-  EXPECT_EQ(find(), tried + ": not found; --split validation would read " + other.string());
+  EXPECT_EQ(find(), tried + ": not found; split validation would read " + other.string());
 }
 
 TEST(LocateLabels, LiesBesideTheRows) {

@@ -243,9 +243,9 @@ TEST(RunDirectory, WithoutResumeOnlyAFinishedRunOfTheSameSettingsIsDoneAgain) {
     RunDirectory run(folder.path(), settings, tasks, false);
     run.append("arc", choice_sample(0));
   }
-  EXPECT_THAT(open_error(folder.path(), false), HasSubstr("--resume"));
+  EXPECT_THAT(open_error(folder.path(), false), HasSubstr("resume"));
   RunDirectory(folder.path(), settings, tasks, true).finish("arc");
-  EXPECT_THAT(open_error(folder.path(), false), HasSubstr("--resume")) << "samples, but no results.json yet";
+  EXPECT_THAT(open_error(folder.path(), false), HasSubstr("resume")) << "samples, but no results.json yet";
   write_results(folder.path(), example_run());
   EXPECT_THAT(open_error(folder.path(), false, {{"arithmetic", "fake"}}), HasSubstr("arithmetic"));
   {

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "eval/scored_positions.h"
+#include "eval/engine/scored_positions.h"
 #include "tests/eval/result_fixture.h"
 #include "tests/message_of.h"
 

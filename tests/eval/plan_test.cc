@@ -1,4 +1,4 @@
-#include "eval/plan.h"
+#include "eval/engine/plan.h"
 
 #include <random>
 #include <set>
@@ -105,6 +105,39 @@ TEST(Plan, LengthsThatChangeRotaryTablesShareNothing) {
       }
     }
   }
+}
+
+/// A long text of many batches: what a window has left behind is given back, and the scores stay.
+TEST(Plan, KeysOutsideAWindowAreGivenBack) {
+  using Change = void (*)(model::ModelConfig&);
+  const Change windowed = [](model::ModelConfig& config) {
+    config.layers = {{.window = 16}, {.window = 12}};
+  };
+  std::vector<int32_t> text;
+  for (int32_t i = 0; i < 240; ++i) text.push_back(i * 7 % 61);
+  const std::vector<TokenRequest> requests{{text, 239}};
+  EXPECT_EQ(score(requests, 8, windowed)[0].logits_hashes, score(requests, 4096, windowed)[0].logits_hashes);
+
+  const auto most_kept = [&](Change change) {
+    test::TinyModel tiny;
+    change(tiny.config);
+    const model::Model model = tiny.build();
+    const auto arithmetic = model::make_float_arithmetic(model, 256);
+    model::Decoder decoder(model, *arithmetic);
+    const Plan plan(requests, 8, &model.config);
+    ScoringRun run(decoder, plan);
+    int64_t most = 0;
+    while (!run.done()) {
+      run.step();
+      most = std::max(most, run.kept_bytes());
+    }
+    return most;
+  };
+  // Of 30 batches, those that the 16 tokens of the window reach back to.
+  EXPECT_LE(most_kept(windowed) * 6, most_kept([](model::ModelConfig&) {}));
+  // One layer of the two sees everything.
+  const int64_t half = most_kept([](model::ModelConfig& config) { config.layers = {{.window = 16}, {}}; });
+  EXPECT_GT(half * 2, most_kept([](model::ModelConfig&) {}));
 }
 
 TEST(Plan, ComputesNoTokenTwice) {

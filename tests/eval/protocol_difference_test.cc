@@ -22,7 +22,7 @@ TEST(ProtocolDifference, IsTheFirstRuleThatDiffers) {
             "protocol lm-eval-0.4 lm-eval-0.3");
   EXPECT_EQ(differs([](RunResults& other) { other.prefix_policy = "eos"; }), "prefix token bos eos");
   EXPECT_EQ(differs([](RunResults& other) { other.add_bos_token = "true"; }),
-            "--add-bos-token as the tokenizer has it true");
+            "add_bos_token as the tokenizer has it true");
   EXPECT_EQ(differs([](RunResults& other) { other.max_length = 64; }), "maximum length 2048 64");
   EXPECT_EQ(differs([](RunResults& other) { other.tasks[1].version = "2"; }), "alpha version 1 2");
   EXPECT_EQ(differs([](RunResults& other) { other.tasks[1].split = "dev"; }), "alpha split test dev");

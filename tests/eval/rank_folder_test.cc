@@ -54,7 +54,7 @@ TEST(RankFolders, AreTakenOverByWhoeverResumes) {
   std::ofstream(rank_folder(folder.path(), 12) / journal_file("arc"), std::ios::app) << "half a li";
   fs::create_directories(rank_folder(folder.path(), 3));  // killed before it had written anything
   EXPECT_THAT(message_of([&] { RunDirectory(folder.path(), settings, tasks, false, {lines}); }),
-              HasSubstr("continue it with --resume"));
+              HasSubstr("continue it with resume"));
   RunDirectory resumed(folder.path(), settings, tasks, true, {lines});
   for (const int64_t id : {0, 2, 4, 6}) EXPECT_TRUE(resumed.is_finished("arc", id)) << id;
   EXPECT_EQ(resumed.finished_documents("arc"), 4);

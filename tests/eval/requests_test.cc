@@ -93,7 +93,7 @@ TEST(RequestEncoder, AMissingPrefixTokenMattersOnlyWhereItIsNeeded) {
     encoder(only_bos, 100, Protocol::lm_eval_0_3).encode({"", "x"});
     FAIL();
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("accepted: --prefix-token bos"), std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("accepted: prefix_token bos"), std::string::npos);
   }
 }
 

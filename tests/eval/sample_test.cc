@@ -126,7 +126,7 @@ TEST(SampleLine, ContradictionsBehindARightChecksumAreErrors) {
   ASSERT_EQ(error_of(with_field(line, "filter", "none")), "")
       << "the helper must make lines that are accepted";
   EXPECT_THAT(error_of(with_field(line, "doc_id", -1)), HasSubstr("\"doc_id\""));
-  EXPECT_THAT(error_of(with_field(line, "doc_id", nullptr)), HasSubstr("\"doc_id\" is missing"));
+  EXPECT_THAT(error_of(with_field(line, "doc_id", nullptr)), HasSubstr("doc_id is missing"));
   EXPECT_THAT(error_of(with_field(line, "gold", {4})), HasSubstr("\"gold\""));
   EXPECT_THAT(error_of(with_field(line, "gold", ordered_json::array())), HasSubstr("\"gold\""));
   EXPECT_THAT(error_of(with_field(line, "choice_chars", {1, 2})), HasSubstr("\"choice_chars\""));

@@ -341,7 +341,7 @@ TEST(TaskRowErrors, AMissingFileNamesThePathAndTheOtherSplit) {
   const std::string path = (folder.path() / "sciq/test.jsonl").string();
   EXPECT_THAT(message_of([&] { load("sciq", folder); }), testing::StartsWith(path + ": not found; "));
   folder.write("sciq/validation.jsonl", "{}");
-  EXPECT_THAT(message_of([&] { load("sciq", folder); }), HasSubstr("--split validation would read"));
+  EXPECT_THAT(message_of([&] { load("sciq", folder); }), HasSubstr("split validation would read"));
   EXPECT_THAT(message_of([&] { load_documents(resolve_tasks("sciq").tasks[0], {}); }), HasSubstr("with -d"));
 }
 

@@ -163,7 +163,7 @@ TEST(UserTask, SplitsAndExamplesHaveFilesOfTheirOwn) {
   const Task task = resolve_tasks(path.string()).tasks.at(0);
   EXPECT_EQ(load_documents(task, {.num_fewshot = 1}).documents[0].requests[0].context, "E y\n\nT");
   EXPECT_THAT(message_of([&] { load_documents(task, {.split = "validation"}); }),
-              HasSubstr("validation.jsonl: not found; --split test would read"));
+              HasSubstr("validation.jsonl: not found; split test would read"));
 }
 
 TEST(UserTask, OneFileHasNoSplitsAndNoExamples) {

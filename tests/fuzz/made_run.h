@@ -3,9 +3,9 @@
 #include <string>
 #include <string_view>
 
+#include "base/json_object.h"
 #include "base/strict_json.h"
 #include "eval/results/checked_line.h"
-#include "eval/results/json_fields.h"
 #include "eval/results/results.h"
 #include "eval/results/sample_file.h"
 #include "tests/fuzz/support.h"

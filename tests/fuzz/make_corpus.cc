@@ -14,8 +14,9 @@
 #include "model/checkpoint/pickle.h"
 #include "model/tokenizer/byte_level.h"
 #include "model/tokenizer/sentencepiece_model.h"
-#include "quant/calibration_text.h"
-#include "quant/qcfg.h"
+#include "quant/calibrate/calibration_text.h"
+#include "quant/grid/qcfg.h"
+#include "tests/fuzz/quantized_seeds.h"
 #include "tests/fuzz/targets.h"
 #include "tests/model/fixtures.h"
 #include "tests/reports/report_fixture.h"
@@ -75,6 +76,8 @@ void checkpoints() {
       fixtures::safetensors(R"({"__metadata__": {"format": "pt"}, "x": {"dtype": "F32", "shape": [0, 4],
         "data_offsets": [0, 0]}, "y": {"dtype": "I32", "shape": [1], "data_offsets": [0, 4]}})",
                             "abcd"));
+  for (const fuzz::QuantizedSeed& seed : fuzz::quantized_seeds())
+    put("quantized", seed.name, seed.config + kNext + seed.weights);
   const std::string index = R"({"metadata": {"total_size": 54}, "weight_map": {"a": "a.safetensors",
     "b": "a.safetensors", "c": "a.safetensors", "d": "a.safetensors", "e": "a.safetensors"}})";
   put("safetensors", "index", index + kNext + whole);
@@ -167,8 +170,12 @@ void ggufs() {
   few.tensors = {fixtures::f32_tensor("a", {2, 3}, {1, 2, 3, 4, 5, 6})};
   put("gguf", "few", fixtures::gguf(few));
   using model::DType;
-  for (const DType type : {DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q2_k,
-                           DType::q3_k, DType::q4_k, DType::q5_k, DType::q6_k, DType::bf16, DType::f16}) {
+  for (const DType type :
+       {DType::q8_0,  DType::q4_0,    DType::q4_1,  DType::q5_0,   DType::q5_1,    DType::q2_k,
+        DType::q3_k,  DType::q4_k,    DType::q5_k,  DType::q6_k,   DType::bf16,    DType::f16,
+        DType::q1_0,  DType::q2_0,    DType::iq1_s, DType::iq1_m,  DType::iq2_xxs, DType::iq2_xs,
+        DType::iq2_s, DType::iq3_xxs, DType::iq3_s, DType::iq4_nl, DType::iq4_xs,  DType::tq1_0,
+        DType::tq2_0, DType::mxfp4,   DType::nvfp4}) {
     const model::DTypeInfo& about = model::info(type);
     fixtures::GgufParts parts;
     parts.tensors = {{.name = "b",
@@ -178,6 +185,17 @@ void ggufs() {
     put("gguf", std::string(about.name), fixtures::gguf(parts));
   }
   put("gguf", "model", fixtures::gguf(smallest_gguf()));
+  // Two files, which the target takes as the parts of one model.
+  fixtures::GgufParts first = smallest_gguf(), second;
+  second.tensors = {first.tensors.back()};
+  first.tensors.pop_back();
+  const auto tensors = static_cast<uint32_t>(first.tensors.size() + 1);
+  for (fixtures::GgufParts* part : {&first, &second}) {
+    part->values.push_back(fixtures::gguf_value("split.no", 2, fixtures::raw(uint16_t{part == &second})));
+    part->values.push_back(fixtures::gguf_value("split.count", 2, fixtures::raw(uint16_t{2})));
+    part->values.push_back(fixtures::gguf_value("split.tensors.count", 5, fixtures::raw(tensors)));
+  }
+  put("gguf", "parts", fixtures::gguf(first) + "\n%%%\n" + fixtures::gguf(second));
 
   std::vector<std::string> bytes;
   for (int byte = 0; byte < 256; ++byte)

@@ -1,8 +1,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/strict_json.h"
-#include "quant/calibration_text.h"
-#include "quant/qcfg.h"
+#include "quant/calibrate/calibration_text.h"
+#include "quant/grid/qcfg.h"
 #include "tests/fuzz/support.h"
 #include "tests/tiny_model.h"
 

@@ -6,9 +6,10 @@
 namespace qeval::fuzz {
 
 std::span<const Target> targets() {
-  static constexpr std::array<Target, 6> kTargets{{
+  static constexpr std::array<Target, 7> kTargets{{
       {"config", config},
       {"safetensors", safetensors},
+      {"quantized", quantized},
       {"gguf", gguf},
       {"pytorch", pytorch},
       {"tokenizer_json", tokenizer_json},

@@ -16,6 +16,8 @@ void config(Input input);
 /// A folder's safetensors index, a line "%%%", and the shard's bytes; without that line, one safetensors
 /// file.
 void safetensors(Input input);
+/// A quantized folder: its config.json, a line "%%%", and its model.safetensors.
+void quantized(Input input);
 /// A GGUF file: metadata, tensors, the model, and the vocabulary's tokenizer.
 void gguf(Input input);
 /// A PyTorch file, or (not beginning with "PK") the bare pickle inside one.

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "eval/session.h"
+#include "eval/engine/session.h"
 
 namespace qeval::fuzz {
 

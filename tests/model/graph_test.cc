@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 
 #include "model/float_arithmetic.h"
-#include "model/generation.h"
 #include "model/rotary.h"
 #include "tests/tiny_model.h"
 
@@ -90,36 +89,6 @@ TEST(Graph, EdgesJoinWhatMayBeRescaled) {
   tiny.config.form = BlockForm::update_norms;  // norms of updates feed no linear map
   tiny.config.gated_mlp = false;
   EXPECT_THAT(edges(), ElementsAre("self_attn.v_proj self_attn.o_proj"));
-}
-
-/// Logits after `tokens`, given in pieces of `piece`.
-std::vector<float> logits_after(const Model& model, const std::vector<int32_t>& tokens, size_t piece) {
-  const auto arithmetic = make_float_arithmetic(model, 256);
-  Decoder decoder(model, *arithmetic);
-  Generator generator(decoder, 256);
-  std::vector<float> logits;
-  for (size_t i = 0; i < tokens.size(); i += piece) {
-    logits = generator.extend(std::span(tokens).subspan(i, std::min(piece, tokens.size() - i)));
-  }
-  return logits;
-}
-
-TEST(Graph, AWindowHidesWhatLiesBeforeItAndDependsOnNoBatch) {
-  constexpr int64_t kWindow = 20;
-  TinyModel tiny;
-  tiny.config.layers.assign(2, {.window = kWindow});
-  const Model model = tiny.build();
-  std::vector<int32_t> tokens;
-  for (int32_t i = 0; i < 150; ++i) tokens.push_back(i * 7 % 61);
-  const std::vector<float> whole = logits_after(model, tokens, 150);
-  for (const size_t piece : {1, 7, 64, 100}) EXPECT_EQ(logits_after(model, tokens, piece), whole) << piece;
-  // Two layers see 2 · (window − 1) tokens back.
-  std::vector<int32_t> other = tokens;
-  const size_t first_seen = tokens.size() - 1 - 2 * (kWindow - 1);
-  other[first_seen - 1] = (other[first_seen - 1] + 1) % 61;
-  EXPECT_EQ(logits_after(model, other, 150), whole);
-  other[first_seen] = (other[first_seen] + 1) % 61;
-  EXPECT_NE(logits_after(model, other, 150), whole);
 }
 
 /// Against the formulas (transformers' modeling_rope_utils), in double.

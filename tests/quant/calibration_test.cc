@@ -1,4 +1,4 @@
-#include "quant/calibration.h"
+#include "quant/calibrate/calibration.h"
 
 #include <cmath>
 
@@ -7,7 +7,7 @@
 #include <tbb/global_control.h>
 
 #include "base/error.h"
-#include "quant/range_search.h"
+#include "quant/grid/range_search.h"
 #include "tests/quant/reference_forward.h"
 #include "tests/ranks.h"
 #include "tests/tiny_model.h"

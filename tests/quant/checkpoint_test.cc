@@ -1,4 +1,4 @@
-#include "quant/checkpoint.h"
+#include "quant/checkpoint/checkpoint.h"
 
 #include <bit>
 #include <cmath>
@@ -17,7 +17,7 @@
 #include "model/checkpoint/safetensors_writer.h"
 #include "model/export.h"
 #include "model/tokenizer/tokenizer.h"
-#include "quant/fake_arithmetic.h"
+#include "quant/arithmetic/fake_arithmetic.h"
 #include "tests/model/fixtures.h"
 #include "tests/reference_data.h"
 #include "tests/tiny_model.h"
@@ -287,6 +287,18 @@ TEST(Export, AGgufsTokenizerComesAlong) {
   const TemporaryFolder folder;
   EXPECT_TRUE(model::copy_tokenizer(model, folder.path()));
   EXPECT_EQ(model::load_tokenizer(folder.path())->hash(), model::load_tokenizer(vocabulary)->hash());
+}
+
+// The exported config.json is our own: what the source's said of the tokenizer must not be lost.
+TEST(Export, AFoldersTokenizerIsReadAsBefore) {
+  const TemporaryFolder source, folder;
+  std::filesystem::copy(test::goldens() / "models/stories260K/tokenizer.model", source.path());
+  source.write("config.json", R"({"model_type": "llama", "tokenizer_class": "LlamaTokenizer"})");
+  model::Model model;
+  model.path = source.path();
+  EXPECT_TRUE(model::copy_tokenizer(model, folder.path()));
+  folder.write("config.json", R"({"model_type": "hfmodel"})");
+  EXPECT_EQ(model::load_tokenizer(folder.path())->hash(), model::load_tokenizer(source.path())->hash());
 }
 
 }  // namespace

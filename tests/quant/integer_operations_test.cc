@@ -10,9 +10,9 @@
 #include <gtest/gtest.h>
 
 #include "model/decoder.h"
-#include "quant/fake_arithmetic.h"
-#include "quant/integer/integer_arithmetic.h"
-#include "quant/integer/model_grids.h"
+#include "quant/arithmetic/fake_arithmetic.h"
+#include "quant/arithmetic/integer/integer_arithmetic.h"
+#include "quant/arithmetic/integer/model_grids.h"
 #include "tests/quant/integer_forms.h"
 #include "tests/quant/tiny_ranges.h"
 #include "tests/tiny_model.h"

@@ -8,10 +8,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "quant/integer/point_grid.h"
-#include "quant/integer/prepare.h"
-#include "quant/integer/run/kernels.h"
-#include "quant/integer/run/rowwise.h"
+#include "quant/arithmetic/integer/point_grid.h"
+#include "quant/arithmetic/integer/prepare.h"
+#include "quant/arithmetic/integer/run/kernels.h"
+#include "quant/arithmetic/integer/run/rowwise.h"
 
 namespace qeval::quant {
 namespace {

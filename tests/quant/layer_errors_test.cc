@@ -1,4 +1,4 @@
-#include "quant/layer_errors.h"
+#include "quant/methods/layer_errors.h"
 
 #include <gtest/gtest.h>
 

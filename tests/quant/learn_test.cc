@@ -1,6 +1,6 @@
 // The learning loop: schedules, batches, memory budget, resuming and stopping. (The gradients are tested in
 // train_block_test, whole runs against the paper's code in train_golden_test.)
-#include "quant/train/learn.h"
+#include "quant/methods/learn/learn.h"
 
 #include <cmath>
 #include <functional>
@@ -16,10 +16,10 @@
 #include "base/error.h"
 #include "block_forms.h"
 #include "model/decoder.h"
-#include "quant/calibration.h"
-#include "quant/fake_arithmetic.h"
-#include "quant/train/fold.h"
-#include "quant/train/learn_state.h"
+#include "quant/arithmetic/fake_arithmetic.h"
+#include "quant/calibrate/calibration.h"
+#include "quant/methods/learn/fold.h"
+#include "quant/methods/learn/learn_state.h"
 #include "tests/ranks.h"
 
 namespace qeval::quant {

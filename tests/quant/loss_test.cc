@@ -1,5 +1,5 @@
 // What end-to-end learning minimises: the divergence of next-token distributions, and its gradient.
-#include "quant/train/loss.h"
+#include "quant/methods/learn/loss.h"
 
 #include <cmath>
 #include <random>

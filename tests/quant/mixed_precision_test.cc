@@ -1,4 +1,4 @@
-#include "quant/mixed_precision.h"
+#include "quant/methods/mixed_precision.h"
 
 #include <cmath>
 
@@ -6,9 +6,9 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "quant/analysis.h"
-#include "quant/fake_arithmetic.h"
-#include "quant/quantize.h"
+#include "quant/arithmetic/analysis.h"
+#include "quant/arithmetic/fake_arithmetic.h"
+#include "quant/methods/quantize.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {

@@ -1,4 +1,4 @@
-#include "quant/qcfg.h"
+#include "quant/grid/qcfg.h"
 
 #include <cmath>
 

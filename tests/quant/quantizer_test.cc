@@ -1,4 +1,4 @@
-#include "quant/quantizer.h"
+#include "quant/grid/quantizer.h"
 
 #include <bit>
 #include <cmath>

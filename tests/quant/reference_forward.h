@@ -7,8 +7,8 @@
 
 #include "model/rotary.h"
 #include "model/weights.h"
-#include "quant/editable_model.h"
-#include "quant/points.h"
+#include "quant/grid/points.h"
+#include "quant/methods/editable_model.h"
 
 namespace qeval::test {
 
@@ -89,7 +89,7 @@ class ReferenceForward {
   }
 
   Rows block_norm(int64_t layer, Module module, const Rows& residual) const {
-    const model::NormWeights& stored = quant::norm_of(model_, layer, module);
+    const model::NormWeights& stored = model_.norm(layer, module);
     Rows input = residual, weight(1, residual.cols);
     weight.values = stored.weight;
     visit(layer, module, Slot::input, input);

@@ -1,4 +1,4 @@
-#include "quant/smoothquant.h"
+#include "quant/methods/smoothquant.h"
 
 #include <cmath>
 #include <cstring>
@@ -7,8 +7,8 @@
 #include <gtest/gtest.h>
 
 #include "model/checkpoint/checkpoint.h"
-#include "quant/calibration.h"
-#include "quant/observer.h"
+#include "quant/calibrate/calibration.h"
+#include "quant/calibrate/observer.h"
 #include "tests/reference_data.h"
 #include "tests/tiny_model.h"
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "quant/qcfg.h"
+#include "quant/grid/qcfg.h"
 
 namespace qeval::quant {
 

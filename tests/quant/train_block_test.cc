@@ -5,8 +5,8 @@
 
 #include <gtest/gtest.h>
 
-#include "quant/train/block.h"
-#include "quant/train/learn.h"
+#include "quant/methods/learn/block.h"
+#include "quant/methods/learn/learn.h"
 
 namespace qeval::quant {
 namespace {

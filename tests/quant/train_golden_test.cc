@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/checkpoint/checkpoint.h"
-#include "quant/train/learn.h"
+#include "quant/methods/learn/learn.h"
 #include "tests/reference_data.h"
 
 namespace qeval::quant {

@@ -200,9 +200,9 @@ TEST(BuildReport, TheBaselineIsTheFloatRunOrTheOneNamed) {
   SourceList sources = example_sources(folder.path());
   const Report named = build_report(sources, {.baseline = folder.path() / "rtn"});
   EXPECT_EQ(named.rows[0].label, "RTN w8a8");
-  EXPECT_THAT(error_of(sources, {.baseline = folder.path() / "nowhere"}), HasSubstr("--baseline"));
+  EXPECT_THAT(error_of(sources, {.baseline = folder.path() / "nowhere"}), HasSubstr("baseline"));
   sources.runs = {sources.runs[0], sources.runs[2]};
-  EXPECT_THAT(error_of(sources), HasSubstr("--baseline DIR"));
+  EXPECT_THAT(error_of(sources), HasSubstr("baseline DIR"));
   sources.runs = {sources.runs[0]};
   const Report single = build_report(sources);
   EXPECT_FALSE(single.has_baseline);

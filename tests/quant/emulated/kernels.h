@@ -1,6 +1,6 @@
 #pragma once
 
-#include "quant/integer/run/kernels.h"
+#include "quant/arithmetic/integer/run/kernels.h"
 
 namespace qeval::quant {
 

@@ -3,7 +3,7 @@
 #include "tests/quant/emulated/instructions.h"
 #include "tests/quant/emulated/kernels.h"
 // After what it emulates.
-#include "quant/integer/run/kernels_impl.h"
+#include "quant/arithmetic/integer/run/kernels_impl.h"
 
 namespace qeval::quant {
 

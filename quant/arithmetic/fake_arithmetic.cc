@@ -1,0 +1,326 @@
+#include "quant/arithmetic/fake_arithmetic.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/setting.h"
+#include "model/kernels/kernels.h"
+
+namespace qeval::quant {
+
+using model::Tensor;
+
+namespace {
+
+constexpr int64_t kRowGrain = 16;
+
+template <typename Body>
+void for_each_row(Tensor& tensor, const Body& body) {
+  parallel_ranges(tensor.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) body(tensor.row<float>(r));
+  });
+}
+
+std::vector<float> quantize_norm(const model::NormWeights& norm, const QuantSpec& spec) {
+  std::vector<float> weight = norm.weight;
+  if (!spec.enabled()) return weight;
+  const auto n = static_cast<int64_t>(weight.size());
+  const Range range = quant_kernels().range(weight.data(), n);
+  if (std::isnan(range.lo)) fail("tensor {}.weight: a weight is not finite: cannot quantize", norm.name);
+  quant_kernels().fake_quantize(weight.data(), n, make_grid(spec, range), weight.data());
+  return weight;
+}
+
+}  // namespace
+
+FakeArithmetic::FakeArithmetic(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
+                               int64_t max_positions)
+    : FloatArithmetic(model, max_positions),
+      points_(model.config.num_layers),
+      erf_gelu_(rounded_gelu_is_erf(model.config)) {
+  require_operations(model.config, "fake-quantized arithmetic", [](const model::Operation& operation) {
+    return !std::holds_alternative<model::SplitLatentOp>(operation);
+  });
+  for (const Point& point : all_points(model.config)) {
+    if (point.slot == Slot::weight || !qcfg[point].enabled()) continue;
+    points_[point].spec = qcfg[point];
+    if (needs_range(qcfg, point)) points_[point].grid = make_grid(qcfg[point], ranges[point].value());
+  }
+  quantize_weights(qcfg);
+}
+
+FakeArithmetic::OutputQuantizers FakeArithmetic::output_quantizers(int64_t layer, Module module,
+                                                                   model::Operand operand) const {
+  const std::optional<Point> second = operand_point(layer, operand);
+  return {at(layer, module, Slot::output), second ? points_[*second] : ActivationQuantizer{}};
+}
+
+void FakeArithmetic::quantize_weights(const QuantConfig& qcfg) {
+  for (int64_t layer = 0; layer < config().num_layers; ++layer) {
+    Block& block = blocks_.emplace_back();
+    for (const model::Operation& operation : config().graph.block(layer).operations) {
+      if (const auto* linear = std::get_if<model::LinearOp>(&operation)) {
+        const QuantSpec& spec = qcfg[{layer, linear->module, Slot::weight}];
+        if (spec.enabled()) {
+          block.linears[linear->module] = quantize_matrix(weights(layer, *linear).weight, spec);
+        }
+        block.outputs[linear->module] = output_quantizers(layer, linear->module, linear->operand);
+      } else if (const auto* norm = std::get_if<model::NormOp>(&operation)) {
+        block.norms[norm->module] =
+            quantize_norm(weights(layer, *norm), qcfg[{layer, norm->module, Slot::weight}]);
+      }
+    }
+  }
+  final_norm_ = model().final_norm.weight;
+  if (config().graph.final_norm) {
+    final_norm_ = quantize_norm(model().final_norm, qcfg[{0, Module::final_norm, Slot::weight}]);
+  }
+  const QuantSpec& head = qcfg[{0, Module::head, Slot::weight}];
+  if (head.enabled()) head_ = quantize_matrix(model().head.weight, head);
+}
+
+void FakeArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& in, Tensor& out) const {
+  const bool final = op.module == Module::final_norm;
+  const model::NormWeights& stored = weights(layer, op);
+  const std::vector<float>& weight = final ? final_norm_ : block(layer).norms.at(op.module);
+  const float* bias = stored.bias.empty() ? nullptr : stored.bias.data();
+  const ActivationQuantizer& input = at(layer, op.module, Slot::input);
+  const OutputQuantizers outputs = output_quantizers(layer, op.module, op.operand);
+  // Nothing but the head reads the final norm's output.
+  const ActivationQuantizer& reader = final ? at(0, Module::head, Slot::input) : outputs.second;
+  const int64_t n = op.width;
+  if (&in != &out) out.resize(in.rows, n, sizeof(float));
+  parallel_ranges(in.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      auto* y = out.row<float>(r);
+      if (&in != &out) std::memcpy(y, in.row<float>(r), static_cast<size_t>(n) * sizeof(float));
+      input(y, n);
+      norm_row(op, weight.data(), bias, !final, y, y);
+      outputs.first(y, n);
+      quantize_heads(reader, op.operand == model::Operand::none ? n : op.group, y, n);
+    }
+  });
+}
+
+void FakeArithmetic::finish(const Tensor& residual, Tensor& out) const {
+  FloatArithmetic::finish(residual, out);  // whose norm is this one's
+  if (config().graph.final_norm) return;
+  const ActivationQuantizer& reader = at(0, Module::head, Slot::input);
+  if (reader.enabled()) for_each_row(out, [&](float* row) { reader(row, out.cols); });
+}
+
+model::WeightView FakeArithmetic::weight_view(int64_t layer, const model::LinearOp& op) const {
+  const model::LinearWeights& stored = weights(layer, op);
+  const auto quantized = block(layer).linears.find(op.module);
+  return quantized == block(layer).linears.end()
+             ? model::view(stored)
+             : view(quantized->second, stored.bias.empty() ? nullptr : stored.bias.data());
+}
+
+model::Epilogue FakeArithmetic::epilogue(const OutputQuantizers& quantizers) const {
+  const bool some = quantizers.first.enabled() || quantizers.second.enabled();
+  if (!some || quantizers.first.spec.dynamic || quantizers.second.spec.dynamic) return {};
+  return {&quantizers, [](const void* context, float* x, int64_t n) {
+            const auto& both = *static_cast<const OutputQuantizers*>(context);
+            both.first(x, n);
+            both.second(x, n);
+          }};
+}
+
+void FakeArithmetic::quantize_heads(const ActivationQuantizer& quantizer, int64_t head_dim, float* heads,
+                                    int64_t count) {
+  if (!quantizer.spec.dynamic) {
+    quantizer(heads, count);
+    return;
+  }
+  for (int64_t i = 0; i < count; i += head_dim) quantizer(heads + i, head_dim);
+}
+
+void FakeArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+  // Projections of one input may differ in how they round it; those that agree are computed together.
+  std::vector<bool> done(targets.size(), false);
+  for (size_t t = 0; t < targets.size(); ++t) {
+    if (done[t]) continue;
+    // The gated MLP's last input was rounded by multiply(), which made it.
+    const auto input_of = [&](const Target& target) {
+      const bool rounded = target.op->module == Module::down && config().gated_mlp;
+      return rounded ? ActivationQuantizer{} : at(layer, target.op->module, Slot::input);
+    };
+    const ActivationQuantizer input = input_of(targets[t]);
+    Tensor rounded;
+    if (input.enabled()) {
+      rounded.resize(in.rows, in.cols, sizeof(float));
+      parallel_ranges(in.rows, kRowGrain, [&](int64_t first, int64_t last) {
+        for (int64_t r = first; r < last; ++r) {
+          std::memcpy(rounded.row<float>(r), in.row<float>(r), static_cast<size_t>(in.cols) * sizeof(float));
+          input(rounded.row<float>(r), in.cols);
+        }
+      });
+    }
+    std::vector<model::Product> products;
+    std::vector<size_t> members;
+    for (size_t i = t; i < targets.size(); ++i) {
+      const ActivationQuantizer other = input_of(targets[i]);
+      if (done[i] || other.spec != input.spec || (input.enabled() && other.grid != input.grid)) continue;
+      done[i] = true;
+      members.push_back(i);
+      const model::WeightView weight = weight_view(layer, *targets[i].op);
+      targets[i].out->resize(in.rows, weight.rows, sizeof(float));
+      products.push_back(
+          {weight, targets[i].out->row<float>(0), epilogue(block(layer).outputs.at(targets[i].op->module))});
+    }
+    model::multiply(input.enabled() ? rounded.row<float>(0) : in.row<float>(0), in.rows, products);
+    for (size_t i = 0; i < members.size(); ++i) {
+      if (products[i].epilogue.apply != nullptr) continue;
+      Tensor& out = *targets[members[i]].out;
+      const OutputQuantizers& q = block(layer).outputs.at(targets[members[i]].op->module);
+      if (!q.first.enabled() && !q.second.enabled()) continue;
+      for_each_row(out, [&](float* row) {
+        q.first(row, out.cols);
+        quantize_heads(q.second, config().head_dim, row, out.cols);
+      });
+    }
+  }
+}
+
+void FakeArithmetic::rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
+                            Tensor& heads) const {
+  FloatArithmetic::rotate(layer, op, rows, heads);
+  const std::optional<Point> point = operand_point(layer, op.operand);
+  if (!point || !points_[*point].enabled()) return;
+  for_each_row(heads, [&](float* row) { quantize_heads(points_[*point], op.head_dim, row, heads.cols); });
+}
+
+void FakeArithmetic::softmax(const model::AttentionTile& tile) const {
+  const model::AttentionOp& op = *tile.op;
+  const ActivationQuantizer& scores = at(tile.layer, Module::qk_product, Slot::output);
+  const ActivationQuantizer& capped = at(tile.layer, Module::softcap, Slot::output);
+  const ActivationQuantizer& probabilities = at(tile.layer, Module::pv_product, Slot::input);
+  const int64_t stride = score_stride(tile);
+  for (int64_t i = 0; i < tile.query_count; ++i) {
+    const int64_t begin = tile.begin(i), end = tile.end(i);
+    for (int64_t g = 0; g < op.group(); ++g) {
+      float* row = tile.scores.as<float>() + (i * op.group() + g) * stride;
+      scores(row + begin, end - begin);
+      if (op.softcap != 0) {
+        cap_scores(op, row + begin, end - begin);
+        capped(row + begin, end - begin);
+      }
+      model::kernels().softmax(row + begin, end - begin, op.softcap != 0 ? 1.0F : op.scale);
+      probabilities(row + begin, end - begin);
+      std::fill(row, row + begin, 0.0F);
+      std::fill(row + end, row + tile.last_end(), 0.0F);
+    }
+  }
+}
+
+void FakeArithmetic::mix(const model::AttentionTile& tile, Tensor& out) const {
+  FloatArithmetic::mix(tile, out);
+  const ActivationQuantizer& quantizer = at(tile.layer, Module::pv_product, Slot::output);
+  const int64_t width = tile.op->group() * tile.op->value_dim;
+  for (int64_t i = 0; i < tile.query_count; ++i) {
+    quantize_heads(quantizer, tile.op->value_dim, out.row<float>(tile.first_row + i) + tile.kv_head * width,
+                   width);
+  }
+}
+
+void FakeArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor& gate) const {
+  const ActivationQuantizer& input = at(layer, Module::activation, Slot::input);
+  const ActivationQuantizer& sigmoid = at(layer, Module::activation, Slot::input2);
+  const ActivationQuantizer& output = at(layer, Module::activation, Slot::output);
+  if (!input.enabled() && !sigmoid.enabled() && !output.enabled()) {
+    FloatArithmetic::activate(layer, op, gate);
+    return;
+  }
+  const model::Kernels& kernel = model::kernels();
+  const int64_t n = gate.cols;
+  const bool gelu = op.kind == model::Activation::gelu_tanh || op.kind == model::Activation::gelu_erf;
+  parallel_ranges(gate.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    std::vector<float> gates(static_cast<size_t>(n));
+    for (int64_t r = first; r < last; ++r) {
+      auto* row = gate.row<float>(r);
+      input(row, n);
+      if (op.kind == model::Activation::silu) {
+        kernel.sigmoid(row, n, gates.data());
+        sigmoid(gates.data(), n);
+        kernel.multiply(gates.data(), n, row);
+      } else if (gelu && erf_gelu_) {
+        kernel.gelu_erf(row, n, row);
+      } else {
+        activate_row(layer, op, row, n);
+      }
+      output(row, n);
+    }
+  });
+}
+
+void FakeArithmetic::multiply(int64_t layer, const model::MultiplyOp&, const Tensor& up, Tensor& gate) const {
+  const ActivationQuantizer& input = at(layer, Module::down, Slot::input);
+  parallel_ranges(gate.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      model::kernels().multiply(up.row<float>(r), gate.cols, gate.row<float>(r));
+      input(gate.row<float>(r), gate.cols);
+    }
+  });
+}
+
+void FakeArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
+  if (head_.rows == 0) {
+    head_product(normed, first, count, logits);
+  } else {
+    const std::vector<float>& bias = model().head.bias;
+    model::multiply_block(view(head_, bias.empty() ? nullptr : bias.data()), first, count,
+                          normed.row<float>(0), normed.cols, normed.rows, logits, count);
+  }
+  at(0, Module::head, Slot::output)(logits, normed.rows * count);
+  finish_logits(logits, normed.rows * count);
+}
+
+bool is_quantized_checkpoint(const std::filesystem::path& path) {
+  std::error_code code;
+  return std::filesystem::exists(path / "act_dict.json", code) &&
+         std::filesystem::exists(path / "default_qcfg.json", code);
+}
+
+std::string quantization_hash(const QuantConfig& qcfg, const ActRanges& known,
+                              const model::ModelConfig& config) {
+  ActRanges used = complete_ranges(qcfg, known, config, "the ranges");
+  const Point end{0, Module::final_norm, Slot::input};
+  used[end] = known[end];
+  return sha256_hex(qcfg_json(qcfg, config).dump() + act_ranges_json(used, config).dump());
+}
+
+Quantization load_quantization(const model::Model& model, const std::optional<std::filesystem::path>& qcfg,
+                               const std::optional<std::filesystem::path>& act_ranges) {
+  std::error_code code;
+  const std::filesystem::path own_qcfg = model.path / "default_qcfg.json";
+  const std::filesystem::path own_ranges = model.path / "act_dict.json";
+  if (!qcfg && !std::filesystem::exists(own_qcfg, code)) {
+    fail(
+        "{}: no default_qcfg.json, which says how the fake-quantized model computes; make a checkpoint with "
+        "`qeval quantize`, or give {}",
+        model.path.string(), setting("qcfg"));
+  }
+  Quantization result;
+  result.qcfg = read_qcfg(qcfg ? *qcfg : own_qcfg, model.config);
+  if (act_ranges || std::filesystem::exists(own_ranges, code)) {
+    const std::filesystem::path& file = act_ranges ? *act_ranges : own_ranges;
+    result.known_ranges = read_act_ranges(file, model.config);
+    result.ranges = complete_ranges(result.qcfg, result.known_ranges, model.config, file.string());
+  } else {  // weight-only schemes need none
+    result.known_ranges = ActRanges(model.config.num_layers);
+    result.ranges = complete_ranges(
+        result.qcfg, result.known_ranges, model.config,
+        fmt::format("{}: no act_dict.json and no {}", model.path.string(), setting("act-ranges")));
+  }
+  result.hash = quantization_hash(result.qcfg, result.known_ranges, model.config);
+  return result;
+}
+
+}  // namespace qeval::quant

@@ -1,0 +1,104 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "model/arithmetic.h"
+#include "quant/arithmetic/fake_arithmetic.h"
+#include "quant/arithmetic/integer/integer_arithmetic.h"
+#include "quant/arithmetic/integer/model_grids.h"
+#include "quant/calibrate/calibration.h"
+
+namespace qeval::quant {
+
+/// How far the integers of one tensor are from the simulation's, in steps of the tensor's grid.
+struct StepDifference {
+  int64_t values = 0;     ///< compared
+  int64_t different = 0;  ///< of them, not equal
+  int64_t total = 0;      ///< Σ |difference|
+  int32_t largest = 0;
+
+  double mean() const { return values == 0 ? 0.0 : static_cast<double>(total) / static_cast<double>(values); }
+};
+
+/// An arithmetic to measure with: runs the simulation, and hands each operation's input, as codes, to the
+/// integer operation as well. The results are compared at the point where the operation's output is rounded;
+/// residual additions and the embedding at the input of the norm or linear map that reads them, on the
+/// stream's 16 bits. Both see the same input every time, so that what differs is the operation's own
+/// rounding.
+class ComparingArithmetic final : public model::Arithmetic {
+ public:
+  /// Whether the operation whose output is rounded at this point continues with the integer result instead of
+  /// the simulated one: what does the model lose by this operation alone?
+  using Choice = std::function<bool(const Point&)>;
+
+  /// Both arithmetics are of `model`, with the same configuration and ranges, and must outlive this one.
+  ComparingArithmetic(const model::Model& model, const FakeArithmetic& fake, const IntegerArithmetic& integer,
+                      Choice take_integer = {});
+
+  /// So far, by the point of the operation's output. Points that nothing was compared at have no values.
+  const PointMap<StepDifference>& differences() const { return differences_; }
+
+  std::string name() const override { return "comparison"; }
+  void embed(std::span<const int32_t> tokens, const model::RowPositions& rows,
+             model::Tensor& residual) const override;
+  void norm(int64_t layer, const model::NormOp& op, const model::Tensor& in,
+            model::Tensor& out) const override;
+  void linear(int64_t layer, const model::Tensor& in, std::span<const Target> targets) const override;
+  void rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
+              model::Tensor& heads) const override;
+  void split_latent(int64_t layer, const model::SplitLatentOp& op, const model::Tensor& latent,
+                    const model::Tensor& heads, model::Tensor& k, model::Tensor& v) const override;
+  int64_t layers() const override { return fake_.layers(); }
+  int64_t kv_bytes(int64_t layer, int64_t tokens) const override;
+  void store_kv(int64_t layer, const model::Tensor& k, const model::Tensor& v, int64_t first_row,
+                int64_t count, const model::KvBlock& block, int64_t at) const override;
+  void scores(const model::AttentionTile& tile, const model::Tensor& q) const override;
+  void softmax(const model::AttentionTile& tile) const override;
+  void mix(const model::AttentionTile& tile, model::Tensor& out) const override;
+  void shape_mixed(const model::AttentionOp& op, int64_t rows, model::Tensor& out) const override;
+  void add(int64_t layer, const model::AddOp& op, const model::Tensor& update,
+           model::Tensor& residual) const override;
+  void activate(int64_t layer, const model::ActivateOp& op, model::Tensor& gate) const override;
+  void multiply(int64_t layer, const model::MultiplyOp& op, const model::Tensor& up,
+                model::Tensor& gate) const override;
+  void gather(const model::Tensor& residual, std::span<const int64_t> rows,
+              model::Tensor& out) const override;
+  void finish(const model::Tensor& residual, model::Tensor& out) const override;
+  void logits(const model::Tensor& normed, int64_t first, int64_t count, float* logits) const override;
+
+ private:
+  const LayerGrids& grids(int64_t layer) const { return grids_.layers[static_cast<size_t>(layer)]; }
+  /// Bytes of the simulation's share of a KvBlock; the integers' follows.
+  int64_t fake_kv_bytes(int64_t layer, int64_t tokens) const;
+  std::vector<model::KvPiece> integer_path(const model::AttentionTile& tile) const;
+  void record(const Point& point, const PointGrid& grid, const int16_t* codes, const float* values,
+              int64_t n) const;
+  /// Compares `n` integer codes with the simulation's values, and replaces the values where chosen.
+  void compare(const Point& point, const PointGrid& grid, const int16_t* codes, float* values,
+               int64_t n) const;
+  void compare(const Point& point, const PointGrid& grid, const model::Tensor& codes,
+               model::Tensor& values) const;
+  /// The same of the residual stream, which is compared on its 16 bits.
+  void compare_stream(const Point& point, const StreamGrid& grid, const model::Tensor& stream,
+                      model::Tensor& values) const;
+
+  const FakeArithmetic& fake_;
+  const IntegerArithmetic& integer_;
+  const ModelGrids& grids_;
+  Choice take_integer_;
+  mutable std::mutex mutex_;
+  mutable PointMap<StepDifference> differences_;
+};
+
+/// The samples through a ComparingArithmetic, each on its own.
+PointMap<StepDifference> compare_operations(const model::Model& model, const FakeArithmetic& fake,
+                                            const IntegerArithmetic& integer, const Samples& samples,
+                                            const std::function<void(int64_t, int64_t)>& progress = {});
+
+}  // namespace qeval::quant

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "quant/arithmetic/integer/point_grid.h"
+#include "quant/grid/qcfg.h"
+
+namespace qeval::quant {
+
+// What the tensors that a model's operations hand to one another are rounded to, found by walking its graph.
+// Load time, and for whoever looks at codes.
+
+/// Of a norm, a linear map, a rotary embedding or an activation.
+struct OperationGrids {
+  std::optional<StreamGrid> stream{};  ///< of the residual stream that it reads …
+  bool stream_is_own = true;           ///< the stream's step is that of this reader's range
+  PointGrid in{};                      ///< … or of the codes
+  PointGrid rounded_in{};              ///< on which it computes
+  PointGrid made{};                    ///< of its result
+  PointGrid out{};  ///< that it leaves behind: where the attention rounds the result again, that
+  Point point{};    ///< where its result is rounded
+};
+
+struct AttentionGrids {
+  PointGrid q, k, v, scores;
+  PointGrid capped;  ///< of scores behind the soft cap, where there is one
+  PointGrid probabilities, mixed;
+};
+
+struct ProductGrids {
+  PointGrid gate, up, out;
+};
+
+struct AddGrids {
+  StreamGrid stream;
+  PointGrid update;
+  StreamGrid next;
+  Point reader;  ///< of the sum: the stream is on its grid
+};
+
+struct LayerGrids {
+  std::map<Module, OperationGrids> modules;  ///< norms and linear maps
+  std::map<model::Value, OperationGrids> rotations;
+  AttentionGrids attention;
+  OperationGrids activation;
+  ProductGrids product;
+  std::map<Module, AddGrids> adds;  ///< by what made the update
+};
+
+/// The same of a whole model: where the embedding's rows come to stand, its blocks, the final norm's input
+/// and what the head reads.
+struct ModelGrids {
+  StreamGrid embedded;
+  Point embedded_at;
+  std::vector<LayerGrids> layers;
+  StreamGrid stream;
+  PointGrid normed;
+};
+
+/// The grids of a configuration's points. Settings that integers cannot do are Errors that name the point.
+class GridSource {
+ public:
+  /// `qcfg` as integers compute it (integer_config); of `ranges`, the final norm's input is used where it is
+  /// there.
+  GridSource(const model::ModelConfig& config, QuantConfig qcfg, const ActRanges& ranges, int32_t guard_bits);
+
+  const QuantSpec& spec(const Point& point) const { return qcfg_[point]; }
+  /// The grid of an activation point, which integers cannot do without.
+  PointGrid required(const Point& point) const;
+  /// The grid of a point that may be left alone: then its tensor stays on the grid it has.
+  PointGrid optional(const Point& point, const PointGrid& present) const;
+  /// The residual stream where this point reads it: always 16 bits and the guard bits, on the point's range.
+  StreamGrid stream(const Point& reader) const;
+  /// Of block `layer`. Operations without an integer form have been refused.
+  LayerGrids layer(int64_t layer) const;
+  /// Who reads the residual stream from operation `first` of a block on: the final norm where nobody else
+  /// does.
+  Point stream_reader(int64_t layer, size_t first) const;
+
+ private:
+  /// The final norm's input: its own range where known, else all that the last additions can reach.
+  Range final_range() const;
+
+  const model::ModelConfig& config_;
+  QuantConfig qcfg_;
+  std::optional<Range> final_;
+  ActRanges ranges_;
+  int32_t guard_bits_;
+};
+
+}  // namespace qeval::quant

@@ -1,0 +1,221 @@
+#include "quant/arithmetic/integer/prepare.h"
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+
+#include "base/error.h"
+#include "base/parallel.h"
+
+namespace qeval::quant {
+
+using model::ModelConfig;
+
+namespace {
+
+size_t index(int64_t i) {
+  return static_cast<size_t>(i);
+}
+
+/// Refuses a model with an operation that has no integer form, naming it.
+void require_integer_form(const ModelConfig& config) {
+  const auto refuse = [&](std::string_view what, std::string_view accepted = "float and fake arithmetic") {
+    fail("{} model: integer arithmetic has no {}; accepted: {}", config.architecture, what, accepted);
+  };
+  if (config.embedding_size != 0) refuse("projection from an embedding of another width than the model's");
+  for (const model::BlockGraph& block : config.graph.blocks) {
+    for (const model::Operation& operation : block.operations) {
+      if (std::holds_alternative<model::SplitLatentOp>(operation)) {
+        refuse(operation_name(operation), "float arithmetic");
+      }
+      if (const auto* norm = std::get_if<model::NormOp>(&operation);
+          norm != nullptr && norm->out == model::Value::residual) {
+        refuse("norm of the residual stream that takes its place");
+      }
+      if (const auto* rotate = std::get_if<model::RotateOp>(&operation);
+          rotate != nullptr && rotate->position_beta != 0 && config.rotary.dim != rotate->head_dim) {
+        refuse("scaling by position of channels that do not rotate");
+      }
+      if (const auto* add = std::get_if<model::AddOp>(&operation); add != nullptr && !(add->factor > 0)) {
+        refuse(fmt::format("residual addition with the factor {}", add->factor));
+      }
+      if (const auto* attention = std::get_if<model::AttentionOp>(&operation);
+          attention != nullptr && !(attention->scale > 0)) {
+        refuse(fmt::format("attention with the scale {}", attention->scale));
+      }
+    }
+  }
+  if (!config.graph.final_norm) refuse("head without a final norm");
+}
+
+/// Builds the layers of one model; the settings it reads are checked as it goes.
+class Preparer {
+ public:
+  Preparer(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges, int64_t max_positions,
+           int32_t guard_bits)
+      : model_(model),
+        config_(model.config),
+        source_(model.config, integer_config(qcfg), ranges, guard_bits),
+        positions_(max_positions) {}
+
+  PreparedModel prepare() {
+    PreparedModel result;
+    result.grids.embedded_at = source_.stream_reader(0, 0);
+    result.grids.embedded = source_.stream(result.grids.embedded_at);
+    for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+      result.grids.layers.push_back(source_.layer(layer));
+      for (const model::Operation& operation : config_.graph.block(layer).operations) {
+        if (const auto* rotate = std::get_if<model::RotateOp>(&operation)) add_angles(*rotate, result);
+      }
+    }
+    std::vector<IntegerLayer>& layers = result.integers.layers;
+    layers.resize(index(config_.num_layers));
+    // Of several layers that are refused, the first is named.
+    std::vector<std::exception_ptr> refusals(layers.size());
+    parallel_tasks(config_.num_layers, [&](int64_t layer) {
+      try {
+        layers[index(layer)] = block(layer, result);
+      } catch (const Error&) {
+        refusals[index(layer)] = std::current_exception();
+      }
+      // Float weights are not read again, but for the embedding's rows.
+      if (model_.checkpoint) model_.checkpoint->release_pages();
+    });
+    for (const std::exception_ptr& refusal : refusals) {
+      if (refusal) std::rethrow_exception(refusal);
+    }
+    head(result);
+    if (model_.checkpoint) model_.checkpoint->release_pages();
+    return result;
+  }
+
+ private:
+  /// Rotary embeddings that have their tables in common.
+  struct AngleKey {
+    bool local;
+    double beta, original;
+    bool operator==(const AngleKey&) const = default;
+  };
+  static AngleKey angle_key(const model::RotateOp& op) {
+    return {op.local, op.position_beta, op.position_original};
+  }
+  void add_angles(const model::RotateOp& op, PreparedModel& result) {
+    const AngleKey key = angle_key(op);
+    if (std::ranges::find(angle_keys_, key) != angle_keys_.end()) return;
+    angle_keys_.push_back(key);
+    result.angles.push_back(
+        std::make_unique<AngleTables>(op.local ? *config_.local_rotary : config_.rotary, op, positions_));
+  }
+
+  const QuantSpec& weight_spec(int64_t layer, Module module) const {
+    return source_.spec({layer, module, Slot::weight});
+  }
+
+  IntegerNorm norm(int64_t layer, model::NormOp op, const OperationGrids& grids) const {
+    const QuantSpec& spec = weight_spec(layer, op.module);
+    if (!spec.enabled()) {
+      fail("{}.weight: left in float; integer arithmetic accepts 2 to 16 bits",
+           module_name(layer, op.module));
+    }
+    // RMSNorm in the blocks has no eps once quantized (QUANTIZATION.md §2).
+    if (op.kind == model::NormKind::rms) op.eps = 0;
+    return prepare_norm(op, model_.layers[index(layer)].norm(op.module), spec, grids);
+  }
+
+  IntegerMatrix linear(int64_t layer, Module module, const OperationGrids& grids) const {
+    IntegerMatrix matrix = prepare_linear(model_.layers[index(layer)].linear(module),
+                                          weight_spec(layer, module), grids.rounded_in, grids.made);
+    if (grids.stream) {
+      matrix.stream = prepare_read(*grids.stream, grids.rounded_in);
+    } else {
+      matrix.input_table = regrid(grids.in, grids.rounded_in);
+    }
+    matrix.output_table = regrid(grids.made, grids.out);
+    return matrix;
+  }
+
+  CodeTable activation(int64_t layer, const model::ActivateOp& op, const OperationGrids& grids) const {
+    const Point point{layer, Module::activation, Slot::input2};
+    const bool rounds = op.kind == model::Activation::silu && source_.spec(point).enabled();
+    const bool erf = op.kind == model::Activation::gelu_tanh && rounded_gelu_is_erf(config_);
+    return prepare_activation(erf ? model::Activation::gelu_erf : op.kind, grids,
+                              rounds ? std::optional(source_.required(point)) : std::nullopt,
+                              model_.layers[index(layer)].xielu);
+  }
+
+  IntegerLayer block(int64_t i, const PreparedModel& prepared) const {
+    const LayerGrids& grids = prepared.grids.layers[index(i)];
+    IntegerLayer layer;
+    for (const model::Operation& operation : config_.graph.block(i).operations) {
+      if (const auto* norm_op = std::get_if<model::NormOp>(&operation)) {
+        layer.norms[norm_op->module] = norm(i, *norm_op, grids.modules.at(norm_op->module));
+      } else if (const auto* linear_op = std::get_if<model::LinearOp>(&operation)) {
+        layer.linears[linear_op->module] = linear(i, linear_op->module, grids.modules.at(linear_op->module));
+      } else if (const auto* rotate = std::get_if<model::RotateOp>(&operation)) {
+        const OperationGrids& g = grids.rotations.at(rotate->value);
+        const auto angles =
+            static_cast<size_t>(std::ranges::find(angle_keys_, angle_key(*rotate)) - angle_keys_.begin());
+        IntegerRotary rotary = prepare_rotary(g.in, g.out, prepared.angles[angles]->bits());
+        rotary.angles = angles;
+        layer.rotations[rotate->value] = rotary;
+      } else if (const auto* attention = std::get_if<model::AttentionOp>(&operation)) {
+        layer.attention = prepare_attention(*attention, positions_, grids.attention);
+      } else if (const auto* activate = std::get_if<model::ActivateOp>(&operation)) {
+        layer.activation = activation(i, *activate, grids.activation);
+      } else if (std::holds_alternative<model::MultiplyOp>(operation)) {
+        layer.product = prepare_product(grids.product.gate, grids.product.up, grids.product.out);
+      } else {
+        const auto& add = std::get<model::AddOp>(operation);
+        const AddGrids& g = grids.adds.at(add.module);
+        layer.adds[add.module] =
+            prepare_add(g.stream, g.update, add.factor, g.next, point_name({i, add.module, Slot::output}));
+      }
+    }
+    return layer;
+  }
+
+  void head(PreparedModel& result) const {
+    const model::NormWeights& norm = model_.final_norm;
+    float bound = 0;
+    float bias = 0;
+    for (const float w : norm.weight) bound = std::max(bound, std::abs(w));
+    for (const float b : norm.bias) bias = std::max(bias, std::abs(b));
+    bound = bound * std::sqrt(static_cast<float>(config_.hidden_size)) + bias;
+    const PointGrid widest = make_point_grid({.bits = 16, .symmetric = true}, {-bound, bound});
+    OperationGrids grids;
+    grids.out = source_.optional({0, Module::head, Slot::input}, widest);
+    grids.made = source_.optional({0, Module::final_norm, Slot::output}, grids.out);
+    grids.stream = source_.stream({0, Module::final_norm, Slot::input});
+    grids.rounded_in = source_.optional({0, Module::final_norm, Slot::input}, grids.stream->grid);
+    result.integers.final_norm =
+        prepare_norm(*config_.graph.final_norm, norm, weight_spec(0, Module::final_norm), grids);
+    result.grids.stream = *grids.stream;
+    result.grids.normed = grids.out;
+    result.integers.head =
+        prepare_head(model_.head, weight_spec(0, Module::head), grids.out, result.logit_scale);
+  }
+
+  const model::Model& model_;
+  const ModelConfig& config_;
+  GridSource source_;
+  int64_t positions_;
+  std::vector<AngleKey> angle_keys_;
+};
+
+}  // namespace
+
+QuantConfig integer_config(QuantConfig qcfg) {
+  QuantSpec& norm = qcfg[{0, Module::final_norm, Slot::weight}];
+  if (!norm.enabled()) norm = {.bits = 16, .symmetric = true};
+  QuantSpec& head = qcfg[{0, Module::head, Slot::weight}];
+  if (!head.enabled()) head = {.bits = 8, .symmetric = true, .per_channel = true};
+  return qcfg;
+}
+
+PreparedModel prepare_model(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
+                            int64_t max_positions, int32_t guard_bits) {
+  require_integer_form(model.config);
+  return Preparer(model, qcfg, ranges, max_positions, guard_bits).prepare();
+}
+
+}  // namespace qeval::quant

@@ -1,0 +1,235 @@
+#include "quant/arithmetic/integer/run/linear.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include <emmintrin.h>
+
+#include "quant/arithmetic/integer/run/kernels.h"
+#include "quant/arithmetic/integer/run/rowwise.h"
+
+namespace qeval::quant {
+namespace {
+
+// Rows whose accumulators wait for their requantization at a time: they stay in the first-level cache.
+constexpr int64_t kRows = 48;
+constexpr int64_t kColumns = 4 * kPanel;
+
+/// Two codes a byte: of sixteen bytes first the lower halves, then the upper ones, each less offsets[its
+/// place % 64], modulo 2^8. `bytes` is a multiple of 16. SSE2, which every path has: it is as fast as memory.
+void unpack(const uint8_t* packed, int64_t bytes, const int8_t* offsets, int8_t* codes) {
+  const __m128i mask = _mm_set1_epi8(15);
+  const auto load = [](const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); };
+  const auto store = [](int8_t* to, __m128i x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), x); };
+  for (int64_t i = 0; i < bytes; i += 16) {
+    const int8_t* less = offsets + 2 * i % kQuadEntry;
+    const __m128i both = load(packed + i);
+    store(codes + 2 * i, _mm_sub_epi8(_mm_and_si128(both, mask), load(less)));
+    store(codes + 2 * i + 16, _mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(both, 4), mask), load(less + 16)));
+  }
+}
+
+/// The codes of `count` panels from the first on, unpacked where they are stored in four bits.
+const void* unpacked(const IntegerMatrix& w, int64_t first_panel, int64_t count, AlignedBuffer& scratch) {
+  const std::byte* stored = w.panels.data() + first_panel * w.panel_bytes();
+  if (w.storage != WeightStorage::int4) return stored;
+  const int64_t bytes = count * w.panel_bytes();
+  scratch.resize(static_cast<size_t>(2 * bytes));
+  const auto* packed = reinterpret_cast<const uint8_t*>(stored);
+  auto* codes = scratch.as<int8_t>();
+  int8_t offsets[kQuadEntry];
+  std::fill(std::begin(offsets), std::end(offsets), int8_t{8});
+  for (int64_t p = 0; p < count; ++p) {
+    if (w.layout == PanelLayout::grouped_quads) {  // codes less their zero points
+      for (int64_t j = 0; j < kQuadEntry; ++j) {
+        const auto row = static_cast<size_t>((first_panel + p) * kPanel + j / 4);
+        offsets[j] = static_cast<int8_t>(8 + w.zero_points[row]);
+      }
+    }
+    unpack(packed + p * w.panel_bytes(), w.panel_bytes(), offsets, codes + p * w.panel_codes());
+  }
+  return codes;
+}
+
+/// The products of a stretch of rows with whole panels, and with their overflow.
+void multiply_quads(const IntegerMatrix& w, int64_t first_panel, int64_t panels, const void* codes,
+                    const uint8_t* bytes, int64_t rows, int32_t* sums, int64_t ld) {
+  const IntegerKernels& kernel = integer_kernels();
+  QuadGemm gemm{.m = rows,
+                .panels = panels,
+                .a = bytes,
+                .lda = byte_stride(w.cols),
+                .b = static_cast<const int8_t*>(codes),
+                .entries = w.entries,
+                .group = w.group,
+                .c = sums,
+                .ldc = ld};
+  kernel.gemm_quads(gemm);
+  if (w.overflow_inputs.empty()) return;
+  gemm.panels = 1;
+  gemm.accumulate = true;
+  for (int64_t p = 0; p < panels; ++p) {
+    const int64_t first = w.overflow_first[static_cast<size_t>(first_panel + p)];
+    gemm.entries = w.overflow_first[static_cast<size_t>(first_panel + p) + 1] - first;
+    if (gemm.entries == 0) continue;
+    gemm.b = w.overflow.as<int8_t>() + first * kQuadEntry;
+    gemm.inputs = w.overflow_inputs.data() + first;
+    gemm.c = sums + p * kPanel;
+    kernel.gemm_quads(gemm);
+  }
+}
+
+/// Calls sink(row, rows, column, columns, sums) with the products [rows, columns] of a part of the tile at a
+/// time, row stride kColumns, before constants and zero points.
+template <typename Sum, typename Sink>
+void accumulate(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
+                int64_t first_row, int64_t row_count, void (*gemm)(const IntegerGemm&), const Sink& sink) {
+  thread_local AlignedBuffer unpacked_panels;
+  thread_local AlignedBuffer sums;
+  assert(first % kPanel == 0);
+  sums.resize(static_cast<size_t>(kRows * kColumns) * sizeof(Sum));
+  for (int64_t column = 0; column < count; column += kColumns) {
+    const int64_t columns = std::min(kColumns, count - column);
+    const void* panels =
+        unpacked(w, (first + column) / kPanel, (columns + kPanel - 1) / kPanel, unpacked_panels);
+    for (int64_t row = 0; row < row_count; row += kRows) {
+      const int64_t rows = std::min(kRows, row_count - row);
+      if constexpr (sizeof(Sum) == sizeof(int32_t)) {
+        if (w.layout != PanelLayout::pairs) {
+          multiply_quads(w, (first + column) / kPanel, (columns + kPanel - 1) / kPanel, panels,
+                         in.bytes + (first_row + row) * byte_stride(w.cols), rows, sums.as<Sum>(), kColumns);
+          sink(row, rows, column, columns, sums.as<Sum>());
+          continue;
+        }
+      }
+      gemm({.m = rows,
+            .n = columns,
+            .k = w.cols,
+            .a = in.codes + (first_row + row) * in.cols,
+            .lda = in.cols,
+            .b = panels,
+            .panel_stride = w.panel_codes(),
+            .c = sums.data(),
+            .ldc = kColumns});
+      sink(row, rows, column, columns, sums.as<Sum>());
+    }
+  }
+}
+
+/// Calls finish(row, column, requantization) a stretch of a row at a time, where every total fits 32 bits and
+/// every factor is fast.
+template <typename Finish>
+void requantize_rows(const IntegerMatrix& w, int64_t output, const LinearInput& in, int64_t first_row,
+                     int64_t rows, int64_t columns, const int32_t* sums, const Finish& finish) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto input_sum = static_cast<uint32_t>(w.has_zero_points ? in.sums[first_row + r] : int64_t{0});
+    finish(r, Requantization{.n = columns,
+                             .sums = sums + r * kColumns,
+                             .constant = w.fast_constant.data() + output,
+                             .weight = w.has_zero_points ? w.zero_points.data() + output : nullptr,
+                             .weight_factor = static_cast<int32_t>(input_sum),
+                             .fast = w.fast.view(output),
+                             .output = w.output});
+  }
+}
+
+auto fast_gemm(const IntegerMatrix& w) {
+  return w.narrow_input ? integer_kernels().gemm_narrow : integer_kernels().gemm_modular;
+}
+
+/// Calls sink(row, column, output, sum) for every output of the tile, whatever the sums need.
+template <typename Sink>
+void accumulate_any(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
+                    int64_t first_row, int64_t row_count, const Sink& sink) {
+  const IntegerKernels& kernel = integer_kernels();
+  accumulate<int64_t>(
+      w, first, count, in, first_row, row_count,
+      w.storage == WeightStorage::int16 ? kernel.gemm_wide16 : kernel.gemm_wide,
+      [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int64_t* sums) {
+        for (int64_t r = 0; r < rows; ++r, sums += kColumns) {
+          const int64_t input_sum = w.has_zero_points ? in.sums[first_row + row + r] : 0;
+          for (int64_t j = 0; j < columns; ++j) {
+            const auto output = static_cast<size_t>(first + column + j);
+            sink(row + r, column + j, output,
+                 ((sums[j] - w.zero_points[output] * input_sum) << w.raise) + w.constant[output]);
+          }
+        }
+      });
+}
+
+}  // namespace
+
+void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
+                  int64_t first_row, int64_t row_count, int16_t* out, int64_t ld) {
+  const IntegerKernels& kernel = integer_kernels();
+  if (w.fast.usable()) {
+    accumulate<int32_t>(w, first, count, in, first_row, row_count, fast_gemm(w),
+                        [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int32_t* sums) {
+                          int16_t* codes = out + row * ld + column;
+                          if (w.uniform) {
+                            int32_t bases[kRows];
+                            if (w.has_zero_points) {
+                              for (int64_t r = 0; r < rows; ++r) {
+                                bases[r] = modulo32(-w.zero_points[0] * in.sums[first_row + row + r]);
+                              }
+                            }
+                            kernel.requantize_uniform({.rows = rows,
+                                                       .n = columns,
+                                                       .sums = sums,
+                                                       .ld = kColumns,
+                                                       .bases = w.has_zero_points ? bases : nullptr,
+                                                       .raise = w.raise,
+                                                       .constant = w.fast_constant.data() + first + column,
+                                                       .factor = w.factors[0],
+                                                       .output = w.output},
+                                                      codes, ld);
+                          } else {
+                            requantize_rows(w, first + column, in, first_row + row, rows, columns, sums,
+                                            [&](int64_t r, const Requantization& totals) {
+                                              kernel.requantize_row(totals, codes + r * ld);
+                                            });
+                          }
+                          if (w.output_table.identity()) return;
+                          for (int64_t r = 0; r < rows; ++r)
+                            apply_table(w.output_table, columns, codes + r * ld);
+                        });
+    return;
+  }
+  accumulate_any(w, first, count, in, first_row, row_count,
+                 [&](int64_t row, int64_t column, size_t output, int64_t sum) {
+                   const int16_t code = requantize(sum, w.factors[output], w.output);
+                   out[row * ld + column] = w.output_table.identity() ? code : w.output_table(code);
+                 });
+}
+
+void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in, int32_t* out,
+                 int64_t ld) {
+  const IntegerKernels& kernel = integer_kernels();
+  if (w.fast.usable()) {
+    accumulate<int32_t>(w, first, count, in, 0, in.rows, fast_gemm(w),
+                        [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int32_t* sums) {
+                          requantize_rows(w, first + column, in, row, rows, columns, sums,
+                                          [&](int64_t r, const Requantization& totals) {
+                                            kernel.rescale_row(totals, out + (row + r) * ld + column);
+                                          });
+                        });
+    return;
+  }
+  accumulate_any(
+      w, first, count, in, 0, in.rows, [&](int64_t row, int64_t column, size_t output, int64_t sum) {
+        out[row * ld + column] =
+            static_cast<int32_t>(std::clamp<int64_t>(rescale(sum, w.factors[output]), INT32_MIN, INT32_MAX));
+      });
+}
+
+void to_bytes(const int16_t* codes, int64_t cols, uint8_t* bytes) {
+  for (int64_t i = 0; i < cols; ++i) bytes[i] = static_cast<uint8_t>(codes[i]);
+  for (int64_t i = cols; i < byte_stride(cols); ++i) bytes[i] = 0;
+}
+
+void row_sums(const int16_t* codes, int64_t rows, int64_t cols, int64_t* sums) {
+  const IntegerKernels& kernel = integer_kernels();
+  for (int64_t r = 0; r < rows; ++r) sums[r] = kernel.row_sum(codes + r * cols, cols);
+}
+
+}  // namespace qeval::quant

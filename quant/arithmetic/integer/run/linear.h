@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+
+#include "base/parallel.h"
+#include "quant/arithmetic/integer/integer_model.h"
+
+namespace qeval::quant {
+
+/// A product's input: codes [rows, cols], and the sum of each row's codes.
+struct LinearInput {
+  int64_t rows = 0, cols = 0;
+  const int16_t* codes = nullptr;
+  const int64_t* sums = nullptr;   ///< [rows], where a map has zero points to take off
+  const uint8_t* bytes = nullptr;  ///< [rows, byte_stride(cols)], where a map has the layout of quads
+};
+/// Whole groups of four entries.
+inline int64_t byte_stride(int64_t cols) {
+  return (cols + 15) / 16 * 16;
+}
+/// bytes [byte_stride(cols)] ← codes of 0 … 255, zeros behind them.
+void to_bytes(const int16_t* codes, int64_t cols, uint8_t* bytes);
+
+/// out [rows, count] (row stride ld) ← the outputs [first, first + count) of the linear map as codes, on the
+/// calling thread. `first` is a multiple of kPanel.
+void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
+                  int64_t first_row, int64_t row_count, int16_t* out, int64_t ld);
+/// The same as 32-bit numbers (the logits), not clamped to codes.
+void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in, int32_t* out,
+                 int64_t ld);
+/// sums [rows] ← Σ of each row.
+void row_sums(const int16_t* codes, int64_t rows, int64_t cols, int64_t* sums);
+
+}  // namespace qeval::quant

@@ -1,0 +1,187 @@
+// The operations of the block diagram that work on rows.
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "quant/arithmetic/integer/integer_arithmetic.h"
+#include "quant/arithmetic/integer/run/kernels.h"
+#include "quant/arithmetic/integer/run/linear.h"
+#include "quant/arithmetic/integer/run/rowwise.h"
+
+namespace qeval::quant {
+
+using model::Tensor;
+
+namespace {
+
+constexpr int64_t kRowGrain = 8;
+constexpr int64_t kTaskColumns = 64;
+constexpr int64_t kTaskRows = 1024;
+
+/// What a linear map reads. Projections that round the shared input again get a copy of their own, and so do
+/// those that read the residual stream on different grids.
+struct Input {
+  Tensor copy, bytes;
+  std::vector<int64_t> sums;
+  LinearInput view;
+  std::optional<StreamRead> stream;
+};
+
+/// Codes of one row for this map, in `copy` where they are not those of the input.
+void read_row(const IntegerMatrix& w, const Tensor& in, int64_t r, Tensor& copy) {
+  if (w.stream) {
+    read_stream_row(*w.stream, in.row<int32_t>(r), in.cols, copy.row<int16_t>(r));
+  } else if (!w.input_table.identity()) {
+    std::memcpy(copy.row<int16_t>(r), in.row<int16_t>(r), static_cast<size_t>(in.cols) * sizeof(int16_t));
+    apply_table(w.input_table, in.cols, copy.row<int16_t>(r));
+  }
+}
+
+template <typename Body>
+void for_each_row(int64_t rows, const Body& body) {
+  parallel_ranges(rows, kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) body(r);
+  });
+}
+
+}  // namespace
+
+void IntegerArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& in, Tensor& out) const {
+  const IntegerNorm& norm =
+      op.module == model::Module::final_norm ? model_.final_norm : layer_at(layer).norms.at(op.module);
+  if (&in != &out) out.resize(in.rows, in.cols, sizeof(int16_t));
+  for_each_row(in.rows, [&](int64_t r) {
+    if (norm.source == NormSource::codes) {
+      norm_row(norm, in.row<int16_t>(r), in.cols, out.row<int16_t>(r));
+    } else {
+      norm_row(norm, in.row<int32_t>(r), in.cols, out.row<int16_t>(r));
+    }
+  });
+}
+
+void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+  struct Task {
+    const IntegerMatrix* matrix;
+    const LinearInput* input;
+    Tensor* out;
+    int64_t first_column, first_row;
+  };
+  std::vector<std::unique_ptr<Input>> inputs;
+  std::vector<Task> tasks;
+  const Input* shared = nullptr;
+  const auto matrix = [&](const Target& target) -> const IntegerMatrix& {
+    return layer_at(layer).linears.at(target.op->module);
+  };
+  const bool sums_needed =
+      std::any_of(targets.begin(), targets.end(), [&](const Target& t) { return matrix(t).has_zero_points; });
+  for (const Target& target : targets) {
+    const IntegerMatrix& w = matrix(target);
+    const Input* input = shared;
+    if (input == nullptr || !w.input_table.identity() || w.stream != input->stream) {
+      inputs.push_back(std::make_unique<Input>());
+      Input* made = inputs.back().get();
+      made->sums.resize(static_cast<size_t>(in.rows));
+      made->bytes.resize(in.rows, byte_stride(in.cols), 1);
+      made->view = {in.rows, in.cols, in.row<int16_t>(0), made->sums.data(), made->bytes.row<uint8_t>(0)};
+      made->stream = w.stream;
+      if (w.stream || !w.input_table.identity()) {
+        made->copy.resize(in.rows, in.cols, sizeof(int16_t));
+        made->view.codes = made->copy.row<int16_t>(0);
+      }
+      for_each_row(in.rows, [&](int64_t r) {
+        read_row(w, in, r, made->copy);
+        if (sums_needed) row_sums(made->view.codes + r * in.cols, 1, in.cols, made->sums.data() + r);
+        if (w.narrow_input) {
+          to_bytes(made->view.codes + r * in.cols, in.cols, made->bytes.row<uint8_t>(r));
+        }
+      });
+      input = made;
+      if (w.input_table.identity()) shared = input;
+    }
+    target.out->resize(in.rows, w.rows, sizeof(int16_t));
+    for (int64_t row = 0; row < in.rows; row += kTaskRows) {
+      for (int64_t column = 0; column < w.rows; column += kTaskColumns) {
+        tasks.push_back({&w, &input->view, target.out, column, row});
+      }
+    }
+  }
+  parallel_tasks(static_cast<int64_t>(tasks.size()), [&](int64_t t) {
+    const Task& task = tasks[static_cast<size_t>(t)];
+    linear_codes(*task.matrix, task.first_column,
+                 std::min(kTaskColumns, task.matrix->rows - task.first_column), *task.input, task.first_row,
+                 std::min(kTaskRows, in.rows - task.first_row),
+                 task.out->row<int16_t>(task.first_row) + task.first_column, task.matrix->rows);
+  });
+}
+
+void IntegerArithmetic::rotate_rows(const IntegerRotary& rotary, const model::RotateOp& op, int64_t half,
+                                    std::span<const int32_t* const> angles, Tensor& heads) {
+  for_each_row(heads.rows, [&](int64_t r) {
+    const int32_t* cosines = angles[static_cast<size_t>(r)];
+    for (int64_t h = 0; h < heads.cols; h += op.head_dim) {
+      integer_kernels().rotate_head(rotary, cosines, cosines + half, half, op.head_dim,
+                                    heads.row<int16_t>(r) + h);
+    }
+  });
+}
+
+void IntegerArithmetic::add(int64_t layer, const model::AddOp& op, const Tensor& update,
+                            Tensor& residual) const {
+  const IntegerAdd& add = layer_at(layer).adds.at(op.module);
+  for_each_row(residual.rows, [&](int64_t r) {
+    integer_kernels().add_row(add, update.row<int16_t>(r), residual.cols, residual.row<int32_t>(r));
+  });
+}
+
+void IntegerArithmetic::activate(int64_t layer, const model::ActivateOp&, Tensor& gate) const {
+  const CodeTable& table = layer_at(layer).activation;
+  for_each_row(gate.rows, [&](int64_t r) { apply_table(table, gate.cols, gate.row<int16_t>(r)); });
+}
+
+void IntegerArithmetic::multiply(int64_t layer, const model::MultiplyOp&, const Tensor& up,
+                                 Tensor& gate) const {
+  const IntegerProduct& product = layer_at(layer).product;
+  for_each_row(gate.rows, [&](int64_t r) {
+    integer_kernels().multiply_row(product, up.row<int16_t>(r), gate.cols, gate.row<int16_t>(r));
+  });
+}
+
+void IntegerArithmetic::gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const {
+  // Of the stream (32 bits) or of the final norm's output (16).
+  const auto elements = static_cast<size_t>(std::max<int64_t>(1, residual.rows * residual.cols));
+  const size_t element_size = residual.storage.size() / elements;
+  const size_t row_bytes = static_cast<size_t>(residual.cols) * element_size;
+  out.resize(static_cast<int64_t>(rows.size()), residual.cols, element_size);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::memcpy(out.storage.data() + i * row_bytes,
+                residual.storage.data() + static_cast<size_t>(rows[i]) * row_bytes, row_bytes);
+  }
+}
+
+void IntegerArithmetic::finish(const Tensor& residual, Tensor& out) const {
+  norm(0, {.module = model::Module::final_norm}, residual, out);
+}
+
+void IntegerArithmetic::integer_logits(const Tensor& normed, int64_t first_row, int64_t rows, int64_t first,
+                                       int64_t count, int32_t* logits) const {
+  thread_local std::vector<int64_t> sums;
+  thread_local AlignedBuffer bytes;
+  LinearInput in{rows, normed.cols, normed.row<int16_t>(first_row)};
+  if (model_.head.has_zero_points) {
+    sums.resize(static_cast<size_t>(rows));
+    row_sums(in.codes, rows, normed.cols, sums.data());
+    in.sums = sums.data();
+  }
+  if (model_.head.layout != PanelLayout::pairs) {
+    const int64_t stride = byte_stride(normed.cols);
+    bytes.resize(static_cast<size_t>(rows * stride));
+    for (int64_t r = 0; r < rows; ++r) {
+      to_bytes(in.codes + r * normed.cols, normed.cols, bytes.as<uint8_t>() + r * stride);
+    }
+    in.bytes = bytes.as<uint8_t>();
+  }
+  linear_wide(model_.head, first, count, in, logits, count);
+}
+
+}  // namespace qeval::quant

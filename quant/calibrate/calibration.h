@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/peers.h"
+#include "model/weights.h"
+#include "quant/grid/qcfg.h"
+
+namespace qeval::quant {
+
+/// Calibration text: token ids, a sample each.
+using Samples = std::vector<std::vector<int32_t>>;
+
+/// How a static range follows from the values seen.
+enum class RangeEstimator : uint8_t {
+  minmax,      ///< the smallest and the largest: the paper's
+  percentile,  ///< what leaves out a given share of the values at either end
+  mse          ///< the range whose quantization has the smallest mean squared error
+};
+RangeEstimator parse_range_estimator(std::string_view name);
+std::string_view name(RangeEstimator estimator);
+
+struct CalibrationOptions {
+  RangeEstimator estimator = RangeEstimator::minmax;
+  /// For `percentile`: the share kept below the upper bound and above the lower one, in percent.
+  double percentile = 99.99;
+};
+
+/// What calibration measures. Ranges of every input, input2 and output point of the model, the sigmoid's
+/// excepted (it is [0, 1] by nature); the largest magnitude per channel of the linears' inputs.
+struct Calibration {
+  ActRanges ranges;
+  PointMap<std::vector<float>> channel_maxima;  ///< at {layer, linear, input}: [input features]
+};
+
+/// Whether percentile and mse change any range under this configuration (calibrate says which).
+bool is_any_narrowed(const QuantConfig& qcfg, const model::ModelConfig& config);
+
+/// Runs the float model over the samples and measures (QUANTIZATION.md §2): ranges cover all that an
+/// operation computes, the scores of future positions included. The same bits for any number of threads.
+/// percentile and mse need a second pass and the points' bits, `qcfg`: they narrow the ranges of points that
+/// are quantized to 10 bits or fewer; finer grids and points left alone keep min and max (a residual stream's
+/// outliers are there to be kept). A value that is not finite is an Error that names the point.
+/// `progress`, where given, is called with samples done and in all. `peers`, who must call this together with
+/// the same arguments, share the samples of the first pass; minima and maxima are the same in any order.
+Calibration calibrate(const model::Model& model, const Samples& samples, const QuantConfig& qcfg,
+                      const CalibrationOptions& options,
+                      const std::function<void(int64_t, int64_t)>& progress = {}, const Peers& peers = {});
+
+}  // namespace qeval::quant

@@ -1,0 +1,119 @@
+#include "quant/calibrate/observer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "model/decoder.h"
+#include "model/kernels/kernels.h"
+
+namespace qeval::quant {
+
+using model::AttentionTile;
+using model::Tensor;
+
+ObservedArithmetic::ObservedArithmetic(const model::Model& model, int64_t max_positions,
+                                       PointObserver& observer)
+    : FloatArithmetic(model, max_positions), observer_(observer) {}
+
+void ObservedArithmetic::report(const Point& point, const Tensor& tensor) const {
+  constexpr int64_t kRows = 32;
+  parallel_ranges(tensor.rows, kRows, [&](int64_t first, int64_t last) {
+    observer_.observe(point, tensor.row<float>(first), last - first, tensor.cols, tensor.cols);
+  });
+}
+
+void ObservedArithmetic::report_operand(int64_t layer, model::Operand operand, const Tensor& tensor) const {
+  const std::optional<Point> point = operand_point(layer, operand);
+  // Where a point of its own stands between, the tensor is the same: it is reported there.
+  if (point && made_at(config(), *point) == *point) report(*point, tensor);
+}
+
+void ObservedArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& in, Tensor& out) const {
+  const Point input{layer, op.module, Slot::input};
+  if (made_at(config(), input) == input) report(input, in);
+  FloatArithmetic::norm(layer, op, in, out);
+  report({layer, op.module, Slot::output}, out);
+}
+
+void ObservedArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+  if (targets.front().op->in == model::Value::mixed) report({layer, Module::pv_product, Slot::output}, in);
+  for (const Target& target : targets) {
+    if (target.op->in == model::Value::residual) report({layer, target.op->module, Slot::input}, in);
+  }
+  FloatArithmetic::linear(layer, in, targets);
+  for (const Target& target : targets) {
+    report({layer, target.op->module, Slot::output}, *target.out);
+    report_operand(layer, target.op->operand, *target.out);
+  }
+}
+
+void ObservedArithmetic::rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
+                                Tensor& heads) const {
+  FloatArithmetic::rotate(layer, op, rows, heads);
+  report_operand(layer, op.operand, heads);
+}
+
+void ObservedArithmetic::scores(const AttentionTile& tile, const Tensor& q) const {
+  score_keys(tile, q, tile.key_count);
+  observer_.observe({tile.layer, Module::qk_product, Slot::output}, tile.scores.as<float>(),
+                    tile.query_count * tile.op->group(), tile.key_count, score_stride(tile));
+  if (tile.op->softcap == 0) return;
+  std::vector<float> capped(tile.scores.as<float>(),
+                            tile.scores.as<float>() + tile.query_count * tile.op->group() * tile.key_count);
+  cap_scores(*tile.op, capped.data(), std::ssize(capped));
+  observer_.observe({tile.layer, Module::softcap, Slot::output}, capped.data(),
+                    tile.query_count * tile.op->group(), tile.key_count, tile.key_count);
+}
+
+void ObservedArithmetic::softmax(const AttentionTile& tile) const {
+  FloatArithmetic::softmax(tile);
+  const int64_t stride = score_stride(tile);
+  const int64_t rows = tile.query_count * tile.op->group();
+  for (int64_t r = 0; r < rows; ++r) {
+    float* row = tile.scores.as<float>() + r * stride;
+    std::fill(row + tile.last_end(), row + tile.key_count, 0.0F);
+  }
+  observer_.observe({tile.layer, Module::pv_product, Slot::input}, tile.scores.as<float>(), rows,
+                    tile.key_count, stride);
+}
+
+void ObservedArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor& gate) const {
+  FloatArithmetic::activate(layer, op, gate);
+  report({layer, Module::activation, Slot::output}, gate);
+}
+
+void ObservedArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, const Tensor& up,
+                                  Tensor& gate) const {
+  FloatArithmetic::multiply(layer, op, up, gate);
+  report({layer, Module::down, Slot::input}, gate);
+}
+
+void ObservedArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
+  head_product(normed, first, count, logits);
+  observer_.observe({0, Module::head, Slot::output}, logits, normed.rows, count, count);
+  finish_logits(logits, normed.rows * count);
+}
+
+std::vector<model::TokenAnswer> run_sample(const model::Model& model, const model::Arithmetic& arithmetic,
+                                           std::span<const int32_t> sample) {
+  const auto length = static_cast<int64_t>(sample.size());
+  model::KvSpan kv(arithmetic, length, 1);
+  model::Batch batch;
+  batch.tokens.assign(sample.begin(), sample.end());
+  std::vector<model::TokenQuery> queries;
+  for (int64_t i = 0; i < length; ++i) {
+    batch.positions.push_back(static_cast<int32_t>(i));
+    // The last position predicts nothing known; it is asked all the same, so that its logits are computed.
+    queries.push_back({i, i + 1 < length ? sample[static_cast<size_t>(i) + 1] : 0});
+  }
+  if (model.config.depends_on_length()) batch.lengths.assign(sample.size(), static_cast<int32_t>(length));
+  batch.segments.push_back({.first_row = 0, .length = length, .first_position = 0, .kv = &kv, .kv_at = 0});
+  model::Decoder decoder(model, arithmetic);
+  decoder.forward(batch);
+  std::vector<model::TokenAnswer> answers = decoder.answer(queries);
+  answers.pop_back();
+  return answers;
+}
+
+}  // namespace qeval::quant

@@ -1,0 +1,123 @@
+#include "quant/grid/qcfg.h"
+
+#include "base/error.h"
+
+namespace qeval::quant {
+namespace {
+
+/// Bits of a norm's, linear's or product's activation where the scheme's activation bits are 8
+/// (QUANTIZATION.md §2 and §7: operands of products have 8, what a norm, a softmax or the residual stream
+/// reads has 16); nothing where the tensor is rounded where it is made.
+std::optional<int> default_activation_bits(const model::ModelConfig& config, const Point& point) {
+  const Slot slot = point.slot;
+  switch (point.module) {
+    case Module::qk_product:
+      return slot == Slot::output ? 16 : 8;
+    case Module::softcap:
+      return 16;
+    case Module::pv_product:
+      return slot == Slot::input ? 16 : 8;
+    case Module::activation:
+      if (slot != Slot::input) return 8;
+      return std::nullopt;
+    default:
+      break;
+  }
+  if (is_after_blocks(point.module)) return std::nullopt;
+  const model::BlockGraph& block = config.graph.block(point.layer);
+  if (const auto* norm = block.find<model::NormOp>(point.module)) {
+    return slot == Slot::input || norm->is_of_update() ? 16 : 8;
+  }
+  const auto& linear = *block.find<model::LinearOp>(point.module);
+  if (slot == Slot::input) {
+    const bool product = linear.module == Module::down && block.find<model::MultiplyOp>() != nullptr;
+    return product || linear.in == model::Value::residual ? std::optional(8) : std::nullopt;
+  }
+  const bool normed = (linear.module == Module::q && block.find<model::NormOp>(Module::q_norm) != nullptr) ||
+                      (linear.module == Module::k && block.find<model::NormOp>(Module::k_norm) != nullptr);
+  const bool added = linear.out == model::Value::update || linear.out == model::Value::mlp_update;
+  return normed || added ? 16 : 8;
+}
+
+QuantSpec default_spec(const model::ModelConfig& config, const Scheme& scheme, const Point& point) {
+  const bool activations = scheme.activation_bits <= 16;
+  if (point.slot == Slot::weight) {
+    if (is_after_blocks(point.module)) return {};
+    if (is_norm(point.module)) return activations ? QuantSpec{.bits = 16} : QuantSpec{};
+    QuantSpec spec = scheme.weight;
+    if (point.module == Module::down) spec.per_channel = true;
+    return spec;
+  }
+  const std::optional<int> bits = default_activation_bits(config, point);
+  if (!bits || !activations) return {};
+  return {.bits = *bits == 8 ? scheme.activation_bits : *bits, .dynamic = scheme.dynamic_activations};
+}
+
+}  // namespace
+
+Scheme parse_scheme(std::string_view name) {
+  Scheme scheme;
+  if (name == "w8a8") return scheme;
+  if (name == "w8a16") {
+    scheme.activation_bits = 16;
+    return scheme;
+  }
+  scheme.weight = {.bits = 4, .per_channel = true};
+  if (name == "w4a8") return scheme;
+  if (name == "w4a8-sym") {
+    scheme.weight.symmetric = true;
+    return scheme;
+  }
+  if (name == "w4a16") {
+    scheme.activation_bits = 32;
+    return scheme;
+  }
+  fail("{}: unknown scheme; accepted: {}", printable(name), kSchemeNames);
+}
+
+QuantConfig make_qcfg(const model::ModelConfig& config, const Scheme& scheme) {
+  QuantConfig qcfg(config.num_layers);
+  for (const Point& point : all_points(config)) {
+    qcfg[point] = default_spec(config, scheme, point);
+    check_group_size(qcfg[point], point, config, "quantization scheme");
+  }
+  return qcfg;
+}
+
+void check_group_size(const QuantSpec& spec, const Point& point, const model::ModelConfig& config,
+                      const std::string& where) {
+  if (spec.group_size < 0) return;
+  const int64_t inputs = point.module == Module::head
+                             ? config.hidden_size
+                             : config.graph.block(point.layer).find<model::LinearOp>(point.module)->cols;
+  if (spec.group_size == 0 || inputs % spec.group_size != 0) {
+    fail("{}: {}: group_size is {}; accepted: -1 (none) or a divisor of its {} inputs", where,
+         point_name(point), spec.group_size, inputs);
+  }
+}
+
+bool needs_range(const QuantConfig& qcfg, const Point& point) {
+  const QuantSpec& spec = qcfg[point];
+  return point.slot != Slot::weight && spec.enabled() && !spec.dynamic;
+}
+
+ActRanges complete_ranges(const QuantConfig& qcfg, const ActRanges& ranges, const model::ModelConfig& config,
+                          const std::string& where) {
+  ActRanges complete(config.num_layers);
+  for (const Point& point : all_points(config)) {
+    if (!needs_range(qcfg, point)) continue;
+    complete[point] = ranges[point];
+    if (complete[point]) continue;
+    if (point.module == Module::activation && point.slot == Slot::input2) {
+      complete[point] = kSigmoidRange;
+      continue;
+    }
+    fail(
+        "{}: {} is quantized to {} bits but has no range there; accepted: a range, is_dynamic, or more than "
+        "16 bits",
+        where, point_name(point), qcfg[point].bits);
+  }
+  return complete;
+}
+
+}  // namespace qeval::quant

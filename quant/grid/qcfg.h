@@ -1,0 +1,76 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "quant/grid/points.h"
+#include "quant/grid/quantizer.h"
+
+namespace qeval::quant {
+
+/// What is quantized and to how many bits: a spec for each point of a model.
+using QuantConfig = PointMap<QuantSpec>;
+
+/// A quantization scheme, from which the specs of all points follow (QUANTIZATION.md §2).
+struct Scheme {
+  /// Weights of the projections. The down projection's are per output channel whatever this says; the block
+  /// norms' weights are 16-bit per tensor wherever activations are quantized.
+  QuantSpec weight{.bits = 8};
+  /// Bits of the points that §2 lists with 8 (its 16-bit points stay at 16); above 16 the activations and the
+  /// norms' weights are left alone.
+  int activation_bits = 8;
+  /// Every 8- and 16-bit activation point takes its range at run time, per row.
+  bool dynamic_activations = false;
+  bool operator==(const Scheme&) const = default;
+};
+
+/// "w8a8", "w4a8", "w4a8-sym", "w8a16" (every activation point 16-bit static), "w4a16" (activations
+/// untouched); anything else is an Error that lists them.
+Scheme parse_scheme(std::string_view name);
+inline constexpr std::string_view kSchemeNames = "w8a8, w4a8, w4a8-sym, w8a16, w4a16";
+
+/// The specs of all points under a scheme. A group size that does not divide a projection's inputs is an
+/// Error that names the module.
+QuantConfig make_qcfg(const model::ModelConfig& config, const Scheme& scheme);
+
+/// Throws Error where the weight at `point` has no whole number of groups.
+void check_group_size(const QuantSpec& spec, const Point& point, const model::ModelConfig& config,
+                      const std::string& where);
+
+/// Reads default_qcfg.json: entries override the defaults (those of w8a8) slot by slot, values may be strings
+/// (as the paper's files have them), numbers or booleans. Errors name the file, the module, the field and
+/// what is accepted: a module or slot that the model lacks, bits outside 2 … 32, groups on anything but a
+/// projection's weight, a group size that does not divide the inputs, per-channel activations.
+QuantConfig read_qcfg(const std::filesystem::path& path, const model::ModelConfig& config);
+QuantConfig parse_qcfg(std::string_view text, const model::ModelConfig& config, const std::string& where);
+
+/// The file's content: every enabled point, and the disabled ones that §2 enables by default.
+nlohmann::ordered_json qcfg_json(const QuantConfig& qcfg, const model::ModelConfig& config);
+
+/// Static ranges of activations, where known.
+using ActRanges = PointMap<std::optional<Range>>;
+
+/// Reads act_dict.json. Errors name the file and the module: a module that the model lacks, an unknown slot,
+/// a range that is not two finite numbers, min > max. Ranges for slots that no arithmetic of this model uses
+/// are checked and left out.
+ActRanges read_act_ranges(const std::filesystem::path& path, const model::ModelConfig& config);
+ActRanges parse_act_ranges(std::string_view text, const model::ModelConfig& config, const std::string& where);
+
+nlohmann::ordered_json act_ranges_json(const ActRanges& ranges, const model::ModelConfig& config);
+
+/// SiLU's sigmoid lies in [0, 1] where no other range is known; learned runs export one.
+inline constexpr Range kSigmoidRange{0.0F, 1.0F};
+
+/// The range of every static quantized activation point, defaults filled in. A point without one is an Error
+/// that names it and `where`, the file (or origin) of the ranges.
+ActRanges complete_ranges(const QuantConfig& qcfg, const ActRanges& ranges, const model::ModelConfig& config,
+                          const std::string& where);
+
+/// Whether a point takes a static range: enabled, not a weight, not dynamic.
+bool needs_range(const QuantConfig& qcfg, const Point& point);
+
+}  // namespace qeval::quant

@@ -1,0 +1,31 @@
+#include "quant/methods/editable_model.h"
+
+namespace qeval::quant {
+
+using model::LinearWeights;
+
+EditableModel::EditableModel(const model::Model& source) : model_(source) {
+  for (model::LayerWeights& layer : model_.layers) {
+    auto& weights = weights_.emplace_back();
+    for (auto& [module, linear] : layer.linears) {
+      model::Matrix& matrix = linear.weight;
+      AlignedBuffer& buffer = weights[module];
+      buffer.resize(static_cast<size_t>(matrix.rows * matrix.cols) * sizeof(float));
+      constexpr int64_t kRowGrain = 16;
+      parallel_ranges(matrix.rows, kRowGrain, [&](int64_t first, int64_t last) {
+        matrix.decode_rows(first, last - first, buffer.as<float>() + first * matrix.cols);
+      });
+      matrix.stored = model::StoredWeight(buffer.as<float>(), matrix.cols);
+      matrix.interleaved_head_dim = 0;
+      matrix.block_rows = matrix.block_stride = 0;
+    }
+  }
+}
+
+EditableModel::Linear EditableModel::linear(int64_t layer, Module module) {
+  const auto l = static_cast<size_t>(layer);
+  LinearWeights& weights = model_.layers[l].linears.at(module);
+  return {weights.weight.rows, weights.weight.cols, weights_[l].at(module).as<float>(), weights.bias};
+}
+
+}  // namespace qeval::quant

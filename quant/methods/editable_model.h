@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "base/parallel.h"
+#include "model/arithmetic.h"
+#include "quant/grid/points.h"
+
+namespace qeval::quant {
+
+/// A model whose blocks' weights lie in memory as float32, to be transformed: scaled, clipped, folded.
+/// Embedding and head stay views into the source's checkpoint.
+class EditableModel {
+ public:
+  /// Copies the block weights of `source`.
+  explicit EditableModel(const model::Model& source);
+  EditableModel(const EditableModel&) = delete;
+  EditableModel& operator=(const EditableModel&) = delete;
+  EditableModel(EditableModel&&) = default;
+  EditableModel& operator=(EditableModel&&) = default;
+
+  /// The model as it stands, to be run or written; valid as long as this object.
+  const model::Model& model() const { return model_; }
+
+  /// A projection's weight [rows, cols] and its bias ([rows], or empty where it has none).
+  struct Linear {
+    int64_t rows, cols;
+    float* weight;
+    std::vector<float>& bias;
+
+    float* row(int64_t r) const { return weight + r * cols; }
+  };
+  Linear linear(int64_t layer, Module module);
+  /// A norm of a block.
+  model::NormWeights& norm(int64_t layer, Module module) {
+    return model_.layers[static_cast<size_t>(layer)].norms.at(module);
+  }
+
+ private:
+  model::Model model_;
+  std::vector<std::map<Module, AlignedBuffer>> weights_;  ///< [layers], of the linears
+};
+
+}  // namespace qeval::quant

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quant/calibrate/calibration.h"
+#include "quant/methods/editable_model.h"
+#include "quant/methods/smoothquant.h"
+
+namespace qeval::quant {
+
+/// How a model is quantized (QUANTIZATION.md §4).
+enum class Method : uint8_t { rtn, smoothquant, omniquant, lrl, mobilequant };
+Method parse_method(std::string_view name);
+std::string_view name(Method method);
+inline constexpr std::string_view kMethodNames = "rtn, smoothquant, omniquant, lrl, mobilequant";
+/// Whether the method learns (learn/learn.h), which quantize() leaves to its caller.
+bool is_learned(Method method);
+
+struct QuantizeOptions {
+  Method method = Method::rtn;
+  Scheme scheme;
+  Variant variant = Variant::modified;
+  double alpha = 0.5;
+  /// Learned methods: start from SmoothQuant.
+  bool smooth = true;
+  CalibrationOptions calibration;
+  std::optional<ActRanges> act_ranges;  ///< instead of measured ones
+  /// Points of higher precision: patterns over point names, or "auto:N" (mixed_precision.h).
+  std::vector<std::string> keep_16bit;
+};
+
+/// Whether the quantization begins with SmoothQuant's smoothing, so that variant and alpha decide the start.
+bool smooths(const QuantizeOptions& options);
+
+/// A quantized model: float weights, transformed where the method does so, and what rounds them.
+struct QuantizedModel {
+  model::Model base;                    ///< the source, its blocks' RMSNorm without eps
+  std::optional<EditableModel> edited;  ///< where the method changes weights
+  QuantConfig qcfg;
+  ActRanges ranges;
+  std::vector<Warning> warnings;  ///< of what the method did
+
+  const model::Model& model() const { return edited ? edited->model() : base; }
+};
+
+/// Progress of the longer steps: what is being done, how much of it, how much in all.
+using ProgressFunction = std::function<void(const std::string& step, int64_t done, int64_t total)>;
+
+/// What calibration saw of one model on one set of samples, for several quantizations of it: min-max ranges
+/// and channel maxima depend on neither method nor scheme. Filled as needed.
+struct Observations {
+  struct Smoothed {
+    Variant variant;
+    double alpha;
+    ActRanges ranges;
+  };
+  std::optional<Calibration> base;
+  std::vector<Smoothed> smoothed;
+};
+
+/// Quantizes `model` with the samples as calibration text (none where nothing is measured: weights alone,
+/// dynamic activations or given ranges; else an Error that names a point without a range); for a learned
+/// method, what learning starts from. The result refers to the model's checkpoint, not to `model`.
+/// `observations`, where given, must be of this model and these samples; the result is the same with and
+/// without.
+///
+/// `peers`, who must call this together, share the samples where ranges are minima and maxima.
+QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,
+                        const ProgressFunction& progress = {}, Observations* observations = nullptr,
+                        const Peers& peers = {});
+
+}  // namespace qeval::quant
