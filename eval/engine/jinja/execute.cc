@@ -214,6 +214,7 @@ Evaluator::Flow Evaluator::execute_scope(const Statement& statement, Activation*
   Value text = runtime_.text(captured.take());
   if (statement.expression != nullptr) text = evaluate_filter(*statement.expression, variables, &text);
   if (statement.type == Type::filter) {
+    if (!text.is_string()) raise("a filter block of a {}: expected str instance", type_name(text));
     out.add(to_string(runtime_, text));
     return Flow::next;
   }

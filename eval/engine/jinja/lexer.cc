@@ -225,6 +225,7 @@ class Lexer {
 
   void comment() {
     const size_t end = source_.find("#}", at_);
+    if (end == std::string::npos && at_ >= source_.size()) return;  // jinja2 lets a last, bare "{#" pass
     if (end == std::string::npos) fail_here("Missing end of comment tag");
     leave(behind(end, end > at_ ? source_[end - 1] : '\0'));
   }
@@ -245,7 +246,7 @@ class Lexer {
       leave(behind(at, signed_end ? last : '\0'));
       return;
     }
-    fail_here("Missing end of raw directive");
+    if (at_ < source_.size()) fail_here("Missing end of raw directive");
   }
 
   /// The inside of `{% … %}` or `{{ … }}`.

@@ -21,6 +21,11 @@ bool remainder_is(Runtime& runtime, const Value& value, const Value& divisor, in
   return equal(runtime, binary(runtime, Binary::modulo, value, divisor), wanted);
 }
 
+bool names_one(const Value& value, bool (*exists)(std::string_view)) {
+  require_hashable(value);
+  return value.is_string() && exists(value.string());
+}
+
 /// A test without arguments, as a function of the value.
 struct Test {
   std::string_view name;
@@ -32,8 +37,8 @@ constexpr Test kTests[] = {
     {"even", [](Runtime& r, const Value& v) { return remainder_is(r, v, int64_t{2}, 0); }},
     {"defined", [](Runtime&, const Value& v) { return !v.is_undefined(); }},
     {"undefined", [](Runtime&, const Value& v) { return v.is_undefined(); }},
-    {"filter", [](Runtime&, const Value& v) { return v.is_string() && has_filter(v.string()); }},
-    {"test", [](Runtime&, const Value& v) { return v.is_string() && has_test(v.string()); }},
+    {"filter", [](Runtime&, const Value& v) { return names_one(v, has_filter); }},
+    {"test", [](Runtime&, const Value& v) { return names_one(v, has_test); }},
     {"none", [](Runtime&, const Value& v) { return v.is_none(); }},
     {"boolean", [](Runtime&, const Value& v) { return v.is_boolean(); }},
     {"false", [](Runtime&, const Value& v) { return v.is_boolean() && !v.boolean(); }},
