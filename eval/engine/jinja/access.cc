@@ -9,7 +9,8 @@ namespace qeval::jinja {
 namespace {
 
 Value nothing(Runtime& runtime, const Value& owner, std::string_view name) {
-  return runtime.undefined(fmt::format("'{}' has no attribute {}", describe_owner(owner), repr_of_string(name)));
+  return runtime.undefined(
+      fmt::format("'{}' has no attribute {}", describe_owner(owner), repr_of_string(name)));
 }
 
 /// x[key] alone: nullopt where Python raises a TypeError or LookupError.

@@ -28,7 +28,8 @@ Value attribute(Runtime& runtime, const Value& value, const Call& call) {
   const std::string_view name = arguments[1].string();
   if (value.is_undefined() || find_attribute(runtime, value, name))
     return get_attribute(runtime, value, name);
-  return runtime.undefined(fmt::format("'{}' has no attribute {}", describe_owner(value), repr_of_string(name)));
+  return runtime.undefined(
+      fmt::format("'{}' has no attribute {}", describe_owner(value), repr_of_string(name)));
 }
 
 Value to_text(Runtime& runtime, const Value& value, const Call& call) {

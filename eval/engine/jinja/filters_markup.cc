@@ -88,7 +88,8 @@ Value strip_tags(Runtime& runtime, const Value& value, const Call& call) {
   text += all.substr(at);
   std::string words;
   for (const std::string_view word : split(runtime, text, std::nullopt, -1)) {
-    words += (words.empty() ? "" : " ") + std::string(word);
+    if (!words.empty()) words += ' ';
+    words += word;
   }
   return runtime.text(unescape(words));
 }

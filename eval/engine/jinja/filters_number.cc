@@ -68,7 +68,8 @@ std::optional<int64_t> parse_integer(std::string_view given, int64_t base) {
     base = 10;
   }
   if (text.empty() || text[0] == '-' || text[0] == '+') return std::nullopt;
-  const std::string whole = (negative ? "-" : "") + std::string(text);
+  std::string whole(negative ? "-" : "");
+  whole += text;
   int64_t out = 0;
   const auto [end, error] =
       std::from_chars(whole.data(), whole.data() + whole.size(), out, static_cast<int>(base));

@@ -395,11 +395,11 @@ class Lexer {
     if (const size_t open = kOpen.find(sign); open != std::string_view::npos) {
       brackets_ += kClosed[open];
     } else if (kClosed.find(sign) != std::string_view::npos) {
-      if (brackets_.empty()) fail_here("unexpected '" + std::string(sign) + "'");
+      if (brackets_.empty()) fail_here(fmt::format("unexpected '{}'", sign));
       const char expected = brackets_.back();
       brackets_.pop_back();
       if (expected != sign[0]) {
-        fail_here("unexpected '" + std::string(sign) + "', expected '" + expected + "'");
+        fail_here(fmt::format("unexpected '{}', expected '{}'", sign, expected));
       }
     }
     add(TokenType::sign, sign);

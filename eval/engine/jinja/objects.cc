@@ -79,7 +79,7 @@ Value DictView::at(Runtime& runtime, size_t index) const {
 std::string DictView::repr(Runtime& runtime) const {
   std::vector<Value> items;
   for (size_t i = 0; i < dict.dict().items().size(); ++i) items.push_back(at(runtime, i));
-  return std::string(type_name()) + "(" + to_repr(runtime, runtime.list(std::move(items))) + ")";
+  return fmt::format("{}({})", type_name(), to_repr(runtime, runtime.list(std::move(items))));
 }
 
 std::shared_ptr<Iterator> DictView::iterate(Runtime& runtime) {
@@ -108,7 +108,7 @@ std::string NamespaceObject::repr(Runtime& runtime) const {
   runtime.printing.push_back(this);
   const std::string inside = to_repr(runtime, runtime.dict(attributes));
   runtime.printing.pop_back();
-  return "<Namespace " + inside + ">";
+  return fmt::format("<Namespace {}>", inside);
 }
 
 std::optional<Value> NamespaceObject::attribute(Runtime&, std::string_view name) {
@@ -228,7 +228,7 @@ Value LoopObject::changed(Runtime& runtime, const Call& call) {
 }
 
 std::string Macro::repr(Runtime&) const {
-  return "<Macro " + (function_.name.empty() ? "anonymous" : repr_of_string(function_.name)) + ">";
+  return fmt::format("<Macro {}>", function_.name.empty() ? "anonymous" : repr_of_string(function_.name));
 }
 
 std::optional<Value> Macro::attribute(Runtime& runtime, std::string_view name) {

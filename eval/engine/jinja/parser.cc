@@ -66,7 +66,7 @@ void Parser::fail_unknown(const std::string* tag, int line) const {
   if (!looked_for_.empty()) {
     std::string names;
     for (const std::string_view name : looked_for_.back()) {
-      names += (names.empty() ? "'" : " or '") + std::string(name) + "'";
+      names += fmt::format("{}'{}'", names.empty() ? "" : " or ", name);
     }
     const bool expected = tag != nullptr && std::ranges::any_of(looked_for_, [&](const Tags& tags) {
                             return std::ranges::find(tags, *tag) != tags.end();
@@ -376,10 +376,10 @@ bool TokenStream::skip_sign(std::string_view sign) {
 void TokenStream::unexpected(std::string_view expected) const {
   const Token& token = current();
   if (token.type == TokenType::eof) {
-    throw TemplateError("unexpected end of template, expected '" + std::string(expected) + "'.", token.line);
+    throw TemplateError(fmt::format("unexpected end of template, expected '{}'.", expected), token.line);
   }
-  throw TemplateError(
-      "expected token '" + std::string(expected) + "', got " + repr_of_string(describe(token)), token.line);
+  throw TemplateError(fmt::format("expected token '{}', got {}", expected, repr_of_string(describe(token))),
+                      token.line);
 }
 
 Token TokenStream::expect(TokenType type) {

@@ -125,7 +125,7 @@ std::string to_repr(Runtime& runtime, const Value& value) {
     case Kind::string: {
       runtime.bytes(value.string().size());
       const std::string quoted = repr_of_string(value.string());
-      return value.is_markup() ? "Markup(" + quoted + ")" : quoted;
+      return value.is_markup() ? fmt::format("Markup({})", quoted) : quoted;
     }
     case Kind::list:
     case Kind::tuple:

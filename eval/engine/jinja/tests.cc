@@ -93,7 +93,7 @@ bool has_test(std::string_view name) {
 
 bool apply_test(Runtime& runtime, std::string_view name, const Value& value, const Call& call) {
   if (const Test* test = find_test(name)) {
-    bind_arguments("test_" + std::string(name) + " value", value, call);
+    bind_arguments(fmt::format("test_{} value", name), value, call);
     return test->holds(runtime, value);
   }
   if (const Comparison* comparison = find_comparison(name)) {

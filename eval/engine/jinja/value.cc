@@ -136,7 +136,7 @@ void Dict::set(Runtime& runtime, const Value& key, Value value) {
 }
 
 std::string Object::repr(Runtime&) const {
-  return "<" + std::string(type_name()) + " object>";
+  return fmt::format("<{} object>", type_name());
 }
 
 Value Object::call(Runtime&, const Call&) {
