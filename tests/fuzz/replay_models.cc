@@ -6,7 +6,7 @@
 namespace qeval::fuzz {
 
 std::span<const Target> targets() {
-  static constexpr std::array<Target, 7> kTargets{{
+  static constexpr std::array<Target, 8> kTargets{{
       {"config", config},
       {"safetensors", safetensors},
       {"quantized", quantized},
@@ -14,6 +14,7 @@ std::span<const Target> targets() {
       {"pytorch", pytorch},
       {"tokenizer_json", tokenizer_json},
       {"sentencepiece", sentencepiece},
+      {"chat_template", chat_template},
   }};
   return kTargets;
 }

@@ -26,6 +26,8 @@ void pytorch(Input input);
 void tokenizer_json(Input input);
 /// A SentencePiece model, or a GGUF file with such a vocabulary.
 void sentencepiece(Input input);
+/// A chat template, a line "%%%", and an object of its variables.
+void chat_template(Input input);
 /// default_qcfg.json, act_dict.json and the sketch of the calibration text: the same text as each of them.
 void quantization(Input input);
 /// Rows as JSON lines and as MMLU's CSV, labels, running text, and what the built-in tasks ask of the rows.

@@ -438,47 +438,6 @@ TEST(QuantizedReaders, PackingsOfOneWidthAreToldApart) {
   EXPECT_THAT(error_of([&] { layout(nullptr, 0); }), HasSubstr("can be packed in two ways"));
 }
 
-TEST(CodeLayouts, UnpackWhatIsPackedHere) {
-  for (int bits = 1; bits <= 8; ++bits) {
-    SCOPED_TRACE(bits);
-    constexpr int64_t kRows = 40, kCols = 75;
-    std::vector<uint8_t> codes(kRows * kCols);
-    for (size_t i = 0; i < codes.size(); ++i)
-      codes[i] = static_cast<uint8_t>((i * 2654435761U >> 13U) & ((1U << bits) - 1));
-    const int64_t per_word = 32 / bits;
-    for (const bool dense : {true, false}) {
-      const int64_t words = dense ? (kCols * bits + 31) / 32 : (kCols + per_word - 1) / per_word;
-      std::vector<uint32_t> packed(static_cast<size_t>(kRows * words));
-      for (int64_t r = 0; r < kRows; ++r) {
-        for (int64_t c = 0; c < kCols; ++c) {
-          for (int b = 0; b < bits; ++b) {
-            const int64_t bit = dense ? c * bits + b : c / per_word * 32 + c % per_word * bits + b;
-            packed[static_cast<size_t>(r * words + bit / 32)] |=
-                (static_cast<uint32_t>(codes[static_cast<size_t>(r * kCols + c)]) >> b & 1U) << (bit % 32);
-          }
-        }
-      }
-      const Codes stored{.layout = dense ? CodeLayout::rows_stream : CodeLayout::rows_words,
-                         .bits = bits,
-                         .data = reinterpret_cast<const std::byte*>(packed.data()),
-                         .cols = kCols,
-                         .stride = words * 4};
-      for (const int64_t col : {0, 1, 7, 32, 74}) {
-        for (const int64_t count : {int64_t{1}, (kCols - col) / 2, kCols - col}) {
-          std::vector<uint8_t> out(kRows * 80);
-          unpack(stored, 0, kRows, col, count, out.data(), 80);
-          for (int64_t r = 0; r < kRows; ++r) {
-            for (int64_t i = 0; i < count; ++i) {
-              ASSERT_EQ(out[static_cast<size_t>(r * 80 + i)], codes[static_cast<size_t>(r * kCols + col + i)])
-                  << dense << " " << r << " " << col + i;
-            }
-          }
-        }
-      }
-    }
-  }
-}
-
 TEST(NamePatterns, MatchAsPythonsDo) {
   EXPECT_TRUE(NamePattern("model.*q_proj", "here").matches_start("model.layers.0.self_attn.q_proj"));
   EXPECT_FALSE(NamePattern("layers", "here").matches_start("model.layers.0"));
