@@ -158,6 +158,8 @@ void read_rope(const JsonObject& fields, const ConfigDefaults& defaults, ModelCo
     rope.refuse(rope.find("full_attention") != nullptr ? "full_attention" : "sliding_attention",
                 "one set of values for all layers");
   }
+  // A type that is not there has its default.
+  config.rotary = read_rotary(fields, nullptr, defaults, config);
   if (rope.find("full_attention") != nullptr) {
     const JsonObject full = rope.object("full_attention");
     config.rotary = read_rotary(fields, &full, defaults, config);
@@ -166,7 +168,6 @@ void read_rope(const JsonObject& fields, const ConfigDefaults& defaults, ModelCo
     const JsonObject sliding = rope.object("sliding_attention");
     config.local_rotary = read_rotary(fields, &sliding, defaults, config);
   }
-  if (rope.find("full_attention") == nullptr) config.rotary = *config.local_rotary;
 }
 
 namespace {

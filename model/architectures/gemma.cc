@@ -64,27 +64,32 @@ void rename_vaultgemma(const ModelConfig&, TensorNames& names) {
   rename_module(names, Module::post_attention_norm, "pre_feedforward_layernorm");
 }
 
+/// By the type of a layer, or as older files have it: what stands at the top is of the full layers, and the
+/// others' base stands apart. A type that is not there has its default.
+void read_ropes(const JsonObject& fields, ModelConfig& config) {
+  const ConfigDefaults defaults{.theta = 1000000.0};
+  const char* key = fields.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
+  const std::optional<JsonObject> rope =
+      fields.find(key) != nullptr ? std::optional(fields.object(key)) : std::nullopt;
+  const auto of_type = [&](const char* type) {
+    return rope && rope->find(type) != nullptr ? std::optional(rope->object(type)) : std::nullopt;
+  };
+  const std::optional<JsonObject> full = of_type("full_attention"), sliding = of_type("sliding_attention");
+  const std::optional<JsonObject>& of_full = full || sliding ? full : rope;
+  config.rotary = read_rotary(fields, of_full ? &*of_full : nullptr, defaults, config);
+  config.local_rotary = Rotary{.dim = config.head_dim, .scaling = {}};
+  if (sliding) config.local_rotary = read_rotary(fields, &*sliding, defaults, config);
+  if (!sliding || sliding->find("rope_theta") == nullptr) {
+    config.local_rotary->theta = fields.number("rope_local_base_freq", 10000.0);
+  }
+}
+
 ModelConfig read_gemma3(const JsonObject& fields) {
   ModelConfig config = read_sandwich(fields, 131072, true);
   config.qk_norm = QkNorm::head;
   config.score_softcap = static_cast<float>(fields.number("attn_logit_softcapping", 0.0));
   config.logit_softcap = static_cast<float>(fields.number("final_logit_softcapping", 0.0));
-  const bool per_layer_type = fields.find("rope_parameters") != nullptr && config.local_rotary;
-  if (!per_layer_type) {
-    // The older spelling: rope_theta and rope_scaling are of the full layers, the others' base stands apart.
-    const JsonObject& top = fields;
-    ConfigDefaults defaults;
-    defaults.theta = 1000000.0;
-    const char* key = fields.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
-    if (fields.find(key) != nullptr) {
-      const JsonObject rope = fields.object(key);
-      config.rotary = read_rotary(top, &rope, defaults, config);
-    } else {
-      config.rotary = read_rotary(top, nullptr, defaults, config);
-    }
-    config.local_rotary = Rotary{
-        .theta = fields.number("rope_local_base_freq", 10000.0), .dim = config.head_dim, .scaling = {}};
-  }
+  read_ropes(fields, config);
   const int64_t pattern =
       fields.integer("sliding_window_pattern", fields.integer("_sliding_window_pattern", 6));
   if (pattern < 1) fields.refuse("sliding_window_pattern", "1 or more");

@@ -134,6 +134,32 @@ TEST(Architectures, VaultGemma) {
               HasSubstr("use_bidirectional_attention is true; accepted: false"));
 }
 
+/// transformers fills in the type that is missing.
+TEST(Architectures, RopeSettingsOfOneTypeOfLayer) {
+  const auto read = [](const char* type, const char* settings) {
+    return parse(
+        with(with(llama(), fmt::format(R"({{"model_type": "{}", "head_dim": 16}})", type)), settings));
+  };
+  const char* full = R"({"rope_parameters": {"full_attention": {"rope_theta": 500, "rope_type": "linear",
+                                                                 "factor": 2}}})";
+  const char* sliding = R"({"rope_parameters": {"sliding_attention": {"rope_theta": 500}}})";
+  for (const auto& [type, full_theta, local_theta] :
+       {std::tuple{"gemma3_text", 1e6, 1e4}, std::tuple{"olmo3", 5e5, 5e5}}) {
+    SCOPED_TRACE(type);
+    EXPECT_EQ(read(type, full).rotary.theta, 500);
+    EXPECT_EQ(read(type, full).rotary.scaling.factor, 2);
+    EXPECT_EQ(read(type, full).local_rotary->theta, local_theta);
+    EXPECT_EQ(read(type, full).local_rotary->scaling.kind, RopeScaling::Kind::none);
+    EXPECT_EQ(read(type, sliding).rotary.theta, full_theta);
+    EXPECT_EQ(read(type, sliding).local_rotary->theta, 500);
+  }
+  const char* bases =
+      R"({"rope_theta": 70, "rope_local_base_freq": 80, "rope_parameters": {"full_attention": {},
+                          "sliding_attention": {}}})";
+  EXPECT_EQ(read("gemma3_text", bases).rotary.theta, 70);
+  EXPECT_EQ(read("gemma3_text", bases).local_rotary->theta, 80);
+}
+
 /// What transformers' code of a family does not look at would be computed otherwise than it was meant.
 TEST(Architectures, RopeSettingsThatAFamilyLacks) {
   for (const char* type :
