@@ -56,16 +56,22 @@ std::string Arithmetics::command(const std::string& name) const {
                      shell_quoted(folder(name).string()));
 }
 
+std::unique_ptr<eval::Session> Arithmetics::open(const std::string& name) const {
+  const eval::SessionOptions options = session(name);
+  if (!model_) model_ = std::make_shared<eval::LoadedModel>(options.model, options.gptq_zeros);
+  return std::make_unique<eval::Session>(options, model_);
+}
+
 eval::ComparisonFile Arithmetics::check() const {
   require_use(*evaluation_.output, FolderUse::arithmetics);
   eval::ComparisonFile file{base(), {}};
   for (const std::string& name : names_) {
     require_use(folder(name), FolderUse::run);
-    const eval::Session loaded(session(name));
+    const std::unique_ptr<const eval::Session> loaded = open(name);
     eval::ModelInfo model;
-    model.arithmetic = loaded.arithmetic().name();
-    model.details = to_json(describe_model(loaded));
-    file.entries.push_back(describe_entry(model, loaded.model().path.string()));
+    model.arithmetic = loaded->arithmetic().name();
+    model.details = to_json(describe_model(*loaded));
+    file.entries.push_back(describe_entry(model, loaded->model().path.string()));
     file.entries.back().name = file.entries.back().results = name;
     file.entries.back().commands = {command(name)};
   }
@@ -89,8 +95,18 @@ void Arithmetics::run() const {
   std::unique_ptr<DirectoryLock> lock;
   on_first(peers, [&] { lock = begin(file); });
   std::vector<eval::ComparedRun> runs;
+  std::optional<eval::EncodedTasks> tasks;
   for (const std::string& name : names_) {
-    runs.push_back({name, folder(name), evaluate(session(name), evaluation(name))});
+    const eval::EvaluationOptions options = evaluation(name);
+    std::unique_ptr<eval::Session> session;
+    std::optional<eval::Evaluation> prepared;
+    together(peers, [&] {
+      session = open(name);
+      if (!tasks) tasks = encode_tasks(*session, options);
+      prepared.emplace(*session, options, *tasks);
+    });
+    if (name == names_.back()) tasks.reset();
+    runs.push_back({name, folder(name), carry_out(*prepared, options)});
     if (!peers.is_first()) continue;
     std::cout << fmt::format("{}{} arithmetic\n\n", runs.size() > 1 ? "\n" : "", name)
               << eval::render_table(runs.back().results) << std::flush;

@@ -33,6 +33,8 @@ class Arithmetics {
   void run() const;
 
  private:
+  /// The session of one of them; the checkpoint is loaded by the first.
+  std::unique_ptr<eval::Session> open(const std::string& name) const;
   std::filesystem::path folder(const std::string& name) const { return *evaluation_.output / name; }
   std::string command(const std::string& name) const;
   /// The output folder, locked; from here on it says what it is used for.
@@ -42,6 +44,7 @@ class Arithmetics {
   eval::SessionOptions session_;
   eval::EvaluationOptions evaluation_;
   std::string arguments_;
+  mutable std::shared_ptr<eval::LoadedModel> model_;
 };
 
 }  // namespace qeval::cli

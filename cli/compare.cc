@@ -1,13 +1,16 @@
 #include <algorithm>
 #include <array>
 #include <iostream>
+#include <map>
 #include <optional>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/shell.h"
 #include "cli/calibration_options.h"
 #include "cli/command.h"
+#include "cli/evaluate.h"
 #include "cli/evaluation_options.h"
 #include "cli/interrupt.h"
 #include "cli/learn.h"
@@ -15,7 +18,7 @@
 #include "cli/model_options.h"
 #include "cli/progress.h"
 #include "cli/ranks.h"
-#include "eval/matrix.h"
+#include "eval/compare/compare_work.h"
 #include "eval/results/comparison_table.h"
 #include "reports/build.h"
 #include "reports/render/write.h"
@@ -69,7 +72,7 @@ std::vector<quant::Method> methods(const po::variables_map& arguments) {
   return out;
 }
 
-void read_arithmetics(const po::variables_map& arguments, eval::MatrixOptions& options) {
+void read_arithmetics(const po::variables_map& arguments, eval::CompareOptions& options) {
   options.fake = false;
   for (const std::string& name : split_list(arguments["arithmetic"].as<std::string>())) {
     if (name == "fake") {
@@ -84,8 +87,8 @@ void read_arithmetics(const po::variables_map& arguments, eval::MatrixOptions& o
   options.integer = *which == "best" ? eval::IntegerRuns::best : eval::IntegerRuns::all;
 }
 
-eval::MatrixOptions matrix_options(const po::variables_map& arguments, const ThreadLimit& limit) {
-  eval::MatrixOptions options;
+eval::CompareOptions compare_options(const po::variables_map& arguments, const ThreadLimit& limit) {
+  eval::CompareOptions options;
   options.methods = methods(arguments);
   check_method_options(arguments, options.methods);
   options.schemes = split_list(arguments["schemes"].as<std::string>());
@@ -94,8 +97,6 @@ eval::MatrixOptions matrix_options(const po::variables_map& arguments, const Thr
   options.session.max_length = optional<int64_t>(arguments, "max-length");
   options.output = require(arguments, "output");
   options.evaluation = task_options(arguments, limit);
-  options.evaluation_arguments = repeated(arguments, kEvaluationOptions);
-  options.quantize_arguments = repeated(arguments, kQuantizeOptions);
 
   if (!given(arguments, "calibration") && !given(arguments, "calibration-ids")) {
     throw UsageError(
@@ -113,40 +114,66 @@ eval::MatrixOptions matrix_options(const po::variables_map& arguments, const Thr
   return options;
 }
 
-/// What depends on the model: calibration samples and the settings of learned methods.
-void read_model_options(const po::variables_map& arguments, eval::MatrixOptions& options) {
-  const model::Model model = model::load_model(options.session.model);
-  options.quantize.samples =
-      read_samples(arguments, model, default_samples(arguments, options.methods), &options.quantize.warnings);
+/// The commands that reproduce one entry alone.
+eval::CommandSpelling spelling(const po::variables_map& arguments, const eval::CompareOptions& options) {
+  std::string quantize = repeated(arguments, kQuantizeOptions);
   // The preset of one method decides for all, whose commands must say so.
   if (given(arguments, "preset") && given(arguments, "calibration") && !given(arguments, "samples"))
-    options.quantize_arguments += fmt::format(" --samples {}", options.quantize.samples.size());
+    quantize += fmt::format(" --samples {}", options.quantize.samples.size());
+  std::map<quant::Method, std::string> learn;
+  for (const auto& [method, settings] : options.learning)
+    learn[method] = repeated(arguments, applied_learn_options(arguments, method));
+  const auto with_space = [](const std::string& text) { return text.empty() ? "" : " " + text; };
+  return {[evaluation = repeated(arguments, kEvaluationOptions)](const auto& model, const auto& arithmetic,
+                                                                 const auto& base, const auto& output) {
+            return eval_command_text(model, evaluation, arithmetic, base, output);
+          },
+          [=](const auto& model, const quant::QuantizeRun& run, const auto& output) {
+            const quant::Method method = run.options.method;
+            std::string text =
+                fmt::format("qeval quantize -m {} --method {} --scheme {}{}", shell_quoted(model.string()),
+                            quant::name(method), run.scheme, with_space(quantize));
+            if (method != quant::Method::rtn)
+              text += fmt::format(" --variant {}", quant::name(run.options.variant));
+            if (quant::smooths(run.options)) text += fmt::format(" --alpha {}", run.options.alpha);
+            if (const auto found = learn.find(method); found != learn.end())
+              text += with_space(found->second);
+            return text + " -o " + shell_quoted(output.string());
+          }};
+}
+
+/// What depends on the model: calibration samples and the settings of learned methods.
+void read_model_options(const po::variables_map& arguments, eval::CompareOptions& options) {
+  const model::Model model = model::load_model(options.session.model);
+  warn_of_own_rounding(model);
+  options.quantize.samples =
+      read_samples(arguments, model, default_samples(arguments, options.methods), &options.quantize.warnings);
   options.quantize.calibration = calibration_json(arguments, options.quantize.samples);
   for (const quant::Method method : options.methods) {
     if (!quant::is_learned(method)) continue;
     options.learning[method] =
         learn_settings(arguments, method, options.quantize.options.variant, model.config);
-    options.learn_arguments[method] = repeated(arguments, applied_learn_options(arguments, method));
   }
+  options.spelling = spelling(arguments, options);
 }
 
-void print_plan(eval::Matrix& matrix, int64_t ranks) {
-  const std::vector<eval::MatrixStep> steps = matrix.plan(ranks);
+void print_plan(eval::CompareWork& work, int64_t ranks) {
+  const std::vector<eval::CompareStep> steps = work.plan(ranks);
   const std::string about = ranks == 1 ? "about" : fmt::format("{} ranks", ranks);
   std::cout << fmt::format("{:<44} {:>12} {:>10}\n", "step", "tokens", about);
   double left = 0;
-  for (const eval::MatrixStep& step : steps) {
+  for (const eval::CompareStep& step : steps) {
     std::cout << fmt::format("{:<44} {:>12} {:>10}\n", step.name, step.tokens,
                              step.finished ? "done" : format_duration(step.left));
     left += step.left;
   }
   std::cout << fmt::format("{:<44} {:>12} {:>10}\n\nThe folder will take about {:.1f} GB.\n", "left to do",
-                           "", format_duration(left), static_cast<double>(matrix.disk_bytes()) / 1e9)
+                           "", format_duration(left), static_cast<double>(work.disk_bytes()) / 1e9)
             << std::flush;
 }
 
 /// A line of progress for the work under way, and a line for each step that is finished.
-eval::MatrixObserver observer(std::optional<Progress>& progress) {
+eval::CompareObserver observer(std::optional<Progress>& progress) {
   return {[&progress](const std::string& what, int64_t done, int64_t total) {
             if (interrupted()) {
               progress.reset();
@@ -177,7 +204,7 @@ void write_reports(const std::filesystem::path& output) {
 
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
-  eval::MatrixOptions options = matrix_options(arguments, limit);
+  eval::CompareOptions options = compare_options(arguments, limit);
   options.evaluation.peers = peers();
   const std::filesystem::path output = options.output;
   const bool plan_only = arguments.count("plan") != 0;
@@ -185,25 +212,24 @@ int run(const po::variables_map& arguments) {
       in_range<int64_t>("ranks", optional<int64_t>(arguments, "ranks").value_or(1), 1, 100'000);
   if (ranks > 1 && !plan_only)
     throw UsageError("--ranks: only with --plan; mpirun starts the ranks of a run");
-  std::optional<eval::Matrix> prepared;
+  std::optional<eval::CompareWork> prepared;
   together(peers(), [&] {
     read_model_options(arguments, options);
     prepared.emplace(std::move(options));
   });
-  eval::Matrix& matrix = *prepared;
+  eval::CompareWork& work = *prepared;
   if (plan_only) {
-    on_first(peers(), [&] { matrix.check_folder(); });
+    on_first(peers(), [&] { work.check_folder(); });
   } else {
-    matrix.open_folder();
+    work.open_folder();
   }
-  if (const auto& learning = matrix.learning(); !learning.empty())
-    warn_of_idle_ranks(learning.begin()->second);
-  on_first(peers(), [&] { print_plan(matrix, ranks); });
+  if (const auto& learning = work.learning(); !learning.empty()) warn_of_idle_ranks(learning.begin()->second);
+  on_first(peers(), [&] { print_plan(work, ranks); });
   if (plan_only) return 0;
   std::cout << '\n';
   catch_interrupts();
   std::optional<Progress> progress;
-  const eval::Comparison comparison = matrix.run(observer(progress));
+  const eval::Comparison comparison = work.run(observer(progress));
   if (!peers().is_first()) return 0;
   std::cout << fmt::format("\nAgainst {} in float:\n\n", printable(comparison.base.results.model.name))
             << eval::render_comparison(comparison)

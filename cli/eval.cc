@@ -117,7 +117,7 @@ std::string shared_arguments(const po::variables_map& arguments) {
 
 void plan(const eval::SessionOptions& session_options, const eval::EvaluationOptions& options) {
   eval::Session session(session_options);
-  const eval::Evaluation evaluation(session, options);
+  eval::Evaluation evaluation(session, options);
   evaluation.check_folder();
   print_plan(evaluation);
 }

@@ -3,11 +3,21 @@
 #include <iostream>
 
 #include "base/error.h"
+#include "base/shell.h"
 #include "cli/interrupt.h"
 #include "cli/progress.h"
 #include "eval/results/comparison_table.h"
 
 namespace qeval::cli {
+
+std::string eval_command_text(const std::filesystem::path& model, const std::string& arguments,
+                              const std::string& arithmetic, const std::optional<std::filesystem::path>& base,
+                              const std::filesystem::path& output) {
+  return fmt::format("qeval eval -m {}{}{} --arithmetic {} {} -o {}", shell_quoted(model.string()),
+                     arguments.empty() ? "" : " ", arguments, arithmetic,
+                     base ? "--base " + shell_quoted(base->string()) : "--keep-logprobs",
+                     shell_quoted(output.string()));
+}
 
 eval::RunResults evaluate(const eval::SessionOptions& session_options,
                           const eval::EvaluationOptions& options) {
@@ -17,7 +27,10 @@ eval::RunResults evaluate(const eval::SessionOptions& session_options,
     session.emplace(session_options);
     prepared.emplace(*session, options);
   });
-  eval::Evaluation& evaluation = *prepared;
+  return carry_out(*prepared, options);
+}
+
+eval::RunResults carry_out(eval::Evaluation& evaluation, const eval::EvaluationOptions& options) {
   evaluation.begin();
   for (const std::string& warning : evaluation.warnings()) std::cerr << "qeval: warning: " << warning << '\n';
   catch_interrupts();

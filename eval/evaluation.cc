@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <numeric>
-#include <sstream>
 
 #include <sys/resource.h>
 
@@ -12,15 +10,12 @@
 #include "eval/describe_model.h"
 #include "eval/distributed/shard_record.h"
 #include "eval/results/cpu_paths.h"
+#include "eval/run_settings.h"
 #include "model/kernels/cpu.h"
 #include "quant/checkpoint/checkpoint.h"
 
 namespace qeval::eval {
 namespace {
-
-std::string_view name(Protocol protocol) {
-  return protocol == Protocol::lm_eval_0_4 ? "lm-eval-0.4" : "lm-eval-0.3";
-}
 
 double seconds_since_epoch() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -36,13 +31,6 @@ int64_t peak_rss_bytes() {
   return int64_t{usage.ru_maxrss} * 1024;
 }
 
-/// One hash for all files a task read.
-std::string data_hash(const LoadedTask& loaded) {
-  std::string hash;
-  for (const datasets::DataFile& file : loaded.files) hash += (hash.empty() ? "" : "+") + file.sha256;
-  return hash;
-}
-
 /// One of the two files of a quantized checkpoint, which alone say nothing.
 bool is_half_checkpoint(const std::filesystem::path& model) {
   std::error_code code;
@@ -50,24 +38,19 @@ bool is_half_checkpoint(const std::filesystem::path& model) {
          std::filesystem::exists(model / "act_dict.json", code);
 }
 
-RequestEncoder make_encoder(Session& session, const EvaluationOptions& options) {
-  return RequestEncoder(session.tokenizer(), options.protocol, options.prefix, session.max_length(),
-                        options.add_bos);
-}
-
 }  // namespace
 
 Evaluation::Evaluation(Session& session, EvaluationOptions options)
+    : Evaluation(session, options, encode_tasks(session, options)) {}
+
+Evaluation::Evaluation(Session& session, EvaluationOptions options, EncodedTasks tasks)
     : session_(session),
       options_(std::move(options)),
-      selection_(resolve_tasks(options_.tasks, options_.protocol)),
-      encoder_(make_encoder(session, options_)),
+      tasks_(std::move(tasks)),
+      folder_(options_.output, options_.resume, options_.peers),
       started_(seconds_since_epoch()),
       started_monotonic_(monotonic_seconds()) {
-  for (const Task& task : selection_.tasks) {
-    runs_.push_back(std::make_unique<TaskRun>(task, load_documents(task, options_.load), encoder_,
-                                              session_.model().config, options_.batch_tokens));
-  }
+  for (const auto& task : tasks_.tasks) runs_.push_back(std::make_unique<TaskRun>(task));
   warnings_.insert(warnings_.end(), session_.warnings().begin(), session_.warnings().end());
   check_overlap();
   const std::vector<std::string>& of_tokenizer = session_.tokenizer().warnings();
@@ -78,46 +61,33 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options)
                     "float; a quantized checkpoint has both",
                     session_.model().path.string()));
   }
-  weight_hash_ = session_.model().weight_hash();
   if ((options_.base || options_.keep_logprobs) && !options_.output)
-    fail("log-probabilities are kept and compared in files: an output folder is needed (-o DIR)");
+    fail("log-probabilities are kept and compared in files: {}, a folder, is needed", setting("output"));
   if (options_.base) base_.emplace(*options_.base);
   check_base();
   for (const auto& run : runs_) observe(*run);
   if (!options_.output && (options_.shard || !options_.peers.alone()))
-    fail("a shard, and a run of several processes, needs an output folder (-o DIR)");
+    fail("a shard, and a run of several processes, needs {}, a folder", setting("output"));
   if (options_.shard)
-    shard_ = part_of(costs(token_costs(session_.model().config)), options_.shard->index - 1,
-                     options_.shard->count);
+    shard_ = documents_of_part(costs(token_costs(session_.model().config)), options_.shard->index - 1,
+                               options_.shard->count);
 }
 
-void Evaluation::check_base() const {
+void Evaluation::check_base() {
   if (!base_) return;
-  RunResults here = settings();
-  for (const auto& run : runs_) {
-    here.tasks.push_back(task_settings(*run));
-    here.tasks.back().counts.documents = std::ssize(run->loaded().documents);
+  RunResults here = run_settings(session_, options_, tasks_);
+  for (const auto& task : tasks_.tasks) {
+    here.tasks.push_back(task_settings(options_, *task));
+    here.tasks.back().counts.documents = task->documents();
   }
   base_->require_same_rules(here);
 }
 
 std::vector<std::vector<DocumentCost>> Evaluation::costs(const TokenCosts& token) const {
   std::vector<std::vector<DocumentCost>> out;
-  for (size_t task = 0; task < runs_.size(); ++task) {
-    out.push_back(runs_[task]->costs(
+  for (size_t task = 0; task < tasks_.tasks.size(); ++task) {
+    out.push_back(tasks_.tasks[task]->costs(
         token, [&](int64_t doc_id) { return shard_.empty() || shard_[task].contains(doc_id); }));
-  }
-  return out;
-}
-
-std::vector<std::set<int64_t>> Evaluation::part_of(const std::vector<std::vector<DocumentCost>>& tasks,
-                                                   int64_t part, int64_t parts) const {
-  const std::vector<std::vector<int64_t>> parts_of = split_documents(tasks, parts);
-  std::vector<std::set<int64_t>> out(tasks.size());
-  for (size_t task = 0; task < tasks.size(); ++task) {
-    for (size_t i = 0; i < tasks[task].size(); ++i) {
-      if (parts_of[task][i] == part) out[task].insert(static_cast<int64_t>(tasks[task][i].document));
-    }
   }
   return out;
 }
@@ -129,84 +99,41 @@ double Evaluation::largest_share(const TokenCosts& token, int64_t parts) const {
 double Evaluation::largest_share_left(const TokenCosts& token, int64_t parts,
                                       const std::filesystem::path& folder) const {
   std::vector<std::vector<DocumentCost>> left;
-  for (const auto& run : runs_) {
-    const std::set<int64_t> finished = finished_documents(folder, run->task().name);
-    left.push_back(run->costs(token, [&](int64_t doc_id) { return !finished.contains(doc_id); }));
+  for (const auto& task : tasks_.tasks) {
+    const std::set<int64_t> finished = finished_documents(folder, task->task().name);
+    left.push_back(task->costs(token, [&](int64_t doc_id) { return !finished.contains(doc_id); }));
   }
   return std::ranges::max(part_costs(left, parts));
 }
 
-std::vector<std::string> Evaluation::task_names() const {
-  std::vector<std::string> names;
-  for (const Task& task : selection_.tasks) names.push_back(task.name);
-  return names;
+void Evaluation::check_folder() {
+  folder_.check(fingerprint(), tasks_.names());
 }
 
-void Evaluation::check_folder() const {
-  if (options_.output) check_run_directory(*options_.output, fingerprint(), task_names(), options_.resume);
+Fingerprint Evaluation::fingerprint() {
+  return run_fingerprint(session_, options_, tasks_, base_ ? &*base_ : nullptr);
 }
 
-void Evaluation::open_folder() {
-  if (!options_.output) return;
-  const std::vector<std::string> names = task_names();
-  const Peers& peers = options_.peers;
-  const Fingerprint here = fingerprint();
-  on_first(peers, [&] {
-    directory_ = std::make_unique<RunDirectory>(*options_.output, here, names, options_.resume, companions());
-  });
-  together(peers, [&] {
-    if (peers.is_first()) return;
-    const std::optional<RunRecord> first = read_run_record(*options_.output);
-    if (!first) {
-      fail("{}: what the first rank wrote there is not to be seen; all ranks need the same storage",
-           options_.output->string());
-    }
-    Fingerprint own = here;
-    own["tasks"] = first->fingerprint.at("tasks");  // follows from the options, which are the same
-    const std::string changes = describe_changes(first->fingerprint, own);
-    if (!changes.empty()) fail("differs from the first rank in: {}", changes);
-    directory_ = std::make_unique<RunDirectory>(rank_folder(*options_.output, peers.rank), here, names, true,
-                                                companions());
-  });
-  directory_->compute_with(std::string(model::name(model::cpu_path())));
-}
-
-std::vector<std::set<int64_t>> Evaluation::open_documents() const {
-  // Only the first rank knows what earlier runs finished: a line of doc_ids per task.
-  std::string finished;
-  for (const auto& run : runs_) {
-    for (const Document& document : run->loaded().documents) {
-      if (directory_ && directory_->is_finished(run->task().name, document.doc_id))
-        finished += fmt::format(" {}", document.doc_id);
-    }
-    finished += '\n';
+DocumentSets Evaluation::documents() const {
+  if (!shard_.empty()) return shard_;
+  DocumentSets out;
+  for (const auto& task : tasks_.tasks) {
+    out.emplace_back();
+    for (const Document& document : task->loaded().documents) out.back().insert(document.doc_id);
   }
-  std::istringstream lines(from_first(options_.peers, finished));
-  std::vector<std::set<int64_t>> open;
-  for (size_t task = 0; task < runs_.size(); ++task) {
-    std::set<int64_t>& documents = open.emplace_back();
-    if (shard_.empty()) {
-      for (const Document& document : runs_[task]->loaded().documents) documents.insert(document.doc_id);
-    } else {
-      documents = shard_[task];
-    }
-    std::string line;
-    std::getline(lines, line);
-    std::istringstream ids(line);
-    for (int64_t id = 0; ids >> id;) documents.erase(id);
-  }
-  return open;
+  return out;
 }
 
-std::vector<std::set<int64_t>> Evaluation::own_part(const std::vector<std::set<int64_t>>& open) const {
+DocumentSets Evaluation::own_part(const DocumentSets& open) const {
   const Peers& peers = options_.peers;
   if (peers.alone()) return open;
   const TokenCosts token = token_costs(session_.model().config);
-  std::vector<std::vector<DocumentCost>> tasks;
-  for (size_t task = 0; task < runs_.size(); ++task) {
-    tasks.push_back(runs_[task]->costs(token, [&](int64_t doc_id) { return open[task].contains(doc_id); }));
+  std::vector<std::vector<DocumentCost>> costs_of_open;
+  for (size_t task = 0; task < tasks_.tasks.size(); ++task) {
+    costs_of_open.push_back(
+        tasks_.tasks[task]->costs(token, [&](int64_t doc_id) { return open[task].contains(doc_id); }));
   }
-  return part_of(tasks, peers.rank, peers.size);
+  return documents_of_part(costs_of_open, peers.rank, peers.size);
 }
 
 void Evaluation::describe_ranks() {
@@ -225,7 +152,7 @@ void Evaluation::describe_ranks() {
 
 void Evaluation::warn_of_kernels(bool computes) {
   std::set<std::string> cpu_paths;
-  if (directory_) cpu_paths = directory_->cpu_paths();
+  if (folder_.directory() != nullptr) cpu_paths = folder_.directory()->cpu_paths();
   if (computes) cpu_paths.merge(split(environment_.cpu_path));
   if (auto warning = kernels_warning(cpu_paths, session_.arithmetic().name()))
     warnings_.push_back(std::move(*warning));
@@ -233,15 +160,16 @@ void Evaluation::warn_of_kernels(bool computes) {
 
 void Evaluation::begin() {
   describe_ranks();
-  open_folder();
-  const std::vector<std::set<int64_t>> open = open_documents();
+  folder_.open(fingerprint(), tasks_.names(), companions());
+  const DocumentSets open = folder_.unfinished(tasks_, documents());
   warn_of_kernels(std::ranges::any_of(open, [](const auto& documents) { return !documents.empty(); }));
-  const std::vector<std::set<int64_t>> own = own_part(open);
+  const DocumentSets own = own_part(open);
   for (size_t task = 0; task < runs_.size(); ++task) {
     TaskRun& run = *runs_[task];
-    const int64_t all = shard_.empty() ? std::ssize(run.loaded().documents) : std::ssize(shard_[task]);
+    const int64_t all = shard_.empty() ? run.encoded().documents() : std::ssize(shard_[task]);
     documents_finished_ += all - std::ssize(open[task]);
-    run.start(session_.decoder(), [&](int64_t doc_id) { return own[task].contains(doc_id); });
+    run.start(session_.decoder(), options_.batch_tokens,
+              [&](int64_t doc_id) { return own[task].contains(doc_id); });
     tokens_total_ += run.tokens_to_do();
   }
   advance();
@@ -261,13 +189,13 @@ Evaluation::~Evaluation() = default;
 void Evaluation::check_overlap() {
   const auto calibration = quant::read_ngram_sketch(session_.model().path);
   if (!calibration) return;
-  for (const auto& run : runs_) {
-    const quant::NgramSketch::Overlap overlap = run->overlap(*calibration);
+  for (const auto& task : tasks_.tasks) {
+    const quant::NgramSketch::Overlap overlap = task->overlap(*calibration);
     overlaps_.push_back(overlap.share());
     if (overlap.found == 0) continue;
     warnings_.push_back(fmt::format(
         "task {}: about {:.2g} % of its {}-grams also stand in the text that the model was calibrated on",
-        run->task().name, 100.0 * overlap.share(), quant::NgramSketch::kLength));
+        task->task().name, 100.0 * overlap.share(), quant::NgramSketch::kLength));
   }
 }
 
@@ -280,60 +208,30 @@ void Evaluation::observe(TaskRun& run) const {
     const DivergenceBase identity = base_->identity(task);
     kept = std::make_unique<KeptDistributions>(base_->directory / kept_file(task), task,
                                                session_.model().config.vocab_size);
-    identical = identity.weight_hash == weight_hash_ && identity.arithmetic == session_.arithmetic().name() &&
-                identity.quantization_hash == quantization_hash();
+    identical = identity.weight_hash == session_.weight_hash() &&
+                identity.arithmetic == session_.arithmetic().name() &&
+                identity.quantization_hash == quantization_hash(session_);
   }
   run.observe(options_.keep_logprobs, std::move(kept), identical);
-}
-
-std::string Evaluation::quantization_hash() const {
-  return session_.quantization() ? session_.quantization()->hash : "";
 }
 
 std::vector<CompanionFormat> Evaluation::companions() const {
   std::vector<CompanionFormat> out;
   if (base_) {
     std::map<std::string, DivergenceBase> identities;
-    for (const auto& run : runs_) identities[run->task().name] = base_->identity(run->task().name);
+    for (const std::string& task : tasks_.names()) identities[task] = base_->identity(task);
     out.push_back(divergence_format(identities, kKeptTokens));
   }
   if (options_.keep_logprobs) out.push_back(kept_format(session_.model().config.vocab_size));
   return out;
 }
 
-Fingerprint Evaluation::fingerprint() const {
-  Fingerprint print{{"weights", weight_hash_},
-                    {"tokenizer", session_.tokenizer().hash()},
-                    {"arithmetic", session_.arithmetic().name()},
-                    {"quantization", quantization_hash()},
-                    {"protocol", std::string(name(options_.protocol))},
-                    {"prefix", encoder_.prefix_policy()},
-                    {"max_length", std::to_string(session_.max_length())},
-                    {"fewshot", std::to_string(options_.load.num_fewshot)},
-                    {"seed", std::to_string(options_.load.seed)},
-                    {"limit", options_.limit},
-                    {"version", options_.version}};
-  for (const auto& run : runs_) {
-    const Task& task = run->task();
-    print["task " + task.name] = std::to_string(task.version);
-    print["split " + task.name] = run->loaded().split;
-    print["prompts " + task.name] = run->loaded().prompt_hash;
-    print["answers " + task.name] = run->loaded().answer_hash;
-    print["data " + task.name] = data_hash(run->loaded());
-    if (base_) print["base " + task.name] = base_->identity(task.name).samples_hash;
-  }
-  if (options_.add_bos) print["add_bos_token"] = encoder_.add_bos_policy();
-  if (options_.keep_logprobs) print["logprobs"] = std::to_string(kKeptTokens);
-  if (options_.shard) print["shard"] = name(*options_.shard);
-  return print;
-}
-
 void Evaluation::step() {
   TaskRun& run = *runs_[current_];
   const int64_t before = run.tokens_done();
   for (TaskRun::Finished& finished : run.step()) {
-    if (directory_) {
-      directory_->append(run.task().name, finished.sample, finished.records);
+    if (folder_.directory() != nullptr) {
+      folder_.directory()->append(run.task().name, finished.sample, finished.records);
     } else {
       scores_.push_back(std::move(finished.sample.scores));
     }
@@ -343,27 +241,11 @@ void Evaluation::step() {
   advance();
 }
 
-TaskResults Evaluation::task_settings(const TaskRun& run) const {
-  const LoadedTask& loaded = run.loaded();
-  TaskResults task;
-  task.name = run.task().name;
-  task.version = std::to_string(run.task().version);
-  task.split = loaded.split;
-  task.num_fewshot = options_.load.num_fewshot;
-  task.original_documents = loaded.split_size;
-  task.tokens_computed = run.tokens_computed();
-  task.data_hash = data_hash(loaded);
-  task.prompt_hash = loaded.prompt_hash;
-  task.answer_hash = loaded.answer_hash;
-  task.first_request_ids = run.first_request_ids();
-  return task;
-}
-
 void Evaluation::close_task(size_t index) {
   const TaskRun& run = *runs_[index];
   RunDirectory::Finished finished;
-  if (directory_) {
-    finished = directory_->finish(run.task().name);
+  if (folder_.directory() != nullptr) {
+    finished = folder_.directory()->finish(run.task().name);
     scores_ = std::move(finished.scores);
   } else {
     std::ranges::sort(scores_, {}, &Scores::doc_id);
@@ -374,7 +256,7 @@ void Evaluation::close_task(size_t index) {
     fail("task {}: {} of {} documents are finished; the same command with {} scores the others",
          run.task().name, scores.size(), expected, setting("resume"));
   }
-  TaskResults results = task_settings(run);
+  TaskResults results = task_settings(options_, run.encoded());
   if (options_.shard) {
     results.counts = count(scores);
   } else {
@@ -387,15 +269,17 @@ void Evaluation::close_task(size_t index) {
   results.companion_hashes = finished.companion_hashes;
   if (!overlaps_.empty()) results.config["calibration_overlap"] = overlaps_[index];
   results_.push_back(std::move(results));
-  if (!options_.shard) runs_[index].reset();
+  if (options_.shard) return;
+  runs_[index].reset();
+  tasks_.tasks[index].reset();
 }
 
 std::vector<Evaluation::TaskPlan> Evaluation::plan() const {
   std::vector<TaskPlan> plans;
-  for (const auto& run : runs_) {
-    if (!run) continue;
-    plans.push_back({run->task().name, std::ssize(run->loaded().documents), run->tokens_requested(),
-                     run->tokens_computed(), run->tokens_scored()});
+  for (const auto& task : tasks_.tasks) {
+    if (!task) continue;
+    plans.push_back({task->task().name, task->documents(), task->plan().tokens_requested(),
+                     task->plan().tokens_computed(), task->tokens_scored()});
   }
   return plans;
 }
@@ -411,44 +295,25 @@ RunResults Evaluation::finish() {
   const Peers& peers = options_.peers;
   if (peers.alone()) return collect(peak_rss_bytes());
   together(peers, [&] {
-    if (!peers.is_first()) directory_.reset();  // closes its files
+    if (!peers.is_first()) folder_.close();
   });
   int64_t peak = 0;
   for (const std::string& of_rank : gather(peers, std::to_string(peak_rss_bytes())))
     peak = std::max(peak, int64_t{std::stoll(of_rank)});
   RunResults run;
   on_first(peers, [&] {
-    directory_->absorb_ranks();
+    folder_.directory()->absorb_ranks();
     for (size_t task = 0; task < runs_.size(); ++task) close_task(task);
     run = collect(peak);
   });
   return run;
 }
 
-RunResults Evaluation::settings() const {
-  RunResults run;
-  const model::Model& model = session_.model();
-  run.model.name = model.name;
-  run.model.arithmetic = session_.arithmetic().name();
-  run.model.format = model.format;
-  run.model.weight_hash = weight_hash_;
-  run.model.quantization_hash = quantization_hash();
-  run.protocol = name(options_.protocol);
-  run.prefix_policy = encoder_.prefix_policy();
-  run.add_bos_token = encoder_.add_bos_policy();
-  run.tokenizer_hash = session_.tokenizer().hash();
-  run.max_length = session_.max_length();
-  run.limit = options_.limit;
-  run.seed = options_.load.seed;
-  run.command = options_.command;
-  run.date = started_;
-  return run;
-}
-
 RunResults Evaluation::collect(int64_t peak_bytes) {
-  RunResults run = settings();
+  RunResults run = run_settings(session_, options_, tasks_);
+  run.date = started_;
   run.tasks = std::move(results_);
-  for (const Group& group : selection_.groups) {
+  for (const Group& group : tasks_.selection.groups) {
     if (options_.shard) {
       run.groups.push_back({group.name, group.tasks, {}, 0, group.weighted});
     } else {
@@ -457,14 +322,15 @@ RunResults Evaluation::collect(int64_t peak_bytes) {
   }
   run.model.details = to_json(describe_model(session_));
   run.environment = environment_;
-  if (directory_ && !directory_->cpu_paths().empty())
-    run.environment.cpu_path = joined(directory_->cpu_paths());
+  if (const RunDirectory* directory = folder_.directory();
+      directory != nullptr && !directory->cpu_paths().empty())
+    run.environment.cpu_path = joined(directory->cpu_paths());
   run.seconds = monotonic_seconds() - started_monotonic_;
   run.peak_rss_bytes = peak_bytes;
   if (options_.shard) {
     ShardRecord record{*options_.shard, fingerprint(), run, {}, {}, {}};
-    for (const auto& task : runs_) record.documents[task->task().name] = std::ssize(task->loaded().documents);
-    for (const Group& group : selection_.groups) record.group_metrics[group.name] = group.metrics;
+    for (const auto& task : tasks_.tasks) record.documents[task->task().name] = task->documents();
+    for (const Group& group : tasks_.selection.groups) record.group_metrics[group.name] = group.metrics;
     if (options_.keep_logprobs) record.vocab_size = session_.model().config.vocab_size;
     write_shard_record(*options_.output, record);
   } else if (options_.output) {

@@ -1,95 +1,36 @@
+#include "eval/task_run.h"
+
 #include <algorithm>
 #include <utility>
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "base/parallel.h"
-#include "eval/evaluation.h"
 #include "model/finite.h"
 
 namespace qeval::eval {
-namespace {
 
-constexpr size_t kShownIds = 32;
+TaskRun::TaskRun(std::shared_ptr<const EncodedTask> encoded)
+    : encoded_(std::move(encoded)), scores_(loaded().documents.size()), missing_(loaded().documents.size()) {}
 
-}  // namespace
-
-TaskRun::TaskRun(Task task, LoadedTask loaded, const RequestEncoder& encoder,
-                 const model::ModelConfig& config, int64_t batch_tokens)
-    : task_(std::move(task)),
-      loaded_(std::move(loaded)),
-      encoded_(loaded_.documents.size()),
-      batch_tokens_(batch_tokens),
-      scores_(loaded_.documents.size()) {
-  parallel_ranges(std::ssize(encoded_), 16, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const Document& document = loaded_.documents[static_cast<size_t>(i)];
-      try {
-        encoded_[static_cast<size_t>(i)] = encode(document, encoder);
-      } catch (const Error& error) {
-        fail("task {}, document {}: {}", task_.name, document.doc_id, error.what());
-      }
-    }
-  });
-  if (!encoded_.empty()) {
-    const auto& ids = encoded_.front().requests.front().tokens;
-    first_request_ids_.assign(
-        ids.begin(), ids.begin() + std::ssize(std::span(ids).first(std::min(ids.size(), kShownIds))));
-  }
-  // The whole task's count, so that a resumed run reports what an unbroken one does.
-  std::vector<TokenRequest> all;
-  for (const EncodedDocument& document : encoded_) {
-    all.insert(all.end(), document.requests.begin(), document.requests.end());
-  }
-  const Plan plan(all, batch_tokens, &config);
-  tokens_computed_ = plan.tokens_computed();
-  tokens_requested_ = plan.tokens_requested();
-  for (const TokenRequest& request : all) tokens_scored_ += request.scored;
-}
-
-quant::NgramSketch::Overlap TaskRun::overlap(const quant::NgramSketch& calibration) const {
-  quant::NgramSketch::Overlap overlap;
-  for (const EncodedDocument& document : encoded_) {
-    // A document's choices repeat its context; the windows of a rolling one are all of its text.
-    const size_t count = task_.scoring == Scoring::rolling ? document.requests.size() : 1;
-    for (size_t i = 0; i < std::min(count, document.requests.size()); ++i) {
-      calibration.look_up(document.requests[i].tokens, overlap);
-    }
-  }
-  return overlap;
-}
-
-TaskRun::EncodedDocument TaskRun::encode(const Document& document, const RequestEncoder& encoder) const {
-  EncodedDocument out;
-  if (task_.scoring == Scoring::rolling) {
-    out.requests = encoder.windows(document.requests.front().continuation);
-    if (out.requests.empty())
-      fail("its text of {} bytes has no token to score", document.requests.front().continuation.size());
-  } else {
-    for (const TextRequest& request : document.requests) {
-      EncodedRequest encoded = encoder.encode(request);
-      out.requests.push_back(std::move(encoded.tokens));
-      out.truncated.push_back(encoded.truncated);
-      out.encoded_apart.push_back(encoded.encoded_apart);
-    }
-  }
-  return out;
-}
-
-void TaskRun::start_documents(model::Decoder& decoder, const std::vector<size_t>& open) {
+void TaskRun::start_documents(model::Decoder& decoder, int64_t batch_tokens,
+                              const std::vector<size_t>& open) {
+  const bool all = std::ssize(open) == encoded_->documents();
   requests_.clear();
   owner_.clear();
   for (const size_t i : open) {
-    EncodedDocument& document = encoded_[i];
-    document.missing = std::ssize(document.requests);
-    scores_[i].resize(document.requests.size());
-    for (size_t r = 0; r < document.requests.size(); ++r) {
-      requests_.push_back(document.requests[r]);
-      owner_.emplace_back(i, r);
-    }
+    const std::span<const TokenRequest> requests = encoded_->requests(i);
+    missing_[i] = std::ssize(requests);
+    scores_[i].resize(requests.size());
+    for (size_t r = 0; r < requests.size(); ++r) owner_.emplace_back(i, r);
+    if (!all) requests_.insert(requests_.end(), requests.begin(), requests.end());
   }
   decoder_ = &decoder;
-  plan_ = std::make_unique<Plan>(requests_, batch_tokens_, &decoder.model().config);
+  if (all) {
+    plan_ = &encoded_->plan();
+  } else {
+    own_plan_ = std::make_unique<const Plan>(requests_, batch_tokens, &decoder.model().config);
+    plan_ = own_plan_.get();
+  }
   run_ = std::make_unique<ScoringRun>(decoder, *plan_, hooks());
 }
 
@@ -97,12 +38,12 @@ void TaskRun::observe(bool keep, std::unique_ptr<KeptDistributions> base, bool i
   keep_ = keep;
   base_ = std::move(base);
   identical_ = identical;
-  for (size_t i = 0; base_ && i < encoded_.size(); ++i) {
-    const int64_t doc_id = loaded_.documents[i].doc_id;
+  for (size_t i = 0; base_ && i < loaded().documents.size(); ++i) {
+    const int64_t doc_id = encoded_->document(i).doc_id;
     const std::optional<std::string> hash = base_->token_hash(doc_id);
-    if (!hash) fail("task {}, document {}: the base did not score it", task_.name, doc_id);
-    if (*hash != token_hash(encoded_[i].requests))
-      fail("task {}, document {}: the base scored other token ids", task_.name, doc_id);
+    if (!hash) fail("task {}, document {}: the base did not score it", task().name, doc_id);
+    if (*hash != token_hash(encoded_->requests(i)))
+      fail("task {}, document {}: the base scored other token ids", task().name, doc_id);
   }
 }
 
@@ -110,15 +51,15 @@ TaskRun::Observed& TaskRun::observed(size_t document) {
   const auto [found, is_new] = observed_.try_emplace(document);
   Observed& out = found->second;
   if (!is_new) return out;
-  const int64_t doc_id = loaded_.documents[document].doc_id;
-  const auto& requests = encoded_[document].requests;
+  const int64_t doc_id = encoded_->document(document).doc_id;
+  const std::span<const TokenRequest> requests = encoded_->requests(document);
   out.positions = scored_positions(requests);
   const auto count = static_cast<size_t>(out.positions.count);
   out.kept = {doc_id, token_hash(requests), std::vector<model::Distribution>(keep_ ? count : 0)};
   if (!base_) return out;
   out.base = base_->read(doc_id);
   if (out.base.positions.size() != count) {
-    fail("task {}, document {}: the base kept {} positions, there are {}", task_.name, doc_id,
+    fail("task {}, document {}: the base kept {} positions, there are {}", task().name, doc_id,
          out.base.positions.size(), count);
   }
   out.divergence = {doc_id, out.kept.token_hash, std::vector<float>(count), std::vector<float>(count), {}};
@@ -175,48 +116,49 @@ std::vector<TaskRun::Finished> TaskRun::step() {
     scores_[document][index] = run_->take(request);
     if (!scores_[document][index].is_finite())
       not_finite_ = std::min(not_finite_.value_or(std::pair(document, index)), std::pair(document, index));
-    if (--encoded_[document].missing > 0) continue;
+    if (--missing_[document] > 0) continue;
     if (std::ranges::all_of(scores_[document], &TokenScores::is_finite)) finished.push_back(finish(document));
   }
   return finished;
 }
 
 void TaskRun::refuse_not_finite(size_t document, size_t request) const {
-  const char* const what = task_.scoring == Scoring::rolling     ? "window"
-                           : task_.scoring == Scoring::last_word ? "request"
-                                                                 : "choice";
+  const char* const what = task().scoring == Scoring::rolling     ? "window"
+                           : task().scoring == Scoring::last_word ? "request"
+                                                                  : "choice";
   throw model::NotFinite(fmt::format(
-      "task {}, document {}, {} {}: {}", task_.name, loaded_.documents[document].doc_id, what, request + 1,
-      why_not_finite(*decoder_, encoded_[document].requests[request], scores_[document][request])));
+      "task {}, document {}, {} {}: {}", task().name, encoded_->document(document).doc_id, what, request + 1,
+      why_not_finite(*decoder_, encoded_->requests(document)[request], scores_[document][request])));
 }
 
 Sample TaskRun::make_sample(size_t index) {
-  const Document& document = loaded_.documents[index];
-  EncodedDocument& encoded = encoded_[index];
+  const Document& document = encoded_->document(index);
+  const std::span<const TokenRequest> requests = encoded_->requests(index);
+  const size_t first = encoded_->first_request(index);
   Sample sample;
   sample.doc = document.row;
   sample.target = document.target;
   sample.requests = document.requests;
   Scores& scores = sample.scores;
   scores.doc_id = document.doc_id;
-  scores.scoring = task_.scoring;
-  scores.metrics = task_.metrics;
+  scores.scoring = task().scoring;
+  scores.metrics = task().metrics;
   scores.facts = document.facts;
-  scores.token_hash = token_hash(encoded.requests);
+  scores.token_hash = token_hash(requests);
   std::vector<uint64_t> hashes;
   for (const TokenScores& request : scores_[index]) hashes.push_back(combine(request.logits_hashes));
   scores.logits_hash = fmt::format("{:016x}", combine(hashes));
   const auto answer = [&](size_t r) {
     const TokenScores& token_scores = scores_[index][r];
-    const TokenRequest& request = encoded.requests[r];
+    const TokenRequest& request = requests[r];
     return Answer{.log_likelihood = token_scores.log_likelihood(),
                   .is_greedy = token_scores.is_greedy(request),
                   .tokens = request.scored,
                   .input_tokens = std::ssize(request.input())};
   };
-  if (task_.scoring == Scoring::rolling) {
-    Answer whole{.is_greedy = true, .windows = std::ssize(encoded.requests)};
-    for (size_t r = 0; r < encoded.requests.size(); ++r) {
+  if (task().scoring == Scoring::rolling) {
+    Answer whole{.is_greedy = true, .windows = std::ssize(requests)};
+    for (size_t r = 0; r < requests.size(); ++r) {
       const Answer window = answer(r);
       whole.log_likelihood += window.log_likelihood;
       whole.is_greedy = whole.is_greedy && window.is_greedy;
@@ -225,10 +167,10 @@ Sample TaskRun::make_sample(size_t index) {
     }
     scores.answers = {whole};
   } else {
-    for (size_t r = 0; r < encoded.requests.size(); ++r) {
+    for (size_t r = 0; r < requests.size(); ++r) {
       Answer one = answer(r);
-      one.truncated = encoded.truncated[r];
-      one.encoded_apart = encoded.encoded_apart[r];
+      one.truncated = encoded_->truncated(first + r);
+      one.encoded_apart = encoded_->encoded_apart(first + r);
       scores.answers.push_back(one);
     }
   }

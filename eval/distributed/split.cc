@@ -121,6 +121,18 @@ std::vector<std::vector<int64_t>> split_documents(std::span<const std::vector<Do
   return out;
 }
 
+std::vector<std::set<int64_t>> documents_of_part(std::span<const std::vector<DocumentCost>> tasks,
+                                                 int64_t part, int64_t parts) {
+  const std::vector<std::vector<int64_t>> parts_of = split_documents(tasks, parts);
+  std::vector<std::set<int64_t>> out(tasks.size());
+  for (size_t task = 0; task < tasks.size(); ++task) {
+    for (size_t i = 0; i < tasks[task].size(); ++i) {
+      if (parts_of[task][i] == part) out[task].insert(static_cast<int64_t>(tasks[task][i].document));
+    }
+  }
+  return out;
+}
+
 std::vector<double> part_costs(std::span<const std::vector<DocumentCost>> tasks, int64_t parts) {
   std::vector<double> out(static_cast<size_t>(parts));
   assign(tasks, parts,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -34,6 +35,10 @@ std::vector<DocumentCost> document_costs(std::span<const DocumentRequests> docum
 /// are fewer documents than parts.
 std::vector<std::vector<int64_t>> split_documents(std::span<const std::vector<DocumentCost>> tasks,
                                                   int64_t parts);
+
+/// The documents of one part, per list.
+std::vector<std::set<int64_t>> documents_of_part(std::span<const std::vector<DocumentCost>> tasks,
+                                                 int64_t part, int64_t parts);
 
 /// The sum of each part's costs, shared prefixes counted once per stretch: what split_documents() balances.
 std::vector<double> part_costs(std::span<const std::vector<DocumentCost>> tasks, int64_t parts);

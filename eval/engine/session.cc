@@ -62,14 +62,27 @@ int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig
   return *given;
 }
 
+const std::string& LoadedModel::weight_hash() {
+  if (weight_hash_.empty()) weight_hash_ = model_.weight_hash();
+  return weight_hash_;
+}
+
+const model::Tokenizer& LoadedModel::tokenizer() {
+  if (!tokenizer_) tokenizer_ = model::load_tokenizer(model_.path, model_.config.vocab_size);
+  return *tokenizer_;
+}
+
 Session::Session(const SessionOptions& options)
-    : model_(model::load_model(options.model, options.gptq_zeros)),
-      max_length_(choose_max_length(options.max_length, model_.config, options.whole_requests)) {
+    : Session(options, std::make_shared<LoadedModel>(options.model, options.gptq_zeros)) {}
+
+Session::Session(const SessionOptions& options, std::shared_ptr<LoadedModel> loaded)
+    : loaded_(std::move(loaded)),
+      max_length_(choose_max_length(options.max_length, model().config, options.whole_requests)) {
   const auto add_warnings = [&](const std::vector<std::string>& lines) {
     warnings_.insert(warnings_.end(), lines.begin(), lines.end());
   };
-  add_warnings(model_.config.warnings);
-  const std::string arithmetic = choose_arithmetic(options, model_);
+  add_warnings(model().config.warnings);
+  const std::string arithmetic = choose_arithmetic(options, model());
   if (arithmetic != "float" && options.precision != "f32") {
     throw UsageError(fmt::format("{} {}: not used by {} arithmetic; accepted with {} float",
                                  setting("precision"), printable(options.precision), printable(arithmetic),
@@ -81,39 +94,34 @@ Session::Session(const SessionOptions& options)
       throw UsageError(fmt::format("{}: not used by float arithmetic; accepted with {} fake or integer",
                                    setting(unused), setting("arithmetic")));
     }
-    arithmetic_ = float_arithmetic(model_, max_length_, options.precision);
-  } else if (arithmetic == "fake" && rounds_by_itself(options, model_)) {
-    arithmetic_ = std::make_unique<quant::CheckpointArithmetic>(model_, max_length_);
-  } else if (arithmetic == "integer" && rounds_by_itself(options, model_)) {
+    arithmetic_ = float_arithmetic(model(), max_length_, options.precision);
+  } else if (arithmetic == "fake" && rounds_by_itself(options, model())) {
+    arithmetic_ = std::make_unique<quant::CheckpointArithmetic>(model(), max_length_);
+  } else if (arithmetic == "integer" && rounds_by_itself(options, model())) {
     fail(
         "{} integer: {} rounds activations as quant_method {} says, which integer arithmetic does not "
         "compute; accepted: fake, float",
-        setting("arithmetic"), model_.path.string(), model_.quant_method);
+        setting("arithmetic"), model().path.string(), model().quant_method);
   } else if (arithmetic == "fake") {
-    quantization_ = quant::load_quantization(model_, options.qcfg, options.act_ranges);
-    add_warnings(grid_warning_lines(model_, quantization_->qcfg, quantization_->ranges));
-    arithmetic_ = std::make_unique<quant::FakeArithmetic>(model_, quantization_->qcfg, quantization_->ranges,
+    quantization_ = quant::load_quantization(model(), options.qcfg, options.act_ranges);
+    add_warnings(grid_warning_lines(model(), quantization_->qcfg, quantization_->ranges));
+    arithmetic_ = std::make_unique<quant::FakeArithmetic>(model(), quantization_->qcfg, quantization_->ranges,
                                                           max_length_);
   } else if (arithmetic == "integer") {
-    quantization_ = quant::load_quantization(model_, options.qcfg, options.act_ranges);
+    quantization_ = quant::load_quantization(model(), options.qcfg, options.act_ranges);
     add_warnings(
-        grid_warning_lines(model_, quant::integer_config(quantization_->qcfg), quantization_->ranges));
-    arithmetic_ = std::make_unique<quant::IntegerArithmetic>(model_, quantization_->qcfg,
+        grid_warning_lines(model(), quant::integer_config(quantization_->qcfg), quantization_->ranges));
+    arithmetic_ = std::make_unique<quant::IntegerArithmetic>(model(), quantization_->qcfg,
                                                              quantization_->known_ranges, max_length_);
   } else {
     fail("{} {}: unknown; accepted: float, fake, integer", setting("arithmetic"), printable(arithmetic));
   }
-  if (quantization_ && model_.rounds_activations()) {
+  if (quantization_ && model().rounds_activations()) {
     warnings_.push_back(
         fmt::format("{}: activations are rounded by the given configuration, not as quant_method {} says",
-                    model_.path.string(), model_.quant_method));
+                    model().path.string(), model().quant_method));
   }
-  decoder_ = std::make_unique<model::Decoder>(model_, *arithmetic_);
-}
-
-const model::Tokenizer& Session::tokenizer() {
-  if (!tokenizer_) tokenizer_ = model::load_tokenizer(model_.path, model_.config.vocab_size);
-  return *tokenizer_;
+  decoder_ = std::make_unique<model::Decoder>(model(), *arithmetic_);
 }
 
 }  // namespace qeval::eval

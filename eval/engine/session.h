@@ -37,14 +37,38 @@ struct SessionOptions {
 int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig& config,
                           bool whole_requests = false);
 
+/// A checkpoint, mapped and checked once, for the sessions of any number of arithmetics. Its hash and its
+/// tokenizer are made when somebody first asks. Not thread-safe.
+class LoadedModel {
+ public:
+  /// `gptq_zeros` as SessionOptions has it.
+  explicit LoadedModel(const std::filesystem::path& path, const std::string& gptq_zeros = "")
+      : model_(model::load_model(path, gptq_zeros)) {}
+  LoadedModel(const LoadedModel&) = delete;
+  LoadedModel& operator=(const LoadedModel&) = delete;
+
+  const model::Model& model() const { return model_; }
+  const std::string& weight_hash();
+  /// The model's own tokenizer. One with more tokens than the model has embeddings refuses texts that hold
+  /// them.
+  const model::Tokenizer& tokenizer();
+
+ private:
+  model::Model model_;
+  std::string weight_hash_;
+  std::unique_ptr<model::Tokenizer> tokenizer_;
+};
+
 /// A model ready to score: weights, arithmetic and decoder, and the tokenizer once somebody asks for it.
 class Session {
  public:
   /// Loads the model. Throws Error where it cannot be loaded, where the arithmetic is unknown or impossible
   /// for this model, or where max_length exceeds the model's context.
   explicit Session(const SessionOptions& options);
+  /// The same for a checkpoint that is loaded: that of options.model.
+  Session(const SessionOptions& options, std::shared_ptr<LoadedModel> loaded);
 
-  const model::Model& model() const { return model_; }
+  const model::Model& model() const { return loaded_->model(); }
   const model::Arithmetic& arithmetic() const { return *arithmetic_; }
   model::Decoder& decoder() { return *decoder_; }
   int64_t max_length() const { return max_length_; }
@@ -55,18 +79,17 @@ class Session {
   /// a line each.
   const std::vector<std::string>& warnings() const { return warnings_; }
 
-  /// The model's own tokenizer, loaded on first use. One with more tokens than the model has embeddings
-  /// refuses texts that hold them.
-  const model::Tokenizer& tokenizer();
+  const model::Tokenizer& tokenizer() { return loaded_->tokenizer(); }
+  /// model().weight_hash(), computed once for all sessions of the checkpoint.
+  const std::string& weight_hash() { return loaded_->weight_hash(); }
 
  private:
-  model::Model model_;
+  std::shared_ptr<LoadedModel> loaded_;
   int64_t max_length_;
   std::optional<quant::Quantization> quantization_;
   std::vector<std::string> warnings_;
   std::unique_ptr<model::Arithmetic> arithmetic_;
   std::unique_ptr<model::Decoder> decoder_;
-  std::unique_ptr<model::Tokenizer> tokenizer_;
 };
 
 }  // namespace qeval::eval

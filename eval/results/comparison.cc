@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -182,12 +183,36 @@ const HeadlineTest* Comparison::find_test(size_t run, std::string_view name) con
   return found == tests.end() ? nullptr : &*found;
 }
 
+void ComparisonBuilder::add(ComparedRun run) {
+  comparison_.differences.push_back(Comparer(comparison_.base, run, options_).compare());
+  comparison_.runs.push_back(std::move(run));
+}
+
+Comparison ComparisonBuilder::finish() && {
+  comparison_.tests = headline_tests(comparison_);
+  return std::move(comparison_);
+}
+
+size_t nearest_run(const Comparison& comparison) {
+  const auto distance = [](const RunDifference& difference) {
+    double sum = 0;
+    int64_t positions = 0;
+    for (const TaskDifference& task : difference.tasks) {
+      if (!task.divergence) continue;
+      sum += task.divergence->mean_kl * static_cast<double>(task.divergence->positions);
+      positions += task.divergence->positions;
+    }
+    return positions == 0 || std::isnan(sum) ? INFINITY : sum / static_cast<double>(positions);
+  };
+  return static_cast<size_t>(std::ranges::min_element(comparison.differences, {}, distance) -
+                             comparison.differences.begin());
+}
+
 Comparison compare_runs(const ComparedRun& base, std::vector<ComparedRun> runs,
                         const BootstrapOptions& options) {
-  Comparison out{base, std::move(runs), {}, {}};
-  for (const ComparedRun& run : out.runs) out.differences.push_back(Comparer(base, run, options).compare());
-  out.tests = headline_tests(out);
-  return out;
+  ComparisonBuilder builder(base, options);
+  for (ComparedRun& run : runs) builder.add(std::move(run));
+  return std::move(builder).finish();
 }
 
 ordered_json to_json(const Comparison& comparison) {

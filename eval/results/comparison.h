@@ -57,6 +57,28 @@ struct Comparison {
   const HeadlineTest* find_test(size_t run, std::string_view name) const;
 };
 
+/// compare_runs() run by run, as they are finished: each is compared once.
+class ComparisonBuilder {
+ public:
+  explicit ComparisonBuilder(ComparedRun base, const BootstrapOptions& options = {})
+      : comparison_{std::move(base), {}, {}, {}}, options_(options) {}
+
+  /// Compares the run with the base; Errors as compare_runs() has them.
+  void add(ComparedRun run);
+  /// Without tests, which belong to all runs together.
+  const Comparison& so_far() const { return comparison_; }
+  Comparison finish() &&;
+
+ private:
+  Comparison comparison_;
+  BootstrapOptions options_;
+};
+
+/// Index of the run whose predictions are nearest to the base's: with the least KL divergence, the mean over
+/// the scored positions of all its tasks. A run without divergences is farther than any other, and of equals
+/// the first is taken; at least one run.
+size_t nearest_run(const Comparison& comparison);
+
 /// Reads the folders and compares each run with the base, document by document. Where both runs have a task,
 /// it must be of the same documents and token ids (Error, see compare_documents); a task that only one of
 /// them has is left out, and runs that share no task are an Error. A divergence file that was measured from

@@ -1,5 +1,7 @@
 #include "eval/results/comparison.h"
 
+#include <cmath>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -239,7 +241,7 @@ TEST(ComparisonFile, ReadsBackAndRefusesWhatIsWrong) {
 }
 
 TEST(ModelDetails, ReadBackAndTolerateOlderRuns) {
-  ModelDetails details{1000, 1024, 4.5, 8, "w4a8", {}, {{0, 2.5}, {7, 1.25}}, {{3, 0.5}}};
+  ModelDetails details{1000, 1024, 4.5, 8, "w4a8", "Q4_1", {}, {{0, 2.5}, {7, 1.25}}, {{3, 0.5}}};
   details.quantize = {{"method", "omniquant"}, {"settings", {{"variant", "modified"}}}, {"seconds", 12.5}};
   ModelInfo model;
   model.details = to_json(details);
@@ -249,6 +251,7 @@ TEST(ModelDetails, ReadBackAndTolerateOlderRuns) {
   EXPECT_EQ(read.variant(), "modified");
   EXPECT_EQ(read.quantize_seconds(), 12.5);
   EXPECT_FALSE(read.quantize_peak_bytes().has_value());
+  EXPECT_EQ(read.format, "Q4_1");
   EXPECT_EQ(read.training_loss[1].step, 7);
   EXPECT_EQ(read.layer_errors[0].layer, 3);
 
@@ -256,6 +259,27 @@ TEST(ModelDetails, ReadBackAndTolerateOlderRuns) {
   EXPECT_EQ(model_details(model, "results.json").size_bytes, 0);
   model.details["training_loss"] = {{1, 2, 3}};
   EXPECT_THAT(message_of([&] { model_details(model, "results.json"); }), HasSubstr("results.json"));
+}
+
+/// The best run was the one with the best scores: chance, over a few documents.
+TEST(NearestRun, IsTheOneWithTheLeastDivergence) {
+  const auto with = [](std::vector<std::pair<double, int64_t>> of_tasks) {
+    RunDifference difference;
+    for (const auto& [kl, positions] : of_tasks) {
+      DivergenceSummary summary;
+      summary.mean_kl = kl;
+      summary.positions = positions;
+      difference.tasks.push_back({{}, summary});
+    }
+    return difference;
+  };
+  Comparison comparison;
+  // Weighted by positions: 0.28, 0.19, not a number, none.
+  comparison.differences = {with({{0.1, 10}, {0.3, 90}}), with({{0.9, 10}, {0.11, 90}}),
+                            with({{std::nan(""), 10}}), RunDifference{}};
+  EXPECT_EQ(nearest_run(comparison), 1U);
+  comparison.differences.erase(comparison.differences.begin(), comparison.differences.begin() + 2);
+  EXPECT_EQ(nearest_run(comparison), 0U);
 }
 
 }  // namespace

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "eval/engine/session.h"
+#include "eval/evaluation_options.h"
+#include "quant/quantize_run.h"
+
+namespace qeval::eval {
+
+/// Which quantized models run in integer-only arithmetic as well.
+enum class IntegerRuns : uint8_t {
+  none,
+  best,  ///< the one nearest to the base in its fake-quantized run (nearest_run)
+  all
+};
+
+/// How the front end spells the command that makes one entry of a comparison alone.
+struct CommandSpelling {
+  /// `base`: the results that divergences are measured from; none: the run is the base and keeps what others
+  /// are compared with.
+  std::function<std::string(const std::filesystem::path& model, const std::string& arithmetic,
+                            const std::optional<std::filesystem::path>& base,
+                            const std::filesystem::path& output)>
+      evaluate;
+  std::function<std::string(const std::filesystem::path& model, const quant::QuantizeRun& run,
+                            const std::filesystem::path& output)>
+      quantize;
+};
+
+/// A comparison: a base in float, and every method in every scheme.
+struct CompareOptions {
+  SessionOptions session;        ///< the base: model and max_length; its arithmetic is float
+  EvaluationOptions evaluation;  ///< what is scored; output, base, command and resume are the comparison's
+  std::filesystem::path output;
+  std::vector<quant::Method> methods;
+  std::vector<std::string> schemes;  ///< as parse_scheme takes them
+  bool fake = true;                  ///< run the simulation of each
+  IntegerRuns integer = IntegerRuns::none;
+  /// What all quantizations share: options except method and scheme, samples, calibration, threads, version.
+  quant::QuantizeRun quantize;
+  std::map<quant::Method, quant::LearnSettings> learning;  ///< of the learned methods among `methods`
+  CommandSpelling spelling;
+};
+
+}  // namespace qeval::eval

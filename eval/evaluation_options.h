@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "base/peers.h"
+#include "eval/distributed/shard.h"
+#include "eval/requests.h"
+#include "eval/tasks/documents.h"
+
+namespace qeval::eval {
+
+/// What to evaluate and how.
+struct EvaluationOptions {
+  std::string tasks;  ///< as -t takes them
+  Protocol protocol = Protocol::lm_eval_0_4;
+  PrefixToken prefix = PrefixToken::automatic;
+  std::optional<bool> add_bos = {};  ///< as RequestEncoder takes it
+  LoadOptions load;
+  std::string limit;  ///< as given, for the results
+  int64_t batch_tokens = 2048;
+  std::optional<std::filesystem::path>
+      output;  ///< folder of results and samples; none: results are only returned
+  bool resume = false;
+  /// Keep the likeliest tokens of every scored position (kept_distributions.h), so that other runs can be
+  /// compared with this one. Needs an output folder.
+  bool keep_logprobs = false;
+  /// A finished run of the same tasks that kept them: divergences from it are written. Needs an output
+  /// folder.
+  std::optional<std::filesystem::path> base;
+  std::string command;  ///< the command line that reproduces the run
+  std::string version;  ///< of qeval
+  int64_t threads = 0;
+  /// Score this share of the documents only and write what merge_shards() needs. Needs an output folder.
+  std::optional<Shard> shard{};
+  /// Who shares the documents that are left to score. Several need an output folder that all of them see.
+  Peers peers{};
+};
+
+}  // namespace qeval::eval
