@@ -10,14 +10,15 @@ namespace {
 /// was trained with the tanh form; `hidden_activation` was added to override it. So the latter counts where
 /// it is set (docs/decisions.md: releases of transformers differ in this).
 ModelConfig read_any(const JsonObject& fields, int64_t context, int64_t kv_heads, const char* fallback_key,
-                     bool windows) {
+                     bool windows, bool ropes_by_type = false) {
   ConfigDefaults defaults{.context = context,
                           .kv_heads = kv_heads,
                           .head_dim = 256,
                           .activation_key = fallback_key,
                           .activation = "gelu_pytorch_tanh",
                           .tied = true,
-                          .windows = windows};
+                          .windows = windows,
+                          .ropes_by_type = ropes_by_type};
   if (fields.find("hidden_activation") != nullptr) defaults.activation_key = "hidden_activation";
   ModelConfig config = read_common(fields, defaults);
   config.norm_weight_plus_one = true;
@@ -31,15 +32,15 @@ ModelConfig read_gemma(const JsonObject& fields) {
 }
 
 /// Four norms a block, windows, and scores scaled by a number of their own.
-ModelConfig read_sandwich(const JsonObject& fields, int64_t context) {
-  ModelConfig config = read_any(fields, context, 4, "hidden_activation", true);
+ModelConfig read_sandwich(const JsonObject& fields, int64_t context, bool ropes_by_type) {
+  ModelConfig config = read_any(fields, context, 4, "hidden_activation", true, ropes_by_type);
   config.form = BlockForm::sandwich;
   config.attention_scale = static_cast<float>(std::pow(fields.number("query_pre_attn_scalar", 256.0), -0.5));
   return config;
 }
 
 ModelConfig read_gemma2(const JsonObject& fields) {
-  ModelConfig config = read_sandwich(fields, 8192);
+  ModelConfig config = read_sandwich(fields, 8192, false);
   const auto cap = [&](const char* key, double fallback) {
     return fields.has(key) ? static_cast<float>(fields.number(key, 0.0)) : static_cast<float>(fallback);
   };
@@ -52,8 +53,19 @@ ModelConfig read_gemma2(const JsonObject& fields) {
   return config;
 }
 
+/// Gemma 2 without the norms of updates.
+ModelConfig read_vaultgemma(const JsonObject& fields) {
+  ModelConfig config = read_gemma2(fields);
+  config.form = BlockForm::pre;
+  return config;
+}
+
+void rename_vaultgemma(const ModelConfig&, TensorNames& names) {
+  rename_module(names, Module::post_attention_norm, "pre_feedforward_layernorm");
+}
+
 ModelConfig read_gemma3(const JsonObject& fields) {
-  ModelConfig config = read_sandwich(fields, 131072);
+  ModelConfig config = read_sandwich(fields, 131072, true);
   config.qk_norm = QkNorm::head;
   config.score_softcap = static_cast<float>(fields.number("attn_logit_softcapping", 0.0));
   config.logit_softcap = static_cast<float>(fields.number("final_logit_softcapping", 0.0));
@@ -137,7 +149,8 @@ std::vector<Architecture> gemma_family() {
   // Their norms have the +1 already.
   return {{"gemma", read_gemma, nullptr, "gemma", translate_gemma},
           {"gemma2", read_gemma2, nullptr, "gemma2", translate_gemma2},
-          {"gemma3_text", read_gemma3, nullptr, "gemma3", translate_gemma3}};
+          {"gemma3_text", read_gemma3, nullptr, "gemma3", translate_gemma3},
+          {"vaultgemma", read_vaultgemma, rename_vaultgemma}};
 }
 
 }  // namespace qeval::model
