@@ -161,7 +161,7 @@ class PercentFormatter {
       return;
     }
     if (zero && format.align != '<') {
-      format.fill = "0";
+      format.fill.assign(1, '0');
       format.align = '=';
     }
     if (value.is_undefined()) throw TemplateError(value.undefined().message);
@@ -231,7 +231,7 @@ NumberFormat read_specification(std::string_view text, const Value& value) {
   }
   if (next_is("0")) {
     if (out.align == '\0') {
-      out.fill = "0";
+      out.fill.assign(1, '0');
       if (!value.is_string()) out.align = '=';
     }
     ++at;

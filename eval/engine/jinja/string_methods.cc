@@ -237,7 +237,7 @@ Value zfill(const Method& method) {
   method.accept(1, 1);
   NumberFormat format;
   format.width = require_integer(method.argument(0));
-  format.fill = "0";
+  format.fill.assign(1, '0');
   format.align = '=';
   const bool has_sign = method.text().starts_with('-') || method.text().starts_with('+');
   return method.result(pad(method.runtime, std::string(method.text()), format, '=', has_sign ? 1 : 0));
