@@ -141,6 +141,7 @@ Value repeat(Runtime& runtime, const Value& sequence, const Value& times) {
 
 Value concatenate(Runtime& runtime, const Value& a, const Value& b) {
   if (a.is_string()) {
+    if (!b.is_string() && a.is_markup()) unsupported(Binary::add, a, b);
     if (!b.is_string()) raise("can only concatenate str (not \"{}\") to str", type_name(b));
     if (a.is_markup() || b.is_markup()) return runtime.text(escape(runtime, a) + escape(runtime, b), true);
     runtime.bytes(a.string().size() + b.string().size());
