@@ -38,7 +38,7 @@ po::options_description options() {
       "where it has "
       "several");
   add("system", po::value<std::string>()->value_name("TEXT"), "system message in front, with --chat");
-  add("chat-template-args", po::value<std::string>()->value_name("K=V,…"),
+  add("chat-template-args", po::value<std::string>()->value_name("K=V,..."),
       "variables for the template, with --chat: enable_thinking=false");
   add("ignore-eos", "go on after the end of the text");
   add("ids", "print the new tokens' ids, a JSON array, instead of their text");
@@ -46,7 +46,7 @@ po::options_description options() {
   return options;
 }
 
-/// K=V,… as the harness reads it: true, false and numbers are such, all else is text.
+/// K=V,... as the harness reads it: true, false and numbers are such, all else is text.
 nlohmann::ordered_json template_arguments(const po::variables_map& arguments) {
   nlohmann::ordered_json out = nlohmann::ordered_json::object();
   std::string_view left;
@@ -58,7 +58,7 @@ nlohmann::ordered_json template_arguments(const po::variables_map& arguments) {
     left.remove_prefix(std::min(end + 1, left.size()));
     const size_t sign = one.find('=');
     if (sign == std::string_view::npos || sign == 0) {
-      refuse("chat-template-args", fmt::format("{}: accepted: K=V,…", printable(one)));
+      refuse("chat-template-args", fmt::format("{}: accepted: K=V,...", printable(one)));
     }
     const std::string value(one.substr(sign + 1)), lowered = lower(value);
     const nlohmann::ordered_json number = nlohmann::ordered_json::parse(value, nullptr, false);
