@@ -4,6 +4,8 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/file.h"
+#include "base/strict_json.h"
 
 namespace qeval {
 namespace {
@@ -25,16 +27,18 @@ std::optional<int64_t> read_count(const Json& value) {
 
 }  // namespace
 
+nlohmann::json read_json_object(const std::filesystem::path& file) {
+  const MappedFile mapped(file);
+  refuse_lfs_pointer(mapped.text(), file);
+  nlohmann::json value = parse_strict_json(mapped.text(), file.string());
+  if (!value.is_object()) fail("{}: a JSON object is expected, not {}", file.string(), value.type_name());
+  return value;
+}
+
 template <typename Json>
 BasicJsonObject<Json>::BasicJsonObject(const Json& object, std::string where)
     : object_(object), where_(std::move(where)) {
   if (!object.is_object()) fail("{} is not a JSON object", where_);
-}
-
-template <typename Json>
-const Json* BasicJsonObject<Json>::find(std::string_view key) const {
-  const auto it = object_.find(key);
-  return it == object_.end() || it->is_null() ? nullptr : &*it;
 }
 
 template <typename Json>

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -10,6 +11,17 @@
 #include <nlohmann/json.hpp>
 
 namespace qeval {
+
+/// The JSON object in a file; Error for another value, or a Git LFS pointer in its place.
+nlohmann::json read_json_object(const std::filesystem::path& file);
+
+/// The field of an object; nullptr where it is missing or null, or `value` is no object.
+template <typename Json>
+const Json* find_field(const Json& value, std::string_view key) {
+  if (!value.is_object()) return nullptr;
+  const auto field = value.find(key);
+  return field == value.end() || field->is_null() ? nullptr : &*field;
+}
 
 /// Typed access to one JSON object of a file; `Json` is nlohmann::json, or ordered_json where the order of
 /// keys counts. null counts as absent, as it does in Python's configuration classes, unless has() or at() is
@@ -23,7 +35,7 @@ class BasicJsonObject {
   const std::string& where() const { return where_; }
   const Json& value() const { return object_; }
   /// The value, or nullptr where it is absent or null.
-  const Json* find(std::string_view key) const;
+  const Json* find(std::string_view key) const { return find_field(object_, key); }
   /// Whether the key stands there, be it null.
   bool has(std::string_view key) const { return object_.contains(key); }
   /// The value, which must be there, be it null.

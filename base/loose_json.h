@@ -7,19 +7,15 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/json_object.h"
+
 namespace qeval {
 
 /// Access to what a file may say or leave out (such as model.details): a field that is missing or of another
 /// type counts as left out, because nothing but its own line of the report depends on it.
 
-inline const nlohmann::ordered_json* member(const nlohmann::ordered_json& json, const char* key) {
-  if (!json.is_object()) return nullptr;
-  const auto found = json.find(key);
-  return found == json.end() || found->is_null() ? nullptr : &*found;
-}
-
 inline std::string text_or_empty(const nlohmann::ordered_json& json, const char* key) {
-  const auto* value = member(json, key);
+  const auto* value = find_field(json, key);
   return value != nullptr && value->is_string() ? value->get<std::string>() : "";
 }
 
@@ -31,7 +27,7 @@ inline std::optional<double> number(const nlohmann::ordered_json& json) {
 }
 
 inline std::optional<double> number_at(const nlohmann::ordered_json& json, const char* key) {
-  const auto* value = member(json, key);
+  const auto* value = find_field(json, key);
   return value == nullptr ? std::nullopt : number(*value);
 }
 

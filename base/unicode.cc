@@ -178,6 +178,22 @@ size_t find_invalid_utf8(std::string_view text) {
   return std::string_view::npos;
 }
 
+size_t code_point_length(std::string_view text) {
+  return code_point_at(text, 0).length;
+}
+
+size_t grapheme_length(std::string_view text) {
+  CodePoint last = code_point_at(text, 0);
+  size_t length = last.length;
+  for (utf8proc_int32_t state = 0; length < text.size();) {
+    const CodePoint next = code_point_at(text, length);
+    if (utf8proc_grapheme_break_stateful(last.value, next.value, &state)) break;
+    length += next.length;
+    last = next;
+  }
+  return length;
+}
+
 size_t count_code_points(std::string_view text) {
   size_t count = 0;
   for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0) != 0x80;

@@ -13,6 +13,11 @@ size_t find_invalid_utf8(std::string_view text);
 /// Number of code points; `text` must be well-formed.
 size_t count_code_points(std::string_view text);
 
+/// Bytes of the first code point of `text`, and of its first character as a reader sees it (an extended
+/// grapheme cluster: with the marks that combine with it); `text` must be well-formed and not empty.
+size_t code_point_length(std::string_view text);
+size_t grapheme_length(std::string_view text);
+
 /// Unicode's normal forms: composed or decomposed, of canonical or (k) compatibility equivalents.
 enum class NormalForm : uint8_t { nfc, nfd, nfkc, nfkd };
 

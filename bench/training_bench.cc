@@ -59,12 +59,12 @@ void end_to_end_step(benchmark::State& state) {
   random.model.config = smollm2_shape(kLayers);
   const model::ModelConfig& config = random.model.config;
   const auto embedding = random.numbers(config.vocab_size * config.hidden_size, 1, 0);
-  random.model.embedding = {.name = "embedding",
-                            .dtype = model::DType::f32,
-                            .rows = config.vocab_size,
-                            .cols = config.hidden_size,
-                            .data = reinterpret_cast<const std::byte*>(embedding.data()),
-                            .row_bytes = config.hidden_size * 4};
+  random.model.embedding = {
+      .name = "embedding",
+      .rows = config.vocab_size,
+      .cols = config.hidden_size,
+      .stored = qeval::model::StoredWeight(model::DType::f32, config.hidden_size,
+                                           reinterpret_cast<const std::byte*>(embedding.data()))};
   quant::LearnProblem problem;
   problem.model = &random.model;
   random.matrices.reserve(kLayers * 7);

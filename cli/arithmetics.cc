@@ -58,7 +58,7 @@ std::string Arithmetics::command(const std::string& name) const {
 
 std::unique_ptr<eval::Session> Arithmetics::open(const std::string& name) const {
   const eval::SessionOptions options = session(name);
-  if (!model_) model_ = std::make_shared<eval::LoadedModel>(options.model);
+  if (!model_) model_ = std::make_shared<eval::LoadedModel>(options.model, options.gptq_zeros);
   return std::make_unique<eval::Session>(options, model_);
 }
 

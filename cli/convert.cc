@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/command.h"
+#include "cli/model_options.h"
 #include "cli/option_values.h"
 #include "model/export.h"
 
@@ -13,6 +14,7 @@ namespace {
 po::options_description options() {
   po::options_description options("Options");
   add_model_options(options);
+  add_weight_options(options);
   auto add = options.add_options();
   add("output,o", po::value<std::string>()->value_name("DIR"), "new or empty folder for the converted model");
   add("dtype", one_of("TYPE", "f32, f16, bf16")->default_value("f32"),
@@ -25,11 +27,21 @@ model::DType parse_dtype(const std::string& name) {
   return name == "bf16" ? model::DType::bf16 : model::DType::f32;
 }
 
+/// What a model of floats no longer says; empty: nothing.
+std::string lost_by_expanding(const model::Model& model) {
+  if (model.quant_method.empty()) return "";
+  std::string text = fmt::format("Expanded {} ({}): its codes, scales and zero points are not kept",
+                                 model.quant_method, model.weight_format());
+  if (model.rounds_activations())
+    text += ", nor how it rounds activations: the result computes as --arithmetic float does";
+  return text;
+}
+
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   const std::filesystem::path output = require(arguments, "output");
   const model::DType dtype = parse_dtype(arguments["dtype"].as<std::string>());
-  const model::Model model = model::load_model(require(arguments, "model"));
+  const model::Model model = load_model(arguments);
   model::read_tokenizer_files(model);  // before anything is written
   qeval::create_directories(output);
   const DirectoryLock lock(output);
@@ -37,6 +49,7 @@ int run(const po::variables_map& arguments) {
     fail("{}: exists and is not empty; accepted: a new or empty folder", output.string());
   model::write_unified(model, output, dtype);  // first: where it fails, the folder stays empty
   const bool tokenizer = model::copy_tokenizer(model, output);
+  if (const std::string lost = lost_by_expanding(model); !lost.empty()) std::cout << lost << '\n';
   std::cout << fmt::format("Wrote {}{}\n", output.string(),
                            tokenizer ? "" : " (the model has no tokenizer: it can be scored by ids only)");
   return 0;

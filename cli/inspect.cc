@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/inspect_quantization.h"
+#include "cli/model_options.h"
 #include "model/kernels/cpu.h"
 #include "model/tokenizer/tokenizer.h"
 #include "model/weights.h"
@@ -16,6 +17,7 @@ namespace {
 po::options_description options() {
   po::options_description options("Options");
   add_model_options(options);
+  add_weight_options(options);
   options.add_options()("tensors", "list every tensor with type and shape");
   add_inspect_quantization_options(options);
   return options;
@@ -61,6 +63,78 @@ void row(std::string_view name, const std::string& value) {
   std::cout << fmt::format("{:<22} {}\n", name, value);
 }
 
+/// The number formats of one class of matrices, with the bits that a weight takes in each.
+void print_formats(std::string_view name, const std::vector<const model::Matrix*>& matrices) {
+  struct Total {
+    int64_t count = 0, elements = 0, bytes = 0;
+  };
+  std::map<std::string, Total> formats;
+  for (const model::Matrix* matrix : matrices) {
+    Total& total = formats[matrix->stored.format()];
+    ++total.count;
+    total.elements += matrix->rows * matrix->cols;
+    total.bytes += matrix->byte_count();
+  }
+  std::string text;
+  for (const auto& [format, total] : formats) {
+    text += fmt::format("{}{}{}, {:.2f} bits a weight", text.empty() ? "" : "; ",
+                        total.count > 1 ? fmt::format("{} in ", total.count) : "", format,
+                        8.0 * static_cast<double>(total.bytes) / static_cast<double>(total.elements));
+  }
+  if (!text.empty()) row(name, text);
+}
+
+std::string text(const model::ActivationRounding& rounding) {
+  using Rounding = model::ActivationRounding;
+  std::string type = rounding.type == Rounding::Type::integer ? fmt::format("int{}", rounding.bits)
+                     : rounding.type == Rounding::Type::e4m3  ? "FP8"
+                                                              : "FP4";
+  switch (rounding.source) {
+    case Rounding::Scale::fixed:
+      return type + " static";
+    case Rounding::Scale::token:
+      return type + " per token";
+    case Rounding::Scale::group:
+    case Rounding::Scale::two_level:
+      return fmt::format("{} per {} channels", type, rounding.group);
+    case Rounding::Scale::power_of_two:
+      return fmt::format("{} per {} channels, powers of two", type, rounding.group);
+  }
+  return type;
+}
+
+/// What is quantized, what is left in float, and what the checkpoint asks of activations.
+void print_weight_classes(const model::Model& model) {
+  std::map<std::string, std::vector<const model::Matrix*>> classes;
+  std::map<std::string, int64_t> roundings;
+  const auto count = [&](const std::optional<model::ActivationRounding>& rounding, std::string_view what) {
+    if (rounding) ++roundings[fmt::format("{} {}", what, text(*rounding))];
+  };
+  const auto linear = [&](std::string_view name, const model::LinearWeights& weights) {
+    classes[std::string(name)].push_back(&weights.weight);
+    count(weights.input, "inputs");
+    count(weights.output, "outputs");
+  };
+  for (const model::LayerWeights& layer : model.layers) {
+    for (const auto& [module, weights] : layer.linears)
+      linear(module_name(module).starts_with("mlp.") ? "feed-forward weights" : "attention weights", weights);
+    count(layer.key, "keys");
+    count(layer.value, "values");
+  }
+  if (!model.quant_method.empty()) row("quantization", model.quant_method);
+  for (const auto& [name, matrices] : classes) print_formats(name, matrices);
+  print_formats("embedding", {&model.embedding});
+  if (!model.config.tie_word_embeddings) {
+    print_formats("head", {&model.head.weight});
+    count(model.head.input, "inputs");
+    count(model.head.output, "outputs");
+  }
+  std::string text;
+  for (const auto& [rounding, number] : roundings)
+    text += fmt::format("{}{} × {}", text.empty() ? "" : ", ", number, rounding);
+  if (!text.empty()) row("activations", text + " (--arithmetic fake)");
+}
+
 void print_model(const model::Model& model) {
   const model::ModelConfig& c = model.config;
   row("model", model.path.string());
@@ -78,20 +152,22 @@ void print_model(const model::Model& model) {
   row("vocabulary",
       fmt::format("{}{}", c.vocab_size, c.tie_word_embeddings ? ", head tied to the embedding" : ""));
   row("context", fmt::format("{} tokens", c.max_position_embeddings));
+  print_weight_classes(model);
   std::map<std::string_view, std::pair<int64_t, int64_t>> types;  // count and parameters per type
-  int64_t parameters = 0;
+  int64_t stored_elements = 0;
   for (const model::TensorView& tensor : model.checkpoint->tensors()) {
     auto& [count, elements] = types[model::info(tensor.dtype).name];
     ++count;
     elements += tensor.element_count();
-    parameters += tensor.element_count();
+    stored_elements += tensor.element_count();
   }
   std::string summary;
   for (const auto& [type, total] : types) {
     summary += fmt::format("{}{} {} tensors ({:.1f} M)", summary.empty() ? "" : ", ", total.first, type,
                            static_cast<double>(total.second) / 1e6);
   }
-  row("parameters", fmt::format("{:.1f} M: {}", static_cast<double>(parameters) / 1e6, summary));
+  row(model.quant_method.empty() ? "parameters" : "stored numbers",
+      fmt::format("{:.1f} M: {}", static_cast<double>(stored_elements) / 1e6, summary));
   row("weights",
       fmt::format("{:.1f} MiB as kept in memory", static_cast<double>(model.weight_bytes()) / (1 << 20)));
   row("weight hash", model.weight_hash());
@@ -122,14 +198,14 @@ void print_tensors(const model::Model& model) {
   for (const model::TensorView& tensor : model.checkpoint->tensors()) {
     std::string shape;
     for (const int64_t extent : tensor.shape) shape += fmt::format("{}{}", shape.empty() ? "" : ", ", extent);
-    std::cout << fmt::format("{:<48} {:<6} [{}]\n", printable(tensor.name), model::info(tensor.dtype).name,
+    std::cout << fmt::format("{:<48} {:<7} [{}]\n", printable(tensor.name), model::info(tensor.dtype).name,
                              shape);
   }
 }
 
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
-  const model::Model model = model::load_model(require(arguments, "model"));
+  const model::Model model = load_model(arguments);
   print_model(model);
   print_tokenizer(model.path);
   row("this CPU", fmt::format("{} ({})", model::cpu_name(), model::name(model::cpu_path())));

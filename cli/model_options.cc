@@ -6,12 +6,25 @@
 
 namespace qeval::cli {
 
+void add_weight_options(po::options_description& options) {
+  options.add_options()(
+      "gptq-zeros", one_of("V", "v1, v2"),
+      "how a GPTQ checkpoint stores zero points: less one (v1) or as they are (v2), whatever "
+      "its configuration says");
+}
+
+model::Model load_model(const po::variables_map& arguments) {
+  return model::load_model(require(arguments, "model"),
+                           optional<std::string>(arguments, "gptq-zeros").value_or(""));
+}
+
 void add_arithmetic_options(po::options_description& options, bool several) {
   auto add = options.add_options();
   constexpr std::string_view kNames = "float, fake, integer";
   const std::string text =
       "how the model computes: float, fake (quantization simulated; default where the folder has "
-      "act_dict.json and default_qcfg.json) or integer (no floating point between embedding and logits)";
+      "act_dict.json and default_qcfg.json, or weights whose format rounds activations) or integer (no "
+      "floating point between embedding and logits)";
   if (several) {
     add("arithmetic", some_of("LIST", kNames),
         (text + "; several, with commas, are run one after the other and compared").c_str());
@@ -26,6 +39,7 @@ void add_arithmetic_options(po::options_description& options, bool several) {
       "what is quantized and to how many bits, instead of the model's default_qcfg.json");
   add("act-ranges", po::value<std::string>()->value_name("FILE"),
       "ranges of the activations, instead of the model's act_dict.json");
+  add_weight_options(options);
 }
 
 void add_encoding_options(po::options_description& options) {
@@ -57,6 +71,7 @@ eval::SessionOptions session_options(const po::variables_map& arguments) {
                                .arithmetic = optional<std::string>(arguments, "arithmetic").value_or(""),
                                .max_length = optional<int64_t>(arguments, "max-length")};
   // Commands without these options have none.
+  options.gptq_zeros = optional<std::string>(arguments, "gptq-zeros").value_or("");
   if (const auto file = optional<std::string>(arguments, "qcfg")) options.qcfg = *file;
   if (const auto file = optional<std::string>(arguments, "act-ranges")) options.act_ranges = *file;
   if (const auto precision = optional<std::string>(arguments, "precision")) options.precision = *precision;

@@ -9,6 +9,10 @@
 
 namespace qeval::cli {
 
+/// How weights are read where their file does not say it.
+void add_weight_options(po::options_description& options);
+/// The model of --model, read as add_weight_options says.
+model::Model load_model(const po::variables_map& arguments);
 /// Arithmetic, and the files that quantize. `several`: a list of arithmetics is accepted.
 void add_arithmetic_options(po::options_description& options, bool several = false);
 /// How requests become batches of tokens: longest input, batch, protocol, prefix token.

@@ -1,5 +1,7 @@
 #include "eval/describe_model.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json_object.h"
@@ -94,7 +96,7 @@ Size count_size(const Session& session) {
   if (model.config.final_norm) counter.norm(0, Module::final_norm, model.final_norm);
   if (model.positions.rows > 0) counter.table(model.positions, nullptr);
   counter.table(model.embedding, nullptr);
-  if (model.head.weight.data != model.embedding.data)
+  if (!model.head.weight.stored.is_same(model.embedding.stored))
     counter.table(model.head.weight, counter.spec({0, Module::head, Slot::weight}));
   return counter.size();
 }
@@ -139,6 +141,25 @@ void read_record(const std::filesystem::path& folder, ModelDetails& details) {
 
 }  // namespace
 
+namespace {
+
+/// The fewest bits that the checkpoint rounds the input of a linear map to.
+int rounded_bits(const model::Model& model) {
+  int bits = 32;
+  const auto add = [&](const std::optional<model::ActivationRounding>& rounding) {
+    if (!rounding) return;
+    const bool four = rounding->type == model::ActivationRounding::Type::e2m1;
+    bits = std::min(bits, four ? 4 : rounding->bits);
+  };
+  add(model.head.input);
+  for (const model::LayerWeights& layer : model.layers) {
+    for (const auto& [module, linear] : layer.linears) add(linear.input);
+  }
+  return bits;
+}
+
+}  // namespace
+
 ModelDetails describe_model(const Session& session) {
   const Size size = count_size(session);
   ModelDetails details;
@@ -146,8 +167,11 @@ ModelDetails describe_model(const Session& session) {
   details.size_bytes = session.quantization() ? size.bytes : session.model().weight_bytes();
   details.weight_bits =
       size.projection_elements > 0 ? size.projection_bits / static_cast<double>(size.projection_elements) : 0;
+  details.format = session.model().weight_format();
   if (!session.quantization()) {
-    details.scheme = "float";
+    const bool rounds = session.arithmetic().name() == "fake";
+    details.scheme = rounds ? session.model().quant_method : "float";
+    if (rounds) details.activation_bits = rounded_bits(session.model());
     return details;
   }
   // Schemes vary the output of the projections.
@@ -156,6 +180,35 @@ ModelDetails describe_model(const Session& session) {
   if (std::error_code code; std::filesystem::is_directory(session.model().path, code))
     read_record(session.model().path, details);
   return details;
+}
+
+std::string run_label(const Session& session) {
+  const std::string arithmetic = session.arithmetic().name();
+  if (!session.quantization()) {
+    const std::string format = session.model().weight_format();
+    return arithmetic == "float" ? format : format + " " + arithmetic;
+  }
+  const ModelDetails details = describe_model(session);
+  std::string label = details.method();
+  for (const std::string& part : {details.scheme, std::string(arithmetic == "fake" ? "" : arithmetic)}) {
+    if (!part.empty()) label += (label.empty() ? "" : " ") + part;
+  }
+  return label.empty() ? session.model().weight_format() + " fake" : label;
+}
+
+std::vector<std::string> distinct_labels(std::vector<std::string> labels,
+                                         const std::vector<std::string>& names) {
+  const std::vector<std::string> first = labels;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    if (std::ranges::count(first, first[i]) > 1) labels[i] += fmt::format(" ({})", names[i]);
+  }
+  const std::vector<std::string> second = labels;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const auto before =
+        std::count(second.begin(), second.begin() + static_cast<std::ptrdiff_t>(i), second[i]);
+    if (before > 0) labels[i] += fmt::format(" #{}", before + 1);
+  }
+  return labels;
 }
 
 }  // namespace qeval::eval

@@ -17,8 +17,8 @@ using nlohmann::json;
 /// The text model's object of a nested configuration, with what only the outer one says of it.
 json text_config(const JsonObject& outer) {
   json text = outer.object("text_config").value();
-  for (const char* key : {"tie_word_embeddings", "quantization_config", "bos_token_id", "eos_token_id",
-                          "model_type", kWeightLayoutKey}) {
+  for (const char* key :
+       {"tie_word_embeddings", "bos_token_id", "eos_token_id", "model_type", kWeightLayoutKey}) {
     const auto own = text.find(key);
     if ((own == text.end() || own->is_null()) && outer.find(key) != nullptr) text[key] = *outer.find(key);
   }
@@ -52,6 +52,10 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
   if (const JsonObject outer(document, where); outer.find("text_config") != nullptr) {
     document = text_config(outer);
     where += ": text_config";
+  }
+  // How the file's tensors are coded (checkpoint/quantized/) is no property of the model.
+  for (const char* key : {"quantization_config", "compression_config"}) {
+    if (document.is_object()) document.erase(key);
   }
   const JsonObject fields(document, where);
   const std::string type = fields.string("model_type");

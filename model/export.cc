@@ -111,12 +111,15 @@ bool copy_tokenizer(const Model& model, const std::filesystem::path& folder) {
     write_file_atomically(folder / name, read_file(file));
     copied = copied || std::string_view(name).starts_with("tokenizer.");
   }
-  // The type of the new config.json no longer tells how the tokenizer is to be read.
-  if (const std::string type = deciding_model_type(model.path); copied && !type.empty()) {
+  // The new config.json no longer tells how the tokenizer is to be read.
+  const std::string type = deciding_model_type(model.path);
+  const std::string name = class_of_model(model.path, read_tokenizer_config(model.path));
+  if (copied && !(type.empty() && name.empty())) {
     const auto file = folder / "tokenizer_config.json";
     nlohmann::ordered_json config = nlohmann::ordered_json::object();
     if (std::filesystem::exists(file)) config = nlohmann::ordered_json::parse(read_file(file));
-    config[std::string(kSourceModelType)] = type;
+    if (!type.empty()) config[std::string(kSourceModelType)] = type;
+    if (!name.empty()) config["tokenizer_class"] = name;
     write_file_atomically(file, config.dump(2) + "\n");
   }
   return copied;

@@ -1,5 +1,8 @@
 #include "model/weights.h"
 
+#include <algorithm>
+#include <functional>
+
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -15,9 +18,14 @@ void visit_weights(const Model& model, const Visitor& visit) {
     visit(weights.name + ".weight", weights.weight);
     visit(weights.name + ".bias", weights.bias);
   };
+  const auto rounding = [&](const std::string& name, const std::optional<ActivationRounding>& r) {
+    if (r) visit(name, *r);
+  };
   const auto linear = [&](const LinearWeights& weights) {
     visit(weights.weight);
     visit(weights.weight.name + ".bias", weights.bias);
+    rounding(weights.weight.name + ".input", weights.input);
+    rounding(weights.weight.name + ".output", weights.output);
   };
   visit(model.embedding);
   if (model.positions.rows > 0) visit(model.positions);
@@ -27,30 +35,36 @@ void visit_weights(const Model& model, const Visitor& visit) {
   for (const LayerWeights& layer : model.layers) {
     for (const auto& [module, weights] : layer.norms) norm(weights);
     for (const auto& [module, weights] : layer.linears) linear(weights);
+    rounding("key", layer.key);
+    rounding("value", layer.value);
     if (layer.xielu) {
       const XieluWeights& x = *layer.xielu;
       visit("xielu", std::vector<float>{x.alpha_p, x.alpha_n, x.beta, x.eps});
     }
   }
   if (model.config.final_norm) norm(model.final_norm);
-  if (model.head.weight.data != model.embedding.data) linear(model.head);
+  if (!model.head.weight.stored.is_same(model.embedding.stored)) linear(model.head);
 }
 
 struct Hasher {
   Sha256& sha;
   const Checkpoint* checkpoint;
   void operator()(const Matrix& matrix) const {
-    sha.update(fmt::format("{} {} {}x{} {}\n", matrix.name, info(matrix.dtype).name, matrix.rows, matrix.cols,
+    sha.update(fmt::format("{} {} {}x{} {}\n", matrix.name, matrix.stored.format(), matrix.rows, matrix.cols,
                            matrix.interleaved_head_dim));
+    const auto add = [&](std::span<const std::byte> bytes) { sha.update(bytes); };
     if (matrix.block_rows == 0) {
-      sha.update(std::span(matrix.data, static_cast<size_t>(matrix.byte_count())));
+      matrix.stored.visit_bytes(0, matrix.rows, add);
     } else {
-      for (int64_t r = 0; r < matrix.rows; ++r) {
-        sha.update(std::span(matrix.row(r), static_cast<size_t>(matrix.row_bytes)));
-      }
+      for (int64_t r = 0; r < matrix.rows; ++r) matrix.stored.visit_bytes(matrix.stored_row(r), 1, add);
     }
     // What an arithmetic keeps in another form need not stay in memory for having been hashed.
     if (checkpoint != nullptr) checkpoint->release_pages();
+  }
+  void operator()(const std::string& name, const ActivationRounding& r) const {
+    sha.update(fmt::format("{} {} {} {} {} {} {} {} {} {} {}\n", name, static_cast<int>(r.type), r.bits,
+                           static_cast<int>(r.source), r.symmetric, r.scale, r.zero_point, r.group,
+                           r.upper_bound, r.global, r.global_divides));
   }
   void operator()(const std::string& name, const std::vector<float>& values) const {
     sha.update(fmt::format("{} {}\n", name, values.size()));
@@ -59,6 +73,7 @@ struct Hasher {
 };
 
 struct ByteCounter {
+  void operator()(const std::string&, const ActivationRounding&) const {}
   int64_t& total;
   void operator()(const Matrix& matrix) const { total += matrix.byte_count(); }
   void operator()(const std::string&, const std::vector<float>& values) const {
@@ -75,21 +90,25 @@ int64_t interleaved_row(int64_t row, int64_t head_dim, int64_t dim) {
   return row + 2 * (within % half) + within / half - within;
 }
 
-const std::byte* Matrix::row(int64_t r) const {
+int64_t Matrix::stored_row(int64_t r) const {
   if (interleaved_head_dim != 0) {
     r = interleaved_row(r, interleaved_head_dim,
                         interleaved_dim != 0 ? interleaved_dim : interleaved_head_dim);
   }
   if (block_rows != 0) r += r / block_rows * (block_stride - block_rows);
-  return data + r * row_bytes;
+  return r;
+}
+
+void Matrix::decode(int64_t row, int64_t count, int64_t col, int64_t n, float* out, int64_t stride) const {
+  if (is_contiguous()) {
+    stored.decode(row, count, col, n, out, stride);
+    return;
+  }
+  for (int64_t r = 0; r < count; ++r) stored.decode(stored_row(row + r), 1, col, n, out + r * stride, stride);
 }
 
 void Matrix::decode_rows(int64_t first, int64_t count, float* destination) const {
-  if (is_contiguous()) {
-    decode(dtype, row(first), count * cols, destination);
-    return;
-  }
-  for (int64_t r = 0; r < count; ++r) decode(dtype, row(first + r), cols, destination + r * cols);
+  decode(first, count, 0, cols, destination, cols);
 }
 
 std::string Model::weight_hash() const {
@@ -97,6 +116,27 @@ std::string Model::weight_hash() const {
   sha.update(unified_config(config, "").dump());
   visit_weights(*this, Hasher{sha, checkpoint.get()});
   return sha.hex();
+}
+
+bool Model::rounds_activations() const {
+  const auto rounds = [](const LinearWeights& linear) { return linear.input || linear.output; };
+  return rounds(head) || std::ranges::any_of(layers, [&](const LayerWeights& layer) {
+           return layer.key || layer.value ||
+                  std::ranges::any_of(layer.linears, [&](const auto& own) { return rounds(own.second); });
+         });
+}
+
+std::string Model::weight_format() const {
+  std::map<std::string, int64_t> elements;
+  for (const LayerWeights& layer : layers) {
+    for (const auto& [module, linear] : layer.linears)
+      elements[linear.weight.stored.format()] += linear.weight.rows * linear.weight.cols;
+  }
+  std::vector<std::pair<std::string, int64_t>> formats(elements.begin(), elements.end());
+  std::ranges::stable_sort(formats, std::greater{}, &std::pair<std::string, int64_t>::second);
+  std::string text;
+  for (const auto& [own, count] : formats) text += (text.empty() ? "" : " + ") + own;
+  return text;
 }
 
 int64_t Model::weight_bytes() const {

@@ -9,19 +9,19 @@
 #include <vector>
 
 #include "base/parallel.h"
+#include "model/checkpoint/activation_rounding.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/stored_weight.h"
 #include "model/config.h"
 
 namespace qeval::model {
 
-/// A weight matrix [rows, cols] = [output features, input features], left in its stored type: a view into the
-/// checkpoint. Rows are independent; row(r) is where logical row r starts.
+/// A weight matrix [rows, cols] = [output features, input features], left as it is stored: a view into the
+/// checkpoint. Rows are independent; logical row r is stored_row(r) of `stored`.
 struct Matrix {
   std::string name;  ///< unified module name, such as "model.layers.0.mlp.w2", without ".weight"
-  DType dtype = DType::f32;
   int64_t rows = 0, cols = 0;
-  const std::byte* data = nullptr;
-  int64_t row_bytes = 0;
+  StoredWeight stored;
   /// Rows stored for interleaved rotary pairs (GGUF's Llama; GLM, Cohere): where non-zero, the head size by
   /// which logical row r is found. Within a head, of the first d = interleaved_dim rows (0: all of them),
   /// logical row i + j·d/2 is stored at 2i + j.
@@ -29,10 +29,13 @@ struct Matrix {
   /// Where not 0: rows stand in blocks of `block_rows`, `block_stride` rows apart (GPT-NeoX's fused tensor).
   int64_t block_rows = 0, block_stride = 0;
 
-  const std::byte* row(int64_t r) const;
+  int64_t stored_row(int64_t r) const;
+  /// Decodes logical rows [row, row + count) × columns [col, col + n) to float32, rows of `out` `stride`
+  /// apart; `col` as in StoredWeight::decode.
+  void decode(int64_t row, int64_t count, int64_t col, int64_t n, float* out, int64_t stride) const;
   /// Decodes logical rows [first, first + count) to float32, `destination` being [count, cols].
   void decode_rows(int64_t first, int64_t count, float* destination) const;
-  int64_t byte_count() const { return rows * row_bytes; }
+  int64_t byte_count() const { return stored.byte_count(rows); }
   /// Whether rows follow one another in memory in their logical order.
   bool is_contiguous() const { return interleaved_head_dim == 0 && block_rows == 0; }
 };
@@ -43,6 +46,8 @@ int64_t interleaved_row(int64_t row, int64_t head_dim, int64_t dim);
 struct LinearWeights {
   Matrix weight;            ///< [output features, input features]
   std::vector<float> bias;  ///< [output features], or empty
+  /// What the checkpoint asks of its input and, behind the bias, its output.
+  std::optional<ActivationRounding> input{}, output{};
 };
 
 struct NormWeights {
@@ -61,6 +66,8 @@ struct LayerWeights {
   std::map<Module, LinearWeights> linears;
   std::map<Module, NormWeights> norms;
   std::optional<XieluWeights> xielu{};
+  /// What the checkpoint asks of keys, after the rotary embedding, and of values before they are read.
+  std::optional<ActivationRounding> key{}, value{};
 
   const LinearWeights& linear(Module module) const { return linears.at(module); }
   const NormWeights& norm(Module module) const { return norms.at(module); }
@@ -79,6 +86,7 @@ struct Model {
   NormWeights final_norm;
   LinearWeights head;  ///< [vocab_size, the embedding's width]; the embedding where tied
   std::shared_ptr<const Checkpoint> checkpoint;
+  std::string quant_method;  ///< of a quantized folder's config; else empty
   /// Of tensors that are stored transposed: their rows in order.
   std::vector<std::shared_ptr<const AlignedBuffer>> transposed;
 
@@ -90,6 +98,11 @@ struct Model {
   /// SHA-256 over configuration and the tensors used (names, types, shapes, bytes): the identity of the
   /// weights in results. Reads every weight once.
   std::string weight_hash() const;
+  /// Whether the checkpoint asks for rounding of activations anywhere.
+  bool rounds_activations() const;
+  /// The number format of the blocks' matrices, for people: "BF16", "GPTQ 4-bit g128"; several are joined by
+  /// " + ", the one of most elements first.
+  std::string weight_format() const;
   /// Bytes of the weights as kept in memory (tied ones once).
   int64_t weight_bytes() const;
 };
@@ -97,6 +110,8 @@ struct Model {
 /// Loads a Hugging Face folder, a unified/MobileQuant folder or a `.gguf` file. Every tensor's name, type and
 /// shape is checked against the configuration; tensors of the file that no part of the model uses are Errors
 /// that name them (known left-overs such as `rotary_emb.inv_freq` are ignored).
-Model load_model(const std::filesystem::path& path);
+/// `gptq_zeros` is how the zero points of a GPTQ checkpoint are stored, "v1" or "v2", whatever it says
+/// itself; empty: as it says.
+Model load_model(const std::filesystem::path& path, const std::string& gptq_zeros = "");
 
 }  // namespace qeval::model

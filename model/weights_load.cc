@@ -8,14 +8,24 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/setting.h"
 #include "model/architectures/architecture.h"
 #include "model/architectures/gguf.h"
 #include "model/checkpoint/gguf.h"
 #include "model/checkpoint/layout.h"
+#include "model/checkpoint/quantized/format.h"
 #include "model/weights.h"
 
 namespace qeval::model {
 namespace {
+
+/// Whether there are tensors of a module: its weight, or what a quantized one has instead.
+bool has_module(const Checkpoint& checkpoint, const std::string& name) {
+  if (checkpoint.find(name + ".weight") != nullptr) return true;
+  return std::ranges::any_of(checkpoint.tensors(), [&](const TensorView& tensor) {
+    return tensor.name.starts_with(name + ".") && tensor.name != name + ".bias";
+  });
+}
 
 /// Where names of a text model begin in folders: as usual, inside a multimodal model, or saved alone without
 /// its head. `names.root` and the head's name are changed to what this checkpoint has.
@@ -32,7 +42,7 @@ void find_root(const Checkpoint& checkpoint, TensorNames& names) {
     places.push_back({"", head});
   }
   for (const Place& place : places) {
-    if (checkpoint.find(place.root + names.embedding + ".weight") == nullptr) continue;
+    if (!has_module(checkpoint, place.root + names.embedding)) continue;
     names.root = place.root;
     names.head = place.head;
     return;
@@ -53,20 +63,23 @@ bool is_left_over(std::string_view name, bool tied, const TensorNames& names) {
 
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, const ModelConfig& config, const TensorNames& names)
-      : checkpoint_(checkpoint), config_(config), names_(names) {}
+  /// `quantization` may be null.
+  Loader(const Checkpoint& checkpoint, const ModelConfig& config, const TensorNames& names,
+         const Quantization* quantization)
+      : checkpoint_(checkpoint), config_(config), names_(names), quantization_(quantization) {}
 
   void load(Model& model) {
     check_memory();
     const int64_t hidden = config_.hidden_size;
     const int64_t width = config_.embedding_size != 0 ? config_.embedding_size : hidden;
     model_ = &model;
-    model.embedding =
-        matrix({.name = names_.embedding}, "model.embed_tokens", names_.root, config_.vocab_size, width);
+    model.embedding = weights({.name = names_.root + names_.embedding}, "model.embed_tokens",
+                              ModuleRequest::Kind::embedding, config_.vocab_size, width)
+                          .weight;
     if (config_.learned_positions) {
       const int64_t rows = config_.max_position_embeddings + config_.position_offset;
       model.positions =
-          matrix({.name = names_.positions}, "model.embed_positions", names_.root, rows, hidden);
+          matrix({.name = names_.root + names_.positions}, "model.embed_positions", rows, hidden);
     }
     if (width != hidden) {
       model.embedding_in = linear({.module = Module::embedding_in, .rows = hidden, .cols = width}, 0);
@@ -80,11 +93,14 @@ class Loader {
       model.head.weight.name = std::string(module_name(Module::head));
     } else {
       require_head();
-      model.head.weight = matrix({.name = names_.head}, std::string(module_name(Module::head)), "",
-                                 config_.vocab_size, width);
+      model.head = weights({.name = names_.head}, std::string(module_name(Module::head)),
+                           ModuleRequest::Kind::head, config_.vocab_size, width);
     }
     if (config_.head_bias || checkpoint_.find(names_.head + ".bias") != nullptr) {
       model.head.bias = vector(names_.head + ".bias", {config_.vocab_size});
+    }
+    if (quantization_ != nullptr && quantization_->cache) {
+      for (int64_t i = 0; i < config_.num_layers; ++i) cache_rounding(*quantization_->cache, i);
     }
   }
 
@@ -93,6 +109,12 @@ class Loader {
     for (const TensorView& tensor : checkpoint_.tensors()) {
       if (used_.contains(tensor.name) || is_left_over(tensor.name, config_.tie_word_embeddings, names_))
         continue;
+      const auto ends = [&](const std::string& suffix) { return tensor.name.ends_with(suffix); };
+      if (quantization_ != nullptr && std::ranges::any_of(quantization_->ignored_suffixes, ends)) {
+        model_->config.warnings.push_back(fmt::format("{}: tensor {}: {}", checkpoint_.path().string(),
+                                                      printable(tensor.name), quantization_->ignored_note));
+        continue;
+      }
       fail("{}: tensor {} {} belongs to no part of a {} model of {} layers with this configuration",
            checkpoint_.path().string(), printable(tensor.name), shape_text(tensor.shape),
            config_.architecture, config_.num_layers);
@@ -105,8 +127,7 @@ class Loader {
 
  private:
   void require_head() const {
-    if (!names_.root.empty() || checkpoint_.format() == "gguf" ||
-        checkpoint_.find(names_.head + ".weight") != nullptr) {
+    if (!names_.root.empty() || checkpoint_.format() == "gguf" || has_module(checkpoint_, names_.head)) {
       return;
     }
     fail(
@@ -147,10 +168,64 @@ class Loader {
     return is_after_blocks(module) ? std::string(name) : fmt::format("model.layers.{}.{}", layer, name);
   }
 
-  /// A matrix as `place` says it lies in the file; `prefix` stands in front of its name.
-  Matrix matrix(const TensorPlace& place, const std::string& unified, const std::string& prefix, int64_t rows,
-                int64_t cols) {
-    const std::string name = prefix + place.name + ".weight";
+  /// The matrix of a module, quantized or not, and what is asked of its input and output.
+  LinearWeights weights(const TensorPlace& place, const std::string& unified, ModuleRequest::Kind kind,
+                        int64_t rows, int64_t cols) {
+    LinearWeights result;
+    if (quantization_ != nullptr) {
+      const ModuleRequest request{.name = place.name,
+                                  .rows = place.rows != 0 ? place.rows : rows,
+                                  .cols = cols,
+                                  .kind = kind,
+                                  .transposed = place.transposed};
+      ModuleTensors tensors(checkpoint_, request);
+      std::optional<QuantizedModule> module = quantization_->read(tensors);
+      for (const TensorView& tensor : tensors.taken()) used_.insert(tensor.name);
+      if (module) {
+        result.input = module->input;
+        result.output = module->output;
+      }
+      if (module && module->weight) {
+        result.weight.name = unified;
+        result.weight.rows = rows;
+        result.weight.cols = cols;
+        result.weight.stored = StoredWeight(module->weight, place.first_row);
+        result.weight.block_rows = place.block_rows;
+        result.weight.block_stride = place.block_stride;
+        return result;
+      }
+    }
+    result.weight = matrix(place, unified, rows, cols);
+    return result;
+  }
+
+  void cache_rounding(const Quantization::CacheRounding& cache, int64_t layer) {
+    const std::string k = name_in_file(Module::k, layer);
+    const std::string attention = k.substr(0, k.rfind('.') + 1);
+    const auto read = [&](const std::string& suffix) {
+      ActivationRounding rounding = cache.rounding;
+      rounding.scale = vector(attention + suffix, {1}).at(0);
+      return rounding;
+    };
+    LayerWeights& weights = model_->layers[static_cast<size_t>(layer)];
+    weights.key = read(cache.key_suffix);
+    weights.value = read(cache.value_suffix);
+  }
+
+  /// A bias that the architecture lacks and that a quantizer wrote all the same: zeros mean nothing.
+  void skip_zero_bias(const std::string& name) {
+    const TensorView* bias = quantization_ != nullptr ? checkpoint_.find(name + ".bias") : nullptr;
+    if (bias == nullptr) return;
+    for (const float value : vector(name + ".bias", bias->shape)) {
+      if (value == 0) continue;
+      fail("{}: tensor {}.bias is not zero, and {} has no bias there", checkpoint_.path().string(),
+           printable(name), config_.architecture);
+    }
+  }
+
+  /// A matrix as `place` says it lies in the file.
+  Matrix matrix(const TensorPlace& place, const std::string& unified, int64_t rows, int64_t cols) {
+    const std::string name = place.name + ".weight";
     const int64_t stored_rows = place.rows != 0 ? place.rows : rows;
     Matrix result;
     result.name = unified;
@@ -161,9 +236,9 @@ class Loader {
       return result;
     }
     const TensorView& view = tensor(name, {stored_rows, cols});
-    result.dtype = view.dtype;
-    result.row_bytes = cols / info(view.dtype).block_size * info(view.dtype).block_bytes;
-    result.data = view.bytes.data() + place.first_row * result.row_bytes;
+    const DTypeInfo& type = info(view.dtype);
+    const int64_t row_bytes = cols / type.block_size * type.block_bytes;
+    result.stored = StoredWeight(view.dtype, cols, view.bytes.data() + place.first_row * row_bytes);
     result.block_rows = place.block_rows;
     result.block_stride = place.block_stride;
     return result;
@@ -185,9 +260,7 @@ class Loader {
                     static_cast<size_t>(size));
       }
     }
-    result.dtype = view.dtype;
-    result.row_bytes = result.cols * size;
-    result.data = buffer->data();
+    result.stored = StoredWeight(view.dtype, result.cols, buffer->data());
     model_->transposed.push_back(std::move(buffer));
   }
 
@@ -219,12 +292,17 @@ class Loader {
     TensorPlace place = this->place(op.module);
     const std::string name = name_in_file(op.module, layer);
     place.name = name;
-    result.weight = matrix(place, unified_name(op.module, layer), "", op.rows, op.cols);
+    result = weights(place, unified_name(op.module, layer),
+                     is_after_blocks(op.module) ? ModuleRequest::Kind::outside : ModuleRequest::Kind::linear,
+                     op.rows, op.cols);
     if (interleaved(op.module)) {
       result.weight.interleaved_head_dim = config_.head_dim;
       if (config_.rotary.dim != config_.head_dim) result.weight.interleaved_dim = config_.rotary.dim;
     }
-    if (!op.bias) return result;
+    if (!op.bias) {
+      skip_zero_bias(name);
+      return result;
+    }
     const std::vector<float> stored = vector(name + ".bias", {place.rows != 0 ? place.rows : op.rows});
     for (int64_t r = 0; r < op.rows; ++r) {
       const int64_t block =
@@ -297,6 +375,7 @@ class Loader {
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
   const TensorNames& names_;
+  const Quantization* quantization_;
   Model* model_ = nullptr;
   std::unordered_set<std::string> used_;
 };
@@ -309,13 +388,13 @@ Model load_gguf(const std::filesystem::path& path) {
   TensorNames names = gguf_names(*file, model.config);
   const Architecture& architecture = *find_gguf_architecture(file->string("general.architecture"));
   if (architecture.rename_gguf != nullptr) architecture.rename_gguf(*file, model.config, names);
-  Loader loader(*file, model.config, names);
+  Loader loader(*file, model.config, names, nullptr);
   loader.load(model);
   loader.check_unused();
   return model;
 }
 
-Model load_directory(const std::filesystem::path& path) {
+Model load_directory(const std::filesystem::path& path, const std::string& gptq_zeros) {
   Model model;
   std::error_code code;
   if (!std::filesystem::exists(path / "config.json", code))
@@ -331,22 +410,32 @@ Model load_directory(const std::filesystem::path& path) {
     if (architecture.rename != nullptr) architecture.rename(model.config, names);
   }
   find_root(*model.checkpoint, names);
-  Loader loader(*model.checkpoint, model.config, names);
+  const std::optional<Quantization> quantization = find_quantization(path, *model.checkpoint, gptq_zeros);
+  Loader loader(*model.checkpoint, model.config, names, quantization ? &*quantization : nullptr);
   loader.load(model);
   loader.check_unused();
+  if (quantization) {
+    model.quant_method = quantization->method;
+    if (quantization->notes)
+      model.config.warnings.insert(model.config.warnings.end(), quantization->notes->begin(),
+                                   quantization->notes->end());
+  }
   return model;
 }
 
 }  // namespace
 
-Model load_model(const std::filesystem::path& path) {
+Model load_model(const std::filesystem::path& path, const std::string& gptq_zeros) {
   std::error_code code;
   const bool directory = std::filesystem::is_directory(path, code);
   if (!directory && !std::filesystem::exists(path, code)) fail("{}: no such file or folder", path.string());
   if (!directory && path.extension() != ".gguf") {
     fail("{}: accepted: a folder with config.json and weights, or a .gguf file", path.string());
   }
-  Model model = directory ? load_directory(path) : load_gguf(path);
+  if (!directory && !gptq_zeros.empty())
+    fail("{} {}: {} is a GGUF file; accepted with GPTQ folders", setting("gptq-zeros"), gptq_zeros,
+         path.string());
+  Model model = directory ? load_directory(path, gptq_zeros) : load_gguf(path);
   model.path = path;
   // A trailing slash leaves an empty last part.
   const auto normal = std::filesystem::absolute(path).lexically_normal();

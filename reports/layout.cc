@@ -106,7 +106,7 @@ Costs costs_of(const Source& source) {
   costs.size_bytes = count_at(details, "size_bytes");
   costs.weight_bits = number_at(details, "weight_bits");
   costs.activation_bits = number_at(details, "activation_bits");
-  if (const auto* quantize = member(details, "quantize")) {
+  if (const auto* quantize = find_field(details, "quantize")) {
     costs.quantize_seconds = number_at(*quantize, "seconds");
     costs.quantize_peak_bytes = count_at(*quantize, "peak_rss_bytes");
   }
@@ -117,23 +117,23 @@ Costs costs_of(const Source& source) {
   return costs;
 }
 
-std::vector<LayerError> layer_errors_of(const nlohmann::ordered_json& details) {
-  std::vector<LayerError> out;
-  const auto* list = member(details, "layer_errors");
+std::vector<eval::LayerError> layer_errors_of(const nlohmann::ordered_json& details) {
+  std::vector<eval::LayerError> out;
+  const auto* list = find_field(details, "layer_errors");
   if (list == nullptr || !list->is_array()) return out;
   for (const auto& entry : *list) {
     const auto layer = count_at(entry, "layer");
     const auto error = number_at(entry, "error");
     if (layer && error) out.push_back({*layer, *error});
   }
-  std::ranges::stable_sort(out, {}, &LayerError::layer);
+  std::ranges::stable_sort(out, {}, &eval::LayerError::layer);
   return out;
 }
 
 /// Steps in order; more than a plot can show are averaged over equal stretches.
 std::vector<LossPoint> training_loss_of(const nlohmann::ordered_json& details) {
   std::vector<LossPoint> all;
-  const auto* list = member(details, "training_loss");
+  const auto* list = find_field(details, "training_loss");
   if (list == nullptr || !list->is_array()) return all;
   for (const auto& entry : *list) {
     if (!entry.is_array() || entry.size() != 2) continue;
@@ -159,6 +159,9 @@ std::vector<LossPoint> training_loss_of(const nlohmann::ordered_json& details) {
 std::string default_label(const Source& source) {
   const RunResults& run = source.results;
   const bool quantized = !source.method.empty();
+  const std::string format = text_or_empty(run.model.details, "format");
+  if (!quantized && !format.empty())
+    return run.model.arithmetic == "float" ? format : format + ", " + run.model.arithmetic;
   std::string label = quantized ? method_title(source.method) : run.model.name;
   if (source.variant == "original") label += " (original)";
   if (!source.scheme.empty()) label += " " + source.scheme;
@@ -188,16 +191,17 @@ Row make_row(const Source& source, const Report& report) {
   row.variant = source.variant;
   row.scheme = source.scheme;
   row.arithmetic = run.model.arithmetic;
+  row.format = text_or_empty(run.model.details, "format");
   row.model = run.model.name;
   row.folder = source.folder.string();
   row.cells = cells_of(source, report.columns);
   row.details = cells_of(source, report.details);
   row.costs = costs_of(source);
   row.layer_errors = layer_errors_of(run.model.details);
-  if (const auto* quantize = member(run.model.details, "quantize"))
+  if (const auto* quantize = find_field(run.model.details, "quantize"))
     row.layer_error_unit = text_or_empty(*quantize, "layer_errors_unit");
   row.worst_layers = row.layer_errors;
-  std::ranges::stable_sort(row.worst_layers, std::ranges::greater(), &LayerError::error);
+  std::ranges::stable_sort(row.worst_layers, std::ranges::greater(), &eval::LayerError::error);
   if (row.worst_layers.size() > 3) row.worst_layers.resize(3);
   row.training_loss = training_loss_of(run.model.details);
   row.weight_hash = run.model.weight_hash;
@@ -222,10 +226,10 @@ void require_one_protocol(std::span<const Source> sources) {
   }
 }
 
-Protocol make_protocol(std::span<const Source> sources) {
+Conventions make_protocol(std::span<const Source> sources) {
   require_one_protocol(sources);
   const RunResults& first = sources[0].results;
-  Protocol out;
+  Conventions out;
   out.name = first.protocol;
   out.prefix_policy = first.prefix_policy;
   out.add_bos_token = first.add_bos_token;

@@ -8,6 +8,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "eval/results/block_statistics.h"
+#include "eval/results/model_details.h"
 #include "eval/results/statistics.h"
 
 namespace qeval::reports {
@@ -57,6 +59,20 @@ struct Cell {
   std::optional<Divergence> divergence = {};
 };
 
+/// How far a run's predictions are from the baseline's, over the whole text or all tasks.
+struct Nearness {
+  eval::Estimate kl;  ///< mean KL(baseline ‖ run) in nats, with its interval
+  /// Only of a text: PPL(run) / PPL(baseline), and shares of positions.
+  std::optional<eval::Estimate> perplexity_ratio{}, acceptance{}, top1_agreement{};
+  bool tied = false;  ///< with the nearest run: the interval of their paired difference holds 0
+};
+
+/// Flips over all documents that a run shares with the baseline and that are right or wrong.
+struct Pooled {
+  int64_t documents = 0, lost = 0, gained = 0;
+  bool equivalent = false;  ///< shown by two one-sided tests, within Report::margin
+};
+
 /// What a run costs; absent what its results do not say.
 struct Costs {
   std::optional<int64_t> parameters, size_bytes;
@@ -68,11 +84,6 @@ struct Costs {
   int64_t peak_rss_bytes = 0;
 };
 
-struct LayerError {
-  int64_t layer = 0;
-  double error = 0;  ///< as the results give it: relative error of the block's output
-};
-
 struct LossPoint {
   double step = 0, loss = 0;
 };
@@ -81,14 +92,19 @@ struct LossPoint {
 struct Row {
   std::string label;                                ///< "MobileQuant w8a8"; unlike any other row's
   std::string method, variant, scheme, arithmetic;  ///< as results have them; method empty in float
+  std::string format;  ///< of the stored weights; empty in runs of older versions
   std::string model, folder;
   bool is_baseline = false;
   std::vector<std::optional<Cell>> cells;    ///< per column of Report::columns
   std::vector<std::optional<Cell>> details;  ///< per column of Report::details; no p-values
   Costs costs;
-  std::vector<LayerError> layer_errors;  ///< in the order of layers
-  std::string layer_error_unit;          ///< what they are, in words; empty where the results do not say
-  std::vector<LayerError> worst_layers;  ///< the three largest, largest first
+  std::optional<Nearness> nearness{};
+  std::optional<Pooled> pooled{};
+  /// Mean over the tasks of accuracy here / accuracy of the baseline, as cards of quantized models give it.
+  std::optional<double> recovery{};
+  std::vector<eval::LayerError> layer_errors;  ///< in the order of layers
+  std::string layer_error_unit;  ///< what they are, in words; empty where the results do not say
+  std::vector<eval::LayerError> worst_layers;  ///< the three largest, largest first
   std::vector<LossPoint> training_loss;
   std::string weight_hash, quantization_hash;
   std::vector<std::string> commands;  ///< what reproduces the run, in order
@@ -105,7 +121,8 @@ struct TaskProtocol {
   std::vector<int64_t> first_request_ids;  ///< the first few
 };
 
-struct Protocol {
+/// How all runs of the report were scored.
+struct Conventions {
   std::string name, prefix_policy, add_bos_token, tokenizer_hash, limit;
   int64_t max_length = 0;
   uint64_t fewshot_seed = 0;
@@ -154,11 +171,13 @@ struct Report {
   std::vector<Column> details;  ///< every metric of every task and group
   std::vector<Row> rows;        ///< baseline first
   bool has_baseline = false;
-  int64_t comparisons = 0;  ///< that were tested and share Holm's correction
+  std::string nearness_of{};  ///< what nearness was measured on, in words; empty: on nothing
+  double margin = 0.01;       ///< within which runs count as equivalent, as a fraction
+  int64_t comparisons = 0;    ///< that were tested and share Holm's correction
   std::vector<Example> examples;
   int64_t flips = 0;  ///< over the main table; `examples` may show fewer
   std::vector<PaperTable> paper;
-  Protocol protocol;
+  Conventions protocol;
   std::vector<std::string> notes;  ///< what a sceptical reader must know
   std::string version;             ///< of qeval, of the baseline's run
   /// All of the above's sources as eval::to_json(Comparison) gives them: every run's results and every

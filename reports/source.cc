@@ -15,9 +15,9 @@ Source make_source(std::filesystem::path folder, eval::RunResults results) {
   const auto& details = results.model.details;
   source.scheme = text_or_empty(details, "scheme");
   if (source.scheme == "float") source.scheme.clear();
-  if (const auto* quantize = member(details, "quantize")) {
+  if (const auto* quantize = find_field(details, "quantize")) {
     source.method = text_or_empty(*quantize, "method");
-    const auto* settings = member(*quantize, "settings");
+    const auto* settings = find_field(*quantize, "settings");
     const auto setting = [&](const char* key) {
       std::string text = text_or_empty(*quantize, key);
       return text.empty() && settings != nullptr ? text_or_empty(*settings, key) : text;
@@ -60,12 +60,16 @@ void add_matrix(const fs::path& folder, SourceList& list) {
     any = true;
     Source source = make_source(results, eval::read_results(results));
     source.is_base = entry.name == comparison.base;
-    source.method = source.is_base ? "" : entry.method;
+    source.method = source.is_base || entry.method == "fp" ? "" : entry.method;
+    source.name = entry.name;
+    source.label = entry.label;
     source.variant = entry.variant;
     source.scheme = entry.scheme;
     if (!entry.commands.empty()) source.commands = entry.commands;
     add(std::move(source), list);
   }
+  if (is_there(folder / eval::divergence_results_file) && !list.text)
+    list.text = eval::read_divergence_results(folder);
   if (!any)
     fail("{}: none of the {} runs of {} is finished", folder.string(), comparison.entries.size(),
          eval::comparison_file);

@@ -78,11 +78,10 @@ class TinyModel {
   model::Matrix matrix(const std::string& name, int64_t rows, int64_t cols, float scale) {
     storage_.push_back(std::make_unique<std::vector<float>>(values(rows * cols, scale)));
     return {.name = name,
-            .dtype = model::DType::f32,
             .rows = rows,
             .cols = cols,
-            .data = reinterpret_cast<const std::byte*>(storage_.back()->data()),
-            .row_bytes = cols * 4};
+            .stored = model::StoredWeight(model::DType::f32, cols,
+                                          reinterpret_cast<const std::byte*>(storage_.back()->data()))};
   }
   model::LinearWeights linear(const std::string& name, int64_t rows, int64_t cols, bool bias) {
     return {matrix(name, rows, cols, 0.3F), bias ? values(rows, 0.5F) : std::vector<float>{}};

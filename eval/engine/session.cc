@@ -6,6 +6,7 @@
 #include "base/setting.h"
 #include "model/float_arithmetic.h"
 #include "model/kernels/cpu.h"
+#include "quant/arithmetic/checkpoint_arithmetic.h"
 #include "quant/arithmetic/integer/integer_arithmetic.h"
 #include "quant/arithmetic/integer/prepare.h"
 #include "quant/methods/warnings.h"
@@ -13,9 +14,16 @@
 namespace qeval::eval {
 namespace {
 
-std::string choose_arithmetic(const SessionOptions& options) {
+/// Whether the checkpoint says how activations are rounded, and nothing else is to hold instead.
+bool rounds_by_itself(const SessionOptions& options, const model::Model& model) {
+  return model.rounds_activations() && !options.qcfg && !options.act_ranges &&
+         !quant::is_quantized_checkpoint(options.model);
+}
+
+std::string choose_arithmetic(const SessionOptions& options, const model::Model& model) {
   if (!options.arithmetic.empty()) return options.arithmetic;
-  const bool quantized = options.qcfg || options.act_ranges || quant::is_quantized_checkpoint(options.model);
+  const bool quantized = options.qcfg || options.act_ranges ||
+                         quant::is_quantized_checkpoint(options.model) || model.rounds_activations();
   return quantized ? "fake" : "float";
 }
 
@@ -65,7 +73,7 @@ const model::Tokenizer& LoadedModel::tokenizer() {
 }
 
 Session::Session(const SessionOptions& options)
-    : Session(options, std::make_shared<LoadedModel>(options.model)) {}
+    : Session(options, std::make_shared<LoadedModel>(options.model, options.gptq_zeros)) {}
 
 Session::Session(const SessionOptions& options, std::shared_ptr<LoadedModel> loaded)
     : loaded_(std::move(loaded)),
@@ -74,7 +82,7 @@ Session::Session(const SessionOptions& options, std::shared_ptr<LoadedModel> loa
     warnings_.insert(warnings_.end(), lines.begin(), lines.end());
   };
   add_warnings(model().config.warnings);
-  const std::string arithmetic = choose_arithmetic(options);
+  const std::string arithmetic = choose_arithmetic(options, model());
   if (arithmetic != "float" && options.precision != "f32") {
     throw UsageError(fmt::format("{} {}: not used by {} arithmetic; accepted with {} float",
                                  setting("precision"), printable(options.precision), printable(arithmetic),
@@ -87,6 +95,13 @@ Session::Session(const SessionOptions& options, std::shared_ptr<LoadedModel> loa
                                    setting(unused), setting("arithmetic")));
     }
     arithmetic_ = float_arithmetic(model(), max_length_, options.precision);
+  } else if (arithmetic == "fake" && rounds_by_itself(options, model())) {
+    arithmetic_ = std::make_unique<quant::CheckpointArithmetic>(model(), max_length_);
+  } else if (arithmetic == "integer" && rounds_by_itself(options, model())) {
+    fail(
+        "{} integer: {} rounds activations as quant_method {} says, which integer arithmetic does not "
+        "compute; accepted: fake, float",
+        setting("arithmetic"), model().path.string(), model().quant_method);
   } else if (arithmetic == "fake") {
     quantization_ = quant::load_quantization(model(), options.qcfg, options.act_ranges);
     add_warnings(grid_warning_lines(model(), quantization_->qcfg, quantization_->ranges));
@@ -100,6 +115,11 @@ Session::Session(const SessionOptions& options, std::shared_ptr<LoadedModel> loa
                                                              quantization_->known_ranges, max_length_);
   } else {
     fail("{} {}: unknown; accepted: float, fake, integer", setting("arithmetic"), printable(arithmetic));
+  }
+  if (quantization_ && model().rounds_activations()) {
+    warnings_.push_back(
+        fmt::format("{}: activations are rounded by the given configuration, not as quant_method {} says",
+                    model().path.string(), model().quant_method));
   }
   decoder_ = std::make_unique<model::Decoder>(model(), *arithmetic_);
 }

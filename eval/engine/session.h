@@ -17,13 +17,15 @@ namespace qeval::eval {
 /// How a model is to be run.
 struct SessionOptions {
   std::filesystem::path model;
-  /// "float", "fake" or "integer"; empty: fake where the folder has act_dict.json and default_qcfg.json, else
-  /// float.
+  /// "float", "fake" or "integer"; empty: fake where the folder has act_dict.json and default_qcfg.json or
+  /// its weights' format rounds activations, else float.
   std::string arithmetic;
   /// "f32", or "bf16": float arithmetic by bfloat16 dot products.
   std::string precision = "f32";
   /// Instead of the folder's default_qcfg.json and act_dict.json.
   std::optional<std::filesystem::path> qcfg{}, act_ranges{};
+  /// How a GPTQ checkpoint's zero points are stored (model::load_model).
+  std::string gptq_zeros{};
   std::optional<int64_t> max_length;  ///< tokens of input; default min(2048, max_position_embeddings)
   /// Requests are scored as they are, not cut into windows: where the rotary embedding is stretched beyond
   /// max_position_embeddings, so is the default.
@@ -39,7 +41,8 @@ int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig
 /// tokenizer are made when somebody first asks. Not thread-safe.
 class LoadedModel {
  public:
-  explicit LoadedModel(const std::filesystem::path& path) : model_(model::load_model(path)) {}
+  explicit LoadedModel(const std::filesystem::path& path, const std::string& gptq_zeros = {})
+      : model_(model::load_model(path, gptq_zeros)) {}
   LoadedModel(const LoadedModel&) = delete;
   LoadedModel& operator=(const LoadedModel&) = delete;
 
@@ -61,7 +64,7 @@ class Session {
   /// Loads the model. Throws Error where it cannot be loaded, where the arithmetic is unknown or impossible
   /// for this model, or where max_length exceeds the model's context.
   explicit Session(const SessionOptions& options);
-  /// The same for a checkpoint that is loaded: that of options.model.
+  /// The same for a checkpoint that is loaded: that of options.model, as options.gptq_zeros says.
   Session(const SessionOptions& options, std::shared_ptr<LoadedModel> loaded);
 
   const model::Model& model() const { return loaded_->model(); }

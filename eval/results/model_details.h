@@ -35,6 +35,7 @@ struct ModelDetails {
   double weight_bits = 0;    ///< mean over the elements of the projections, without scales; float: as stored
   int activation_bits = 32;  ///< of the points that schemes vary; 32: left in float
   std::string scheme;        ///< "w8a8"; "float" for unquantized runs; empty where not recorded
+  std::string format;        ///< how the checkpoint stores its matrices: "BF16", "Q4_1", "GPTQ 4-bit g128"
   /// The checkpoint's quantize.json as it stands (method, settings, calibration, seconds, peak_rss_bytes,
   /// command …); null for a model that has none.
   nlohmann::ordered_json quantize;
@@ -50,9 +51,9 @@ struct ModelDetails {
   std::optional<int64_t> quantize_peak_bytes() const;
 };
 
-/// {"parameters", "size_bytes", "weight_bits", "activation_bits", "scheme", "quantize", "training_loss":
-/// [[step, loss], …], "layer_errors": [{"layer": i, "error": x}, …]}; empty lists and a null record are left
-/// out.
+/// {"parameters", "size_bytes", "weight_bits", "activation_bits", "scheme", "format", "quantize",
+/// "training_loss": [[step, loss], …], "layer_errors": [{"layer": i, "error": x}, …]}; empty lists and a null
+/// record are left out.
 nlohmann::ordered_json to_json(const ModelDetails& details);
 
 /// The details of a run. Throws Error naming field and `where` for one of the wrong type.

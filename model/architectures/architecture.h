@@ -94,8 +94,7 @@ inline constexpr std::array kBlockSwitches{"parallel_residual", "use_parallel_re
                                            "use_qk_norm"};
 
 /// Sizes, rotary embedding, eps, activation, tying and token ids, which most families spell alike. Refuses
-/// settings that change the computation and that no family reads: quantization_config, bidirectional
-/// attention.
+/// settings that change the computation and that no family reads: bidirectional attention.
 ModelConfig read_common(const JsonObject& fields, const ConfigDefaults& defaults);
 
 /// As read_common does, for families that spell the sizes their own way: from head_dim and

@@ -205,7 +205,6 @@ ModelConfig read_common(const JsonObject& fields, const ConfigDefaults& defaults
     }
     config.head_dim = config.hidden_size / config.num_heads;
   }
-  if (fields.find("quantization_config") != nullptr) fields.refuse("quantization_config", "null");
   fields.require_false({"use_bidirectional_attention"});
   for (const char* key : kBlockSwitches) {
     if (std::ranges::find(defaults.reads, std::string_view(key)) == defaults.reads.end()) {

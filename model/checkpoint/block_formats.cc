@@ -20,6 +20,11 @@
 // blocks do the same per 32 bytes; sub-blocks with a scale of their own have 16 (Q2_K, Q3_K, Q6_K) or 32
 // elements (Q4_K, Q5_K). Every operation is rounded to float32 in the order written, so results equal the
 // reference's bit for bit.
+//
+// The types of table, ternary and binary codes are in block_formats_codes.cc, those with grids in
+// block_formats_iq.cc.
+
+#include "model/checkpoint/block_formats.h"
 
 #include <bit>
 #include <cassert>
@@ -29,31 +34,6 @@
 
 namespace qeval::model {
 namespace {
-
-/// F16 to F32 for every input, branch-free so that a compiler vectorises it without hardware support for F16.
-/// The exponent is rebased by 127 − 15 = 112. A subnormal is read as 2⁻¹⁴ + x, a normal number, and loses the
-/// 2⁻¹⁴ again: exact, and out of reach of flush-to-zero modes.
-inline float half_to_float(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000U) << 16;
-  const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFFU) << 13;
-  const uint32_t subnormal = magnitude < (1U << 23) ? ~0U : 0U;
-  const uint32_t infinite_or_nan = magnitude >= (31U << 23) ? ~0U : 0U;
-  const uint32_t rebased = magnitude + (112U << 23) + (subnormal & (1U << 23));
-  const float value = std::bit_cast<float>(rebased) - std::bit_cast<float>(subnormal & (113U << 23));
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | (infinite_or_nan & 0x7F800000U) | sign);
-}
-
-inline float load_half(const uint8_t* source) {
-  uint16_t half = 0;
-  std::memcpy(&half, source, sizeof half);
-  return half_to_float(half);
-}
-
-inline uint32_t load_u32(const uint8_t* source) {
-  uint32_t value = 0;
-  std::memcpy(&value, source, sizeof value);
-  return value;
-}
 
 void decode_f64(const uint8_t* source, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) {
@@ -65,17 +45,13 @@ void decode_f64(const uint8_t* source, int64_t count, float* out) {
 
 void decode_f16(const uint8_t* source, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) {
-    uint16_t half = 0;
-    std::memcpy(&half, source + 2 * i, sizeof half);
-    out[i] = half_to_float(half);
+    out[i] = load_half(source + 2 * i);
   }
 }
 
 void decode_bf16(const uint8_t* source, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) {
-    uint16_t upper = 0;
-    std::memcpy(&upper, source + 2 * i, sizeof upper);
-    out[i] = std::bit_cast<float>(static_cast<uint32_t>(upper) << 16);
+    out[i] = std::bit_cast<float>(static_cast<uint32_t>(load_u16(source + 2 * i)) << 16);
   }
 }
 
@@ -87,39 +63,50 @@ void decode_q8_0(const uint8_t* block, float* out) {
 
 void decode_q4_0(const uint8_t* block, float* out) {
   const float d = load_half(block);
-  const uint8_t* q = block + 2;
-  for (int i = 0; i < 16; ++i) out[i] = d * static_cast<float>((q[i] & 15) - 8);
-  for (int i = 0; i < 16; ++i) out[16 + i] = d * static_cast<float>((q[i] >> 4) - 8);
+  const __m128i q = load_16(block + 2), eight = _mm_set1_epi8(8);
+  scale_16_bytes(_mm_sub_epi8(low_nibbles(q), eight), d, out);
+  scale_16_bytes(_mm_sub_epi8(high_nibbles(q), eight), d, out + 16);
 }
 
 void decode_q4_1(const uint8_t* block, float* out) {
   const float d = load_half(block), m = load_half(block + 2);
-  const uint8_t* q = block + 4;
-  for (int i = 0; i < 16; ++i) out[i] = d * static_cast<float>(q[i] & 15) + m;
-  for (int i = 0; i < 16; ++i) out[16 + i] = d * static_cast<float>(q[i] >> 4) + m;
+  const __m128i q = load_16(block + 4);
+  scale_and_shift_16_bytes(low_nibbles(q), d, m, out);
+  scale_and_shift_16_bytes(high_nibbles(q), d, m, out + 16);
 }
 
-/// The fifth bits of Q5_0 and Q5_1, bit i belonging to element i, already at value 16.
-inline int fifth_bit(uint32_t high, int i) {
-  return static_cast<int>((high >> i) & 1U) << 4;
+/// 16 bytes for the bits of the two bytes at `bits`: `value` where one is set, else 0.
+inline __m128i where_set(const uint8_t* bits, char value) {
+  const __m128i eights = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+  const __m128i each = _mm_set1_epi64x(static_cast<int64_t>(0x8040201008040201U));
+  const __m128i spread = _mm_shuffle_epi8(_mm_cvtsi32_si128(load_u16(bits)), eights);
+  return _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(spread, each), each), _mm_set1_epi8(value));
+}
+
+/// 16 bytes: `value` where bit `bit` of the byte is set, else 0.
+inline __m128i where_set(__m128i bytes, int bit, char value) {
+  const __m128i wanted = _mm_set1_epi8(static_cast<char>(1 << bit));
+  return _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(bytes, wanted), wanted), _mm_set1_epi8(value));
+}
+
+inline __m128i nibbles(__m128i bytes, int upper) {
+  return upper != 0 ? high_nibbles(bytes) : low_nibbles(bytes);
 }
 
 void decode_q5_0(const uint8_t* block, float* out) {
   const float d = load_half(block);
-  const uint32_t high = load_u32(block + 2);
-  const uint8_t* q = block + 6;
-  for (int i = 0; i < 16; ++i) out[i] = d * static_cast<float>(((q[i] & 15) | fifth_bit(high, i)) - 16);
-  for (int i = 0; i < 16; ++i)
-    out[16 + i] = d * static_cast<float>(((q[i] >> 4) | fifth_bit(high, 16 + i)) - 16);
+  const __m128i q = load_16(block + 6), sixteen = _mm_set1_epi8(16);
+  const __m128i low = _mm_or_si128(low_nibbles(q), where_set(block + 2, 16));
+  const __m128i high = _mm_or_si128(high_nibbles(q), where_set(block + 4, 16));
+  scale_16_bytes(_mm_sub_epi8(low, sixteen), d, out);
+  scale_16_bytes(_mm_sub_epi8(high, sixteen), d, out + 16);
 }
 
 void decode_q5_1(const uint8_t* block, float* out) {
   const float d = load_half(block), m = load_half(block + 2);
-  const uint32_t high = load_u32(block + 4);
-  const uint8_t* q = block + 8;
-  for (int i = 0; i < 16; ++i) out[i] = d * static_cast<float>((q[i] & 15) | fifth_bit(high, i)) + m;
-  for (int i = 0; i < 16; ++i)
-    out[16 + i] = d * static_cast<float>((q[i] >> 4) | fifth_bit(high, 16 + i)) + m;
+  const __m128i q = load_16(block + 8);
+  scale_and_shift_16_bytes(_mm_or_si128(low_nibbles(q), where_set(block + 4, 16)), d, m, out);
+  scale_and_shift_16_bytes(_mm_or_si128(high_nibbles(q), where_set(block + 6, 16)), d, m, out + 16);
 }
 
 void decode_q2_k(const uint8_t* block, float* out) {
@@ -128,10 +115,8 @@ void decode_q2_k(const uint8_t* block, float* out) {
   for (int sub = 0; sub < 16; ++sub) {  // 16 elements each; 8 sub-blocks share 32 bytes of crumbs
     const float scale = d * static_cast<float>(scales[sub] & 15);
     const float minimum = dm * static_cast<float>(scales[sub] >> 4);
-    const uint8_t* q = quants + 32 * (sub / 8) + 16 * (sub % 2);
-    const int shift = 2 * (sub % 8 / 2);
-    for (int i = 0; i < 16; ++i)
-      out[16 * sub + i] = scale * static_cast<float>((q[i] >> shift) & 3) - minimum;
+    const __m128i q = load_16(quants + 32 * (sub / 8) + 16 * (sub % 2));
+    scale_and_shift_16_bytes(crumbs(q, sub % 8 / 2), scale, -minimum, out + 16 * sub);
   }
 }
 
@@ -142,13 +127,11 @@ void decode_q3_k(const uint8_t* block, float* out) {
     const int low = (packed[sub % 8] >> (sub < 8 ? 0 : 4)) & 15;
     const int high = (packed[8 + sub % 4] >> (2 * (sub / 4))) & 3;
     const float scale = d * static_cast<float>((low | (high << 4)) - 32);
-    const uint8_t* q = quants + 32 * (sub / 8) + 16 * (sub % 2);
-    const uint8_t* h = mask + 16 * (sub % 2);
-    const int shift = 2 * (sub % 8 / 2), bit = sub / 2;
-    for (int i = 0; i < 16; ++i) {
-      const int value = ((q[i] >> shift) & 3) + 4 * ((h[i] >> bit) & 1) - 4;
-      out[16 * sub + i] = scale * static_cast<float>(value);
-    }
+    const __m128i q = load_16(quants + 32 * (sub / 8) + 16 * (sub % 2));
+    const __m128i h = load_16(mask + 16 * (sub % 2)), four = _mm_set1_epi8(4);
+    const __m128i third_bit = where_set(h, sub / 2, 4);
+    scale_16_bytes(_mm_sub_epi8(_mm_or_si128(crumbs(q, sub % 8 / 2), third_bit), four), scale,
+                   out + 16 * sub);
   }
 }
 
@@ -186,11 +169,10 @@ void decode_q5_k(const uint8_t* block, float* out) {
   const uint8_t *high = block + 16, *quants = block + 48;
   for (int sub = 0; sub < 8; ++sub) {
     const float scale = d * scales.scale[sub], minimum = dm * scales.minimum[sub];
-    const uint8_t* q = quants + 32 * (sub / 2);
-    const int shift = 4 * (sub % 2);
-    for (int i = 0; i < 32; ++i) {
-      const int value = ((q[i] >> shift) & 15) | (((high[i] >> sub) & 1) << 4);
-      out[32 * sub + i] = scale * static_cast<float>(value) - minimum;
+    for (int i = 0; i < 32; i += 16) {
+      const __m128i q = load_16(quants + 32 * (sub / 2) + i);
+      const __m128i value = _mm_or_si128(nibbles(q, sub % 2), where_set(load_16(high + i), sub, 16));
+      scale_and_shift_16_bytes(value, scale, -minimum, out + 32 * sub + i);
     }
   }
 }
@@ -203,14 +185,11 @@ void decode_q6_k(const uint8_t* block, float* out) {
     // Elements come in runs of 32: four runs per 64 bytes of nibbles (low, low, high, high) and 32 bytes of
     // crumbs.
     const int run = sub / 2, half = sub / 8, within = 16 * (sub % 2);
-    const uint8_t* q = low + 64 * half + 32 * (run % 2) + within;
-    const uint8_t* h = high + 32 * half + within;
-    const int q_shift = 4 * (run % 4 / 2), h_shift = 2 * (run % 4);
+    const __m128i q = load_16(low + 64 * half + 32 * (run % 2) + within);
+    const __m128i h = load_16(high + 32 * half + within);
     const float scale = d * static_cast<float>(scales[sub]);
-    for (int i = 0; i < 16; ++i) {
-      const int value = (((q[i] >> q_shift) & 15) | (((h[i] >> h_shift) & 3) << 4)) - 32;
-      out[16 * sub + i] = scale * static_cast<float>(value);
-    }
+    const __m128i value = _mm_or_si128(nibbles(q, run % 4 / 2), _mm_slli_epi16(crumbs(h, run % 4), 4));
+    scale_16_bytes(_mm_sub_epi8(value, _mm_set1_epi8(32)), scale, out + 16 * sub);
   }
 }
 
@@ -258,11 +237,45 @@ void decode(DType dtype, const std::byte* source, int64_t count, float* destinat
       return decode_blocks<decode_q5_k>(dtype, bytes, count, destination);
     case DType::q6_k:
       return decode_blocks<decode_q6_k>(dtype, bytes, count, destination);
+    case DType::q1_0:
+      return decode_blocks<decode_q1_0>(dtype, bytes, count, destination);
+    case DType::q2_0:
+      return decode_blocks<decode_q2_0>(dtype, bytes, count, destination);
+    case DType::iq1_s:
+      return decode_blocks<decode_iq1_s>(dtype, bytes, count, destination);
+    case DType::iq1_m:
+      return decode_blocks<decode_iq1_m>(dtype, bytes, count, destination);
+    case DType::iq2_xxs:
+      return decode_blocks<decode_iq2_xxs>(dtype, bytes, count, destination);
+    case DType::iq2_xs:
+      return decode_blocks<decode_iq2_xs>(dtype, bytes, count, destination);
+    case DType::iq2_s:
+      return decode_blocks<decode_iq2_s>(dtype, bytes, count, destination);
+    case DType::iq3_xxs:
+      return decode_blocks<decode_iq3_xxs>(dtype, bytes, count, destination);
+    case DType::iq3_s:
+      return decode_blocks<decode_iq3_s>(dtype, bytes, count, destination);
+    case DType::iq4_nl:
+      return decode_blocks<decode_iq4_nl>(dtype, bytes, count, destination);
+    case DType::iq4_xs:
+      return decode_blocks<decode_iq4_xs>(dtype, bytes, count, destination);
+    case DType::tq1_0:
+      return decode_blocks<decode_tq1_0>(dtype, bytes, count, destination);
+    case DType::tq2_0:
+      return decode_blocks<decode_tq2_0>(dtype, bytes, count, destination);
+    case DType::mxfp4:
+      return decode_blocks<decode_mxfp4>(dtype, bytes, count, destination);
+    case DType::nvfp4:
+      return decode_blocks<decode_nvfp4>(dtype, bytes, count, destination);
     case DType::i64:
     case DType::i32:
+    case DType::i8:
+    case DType::u8:
+    case DType::f8_e4m3:
+    case DType::f8_e8m0:
       break;
   }
-  assert(!"integer tensors are not decoded");
+  assert(!"codes are not decoded");
 }
 
 }  // namespace qeval::model

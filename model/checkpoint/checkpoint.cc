@@ -41,4 +41,8 @@ void Checkpoint::add_listed_only(std::string name, std::filesystem::path file) {
   listed_only_.emplace(std::move(name), std::move(file));
 }
 
+void Checkpoint::add_metadata(std::string key, std::string text) {
+  metadata_.emplace(std::move(key), std::move(text));
+}
+
 }  // namespace qeval::model

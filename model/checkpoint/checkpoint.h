@@ -32,6 +32,8 @@ class Checkpoint {
   const std::map<std::string, std::filesystem::path, std::less<>>& listed_only() const {
     return listed_only_;
   }
+  /// Text that a safetensors header carries beside its tensors.
+  const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
   /// What to call the checkpoint in messages: the file or folder.
   const std::filesystem::path& path() const { return path_; }
   /// "safetensors", "gguf" or "pytorch".
@@ -46,6 +48,8 @@ class Checkpoint {
   /// tensor becomes an aligned copy.
   void add(TensorView tensor);
   void add_listed_only(std::string name, std::filesystem::path file);
+  /// Of shards, what the first of them says of a key.
+  void add_metadata(std::string key, std::string text);
 
  private:
   std::filesystem::path path_;
@@ -54,6 +58,7 @@ class Checkpoint {
   std::vector<std::unique_ptr<std::byte[]>> aligned_copies_;
   std::unordered_map<std::string, size_t> index_;
   std::map<std::string, std::filesystem::path, std::less<>> listed_only_;
+  std::map<std::string, std::string, std::less<>> metadata_;
 };
 
 std::unique_ptr<Checkpoint> open_safetensors(const std::filesystem::path& file);

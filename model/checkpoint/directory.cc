@@ -45,6 +45,7 @@ class ShardedCheckpoint : public Checkpoint {
         if (shard.find(name) == nullptr) add_listed_only(name, shard.path());
       }
       for (const TensorView& tensor : shard.tensors()) add(tensor);
+      for (const auto& [key, text] : shard.metadata()) add_metadata(key, text);
     }
   }
 

@@ -3,6 +3,10 @@
 // innermost first, uint32 type, uint64 offset); padding to general.alignment (32 by default); data, each
 // tensor padded to the alignment, offsets relative to its begin. A string is a uint64 length and bytes; an
 // array a uint32 element type, a uint64 count and the elements.
+//
+// A model in several files NAME-00001-of-0000N.gguf: each is a GGUF file with tensors of its own and the keys
+// split.no (from 0), split.count and split.tensors.count (of all of them); the first alone has the other
+// keys.
 
 #include "model/checkpoint/gguf.h"
 
@@ -38,55 +42,66 @@ enum class ValueType : uint32_t {
   float64
 };
 
-std::optional<DType> dtype_from_ggml(uint32_t type) {
-  switch (type) {
-    case 0:
-      return DType::f32;
-    case 1:
-      return DType::f16;
-    case 2:
-      return DType::q4_0;
-    case 3:
-      return DType::q4_1;
-    case 6:
-      return DType::q5_0;
-    case 7:
-      return DType::q5_1;
-    case 8:
-      return DType::q8_0;
-    case 10:
-      return DType::q2_k;
-    case 11:
-      return DType::q3_k;
-    case 12:
-      return DType::q4_k;
-    case 13:
-      return DType::q5_k;
-    case 14:
-      return DType::q6_k;
-    case 26:
-      return DType::i32;
-    case 27:
-      return DType::i64;
-    case 28:
-      return DType::f64;
-    case 30:
-      return DType::bf16;
-    default:
-      return std::nullopt;
-  }
-}
+/// What GGUF's type numbers mean.
+struct GgmlType {
+  std::string_view name;
+  std::optional<DType> dtype;  ///< none: withdrawn, never stored in files (Q8_1, Q8_K) or not read here
+};
 
-/// Names of types that GGUF knows and we do not, for messages.
-std::string ggml_type_name(uint32_t type) {
-  static constexpr std::array<std::string_view, 41> kNames{
-      "F32",   "F16",        "Q4_0",       "Q4_1",       "Q4_2",     "Q4_3",     "Q5_0",
-      "Q5_1",  "Q8_0",       "Q8_1",       "Q2_K",       "Q3_K",     "Q4_K",     "Q5_K",
-      "Q6_K",  "Q8_K",       "IQ2_XXS",    "IQ2_XS",     "IQ3_XXS",  "IQ1_S",    "IQ4_NL",
-      "IQ3_S", "IQ2_S",      "IQ4_XS",     "I8",         "I16",      "I32",      "I64",
-      "F64",   "IQ1_M",      "BF16",       "Q4_0_4_4",   "Q4_0_4_8", "Q4_0_8_8", "TQ1_0",
-      "TQ2_0", "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4",    "NVFP4"};
-  return type < kNames.size() ? std::string(kNames[type]) : fmt::format("number {}", type);
+// clang-format off
+constexpr std::array<GgmlType, 43> kGgmlTypes{{
+    {"F32", DType::f32},
+    {"F16", DType::f16},
+    {"Q4_0", DType::q4_0},
+    {"Q4_1", DType::q4_1},
+    {"Q4_2", std::nullopt},
+    {"Q4_3", std::nullopt},
+    {"Q5_0", DType::q5_0},
+    {"Q5_1", DType::q5_1},
+    {"Q8_0", DType::q8_0},
+    {"Q8_1", std::nullopt},
+    {"Q2_K", DType::q2_k},
+    {"Q3_K", DType::q3_k},
+    {"Q4_K", DType::q4_k},
+    {"Q5_K", DType::q5_k},
+    {"Q6_K", DType::q6_k},
+    {"Q8_K", std::nullopt},
+    {"IQ2_XXS", DType::iq2_xxs},
+    {"IQ2_XS", DType::iq2_xs},
+    {"IQ3_XXS", DType::iq3_xxs},
+    {"IQ1_S", DType::iq1_s},
+    {"IQ4_NL", DType::iq4_nl},
+    {"IQ3_S", DType::iq3_s},
+    {"IQ2_S", DType::iq2_s},
+    {"IQ4_XS", DType::iq4_xs},
+    {"I8", std::nullopt},
+    {"I16", std::nullopt},
+    {"I32", DType::i32},
+    {"I64", DType::i64},
+    {"F64", DType::f64},
+    {"IQ1_M", DType::iq1_m},
+    {"BF16", DType::bf16},
+    {"Q4_0_4_4", std::nullopt},
+    {"Q4_0_4_8", std::nullopt},
+    {"Q4_0_8_8", std::nullopt},
+    {"TQ1_0", DType::tq1_0},
+    {"TQ2_0", DType::tq2_0},
+    {"IQ4_NL_4_4", std::nullopt},
+    {"IQ4_NL_4_8", std::nullopt},
+    {"IQ4_NL_8_8", std::nullopt},
+    {"MXFP4", DType::mxfp4},
+    {"NVFP4", DType::nvfp4},
+    {"Q1_0", DType::q1_0},
+    {"Q2_0", DType::q2_0}
+}};
+// clang-format on
+
+std::string accepted_types() {
+  std::string names;
+  for (const GgmlType& type : kGgmlTypes) {
+    if (type.dtype) names += (names.empty() ? "" : ", ") + std::string(type.name);
+  }
+  return names;
 }
 
 class GgufReader {
@@ -242,13 +257,11 @@ Description read_description(GgufReader& reader, const std::string& file) {
     tensor.shape.insert(tensor.shape.begin(), static_cast<int64_t>(extent));
   }
   const auto type = reader.bytes().read<uint32_t>(where);
-  const auto dtype = dtype_from_ggml(type);
+  const std::optional<DType> dtype = type < kGgmlTypes.size() ? kGgmlTypes[type].dtype : std::nullopt;
   if (!dtype) {
-    fail(
-        "{}: {} has type {}; accepted: F32, F64, F16, BF16, I32, I64, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, "
-        "Q3_K, Q4_K, "
-        "Q5_K, Q6_K",
-        file, where, ggml_type_name(type));
+    fail("{}: {} has type {}; accepted: {}", file, where,
+         type < kGgmlTypes.size() ? std::string(kGgmlTypes[type].name) : fmt::format("number {}", type),
+         accepted_types());
   }
   tensor.dtype = *dtype;
   const auto size = byte_count(*dtype, tensor.shape);
@@ -283,11 +296,29 @@ void check_offsets(const std::vector<Description>& tensors, uint64_t data_size, 
   }
 }
 
-}  // namespace
+/// One file as it is read: a whole model, or a part of one.
+struct Part {
+  std::unordered_map<std::string, GgufValue> metadata;
+  /// Where the metadata lie in the file, without those about parts: from the first value to behind the last.
+  std::vector<std::span<const std::byte>> values;
+  std::vector<Description> tensors;
+  std::span<const std::byte> data;
+};
 
-GgufFile::GgufFile(const std::filesystem::path& file) : Checkpoint(file, "gguf"), file_(file) {
-  const std::string where = file.string();
-  GgufReader reader(file_.bytes(), where);
+constexpr std::string_view kSplitKeys = "split.", kSplitNumber = "split.no", kSplitCount = "split.count",
+                           kSplitTensors = "split.tensors.count", kAlignment = "general.alignment";
+
+std::optional<int64_t> find_integer(const Part& part, std::string_view key, const std::string& file) {
+  const auto it = part.metadata.find(std::string(key));
+  if (it == part.metadata.end()) return std::nullopt;
+  const auto* value = std::get_if<int64_t>(&it->second);
+  if (value == nullptr) fail("{}: metadata key {} is not an integer", file, key);
+  return *value;
+}
+
+Part read_part(const MappedFile& mapped) {
+  const std::string where = mapped.path().string();
+  GgufReader reader(mapped.bytes(), where);
   ByteReader& bytes = reader.bytes();
   if (bytes.take_text(4, "the magic") != "GGUF")
     fail("{}: not a GGUF file: it does not begin with \"GGUF\"", where);
@@ -305,34 +336,135 @@ GgufFile::GgufFile(const std::filesystem::path& file) : Checkpoint(file, "gguf")
     fail("{}: {} tensors and {} metadata values cannot fit in the file", where, tensor_count, value_count);
   }
 
+  Part part;
   for (uint64_t i = 0; i < value_count; ++i) {
+    const size_t begin = bytes.offset();
     const std::string key = reader.name("a metadata key");
-    if (metadata_.contains(key)) fail("{}: metadata key {} occurs twice", where, printable(key));
-    metadata_.emplace(key, reader.value(printable(key)));
+    if (part.metadata.contains(key)) fail("{}: metadata key {} occurs twice", where, printable(key));
+    part.metadata.emplace(key, reader.value(printable(key)));
+    if (!key.starts_with(kSplitKeys))
+      part.values.push_back(mapped.bytes().subspan(begin, bytes.offset() - begin));
   }
-  metadata_end_ = bytes.offset();
-  if (integer_or("split.count", 1) > 1) {
-    fail("{}: split.count is {}; accepted: a GGUF in one file (merge the parts first)", where,
-         integer("split.count"));
-  }
-  const int64_t alignment = integer_or("general.alignment", kDefaultAlignment);
+  const int64_t alignment = find_integer(part, kAlignment, where).value_or(kDefaultAlignment);
   if (alignment < 1 || alignment > 65536 || !std::has_single_bit(static_cast<uint64_t>(alignment))) {
     fail("{}: general.alignment is {}; accepted: a power of two up to 65536", where, alignment);
   }
 
-  std::vector<Description> descriptions;
-  for (uint64_t i = 0; i < tensor_count; ++i) descriptions.push_back(read_description(reader, where));
-  if (descriptions.empty()) return;  // a vocabulary file
+  for (uint64_t i = 0; i < tensor_count; ++i) part.tensors.push_back(read_description(reader, where));
+  if (part.tensors.empty()) return part;  // a vocabulary file, or a first part of keys alone
   const auto step = static_cast<uint64_t>(alignment);
   bytes.take((step - bytes.offset() % step) % step, "padding");
-  const auto data = bytes.take(bytes.remaining(), "the data");
-  check_offsets(descriptions, data.size(), step, where);
-  for (Description& tensor : descriptions) {
-    add({.name = std::move(tensor.name),
-         .dtype = tensor.dtype,
-         .shape = std::move(tensor.shape),
-         .bytes = data.subspan(tensor.offset, tensor.size)});
+  part.data = bytes.take(bytes.remaining(), "the data");
+  check_offsets(part.tensors, part.data.size(), step, where);
+  return part;
+}
+
+/// What the name of a part says: NAME-00002-of-00003.gguf.
+struct PartName {
+  std::string stem;  ///< NAME, with the folder
+  int64_t number, count;
+
+  std::filesystem::path of(int64_t n) const { return fmt::format("{}-{:05}-of-{:05}.gguf", stem, n, count); }
+};
+
+std::optional<PartName> part_name(const std::filesystem::path& file) {
+  static constexpr std::string_view kPattern = "-00000-of-00000.gguf";  // 0: any digit
+  const std::string text = file.string();
+  if (text.size() <= kPattern.size()) return std::nullopt;
+  const std::string tail = text.substr(text.size() - kPattern.size());
+  for (size_t i = 0; i < tail.size(); ++i) {
+    const bool digit = tail[i] >= '0' && tail[i] <= '9';
+    if (kPattern[i] == '0' ? !digit : tail[i] != kPattern[i]) return std::nullopt;
   }
+  const PartName name{text.substr(0, text.size() - kPattern.size()), std::stoll(tail.substr(1, 5)),
+                      std::stoll(tail.substr(10, 5))};
+  if (name.count == 0 || name.number < 1 || name.number > name.count) {
+    fail("{}: the name says part {} of {}; accepted: parts counted from 1", text, name.number, name.count);
+  }
+  return name;
+}
+
+std::filesystem::path first_part(const std::filesystem::path& given) {
+  const auto name = part_name(given);
+  return name ? name->of(1) : given;
+}
+
+/// Into how many parts the model was split, 1 where it was not: what `first` says, held against its name.
+int64_t count_of_parts(const Part& first, const std::filesystem::path& file) {
+  const std::string where = file.string();
+  const auto name = part_name(file);
+  const std::optional<int64_t> count = find_integer(first, kSplitCount, where);
+  if (name && name->count > 1 && !count) {
+    fail(
+        "{}: the name says part 1 of {}, and split.count is missing; accepted: parts as llama-gguf-split "
+        "makes "
+        "them, or another name",
+        where, name->count);
+  }
+  if (count && *count != (name ? name->count : 1)) {
+    if (name) fail("{}: split.count is {}; the name says {}", where, *count, name->count);
+    fail(
+        "{}: split.count is {}; accepted: all parts in one folder, each under a name such as "
+        "NAME-00001-of-00003.gguf",
+        where, *count);
+  }
+  return name ? name->count : 1;
+}
+
+/// Part `number`, from 1, must say that it is.
+void check_part(const Part& part, int64_t number, int64_t count, int64_t tensors, const std::string& file) {
+  const auto check = [&](std::string_view key, int64_t expected, bool required) {
+    const std::optional<int64_t> value = find_integer(part, key, file);
+    if (!value && required) fail("{}: metadata key {} (an integer) is missing", file, key);
+    if (value && *value != expected) fail("{}: {} is {}; accepted: {}", file, key, *value, expected);
+  };
+  check(kSplitNumber, number - 1, true);
+  check(kSplitCount, count, number == 1);
+  check(kSplitTensors, tensors, number == 1);
+  if (number == 1) return;
+  for (const auto& [key, value] : part.metadata) {
+    if (!key.starts_with(kSplitKeys) && key != kAlignment) {
+      fail("{}: metadata key {}; accepted: keys about the model in the first part alone", file,
+           printable(key));
+    }
+  }
+}
+
+}  // namespace
+
+GgufFile::GgufFile(const std::filesystem::path& file) : Checkpoint(first_part(file), "gguf") {
+  files_.emplace_back(path());
+  std::vector<Part> parts;
+  parts.push_back(read_part(files_.front()));
+  const int64_t count = count_of_parts(parts.front(), path());
+  for (int64_t number = 2; number <= count; ++number) {
+    const std::filesystem::path other = part_name(path())->of(number);
+    std::error_code code;
+    if (!std::filesystem::exists(other, code))
+      fail("{}: part {} of {} is missing: there is no {}", path().string(), number, count, other.string());
+    files_.emplace_back(other);
+    parts.push_back(read_part(files_.back()));
+  }
+  int64_t tensors = 0;
+  for (const Part& part : parts) tensors += std::ssize(part.tensors);
+  for (int64_t i = 0; count > 1 && i < count; ++i) {
+    const auto at = static_cast<size_t>(i);
+    check_part(parts[at], i + 1, count, tensors, files_[at].path().string());
+  }
+  for (Part& part : parts) {
+    for (Description& tensor : part.tensors) {
+      add({.name = std::move(tensor.name),
+           .dtype = tensor.dtype,
+           .shape = std::move(tensor.shape),
+           .bytes = part.data.subspan(tensor.offset, tensor.size)});
+    }
+  }
+  metadata_ = std::move(parts.front().metadata);
+  values_ = std::move(parts.front().values);
+}
+
+void GgufFile::release_pages() const {
+  for (const MappedFile& file : files_) file.release_pages();
 }
 
 }  // namespace qeval::model

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -19,12 +19,14 @@ namespace qeval::model {
 using GgufValue = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>, std::vector<double>,
                                std::vector<std::string>>;
 
-/// A GGUF v2/v3 file: typed metadata and tensors, mapped. Little-endian only.
+/// A GGUF v2/v3 file, or all parts of one that was split: typed metadata and tensors, mapped. Little-endian
+/// only.
 class GgufFile : public Checkpoint {
  public:
-  /// Throws Error naming the file and the offending offset, key or tensor.
+  /// Of a split file, any part may be given (NAME-00002-of-00003.gguf); path() is the first one, the others
+  /// must lie beside it. Throws Error naming the file and the offending offset, key or tensor.
   explicit GgufFile(const std::filesystem::path& file);
-  void release_pages() const override { file_.release_pages(); }
+  void release_pages() const override;
 
   const GgufValue* find_value(std::string_view key) const;
   /// Typed look-ups: a missing key or another type is an Error that names it; the *_or forms default a
@@ -42,12 +44,13 @@ class GgufFile : public Checkpoint {
   const std::vector<double>* find_numbers(std::string_view key) const;
   const std::vector<std::string>* find_strings(std::string_view key) const;
 
-  /// The content of a GGUF file with the same metadata and no tensors: a vocabulary file.
+  /// The content of a GGUF file with the same metadata, but what is about parts, and no tensors: a
+  /// vocabulary file.
   std::string without_tensors() const;
 
  private:
-  MappedFile file_;
-  size_t metadata_end_ = 0;  ///< offset of the first byte behind the metadata
+  std::vector<MappedFile> files_;
+  std::vector<std::span<const std::byte>> values_;  ///< the metadata as stored, but what is about parts
   std::unordered_map<std::string, GgufValue> metadata_;
 };
 

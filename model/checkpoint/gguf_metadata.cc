@@ -82,9 +82,11 @@ const std::vector<std::string>* GgufFile::find_strings(std::string_view key) con
 }
 
 std::string GgufFile::without_tensors() const {
-  constexpr size_t kTensorCountAt = 8, kTensorCountBytes = 8;  // behind the magic and the version
-  std::string content(file_.text().substr(0, metadata_end_));
-  content.replace(kTensorCountAt, kTensorCountBytes, kTensorCountBytes, '\0');
+  constexpr size_t kTensorCountAt = 8;  // behind the magic and the version
+  std::string content(files_.front().text().substr(0, kTensorCountAt));
+  for (const uint64_t count : {uint64_t{0}, uint64_t{values_.size()}})
+    content.append(reinterpret_cast<const char*>(&count), sizeof count);
+  for (const auto value : values_) content.append(reinterpret_cast<const char*>(value.data()), value.size());
   return content;
 }
 

@@ -3,6 +3,7 @@
 // data, row-major. The header is at most 100 MB; the tensors cover the data without overlap or hole.
 
 #include <algorithm>
+#include <array>
 #include <optional>
 
 #include "base/error.h"
@@ -18,11 +19,20 @@ namespace {
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 constexpr size_t kMaxDimensions = 8;
 
+constexpr std::array kTypes{DType::f32, DType::f64, DType::f16, DType::bf16,    DType::i64,
+                            DType::i32, DType::i8,  DType::u8,  DType::f8_e4m3, DType::f8_e8m0};
+
 std::optional<DType> dtype_from_name(std::string_view name) {
-  for (const DType dtype : {DType::f32, DType::f64, DType::f16, DType::bf16, DType::i64, DType::i32}) {
+  for (const DType dtype : kTypes) {
     if (info(dtype).name == name) return dtype;
   }
   return std::nullopt;
+}
+
+std::string accepted_names() {
+  std::string names;
+  for (const DType dtype : kTypes) names += fmt::format("{}{}", names.empty() ? "" : ", ", info(dtype).name);
+  return names;
 }
 
 /// A JSON array of non-negative integers below 2^62.
@@ -54,7 +64,13 @@ class SafetensorsFile : public Checkpoint {
     if (!header.is_object()) fail("{}: the header is not a JSON object", name);
     const auto data = reader.take(reader.remaining(), "the data");
     for (const auto& [key, entry] : header.items()) {
-      if (key != "__metadata__") add_entry(key, entry, data);
+      if (key != "__metadata__") {
+        add_entry(key, entry, data);
+      } else if (entry.is_object()) {
+        for (const auto& [own, text] : entry.items()) {
+          if (text.is_string()) add_metadata(own, text.get<std::string>());
+        }
+      }
     }
     check_coverage(data.size());
   }
@@ -70,8 +86,7 @@ class SafetensorsFile : public Checkpoint {
     }
     const auto& type = entry["dtype"];
     const auto dtype = type.is_string() ? dtype_from_name(type.get_ref<const std::string&>()) : std::nullopt;
-    if (!dtype)
-      fail("{}: dtype {}; accepted: F32, F64, F16, BF16, I64, I32", where, printable(type.dump(), 40));
+    if (!dtype) fail("{}: dtype {}; accepted: {}", where, printable(type.dump(), 40), accepted_names());
     std::vector<int64_t> shape = read_extents(entry["shape"], where + ": shape");
     if (shape.size() > kMaxDimensions)
       fail("{}: {} dimensions; accepted: {}", where, shape.size(), kMaxDimensions);

@@ -11,13 +11,18 @@
 namespace qeval::model {
 
 const DTypeInfo& info(DType dtype) {
-  static constexpr std::array<DTypeInfo, 16> kTypes{{
+  // clang-format off
+  static constexpr auto kTypes = std::to_array<DTypeInfo>({
       {"F32", 1, 4, true},
       {"F64", 1, 8, true},
       {"F16", 1, 2, true},
       {"BF16", 1, 2, true},
       {"I64", 1, 8, false},
       {"I32", 1, 4, false},
+      {"I8", 1, 1, false},
+      {"U8", 1, 1, false},
+      {"F8_E4M3", 1, 1, false},
+      {"F8_E8M0", 1, 1, false},
       {"Q8_0", 32, 34, true},
       {"Q4_0", 32, 18, true},
       {"Q4_1", 32, 20, true},
@@ -28,7 +33,23 @@ const DTypeInfo& info(DType dtype) {
       {"Q4_K", 256, 144, true},
       {"Q5_K", 256, 176, true},
       {"Q6_K", 256, 210, true},
-  }};
+      {"Q1_0", 128, 18, true},
+      {"Q2_0", 64, 18, true},
+      {"IQ1_S", 256, 50, true},
+      {"IQ1_M", 256, 56, true},
+      {"IQ2_XXS", 256, 66, true},
+      {"IQ2_XS", 256, 74, true},
+      {"IQ2_S", 256, 82, true},
+      {"IQ3_XXS", 256, 98, true},
+      {"IQ3_S", 256, 110, true},
+      {"IQ4_NL", 32, 18, true},
+      {"IQ4_XS", 256, 136, true},
+      {"TQ1_0", 256, 54, true},
+      {"TQ2_0", 256, 66, true},
+      {"MXFP4", 32, 17, true},
+      {"NVFP4", 64, 36, true},
+  });
+  // clang-format on
   return kTypes.at(static_cast<size_t>(dtype));
 }
 

@@ -10,7 +10,8 @@
 
 namespace qeval::model {
 
-/// How the elements of a stored tensor are encoded. The q* types are GGUF's blocks.
+/// How the elements of a stored tensor are encoded. From q8_0 on, they are GGUF's blocks. i8, u8 and the f8 types
+/// are codes or scales of quantized weights and mean something only beside other tensors (stored_weight.h).
 enum class DType : uint8_t {
   f32,
   f64,
@@ -18,6 +19,10 @@ enum class DType : uint8_t {
   bf16,
   i64,
   i32,
+  i8,
+  u8,
+  f8_e4m3,
+  f8_e8m0,
   q8_0,
   q4_0,
   q4_1,
@@ -27,14 +32,29 @@ enum class DType : uint8_t {
   q3_k,
   q4_k,
   q5_k,
-  q6_k
+  q6_k,
+  q1_0,
+  q2_0,
+  iq1_s,
+  iq1_m,
+  iq2_xxs,
+  iq2_xs,
+  iq2_s,
+  iq3_xxs,
+  iq3_s,
+  iq4_nl,
+  iq4_xs,
+  tq1_0,
+  tq2_0,
+  mxfp4,
+  nvfp4
 };
 
 struct DTypeInfo {
   std::string_view name;  ///< as the file format spells it: "F32", "Q4_1"
   int64_t block_size;     ///< elements per block; 1 for plain types
   int64_t block_bytes;    ///< bytes per block
-  bool is_float;          ///< can be decoded to float (all but the integers)
+  bool is_float;          ///< has values of its own, which decode() gives
 };
 
 const DTypeInfo& info(DType dtype);

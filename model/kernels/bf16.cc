@@ -43,8 +43,7 @@ void multiply_words(Bf16Kernel kernel, const WeightView& w, int64_t first, int64
     const int64_t k = std::min(kColumnBlock, w.cols - col);
     for (int64_t p = 0; p < count; p += kBf16Panel) {
       const int64_t in_panel = std::min(kBf16Panel, count - p);
-      for (int64_t r = 0; r < in_panel; ++r)
-        w.decode(w.context, first + p + r, col, k, rows.as<float>() + r * k);
+      w.decode(w.context, {first + p, in_panel, col, k, rows.as<float>(), k});
       pack(rows.as<float>(), in_panel, k, panels.as<uint32_t>() + p * words(k));
     }
     kernel({.m = m,

@@ -1,7 +1,6 @@
 #include "model/kernels/gemm.h"
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 
 #include "base/parallel.h"
@@ -17,23 +16,9 @@ constexpr int64_t kRowsOfWeight = 64;
 // Rows of A per task: decoding and packing the weights again costs a few percent at this many.
 constexpr int64_t kRowsOfInput = 1024;
 
-void decode_matrix(const void* context, int64_t row, int64_t col, int64_t count, float* destination) {
-  const auto& matrix = *static_cast<const Matrix*>(context);
-  const DTypeInfo& type = info(matrix.dtype);
-  const std::byte* source = matrix.row(row) + col / type.block_size * type.block_bytes;
-  switch (matrix.dtype) {
-    case DType::f32:
-      std::memcpy(destination, source, static_cast<size_t>(count) * sizeof(float));
-      break;
-    case DType::f16:
-      kernels().widen_f16(reinterpret_cast<const uint16_t*>(source), count, destination);
-      break;
-    case DType::bf16:
-      kernels().widen_bf16(reinterpret_cast<const uint16_t*>(source), count, destination);
-      break;
-    default:
-      decode(matrix.dtype, source, count, destination);
-  }
+void decode_matrix(const void* context, const WeightView::Tile& tile) {
+  static_cast<const Matrix*>(context)->decode(tile.row, tile.rows, tile.col, tile.cols, tile.out,
+                                              tile.stride);
 }
 
 struct Scratch {
@@ -43,7 +28,9 @@ struct Scratch {
 /// The stored type, where the kernels read rows of it as they are.
 std::optional<RowType> row_type(const WeightView& w) {
   if (w.decode != decode_matrix) return std::nullopt;
-  switch (static_cast<const Matrix*>(w.context)->dtype) {
+  const DType* type = static_cast<const Matrix*>(w.context)->stored.plain_type();
+  if (type == nullptr) return std::nullopt;
+  switch (*type) {
     case DType::f32:
       return RowType::f32;
     case DType::f16:
@@ -70,7 +57,7 @@ void multiply_row(const WeightView& w, int64_t first, int64_t count, const float
     const auto source = [&](int64_t r) { return first + row + std::min(r, in_block - 1); };
     if (stored) {
       const auto& matrix = *static_cast<const Matrix*>(w.context);
-      for (int64_t r = 0; r < padded; ++r) rows[r] = matrix.row(source(r));
+      for (int64_t r = 0; r < padded; ++r) rows[r] = matrix.stored.row(matrix.stored_row(source(r)));
       row_dots({.count = padded, .k = w.cols, .x = a, .rows = rows, .type = *stored, .sums = sums});
     } else {
       scratch.rows.resize(static_cast<size_t>(kRows * kColumnBlock) * sizeof(float));
@@ -78,8 +65,7 @@ void multiply_row(const WeightView& w, int64_t first, int64_t count, const float
       for (int64_t r = 0; r < padded; ++r) rows[r] = decoded + std::min(r, in_block - 1) * kColumnBlock;
       for (int64_t col = 0; col < w.cols; col += kColumnBlock) {
         const int64_t k = std::min(kColumnBlock, w.cols - col);
-        for (int64_t r = 0; r < in_block; ++r)
-          w.decode(w.context, first + row + r, col, k, decoded + r * kColumnBlock);
+        w.decode(w.context, {first + row, in_block, col, k, decoded, kColumnBlock});
         row_dots({.count = padded, .k = k, .x = a + col, .rows = rows, .type = RowType::f32, .sums = sums});
       }
     }
@@ -120,7 +106,7 @@ void multiply_block(const WeightView& w, int64_t first, int64_t count, const flo
     const int64_t k = std::min(kColumnBlock, w.cols - col);
     for (int64_t p = 0; p < panels; ++p) {
       const int64_t in_panel = std::min(panel, count - p * panel);
-      for (int64_t r = 0; r < in_panel; ++r) w.decode(w.context, first + p * panel + r, col, k, rows + r * k);
+      w.decode(w.context, {first + p * panel, in_panel, col, k, rows, k});
       kernel.pack_panel(rows, k, in_panel, k, packed + p * panel * k);
     }
     kernel.gemm({.m = m,

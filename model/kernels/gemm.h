@@ -9,15 +9,20 @@
 
 namespace qeval::model {
 
-/// A weight matrix [rows, cols] as the matrix product sees it: something that can decode stretches of its
-/// rows to float32. `context` must outlive the view. decode is called from many threads.
+/// A weight matrix [rows, cols] as the matrix product sees it: something that can decode tiles of it to
+/// float32. `context` must outlive the view. decode is called from many threads.
 struct WeightView {
   int64_t rows = 0, cols = 0;
   const float* bias = nullptr;  ///< [rows] or null
   const void* context = nullptr;
-  /// Decodes elements [col, col + count) of logical row `row`; col and count are multiples of kColumnBlock
-  /// except for the end of the row.
-  void (*decode)(const void* context, int64_t row, int64_t col, int64_t count, float* destination) = nullptr;
+  /// Decodes elements [tile.row, + rows) × [tile.col, + cols) to rows `stride` apart; col and cols are
+  /// multiples of kColumnBlock except for the end of the row.
+  struct Tile {
+    int64_t row, rows, col, cols;
+    float* out;
+    int64_t stride;
+  };
+  void (*decode)(const void* context, const Tile& tile) = nullptr;
 };
 
 /// Columns of a weight row that are decoded and multiplied at a time: a multiple of every GGUF block size.

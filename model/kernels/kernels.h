@@ -30,6 +30,19 @@ struct LogitTile {
   int32_t arg_max = 0;  ///< first index of the largest
 };
 
+/// Codes of one row of a quantized matrix, a byte each, and the grids they are on.
+struct CodeRow {
+  const uint8_t* codes = nullptr;
+  int64_t n = 0;
+  int64_t first = 0, group = 0;    ///< codes of the first group and of those behind it: at least 1
+  const float* scales = nullptr;   ///< of each group
+  const int32_t* zeros = nullptr;  ///< of each group; not read where there are values
+  /// What codes stand for, where they are not numbers: 16 or 256 values.
+  const float* values = nullptr;
+  int value_count = 0;
+  float* out = nullptr;  ///< [n]
+};
+
 /// The float kernels of one CPU path. All pointers are to float32 rows; no alignment is required. Results
 /// depend on the row's content and length only, so any partition over rows or threads gives the same bits.
 struct Kernels {
@@ -66,6 +79,11 @@ struct Kernels {
   /// IEEE half and bfloat16 to float, exact.
   void (*widen_f16)(const uint16_t* x, int64_t n, float* y);
   void (*widen_bf16)(const uint16_t* x, int64_t n, float* y);
+  /// out = (code − zero) · scale, or value[code] · scale: the difference exact, the product rounded once.
+  void (*dequantize)(const CodeRow& row);
+  /// The same with a zero point and a scale for each of n codes.
+  void (*dequantize_each)(const uint8_t* codes, int64_t n, const int32_t* zeros, const float* scales,
+                          float* y);
 };
 
 /// The kernels of the path in force (cpu_path()).

@@ -4,6 +4,7 @@
 // the whole program.
 #pragma once
 
+#include "model/kernels/dequantize_impl.h"
 #include "model/kernels/kernels.h"
 #include "model/kernels/simd.h"
 
@@ -340,8 +341,9 @@ void widen_bf16(const uint16_t* x, int64_t n, float* y) {
 }
 
 constexpr Kernels make_kernels(CpuPath path) {
-  return {path, kPanel, gemm,    pack_panel, softmax,  rms_norm, l2_norm,    layer_norm, rotate,
-          add,  silu,   sigmoid, gelu_tanh,  gelu_erf, multiply, logit_tile, widen_f16,  widen_bf16};
+  return {path,       kPanel,     gemm,      pack_panel, softmax,    rms_norm,       l2_norm,
+          layer_norm, rotate,     add,       silu,       sigmoid,    gelu_tanh,      gelu_erf,
+          multiply,   logit_tile, widen_f16, widen_bf16, dequantize, dequantize_each};
 }
 
 }  // namespace

@@ -4,7 +4,10 @@
 
 #include <utf8proc.h>
 
+#include "base/error.h"
+#include "base/json_object.h"
 #include "base/unicode.h"
+#include "model/tokenizer/definition.h"
 
 namespace qeval::model {
 namespace {
@@ -134,6 +137,30 @@ std::vector<TextSegment> AddedTokenMatcher::split(std::string_view text) const {
   }
   add_text_until(text.size());
   return segments;
+}
+
+int32_t read_token_id(const nlohmann::json& value, const std::string& where) {
+  if (!value.is_number_integer() || value < 0 || value > kMaxTokenId) {
+    fail("{}: token id {} is not an integer from 0 to {}", where, printable(value.dump(), 40), kMaxTokenId);
+  }
+  return value.get<int32_t>();
+}
+
+AddedToken read_added_token(const nlohmann::json& object, int32_t id, const std::string& where) {
+  const JsonObject fields(object, where);
+  AddedToken token;
+  token.content = fields.string("content");
+  if (token.content.empty() || token.content.size() > AddedTokenMatcher::kMaxContentBytes) {
+    fail("{}: the content of added token {} has {} bytes; 1 to {} are accepted", where, id,
+         token.content.size(), AddedTokenMatcher::kMaxContentBytes);
+  }
+  token.id = id;
+  token.special = fields.boolean("special", false);
+  token.normalized = fields.boolean("normalized", !token.special);
+  token.lstrip = fields.boolean("lstrip", false);
+  token.rstrip = fields.boolean("rstrip", false);
+  token.single_word = fields.boolean("single_word", false);
+  return token;
 }
 
 }  // namespace qeval::model

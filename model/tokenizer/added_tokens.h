@@ -7,6 +7,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 namespace qeval::model {
 
 /// A token that is cut out of the text before anything else happens to it, as tokenizer.json's `added_tokens`
@@ -52,5 +54,12 @@ class AddedTokenMatcher {
   std::unordered_map<uint64_t, int32_t> edges_;  // node << 8 | byte → node
   std::vector<int32_t> token_of_node_;           // index into tokens_, -1 where none ends
 };
+
+/// A token id in 0 … kMaxTokenId.
+int32_t read_token_id(const nlohmann::json& value, const std::string& where);
+
+/// {"content", "special", "normalized", "lstrip", "rstrip", "single_word"}, the flags false where missing
+/// except `normalized`, which then is the opposite of `special`.
+AddedToken read_added_token(const nlohmann::json& object, int32_t id, const std::string& where);
 
 }  // namespace qeval::model

@@ -5,6 +5,8 @@
 #include <limits>
 #include <utility>
 
+#include "base/unicode.h"
+
 namespace qeval::model {
 namespace {
 
@@ -114,9 +116,7 @@ void BpeModel::add_symbols(std::string_view word, Scratch& scratch) const {
     }
   } else {
     for (size_t at = 0, length = 0; at < word.size(); at += length) {
-      length = 1;
-      while (at + length < word.size() && (static_cast<unsigned char>(word[at + length]) & 0xC0) == 0x80)
-        ++length;
+      length = code_point_length(word.substr(at));
       const std::string_view character = word.substr(at, length);
       const auto entry = words_.find(character);
       const auto byte_token = [&](char byte) {

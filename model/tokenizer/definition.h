@@ -59,6 +59,11 @@ constexpr int32_t kMaxTokenId = (1 << 22) - 1;
 TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file,
                                         const std::filesystem::path& folder);
 
+/// Reads `tokenizer.model`, a SentencePiece model, of `folder` with tokenizer_config.json and friends, into
+/// what the reference implementation (transformers 5) makes of them. Throws Error naming the file and what is
+/// wrong or not supported.
+TokenizerDefinition read_sentencepiece_folder(const std::filesystem::path& folder);
+
 /// Reads the metadata of a GGUF file whose `tokenizer.ggml.model` is "gpt2" or "gemma4"; `name` is for
 /// messages. GGUF does not say how text is to be normalized: it is taken as it is.
 TokenizerDefinition read_bpe_gguf(const GgufFile& gguf, const std::string& name);

@@ -1,5 +1,4 @@
 #include "base/error.h"
-#include "base/file.h"
 #include "model/tokenizer/definition.h"
 #include "model/tokenizer/sentencepiece_tokenizer.h"
 #include "model/tokenizer/tokenizer.h"
@@ -12,9 +11,8 @@ std::unique_ptr<Tokenizer> load_json(const std::filesystem::path& file, const st
 }
 
 std::unique_ptr<Tokenizer> load_gguf(const std::filesystem::path& file) {
-  refuse_lfs_pointer(MappedFile(file).text(), file);
   const GgufFile gguf(file);
-  const std::string name = file.string();
+  const std::string name = gguf.path().string();  // of a model in parts, the one with the keys
   if (gguf.find_value("tokenizer.ggml.model") == nullptr) {
     fail("{}: the file has no tokenizer (tokenizer.ggml.model is missing)", name);
   }
@@ -30,7 +28,7 @@ std::unique_ptr<Tokenizer> load_folder(const std::filesystem::path& folder) {
   if (const auto file = folder / "tokenizer.json"; std::filesystem::exists(file))
     return load_json(file, folder);
   if (const auto file = folder / "tokenizer.model"; std::filesystem::exists(file)) {
-    return load_sentencepiece(file, folder);
+    return make_pipeline_tokenizer(read_sentencepiece_folder(folder), file.string());
   }
   if (const auto file = folder / "tokenizer.gguf"; std::filesystem::exists(file)) return load_gguf(file);
   fail("{}: the folder has no tokenizer; tokenizer.json, tokenizer.model or tokenizer.gguf is expected",
@@ -102,7 +100,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) fail("{}: no such file or folder", path.string());
   if (path.extension() == ".gguf") return load_gguf(path);
   if (path.extension() == ".json") return load_json(path, {});
-  if (path.extension() == ".model") return load_sentencepiece(path, {});
+  if (path.extension() == ".model") return load_sentencepiece(path);
   fail(
       "{}: not a tokenizer; accepted are a model folder, a .gguf file, a tokenizer.json and a "
       "tokenizer.model",

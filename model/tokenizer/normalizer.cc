@@ -33,6 +33,7 @@ std::string normalize_text(std::string text, NormalForm form) {
 
 Normalizer::Normalizer(std::vector<NormalizerStep> steps) : steps_(std::move(steps)) {
   for (const NormalizerStep& step : steps_) {
+    if (step.kind == NormalizerStep::Kind::kCharacterMap) maps_.emplace_back(step.text);
     if (step.kind == NormalizerStep::Kind::kReplace) {
       patterns_.emplace_back(SplitPattern(step.pattern));
     } else {
@@ -44,6 +45,7 @@ Normalizer::Normalizer(std::vector<NormalizerStep> steps) : steps_(std::move(ste
 std::string Normalizer::apply(std::string_view original, bool* keeps_start) const {
   using Kind = NormalizerStep::Kind;
   std::string text(original);
+  auto map = maps_.begin();
   for (size_t i = 0; i < steps_.size(); ++i) {
     switch (steps_[i].kind) {
       case Kind::kNfc:
@@ -63,6 +65,9 @@ std::string Normalizer::apply(std::string_view original, bool* keeps_start) cons
         break;
       case Kind::kReplace:
         text = replace(text, *patterns_[i], steps_[i].text, keeps_start);
+        break;
+      case Kind::kCharacterMap:
+        text = (map++)->apply(text);
         break;
     }
   }

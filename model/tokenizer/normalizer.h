@@ -5,16 +5,18 @@
 #include <string_view>
 #include <vector>
 
+#include "model/tokenizer/character_map.h"
 #include "model/tokenizer/split_pattern.h"
 
 namespace qeval::model {
 
 /// One step of tokenizer.json's `normalizer`.
 struct NormalizerStep {
-  enum class Kind { kNfc, kNfd, kNfkc, kNfkd, kPrepend, kReplace };
+  enum class Kind { kNfc, kNfd, kNfkc, kNfkd, kPrepend, kReplace, kCharacterMap };
   Kind kind = Kind::kNfc;
   std::string pattern = {};  // kReplace: SplitPattern's dialect
-  std::string text = {};     // kPrepend: what goes before a text; kReplace: what a match becomes
+  /// kPrepend: what goes before a text; kReplace: what a match becomes; kCharacterMap: the map, checked
+  std::string text = {};
 };
 
 /// Rewrites text before it is cut into pieces. Immutable.
@@ -31,6 +33,7 @@ class Normalizer {
  private:
   std::vector<NormalizerStep> steps_;
   std::vector<std::optional<SplitPattern>> patterns_;  // one per step
+  std::vector<CharacterMap> maps_;                     // one per step of that kind
 };
 
 }  // namespace qeval::model

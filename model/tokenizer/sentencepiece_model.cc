@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "model/tokenizer/character_map.h"
 
 namespace qeval::model {
 namespace {
@@ -16,10 +17,12 @@ namespace {
 // Field numbers of sentencepiece_model.proto.
 constexpr uint32_t kModelPieces = 1, kModelTrainer = 2, kModelNormalizer = 3;
 constexpr uint32_t kPieceText = 1, kPieceScore = 2, kPieceType = 3;
-constexpr uint32_t kTrainerModelType = 3, kTrainerWhitespaceAsSuffix = 24, kTrainerByteFallback = 35;
+constexpr uint32_t kTrainerModelType = 3, kTrainerWhitespaceAsSuffix = 24, kTrainerByteFallback = 35,
+                   kTrainerUnknownId = 40, kTrainerBosId = 41, kTrainerEosId = 42, kTrainerUnknownPiece = 45,
+                   kTrainerBosPiece = 46, kTrainerEosPiece = 47;
 constexpr uint32_t kNormalizerName = 1, kNormalizerCharsmap = 2, kNormalizerDummyPrefix = 3,
                    kNormalizerRemoveExtra = 4, kNormalizerEscape = 5;
-constexpr uint64_t kModelTypeBpe = 2;
+constexpr uint64_t kModelTypeUnigram = 1, kModelTypeBpe = 2;
 
 enum WireType : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
 
@@ -49,6 +52,7 @@ struct Field {
   uint32_t number = 0;
   uint32_t type = 0;
   uint64_t integer = 0;    // of a varint
+  float real = 0;          // of 4 bytes
   std::string_view bytes;  // of a byte string
 };
 
@@ -74,7 +78,7 @@ class WireReader {
         field.bytes = take(varint());
         break;
       case kFixed32:
-        take(4);
+        std::memcpy(&field.real, take(4).data(), 4);
         break;
       default:
         malformed();
@@ -107,32 +111,6 @@ class WireReader {
   std::string_view message_;
   const std::string& name_;
 };
-
-/// The character map is [size of trie][trie][strings]: a double array (Darts) of 32-bit units whose values
-/// are offsets of zero-terminated strings. Every step of a look-up, and every value, must stay inside.
-void check_charsmap(std::string_view map, const std::string& name) {
-  const auto read_unit = [&](size_t at) {
-    uint32_t unit = 0;
-    std::memcpy(&unit, map.data() + at, sizeof unit);
-    return unit;
-  };
-  const auto malformed = [&] { fail("{}: precompiled_charsmap is malformed", name); };
-  if (map.size() < 4) malformed();
-  const size_t trie_bytes = read_unit(0);
-  if (trie_bytes == 0 || trie_bytes % 4 != 0 || trie_bytes >= map.size() - 4 || map.back() != '\0')
-    malformed();
-  const size_t units = trie_bytes / 4;
-  const size_t string_bytes = map.size() - 4 - trie_bytes;
-  for (size_t i = 0; i < units; ++i) {
-    const uint32_t unit = read_unit(4 + 4 * i);
-    if (unit >> 31 != 0) {
-      if ((unit & 0x7FFFFFFF) >= string_bytes) malformed();
-      continue;
-    }
-    const uint32_t offset = (unit >> 10) << ((unit & (1U << 9)) >> 6);
-    if (((i ^ offset) | 0xFF) >= units) malformed();
-  }
-}
 
 bool holds_space_after_other(std::string_view piece) {
   while (piece.starts_with(kSpaceMark)) piece.remove_prefix(kSpaceMark.size());
@@ -172,58 +150,104 @@ std::string serialize_sentencepiece(const SentencePieceModel& model) {
   return out;
 }
 
-SentencePieceTraits read_sentencepiece_traits(std::string_view serialized, const std::string& name) {
-  SentencePieceTraits traits;
-  std::string_view charsmap;
-  uint64_t model_type = 1, remove_extra_whitespaces = 1, escape_whitespaces = 1;
-  bool has_space = false, space_inside = false;
+namespace {
 
-  WireReader model(serialized, name);
-  while (const auto field = model.next()) {
-    if (field->type != kBytes || field->number > kModelNormalizer) continue;
-    WireReader message(field->bytes, name);
-    while (const auto inner = message.next()) {
-      if (inner->number > 0xFF) continue;
-      switch (field->number << 8 | inner->number) {
-        case kModelPieces << 8 | kPieceText:
-          has_space |= inner->bytes == kSpaceMark;
-          space_inside |= holds_space_after_other(inner->bytes);
-          break;
-        case kModelTrainer << 8 | kTrainerModelType:
-          model_type = inner->integer;
-          break;
-        case kModelTrainer << 8 | kTrainerWhitespaceAsSuffix:
-          traits.treat_whitespace_as_suffix = inner->integer != 0;
-          break;
-        case kModelNormalizer << 8 | kNormalizerCharsmap:
-          charsmap = inner->bytes;
-          break;
-        case kModelNormalizer << 8 | kNormalizerDummyPrefix:
-          traits.add_dummy_prefix = inner->integer != 0;
-          break;
-        case kModelNormalizer << 8 | kNormalizerRemoveExtra:
-          remove_extra_whitespaces = inner->integer;
-          break;
-        case kModelNormalizer << 8 | kNormalizerEscape:
-          escape_whitespaces = inner->integer;
-          break;
-        default:
-          break;
-      }
-    }
+SentencePiece read_piece(WireReader message) {
+  SentencePiece piece;
+  while (const auto field = message.next()) {
+    if (field->number == kPieceText) piece.text = field->bytes;
+    if (field->number == kPieceScore) piece.score = field->real;
+    if (field->number == kPieceType) piece.type = static_cast<int>(field->integer);
   }
-  if (!charsmap.empty()) check_charsmap(charsmap, name);
-  traits.words_are_independent = model_type == kModelTypeBpe && remove_extra_whitespaces == 0 &&
-                                 escape_whitespaces == 1 && charsmap.empty() && has_space && !space_inside &&
-                                 !traits.treat_whitespace_as_suffix;
-  return traits;
+  return piece;
 }
 
-std::string without_dummy_prefix(std::string_view serialized) {
-  std::string out(serialized), spec;
-  write_integer(spec, kNormalizerDummyPrefix, 0);
-  write_bytes(out, kModelNormalizer, spec);
-  return out;
+void read_trainer(WireReader message, SentencePieceModel& model) {
+  while (const auto field = message.next()) {
+    const auto id = static_cast<int32_t>(field->integer);
+    switch (field->number) {
+      case kTrainerModelType:
+        model.unigram = field->integer == kModelTypeUnigram;
+        break;
+      case kTrainerWhitespaceAsSuffix:
+        model.treat_whitespace_as_suffix = field->integer != 0;
+        break;
+      case kTrainerByteFallback:
+        model.byte_fallback = field->integer != 0;
+        break;
+      case kTrainerUnknownId:
+        model.unknown_id = id;
+        break;
+      case kTrainerBosId:
+        model.bos_id = id;
+        break;
+      case kTrainerEosId:
+        model.eos_id = id;
+        break;
+      case kTrainerUnknownPiece:
+        model.unknown_piece = field->bytes;
+        break;
+      case kTrainerBosPiece:
+        model.bos_piece = field->bytes;
+        break;
+      case kTrainerEosPiece:
+        model.eos_piece = field->bytes;
+        break;
+      default:
+        break;
+    }
+  }
+}
+
+void read_normalizer(WireReader message, SentencePieceModel& model) {
+  while (const auto field = message.next()) {
+    switch (field->number) {
+      case kNormalizerCharsmap:
+        model.character_map = field->bytes;
+        break;
+      case kNormalizerDummyPrefix:
+        model.add_dummy_prefix = field->integer != 0;
+        break;
+      case kNormalizerRemoveExtra:
+        model.remove_extra_whitespaces = field->integer != 0;
+        break;
+      case kNormalizerEscape:
+        model.escape_whitespaces = field->integer != 0;
+        break;
+      default:
+        break;
+    }
+  }
+}
+
+}  // namespace
+
+SentencePieceModel read_sentencepiece(std::string_view serialized, const std::string& name) {
+  SentencePieceModel model;
+  // What the format has where a file is silent.
+  model.unigram = true;
+  model.byte_fallback = false;
+  model.remove_extra_whitespaces = true;
+  WireReader reader(serialized, name);
+  while (const auto field = reader.next()) {
+    if (field->type != kBytes) continue;
+    const WireReader message(field->bytes, name);
+    if (field->number == kModelPieces) model.pieces.push_back(read_piece(message));
+    if (field->number == kModelTrainer) read_trainer(message, model);
+    if (field->number == kModelNormalizer) read_normalizer(message, model);
+  }
+  if (!model.character_map.empty()) CharacterMap::check(model.character_map, name);
+  return model;
+}
+
+bool words_are_independent(const SentencePieceModel& model) {
+  bool has_space = false;
+  for (const SentencePiece& piece : model.pieces) {
+    has_space |= piece.text == kSpaceMark;
+    if (holds_space_after_other(piece.text)) return false;
+  }
+  return has_space && !model.unigram && !model.remove_extra_whitespaces && model.escape_whitespaces &&
+         model.character_map.empty() && !model.treat_whitespace_as_suffix;
 }
 
 }  // namespace qeval::model

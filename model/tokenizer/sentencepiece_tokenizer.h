@@ -9,13 +9,10 @@
 
 namespace qeval::model {
 
-/// A SentencePiece tokenizer from `tokenizer.model`; `folder`, unless empty, has the tokenizer_config.json
-/// and friends, which name the class, special and added tokens and say when the dummy space is put and BOS
-/// added, as transformers 5 reads them. The model's own control tokens (<s>, </s>) are recognized in text
-/// only where those files list them as added tokens, and in prompts. A file alone adds BOS. Throws Error
-/// naming the file and what is wrong with it.
-std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file,
-                                              const std::filesystem::path& folder);
+/// A `tokenizer.model` without anything beside it, with the SentencePiece library's ids. The model's own
+/// control tokens (<s>, </s>) are recognized in prompts only; BOS is added. Throws Error naming the file and
+/// what is wrong with it. A folder's is another matter: read_sentencepiece_folder.
+std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file);
 
 /// The same rebuilt from a GGUF file whose `tokenizer.ggml.model` is "llama": tokens, scores, token_type.
 /// User-defined tokens are recognized in text, control tokens in prompts only. `name` is for messages.

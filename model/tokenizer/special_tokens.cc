@@ -5,15 +5,12 @@
 #include <map>
 
 #include "base/error.h"
-#include "model/tokenizer/json_fields.h"
+#include "base/json_object.h"
 
 namespace qeval::model {
 namespace {
 
 using nlohmann::json;
-
-constexpr std::string_view kRoles[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                       "pad_token", "cls_token", "mask_token"};
 
 /// A special token is a string or an object with a "content".
 AddedToken read_special(const json& value, const std::string& where) {
@@ -41,7 +38,7 @@ void name_special(TokenizerConfig& config, std::string_view role, std::optional<
 /// The tokens that `object` names by their roles, then those that have none: all keys that end in "_token"
 /// and the lists of additional ones.
 void read_special_tokens(const json& object, const std::string& where, TokenizerConfig& config) {
-  for (const std::string_view role : kRoles) {
+  for (const std::string_view role : kSpecialTokenRoles) {
     const auto field = object.find(role);
     if (field == object.end()) continue;
     std::optional<AddedToken> token;
@@ -49,7 +46,7 @@ void read_special_tokens(const json& object, const std::string& where, Tokenizer
     name_special(config, role, std::move(token));
   }
   for (const auto& [key, value] : object.items()) {
-    const bool has_role = std::find(std::begin(kRoles), std::end(kRoles), key) != std::end(kRoles);
+    const bool has_role = std::ranges::find(kSpecialTokenRoles, key) != kSpecialTokenRoles.end();
     if (!has_role && key.ends_with("_token") && value.is_string())
       name_special(config, "", read_special(value, fmt::format("{}: '{}'", where, key)));
   }
@@ -101,10 +98,10 @@ TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
     const std::string where = file.string();
     const auto flag = [&](std::string_view key) -> std::optional<bool> {
       if (find_field(main, key) == nullptr) return std::nullopt;
-      return bool_field_or(main, key, false, where);
+      return JsonObject(main, where).boolean(key, false);
     };
     if (find_field(main, "tokenizer_class") != nullptr) {
-      config.tokenizer_class = string_field(main, "tokenizer_class", where);
+      config.tokenizer_class = JsonObject(main, where).string("tokenizer_class");
       if (config.tokenizer_class.ends_with("Fast"))
         config.tokenizer_class.resize(config.tokenizer_class.size() - 4);
     }
@@ -112,7 +109,13 @@ TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
     config.add_bos_token = flag("add_bos_token");
     config.add_eos_token = flag("add_eos_token").value_or(false);
     config.add_prefix_space = flag("add_prefix_space");
-    config.legacy = flag("legacy");
+    if (main.contains("legacy")) config.legacy = flag("legacy").value_or(false);
+    // The second is the first's old name.
+    const json* additional = find_field(main, "extra_special_tokens");
+    const bool by_name = additional != nullptr && additional->is_object();
+    config.lists_additional_tokens =
+        (main.contains("extra_special_tokens") && !by_name) ||
+        (main.contains("additional_special_tokens") && (additional == nullptr || additional->empty()));
     if (flag("split_special_tokens").value_or(false))
       fail("{}: 'split_special_tokens' is true, which is not supported; false is", where);
     if (const json* decoder = find_field(main, "added_tokens_decoder")) {
@@ -122,13 +125,19 @@ TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
   }
   // What transformers 5 reads beside an added_tokens_decoder, it leaves alone.
   if (const auto file = folder / "special_tokens_map.json"; !has_decoder && std::filesystem::exists(file)) {
-    read_special_tokens(read_json_object(file), file.string(), config);
+    const json map = read_json_object(file);
+    read_special_tokens(map, file.string(), config);
+    const json* additional = find_field(map, "extra_special_tokens");
+    config.lists_additional_tokens |= additional != nullptr && additional->is_array();
   }
-  if (const auto file = folder / "added_tokens.json"; std::filesystem::exists(file)) {
+  if (const auto file = folder / "added_tokens.json"; !has_decoder && std::filesystem::exists(file)) {
     const json map = read_json_object(file);
     for (const auto& [content, value] : map.items()) {
       const int32_t id = read_token_id(value, file.string());
-      added.emplace(id, read_added_token({{"content", content}}, id, file.string()));
+      const bool special = std::ranges::any_of(config.special_tokens, [&](const NamedSpecialToken& named) {
+        return named.token && named.token->content == content;
+      });
+      added.emplace(id, read_added_token({{"content", content}, {"special", special}}, id, file.string()));
     }
   }
   for (auto& [id, token] : added) config.added_tokens.push_back(std::move(token));

@@ -18,8 +18,8 @@ class Tokenizer {
   virtual ~Tokenizer() = default;
 
   /// Ids of `text` (well-formed UTF-8, else Error), without the special tokens that a model wraps around a
-  /// text. Added tokens spelt out in the text become their ids. Control tokens of a SentencePiece model (<s>)
-  /// are text, as the SentencePiece library has it, unless the files beside it list them as added tokens.
+  /// text. Added tokens spelt out in the text become their ids. Control tokens (<s>) of a bare SentencePiece
+  /// model, or one from GGUF, are text, as the SentencePiece library has it.
   virtual std::vector<int32_t> encode(std::string_view text) const = 0;
 
   /// The same for a text that is composed for the model, like a chat template's: whatever control token is
@@ -32,7 +32,7 @@ class Tokenizer {
   /// One more than the largest id.
   virtual int32_t vocab_size() const = 0;
 
-  /// "SentencePiece" or "byte-level BPE", for `inspect` and messages.
+  /// "SentencePiece", "byte-level BPE", "BPE" or "Unigram", for `inspect` and messages.
   virtual std::string_view kind() const = 0;
 
   std::optional<int32_t> bos_id() const { return bos_id_; }

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "model/tokenizer/json_fields.h"
+#include "base/json_object.h"
 #include "model/tokenizer/sentencepiece_model.h"
 
 namespace qeval::model {
@@ -104,6 +104,20 @@ constexpr auto kClasses = std::to_array<std::pair<std::string_view, TokenizerCla
     {"CohereTokenizer", TokenizerClass::kCohere},
 });
 
+/// Classes that make something else of a SentencePiece model than the general one does.
+constexpr auto kOtherSentencePieceClasses = std::to_array<std::string_view>({
+    "AlbertTokenizer",      "BarthezTokenizer",    "BertGenerationTokenizer",
+    "BigBirdTokenizer",     "CamembertTokenizer",  "CodeLlamaTokenizer",
+    "CpmTokenizer",         "DebertaV2Tokenizer",  "FNetTokenizer",
+    "GPTSw3Tokenizer",      "LayoutXLMTokenizer",  "M2M100Tokenizer",
+    "MBart50Tokenizer",     "MBartTokenizer",      "MLukeTokenizer",
+    "MarianTokenizer",      "NllbTokenizer",       "PLBartTokenizer",
+    "PegasusTokenizer",     "ReformerTokenizer",   "RemBertTokenizer",
+    "SeamlessM4TTokenizer", "SiglipTokenizer",     "Speech2TextTokenizer",
+    "SpeechT5Tokenizer",    "T5Tokenizer",         "UdopTokenizer",
+    "XGLMTokenizer",        "XLMRobertaTokenizer", "XLNetTokenizer",
+});
+
 template <typename Pairs>
 auto find_in(const Pairs& pairs, std::string_view key) -> decltype(&pairs[0].second) {
   const auto entry = std::find_if(pairs.begin(), pairs.end(), [&](const auto& p) { return p.first == key; });
@@ -174,7 +188,8 @@ TokenizerClass find_tokenizer_class(const std::filesystem::path& folder, const T
                                     bool byte_level) {
   const std::string type = read_model_type(folder);
   const std::string_view* of_type = find_in(kClassOfType, type);
-  std::string_view name = config.tokenizer_class;
+  const std::string of_model = class_of_model(folder, config);
+  std::string_view name = of_model.empty() ? config.tokenizer_class : of_model;
   // A Llama 3 that calls itself LlamaTokenizer.
   if (name == "LlamaTokenizer" && byte_level && !holds(kMistralTypes, type) && !holds(kWrongClassTypes, type))
     return TokenizerClass::kAsFile;
@@ -183,6 +198,23 @@ TokenizerClass find_tokenizer_class(const std::filesystem::path& folder, const T
     name = *of_type;
   const TokenizerClass* found = find_in(kClasses, name);
   return found == nullptr ? TokenizerClass::kAsFile : *found;
+}
+
+std::string class_of_model(const std::filesystem::path& folder, const TokenizerConfig& config) {
+  if (!config.tokenizer_class.empty()) return "";
+  std::string name = read_text(folder / "config.json", "tokenizer_class");
+  if (name.ends_with("Fast")) name.resize(name.size() - 4);
+  return name;
+}
+
+void refuse_other_sentencepiece_class(const std::filesystem::path& folder, const TokenizerConfig& config) {
+  const std::string of_model = class_of_model(folder, config);
+  const std::string& name = of_model.empty() ? config.tokenizer_class : of_model;
+  if (holds(kGeneralTypes, read_model_type(folder)) || !holds(kOtherSentencePieceClasses, name)) return;
+  fail(
+      "{}: the tokenizer class {} is not supported with a tokenizer.model; accepted are LlamaTokenizer, "
+      "GemmaTokenizer, none, or a tokenizer.json",
+      (folder / (of_model.empty() ? "tokenizer_config.json" : "config.json")).string(), name);
 }
 
 std::string deciding_model_type(const std::filesystem::path& folder) {
@@ -295,6 +327,51 @@ void apply_tokenizer_class(TokenizerClass tokenizer_class, TokenizerConfig& conf
       add_byte_level(definition.pre_tokenizer, prefix_space, true);
       break;
   }
+}
+
+TokenAdder::TokenAdder(TokenizerDefinition& definition) : definition_(definition) {
+  for (const auto& token : definition.vocabulary) {
+    ids_.emplace(token.text, token.id);
+    next_ = std::max(next_, token.id + 1);
+  }
+  for (const AddedToken& token : definition.added_tokens) {
+    added_.emplace(token.content, token.id);
+    next_ = std::max(next_, token.id + 1);
+  }
+}
+
+void TokenAdder::add(AddedToken token) {
+  if (added_.contains(token.content)) return;
+  const auto known = ids_.find(token.content);
+  token.id = known != ids_.end() ? known->second : next_;
+  next_ = std::max(next_, token.id + 1);
+  added_.emplace(token.content, token.id);
+  definition_.added_tokens.push_back(std::move(token));
+}
+
+void TokenAdder::add(const TokenizerConfig& config) {
+  for (const AddedToken& token : config.added_tokens) add(token);
+  std::vector<NamedSpecialToken> named = config.special_tokens;
+  std::stable_sort(named.begin(), named.end(), [](const auto& a, const auto& b) {
+    const auto place = [](const std::string& role) { return std::ranges::find(kSpecialTokenRoles, role); };
+    return place(a.role) < place(b.role);
+  });
+  for (const NamedSpecialToken& special : named) {
+    if (special.token) add(*special.token);
+  }
+  const auto id_of = [&](std::string_view role) -> std::optional<int32_t> {
+    const auto content = config.content_of(role);
+    return content ? find(*content) : std::nullopt;
+  };
+  definition_.bos_id = id_of("bos_token");
+  definition_.eos_id = id_of("eos_token");
+}
+
+std::optional<int32_t> TokenAdder::find(const std::string& content) const {
+  for (const auto* ids : {&added_, &ids_}) {
+    if (const auto found = ids->find(content); found != ids->end()) return found->second;
+  }
+  return std::nullopt;
 }
 
 }  // namespace qeval::model

@@ -4,9 +4,9 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "base/json_object.h"
 #include "model/tokenizer/byte_level.h"
 #include "model/tokenizer/definition.h"
-#include "model/tokenizer/json_fields.h"
 #include "model/tokenizer/special_tokens.h"
 #include "model/tokenizer/tokenizer_class.h"
 #include "model/tokenizer/tokenizer_steps.h"
@@ -25,7 +25,7 @@ std::optional<int32_t> find_token(const TokenizerDefinition& definition, std::st
 
 void read_unigram(const json& model, const std::string& where, TokenizerDefinition& definition) {
   definition.unigram = true;
-  for (const json& entry : array_field(model, "vocab", where)) {
+  for (const json& entry : JsonObject(model, where).array("vocab")) {
     const auto id = static_cast<int32_t>(definition.vocabulary.size());
     if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
       fail("{}: vocab entry {} is {}; [\"token\", score] is expected", where, id,
@@ -47,7 +47,7 @@ void read_unigram(const json& model, const std::string& where, TokenizerDefiniti
 /// An unknown token counts where something lacks a token; where nothing does, it need not exist.
 void read_unknown_token(const json& model, const std::string& where, TokenizerDefinition& definition) {
   if (find_field(model, "unk_token") == nullptr) return;
-  const std::string unknown = string_field(model, "unk_token", where);
+  const std::string unknown = JsonObject(model, where).string("unk_token");
   definition.unknown_id = find_token(definition, unknown);
   if (definition.unknown_id || unknown.empty()) return;
   std::array<bool, 256> spelt{};
@@ -68,14 +68,14 @@ void read_bpe(const json& model, const std::string& where, TokenizerDefinition& 
   if (const json* dropout = find_field(model, "dropout"); dropout != nullptr && *dropout != 0) {
     fail("{}: 'dropout' makes ids random; null is accepted", where);
   }
-  definition.ignore_merges = bool_field_or(model, "ignore_merges", false, where);
-  definition.fuse_unknown = bool_field_or(model, "fuse_unk", false, where);
-  for (const auto& [text, id] : object_field(model, "vocab", where).items()) {
+  definition.ignore_merges = JsonObject(model, where).boolean("ignore_merges", false);
+  definition.fuse_unknown = JsonObject(model, where).boolean("fuse_unk", false);
+  for (const auto& [text, id] : JsonObject(model, where).object("vocab").value().items()) {
     definition.vocabulary.push_back({text, read_token_id(id, where + ": vocab")});
   }
   read_unknown_token(model, where, definition);
   const MergeReader reader(definition.vocabulary, where);
-  const json& merges = array_field(model, "merges", where);
+  const json& merges = JsonObject(model, where).array("merges");
   definition.merges.reserve(merges.size());
   for (const json& merge : merges) {
     const size_t rank = definition.merges.size();
@@ -94,10 +94,11 @@ void read_bpe(const json& model, const std::string& where, TokenizerDefinition& 
 void read_model(const json& model, const std::string& name, TokenizerDefinition& definition) {
   const std::string where = name + ": model";
   // Files of early versions name no type.
-  const std::string type = find_field(model, "type") == nullptr ? "BPE" : string_field(model, "type", where);
+  const std::string type =
+      find_field(model, "type") == nullptr ? "BPE" : JsonObject(model, where).string("type");
   if (type != "BPE" && type != "Unigram")
     fail("{} type '{}' is not supported; BPE and Unigram are", where, printable(type));
-  definition.byte_fallback = bool_field_or(model, "byte_fallback", false, where);
+  definition.byte_fallback = JsonObject(model, where).boolean("byte_fallback", false);
   if (type == "BPE") {
     read_bpe(model, where, definition);
   } else {
@@ -105,43 +106,6 @@ void read_model(const json& model, const std::string& name, TokenizerDefinition&
     read_unigram(model, where, definition);
   }
 }
-
-/// Adds tokens as Hugging Face's add_tokens does: a content that is there already stays as it is, one of the
-/// vocabulary takes its id, and any other the next free id.
-class TokenAdder {
- public:
-  explicit TokenAdder(TokenizerDefinition& definition) : definition_(definition) {
-    for (const auto& token : definition.vocabulary) {
-      ids_.emplace(token.text, token.id);
-      next_ = std::max(next_, token.id + 1);
-    }
-    for (const AddedToken& token : definition.added_tokens) {
-      added_.emplace(token.content, token.id);
-      next_ = std::max(next_, token.id + 1);
-    }
-  }
-
-  void add(AddedToken token, std::optional<int32_t> id) {
-    if (added_.contains(token.content)) return;
-    const auto known = ids_.find(token.content);
-    token.id = known != ids_.end() ? known->second : id.value_or(next_);
-    next_ = std::max(next_, token.id + 1);
-    added_.emplace(token.content, token.id);
-    definition_.added_tokens.push_back(std::move(token));
-  }
-
-  std::optional<int32_t> find(const std::string& content) const {
-    for (const auto* ids : {&added_, &ids_}) {
-      if (const auto found = ids->find(content); found != ids->end()) return found->second;
-    }
-    return std::nullopt;
-  }
-
- private:
-  TokenizerDefinition& definition_;
-  std::unordered_map<std::string, int32_t> ids_, added_;
-  int32_t next_ = 0;
-};
 
 }  // namespace
 
@@ -166,28 +130,18 @@ TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file,
     definition.normalizer = read_normalizer(root, name);
     read_decoder(root, name, definition);
   }
-  read_model(object_field(root, "model", name), name, definition);
+  read_model(JsonObject(root, name).object("model").value(), name, definition);
   apply_tokenizer_class(tokenizer_class, config, definition, name);
 
   if (find_field(root, "added_tokens") != nullptr) {
     const std::string where = name + ": added_tokens";
-    for (const json& token : array_field(root, "added_tokens", name)) {
+    for (const json& token : JsonObject(root, name).array("added_tokens")) {
       if (!token.is_object() || !token.contains("id")) fail("{}: 'id' is missing", where);
       definition.added_tokens.push_back(read_added_token(token, read_token_id(token["id"], where), where));
     }
   }
   TokenAdder adder(definition);
-  for (const AddedToken& token : config.added_tokens) adder.add(token, token.id);
-  for (const NamedSpecialToken& named : config.special_tokens) {
-    if (named.token) adder.add(*named.token, std::nullopt);
-  }
-  const auto id_of = [&](std::string_view role) -> std::optional<int32_t> {
-    const auto content = config.content_of(role);
-    return content ? adder.find(*content) : std::nullopt;
-  };
-  definition.bos_id = id_of("bos_token");
-  definition.eos_id = id_of("eos_token");
-
+  adder.add(config);
   const std::vector<LeadingToken> leading = read_post_processor(root, name);
   for (const LeadingToken& token : leading) {
     const auto id = token.id ? token.id : adder.find(token.content);

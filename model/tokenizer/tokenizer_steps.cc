@@ -15,29 +15,30 @@ constexpr int kMaxNesting = 8;
 template <typename Visit>
 void for_each_step(const json& step, std::string_view list, const std::string& where, const Visit& visit,
                    int nesting = 0) {
-  const std::string type = string_field(step, "type", where);
+  const std::string type = JsonObject(step, where).string("type");
   if (type != "Sequence") {
     visit(step, type);
     return;
   }
   if (nesting == kMaxNesting) fail("{}: more than {} nested Sequences", where, kMaxNesting);
-  for (const json& inner : array_field(step, list, where))
+  for (const json& inner : JsonObject(step, where).array(list))
     for_each_step(inner, list, where, visit, nesting + 1);
 }
 
 /// {"Regex": …} or {"String": …}, as SplitPattern has it.
 std::string read_pattern(const json& step, const std::string& type, const std::string& where) {
-  const json& pattern = object_field(step, "pattern", where);
+  const json& pattern = JsonObject(step, where).object("pattern").value();
   std::string read = find_field(pattern, "Regex") != nullptr
-                         ? string_field(pattern, "Regex", where + ": pattern")
-                         : escape_pattern(string_field(pattern, "String", where + ": pattern"));
+                         ? JsonObject(pattern, where + ": pattern").string("Regex")
+                         : escape_pattern(JsonObject(pattern, where + ": pattern").string("String"));
   if (read.empty()) fail("{}: the pattern of a {} is empty", where, type);
   return read;
 }
 
 Stage::Behavior read_behavior(const json& step, std::string_view fallback, const std::string& where) {
-  const std::string name =
-      find_field(step, "behavior") == nullptr ? std::string(fallback) : string_field(step, "behavior", where);
+  const std::string name = find_field(step, "behavior") == nullptr
+                               ? std::string(fallback)
+                               : JsonObject(step, where).string("behavior");
   if (name == "Isolated") return Stage::Behavior::kIsolated;
   if (name == "Removed") return Stage::Behavior::kRemoved;
   if (name == "Contiguous") return Stage::Behavior::kContiguous;
@@ -51,9 +52,9 @@ Stage::Behavior read_behavior(const json& step, std::string_view fallback, const
 
 /// "always", "first" or "never"; older files have `add_prefix_space` instead.
 std::string read_prepend_scheme(const json& step, const std::string& where) {
-  const bool prefix = bool_field_or(step, "add_prefix_space", true, where);
+  const bool prefix = JsonObject(step, where).boolean("add_prefix_space", true);
   if (find_field(step, "prepend_scheme") == nullptr) return prefix ? "always" : "never";
-  std::string scheme = string_field(step, "prepend_scheme", where);
+  std::string scheme = JsonObject(step, where).string("prepend_scheme");
   if (scheme != "always" && scheme != "first" && scheme != "never") {
     fail("{}: prepend_scheme '{}' is not supported; accepted are always, first, never", where,
          printable(scheme));
@@ -62,7 +63,7 @@ std::string read_prepend_scheme(const json& step, const std::string& where) {
 }
 
 void require_space_mark(const json& step, const std::string& where) {
-  const std::string replacement = string_field(step, "replacement", where);
+  const std::string replacement = JsonObject(step, where).string("replacement");
   if (replacement != kSpaceMark) {
     fail("{}: the replacement of Metaspace is '{}'; '{}' is accepted", where, printable(replacement),
          kSpaceMark);
@@ -75,7 +76,7 @@ void add_metaspace(const json& step, const std::string& where, std::vector<Stage
   const std::string scheme = read_prepend_scheme(step, where);
   if (scheme == "always") stages.push_back({.kind = Stage::Kind::kPrefixMark});
   if (scheme == "first") stages.push_back({.kind = Stage::Kind::kPrefixMarkOnce});
-  if (bool_field_or(step, "split", true, where)) {
+  if (JsonObject(step, where).boolean("split", true)) {
     stages.push_back({.pattern = std::string(kSpaceMark), .behavior = Stage::Behavior::kMergedWithNext});
   }
 }
@@ -97,15 +98,15 @@ std::vector<NormalizerStep> read_normalizer(const json& file, const std::string&
     } else if (type == "NFKD") {
       steps.push_back({.kind = Step::Kind::kNfkd});
     } else if (type == "Prepend") {
-      steps.push_back({.kind = Step::Kind::kPrepend, .text = string_field(step, "prepend", where)});
+      steps.push_back({.kind = Step::Kind::kPrepend, .text = JsonObject(step, where).string("prepend")});
     } else if (type == "Replace") {
       steps.push_back({.kind = Step::Kind::kReplace,
                        .pattern = read_pattern(step, type, where),
-                       .text = string_field(step, "content", where)});
+                       .text = JsonObject(step, where).string("content")});
     } else if (type == "Strip") {
-      if (bool_field_or(step, "strip_left", true, where))
+      if (JsonObject(step, where).boolean("strip_left", true))
         steps.push_back({.kind = Step::Kind::kReplace, .pattern = R"(\A\s+)"});
-      if (bool_field_or(step, "strip_right", true, where))
+      if (JsonObject(step, where).boolean("strip_right", true))
         steps.push_back({.kind = Step::Kind::kReplace, .pattern = R"(\s+\z)"});
     } else {
       fail(
@@ -128,17 +129,17 @@ ReadPreTokenizer read_pre_tokenizer(const json& file, const std::string& name) {
     if (type == "ByteLevel") {
       if (read.byte_level) fail("{}: a second ByteLevel is not supported", where);
       read.byte_level = true;
-      if (bool_field_or(step, "add_prefix_space", true, where))
+      if (JsonObject(step, where).boolean("add_prefix_space", true))
         stages.push_back({.kind = Stage::Kind::kPrefixSpace});
-      if (bool_field_or(step, "use_regex", true, where))
+      if (JsonObject(step, where).boolean("use_regex", true))
         stages.push_back({.pattern = std::string(kGpt2Pattern)});
       stages.push_back({.kind = Stage::Kind::kByteLevel});
     } else if (type == "Split") {
       stages.push_back({.pattern = read_pattern(step, type, where),
                         .behavior = read_behavior(step, "", where),
-                        .invert = bool_field_or(step, "invert", false, where)});
+                        .invert = JsonObject(step, where).boolean("invert", false)});
     } else if (type == "Digits") {
-      const bool individual = bool_field_or(step, "individual_digits", false, where);
+      const bool individual = JsonObject(step, where).boolean("individual_digits", false);
       stages.push_back({.pattern = individual ? R"(\p{N})" : R"(\p{N}+)"});
     } else if (type == "Punctuation") {
       stages.push_back(
@@ -146,7 +147,7 @@ ReadPreTokenizer read_pre_tokenizer(const json& file, const std::string& name) {
     } else if (type == "WhitespaceSplit") {
       stages.push_back({.pattern = R"(\s+)", .behavior = Stage::Behavior::kRemoved});
     } else if (type == "CharDelimiterSplit") {
-      const std::string delimiter = string_field(step, "delimiter", where);
+      const std::string delimiter = JsonObject(step, where).string("delimiter");
       if (delimiter.empty()) fail("{}: the delimiter of a CharDelimiterSplit is empty", where);
       stages.push_back({.pattern = escape_pattern(delimiter), .behavior = Stage::Behavior::kRemoved});
     } else if (type == "Metaspace") {
@@ -195,13 +196,14 @@ std::vector<LeadingToken> read_post_processor(const json& file, const std::strin
     has_template = true;
     const json* specials = find_field(step, "special_tokens");
     bool text_seen = false;
-    for (const json& part : array_field(step, "single", where)) {
+    for (const json& part : JsonObject(step, where).array("single")) {
       if (!part.is_object()) fail("{}: 'single' holds {}; an object is expected", where, part.type_name());
       if (find_field(part, "Sequence") != nullptr) {
         text_seen = true;
         continue;
       }
-      const std::string token = string_field(object_field(part, "SpecialToken", where), "id", where);
+      const std::string token =
+          JsonObject(JsonObject(part, where).object("SpecialToken").value(), where).string("id");
       if (text_seen) {
         fail(
             "{}: '{}' after the text is not supported, since a score continues the text; accepted are tokens "

@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json_object.h"
 #include "model/tokenizer/definition.h"
-#include "model/tokenizer/json_fields.h"
 
 namespace qeval::model {
 

@@ -3,18 +3,13 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/unicode.h"
 
 namespace qeval::model {
 namespace {
 
 /// How much worse than the worst token an unknown character is, as in SentencePiece.
 constexpr double kUnknownPenalty = 10;
-
-size_t character_length(std::string_view text) {
-  size_t length = 1;
-  while (length < text.size() && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) ++length;
-  return length;
-}
 
 }  // namespace
 
@@ -38,6 +33,16 @@ UnigramModel::UnigramModel(const std::vector<TokenizerDefinition::Token>& tokens
 }
 
 void UnigramModel::add_unknown(std::string_view text, std::vector<int32_t>& ids) const {
+  // It may spell the unknown token itself.
+  int32_t node = 0;
+  for (size_t at = 0; at < text.size() && node >= 0; ++at) {
+    const auto edge = edges_.find(static_cast<uint64_t>(node) << 8 | static_cast<unsigned char>(text[at]));
+    node = edge == edges_.end() ? -1 : edge->second;
+  }
+  if (node > 0 && ends_[static_cast<size_t>(node)].id >= 0) {
+    ids.push_back(ends_[static_cast<size_t>(node)].id);
+    return;
+  }
   const auto has_token = [&](char byte) { return (*byte_tokens_)[static_cast<unsigned char>(byte)] >= 0; };
   if (byte_tokens_ && std::all_of(text.begin(), text.end(), has_token)) {
     for (const char byte : text) ids.push_back((*byte_tokens_)[static_cast<unsigned char>(byte)]);
@@ -56,7 +61,7 @@ void UnigramModel::encode_word(std::string_view word, Scratch& scratch, std::vec
     if (node.begin < 0 || total > node.score) node = {total, static_cast<int64_t>(begin), id, unknown};
   };
   for (size_t begin = 0, length = 0; begin < word.size(); begin += length) {
-    length = character_length(word.substr(begin));
+    length = code_point_length(word.substr(begin));
     bool has_character = false;
     int32_t trie = 0;
     for (size_t end = begin; end < word.size();) {

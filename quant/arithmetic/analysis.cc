@@ -91,7 +91,7 @@ ErrorSums weight_error(const model::Matrix& matrix, const QuantSpec& spec) {
   ErrorSums sums;
   for (int64_t r = 0; r < matrix.rows; ++r) {
     matrix.decode_rows(r, 1, stored.data());
-    decoded.decode(decoded.context, r, 0, matrix.cols, rounded.data());
+    decoded.decode(decoded.context, {r, 1, 0, matrix.cols, rounded.data(), matrix.cols});
     sums.add(stored.data(), rounded.data(), whole, matrix.cols);
   }
   return sums;
@@ -107,8 +107,7 @@ ErrorSums weight_error(const model::Model& model, const Point& point, const Quan
   row.name = norm.name;
   row.rows = 1;
   row.cols = std::ssize(norm.weight);
-  row.data = reinterpret_cast<const std::byte*>(norm.weight.data());
-  row.row_bytes = row.cols * static_cast<int64_t>(sizeof(float));
+  row.stored = model::StoredWeight(norm.weight.data(), row.cols);
   return weight_error(row, spec);
 }
 

@@ -36,13 +36,16 @@ void decode_stretch(const QuantizedMatrix& matrix, int64_t row, int64_t col, int
   }
 }
 
-void decode(const void* context, int64_t row, int64_t col, int64_t count, float* destination) {
+void decode(const void* context, const model::WeightView::Tile& tile) {
   const auto& matrix = *static_cast<const QuantizedMatrix*>(context);
   const QuantKernels& kernel = quant_kernels();
-  if (matrix.wide()) {
-    decode_stretch<int16_t>(matrix, row, col, count, destination, kernel.dequantize_i16);
-  } else {
-    decode_stretch<int8_t>(matrix, row, col, count, destination, kernel.dequantize_i8);
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    float* out = tile.out + r * tile.stride;
+    if (matrix.wide()) {
+      decode_stretch<int16_t>(matrix, tile.row + r, tile.col, tile.cols, out, kernel.dequantize_i16);
+    } else {
+      decode_stretch<int8_t>(matrix, tile.row + r, tile.col, tile.cols, out, kernel.dequantize_i8);
+    }
   }
 }
 

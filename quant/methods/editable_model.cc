@@ -9,16 +9,13 @@ EditableModel::EditableModel(const model::Model& source) : model_(source) {
     auto& weights = weights_.emplace_back();
     for (auto& [module, linear] : layer.linears) {
       model::Matrix& matrix = linear.weight;
-      const int64_t row_bytes = matrix.cols * static_cast<int64_t>(sizeof(float));
       AlignedBuffer& buffer = weights[module];
-      buffer.resize(static_cast<size_t>(matrix.rows * row_bytes));
+      buffer.resize(static_cast<size_t>(matrix.rows * matrix.cols) * sizeof(float));
       constexpr int64_t kRowGrain = 16;
       parallel_ranges(matrix.rows, kRowGrain, [&](int64_t first, int64_t last) {
         matrix.decode_rows(first, last - first, buffer.as<float>() + first * matrix.cols);
       });
-      matrix.dtype = model::DType::f32;
-      matrix.data = buffer.data();
-      matrix.row_bytes = row_bytes;
+      matrix.stored = model::StoredWeight(buffer.as<float>(), matrix.cols);
       matrix.interleaved_head_dim = 0;
       matrix.block_rows = matrix.block_stride = 0;
     }

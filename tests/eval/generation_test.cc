@@ -18,8 +18,11 @@ namespace {
 
 using model::Arithmetic;
 using model::Decoder;
+using model::KvSpan;
 using model::make_float_arithmetic;
 using model::Model;
+using model::Module;
+using model::NotFinite;
 
 struct Fixture {
   test::TinyModel tiny{3};

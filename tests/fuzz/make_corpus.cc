@@ -167,8 +167,12 @@ void ggufs() {
   few.tensors = {fixtures::f32_tensor("a", {2, 3}, {1, 2, 3, 4, 5, 6})};
   put("gguf", "few", fixtures::gguf(few));
   using model::DType;
-  for (const DType type : {DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q2_k,
-                           DType::q3_k, DType::q4_k, DType::q5_k, DType::q6_k, DType::bf16, DType::f16}) {
+  for (const DType type :
+       {DType::q8_0,  DType::q4_0,    DType::q4_1,  DType::q5_0,   DType::q5_1,    DType::q2_k,
+        DType::q3_k,  DType::q4_k,    DType::q5_k,  DType::q6_k,   DType::bf16,    DType::f16,
+        DType::q1_0,  DType::q2_0,    DType::iq1_s, DType::iq1_m,  DType::iq2_xxs, DType::iq2_xs,
+        DType::iq2_s, DType::iq3_xxs, DType::iq3_s, DType::iq4_nl, DType::iq4_xs,  DType::tq1_0,
+        DType::tq2_0, DType::mxfp4,   DType::nvfp4}) {
     const model::DTypeInfo& about = model::info(type);
     fixtures::GgufParts parts;
     parts.tensors = {{.name = "b",
@@ -178,6 +182,17 @@ void ggufs() {
     put("gguf", std::string(about.name), fixtures::gguf(parts));
   }
   put("gguf", "model", fixtures::gguf(smallest_gguf()));
+  // Two files, which the target takes as the parts of one model.
+  fixtures::GgufParts first = smallest_gguf(), second;
+  second.tensors = {first.tensors.back()};
+  first.tensors.pop_back();
+  const auto tensors = static_cast<uint32_t>(first.tensors.size() + 1);
+  for (fixtures::GgufParts* part : {&first, &second}) {
+    part->values.push_back(fixtures::gguf_value("split.no", 2, fixtures::raw(uint16_t{part == &second})));
+    part->values.push_back(fixtures::gguf_value("split.count", 2, fixtures::raw(uint16_t{2})));
+    part->values.push_back(fixtures::gguf_value("split.tensors.count", 5, fixtures::raw(tensors)));
+  }
+  put("gguf", "parts", fixtures::gguf(first) + "\n%%%\n" + fixtures::gguf(second));
 
   std::vector<std::string> bytes;
   for (int byte = 0; byte < 256; ++byte)

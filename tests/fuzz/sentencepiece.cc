@@ -14,9 +14,12 @@ void sentencepiece(Input input) {
     return;
   }
   const auto file = scratch().write("sentencepiece/tokenizer.model", model);
-  scratch().write("sentencepiece/tokenizer_config.json", config.empty() ? "{}" : config);
-  accepted(
-      [&] { encode_and_decode(*model::load_sentencepiece(file, config.empty() ? "" : file.parent_path())); });
+  if (config.empty()) {
+    accepted([&] { encode_and_decode(*model::load_sentencepiece(file)); });
+    return;
+  }
+  scratch().write("sentencepiece/tokenizer_config.json", config);
+  accepted([&] { encode_and_decode(*model::load_tokenizer(file.parent_path())); });
 }
 
 }  // namespace qeval::fuzz

@@ -92,12 +92,11 @@ class Bf16Product : public testing::TestWithParam<Shape> {
   std::vector<float> a_ = normals(GetParam().m * GetParam().k, 1);
   std::vector<float> w_ = normals(GetParam().n * GetParam().k, 2);
   std::vector<float> bias_ = normals(GetParam().n, 3);
-  Matrix matrix_{.name = "w",
-                 .dtype = DType::f32,
-                 .rows = GetParam().n,
-                 .cols = GetParam().k,
-                 .data = reinterpret_cast<const std::byte*>(w_.data()),
-                 .row_bytes = GetParam().k * 4};
+  Matrix matrix_{
+      .name = "w",
+      .rows = GetParam().n,
+      .cols = GetParam().k,
+      .stored = StoredWeight(DType::f32, GetParam().k, reinterpret_cast<const std::byte*>(w_.data()))};
 
   std::vector<float> product(Bf16Kernel kernel, int64_t first_row, int64_t rows) {
     std::vector<float> out(static_cast<size_t>(rows * GetParam().n));

@@ -46,6 +46,42 @@ uint32_t ggml_type(DType dtype) {
       return 28;
     case DType::bf16:
       return 30;
+    case DType::iq2_xxs:
+      return 16;
+    case DType::iq2_xs:
+      return 17;
+    case DType::iq3_xxs:
+      return 18;
+    case DType::iq1_s:
+      return 19;
+    case DType::iq4_nl:
+      return 20;
+    case DType::iq3_s:
+      return 21;
+    case DType::iq2_s:
+      return 22;
+    case DType::iq4_xs:
+      return 23;
+    case DType::iq1_m:
+      return 29;
+    case DType::tq1_0:
+      return 34;
+    case DType::tq2_0:
+      return 35;
+    case DType::mxfp4:
+      return 39;
+    case DType::nvfp4:
+      return 40;
+    case DType::q1_0:
+      return 41;
+    case DType::q2_0:
+      return 42;
+    case DType::i8:
+      return 24;
+    case DType::u8:
+    case DType::f8_e4m3:
+    case DType::f8_e8m0:
+      break;  // GGUF has no such type
   }
   return 0;
 }

@@ -14,6 +14,7 @@ using fixtures::gguf_string;
 using fixtures::gguf_value;
 using fixtures::GgufParts;
 using fixtures::raw;
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -171,6 +172,134 @@ TEST_F(Gguf, RefusesBadValues) {
   EXPECT_THAT(with(fixtures::gguf_u32("split.count", 3)), HasSubstr("split.count is 3"));
 }
 
+class SplitGguf : public testing::Test {
+ protected:
+  /// Part `number` of `count`, with what says so and a tensor of its own.
+  static GgufParts part(int number, int count) {
+    GgufParts parts;
+    if (number == 1) {
+      parts.values = {fixtures::gguf_text("general.architecture", "llama"),
+                      fixtures::gguf_text("general.name", "split")};
+    }
+    parts.values.push_back(u16("split.no", number - 1));
+    parts.values.push_back(u16("split.count", count));
+    parts.values.push_back(gguf_value("split.tensors.count", 5, raw(int32_t{count})));
+    parts.tensors = {
+        fixtures::f32_tensor("t" + std::to_string(number), {2}, {static_cast<float>(number), 0})};
+    return parts;
+  }
+  static std::string u16(const char* key, int value) {
+    return gguf_value(key, 2, raw(static_cast<uint16_t>(value)));
+  }
+  std::filesystem::path name(int number, int count = 3) const {
+    return folder_ / fmt::format("m-{:05}-of-{:05}.gguf", number, count);
+  }
+  void write(int number, const GgufParts& parts) { fixtures::write(name(number), fixtures::gguf(parts)); }
+  void write_all() {
+    for (int number = 1; number <= 3; ++number) write(number, part(number, 3));
+  }
+  /// What is said of the model when one part is another.
+  std::string with(int number, const GgufParts& parts) {
+    write_all();
+    write(number, parts);
+    return error_of([&] { GgufFile{name(2)}; });
+  }
+  fixtures::TemporaryFolder folder_;
+};
+
+TEST_F(SplitGguf, IsOpenedByAnyPart) {
+  write_all();
+  for (const int given : {1, 2, 3}) {
+    const GgufFile file(name(given));
+    ASSERT_EQ(file.tensors().size(), 3U);
+    EXPECT_EQ(file.path(), name(1));
+    EXPECT_EQ(file.string("general.name"), "split");
+    for (int number = 1; number <= 3; ++number) {
+      float value = 0;
+      decode(DType::f32, file.require("t" + std::to_string(number)).bytes.data(), 1, &value);
+      EXPECT_EQ(value, static_cast<float>(number));
+    }
+  }
+}
+
+// llama-gguf-split makes such with --no-tensor-first-split.
+TEST_F(SplitGguf, MayHaveAFirstPartOfKeysAlone) {
+  GgufParts keys = part(1, 3);
+  keys.tensors.clear();
+  keys.values.back() = gguf_value("split.tensors.count", 5, raw(int32_t{2}));
+  write(1, keys);
+  for (const int number : {2, 3}) {
+    GgufParts parts = part(number, 3);
+    parts.values.back() = keys.values.back();
+    write(number, parts);
+  }
+  EXPECT_EQ(GgufFile(name(3)).tensors().size(), 2U);
+}
+
+TEST_F(SplitGguf, LeavesAVocabularyThatIsOneFile) {
+  write_all();
+  const auto vocabulary = folder_ / "tokenizer.gguf";
+  fixtures::write(vocabulary, GgufFile(name(1)).without_tensors());
+  const GgufFile file(vocabulary);
+  EXPECT_EQ(file.string("general.name"), "split");
+  EXPECT_EQ(file.find_value("split.count"), nullptr);
+  EXPECT_TRUE(file.tensors().empty());
+}
+
+TEST_F(SplitGguf, RefusesWhatIsNotWhole) {
+  write_all();
+  std::filesystem::remove(name(3));
+  const std::string message = error_of([&] { GgufFile{name(1)}; });
+  EXPECT_THAT(message, AllOf(HasSubstr("part 3 of 3 is missing"), HasSubstr(name(3).string())));
+  std::filesystem::remove(name(1));
+  EXPECT_THAT(error_of([&] { GgufFile{name(2)}; }), HasSubstr(name(1).string()));
+  write_all();
+  fixtures::write(name(2), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n");
+  EXPECT_THAT(error_of([&] { GgufFile{name(1)}; }),
+              AllOf(HasSubstr(name(2).string()), HasSubstr("git lfs pull")));
+  EXPECT_THAT(with(2, part(3, 3)),
+              AllOf(HasSubstr(name(2).string()), HasSubstr("split.no is 2; accepted: 1")));
+  EXPECT_THAT(with(1, part(1, 2)), HasSubstr("split.count is 2; the name says 3"));
+  EXPECT_THAT(with(3, part(3, 4)),
+              AllOf(HasSubstr(name(3).string()), HasSubstr("split.count is 4; accepted: 3")));
+}
+
+TEST_F(SplitGguf, RefusesPartsThatDisagree) {
+  GgufParts fewer = part(3, 3);
+  fewer.tensors.clear();
+  EXPECT_THAT(with(3, fewer), HasSubstr("split.tensors.count is 3; accepted: 2"));
+  GgufParts twice = part(3, 3);
+  twice.tensors[0].name = "t1";
+  EXPECT_THAT(with(3, twice), HasSubstr("tensor t1 occurs twice"));
+  GgufParts other = part(2, 3);
+  other.values.push_back(fixtures::gguf_text("general.name", "x"));
+  EXPECT_THAT(with(2, other), AllOf(HasSubstr(name(2).string()), HasSubstr("metadata key general.name")));
+  GgufParts silent = part(2, 3);
+  silent.values.erase(silent.values.begin());
+  EXPECT_THAT(with(2, silent), HasSubstr("split.no (an integer) is missing"));
+  GgufParts whole = part(1, 3);
+  whole.values.resize(2);
+  EXPECT_THAT(with(1, whole), HasSubstr("the name says part 1 of 3, and split.count is missing"));
+  GgufParts text = part(1, 3);
+  text.values[3] = fixtures::gguf_text("split.count", "3");
+  EXPECT_THAT(with(1, text), HasSubstr("split.count is not an integer"));
+}
+
+TEST_F(SplitGguf, GoesByTheName) {
+  fixtures::write(folder_ / "m.gguf", fixtures::gguf(part(1, 3)));
+  EXPECT_THAT(error_of([&] { GgufFile(folder_ / "m.gguf"); }),
+              HasSubstr("split.count is 3; accepted: all parts"));
+  fixtures::write(name(4), "");
+  EXPECT_THAT(error_of([&] { GgufFile{name(4)}; }), HasSubstr("the name says part 4 of 3"));
+  fixtures::write(name(0), "");
+  EXPECT_THAT(error_of([&] { GgufFile{name(0)}; }), HasSubstr("the name says part 0 of 3"));
+  // One file that says nothing of parts, and one part of one.
+  fixtures::write(name(1, 1), fixtures::gguf(two_tensors()));
+  EXPECT_EQ(GgufFile(name(1, 1)).tensors().size(), 2U);
+  fixtures::write(name(1, 1), fixtures::gguf(part(1, 1)));
+  EXPECT_EQ(GgufFile(name(1, 1)).tensors().size(), 1U);
+}
+
 TEST_F(Gguf, RefusesAbsurdCounts) {
   for (const bool tensors : {false, true}) {
     const uint64_t absurd = uint64_t{1} << 60;
@@ -188,7 +317,13 @@ TEST_F(Gguf, RefusesBadTensors) {
     return refusal(parts);
   };
   EXPECT_THAT(with([](GgufParts& p) { p.tensors[1].name = "a"; }), HasSubstr("tensor a occurs twice"));
-  EXPECT_THAT(with([](GgufParts& p) { p.types = {0, 16}; }), HasSubstr("IQ2_XXS"));
+  EXPECT_THAT(
+      with([](GgufParts& p) {
+        p.types = {0, 9};
+      }),
+      AllOf(HasSubstr("tensor b has type Q8_1; accepted: F32, F16,"), HasSubstr("NVFP4, Q1_0, Q2_0")));
+  EXPECT_THAT(with([](GgufParts& p) { p.types = {0, 15}; }), HasSubstr("tensor b has type Q8_K; accepted"));
+  EXPECT_THAT(with([](GgufParts& p) { p.types = {0, 43}; }), HasSubstr("number 43"));
   EXPECT_THAT(with([](GgufParts& p) { p.types = {0, 1000}; }), HasSubstr("number 1000"));
   EXPECT_THAT(with([](GgufParts& p) { p.tensors[1].shape = {32, 2}; }), HasSubstr("whole number of blocks"));
   EXPECT_THAT(with([](GgufParts& p) { p.tensors[1].shape = {3, 32}; }), HasSubstr("102 bytes at offset 32"));

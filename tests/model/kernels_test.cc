@@ -260,12 +260,11 @@ TEST(Gemm, BlocksOfAStoredMatrixMatchTheWholeAndAddTheBias) {
   const auto weights = random_floats(rows * cols, 12);
   const auto bias = random_floats(rows, 13);
   const auto a = random_floats(3 * cols, 14);
-  const Matrix matrix{.name = "w",
-                      .dtype = DType::f32,
-                      .rows = rows,
-                      .cols = cols,
-                      .data = reinterpret_cast<const std::byte*>(weights.data()),
-                      .row_bytes = cols * 4};
+  const Matrix matrix{
+      .name = "w",
+      .rows = rows,
+      .cols = cols,
+      .stored = StoredWeight(DType::f32, cols, reinterpret_cast<const std::byte*>(weights.data()))};
   std::vector<float> whole(3 * rows);
   const Product product{view(matrix, bias.data()), whole.data()};
   multiply(a.data(), 3, std::span(&product, 1));

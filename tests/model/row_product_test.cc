@@ -47,11 +47,9 @@ TEST_P(RowProduct, HasTheBitsOfABatch) {
   std::mt19937 random(5);
   const std::vector<std::byte> bytes = weight_bytes(dtype, rows * cols, random);
   const Matrix matrix{.name = "w",
-                      .dtype = dtype,
                       .rows = rows,
                       .cols = cols,
-                      .data = bytes.data(),
-                      .row_bytes = std::ssize(bytes) / rows,
+                      .stored = StoredWeight(dtype, cols, bytes.data()),
                       .interleaved_head_dim = interleaved};
   std::normal_distribution<float> normal;
   std::vector<float> input(static_cast<size_t>(3 * cols)), bias(static_cast<size_t>(rows));

@@ -86,7 +86,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadHeader{"not json", "not JSON"}, BadHeader{"[]", "not a JSON object"},
         BadHeader{R"({"a": {"dtype": "F32", "shape": [4]}})", "lacks"}, BadHeader{R"({"a": 3})", "lacks"},
-        BadHeader{R"({"a": {"dtype": "F8_E4M3", "shape": [16], "data_offsets": [0, 16]}})", "F8_E4M3"},
+        BadHeader{R"({"a": {"dtype": "F8_E5M2", "shape": [16], "data_offsets": [0, 16]}})", "F8_E5M2"},
         BadHeader{R"({"a": {"dtype": 3, "shape": [16], "data_offsets": [0, 16]}})", "dtype 3"},
         BadHeader{R"({"a": {"dtype": "F32", "shape": [5], "data_offsets": [0, 16]}})", "does not fit"},
         BadHeader{R"({"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}})", "shape holds -4"},

@@ -177,7 +177,7 @@ TEST(BpeTokenizer, MalformedFilesAreOneLineErrors) {
   EXPECT_THAT(with("/added_tokens", json::array({added(300, std::string(2000, 'x'))})),
               HasSubstr("2000 bytes"));
   EXPECT_THAT(with("/added_tokens", json::array({added(300, "hello")})), HasSubstr("hello"));
-  EXPECT_THAT(with("/model", nullptr), HasSubstr("'model' is missing"));
+  EXPECT_THAT(with("/model", nullptr), HasSubstr("model is missing"));
 
   const TemporaryFolder folder;
   const std::string whole = tiny_bpe({{"h", "e"}}).dump();
@@ -243,8 +243,13 @@ TEST(BpeTokenizer, FolderAddsTokens) {
   folder.write_json(
       "tokenizer_config.json",
       json{{"added_tokens_decoder", {{"300", {{"content", "<s>"}}}, {"301", {{"content", "<new>"}}}}}});
-  folder.write_json("added_tokens.json", json{{"<old>", 302}});
-  EXPECT_THAT(load_tokenizer(folder.path())->encode("<s><new><old>"), ElementsAre(300, 301, 302));
+  EXPECT_THAT(load_tokenizer(folder.path())->encode("<s><new>"), ElementsAre(300, 301));
+  // As in transformers 5: whatever id is written, the next free one counts, and added_tokens.json does only
+  // where there is no added_tokens_decoder.
+  folder.write_json("added_tokens.json", json{{"<old>", 400}});
+  EXPECT_THAT(load_tokenizer(folder.path())->encode("<new><old>"), ElementsAre(301, '<', 'o', 'l', 'd', '>'));
+  folder.write_json("tokenizer_config.json", json::object());
+  EXPECT_THAT(load_tokenizer(folder.path())->encode("<s><old>"), ElementsAre(300, 301));
   folder.write_json("added_tokens.json", json{{"<old>", -3}});
   EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }), HasSubstr("added_tokens.json"));
 }

@@ -1,9 +1,12 @@
+#include <limits>
+#include <map>
 #include <random>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sentencepiece_processor.h>
 
+#include "model/tokenizer/character_map.h"
 #include "tests/model/tokenizer_fixtures.h"
 
 namespace qeval::model {
@@ -112,54 +115,204 @@ TEST(SentencePieceTokenizer, LongTextsHaveTheLibrarysIds) {
   }
 }
 
-TEST(SentencePieceTokenizer, FolderDecidesBosAndAddedTokens) {
-  const TemporaryFolder folder;
-  folder.write("tokenizer.model", serialize_sentencepiece(tiny_sentencepiece(kWords)));
-  EXPECT_FALSE(load_tokenizer(folder.path())->adds_bos());  // transformers 5 adds what it is told to
-  EXPECT_EQ(load_tokenizer(folder.path())->bos_id(), 1);
-  const std::string plain = load_tokenizer(folder.path())->hash();
+/// A folder with a tokenizer.model and no tokenizer.json.
+class SentencePieceFolder : public testing::Test {
+ protected:
+  void write(const SentencePieceModel& model, const std::string& more = "") {
+    folder_.write("tokenizer.model", serialize_sentencepiece(model) + more);
+  }
+  std::unique_ptr<Tokenizer> load(const json& config) {
+    folder_.write_json("tokenizer_config.json", config);
+    return load_tokenizer(folder_.path());
+  }
+  std::vector<int32_t> ids(const json& config, std::string_view text) { return load(config)->encode(text); }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(SentencePieceFolder, DecidesBosAndAddedTokens) {
+  write(tiny_sentencepiece(kWords));
+  EXPECT_FALSE(load_tokenizer(folder_.path())->adds_bos());  // transformers 5 adds what it is told to
+  EXPECT_EQ(load_tokenizer(folder_.path())->bos_id(), 1);
+  EXPECT_EQ(load_tokenizer(folder_.path())->kind(), "BPE");
+  const std::string plain = load_tokenizer(folder_.path())->hash();
   json config = {{"add_bos_token", false}, {"bos_token", {{"content", "</s>"}}}, {"eos_token", "<s>"}};
-  folder.write_json("tokenizer_config.json", config);
-  auto tokenizer = load_tokenizer(folder.path());
+  auto tokenizer = load(config);
   EXPECT_FALSE(tokenizer->adds_bos());
   EXPECT_EQ(tokenizer->bos_id(), 2);
   EXPECT_EQ(tokenizer->eos_id(), 1);
   EXPECT_NE(tokenizer->hash(), plain);
 
+  // Whatever id a file gives it, a token that is new takes the next one.
   config["added_tokens_decoder"] = {{"1", {{"content", "<s>"}, {"special", true}}},
                                     {"270", {{"content", "<x>"}}}};
-  folder.write_json("tokenizer_config.json", config);
-  tokenizer = load_tokenizer(folder.path());
-  EXPECT_EQ(tokenizer->vocab_size(), 271);
-  EXPECT_THAT(tokenizer->encode("a<s>a<x>"), ElementsAre(262, 1, 262, 270));
+  tokenizer = load(config);
+  EXPECT_EQ(tokenizer->vocab_size(), 267);
+  EXPECT_THAT(tokenizer->encode("a<s>a<x>"), ElementsAre(262, 1, 262, 266));
   config["legacy"] = false;
-  folder.write_json("tokenizer_config.json", config);
-  tokenizer = load_tokenizer(folder.path());
-  EXPECT_THAT(tokenizer->encode("a<s>a a<x>"), ElementsAre(262, 1, 260, 262, 270));
-  EXPECT_EQ(tokenizer->decode(std::vector<int32_t>{262, 1, 260, 262, 270}), "a<s>a a<x>");
+  tokenizer = load(config);
+  EXPECT_THAT(tokenizer->encode("a<s>a a<x>"), ElementsAre(262, 1, 260, 262, 266));
+  EXPECT_EQ(tokenizer->decode(std::vector<int32_t>{262, 1, 260, 262, 266}), "a<s>a a<x>");
 
-  config["added_tokens_decoder"] = {{"260", {{"content", "<x>"}}}};
-  folder.write_json("tokenizer_config.json", config);
-  EXPECT_THAT(message_of([&] { load_tokenizer(folder.path()); }), HasSubstr("<x>"));
-  folder.write_json("tokenizer_config.json", json{{"eos_token", "<nowhere>"}, {"add_bos_token", true}});
-  tokenizer = load_tokenizer(folder.path());
+  tokenizer = load({{"eos_token", "<nowhere>"}, {"add_bos_token", true}});
   EXPECT_EQ(tokenizer->eos_id(), 266);  // behind the model's own
   EXPECT_TRUE(tokenizer->adds_bos());
+}
 
-  // LlamaTokenizer puts the dummy space once, or with `legacy` before whatever does not begin with one, or
-  // never.
-  config = {{"tokenizer_class", "LlamaTokenizer"}, {"added_tokens_decoder", {{"1", {{"content", "<s>"}}}}}};
-  const auto ids = [&] {
-    folder.write_json("tokenizer_config.json", config);
-    return load_tokenizer(folder.path())->encode("a<s>a<s> a");
+// `null` is false, where leaving it out is true.
+TEST_F(SentencePieceFolder, GeneralClassPutsTheDummySpaceByLegacy) {
+  write(tiny_sentencepiece(kWords));
+  EXPECT_THAT(ids(json::object(), "a<s>a<s> a"), ElementsAre(262, 1, 262, 1, 259, 262));
+  EXPECT_THAT(ids({{"legacy", nullptr}}, "a<s>a<s> a"), ElementsAre(262, 1, 260, 1, 262));
+  EXPECT_THAT(ids({{"legacy", false}}, " a"), ElementsAre(262));
+  EXPECT_THAT(ids({{"legacy", true}}, " a"), ElementsAre(259, 262));
+}
+
+TEST_F(SentencePieceFolder, LlamasClassPutsTheDummySpaceOnceOrAlwaysOrNever) {
+  write(tiny_sentencepiece(kWords));
+  const auto llama = [&](const json& more) {
+    json config = {{"tokenizer_class", "LlamaTokenizer"}};
+    config.update(more);
+    return ids(config, "a<s>a</s> a");
   };
-  EXPECT_THAT(ids(), ElementsAre(262, 1, 260, 1, 262));
-  config["legacy"] = true;
-  EXPECT_THAT(ids(), ElementsAre(262, 1, 262, 1, 262));
-  config["add_prefix_space"] = false;
-  EXPECT_THAT(ids(), ElementsAre(260, 1, 260, 1, 262));
-  config["tokenizer_class"] = "GPT2Tokenizer";
-  EXPECT_THAT(message_of(ids), HasSubstr("needs a tokenizer.json"));
+  EXPECT_THAT(llama(json::object()), ElementsAre(262, 1, 260, 2, 262));
+  EXPECT_THAT(llama({{"legacy", true}}), ElementsAre(262, 1, 262, 2, 262));
+  EXPECT_THAT(llama({{"add_prefix_space", false}}), ElementsAre(260, 1, 260, 2, 262));
+  // Merges go by the ids there: "▁a" + "b" is 264, as "▁" + "ab" is, before "b▁" could be.
+  EXPECT_THAT(ids({{"tokenizer_class", "LlamaTokenizer"}}, "ab\u2581\u2581ab"), ElementsAre(264, 259, 264));
+  // config.json names the class where nothing else does.
+  folder_.write_json("config.json", json{{"model_type", "llama"}, {"tokenizer_class", "LlamaTokenizer"}});
+  EXPECT_THAT(ids(json::object(), " a"), ElementsAre(262));
+}
+
+TEST_F(SentencePieceFolder, SpecialPiecesAreTokensUnlessTheFolderListsItsOwn) {
+  SentencePieceModel model = tiny_sentencepiece(kWords);
+  model.pieces.push_back({"<pad>", 0, 3});
+  model.pieces.push_back({"bab", 0, 4});
+  write(model);
+  const json llama = {{"tokenizer_class", "LlamaTokenizer"}};
+  EXPECT_THAT(ids(llama, "a<pad>abab"), ElementsAre(262, 266, 260, 267));
+  json listed = llama;
+  listed["additional_special_tokens"] = json::array();
+  EXPECT_EQ(ids(listed, "<pad>").size(), 6U);
+  listed["extra_special_tokens"] = {{"x", "<x>"}};  // names are no list
+  EXPECT_THAT(ids(listed, "<pad><x>"), ElementsAre(267 - 1, 268));
+  // The general class cuts at user-defined pieces, behind the dummy space.
+  EXPECT_THAT(ids(json::object(), "abab"), ElementsAre(262, 267));
+}
+
+TEST_F(SentencePieceFolder, TheModelsOwnWhiteSpaceCountsForTheGeneralClassOnly) {
+  SentencePieceModel model = tiny_sentencepiece(kWords);
+  model.remove_extra_whitespaces = true;
+  write(model);
+  EXPECT_THAT(ids(json::object(), "  a  a "), ElementsAre(262, 262));
+  EXPECT_THAT(ids({{"tokenizer_class", "LlamaTokenizer"}}, "  a  a "), ElementsAre(259, 262, 259, 262, 259));
+  model.add_dummy_prefix = false;
+  write(model);
+  EXPECT_THAT(ids(json::object(), "a a"), ElementsAre(260, 262));
+}
+
+TEST_F(SentencePieceFolder, AddedTokensRenamePiecesOrContradictThem) {
+  write(tiny_sentencepiece(kWords));
+  json config = {{"added_tokens_decoder", {{"260", {{"content", "<x>"}}}}}};
+  EXPECT_THAT(ids(config, "a<x>"), ElementsAre(259, 3 + 'a', 260));
+  config["tokenizer_class"] = "LlamaTokenizer";
+  EXPECT_THAT(message_of([&] { load(config); }), HasSubstr("<x>"));
+}
+
+TEST_F(SentencePieceFolder, OtherClassesAreRefused) {
+  write(tiny_sentencepiece(kWords));
+  for (const char* name : {"GPT2Tokenizer", "T5TokenizerFast", "CodeLlamaTokenizer"}) {
+    EXPECT_THAT(message_of([&] { load({{"tokenizer_class", name}}); }), HasSubstr("tokenizer.json")) << name;
+  }
+  folder_.write_json("config.json", json{{"model_type", "mistral"}});  // loads any class by the general one
+  EXPECT_THAT(ids({{"tokenizer_class", "T5Tokenizer"}}, "a"), ElementsAre(262));
+}
+
+// TrainerSpec {model_type: UNIGRAM}, which merges with what is there: the likeliest pieces, not merges.
+TEST_F(SentencePieceFolder, UnigramModels) {
+  SentencePieceModel model = tiny_sentencepiece({});
+  for (const auto& [text, score] :
+       {std::pair{"▁", -3.F}, {"a", -3.F}, {"▁a", -4.F}, {"ab", -1.F}, {"b", -3.F}})
+    model.pieces.push_back({text, score, 1});
+  write(model, std::string("\x12\x02\x18\x01", 4));
+  EXPECT_THAT(ids(json::object(), "ab"), ElementsAre(259, 262));
+  EXPECT_THAT(ids(json::object(), "aé"), ElementsAre(261, 3 + 0xC3, 3 + 0xA9));
+  EXPECT_EQ(load(json::object())->kind(), "Unigram");
+  // Where no added token is called so, the unknown piece is still one.
+  EXPECT_THAT(ids({{"unk_token", nullptr}}, "<unk>"), ElementsAre(259, 0));
+}
+
+/// A SentencePiece character map of single code points.
+std::string character_map(const std::vector<std::pair<std::string, std::string>>& entries) {
+  std::vector<uint32_t> units(256, 0);
+  std::string strings;
+  std::map<std::string, uint32_t> blocks = {{"", 0}};  // where the children of a prefix begin
+  const auto block_of = [&](const std::string& prefix) {
+    const auto [block, added] = blocks.emplace(prefix, static_cast<uint32_t>(units.size()));
+    if (added) units.resize(units.size() + 256, 0);
+    return block->second;
+  };
+  for (const auto& [from, to] : entries) {
+    for (size_t i = 0; i < from.size(); ++i) {
+      const auto byte = static_cast<unsigned char>(from[i]);
+      const uint32_t at = block_of(from.substr(0, i)) + byte, children = block_of(from.substr(0, i + 1));
+      units[at] = (at ^ children) << 10 | (i + 1 == from.size() ? 1U << 8 : units[at] & 1U << 8) | byte;
+    }
+    units[block_of(from)] = 1U << 31 | static_cast<uint32_t>(strings.size());
+    strings += to + '\0';
+  }
+  const auto bytes = static_cast<uint32_t>(4 * units.size());
+  std::string map(reinterpret_cast<const char*>(&bytes), 4);
+  return map.append(reinterpret_cast<const char*>(units.data()), bytes) + strings;
+}
+
+// A character and its marks are looked up as a whole where they are short, else one code point after another.
+TEST(CharacterMap, MapsAsTokenizersDoes) {
+  const CharacterMap map(
+      character_map({{"\uFB01", "fi"}, {"\u2460", "1"}, {"e\u0301", "\u00E9"}, {"\u200B", ""}, {"\r", " "}}));
+  EXPECT_EQ(map.apply("a\uFB01b\u2460"), "afib1");
+  EXPECT_EQ(map.apply("e\u0301e"), "\u00E9e");
+  EXPECT_EQ(map.apply("\u200Bx"), "x");
+  EXPECT_EQ(map.apply("a\r\nb"), "a b");  // one character to a reader; "\r" is the entry it begins with
+  EXPECT_EQ(map.apply("\u2460\u0301\u0301"), "1\u0301\u0301");
+  EXPECT_EQ(map.apply("水👍"), "水👍");
+}
+
+TEST_F(SentencePieceFolder, CharacterMapsCountForTheGeneralClassOnly) {
+  const std::string map = character_map({{"\u2460", "a"}});
+  const auto field = [](char tag, const std::string& bytes) {
+    return std::string{tag, static_cast<char>(bytes.size() | 0x80), static_cast<char>(bytes.size() >> 7)} +
+           bytes;
+  };
+  write(tiny_sentencepiece(kWords), field(0x1A, field(0x12, map)));
+  EXPECT_THAT(ids(json::object(), "\u2460"), ElementsAre(262));
+  EXPECT_THAT(ids({{"tokenizer_class", "LlamaTokenizer"}}, "\u2460"),
+              ElementsAre(259, 3 + 0xE2, 3 + 0x91, 3 + 0xA0));
+}
+
+TEST_F(SentencePieceFolder, WhatIsNoModelIsAnError) {
+  const auto refused = [&](const std::string& bytes) {
+    folder_.write("tokenizer.model", bytes);
+    return message_of([&] { load_tokenizer(folder_.path()); });
+  };
+  EXPECT_THAT(refused(""), HasSubstr("no pieces"));
+  EXPECT_THAT(refused("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+              HasSubstr("git lfs pull"));
+  SentencePieceModel model = tiny_sentencepiece({"a\xFF"});
+  EXPECT_THAT(refused(serialize_sentencepiece(model)), HasSubstr("piece 259"));
+  model = tiny_sentencepiece({"a"});
+  model.pieces[259].score = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THAT(refused(serialize_sentencepiece(model)), HasSubstr("score"));
+  const std::string whole = serialize_sentencepiece(tiny_sentencepiece(kWords));
+  std::mt19937 random(5);
+  for (int round = 0; round < 300; ++round) {
+    std::string damaged = whole;
+    for (int i = 0; i < 3; ++i) damaged[random() % damaged.size()] = static_cast<char>(random());
+    folder_.write("tokenizer.model", damaged);
+    const std::string message = message_of([&] { load_tokenizer(folder_.path())->encode("ab a"); });
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  }
 }
 
 GgufWriter tiny_gguf(const SentencePieceModel& model) {
@@ -273,14 +426,14 @@ TEST(SentencePieceTokenizer, CharacterMapsMustStayInside) {
   };
   std::string map(4 + 1024 + 1, '\0');  // 256 units, all of offset 0, and one empty string
   map[1] = 4;
-  EXPECT_EQ(message_of([&] { read_sentencepiece_traits(with_map(map), "m"); }), "");
+  EXPECT_EQ(message_of([&] { read_sentencepiece(with_map(map), "m"); }), "");
   std::string far_offset = map, far_value = map, short_map = map.substr(0, 1000), open_string = map;
   far_offset[4 + 3] = 0x10;
   far_value[4 + 3] = static_cast<char>(0x80);
   far_value[4] = 1;
   open_string.back() = 'x';
   for (const std::string& bad : {far_offset, far_value, short_map, open_string, std::string("x")}) {
-    EXPECT_THAT(message_of([&] { read_sentencepiece_traits(with_map(bad), "m"); }),
+    EXPECT_THAT(message_of([&] { read_sentencepiece(with_map(bad), "m"); }),
                 HasSubstr("precompiled_charsmap"));
   }
 }

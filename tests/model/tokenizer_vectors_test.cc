@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "model/tokenizer/tokenizer.h"
 #include "tests/reference_data.h"
+#include "tests/temporary_folder.h"
 
 namespace qeval::model {
 namespace {
@@ -50,7 +51,6 @@ TEST_P(ExpectedLines, HaveTheSameIds) {
 std::vector<Golden> vocabularies_without_conditions(const std::filesystem::path& folder) {
   return {{folder, "tokenizers/smollm2-tokenizer.json", "tokenizers/smollm2-expected.jsonl", true},
           {folder, "tokenizers/gpt-neox-tokenizer.json", "tokenizers/gpt-neox-expected.jsonl", false},
-          {folder, "models/stories260K", "tokenizers/stories260K-expected.jsonl", true},
           {folder, "models/stories260K/tokenizer.model", "tokenizers/stories260K-expected.jsonl", true}};
 }
 
@@ -64,6 +64,28 @@ INSTANTIATE_TEST_SUITE_P(Llama2, ExpectedLines,
                                          // The same vocabulary, rebuilt from GGUF metadata.
                                          Golden{test::shared_data(""), "tokenizers/ggml-vocab-llama-spm.gguf",
                                                 "tokenizers/llama2-expected.jsonl", true}));
+
+// A folder's tokenizer.model is what transformers makes of it, by the settings beside it.
+TEST(TokenizerFiles, SentencePieceFoldersHaveTheIdsOfTransformers) {
+  const test::TemporaryFolder folder;
+  folder.write("tokenizer.model", read_file(test::goldens() / "models/stories260K/tokenizer.model"));
+  folder.write_json("config.json", nlohmann::json{{"model_type", "llama"}});
+  std::ifstream lines(test::goldens() / "tokenizers/stories260K-folder-expected.jsonl");
+  size_t count = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    const auto json = nlohmann::json::parse(line);
+    const auto& config = json.at("config");
+    if (!config.is_null()) folder.write_json("tokenizer_config.json", config);
+    const auto tokenizer = load_tokenizer(folder.path());
+    EXPECT_GT(json.at("texts").size(), 100U);
+    for (size_t i = 0; i < json.at("texts").size(); ++i) {
+      const auto text = json.at("texts")[i].get<std::string>();
+      EXPECT_EQ(tokenizer->encode(text), json.at("ids")[i].get<std::vector<int32_t>>())
+          << config << ": '" << text << "'";
+    }
+  }
+  EXPECT_EQ(count, 10U);
+}
 
 class VocabularyVectors : public testing::TestWithParam<Golden> {};
 

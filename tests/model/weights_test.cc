@@ -115,7 +115,7 @@ TEST_F(Weights, RowsAreFoundOneByOne) {
   for (int64_t r = 0; r + 1 < q.rows; ++r) {
     q.decode_rows(r, 2, two.data());
     EXPECT_TRUE(std::equal(two.begin(), two.end(), all.begin() + r * q.cols)) << r;
-    decode(q.dtype, q.row(r), q.cols, row.data());
+    decode(*q.stored.plain_type(), q.stored.row(q.stored_row(r)), q.cols, row.data());
     EXPECT_TRUE(std::equal(row.begin(), row.end(), all.begin() + r * q.cols)) << r;
   }
 }
@@ -139,7 +139,7 @@ TEST_F(Weights, LayerNormHasABias) {
 
 TEST_F(Weights, TiedHeadIsTheEmbedding) {
   const Model tied = load(TinyModel{.head = false}, R"("tie_word_embeddings": true,)");
-  EXPECT_EQ(tied.head.weight.data, tied.embedding.data);
+  EXPECT_TRUE(tied.head.weight.stored.is_same(tied.embedding.stored));
   EXPECT_EQ(tied.head.weight.name, "lm_head");
   const Model untied = load(TinyModel{}, "");
   const int64_t head_bytes = fixtures::kTinyVocab * fixtures::kTinyHidden * 4;
@@ -168,7 +168,7 @@ TEST_F(Weights, ABaseModelSavedAloneIsReadWhereItsHeadIsTied) {
   const auto alone = renamed(tensors, "model.", "");
   const std::string tied = fixtures::tiny_config(R"("tie_word_embeddings": true,)");
   const Model model = load(alone, tied);
-  EXPECT_EQ(model.head.weight.data, model.embedding.data);
+  EXPECT_TRUE(model.head.weight.stored.is_same(model.embedding.stored));
   EXPECT_EQ(rows_of(model.layers[1].linear(Module::down).weight),
             stored(tensors, "model.layers.1.mlp.down_proj.weight"));
   EXPECT_EQ(model.layers[1].linear(Module::down).weight.name, "model.layers.1.mlp.w2");
@@ -222,7 +222,7 @@ TEST_F(Weights, AnIndexMayListWhatATiedModelDoesNotStore) {
   };
   const std::string tied = fixtures::tiny_config(R"("tie_word_embeddings": true,)");
   const Model model = load_listing(tied, {"lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"});
-  EXPECT_EQ(model.head.weight.data, model.embedding.data);
+  EXPECT_TRUE(model.head.weight.stored.is_same(model.embedding.stored));
   EXPECT_THAT(error_of([&] { load_listing(fixtures::tiny_config(), {"lm_head.weight"}); }),
               HasSubstr("a.safetensors: tensor lm_head.weight is missing"));
   EXPECT_THAT(

@@ -335,11 +335,10 @@ TEST(WeightCodes, KeepTheValuesOfEveryGrid) {
     std::vector<float> values(12 * 8);
     for (float& v : values) v = uniform(random);
     const model::Matrix matrix{.name = "w",
-                               .dtype = model::DType::f32,
                                .rows = 12,
                                .cols = 8,
-                               .data = reinterpret_cast<const std::byte*>(values.data()),
-                               .row_bytes = 32};
+                               .stored = model::StoredWeight(
+                                   model::DType::f32, 8, reinterpret_cast<const std::byte*>(values.data()))};
     const QuantizedMatrix quantized = quantize_matrix(matrix, shape.spec);
     TensorFile file(folder / "w.data");
     OnnxGraph graph(file);
@@ -350,7 +349,7 @@ TEST(WeightCodes, KeepTheValuesOfEveryGrid) {
     const auto tensors = test::run_onnx(proto, folder.path(), {});
     std::vector<float> expected(values.size());
     const model::WeightView weights = view(quantized);
-    for (int64_t r = 0; r < 12; ++r) weights.decode(weights.context, r, 0, 8, expected.data() + r * 8);
+    weights.decode(weights.context, {0, 12, 0, 8, expected.data(), 8});
     for (int64_t r = 0; r < 12; ++r) {
       for (int64_t c = 0; c < 8; ++c) {
         EXPECT_EQ(tensors.at("w").values[static_cast<size_t>(c * 12 + r)],

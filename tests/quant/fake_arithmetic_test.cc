@@ -286,8 +286,7 @@ TEST(QuantizedMatrix, RefusesWeightsThatAreNotFinite) {
   std::vector<float> values(8, 1.0F);
   values[5] = NAN;
   model::Matrix matrix{.name = "model.layers.7.mlp.w2", .rows = 2, .cols = 4};
-  matrix.data = reinterpret_cast<const std::byte*>(values.data());
-  matrix.row_bytes = 16;
+  matrix.stored = model::StoredWeight(values.data(), 4);
   try {
     quantize_matrix(matrix, {.bits = 8});
     FAIL();

@@ -195,7 +195,8 @@ TEST_F(IntegerComparison, TensorsOfZerosAreExact) {
         for (auto& [module, weights] : layer.norms) std::ranges::fill(weights.weight, 0.0F);
       } else {
         for (const Module module : {Module::q, Module::v, Module::o, Module::gate, Module::down}) {
-          layer.linears.at(module).weight.data = zeros.data();
+          model::Matrix& weight = layer.linears.at(module).weight;
+          weight.stored = model::StoredWeight(zeros.as<float>(), weight.cols);
         }
       }
       estimator_ = estimator;

@@ -143,11 +143,10 @@ TEST(IntegerKernels, GroupedQuadsAreExactOnEveryPathThatReadsThem) {
         }
         const QuantizedMatrix codes =
             quantize_matrix({.name = "test",
-                             .dtype = model::DType::f32,
                              .rows = rows,
                              .cols = cols,
-                             .data = reinterpret_cast<const std::byte*>(values.data()),
-                             .row_bytes = cols * 4},
+                             .stored = model::StoredWeight(
+                                 model::DType::f32, cols, reinterpret_cast<const std::byte*>(values.data()))},
                             spec);
         IntegerMatrix matrix;
         matrix.rows = rows;
@@ -323,11 +322,10 @@ TEST(IntegerLinear, StaysWithinOneStepOfTheRealProduct) {
         for (float& w : weight) w = normal(random);
         model::LinearWeights weights;
         weights.weight = {.name = "test",
-                          .dtype = model::DType::f32,
                           .rows = rows,
                           .cols = cols,
-                          .data = reinterpret_cast<const std::byte*>(weight.data()),
-                          .row_bytes = cols * 4};
+                          .stored = model::StoredWeight(model::DType::f32, cols,
+                                                        reinterpret_cast<const std::byte*>(weight.data()))};
         for (int64_t r = 0; r < rows; ++r) weights.bias.push_back(normal(random) * 3);
         const PointGrid input = make_point_grid(c.input, c.input_range);
         const PointGrid output = make_point_grid(c.output, c.output_range);
@@ -384,11 +382,10 @@ TEST(IntegerMemory, WeightsTakeAQuarterAndAnEighthOfFloat) {
   make_normal(values, random);
   model::LinearWeights weights;
   weights.weight = {.name = "weight",
-                    .dtype = model::DType::f32,
                     .rows = rows,
                     .cols = cols,
-                    .data = reinterpret_cast<const std::byte*>(values.data()),
-                    .row_bytes = cols * 4};
+                    .stored = model::StoredWeight(model::DType::f32, cols,
+                                                  reinterpret_cast<const std::byte*>(values.data()))};
   const PointGrid input = make_point_grid({.bits = 8}, {-3, 4});
   const PointGrid output = make_point_grid({.bits = 8}, {-5, 4});
   const auto share = [&](const QuantSpec& spec) {

@@ -75,7 +75,7 @@ TEST_F(IntegerRefusals, NameTheTokenWhoseEmbeddingIsNotFinite) {
   const int64_t width = model_.config.hidden_size;
   std::vector<float> rows(static_cast<size_t>(model_.embedding.rows * width));
   model_.embedding.decode_rows(0, model_.embedding.rows, rows.data());
-  model_.embedding.data = reinterpret_cast<const std::byte*>(rows.data());
+  model_.embedding.stored = model::StoredWeight(rows.data(), width);
   rows[static_cast<size_t>(7 * width + 3)] = std::numeric_limits<float>::quiet_NaN();
   rows[static_cast<size_t>(9 * width)] = std::numeric_limits<float>::infinity();
   const IntegerArithmetic arithmetic(model_, qcfg_, ranges_, 8);

@@ -77,7 +77,7 @@ TEST_F(GridWarnings, TensorsBeyondTheLargestScaleAreNamed) {
 TEST_F(GridWarnings, OfIntegersLookAtTheHeadAsWell) {
   const std::vector<float> small(61 * 24, 1e-4F);
   model::Model model = base_;
-  model.head.weight.data = reinterpret_cast<const std::byte*>(small.data());
+  model.head.weight.stored = model::StoredWeight(small.data(), 24);
   const QuantConfig qcfg = make_qcfg(model.config, parse_scheme("w4a16"));
   const ActRanges ranges(model.config.num_layers);
   EXPECT_EQ(grid_warnings(model, qcfg, ranges), std::vector<Warning>{});

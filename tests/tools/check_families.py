@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Compare qeval with the goldens of the families of models: tests/goldens/architectures (float, by transformers) and
-tests/goldens/simulated (float and fake-quantized, ranges and points, by two independent programs). Standard library only.
+tests/goldens/simulated (float and fake-quantized, ranges and points, by two independent programs), and of quantized files:
+tests/goldens/quantized (by the formats' own libraries). Standard library only.
 
-usage: check_families.py QEVAL [--goldens DIR] [--only float|fake|integer|ranges|points] [--case NAME]
+usage: check_families.py QEVAL [--goldens DIR] [--only float|fake|integer|ranges|points|own] [--case NAME]
 
 float, fake, integer: mean |difference of token log-probabilities| and share of equal arg-maxima. ranges, points: what `quantize
---method rtn` writes for the model alone, against its act_dict.json and default_qcfg.json.
+--method rtn` writes for the model alone, against its act_dict.json and default_qcfg.json. own: the arithmetic that the folder asks for.
 """
 import argparse, json, os, shutil, subprocess, sys, tempfile
 
@@ -14,7 +15,8 @@ from check_goldens import score
 
 def close(qeval, folder, expected, arithmetic, limit, least):
     want = expected[arithmetic]
-    got, top = score(qeval, folder, expected["input_ids"], arithmetic)
+    model = f"{folder}/{expected['model']}" if "model" in expected else folder  # a file in the folder
+    got, top = score(qeval, model, expected["input_ids"], arithmetic)
     if len(got) != len(want["logprobs"]):
         return False, f"{len(got)} log-probabilities instead of {len(want['logprobs'])}"
     off = [abs(a - b) for a, b in zip(got, want["logprobs"])]
@@ -87,8 +89,19 @@ def check_points(qeval, folder, expected, _):
     return not bad, f"{len(bad)} of {len(want)} points differ {bad[:3]}"
 
 
-CHECKS = {"float": check_float, "fake": check_fake, "integer": check_integer, "ranges": check_ranges, "points": check_points}
-KINDS = {"architectures": ["float"], "simulated": ["float", "fake", "integer", "ranges", "points"]}
+def check_own(qeval, folder, expected, _):
+    """Rounded logits tie: then any of the largest is right."""
+    want = expected["own"]
+    got, top = score(qeval, folder, expected["input_ids"], None)
+    if len(got) != len(want["logprobs"]) or len(top) != len(want["best"]):
+        return False, f"{len(got)} log-probabilities instead of {len(want['logprobs'])}"
+    mean = sum(abs(a - b) for a, b in zip(got, want["logprobs"])) / len(got)
+    agree = sum(a in best for a, best in zip(top, want["best"])) / len(top)
+    return mean <= want["limit"] and agree >= want["least"], f"mean {mean:.1e} limit {want['limit']:.0e} top-1 {100 * agree:.1f}%"
+
+
+CHECKS = {"own": check_own, "float": check_float, "fake": check_fake, "integer": check_integer, "ranges": check_ranges, "points": check_points}
+KINDS = {"architectures": ["float"], "simulated": ["float", "fake", "integer", "ranges", "points"], "quantized": ["float", "own"]}
 
 
 def main():
@@ -107,7 +120,7 @@ def main():
                 continue
             expected = json.load(open(f"{folder}/expected.json"))
             for kind in kinds:
-                if a.only not in ("", kind):
+                if a.only not in ("", kind) or (group == "quantized" and kind not in expected):
                     continue
                 ran += 1
                 try:

@@ -43,7 +43,8 @@ def logprobs(logits, ids):
 
 def score(qeval, model, ids, arithmetic):
     req = "".join(json.dumps({"id": i, "context_ids": r[:1], "continuation_ids": r[1:]}) + "\n" for i, r in enumerate(ids))
-    p = subprocess.run([qeval, "score", "-m", model, "--arithmetic", arithmetic], input=req, capture_output=True, text=True, timeout=600)
+    given = ["--arithmetic", arithmetic] if arithmetic else []
+    p = subprocess.run([qeval, "score", "-m", model, *given], input=req, capture_output=True, text=True, timeout=600)
     if p.returncode:
         raise RuntimeError(p.stderr.strip().splitlines()[-1] if p.stderr.strip() else f"exit {p.returncode}")
     lp, top = [], []

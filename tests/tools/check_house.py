@@ -27,6 +27,7 @@ MAY_KNOW = {
     "eval/distributed/mpi": ["base"],
     "eval/engine": ["model", "quant", "base"],
     "eval/compare": ["eval", "model", "quant", "base"],
+    "eval/divergence": ["eval/engine", "eval/results", "eval", "model", "base"],
     "eval": ["model", "quant", "datasets", "base"],
     "reports": ["eval/results", "base"],
     "cli": ["model", "quant", "datasets", "eval", "reports", "base"],

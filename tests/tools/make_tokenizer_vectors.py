@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 """Makes tests/goldens/tokenizers/*-expected.jsonl: texts of our own and the ids that the libraries of the
-vocabularies' makers give them, without special tokens. Needs tokenizers 0.23, regex and sentencepiece 0.2 from PyPI.
+vocabularies' makers give them, without special tokens. Needs tokenizers 0.23, transformers 5.24, regex and sentencepiece 0.2
+from PyPI.
 
 The texts are sentences in several scripts, then pieces that tokenizers divide differently, in random order (seeded):
 runs of spaces and line ends beside digits, letters and signs, numerals that are no digits, marks that combine, emoji."""
 
 import json
 import random
+import shutil
+import tempfile
 from pathlib import Path
 
 import regex
 import sentencepiece
 import tokenizers
+import transformers
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
 
@@ -98,3 +102,25 @@ def llama_cpp_ids(text):
 
 write("smollm2-gguf", llama_cpp_ids)
 write("stories260K", sentencepiece.SentencePieceProcessor(str(GOLDENS / "models/stories260K/tokenizer.model")).encode)
+
+# What transformers makes of a folder with that model and each of these tokenizer_config.json (null: none).
+LLAMA = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+ADDED = {"600": {"content": "[INST]", "lstrip": True}, "601": {"content": "The", "special": True},
+         "602": {"content": "a  ", "normalized": True}}
+CONFIGS = [None, {}, {"legacy": False}, {"added_tokens_decoder": ADDED, "additional_special_tokens": []},
+           {"added_tokens_decoder": {"261": {"content": "[INST]"}, "410": {"content": "<s>"}}},
+           LLAMA, {**LLAMA, "legacy": True}, {**LLAMA, "add_prefix_space": False},
+           {**LLAMA, "legacy": True, "added_tokens_decoder": ADDED}, {"tokenizer_class": "GemmaTokenizer"}]
+SPACES = [" Once", "  Once", " ", "  ", "\u2581a", "\u2581 a", " \u2581a", "x </s> y", "<unk>", "<s>a", "[INST] a [INST]b", "a  b a  "]
+
+with tempfile.TemporaryDirectory() as folder, \
+        open(GOLDENS / "tokenizers/stories260K-folder-expected.jsonl", "w", encoding="utf-8", newline="\n") as out:
+    shutil.copy(GOLDENS / "models/stories260K/tokenizer.model", folder)
+    Path(folder, "config.json").write_text('{"model_type": "llama"}')
+    chosen = SPACES + texts()[::5]
+    for config in CONFIGS:
+        if config is not None:
+            Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        ids = [tokenizer.encode(text, add_special_tokens=False) for text in chosen]
+        out.write(json.dumps({"config": config, "texts": chosen, "ids": ids}, ensure_ascii=False) + "\n")

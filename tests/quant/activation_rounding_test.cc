@@ -1,0 +1,93 @@
+#include "quant/arithmetic/activation_rounding.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "model/checkpoint/stored_weight.h"
+
+namespace qeval::quant {
+namespace {
+
+using Rounding = model::ActivationRounding;
+
+/// The nearest of the values a code has, the even code where two are.
+float nearest(const float* values, int codes, float x) {
+  int best = 0;
+  for (int code = 1; code < codes; ++code) {
+    const double is = std::abs(static_cast<double>(values[code]) - x);
+    const double was = std::abs(static_cast<double>(values[best]) - x);
+    if (is < was || (is == was && code % 2 == 0)) best = code;
+  }
+  return values[best];
+}
+
+TEST(ActivationRounding, FindsTheNearestE4m3AndE2m1Numbers) {
+  const float* e4m3 = model::e4m3_values();
+  const float* e2m1 = model::e2m1_values();
+  std::vector<float> inputs{0, 448, 464, 1e9F, 0x1p-10F, 0x1.8p-9F, 0x1p-6F, 0.017F};
+  for (int code = 0; code < 126; ++code) {  // numbers, and the middles between them
+    inputs.push_back(e4m3[code]);
+    inputs.push_back((e4m3[code] + e4m3[code + 1]) / 2);
+    inputs.push_back(std::nextafter(inputs.back(), 1e9F));
+    inputs.push_back(std::nextafter(inputs[inputs.size() - 2], 0.0F));
+  }
+  for (const float x : {0.25F, 0.75F, 1.25F, 1.75F, 2.5F, 3.5F, 5.0F, 5.5F, 7.0F, 0.3F, 2.6F})
+    inputs.push_back(x);
+  for (const float x : inputs) {
+    EXPECT_EQ(round_e4m3(x), nearest(e4m3, 127, x)) << x;
+    EXPECT_EQ(round_e4m3(-x), -nearest(e4m3, 127, x)) << x;
+    EXPECT_EQ(round_e2m1(x), nearest(e2m1, 8, x)) << x;
+    EXPECT_EQ(round_e2m1(-x), -nearest(e2m1, 8, x)) << x;
+  }
+  EXPECT_TRUE(std::isnan(round_e4m3(std::numeric_limits<float>::quiet_NaN())));
+  EXPECT_TRUE(std::isnan(round_e2m1(std::numeric_limits<float>::quiet_NaN())));
+}
+
+std::vector<float> rounded(const Rounding& rounding, std::vector<float> x) {
+  round_activation(rounding, x.data(), std::ssize(x));
+  return x;
+}
+
+TEST(ActivationRounding, OfIntegersByFixedAndOwnScales) {
+  const Rounding fixed{.symmetric = false, .scale = 0.5F, .zero_point = -3};
+  EXPECT_EQ(rounded(fixed, {0.2F, 0.25F, 0.75F, 100, -100}), (std::vector<float>{0, 0, 1, 65, -62.5F}));
+  // 127.5 steps to the largest magnitude, so that it is clamped on one side.
+  const Rounding token{.source = Rounding::Scale::token};
+  EXPECT_EQ(rounded(token, {255, 3, -255, 0}), (std::vector<float>{254, 4, -256, 0}));
+  const Rounding asymmetric{.source = Rounding::Scale::token, .symmetric = false};
+  EXPECT_EQ(rounded(asymmetric, {0, 255, 100.4F}), (std::vector<float>{0, 255, 100}));
+  EXPECT_EQ(rounded(asymmetric, {10, 510}), (std::vector<float>{10, 510}));  // 0 is in every range
+  for (const Rounding& r : {token, asymmetric})
+    EXPECT_EQ(rounded(r, {0, 0, 0}), (std::vector<float>{0, 0, 0}));
+  EXPECT_TRUE(std::isnan(rounded(token, {1, std::numeric_limits<float>::quiet_NaN()})[1]));
+}
+
+TEST(ActivationRounding, OfFloatsByTokensGroupsAndTwoLevels) {
+  const Rounding token{.type = Rounding::Type::e4m3, .source = Rounding::Scale::token};
+  EXPECT_EQ(rounded(token, {896, 33, 0}), (std::vector<float>{896, 32, 0}));
+  Rounding bound = token;
+  bound.upper_bound = 448;
+  EXPECT_EQ(rounded(bound, {896, 33}), (std::vector<float>{448, 32}));
+  const Rounding group{.type = Rounding::Type::e4m3, .source = Rounding::Scale::group, .group = 2};
+  EXPECT_EQ(rounded(group, {448, 17.2F, 0, 0, 896, 34.4F}), (std::vector<float>{448, 18, 0, 0, 896, 36}));
+  // A mantissa of 1.75 and more counts as the next power of two.
+  const Rounding mx{.type = Rounding::Type::e2m1, .source = Rounding::Scale::power_of_two, .group = 2};
+  EXPECT_EQ(rounded(mx, {6.9F, 1.2F, 7.0F, 1.2F}), (std::vector<float>{6, 1, 8, 1}));
+  const Rounding two{.type = Rounding::Type::e2m1,
+                     .source = Rounding::Scale::two_level,
+                     .group = 2,
+                     .global = 2,
+                     .global_divides = true};
+  EXPECT_EQ(rounded(two, {12, 2.4F, 0, 0}), (std::vector<float>{12, 2, 0, 0}));
+  Rounding reciprocal = two;
+  reciprocal.global = 0.5F;
+  reciprocal.global_divides = false;
+  EXPECT_EQ(rounded(reciprocal, {12, 2.4F, 0, 0}), (std::vector<float>{12, 2, 0, 0}));
+  EXPECT_EQ(rounded(two, {1e-6F, 1e-7F}), (std::vector<float>{0, 0}));
+}
+
+}  // namespace
+}  // namespace qeval::quant
