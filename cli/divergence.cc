@@ -46,6 +46,10 @@ class Models {
   eval::Session& open(const fs::path& path, const std::string& arithmetic, int64_t context) {
     std::shared_ptr<eval::LoadedModel>& model = loaded_[path];
     if (!model) model = std::make_shared<eval::LoadedModel>(path);
+    const int64_t most = model->model().config.context();
+    if (context > most)
+      refuse("context",
+             fmt::format("{}: accepted: 1 to {}, the context of {}", context, most, path.string()));
     sessions_.push_back(std::make_unique<eval::Session>(
         eval::SessionOptions{.model = path, .arithmetic = arithmetic, .max_length = context}, model));
     for (const std::string& warning : sessions_.back()->warnings())

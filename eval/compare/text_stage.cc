@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/setting.h"
 #include "eval/describe_model.h"
 #include "eval/run_settings.h"
 
@@ -26,6 +27,10 @@ DivergenceRun describe(Session& session, const std::string& label, std::string p
 
 TextStage::TextStage(const ComparedText& text, Session& base, const ComparisonEntry& entry)
     : text_(read_file(text.file)) {
+  if (text.context > base.max_length()) {
+    throw UsageError(fmt::format("{} {}: accepted: 1 to {}, the longest input ({})", setting("context"),
+                                 text.context, base.max_length(), setting("max-length")));
+  }
   try {
     windows_ = text_windows(base.tokenizer(), text_, TextProtocol::qeval, text.context);
   } catch (const Error& error) {

@@ -27,6 +27,10 @@ SideBySide::SideBySide(std::vector<Session*> models, int64_t longest) {
            session->model().path.string(), config.vocab_size, models.front()->model().path.string(),
            models.front()->model().config.vocab_size);
     }
+    if (longest > session->max_length()) {
+      fail("{}: windows of {} tokens; accepted: up to {}, the longest input it is prepared for",
+           session->model().path.string(), longest, session->max_length());
+    }
     lanes_.push_back(
         {session, std::make_unique<model::KvSpan>(session->arithmetic(), longest, config.num_layers)});
   }

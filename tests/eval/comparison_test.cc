@@ -241,7 +241,7 @@ TEST(ComparisonFile, ReadsBackAndRefusesWhatIsWrong) {
 }
 
 TEST(ModelDetails, ReadBackAndTolerateOlderRuns) {
-  ModelDetails details{1000, 1024, 4.5, 8, "w4a8", {}, {{0, 2.5}, {7, 1.25}}, {{3, 0.5}}};
+  ModelDetails details{1000, 1024, 4.5, 8, "w4a8", "F16", {}, {{0, 2.5}, {7, 1.25}}, {{3, 0.5}}};
   details.quantize = {{"method", "omniquant"}, {"settings", {{"variant", "modified"}}}, {"seconds", 12.5}};
   ModelInfo model;
   model.details = to_json(details);

@@ -127,9 +127,12 @@ TEST(DivergenceResults, AreReadAsTheyWereWritten) {
   Random random(3);
   DivergenceResults results;
   results.text = {"wiki.txt", "abc", 12, "qeval", 64, 4};
-  results.base = {"F16", "base.gguf", {.name = "base.gguf", .arithmetic = "float"}, {}};
+  results.base.label = "F16";
+  results.base.path = "base.gguf";
   for (const char* label : {"Q4_0", "Q8_0"}) {
-    results.runs.push_back({label, "file.gguf", {.name = label, .arithmetic = "float"}, text(random, 4, 64)});
+    DivergenceRun& run = results.runs.emplace_back();
+    run.label = label;
+    run.divergence = text(random, 4, 64);
     results.runs.back().model.details = {{"size_bytes", 1000}, {"weight_bits", 4.5}};
   }
   write_divergence_results(folder.path(), results);

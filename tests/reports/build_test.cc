@@ -93,7 +93,8 @@ TEST(BuildReport, TheSharpestMeasureLeadsTheVerdict) {
       tally.end_window();
     }
     sources.runs[i].name = "run " + std::to_string(i);
-    text.runs.push_back({.label = sources.runs[i].name, .divergence = std::move(tally).finish()});
+    text.runs.emplace_back().label = sources.runs[i].name;
+    text.runs.back().divergence = std::move(tally).finish();
   }
   sources.text = text;
   const Report report = build_report(sources);
