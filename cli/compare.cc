@@ -10,6 +10,7 @@
 #include "base/shell.h"
 #include "cli/calibration_options.h"
 #include "cli/command.h"
+#include "cli/compared_models.h"
 #include "cli/evaluate.h"
 #include "cli/evaluation_options.h"
 #include "cli/interrupt.h"
@@ -35,13 +36,14 @@ constexpr std::array kQuantizeOptions{"calibration", "calibration-ids", "samples
 po::options_description options() {
   po::options_description options("Options");
   add_model_options(options);
+  add_with_option(options);
   add_task_options(options);
   auto add = options.add_options();
   const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
   add("output,o", text("DIR"),
       "folder for checkpoints, results and reports; the same command continues there");
   add("methods", some_of("LIST", quant::kMethodNames)->default_value("rtn,smoothquant,omniquant,mobilequant"),
-      "methods to compare: rtn, smoothquant, omniquant, lrl, mobilequant");
+      "methods to compare: rtn, smoothquant, omniquant, lrl, mobilequant (with --with: none unless named)");
   add("schemes", some_of("LIST", quant::kSchemeNames)->default_value("w8a8,w4a8"),
       "schemes: w8a8, w4a8, w4a8-sym, w8a16, w4a16");
   add("arithmetic", some_of("LIST", "fake, integer")->default_value("fake"),
@@ -49,6 +51,9 @@ po::options_description options() {
   add("integer", one_of("WHICH", "best, all"),
       "best: besides fake, run the quantized model that loses least in integers; all: every one (as "
       "--arithmetic fake,integer)");
+  add("text", text("FILE"),
+      "a text, not that of the calibration, on which every run's predictions are compared with the base's");
+  add("context", po::value<int64_t>()->value_name("N")->default_value(512), "tokens per window of --text");
   add("plan",
       "check everything, the output folder included, print what would be done and how long it would "
       "take, and stop");
@@ -67,6 +72,7 @@ po::options_description options() {
 
 std::vector<quant::Method> methods(const po::variables_map& arguments) {
   std::vector<quant::Method> out;
+  if (given(arguments, "with") && arguments["methods"].defaulted()) return out;
   for (const std::string& name : split_list(arguments["methods"].as<std::string>()))
     out.push_back(quant::parse_method(name));
   return out;
@@ -98,7 +104,20 @@ eval::CompareOptions compare_options(const po::variables_map& arguments, const T
   options.output = require(arguments, "output");
   options.evaluation = task_options(arguments, limit);
 
-  if (!given(arguments, "calibration") && !given(arguments, "calibration-ids")) {
+  for (const ComparedModel& model : compared_models(arguments))
+    options.given.push_back({model.path, model.arithmetic, model.label});
+  if (const auto text = optional<std::string>(arguments, "text")) {
+    options.text = {*text, in_range<int64_t>("context", arguments["context"].as<int64_t>(), 1, 1 << 24)};
+  } else if (!arguments["context"].defaulted()) {
+    refuse("context", "not used without --text");
+  }
+  if (options.methods.empty()) {
+    for (const char* option : {"schemes", "arithmetic", "integer", "calibration", "calibration-ids",
+                               "samples", "sequence-length", "seed", "variant", "alpha", "no-smooth"}) {
+      if (arguments.count(option) != 0 && !arguments[option].defaulted())
+        refuse(option, "not used without --methods");
+    }
+  } else if (!given(arguments, "calibration") && !given(arguments, "calibration-ids")) {
     throw UsageError(
         "--calibration or --calibration-ids is required: text like the model's use, that is not evaluated "
         "on");
@@ -193,10 +212,12 @@ eval::CompareObserver observer(std::optional<Progress>& progress) {
 }
 
 /// report.md with its plots and report.html beside the results, and the verdict.
-void write_reports(const std::filesystem::path& output) {
+void write_reports(const std::filesystem::path& output, const eval::Comparison& comparison) {
   const reports::Outputs outputs{.markdown = output / "report.md", .html = output / "report.html"};
   const std::array folders{output};
-  const reports::Report report = reports::build_report(reports::read_sources(folders));
+  reports::BuildOptions options;
+  options.comparison = &comparison;
+  const reports::Report report = reports::build_report(reports::read_sources(folders), options);
   reports::write_report(report, outputs);
   for (const std::string& sentence : report.verdict) std::cout << sentence << '\n';
   std::cout << fmt::format("Report:  {}, {}\n", outputs.markdown->string(), outputs.html->string());
@@ -232,9 +253,14 @@ int run(const po::variables_map& arguments) {
   const eval::Comparison comparison = work.run(observer(progress));
   if (!peers().is_first()) return 0;
   std::cout << fmt::format("\nAgainst {} in float:\n\n", printable(comparison.base.results.model.name))
-            << eval::render_comparison(comparison)
-            << fmt::format("\nResults: {}\n", (output / eval::results_file).string());
-  write_reports(output);
+            << eval::render_comparison(comparison);
+  if (const eval::DivergenceResults* text = work.text()) {
+    std::cout << fmt::format("\nPredictions of {} ({} windows of up to {} tokens):\n\n",
+                             printable(text->text.file), text->text.windows, text->text.context)
+              << eval::render_divergence(*text);
+  }
+  std::cout << fmt::format("\nResults: {}\n", (output / eval::results_file).string());
+  write_reports(output, comparison);
   return 0;
 }
 
@@ -242,8 +268,9 @@ int run(const po::variables_map& arguments) {
 
 const Command compare_command{
     .name = "compare",
-    .summary = "Quantize with several methods, score all, and report what each costs",
-    .usage = "-m MODEL -t TASKS --calibration FILE -o OUT [options]",
+    .summary = "Score a model, quantized versions of it and what methods make of it; report what each costs",
+    .usage =
+        "-m MODEL -t TASKS [--with PATH[@A][=LABEL]]... [--methods LIST --calibration FILE] -o OUT [options]",
     .example =
         "qeval compare -m model.gguf -t sample --calibration text.txt --methods rtn,smoothquant -o compared",
     .options = options,

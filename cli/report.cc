@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/option_values.h"
 #include "eval/results/recompute.h"
 #include "eval/results/results.h"
 #include "eval/results/table.h"
@@ -25,9 +26,14 @@ po::options_description options() {
   add("html", file(), "write it as one page of HTML, with the questions whose answers changed");
   add("csv", file(), "write the scores as CSV, a line per run and task");
   add("latex", file(), "write the table of scores as LaTeX");
+  add("card", file(),
+      "write a part of a model card: front matter with `model-index`, and a table of scores, recovery and "
+      "divergence");
   add("json", file(), "write all results and comparisons as JSON");
   add("baseline", po::value<std::string>()->value_name("DIR"),
       "the run to compare with (default: the only float run, or a comparison's base)");
+  add("margin", po::value<double>()->value_name("POINTS")->default_value(1),
+      "runs count as equivalent where tests show that their accuracies differ by less than so many points");
   add("paper", "set the MobileQuant paper's figures beside these");
   add("no-examples", "leave out the questions whose answers changed, which are text of the data set");
   add("recompute", "derive every metric again from the samples files, and fail where one differs");
@@ -70,13 +76,15 @@ reports::Outputs outputs_of(const po::variables_map& arguments) {
           .html = path("html"),
           .csv = path("csv"),
           .latex = path("latex"),
-          .json = path("json")};
+          .json = path("json"),
+          .card = path("card")};
 }
 
 void announce(const reports::Report& report, const reports::Outputs& outputs) {
   for (const std::string& sentence : report.verdict) std::cout << sentence << '\n';
   std::cout << '\n';
-  for (const auto& output : {outputs.markdown, outputs.html, outputs.csv, outputs.latex, outputs.json}) {
+  for (const auto& output :
+       {outputs.markdown, outputs.html, outputs.csv, outputs.latex, outputs.json, outputs.card}) {
     if (output) std::cout << "Report: " << output->string() << '\n';
   }
 }
@@ -87,16 +95,18 @@ int run(const po::variables_map& arguments) {
   for (const std::string& folder : arguments["folder"].as<std::vector<std::string>>())
     folders.emplace_back(folder);
   const reports::Outputs outputs = outputs_of(arguments);
-  const bool writes = outputs.markdown || outputs.html || outputs.csv || outputs.latex || outputs.json;
+  const bool writes =
+      outputs.markdown || outputs.html || outputs.csv || outputs.latex || outputs.json || outputs.card;
   reports::BuildOptions options;
   if (const auto baseline = optional<std::string>(arguments, "baseline")) options.baseline = *baseline;
   options.paper = arguments.count("paper") != 0;
+  options.margin = in_range("margin", arguments["margin"].as<double>(), 0.01, 50.0) / 100;
   options.examples = outputs.html.has_value() && arguments.count("no-examples") == 0;
   if (!writes) {
-    for (const char* option : {"baseline", "paper", "no-examples"}) {
-      if (arguments.count(option) != 0)
-        throw UsageError(
-            fmt::format("--{} needs a report to write: -o FILE, --html, --csv, --latex or --json", option));
+    for (const char* option : {"baseline", "margin", "paper", "no-examples"}) {
+      if (arguments.count(option) != 0 && !arguments[option].defaulted())
+        throw UsageError(fmt::format(
+            "--{} needs a report to write: -o FILE, --html, --csv, --latex, --card or --json", option));
     }
   }
   reports::SourceList sources = reports::read_sources(folders);

@@ -182,4 +182,33 @@ ModelDetails describe_model(const Session& session) {
   return details;
 }
 
+std::string run_label(const Session& session) {
+  const std::string arithmetic = session.arithmetic().name();
+  if (!session.quantization()) {
+    const std::string format = session.model().weight_format();
+    return arithmetic == "float" ? format : format + " " + arithmetic;
+  }
+  const ModelDetails details = describe_model(session);
+  std::string label = details.method();
+  for (const std::string& part : {details.scheme, std::string(arithmetic == "fake" ? "" : arithmetic)}) {
+    if (!part.empty()) label += (label.empty() ? "" : " ") + part;
+  }
+  return label.empty() ? session.model().weight_format() + " fake" : label;
+}
+
+std::vector<std::string> distinct_labels(std::vector<std::string> labels,
+                                         const std::vector<std::string>& names) {
+  const std::vector<std::string> first = labels;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    if (std::ranges::count(first, first[i]) > 1) labels[i] += fmt::format(" ({})", names[i]);
+  }
+  const std::vector<std::string> second = labels;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const auto before =
+        std::count(second.begin(), second.begin() + static_cast<std::ptrdiff_t>(i), second[i]);
+    if (before > 0) labels[i] += fmt::format(" #{}", before + 1);
+  }
+  return labels;
+}
+
 }  // namespace qeval::eval

@@ -23,14 +23,18 @@ std::string quantization_hash(const Session& session) {
   return session.quantization() ? session.quantization()->hash : "";
 }
 
+ModelInfo model_info(Session& session) {
+  const model::Model& model = session.model();
+  return {.name = model.name,
+          .arithmetic = session.arithmetic().name(),
+          .format = model.format,
+          .weight_hash = session.weight_hash(),
+          .quantization_hash = quantization_hash(session)};
+}
+
 RunResults run_settings(Session& session, const EvaluationOptions& options, const EncodedTasks& tasks) {
   RunResults run;
-  const model::Model& model = session.model();
-  run.model.name = model.name;
-  run.model.arithmetic = session.arithmetic().name();
-  run.model.format = model.format;
-  run.model.weight_hash = session.weight_hash();
-  run.model.quantization_hash = quantization_hash(session);
+  run.model = model_info(session);
   run.protocol = name(options.protocol);
   run.prefix_policy = tasks.prefix_policy;
   run.add_bos_token = tasks.add_bos_policy;

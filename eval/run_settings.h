@@ -9,6 +9,9 @@
 
 namespace qeval::eval {
 
+/// Names and hashes of the session's model; without its details.
+ModelInfo model_info(Session& session);
+
 /// What results.json has of a run before anything is scored: the model and its quantization, rules, limits
 /// and seeds. No tasks; the model's details are left out.
 RunResults run_settings(Session& session, const EvaluationOptions& options, const EncodedTasks& tasks);

@@ -53,7 +53,34 @@ void sort_rows(ptrdiff_t baseline, std::vector<Source>& sources) {
       [&](const Source& source) { return std::ranges::find(schemes, source.scheme) - schemes.begin(); });
 }
 
-eval::Comparison compare(const Report& report, std::span<const Source> sources) {
+/// `known` with the report's labels and in its order; nothing where it is of other runs.
+std::optional<eval::Comparison> arranged(const eval::Comparison& known, const Report& report,
+                                         std::span<const Source> sources) {
+  if (known.runs.size() + 1 != sources.size() || !same_folder(known.base.directory, sources[0].folder))
+    return {};
+  eval::Comparison out{known.base, {}, {}, {}};
+  out.base.name = report.rows[0].label;
+  for (size_t i = 1; i < sources.size(); ++i) {
+    const auto found = std::ranges::find_if(
+        known.runs, [&](const auto& run) { return same_folder(run.directory, sources[i].folder); });
+    if (found == known.runs.end()) return {};
+    const auto index = static_cast<size_t>(found - known.runs.begin());
+    out.runs.push_back({report.rows[i].label, found->directory, found->results});
+    out.differences.push_back(known.differences[index]);
+    for (eval::HeadlineTest test : known.tests) {
+      if (test.run != index) continue;
+      test.run = i - 1;
+      out.tests.push_back(std::move(test));
+    }
+  }
+  return out;
+}
+
+eval::Comparison compare(const Report& report, std::span<const Source> sources,
+                         const eval::Comparison* known) {
+  if (known != nullptr) {
+    if (auto out = arranged(*known, report, sources)) return std::move(*out);
+  }
   const auto compared = [&](size_t i) {
     return eval::ComparedRun{report.rows[i].label, sources[i].folder, sources[i].results};
   };
@@ -69,12 +96,14 @@ Report build_report(SourceList list, const BuildOptions& options) {
   const ptrdiff_t baseline = find_baseline(list.runs, options.baseline);
   sort_rows(baseline, list.runs);
   Report report;
+  report.margin = options.margin;
   lay_out(list.runs, report);
   report.has_baseline = baseline >= 0;
   report.rows.front().is_baseline = report.has_baseline;
   if (list.runs.size() > 1) {
-    const eval::Comparison comparison = compare(report, list.runs);
+    const eval::Comparison comparison = compare(report, list.runs, options.comparison);
     add_differences(comparison, report);
+    add_nearness(list, comparison, report);
     if (options.examples) add_examples(list.runs, comparison, report);
     report.comparison = eval::to_json(comparison);
   } else {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "eval/results/comparison.h"
 #include "reports/report.h"
 #include "reports/source.h"
 
@@ -12,7 +13,11 @@ namespace qeval::reports {
 struct BuildOptions {
   std::optional<std::filesystem::path> baseline;  ///< folder of one of the sources
   bool paper = false;                             ///< set the paper's figures beside ours
-  bool examples = true;                           ///< keep flipped documents, with their text
+  /// A comparison of the sources' folders that was just made: it is not computed again where base and runs
+  /// are the report's.
+  const eval::Comparison* comparison = nullptr;
+  double margin = 0.01;  ///< of equivalence, as a fraction
+  bool examples = true;  ///< keep flipped documents, with their text
 };
 
 /// Computes a report from finished runs; all arithmetic of a report happens here.

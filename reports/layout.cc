@@ -159,6 +159,9 @@ std::vector<LossPoint> training_loss_of(const nlohmann::ordered_json& details) {
 std::string default_label(const Source& source) {
   const RunResults& run = source.results;
   const bool quantized = !source.method.empty();
+  const std::string format = text_or_empty(run.model.details, "format");
+  if (!quantized && !format.empty())
+    return run.model.arithmetic == "float" ? format : format + ", " + run.model.arithmetic;
   std::string label = quantized ? method_title(source.method) : run.model.name;
   if (source.variant == "original") label += " (original)";
   if (!source.scheme.empty()) label += " " + source.scheme;

@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "eval/results/block_statistics.h"
 #include "eval/results/model_details.h"
 #include "eval/results/statistics.h"
 
@@ -58,6 +59,20 @@ struct Cell {
   std::optional<Divergence> divergence = {};
 };
 
+/// How far a run's predictions are from the baseline's, over the whole text or all tasks.
+struct Nearness {
+  eval::Estimate kl;  ///< mean KL(baseline ‖ run) in nats, with its interval
+  /// Only of a text: PPL(run) / PPL(baseline), and shares of positions.
+  std::optional<eval::Estimate> perplexity_ratio{}, acceptance{}, top1_agreement{};
+  bool tied = false;  ///< with the nearest run: the interval of their paired difference holds 0
+};
+
+/// Flips over all documents that a run shares with the baseline and that are right or wrong.
+struct Pooled {
+  int64_t documents = 0, lost = 0, gained = 0;
+  bool equivalent = false;  ///< shown by two one-sided tests, within Report::margin
+};
+
 /// What a run costs; absent what its results do not say.
 struct Costs {
   std::optional<int64_t> parameters, size_bytes;
@@ -83,6 +98,10 @@ struct Row {
   std::vector<std::optional<Cell>> cells;    ///< per column of Report::columns
   std::vector<std::optional<Cell>> details;  ///< per column of Report::details; no p-values
   Costs costs;
+  std::optional<Nearness> nearness{};
+  std::optional<Pooled> pooled{};
+  /// Mean over the tasks of accuracy here / accuracy of the baseline, as cards of quantized models give it.
+  std::optional<double> recovery{};
   std::vector<eval::LayerError> layer_errors;  ///< in the order of layers
   std::string layer_error_unit;  ///< what they are, in words; empty where the results do not say
   std::vector<eval::LayerError> worst_layers;  ///< the three largest, largest first
@@ -152,7 +171,9 @@ struct Report {
   std::vector<Column> details;  ///< every metric of every task and group
   std::vector<Row> rows;        ///< baseline first
   bool has_baseline = false;
-  int64_t comparisons = 0;  ///< that were tested and share Holm's correction
+  std::string nearness_of{};  ///< what nearness was measured on, in words; empty: on nothing
+  double margin = 0.01;       ///< within which runs count as equivalent, as a fraction
+  int64_t comparisons = 0;    ///< that were tested and share Holm's correction
   std::vector<Example> examples;
   int64_t flips = 0;  ///< over the main table; `examples` may show fewer
   std::vector<PaperTable> paper;

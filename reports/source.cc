@@ -60,12 +60,16 @@ void add_matrix(const fs::path& folder, SourceList& list) {
     any = true;
     Source source = make_source(results, eval::read_results(results));
     source.is_base = entry.name == comparison.base;
-    source.method = source.is_base ? "" : entry.method;
+    source.method = source.is_base || entry.method == "fp" ? "" : entry.method;
+    source.name = entry.name;
+    source.label = entry.label;
     source.variant = entry.variant;
     source.scheme = entry.scheme;
     if (!entry.commands.empty()) source.commands = entry.commands;
     add(std::move(source), list);
   }
+  if (is_there(folder / eval::divergence_results_file) && !list.text)
+    list.text = eval::read_divergence_results(folder);
   if (!any)
     fail("{}: none of the {} runs of {} is finished", folder.string(), comparison.entries.size(),
          eval::comparison_file);

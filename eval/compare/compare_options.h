@@ -34,11 +34,26 @@ struct CommandSpelling {
       quantize;
 };
 
-/// A comparison: a base in float, and every method in every scheme.
+/// A ready-made checkpoint to compare.
+struct GivenModel {
+  std::filesystem::path path;
+  std::string arithmetic;  ///< empty: the checkpoint's default
+  std::string label;       ///< empty: the format of its weights
+};
+
+/// A text on which all runs' predictions are compared with the base's.
+struct ComparedText {
+  std::filesystem::path file;
+  int64_t context = 512;
+};
+
+/// A comparison: a base in float, ready-made checkpoints, and every method in every scheme.
 struct CompareOptions {
   SessionOptions session;        ///< the base: model and max_length; its arithmetic is float
   EvaluationOptions evaluation;  ///< what is scored; output, base, command and resume are the comparison's
   std::filesystem::path output;
+  std::vector<GivenModel> given{};
+  std::optional<ComparedText> text{};
   std::vector<quant::Method> methods;
   std::vector<std::string> schemes;  ///< as parse_scheme takes them
   bool fake = true;                  ///< run the simulation of each

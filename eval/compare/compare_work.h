@@ -12,6 +12,7 @@
 #include "eval/compare/compare_options.h"
 #include "eval/compare/layout.h"
 #include "eval/compare/schedule.h"
+#include "eval/compare/text_stage.h"
 #include "eval/evaluation.h"
 #include "eval/results/comparison.h"
 
@@ -32,7 +33,7 @@ struct CompareObserver {
 /// continued, it gives the same files apart from times.
 class CompareWork {
  public:
-  /// Loads the base and checks that everything named exists.
+  /// Loads the base and the given models and checks that everything named exists and can be computed.
   explicit CompareWork(CompareOptions options);
   ~CompareWork();
   CompareWork(const CompareWork&) = delete;
@@ -59,11 +60,22 @@ class CompareWork {
   /// Does what is not finished and returns the comparison, which is also written (nothing on other ranks).
   Comparison run(const CompareObserver& observer);
 
+  /// The divergences on the text, where there is one; after run().
+  const DivergenceResults* text() const { return text_ ? &text_->results() : nullptr; }
+
  private:
+  /// Loads the given models and gives them labels and arithmetics.
+  void resolve_given();
+  Fingerprint given_fingerprint() const;
+  SessionOptions session_options(const ComparisonEntry& entry) const;
+  void measure_text(const std::vector<ComparisonEntry>& entries, const CompareObserver& observer);
+  /// Of the made models, that whose fake run is nearest to the base; known on the first rank.
+  const MadeModel& nearest_made(const Comparison& comparison);
   const Peers& peers() const { return options_.evaluation.peers; }
   /// What the first rank finds.
   bool first_finds(const std::function<bool()>& check) const;
-  /// The checkpoint of an entry, which stays loaded until another one is asked for; the base always.
+  /// The checkpoint of an entry, which stays loaded until another one is asked for; the base and the given
+  /// ones always.
   std::shared_ptr<LoadedModel> loaded(const std::filesystem::path& model);
   void evaluate(const ComparisonEntry& entry, const CompareObserver& observer);
   void quantize(const MadeModel& made, const CompareObserver& observer);
@@ -72,7 +84,10 @@ class CompareWork {
   CompareOptions options_;
   std::shared_ptr<LoadedModel> base_;
   std::unique_ptr<Session> base_session_;
-  CompareLayout layout_;
+  std::map<std::filesystem::path, std::shared_ptr<LoadedModel>> given_;
+  std::vector<std::string> given_identity_;  ///< hashes of the given models, parallel to them
+  std::optional<CompareLayout> layout_;
+  std::optional<TextStage> text_;
   std::unique_ptr<Evaluation> planned_;  ///< of the base, until the work starts
   Fingerprint settings_;
   EncodedTasks base_tasks_;  ///< of the base, until it is evaluated

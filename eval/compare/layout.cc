@@ -18,6 +18,17 @@ namespace fs = std::filesystem;
 
 constexpr const char* kCheckpoints = "checkpoints";
 
+/// A label as the name of a folder.
+std::string folder_name(std::string_view label) {
+  std::string out;
+  for (const char c : label) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       (c == '.' && !out.empty()) || c == '_';
+    if (plain || (!out.empty() && out.back() != '-')) out += plain ? c : '-';
+  }
+  return out.empty() ? "model" : out;
+}
+
 }  // namespace
 
 std::string MadeModel::name() const {
@@ -27,8 +38,9 @@ std::string MadeModel::folder() const {
   return fmt::format("{}-{}", quant::name(method), scheme);
 }
 
-CompareLayout::CompareLayout(const CompareOptions& options, const model::ModelConfig& base)
-    : options_(options) {
+CompareLayout::CompareLayout(const CompareOptions& options, const model::ModelConfig& base,
+                             std::string base_label)
+    : options_(options), base_label_(std::move(base_label)) {
   for (const std::string& scheme : options_.schemes) {
     const quant::Scheme parsed = quant::parse_scheme(scheme);
     quant::make_qcfg(base, parsed);
@@ -40,10 +52,31 @@ CompareLayout::CompareLayout(const CompareOptions& options, const model::ModelCo
     }
     for (const quant::Method method : options_.methods) made_.push_back({method, scheme});
   }
+  for (const GivenModel& model : options_.given) add_given(model);
+}
+
+void CompareLayout::add_given(const GivenModel& model) {
+  std::vector<ComparisonEntry> others{base()};
+  others.insert(others.end(), given_.begin(), given_.end());
+  for (const MadeModel& made : made_) {
+    for (const char* arithmetic : {"fake", "integer"}) others.push_back(entry(made, arithmetic));
+  }
+  if (std::ranges::find(others, model.label, &ComparisonEntry::name) != others.end())
+    throw UsageError(
+        fmt::format("label {}: is that of another run of the comparison", printable(model.label)));
+  const std::string stem = "results/" + folder_name(model.label);
+  std::string folder = stem;
+  for (int i = 2; std::ranges::find(others, folder, &ComparisonEntry::results) != others.end(); ++i)
+    folder = fmt::format("{}-{}", stem, i);
+  ComparisonEntry entry{model.label, "fp", "", "",          model.arithmetic,
+                        folder,      "",   {}, model.label, model.path.string()};
+  entry.commands = {
+      options_.spelling.evaluate(model.path, model.arithmetic, results(base()), results(entry))};
+  given_.push_back(std::move(entry));
 }
 
 ComparisonEntry CompareLayout::base() const {
-  ComparisonEntry entry{"fp", "fp", "", "", "float", "results/fp", "", {}};
+  ComparisonEntry entry{"fp", "fp", "", "", "float", "results/fp", "", {}, base_label_};
   entry.commands = {options_.spelling.evaluate(options_.session.model, "float", {}, results(entry))};
   return entry;
 }
@@ -79,6 +112,7 @@ fs::path CompareLayout::checkpoint(const MadeModel& made) const {
 }
 
 fs::path CompareLayout::model(const ComparisonEntry& entry) const {
+  if (!entry.model.empty()) return entry.model;
   return entry.checkpoint.empty() ? options_.session.model : options_.output / entry.checkpoint;
 }
 
@@ -152,7 +186,7 @@ void CompareLayout::record(const Fingerprint& settings) const {
 }
 
 Fingerprint compare_fingerprint(const CompareOptions& compare, const std::string& weights,
-                                const Fingerprint& evaluation) {
+                                const Fingerprint& evaluation, const Fingerprint& given) {
   const quant::QuantizeOptions& options = compare.quantize.options;
   Fingerprint print{{"model", weights},
                     {"calibration", quant::samples_hash(compare.quantize.samples)},
@@ -166,6 +200,7 @@ Fingerprint compare_fingerprint(const CompareOptions& compare, const std::string
                                 : compare.integer == IntegerRuns::best ? "best"
                                                                        : "all"}};
   for (const auto& [key, value] : evaluation) print["evaluation " + key] = value;
+  for (const auto& [key, value] : given) print[key] = value;
   for (const auto& [method, settings] : compare.learning) {
     const auto json = quant::learn_json(settings);
     for (const auto& [key, value] : json.items())

@@ -24,14 +24,17 @@ struct MadeModel {
 /// nothing; what is finished it reads off the output folder.
 ///
 /// OUT has matrix.json (the settings, from the start), checkpoints/METHOD-SCHEME, results/fp,
-/// results/METHOD-SCHEME-ARITHMETIC, and compare.json and results.json once everything is finished.
+/// results/LABEL of a ready-made checkpoint, results/METHOD-SCHEME-ARITHMETIC, divergence.json where a text
+/// is compared, and compare.json and results.json once everything is finished.
 class CompareLayout {
  public:
-  /// `options` must outlive it. Throws UsageError for a scheme that integers cannot run where they are asked
-  /// for.
-  CompareLayout(const CompareOptions& options, const model::ModelConfig& base);
+  /// `options` must outlive it; its given models have labels, unlike one another, and arithmetics. Throws
+  /// UsageError for a scheme that integers cannot run where they are asked for.
+  CompareLayout(const CompareOptions& options, const model::ModelConfig& base, std::string base_label = {});
 
   const std::vector<MadeModel>& made() const { return made_; }
+  /// Of the ready-made checkpoints, in their order.
+  const std::vector<ComparisonEntry>& given() const { return given_; }
   ComparisonEntry base() const;
   ComparisonEntry entry(const MadeModel& made, const std::string& arithmetic) const;
   /// The entries of a made model that are wanted in any case.
@@ -56,13 +59,18 @@ class CompareLayout {
   void record(const Fingerprint& settings) const;
 
  private:
+  void add_given(const GivenModel& model);
+
   const CompareOptions& options_;
+  std::string base_label_;
   std::vector<MadeModel> made_;
+  std::vector<ComparisonEntry> given_;
 };
 
 /// The settings that decide a comparison's results, however they were typed. `weights`: the base's hash;
 /// `evaluation`: what decides the base's scores.
+/// `given`: what decides those of the given models, and "text" that of the text, where there are any.
 Fingerprint compare_fingerprint(const CompareOptions& options, const std::string& weights,
-                                const Fingerprint& evaluation);
+                                const Fingerprint& evaluation, const Fingerprint& given = {});
 
 }  // namespace qeval::eval

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <utility>
 
+#include "eval/compare/text_stage.h"
 #include "eval/kept_distributions.h"
 
 namespace qeval::eval {
@@ -34,11 +35,13 @@ class Scheduler {
 
   std::vector<CompareStep> steps() {
     evaluate(in_.layout.base());
+    for (const ComparisonEntry& entry : in_.layout.given()) evaluate(entry);
     for (const MadeModel& made : in_.layout.made()) {
       quantize(made);
       for (const ComparisonEntry& entry : in_.layout.entries(made)) evaluate(entry);
     }
     if (in_.options.integer == IntegerRuns::best) evaluate_best();
+    if (in_.text_tokens > 0) measure_text();
     return std::move(steps_);
   }
 
@@ -59,6 +62,27 @@ class Scheduler {
     if (known) return evaluate(in_.best());
     steps_.push_back({"evaluate the best of them, integer", evaluation_tokens_, evaluation_seconds_,
                       evaluation_seconds_, false});
+  }
+
+  /// Every run and, once per group of them, the base; all of a window's positions have logits.
+  void measure_text() {
+    CompareStep step{"compare on the text", 0, 0, 0, true};
+    const auto window = static_cast<double>(in_.options.text->context);
+    const auto add = [&](const ComparisonEntry& entry) {
+      const double seconds = static_cast<double>(in_.text_tokens) / window *
+                             (in_.costs.tokens(0, window) + window * in_.costs.scored) *
+                             (1 + 1.0 / static_cast<double>(kTextModelsAtOnce));
+      step.tokens += in_.text_tokens;
+      step.seconds += seconds;
+      if (in_.text_measured(entry.name)) return;
+      step.left += seconds;
+      step.finished = false;
+    };
+    for (const ComparisonEntry& entry : in_.layout.given()) add(entry);
+    for (const MadeModel& made : in_.layout.made()) {
+      for (const ComparisonEntry& entry : in_.layout.entries(made)) add(entry);
+    }
+    steps_.push_back(step);
   }
 
   void quantize(const MadeModel& made) {

@@ -31,6 +31,8 @@ struct ScheduleInput {
   int64_t layers = 0;            ///< of the base
   TokenCosts costs;              ///< in seconds
   int64_t ranks = 1;
+  int64_t text_tokens = 0;                                        ///< input tokens of the text's windows
+  std::function<bool(const std::string& entry)> text_measured{};  ///< whether an entry's is known
   /// The integer run of the best model, once it can be known; called where all fake runs are finished.
   std::function<ComparisonEntry()> best;
 };

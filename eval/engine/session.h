@@ -65,7 +65,7 @@ class Session {
   /// Loads the model. Throws Error where it cannot be loaded, where the arithmetic is unknown or impossible
   /// for this model, or where max_length exceeds the model's context.
   explicit Session(const SessionOptions& options);
-  /// The same for a checkpoint that is loaded: that of options.model.
+  /// The same for a checkpoint that is loaded: that of options.model, as options.gptq_zeros says.
   Session(const SessionOptions& options, std::shared_ptr<LoadedModel> loaded);
 
   const model::Model& model() const { return loaded_->model(); }

@@ -193,7 +193,7 @@ Comparison ComparisonBuilder::finish() && {
   return std::move(comparison_);
 }
 
-size_t nearest_run(const Comparison& comparison) {
+size_t nearest_run(const Comparison& comparison, size_t first) {
   const auto distance = [](const RunDifference& difference) {
     double sum = 0;
     int64_t positions = 0;
@@ -204,8 +204,9 @@ size_t nearest_run(const Comparison& comparison) {
     }
     return positions == 0 || std::isnan(sum) ? INFINITY : sum / static_cast<double>(positions);
   };
-  return static_cast<size_t>(std::ranges::min_element(comparison.differences, {}, distance) -
-                             comparison.differences.begin());
+  const auto nearest =
+      std::ranges::min_element(std::span(comparison.differences).subspan(first), {}, distance);
+  return static_cast<size_t>(&*nearest - comparison.differences.data());
 }
 
 Comparison compare_runs(const ComparedRun& base, std::vector<ComparedRun> runs,

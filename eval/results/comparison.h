@@ -74,10 +74,10 @@ class ComparisonBuilder {
   BootstrapOptions options_;
 };
 
-/// Index of the run whose predictions are nearest to the base's: with the least KL divergence, the mean over
-/// the scored positions of all its tasks. A run without divergences is farther than any other, and of equals
-/// the first is taken; at least one run.
-size_t nearest_run(const Comparison& comparison);
+/// Index of the run, from `first` on, whose predictions are nearest to the base's: with the least KL
+/// divergence, the mean over the scored positions of all its tasks. A run without divergences is farther than
+/// any other, and of equals the first is taken; at least one run.
+size_t nearest_run(const Comparison& comparison, size_t first = 0);
 
 /// Reads the folders and compares each run with the base, document by document. Where both runs have a task,
 /// it must be of the same documents and token ids (Error, see compare_documents); a task that only one of

@@ -35,7 +35,9 @@ ComparisonEntry entry_from_json(const ordered_json& json, const std::string& whe
                         fields.string("arithmetic"),
                         inner_folder(fields, "results"),
                         inner_folder(fields, "checkpoint"),
-                        fields.strings("commands")};
+                        fields.strings("commands"),
+                        fields.string("label", ""),  // older files have neither
+                        fields.string("model", "")};
   if (entry.results.empty()) fields.refuse("results", "a folder");
   return entry;
 }
@@ -69,7 +71,9 @@ void write_comparison_file(const std::filesystem::path& directory, const Compari
                                {"arithmetic", entry.arithmetic},
                                {"results", entry.results},
                                {"checkpoint", entry.checkpoint},
-                               {"commands", entry.commands}});
+                               {"commands", entry.commands},
+                               {"label", entry.label},
+                               {"model", entry.model}});
   }
   qeval::create_directories(directory);
   const std::filesystem::path path = directory / comparison_file;

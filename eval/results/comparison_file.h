@@ -11,13 +11,16 @@ namespace qeval::eval {
 /// One run of a comparison: a row of its tables.
 struct ComparisonEntry {
   std::string name;        ///< unique in the comparison: "fp", "mobilequant w8a8", "mobilequant w8a8 integer"
-  std::string method;      ///< "fp" for the unquantized base, else as `qeval quantize --method` has it
+  std::string method;      ///< "fp" for the base and for what nobody quantized here, else the method's name
   std::string variant;     ///< of the smoothing, "modified" or "original"; empty where the method has none
   std::string scheme;      ///< "w8a8"; empty for the base
   std::string arithmetic;  ///< "float", "fake", "integer"
   std::string results;     ///< result folder, relative to compare.json's
   std::string checkpoint;  ///< folder of the quantized model, likewise; empty for the base
   std::vector<std::string> commands;  ///< what reproduces this entry alone, in order
+  /// What tables call it: the format of its weights, or as the user said. Empty: made of the above.
+  std::string label{};
+  std::string model{};  ///< path of a ready-made checkpoint, as given; empty for one that was made
 };
 
 /// What the results of a run say of its model, as an entry has it: method, variant, scheme and arithmetic;

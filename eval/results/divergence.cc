@@ -141,7 +141,10 @@ DivergenceSummary summarize(std::span<const DocumentDivergence> documents) {
   int64_t disagreements = 0;
   for (const DocumentDivergence& document : documents) {
     values.insert(values.end(), document.kl.begin(), document.kl.end());
+    double of_document = 0;
+    for (const float kl : document.kl) of_document += static_cast<double>(kl);
     for (const float kl : document.kl) sum += static_cast<double>(kl);
+    if (!document.kl.empty()) out.blocks.push_back({of_document, std::ssize(document.kl)});
     for (const float more : document.slack) slack += static_cast<double>(more);
     disagreements += std::ssize(document.disagreements);
   }

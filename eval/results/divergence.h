@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "eval/results/block_statistics.h"
 #include "eval/results/companion_file.h"
 
 namespace qeval::eval {
@@ -72,6 +73,7 @@ struct DivergenceSummary {
   double kl_99 = 0;           ///< 99 % quantile of the positions' lower bounds
   double max_kl = 0;          ///< largest of them
   double top1_agreement = 1;  ///< share of positions with the base's arg-max
+  std::vector<BlockSum> blocks{};  ///< of the divergence: documents, which are independent of one another
 };
 
 /// Documents in any order. Without any position: all zero, agreement 1. A NaN at any position (a broken

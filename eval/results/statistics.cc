@@ -214,31 +214,30 @@ double likeliest_loss(const Flips& flips, double delta) {
   return linear <= 0 ? (root - linear) / (4 * n) : -2 * constant / (root + linear);
 }
 
-/// Whether the score statistic of `delta` lies outside ±1.96.
-bool is_refuted(const Flips& flips, double delta) {
-  constexpr double z = 1.959963984540054;  // the normal distribution's 97.5 % quantile
+/// Whether the score statistic of `delta` lies outside ±z.
+bool is_refuted(const Flips& flips, double delta, double z) {
   const double n = flips.documents, distance = flips.gained - flips.lost - n * delta;
   return distance * distance > z * z * n * (2 * likeliest_loss(flips, delta) + delta * (1 - delta));
 }
 
 /// The largest difference that is not refuted, by halving: above the estimate the statistic only falls.
-double upper_end(const Flips& flips) {
+double upper_end(const Flips& flips, double z) {
   double inside = (flips.gained - flips.lost) / flips.documents, outside = 1;
   for (int i = 0; i < 60; ++i) {
     const double middle = (inside + outside) / 2;
-    (is_refuted(flips, middle) ? outside : inside) = middle;
+    (is_refuted(flips, middle, z) ? outside : inside) = middle;
   }
   return inside;
 }
 
 }  // namespace
 
-std::optional<Interval> tango_interval(int64_t lost, int64_t gained, int64_t documents) {
+std::optional<Interval> tango_interval(int64_t lost, int64_t gained, int64_t documents, double z) {
   assert(lost >= 0 && gained >= 0 && lost + gained <= documents);
   if (documents < 2) return {};
   const auto l = static_cast<double>(lost), g = static_cast<double>(gained),
              n = static_cast<double>(documents);
-  return Interval{-upper_end({g, l, n}), upper_end({l, g, n})};
+  return Interval{-upper_end({g, l, n}, z), upper_end({l, g, n}, z)};
 }
 
 PairedDifference paired_proportions(int64_t lost, int64_t gained, int64_t documents) {

@@ -108,17 +108,21 @@ struct PairedDifference {
 /// −log-likelihoods with their words, bytes or tokens.
 PairedDifference paired_bootstrap(std::span<const PairedTerm> terms, const BootstrapOptions& options = {});
 
+/// The normal distribution's 97.5 % quantile.
+inline constexpr double kNormal975 = 1.959963984540054;
+
 /// Tango's score interval (Statistics in Medicine 17, 1998, 891–908) of the difference of two paired
-/// proportions, at 95 %. With n documents, of which l are lost (right → wrong) and g gained, it holds every Δ
-/// from −1 to 1 whose score statistic
+/// proportions, at 95 % or what another z gives. With n documents, of which l are lost (right → wrong) and g
+/// gained, it holds every Δ from −1 to 1 whose score statistic
 ///
 ///     (g − l − nΔ) / √(n (2q + Δ(1 − Δ)))
 ///
-/// lies within ±1.96; q, the probability of a loss that is likeliest under Δ, is the larger root of
+/// lies within ±z; q, the probability of a loss that is likeliest under Δ, is the larger root of
 /// 2n q² + ((2n − g + l) Δ − g − l) q − l Δ(1 − Δ) = 0. At Δ = 0 the statistic is McNemar's. Without flips it
-/// is ±z²/(n + z²), z = 1.96: not seeing any among n documents does not mean that there are none. Nothing
+/// is ±z²/(n + z²): not seeing any among n documents does not mean that there are none. Nothing
 /// with fewer than two documents.
-std::optional<Interval> tango_interval(int64_t lost, int64_t gained, int64_t documents);
+std::optional<Interval> tango_interval(int64_t lost, int64_t gained, int64_t documents,
+                                       double z = kNormal975);
 
 /// The difference of answers that are right or wrong: delta = (gained − lost) / documents, tango_interval,
 /// mcnemar_exact. NaN of no documents.

@@ -4,6 +4,7 @@
 
 #include "reports/format.h"
 #include "reports/render/plots.h"
+#include "reports/render/scatter.h"
 #include "reports/text.h"
 
 namespace qeval::reports {
@@ -33,6 +34,15 @@ void move_plots(std::vector<Plot>& plots, std::string_view prefix, Section& sect
   }
 }
 
+/// Which runs nothing beats in both size and divergence.
+std::vector<std::string> front_paragraph(const Report& report) {
+  const std::vector<size_t> front = size_front(report);
+  if (front.empty()) return {};
+  std::string out;
+  for (const size_t row : front) out += (out.empty() ? "" : ", ") + clean(report.rows[row].label, 60);
+  return {"On the Pareto front of size and divergence, which no run beats in both: " + out + "."};
+}
+
 }  // namespace
 
 Document make_document(const Report& report) {
@@ -49,6 +59,13 @@ Document make_document(const Report& report) {
 
   add({.id = "scores", .heading = "Scores", .tables = {score_table(report)}});
   if (!report.notes.empty()) add({.id = "notes", .heading = "Read with care", .list = report.notes});
+  Section nearness{.id = "nearness", .heading = "What is lost for what"};
+  move_plots(plots, "pareto", nearness);
+  if (Table table = nearness_table(report); !table.rows.empty()) {
+    nearness.paragraphs = front_paragraph(report);
+    nearness.tables.push_back(std::move(table));
+    out.sections.insert(out.sections.begin(), std::move(nearness));
+  }
   Section comparisons{.id = "differences", .heading = "Differences from the baseline"};
   if (Table table = comparison_table(report); !table.rows.empty()) {
     move_plots(plots, "delta", comparisons);

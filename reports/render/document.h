@@ -38,6 +38,9 @@ std::string to_markdown(const Document& document, const std::string& plot_stem);
 std::string to_latex(const Report& report);
 /// A line per run and column of the main table, numbers in full.
 std::string to_csv(const Report& report);
+/// A part of a model card: front matter with a `model-index` entry per run, values with protocol and version,
+/// and a table of scores with recovery and divergence.
+std::string to_card(const Report& report);
 /// Everything: the runs' results and comparisons as eval::to_json(Comparison) has them, and the report's
 /// rows, verdict and notes under "report". Without the examples, which are text of a data set.
 std::string to_json_text(const Report& report);

@@ -215,6 +215,48 @@ Table flip_table(const Report& report) {
   return table;
 }
 
+Table nearness_table(const Report& report) {
+  Table table{.id = "nearness"};
+  table.caption = "KL(baseline ‖ run) in nats on " + report.nearness_of +
+                  ", with the 95 % interval; = is tied with the nearest run (the interval of their paired "
+                  "difference holds "
+                  "0). Recovery is the mean of accuracy / the baseline's over the tasks.";
+  table.headings = {
+      words("Run"),         figure("KL"),      figure("95 % interval"), figure("PPL ratio"),
+      figure("Acceptance"), figure("Top-1"),   figure("Size, MB"),      figure("Bits per weight"),
+      figure("Tokens / s"), figure("Recovery")};
+  std::vector<const Row*> rows;
+  for (const Row& row : report.rows) {
+    if (row.nearness) rows.push_back(&row);
+  }
+  std::ranges::stable_sort(rows, {}, [](const Row* row) { return row->nearness->kl.value; });
+  const auto tied = std::ranges::count_if(rows, [](const Row* row) { return row->nearness->tied; });
+  const auto estimate = [](const std::optional<eval::Estimate>& value, int digits) {
+    return value ? number_cell(fmt::format("{:.{}f}", value->value, digits), value->value) : text_cell("–");
+  };
+  const auto share = [](const std::optional<eval::Estimate>& value) {
+    return value ? number_cell(percent_text(value->value), value->value) : text_cell("–");
+  };
+  const auto cost = [](const std::optional<double>& value, int digits) {
+    return value ? number_cell(fmt::format("{:.{}f}", *value, digits), *value) : text_cell("–");
+  };
+  for (const Row* row : rows) {
+    const Nearness& nearness = *row->nearness;
+    const auto size = row->costs.size_bytes ? std::optional(static_cast<double>(*row->costs.size_bytes) / 1e6)
+                                            : std::nullopt;
+    table.rows.push_back(
+        {text_cell(row->label + (nearness.tied && tied > 1 ? " =" : "")),
+         number_cell(kl_text(nearness.kl.value), nearness.kl.value),
+         text_cell(nearness.kl.interval
+                       ? kl_text(nearness.kl.interval->low) + " … " + kl_text(nearness.kl.interval->high)
+                       : "–"),
+         estimate(nearness.perplexity_ratio, 4), share(nearness.acceptance), share(nearness.top1_agreement),
+         cost(size, 1), cost(row->costs.weight_bits, 2), cost(row->costs.tokens_per_second, 0),
+         row->recovery ? number_cell(percent_text(*row->recovery), *row->recovery) : text_cell("–")});
+  }
+  return table;
+}
+
 Table divergence_table(const Report& report) {
   Table table{.id = "divergence"};
   table.caption =

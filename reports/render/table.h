@@ -42,6 +42,8 @@ Table score_table(const Report& report);
 Table comparison_table(const Report& report);
 Table cost_table(const Report& report);
 Table flip_table(const Report& report);
+/// What every run loses and takes: divergence with its interval, size, speed, recovery; the nearest first.
+Table nearness_table(const Report& report);
 Table divergence_table(const Report& report);
 Table layer_table(const Report& report);
 /// Every metric of every task.

@@ -41,7 +41,8 @@ bool is_of_results(const fs::path& path) {
 void check_outputs(const Outputs& outputs, std::span<const fs::path> sources) {
   std::set<fs::path> seen, folders;
   for (const fs::path& source : sources) folders.insert(whole(source));
-  for (const auto* output : {&outputs.markdown, &outputs.html, &outputs.csv, &outputs.latex, &outputs.json}) {
+  for (const auto* output :
+       {&outputs.markdown, &outputs.html, &outputs.csv, &outputs.latex, &outputs.json, &outputs.card}) {
     if (!*output) continue;
     const fs::path path = whole(**output);
     if (!path.has_filename() || fs::is_directory(path))
@@ -62,7 +63,9 @@ void write(const fs::path& path, std::string_view content) {
 
 /// Whether a file's name ends as those of our plots do, behind the stem.
 bool is_plot(std::string_view name) {
-  if (name == "-perplexity.svg" || name == "-layers.svg") return true;
+  constexpr std::array<std::string_view, 4> kSingle{"-perplexity.svg", "-layers.svg", "-pareto-size.svg",
+                                                    "-pareto-speed.svg"};
+  if (std::ranges::find(kSingle, name) != kSingle.end()) return true;
   for (const std::string_view kind : {"-delta-", "-training-"}) {
     if (!name.starts_with(kind) || !name.ends_with(".svg") || name.size() <= kind.size() + 4) continue;
     const std::string_view number = name.substr(kind.size(), name.size() - kind.size() - 4);
@@ -97,6 +100,7 @@ void write_report(const Report& report, const Outputs& outputs, std::span<const 
   const Document document = make_document(report);
   if (outputs.json) write(*outputs.json, to_json_text(report));
   if (outputs.csv) write(*outputs.csv, to_csv(report));
+  if (outputs.card) write(*outputs.card, to_card(report));
   if (outputs.latex) write(*outputs.latex, to_latex(report));
   if (outputs.html) write(*outputs.html, to_html(document, report));
   if (outputs.markdown) {

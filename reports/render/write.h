@@ -12,7 +12,7 @@ namespace qeval::reports {
 /// Where a report goes; what is absent is not written.
 struct Outputs {
   std::optional<std::filesystem::path> markdown = {};  ///< with STEM-PLOT.svg files beside it
-  std::optional<std::filesystem::path> html = {}, csv = {}, latex = {}, json = {};
+  std::optional<std::filesystem::path> html = {}, csv = {}, latex = {}, json = {}, card = {};
 };
 
 /// Writes the files, each atomically, creating folders where missing. Plots beside the Markdown that an

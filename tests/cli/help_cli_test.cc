@@ -79,6 +79,7 @@ TEST_F(HelpCli, EveryExampleWorksAsItStands) {
   std::string text;
   for (int i = 0; i < 20000; ++i) text += fmt::format("{} words and ", i);
   write("text.txt", text);
+  write("page.txt", text.substr(0, 2000));
   expect_success(
       shell("HOME=$PWD\nqeval eval -m model -t sample --keep-logprobs -o results/fp && cp -r results/fp "
             "results/first\n"

@@ -1,0 +1,65 @@
+#include "cli/compared_models.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/error.h"
+#include "cli/option_values.h"
+
+namespace qeval::cli {
+namespace {
+
+constexpr std::array<std::string_view, 3> kArithmetics{"float", "fake", "integer"};
+
+bool exists(std::string_view path) {
+  std::error_code code;
+  return !path.empty() && std::filesystem::exists(std::string(path), code);
+}
+
+/// "PATH@ARITHMETIC" or "PATH".
+ComparedModel path_and_arithmetic(std::string_view text) {
+  const size_t at = text.rfind('@');
+  if (exists(text) || at == std::string_view::npos) return {std::string(text), "", ""};
+  return {std::string(text.substr(0, at)), std::string(text.substr(at + 1)), ""};
+}
+
+}  // namespace
+
+void add_with_option(po::options_description& options) {
+  options.add_options()("with", po::value<std::vector<std::string>>()->value_name("PATH[@A][=LABEL]"),
+                        "a model to compare with the base, in arithmetic A (float, fake, integer), shown as "
+                        "LABEL (default: what its weights are stored as); may be given several times");
+}
+
+ComparedModel parse_compared_model(std::string_view text) {
+  size_t end = text.size();
+  // What stands before the last '=' that a path ends at; without any such path, before the first.
+  for (size_t equals = text.rfind('='); !exists(text) && equals != std::string_view::npos;
+       equals = equals == 0 ? std::string_view::npos : text.rfind('=', equals - 1)) {
+    end = equals;
+    if (exists(path_and_arithmetic(text.substr(0, equals)).path.string())) break;
+  }
+  ComparedModel out = path_and_arithmetic(text.substr(0, end));
+  if (out.path.empty())
+    refuse("with", fmt::format("{}: PATH[@ARITHMETIC][=LABEL] is expected", printable(text)));
+  if (end < text.size()) {
+    out.label = text.substr(end + 1);
+    if (out.label.empty()) refuse("with", fmt::format("{}: the label behind '=' is empty", printable(text)));
+  }
+  const bool has_arithmetic = path_and_arithmetic(text.substr(0, end)).path.string().size() < end;
+  if (has_arithmetic && std::ranges::find(kArithmetics, out.arithmetic) == kArithmetics.end()) {
+    refuse("with", fmt::format("{}: arithmetic {}: unknown; accepted: float, fake, integer", printable(text),
+                               printable(out.arithmetic)));
+  }
+  return out;
+}
+
+std::vector<ComparedModel> compared_models(const po::variables_map& arguments) {
+  std::vector<ComparedModel> out;
+  for (const std::string& text :
+       optional<std::vector<std::string>>(arguments, "with").value_or(std::vector<std::string>{}))
+    out.push_back(parse_compared_model(text));
+  return out;
+}
+
+}  // namespace qeval::cli

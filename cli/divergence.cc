@@ -1,0 +1,219 @@
+#include <algorithm>
+#include <iostream>
+#include <map>
+#include <memory>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "cli/command.h"
+#include "cli/compared_models.h"
+#include "cli/interrupt.h"
+#include "cli/option_values.h"
+#include "cli/progress.h"
+#include "eval/describe_model.h"
+#include "eval/divergence/measure.h"
+#include "eval/results/divergence_results.h"
+#include "eval/results/folder_use.h"
+#include "eval/run_settings.h"
+
+namespace qeval::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+po::options_description options() {
+  po::options_description options("Options");
+  add_model_options(options);
+  add_with_option(options);
+  auto add = options.add_options();
+  add("file,f", po::value<std::string>()->value_name("FILE"), "the text, UTF-8");
+  add("context", po::value<int64_t>()->value_name("N")->default_value(512), "tokens per window");
+  add("protocol", one_of("NAME", eval::kTextProtocolNames)->default_value("qeval"),
+      "qeval: every token of the text is predicted once; llama.cpp: what llama-perplexity --kl-divergence "
+      "does and prints (whole chunks, the second half of each, predictions of the base in 16 bits)");
+  add("kl-divergence-base", po::value<std::string>()->value_name("FILE"),
+      "with --protocol llama.cpp: llama.cpp's file of the base's predictions, which is written from -m and "
+      "-f; "
+      "without them it is read in their place");
+  add("output,o", po::value<std::string>()->value_name("DIR"), "folder for divergence.json");
+  return options;
+}
+
+/// The sessions of a command line; a checkpoint that is named twice is loaded once.
+class Models {
+ public:
+  eval::Session& open(const fs::path& path, const std::string& arithmetic, int64_t context) {
+    std::shared_ptr<eval::LoadedModel>& model = loaded_[path];
+    if (!model) model = std::make_shared<eval::LoadedModel>(path);
+    const int64_t most = model->model().config.context();
+    if (context > most)
+      refuse("context",
+             fmt::format("{}: accepted: 1 to {}, the context of {}", context, most, path.string()));
+    sessions_.push_back(std::make_unique<eval::Session>(
+        eval::SessionOptions{.model = path, .arithmetic = arithmetic, .max_length = context}, model));
+    for (const std::string& warning : sessions_.back()->warnings())
+      std::cerr << "qeval: warning: " << path.string() << ": " << warning << '\n';
+    return *sessions_.back();
+  }
+
+ private:
+  std::map<fs::path, std::shared_ptr<eval::LoadedModel>> loaded_;
+  std::vector<std::unique_ptr<eval::Session>> sessions_;
+};
+
+eval::DivergenceRun describe(eval::Session& session, const std::string& label) {
+  eval::DivergenceRun run{label, session.model().path.string(), eval::model_info(session), {}};
+  run.model.details = to_json(describe_model(session));
+  return run;
+}
+
+/// Labels, unlike one another: those given; else of the formats, with the file's name where two are the same.
+std::vector<std::string> labels(const std::vector<ComparedModel>& models,
+                                const std::vector<eval::Session*>& sessions) {
+  std::vector<std::string> out, names;
+  for (size_t i = 0; i < models.size(); ++i) {
+    out.push_back(models[i].label.empty() ? eval::run_label(*sessions[i]) : models[i].label);
+    names.push_back(sessions[i]->model().name);
+  }
+  return eval::distinct_labels(std::move(out), names);
+}
+
+eval::TextSettings text_settings(const std::string& file, std::string_view text,
+                                 const eval::TextWindows& windows) {
+  return {.file = fs::path(file).filename().string(),
+          .sha256 = text.empty() ? "" : sha256_hex(text),
+          .bytes = std::ssize(text),
+          .protocol = std::string(name(windows.protocol)),
+          .context = windows.context,
+          .windows = std::ssize(windows.windows)};
+}
+
+void check(const po::variables_map& arguments, bool llama) {
+  if (!llama && given(arguments, "kl-divergence-base"))
+    refuse("kl-divergence-base", "only with --protocol llama.cpp");
+  const bool reads = given(arguments, "kl-divergence-base") && !given(arguments, "model");
+  if (reads && given(arguments, "file"))
+    refuse("file", "not used without -m: the file of --kl-divergence-base has the text's tokens");
+  if (reads && !arguments["context"].defaulted())
+    refuse("context", "not used without -m: the file of --kl-divergence-base says it");
+  if (!given(arguments, "with") && (reads || !given(arguments, "kl-divergence-base")))
+    throw UsageError("--with is required: a model to compare with the base");
+}
+
+void print(const eval::DivergenceResults& results, const std::vector<eval::Measured>& measured, bool llama) {
+  for (size_t i = 0; llama && i < measured.size(); ++i) {
+    std::cout << results.runs[i].label << "\n\n" << eval::LlamaStatistics::chunk_head();
+    for (const std::string& line : measured[i].chunk_lines) std::cout << line;
+    std::cout << '\n' << measured[i].llama.report() << '\n';
+  }
+  const eval::TextSettings& text = results.text;
+  const eval::TextDivergence& first = results.runs.front().divergence;
+  std::cout << fmt::format("{}: {} tokens predicted in {} windows of up to {}, protocol {}\n",
+                           text.file.empty() ? "The stored text" : printable(text.file), first.tokens(),
+                           text.windows, text.context, text.protocol)
+            << fmt::format("Base: {}, perplexity {:.4f}{}\n\n", printable(results.base.label),
+                           first.base_perplexity().value,
+                           first.base_perplexity().standard_error
+                               ? fmt::format(" ± {:.4f}", *first.base_perplexity().standard_error)
+                               : "")
+            << eval::render_divergence(results);
+}
+
+int run(const po::variables_map& arguments) {
+  const ThreadLimit limit(arguments);
+  const eval::TextProtocol protocol = eval::parse_text_protocol(arguments["protocol"].as<std::string>());
+  const bool llama = protocol == eval::TextProtocol::llama_cpp;
+  check(arguments, llama);
+  const auto stored_file = optional<std::string>(arguments, "kl-divergence-base");
+  const std::vector<ComparedModel> with = compared_models(arguments);
+  const bool reads = stored_file && !given(arguments, "model");
+  std::optional<eval::LogitsReader> stored;
+  if (reads) stored.emplace(*stored_file);
+  const int64_t context = stored
+                              ? stored->header().context
+                              : in_range<int64_t>("context", arguments["context"].as<int64_t>(), 1, 1 << 24);
+
+  const auto output = optional<std::string>(arguments, "output");
+  if (output && eval::folder_use(*output) != eval::FolderUse::none)
+    fail("{}: is a folder of results or of a model; choose another directory", *output);
+
+  Models models;
+  eval::Session* base = stored ? nullptr : &models.open(require(arguments, "model"), "float", context);
+  std::vector<eval::Session*> others;
+  for (const ComparedModel& model : with)
+    others.push_back(&models.open(model.path, model.arithmetic, context));
+  eval::Session& first = base != nullptr ? *base : *others.front();
+  if (stored && stored->header().vocabulary != first.model().config.vocab_size) {
+    fail("{}: made with a vocabulary of {} tokens; {} has {}", *stored_file, stored->header().vocabulary,
+         first.model().path.string(), first.model().config.vocab_size);
+  }
+
+  const std::string text_file = stored ? "" : require(arguments, "file");
+  const std::string text = stored ? "" : read_file(text_file);
+  const auto windows_of = [&](eval::Session& session) {
+    return stored ? stored_windows(session.tokenizer(), stored->header())
+                  : text_windows(session.tokenizer(), text, protocol, context);
+  };
+  const eval::TextWindows windows = windows_of(first);
+  for (eval::Session* other : others) {
+    if (other->tokenizer().hash() != first.tokenizer().hash())
+      require_same_windows(windows, windows_of(*other), other->model().path);
+  }
+
+  std::optional<eval::LogitsWriter> writer;
+  if (stored_file && !stored) {
+    writer.emplace(*stored_file,
+                   eval::LogitsHeader{static_cast<int32_t>(context),
+                                      static_cast<int32_t>(first.model().config.vocab_size),
+                                      static_cast<int32_t>(windows.windows.size()), windows.tokens});
+  }
+  catch_interrupts();
+  Progress progress;
+  const std::vector<eval::Measured> measured =
+      eval::measure_divergence({.base = base,
+                                .stored = stored ? &*stored : nullptr,
+                                .others = others,
+                                .windows = windows,
+                                .writer = writer ? &*writer : nullptr,
+                                .progress = [&](int64_t done, int64_t total) {
+                                  if (interrupted()) fail("interrupted");
+                                  progress.update("windows", done * context, total * context);
+                                }});
+  progress.clear();
+  if (writer) {
+    writer->commit();
+    std::cout << fmt::format("Predictions of {}: {}\n", first.model().path.string(), *stored_file);
+  }
+  if (measured.empty()) return 0;
+  eval::DivergenceResults results{text_settings(text_file, text, windows), {}, {}};
+  if (base != nullptr) {
+    results.base = describe(*base, eval::run_label(*base));
+  } else {
+    results.base.label = results.base.path = *stored_file;
+  }
+  const std::vector<std::string> names = labels(with, others);
+  for (size_t i = 0; i < others.size(); ++i) {
+    results.runs.push_back(describe(*others[i], names[i]));
+    results.runs.back().divergence = measured[i].divergence;
+  }
+  print(results, measured, llama);
+  if (output) {
+    eval::write_divergence_results(*output, results);
+    std::cout << fmt::format("\nResults: {}\n", (fs::path(*output) / eval::divergence_results_file).string());
+  }
+  return 0;
+}
+
+}  // namespace
+
+const Command divergence_command{
+    .name = "divergence",
+    .summary = "How far models' predictions of a text are from a base's, side by side",
+    .usage = "-m BASE --with PATH[@A][=LABEL]... -f TEXT [options]",
+    .example = "qeval divergence -m model.gguf --with smoothed -f page.txt",
+    .options = options,
+    .run = run,
+};
+
+}  // namespace qeval::cli
