@@ -181,8 +181,9 @@ int run(const po::variables_map& arguments) {
     if (scheme == kOwn && checkpoint) continue;
     if (scheme == kOwn)
       throw UsageError(fmt::format("--schemes own: {} is no quantized checkpoint", path.string()));
-    if (arithmetic == "integer" && scheme == "w4a16") {
-      throw UsageError("--schemes w4a16: leaves activations in float; accepted with --arithmetic fake");
+    if (arithmetic == "integer" && quant::parse_scheme(scheme).activation_bits > 16) {
+      throw UsageError(fmt::format(
+          "--schemes {}: leaves activations in float; accepted with --arithmetic fake", printable(scheme)));
     }
   }
   BenchReport report;

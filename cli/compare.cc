@@ -45,7 +45,7 @@ po::options_description options() {
   add("methods", some_of("LIST", quant::kMethodNames)->default_value("rtn,smoothquant,omniquant,mobilequant"),
       "methods to compare: rtn, smoothquant, omniquant, lrl, mobilequant (with --with: none unless named)");
   add("schemes", some_of("LIST", quant::kSchemeNames)->default_value("w8a8,w4a8"),
-      "schemes: w8a8, w4a8, w4a8-sym, w8a16, w4a16");
+      "schemes: w8a8, w4a8, w4a8-sym, w8a16, w4a16, w4a16-sym, w8a16-sym");
   add("arithmetic", some_of("LIST", "fake, integer")->default_value("fake"),
       "how the quantized models compute: fake, integer, or both");
   add("integer", one_of("WHICH", "best, all"),

@@ -9,18 +9,11 @@
 #include "cli/progress.h"
 #include "quant/arithmetic/analysis.h"
 #include "quant/arithmetic/fake_arithmetic.h"
+#include "quant/grid/stored_codes.h"
 #include "quant/methods/mixed_precision.h"
 
 namespace qeval::cli {
 namespace {
-
-/// "8-bit asymmetric", "4-bit symmetric per channel, groups of 64".
-std::string text(const quant::QuantSpec& spec) {
-  return fmt::format("{}-bit {}{}{}{}", spec.bits, spec.symmetric ? "symmetric" : "asymmetric",
-                     spec.per_channel ? " per channel" : "",
-                     spec.group_size > 0 ? fmt::format(" in groups of {}", spec.group_size) : "",
-                     spec.dynamic ? ", dynamic" : "");
-}
 
 /// The quantized points, in the model's order, that the pattern of --points (all without one) names.
 std::vector<quant::Point> chosen_points(const po::variables_map& arguments, const model::Model& model,
@@ -40,7 +33,7 @@ std::vector<quant::Point> chosen_points(const po::variables_map& arguments, cons
 void print_summary(const model::Model& model, const quant::Quantization& quantization) {
   std::map<std::string, std::pair<int64_t, int64_t>> counts;  // weights and activations per spec
   for (const quant::Point& point : quant::quantized_points(quantization.qcfg, model.config)) {
-    auto& [weights, activations] = counts[text(quantization.qcfg[point])];
+    auto& [weights, activations] = counts[quant::describe(quantization.qcfg[point])];
     ++(point.slot == quant::Slot::weight ? weights : activations);
   }
   std::cout << fmt::format("{:<22} {}\n", "quantization hash", quantization.hash);
@@ -60,7 +53,7 @@ void print_points(std::span<const quant::Point> points, const quant::Quantizatio
       range = fmt::format("{:>12.5g} {:>12.5g} {:>10.3g}", known.lo, known.hi,
                           quant::make_grid(spec, known).scale);
     }
-    std::cout << fmt::format("{:<52} {}  {}\n", quant::point_name(point), range, text(spec));
+    std::cout << fmt::format("{:<52} {}  {}\n", quant::point_name(point), range, quant::describe(spec));
   }
 }
 
@@ -76,7 +69,7 @@ void print_errors(const model::Model& model, const quant::Samples& samples,
   for (const quant::PointError& error : errors) {
     if (std::find(points.begin(), points.end(), error.point) == points.end()) continue;
     std::cout << fmt::format("{:<52} {:>12.2f} {:>9.4f}%  {}\n", quant::point_name(error.point),
-                             error.signal_to_noise, 100.0 * error.clipped, text(error.spec));
+                             error.signal_to_noise, 100.0 * error.clipped, quant::describe(error.spec));
   }
 }
 
@@ -91,7 +84,7 @@ void print_sensitivity(const model::Model& model, const quant::Samples& samples,
                            "quantized alone");
   for (const quant::PointSensitivity& loss : losses) {
     std::cout << fmt::format("{:<52} {:>+14.6f}  {}\n", quant::point_name(loss.point), loss.loss,
-                             text(loss.spec));
+                             quant::describe(loss.spec));
   }
 }
 

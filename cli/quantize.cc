@@ -29,7 +29,11 @@ po::options_description options() {
       "rtn (round to nearest), smoothquant (move outliers from activations to weights), and learned ones: "
       "omniquant, lrl (block by block), mobilequant (end to end)");
   add("scheme", one_of("SCHEME", quant::kSchemeNames)->default_value("w8a8"),
-      "bits of weights and activations: w8a8, w4a8, w4a8-sym, w8a16, w4a16");
+      "bits of weights and activations: w8a8, w4a8, w4a8-sym, w8a16; of weights alone: w4a16, w4a16-sym, "
+      "w8a16-sym");
+  add("format", one_of("FORMAT", quant::kCheckpointFormatNames)->default_value("packed"),
+      "how weights of 8 bits or fewer are stored: packed (as codes, in the layout of compressed-tensors), "
+      "mobilequant (as floats that round to them, in the layout of MobileQuant's code)");
   add("weight-bits", po::value<int>()->value_name("N"), "2 to 16, instead of the scheme's");
   add("weight-per-channel", "a grid per output channel of the weights");
   add("weight-symmetric", "weights with zero point 0");
@@ -99,7 +103,9 @@ quant::Scheme scheme(const po::variables_map& arguments) {
 void check_activations(const po::variables_map& arguments, const quant::QuantizeOptions& options,
                        const model::ModelConfig& config) {
   if (options.scheme.dynamic_activations && options.scheme.activation_bits > 16) {
-    refuse("act-dynamic", "not used where activations stay in float (--scheme w4a16, --act-bits 32)");
+    refuse(
+        "act-dynamic",
+        "not used where activations stay in float (--scheme w4a16, w4a16-sym or w8a16-sym, --act-bits 32)");
   }
   if (options.calibration.estimator != quant::RangeEstimator::minmax &&
       !quant::is_any_narrowed(quant::make_qcfg(config, options.scheme), config)) {
@@ -166,6 +172,7 @@ int run(const po::variables_map& arguments) {
     warn_of_own_rounding(model);
     run.options = quantize_options(arguments, model.config);
     run.scheme = arguments["scheme"].as<std::string>();
+    run.format = quant::parse_checkpoint_format(arguments["format"].as<std::string>());
     run.act_ranges_file = optional<std::string>(arguments, "act-ranges").value_or("");
     run.samples =
         read_samples(arguments, model, default_samples(arguments, {&run.options.method, 1}), &run.warnings);

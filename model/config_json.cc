@@ -66,10 +66,11 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
   }
   ModelConfig config = architecture->read(fields);
   config.architecture = type;
-  if (!is_papers_block(config) || fields.has(kWeightLayoutKey)) {
-    config.source = document.dump();
+  if (!is_papers_block(config) || fields.has(kWeightLayoutKey)) config.source = document.dump();
+  // qeval writes quantized checkpoints under their architecture's own name, too.
+  if (config.norm == NormKind::rms)
     config.l2norm_as_rmsnorm = fields.boolean("l2norm_as_rmsnorm", config.l2norm_as_rmsnorm);
-  }
+  config.norm_eps = fields.number(kFinalNormEpsKey, config.norm_eps);
   check_config(config, fields.where());
   drop_special_tokens_beyond(config, fields.where());
   config.graph = make_graph(config);

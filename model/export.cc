@@ -1,54 +1,62 @@
 #include "model/export.h"
 
+#include <algorithm>
 #include <array>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_object.h"
+#include "model/architectures/architecture.h"
+#include "model/architectures/gguf.h"
 #include "model/checkpoint/gguf.h"
-#include "model/checkpoint/safetensors_writer.h"
+#include "model/config_check.h"
 #include "model/tokenizer/tokenizer_class.h"
 
 namespace qeval::model {
 namespace {
 
-TensorSource source(const Matrix& matrix) {
-  return {matrix.name + ".weight",
-          {matrix.rows, matrix.cols},
-          [&matrix](int64_t first, int64_t count, float* out) { matrix.decode_rows(first, count, out); }};
-}
-
-TensorSource source(std::string name, const std::vector<float>& values) {
-  return {std::move(name), {std::ssize(values)}, [&values](int64_t, int64_t, float* out) {
-            std::copy(values.begin(), values.end(), out);
-          }};
-}
-
 class Sources {
  public:
-  void add(const NormWeights& norm) {
-    tensors_.push_back(source(norm.name + ".weight", norm.weight));
-    if (!norm.bias.empty()) tensors_.push_back(source(norm.name + ".bias", norm.bias));
+  Sources(const FolderLayout& layout,
+          const std::function<void(const FolderMatrix&, std::vector<TensorSource>&)>& add)
+      : layout_(layout), add_(add) {}
+
+  void add(const std::string& name, const NormWeights& norm) {
+    add_vector(name + ".weight", norm.weight, layout_.norm_plus_one ? 1.0F : 0.0F);
+    if (!norm.bias.empty()) add_vector(name + ".bias", norm.bias);
   }
-  void add(const LinearWeights& linear) {
-    tensors_.push_back(source(linear.weight));
-    if (!linear.bias.empty()) tensors_.push_back(source(linear.weight.name + ".bias", linear.bias));
+  void add(const FolderMatrix& matrix) { add_(matrix, tensors_); }
+  void add(const std::string& name, int64_t layer, Module module, const LinearWeights& linear) {
+    add({linear.weight, name, layer, module});
+    add_bias(name, linear);
   }
-  void add(const Matrix& matrix) { tensors_.push_back(source(matrix)); }
-  void add(int64_t layer, const XieluWeights& xielu) {
+  void add_bias(const std::string& name, const LinearWeights& linear) {
+    if (!linear.bias.empty()) add_vector(name + ".bias", linear.bias);
+  }
+  void add(const std::string& name, const XieluWeights& xielu) {
     for (const auto& [part, value] : {std::pair{"alpha_p", &xielu.alpha_p},
                                       {"alpha_n", &xielu.alpha_n},
                                       {"beta", &xielu.beta},
                                       {"eps", &xielu.eps}}) {
-      tensors_.push_back({fmt::format("model.layers.{}.{}.{}", layer, module_name(Module::activation), part),
+      tensors_.push_back({fmt::format("{}.{}", name, part),
                           {1},
                           [value = value](int64_t, int64_t, float* out) { *out = *value; }});
     }
   }
-  const std::vector<TensorSource>& tensors() const { return tensors_; }
+  std::vector<TensorSource> take() { return std::move(tensors_); }
 
  private:
+  void add_vector(std::string name, const std::vector<float>& values, float less = 0) {
+    tensors_.push_back({std::move(name), {std::ssize(values)}, [&values, less](int64_t, int64_t, float* out) {
+                          std::ranges::transform(
+                              values, out, [less](float value) { return less == 0 ? value : value - less; });
+                        }});
+  }
+
+  const FolderLayout& layout_;
+  const std::function<void(const FolderMatrix&, std::vector<TensorSource>&)>& add_;
   std::vector<TensorSource> tensors_;
 };
 
@@ -67,25 +75,167 @@ constexpr std::array kTokenizerFiles{
 
 }  // namespace
 
-void write_unified(const Model& model, const std::filesystem::path& folder, DType dtype) {
-  Sources sources;
-  sources.add(model.embedding);
-  if (model.positions.rows > 0) sources.add(model.positions);
-  for (const LinearWeights* weights : {&model.embedding_in, &model.embedding_out}) {
-    if (weights->weight.rows > 0) sources.add(*weights);
+std::string FolderLayout::name(int64_t layer, Module module) const {
+  return fmt::format(fmt::runtime(modules.at(module)), layer);
+}
+
+namespace {
+
+FolderLayout layout_of(const TensorNames& names) {
+  FolderLayout layout;
+  layout.norm_plus_one = names.norm_plus_one;
+  layout.embedding = names.root + names.embedding;
+  layout.head = names.head;
+  for (const auto& [module, place] : names.modules) layout.modules[module] = names.root + place.name;
+  return layout;
+}
+
+/// The settings as the architecture's own code reads them; nothing where the model came in the unified
+/// layout.
+std::optional<nlohmann::json> published_settings(const Model& model) {
+  if (model.config.architecture == "hfmodel") return std::nullopt;
+  nlohmann::json document;
+  if (!model.config.source.empty()) {
+    document = nlohmann::json::parse(model.config.source);
+  } else if (model.format == "gguf") {
+    const GgufFile file(model.path);
+    document = find_gguf_architecture(file.string("general.architecture"))->translate(GgufSettings(file));
+  } else {
+    std::error_code code;
+    const auto file = model.path / kConfigFile;
+    if (!std::filesystem::exists(file, code)) return std::nullopt;
+    document = read_json_object(file);
+    for (const char* key : {"quantization_config", "compression_config"}) document.erase(key);
+  }
+  if (document.contains(kWeightLayoutKey) || document.contains("text_config")) return std::nullopt;
+  return document;
+}
+
+/// Norms of blocks have no eps here, and one eps for all norms in other programs: it becomes next to nothing,
+/// which a final norm does not feel, and a row of zeros stays zero.
+void write_without_eps(const ModelConfig& config, const Architecture& architecture,
+                       nlohmann::json& document) {
+  constexpr double kNone = 1e-24;
+  nlohmann::json changed = document;
+  changed["rms_norm_eps"] = kNone;
+  if (architecture.read(JsonObject(changed, "config.json")).norm_eps != kNone) return;
+  changed[kFinalNormEpsKey] = config.norm_eps;
+  document = std::move(changed);
+}
+
+/// Whether every module of the graph has a tensor of its own, as it is computed with.
+bool is_plain(const ModelConfig& config, const TensorNames& names) {
+  if (names.interleaved || config.learned_positions || config.embedding_size != 0 || config.latent ||
+      config.activation == Activation::xielu)
+    return false;
+  const auto plain = [&](Module module) {
+    const TensorPlace& place = names.modules.at(module);
+    return place.rows == 0 && place.block_rows == 0 && !place.transposed && !place.per_head;
+  };
+  for (int64_t i = 0; i < config.num_layers; ++i) {
+    for (const Operation& operation : config.graph.block(i).operations) {
+      const auto* linear = std::get_if<LinearOp>(&operation);
+      const auto* norm = std::get_if<NormOp>(&operation);
+      if ((linear != nullptr && !plain(linear->module)) || (norm != nullptr && !plain(norm->module)))
+        return false;
+    }
+  }
+  return true;
+}
+
+/// Whether −1 and +1 lead back to every norm's weights.
+bool keeps_norms(const Model& model) {
+  const auto keeps = [](const NormWeights& norm) {
+    return std::ranges::all_of(norm.weight, [](float w) { return (w - 1.0F) + 1.0F == w; });
+  };
+  return keeps(model.final_norm) && std::ranges::all_of(model.layers, [&](const LayerWeights& layer) {
+           return std::ranges::all_of(layer.norms, [&](const auto& norm) { return keeps(norm.second); });
+         });
+}
+
+}  // namespace
+
+FolderLayout unified_layout(const ModelConfig& config, const std::string& torch_dtype) {
+  FolderLayout layout = layout_of(unified_names());
+  layout.config = unified_config(config, torch_dtype);
+  return layout;
+}
+
+std::optional<FolderLayout> published_layout(const Model& model, const std::string& torch_dtype) {
+  std::optional<nlohmann::json> settings = published_settings(model);
+  if (!settings) return std::nullopt;
+  nlohmann::json& document = *settings;
+  const Architecture* architecture = find_architecture(model.config.architecture);
+  const ModelConfig read = architecture->read(JsonObject(document, "config.json"));
+  if (read.qkv_bias != model.config.qkv_bias || read.o_bias != model.config.o_bias ||
+      read.mlp_bias != model.config.mlp_bias)
+    return std::nullopt;
+  ModelConfig own = model.config;
+  own.norm_weight_plus_one = read.norm_weight_plus_one;
+  TensorNames names = hugging_face_names(own);
+  if (architecture->rename != nullptr) architecture->rename(own, names);
+  if (!is_plain(own, names) || (names.norm_plus_one && !keeps_norms(model))) return std::nullopt;
+  FolderLayout layout = layout_of(names);
+  layout.published = true;
+  document["tie_word_embeddings"] = own.tie_word_embeddings;
+  document["l2norm_as_rmsnorm"] = own.l2norm_as_rmsnorm;
+  if (own.l2norm_as_rmsnorm) write_without_eps(own, *architecture, document);
+  document.erase("torch_dtype");
+  document["dtype"] = torch_dtype;
+  layout.config = std::move(document);
+  return layout;
+}
+
+std::vector<TensorSource> folder_tensors(
+    const Model& model, const FolderLayout& layout,
+    const std::function<void(const FolderMatrix& matrix, std::vector<TensorSource>& tensors)>& add) {
+  Sources sources(layout, add);
+  sources.add({model.embedding, layout.embedding});
+  if (model.positions.rows > 0) sources.add({model.positions, model.positions.name});
+  for (const auto& [module, weights] : {std::pair{Module::embedding_in, &model.embedding_in},
+                                        {Module::embedding_out, &model.embedding_out}}) {
+    if (weights->weight.rows > 0) sources.add(layout.name(0, module), 0, module, *weights);
   }
   for (int64_t i = 0; i < model.config.num_layers; ++i) {
     const LayerWeights& layer = model.layers[static_cast<size_t>(i)];
     for (const Operation& operation : model.config.graph.block(i).operations) {
-      if (const auto* op = std::get_if<NormOp>(&operation)) sources.add(layer.norm(op->module));
-      if (const auto* op = std::get_if<LinearOp>(&operation)) sources.add(layer.linear(op->module));
-      if (std::holds_alternative<ActivateOp>(operation) && layer.xielu) sources.add(i, *layer.xielu);
+      if (const auto* op = std::get_if<NormOp>(&operation))
+        sources.add(layout.name(i, op->module), layer.norm(op->module));
+      if (const auto* op = std::get_if<LinearOp>(&operation))
+        sources.add(layout.name(i, op->module), i, op->module, layer.linear(op->module));
+      if (std::holds_alternative<ActivateOp>(operation) && layer.xielu)
+        sources.add(layout.name(i, Module::activation), *layer.xielu);
     }
   }
-  if (model.config.final_norm) sources.add(model.final_norm);
-  if (!model.config.tie_word_embeddings) sources.add(model.head);
-  write_safetensors(folder / kWeightsFile, sources.tensors(), dtype);
-  write_file_atomically(folder / kConfigFile, unified_config(model.config, torch_name(dtype)).dump(2) + "\n");
+  if (model.config.final_norm) sources.add(layout.name(0, Module::final_norm), model.final_norm);
+  if (model.config.tie_word_embeddings) {
+    sources.add_bias(layout.head, model.head);
+  } else {
+    sources.add(layout.head, 0, Module::head, model.head);
+  }
+  return sources.take();
+}
+
+TensorSource number_source(const FolderMatrix& place) {
+  const Matrix& matrix = place.matrix;
+  return {place.name + ".weight",
+          {matrix.rows, matrix.cols},
+          [&matrix](int64_t first, int64_t count, float* out) { matrix.decode_rows(first, count, out); }};
+}
+
+void write_folder(const std::filesystem::path& folder, std::span<const TensorSource> tensors,
+                  const nlohmann::json& config, DType dtype) {
+  write_safetensors(folder / kWeightsFile, tensors, dtype);
+  write_file_atomically(folder / kConfigFile, config.dump(2) + "\n");
+}
+
+void write_unified(const Model& model, const std::filesystem::path& folder, DType dtype) {
+  const FolderLayout layout = unified_layout(model.config, torch_name(dtype));
+  const auto tensors =
+      folder_tensors(model, layout, [](const FolderMatrix& matrix, std::vector<TensorSource>& out) {
+        out.push_back(number_source(matrix));
+      });
+  write_folder(folder, tensors, layout.config, dtype);
 }
 
 void read_tokenizer_files(const Model& model) {

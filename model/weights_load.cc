@@ -56,7 +56,7 @@ void find_root(const Checkpoint& checkpoint, TensorNames& names) {
 /// of which this one is the part for text.
 bool is_left_over(std::string_view name, bool tied, const TensorNames& names) {
   if (name.ends_with(".rotary_emb.inv_freq") || name.ends_with("temp_weight")) return true;
-  if (tied && name == names.head + ".weight") return true;
+  if (tied && (name == names.head + ".weight" || name == names.head + ".weight_scale")) return true;
   const auto ends = [&](const std::string& suffix) { return name.ends_with(suffix); };
   if (std::ranges::any_of(names.ignored_suffixes, ends)) return true;
   const bool inside_another = names.root.find("language_model.") != std::string::npos;

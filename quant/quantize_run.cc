@@ -263,6 +263,7 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
   ordered_json record{
       {"method", name(run.options.method)},
       {"settings", settings},
+      {"format", name(run.format)},
       {"model", {{"path", printable(model.path.string(), 4096)}, {"weight_hash", model.weight_hash()}}},
       {"calibration", run.calibration},
       {"quantization_hash", hash()},
@@ -280,7 +281,7 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
     record["warnings"] = warnings_json(warnings);
     record["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
     record["peak_rss_bytes"] = peak_rss_bytes();
-    write_checkpoint(folder, quantized, run.samples, record);
+    write_checkpoint(folder, quantized, run.samples, record, run.format);
     std::error_code code;
     std::filesystem::remove(folder / kStateFile, code);  // only now: killed before, learning would start anew
   });

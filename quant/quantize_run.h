@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/peers.h"
+#include "quant/checkpoint/checkpoint.h"
 #include "quant/methods/learn/learn.h"
 #include "quant/methods/quantize.h"
 #include "quant/methods/warnings.h"
@@ -19,6 +20,7 @@ namespace qeval::quant {
 /// All that makes one quantized checkpoint: what `qeval quantize` does once its options are read.
 struct QuantizeRun {
   QuantizeOptions options;
+  CheckpointFormat format = CheckpointFormat::packed;
   std::string scheme;           ///< the name that options.scheme began as, for the record
   std::string act_ranges_file;  ///< where options.act_ranges are from, for the record
   Samples samples;

@@ -24,14 +24,19 @@ int64_t row_count(const TensorSource& tensor) {
   return tensor.shape.size() == 1 ? 1 : tensor.shape.front();
 }
 
-std::string header(std::span<const TensorSource> tensors, DType dtype) {
+DType type_of(const TensorSource& tensor, DType dtype) {
+  return tensor.dtype.value_or(dtype);
+}
+
+std::string header(std::span<const TensorSource* const> tensors, DType dtype) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   json["__metadata__"] = {{"format", "pt"}};
   int64_t offset = 0;
-  for (const TensorSource& tensor : tensors) {
-    const int64_t size = row_count(tensor) * row_size(tensor) * info(dtype).block_bytes;
-    json[tensor.name] = {
-        {"dtype", info(dtype).name}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + size}}};
+  for (const TensorSource* tensor : tensors) {
+    const DTypeInfo& type = info(type_of(*tensor, dtype));
+    const int64_t size = row_count(*tensor) * row_size(*tensor) * type.block_bytes;
+    json[tensor->name] = {
+        {"dtype", type.name}, {"shape", tensor->shape}, {"data_offsets", {offset, offset + size}}};
     offset += size;
   }
   std::string text = json.dump();
@@ -67,29 +72,46 @@ void write_values(AtomicFile& file, std::span<const float> values, const TensorS
   file.write(std::as_bytes(std::span(narrow)));
 }
 
+void write_tensor(AtomicFile& file, const TensorSource& tensor, DType dtype) {
+  const int64_t at_a_time = std::max<int64_t>(1, kValuesAtATime / row_size(tensor));
+  std::vector<float> values;
+  std::vector<std::byte> elements;
+  for (int64_t first = 0; first < row_count(tensor); first += at_a_time) {
+    const int64_t count = std::min(at_a_time, row_count(tensor) - first);
+    if (tensor.elements) {
+      elements.resize(static_cast<size_t>(count * row_size(tensor) * info(dtype).block_bytes));
+      tensor.elements(first, count, elements.data());
+      file.write(elements);
+      continue;
+    }
+    values.resize(static_cast<size_t>(count * row_size(tensor)));
+    tensor.rows(first, count, values.data());
+    check_finite(values, tensor, first);
+    write_values(file, values, tensor, dtype);
+  }
+}
+
 }  // namespace
 
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorSource> tensors,
                        DType dtype) {
-  if (dtype != DType::f32 && dtype != DType::f16 && dtype != DType::bf16) {
-    fail("{}: cannot write {}; accepted: F32, F16, BF16", path.string(), info(dtype).name);
+  std::vector<const TensorSource*> ordered;
+  for (const TensorSource& tensor : tensors) {
+    const DType type = type_of(tensor, dtype);
+    if (!tensor.elements && type != DType::f32 && type != DType::f16 && type != DType::bf16) {
+      fail("{}: cannot write {}; accepted: F32, F16, BF16", path.string(), info(type).name);
+    }
+    ordered.push_back(&tensor);
   }
+  std::ranges::stable_sort(ordered, std::greater{}, [&](const TensorSource* tensor) {
+    return info(type_of(*tensor, dtype)).block_bytes;
+  });
   AtomicFile file(path);
-  const std::string text = header(tensors, dtype);
+  const std::string text = header(ordered, dtype);
   const auto length = static_cast<uint64_t>(text.size());
   file.write(std::as_bytes(std::span(&length, 1)));
   file.write(text);
-  std::vector<float> values;
-  for (const TensorSource& tensor : tensors) {
-    const int64_t at_a_time = std::max<int64_t>(1, kValuesAtATime / row_size(tensor));
-    for (int64_t first = 0; first < row_count(tensor); first += at_a_time) {
-      const int64_t count = std::min(at_a_time, row_count(tensor) - first);
-      values.resize(static_cast<size_t>(count * row_size(tensor)));
-      tensor.rows(first, count, values.data());
-      check_finite(values, tensor, first);
-      write_values(file, values, tensor, dtype);
-    }
-  }
+  for (const TensorSource* tensor : ordered) write_tensor(file, *tensor, type_of(*tensor, dtype));
   file.commit();
 }
 

@@ -9,6 +9,7 @@
 #include "model/decoder.h"
 #include "quant/arithmetic/fake_arithmetic.h"
 #include "quant/calibrate/observer.h"
+#include "quant/grid/stored_codes.h"
 
 namespace qeval::quant {
 namespace {
@@ -84,7 +85,7 @@ class ErrorObserver : public PointObserver {
 };
 
 ErrorSums weight_error(const model::Matrix& matrix, const QuantSpec& spec) {
-  const QuantizedMatrix quantized = quantize_matrix(matrix, spec);
+  const QuantizedMatrix quantized = quantized_weight(matrix, spec);
   const model::WeightView decoded = view(quantized);
   const Range whole{-std::numeric_limits<float>::infinity(), std::numeric_limits<float>::infinity()};
   std::vector<float> stored(static_cast<size_t>(matrix.cols)), rounded(stored.size());

@@ -11,6 +11,7 @@
 #include "base/hash.h"
 #include "base/setting.h"
 #include "model/kernels/kernels.h"
+#include "quant/grid/stored_codes.h"
 
 namespace qeval::quant {
 
@@ -68,7 +69,7 @@ void FakeArithmetic::quantize_weights(const QuantConfig& qcfg) {
       if (const auto* linear = std::get_if<model::LinearOp>(&operation)) {
         const QuantSpec& spec = qcfg[{layer, linear->module, Slot::weight}];
         if (spec.enabled()) {
-          block.linears[linear->module] = quantize_matrix(weights(layer, *linear).weight, spec);
+          block.linears[linear->module] = quantized_weight(weights(layer, *linear).weight, spec);
         }
         block.outputs[linear->module] = output_quantizers(layer, linear->module, linear->operand);
       } else if (const auto* norm = std::get_if<model::NormOp>(&operation)) {
@@ -82,7 +83,7 @@ void FakeArithmetic::quantize_weights(const QuantConfig& qcfg) {
     final_norm_ = quantize_norm(model().final_norm, qcfg[{0, Module::final_norm, Slot::weight}]);
   }
   const QuantSpec& head = qcfg[{0, Module::head, Slot::weight}];
-  if (head.enabled()) head_ = quantize_matrix(model().head.weight, head);
+  if (head.enabled()) head_ = quantized_weight(model().head.weight, head);
 }
 
 void FakeArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& in, Tensor& out) const {
@@ -296,6 +297,27 @@ std::string quantization_hash(const QuantConfig& qcfg, const ActRanges& known,
   return sha256_hex(qcfg_json(qcfg, config).dump() + act_ranges_json(used, config).dump());
 }
 
+namespace {
+
+/// A checkpoint's codes are what its configuration asks for: any other would be a second rounding.
+void check_stored_codes(const model::Model& model, const QuantConfig& qcfg,
+                        const std::filesystem::path& file) {
+  if (!is_quantized_checkpoint(model.path)) return;
+  for (const Point& point : all_points(model.config)) {
+    if (point.slot != Slot::weight || is_norm(point.module)) continue;
+    const bool head = point.module == Module::head;
+    // A tied head has the codes of the embedding, which is no point.
+    if (head && model.config.tie_word_embeddings) continue;
+    const model::Matrix& matrix =
+        head ? model.head.weight : model.layers[static_cast<size_t>(point.layer)].linear(point.module).weight;
+    if (matrix.stored.coded() == nullptr || is_stored_as(matrix, qcfg[point])) continue;
+    fail("{}: {} is {}, but {} stores it as {}; accepted: what is stored", file.string(), point_name(point),
+         describe(qcfg[point]), model.path.string(), matrix.stored.format());
+  }
+}
+
+}  // namespace
+
 Quantization load_quantization(const model::Model& model, const std::optional<std::filesystem::path>& qcfg,
                                const std::optional<std::filesystem::path>& act_ranges) {
   std::error_code code;
@@ -309,6 +331,7 @@ Quantization load_quantization(const model::Model& model, const std::optional<st
   }
   Quantization result;
   result.qcfg = read_qcfg(qcfg ? *qcfg : own_qcfg, model.config);
+  check_stored_codes(model, result.qcfg, qcfg ? *qcfg : own_qcfg);
   if (act_ranges || std::filesystem::exists(own_ranges, code)) {
     const std::filesystem::path& file = act_ranges ? *act_ranges : own_ranges;
     result.known_ranges = read_act_ranges(file, model.config);

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/strict_json.h"
 #include "model/export.h"
+#include "quant/checkpoint/packed.h"
 
 namespace qeval::quant {
 namespace {
@@ -51,6 +52,16 @@ void remove_temporaries(const std::filesystem::path& folder) {
 
 }  // namespace
 
+CheckpointFormat parse_checkpoint_format(std::string_view name) {
+  if (name == "packed") return CheckpointFormat::packed;
+  if (name == "mobilequant") return CheckpointFormat::mobilequant;
+  fail("{}: unknown format; accepted: {}", printable(name), kCheckpointFormatNames);
+}
+
+std::string_view name(CheckpointFormat format) {
+  return format == CheckpointFormat::packed ? "packed" : "mobilequant";
+}
+
 void prepare_checkpoint_folder(const std::filesystem::path& folder, const model::Model& source,
                                bool keep_learning) {
   std::error_code code;
@@ -76,13 +87,17 @@ void prepare_checkpoint_folder(const std::filesystem::path& folder, const model:
 }
 
 void write_checkpoint(const std::filesystem::path& folder, const QuantizedModel& model,
-                      const Samples& samples, const nlohmann::ordered_json& record) {
+                      const Samples& samples, const nlohmann::ordered_json& record, CheckpointFormat format) {
   const model::ModelConfig& config = model.model().config;
   model::copy_tokenizer(model.model(), folder);
   write_json(folder / kQcfgFile, qcfg_json(model.qcfg, config), 1);
   write_json(folder / kRangesFile, act_ranges_json(model.ranges, config), 1);
   if (!samples.empty()) write_json(folder / kNgramFile, NgramSketch(samples).to_json(), -1);
-  model::write_unified(model.model(), folder, model::DType::f32);
+  if (format == CheckpointFormat::packed) {
+    write_packed(model.model(), model.qcfg, folder);
+  } else {
+    model::write_unified(model.model(), folder, model::DType::f32);
+  }
   write_json(folder / kRecordFile, record, 2);
   remove(folder, kUnfinishedFile);
 }

@@ -9,6 +9,13 @@
 
 namespace qeval::quant {
 
+/// How a checkpoint's weights are stored: as codes in the layout of compressed-tensors (packed.h), or as
+/// floats in that of the paper's code.
+enum class CheckpointFormat : uint8_t { packed, mobilequant };
+CheckpointFormat parse_checkpoint_format(std::string_view name);
+std::string_view name(CheckpointFormat format);
+inline constexpr std::string_view kCheckpointFormatNames = "packed, mobilequant";
+
 /// Names in a checkpoint's folder, besides those of QUANTIZATION.md §3.
 inline constexpr const char* kRecordFile = "quantize.json";
 inline constexpr const char* kTrainingFile = "training.jsonl";
@@ -26,11 +33,12 @@ inline constexpr const char* kUnfinishedFile = "quantize.unfinished";
 void prepare_checkpoint_folder(const std::filesystem::path& folder, const model::Model& source,
                                bool keep_learning = false);
 
-/// Writes a complete checkpoint in the paper's layout into a folder that was made ready: the tokenizer's
-/// files, act_dict.json, default_qcfg.json, the calibration's n-gram sketch, model.safetensors (float32),
-/// config.json, and last `record` as quantize.json. Before config.json the folder loads as no model.
+/// Writes a complete checkpoint into a folder that was made ready: the tokenizer's files, act_dict.json,
+/// default_qcfg.json, the calibration's n-gram sketch, model.safetensors (codes, see packed.h, or float32 in
+/// the paper's layout), config.json, and last `record` as quantize.json. Before config.json the folder loads
+/// as no model.
 void write_checkpoint(const std::filesystem::path& folder, const QuantizedModel& model,
-                      const Samples& samples, const nlohmann::ordered_json& record);
+                      const Samples& samples, const nlohmann::ordered_json& record, CheckpointFormat format);
 
 /// How much of an evaluated text a checkpoint was calibrated on: the sketch of a checkpoint folder. Nothing
 /// where the folder has none; a malformed one is an Error that names it.

@@ -5,6 +5,7 @@
 #include "quant/export/graph_builder.h"
 #include "quant/export/point_codes.h"
 #include "quant/export/weight_codes.h"
+#include "quant/grid/stored_codes.h"
 
 namespace qeval::quant {
 
@@ -133,7 +134,7 @@ std::string GraphBuilder::weight_of(Module module, const model::Matrix& matrix) 
   const QuantSpec& spec = quantization_.qcfg[point(module, Slot::weight)];
   const std::string name = module_name(layer_, module) + ".weight";
   if (!spec.enabled() || form_ == PointForm::names) return add_matrix(g_, name, matrix, true);
-  return add_quantized_matrix(g_, name, quantize_matrix(matrix, spec));
+  return add_quantized_matrix(g_, name, quantized_weight(matrix, spec));
 }
 
 std::string GraphBuilder::product(Module module, const std::string& x, const model::LinearWeights& linear) {

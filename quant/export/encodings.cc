@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "quant/export/weight_codes.h"
+#include "quant/grid/stored_codes.h"
 
 namespace qeval::quant {
 namespace {
@@ -37,7 +38,7 @@ ordered_json matrix_encodings(const std::string& name, const model::Matrix& matr
         "channel",
         name, spec.group_size);
   }
-  const QuantizedMatrix quantized = quantize_matrix(matrix, spec);
+  const QuantizedMatrix quantized = quantized_weight(matrix, spec);
   ordered_json list = ordered_json::array();
   // Zero points are stored less 2^(bits−1) on asymmetric grids (quantized_matrix.h); so is q_min then.
   const int64_t q_min = -(int64_t{1} << (spec.bits - 1));

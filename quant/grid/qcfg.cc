@@ -68,10 +68,12 @@ Scheme parse_scheme(std::string_view name) {
     scheme.weight.symmetric = true;
     return scheme;
   }
-  if (name == "w4a16") {
-    scheme.activation_bits = 32;
-    return scheme;
-  }
+  scheme.activation_bits = 32;
+  if (name == "w4a16") return scheme;
+  scheme.weight.symmetric = true;
+  if (name == "w4a16-sym") return scheme;
+  scheme.weight.bits = 8;
+  if (name == "w8a16-sym") return scheme;
   fail("{}: unknown scheme; accepted: {}", printable(name), kSchemeNames);
 }
 

@@ -28,10 +28,10 @@ struct Scheme {
   bool operator==(const Scheme&) const = default;
 };
 
-/// "w8a8", "w4a8", "w4a8-sym", "w8a16" (every activation point 16-bit static), "w4a16" (activations
-/// untouched); anything else is an Error that lists them.
+/// "w8a8", "w4a8", "w4a8-sym", "w8a16" (every activation point 16-bit static), "w4a16", "w4a16-sym",
+/// "w8a16-sym" (weights per channel, activations untouched); anything else is an Error that lists them.
 Scheme parse_scheme(std::string_view name);
-inline constexpr std::string_view kSchemeNames = "w8a8, w4a8, w4a8-sym, w8a16, w4a16";
+inline constexpr std::string_view kSchemeNames = "w8a8, w4a8, w4a8-sym, w8a16, w4a16, w4a16-sym, w8a16-sym";
 
 /// The specs of all points under a scheme. A group size that does not divide a projection's inputs is an
 /// Error that names the module.

@@ -1,5 +1,6 @@
 #include "quant/methods/quantize.h"
 
+#include <algorithm>
 #include <array>
 
 #include "base/error.h"
@@ -58,7 +59,7 @@ class Measurer {
 
   /// Min-max ranges of the model as it is now.
   ActRanges extremes(const QuantizedModel& model) {
-    if (!model.edited) return base(model).ranges;
+    if (!smooths(options_)) return base(model).ranges;
     for (const Observations::Smoothed& seen : known_.smoothed) {
       if (seen.variant == options_.variant && seen.alpha == options_.alpha) return seen.ranges;
     }
@@ -115,9 +116,15 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
   result.base.config.l2norm_as_rmsnorm = model.config.norm == model::NormKind::rms;
   Observations own;
   Measurer measurer(samples, options, progress, observations != nullptr ? *observations : own, peers);
+  // Codes of an earlier quantization are weights like any other to this one, which rounds them anew.
+  const bool from_codes = std::ranges::any_of(result.base.layers, [](const model::LayerWeights& layer) {
+    return std::ranges::any_of(
+        layer.linears, [](const auto& linear) { return linear.second.weight.stored.coded() != nullptr; });
+  });
+  if (from_codes) result.edited.emplace(result.base);
   if (smooths(options)) {
     const Calibration& base = measurer.base(result);
-    result.edited.emplace(result.base);
+    if (!result.edited) result.edited.emplace(result.base);
     result.warnings = smooth(*result.edited, base.channel_maxima, options.variant, options.alpha);
   }
   if (options.act_ranges) {

@@ -86,7 +86,7 @@ class CheckpointTest : public testing::Test {
 TEST_F(CheckpointTest, ReadsBackAsItWasWritten) {
   const auto out = folder_ / "out";
   prepare_checkpoint_folder(out, base_);
-  write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}});
+  write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}}, CheckpointFormat::mobilequant);
   EXPECT_TRUE(is_quantized_checkpoint(out));
   const model::Model loaded = model::load_model(out);
   EXPECT_EQ(loaded.config.rotary.scaling.factor, 8.0);
@@ -108,7 +108,7 @@ TEST_F(CheckpointTest, NeverWritesOverSomethingElse) {
   EXPECT_THAT(error_of([&] { prepare_checkpoint_folder(folder_.path(), base_); }), HasSubstr("not empty"));
   const auto out = folder_ / "out";
   prepare_checkpoint_folder(out, base_);
-  write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}});
+  write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}}, CheckpointFormat::mobilequant);
   prepare_checkpoint_folder(out, base_);  // an earlier checkpoint may go
   EXPECT_FALSE(std::filesystem::exists(out / kRecordFile));
 }
@@ -125,7 +125,7 @@ TEST_F(CheckpointTest, NothingOfAnEarlierRunIsLeft) {
   const auto out = folder_ / "out";
   const auto make = [&] {
     prepare_checkpoint_folder(out, base_);
-    write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}});
+    write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}}, CheckpointFormat::mobilequant);
     for (const char* name : {kTrainingFile, kStateFile, "tokenizer.json", "notes.txt"})
       model::fixtures::write(out / name, "of the earlier run");
   };
@@ -144,7 +144,8 @@ TEST_F(CheckpointTest, AnUnfinishedFolderLoadsAsNoModelAndIsTakenAgain) {
   const auto out = folder_ / "out";
   prepare_checkpoint_folder(out, base_);
   std::filesystem::create_directories(out / "config.json" / "in the way");
-  EXPECT_ANY_THROW(write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}}));
+  EXPECT_ANY_THROW(write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}},
+                                    CheckpointFormat::mobilequant));
   EXPECT_THAT(names_in(out), testing::IsSupersetOf({"model.safetensors", "act_dict.json", kUnfinishedFile}));
   EXPECT_FALSE(std::filesystem::exists(out / kRecordFile));
   std::filesystem::remove_all(out / "config.json");
@@ -204,7 +205,7 @@ TEST_F(CheckpointTest, LoadsInPython) {
     GTEST_SKIP() << python << " has no safetensors and numpy";
   const auto out = folder_ / "out";
   prepare_checkpoint_folder(out, base_);
-  write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}});
+  write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}}, CheckpointFormat::mobilequant);
   std::ofstream sums(folder_ / "sums.txt");
   const auto checkpoint = model::open_directory(out);
   for (const auto& tensor : checkpoint->tensors()) {

@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "quant/arithmetic/integer/prepare.h"
 #include "quant/arithmetic/integer/run/kernels.h"
-#include "quant/grid/quantized_matrix.h"
+#include "quant/grid/stored_codes.h"
 
 namespace qeval::quant {
 namespace {
@@ -86,7 +86,7 @@ IntegerMatrix integer_matrix(const model::LinearWeights& weights, const QuantSpe
   if (weights.weight.cols > 65536) {
     fail("{}: {} inputs; integer arithmetic accepts at most 65536", name, weights.weight.cols);
   }
-  codes = quantize_matrix(weights.weight, spec);
+  codes = quantized_weight(weights.weight, spec);
   IntegerMatrix matrix;
   matrix.rows = codes.rows;
   matrix.cols = codes.cols;

@@ -1,0 +1,106 @@
+#include "quant/grid/stored_codes.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "model/checkpoint/code_layout.h"
+
+namespace qeval::quant {
+namespace {
+
+using model::CodedWeight;
+using model::StoredScales;
+using model::StoredZeros;
+
+/// What read_zero() reads: compressed-tensors' zero points, and none.
+bool has_readable_zeros(const StoredZeros& zeros) {
+  switch (zeros.layout) {
+    case StoredZeros::Layout::none:
+    case StoredZeros::Layout::int8:
+    case StoredZeros::Layout::column_stream:
+      return zeros.add == 0 && zeros.mask == -1 && zeros.word_add == 0;
+    default:
+      return false;
+  }
+}
+
+/// What is subtracted from an unpacked code.
+int32_t read_zero(const StoredZeros& zeros, int64_t row, int64_t group) {
+  if (zeros.layout == StoredZeros::Layout::none) return zeros.constant;
+  if (zeros.layout == StoredZeros::Layout::int8) {
+    const auto byte = zeros.data[row * zeros.row_step + group * zeros.group_step];
+    return zeros.constant + static_cast<int8_t>(byte);
+  }
+  return zeros.constant +
+         static_cast<int32_t>(model::stream_code(zeros.data + 4 * group, zeros.bits, row, zeros.stride));
+}
+
+float read_scale(const StoredScales& scales, int64_t row, int64_t group) {
+  if (scales.type == StoredScales::Type::one) return scales.global;
+  float scale = 0;
+  std::memcpy(&scale, scales.data + (row * scales.row_step + group * scales.group_step) * 4, sizeof scale);
+  return scale;
+}
+
+}  // namespace
+
+std::string describe(const QuantSpec& spec) {
+  if (!spec.enabled()) return "float";
+  return fmt::format("{}-bit {}{}{}{}", spec.bits, spec.symmetric ? "symmetric" : "asymmetric",
+                     spec.per_channel ? " per channel" : "",
+                     spec.group_size > 0 ? fmt::format(" in groups of {}", spec.group_size) : "",
+                     spec.dynamic ? ", dynamic" : "");
+}
+
+bool is_stored_as(const model::Matrix& matrix, const QuantSpec& spec) {
+  const CodedWeight* coded = matrix.stored.coded();
+  if (coded == nullptr || !spec.enabled()) return false;
+  const bool integers = coded->values == nullptr && !coded->flat && coded->group_of == nullptr &&
+                        coded->factor == 1 && has_readable_zeros(coded->zeros);
+  const bool plain_scales = coded->scales.type == StoredScales::Type::one ||
+                            (coded->scales.type == StoredScales::Type::f32 && coded->scales.global == 1 &&
+                             coded->scales.rows_per_scale == 1);
+  // A part of a fused tensor has other rows; qeval writes none.
+  if (!integers || !plain_scales || coded->rows != matrix.rows || matrix.block_rows != 0) return false;
+  const bool per_tensor = coded->scales.type == StoredScales::Type::one;
+  const bool grouped = spec.group_size > 0;
+  return coded->codes.bits == spec.bits &&
+         (coded->zeros.layout == StoredZeros::Layout::none) == spec.symmetric &&
+         per_tensor == (!spec.per_channel && !grouped) &&
+         coded->group == (grouped ? spec.group_size : matrix.cols);
+}
+
+QuantizedMatrix quantized_weight(const model::Matrix& matrix, const QuantSpec& spec) {
+  if (!is_stored_as(matrix, spec)) return quantize_matrix(matrix, spec);
+  const CodedWeight& coded = *matrix.stored.coded();
+  QuantizedMatrix result;
+  result.spec = spec;
+  result.rows = matrix.rows;
+  result.cols = matrix.cols;
+  result.group = coded.group;
+  result.per_tensor = coded.scales.type == StoredScales::Type::one;
+  result.codes.resize(static_cast<size_t>(result.byte_count()));
+  const int64_t groups = result.per_tensor ? 1 : matrix.cols / coded.group;
+  const int64_t grid_rows = result.per_tensor ? 1 : matrix.rows;
+  // Codes and zero points are stored as unsigned numbers, here both are less 2^(bits − 1).
+  const int32_t half = 1 << (coded.codes.bits - 1);
+  for (int64_t r = 0; r < grid_rows; ++r) {
+    for (int64_t g = 0; g < groups; ++g) {
+      result.scales.push_back(read_scale(coded.scales, matrix.stored_row(r), g));
+      result.zero_points.push_back(read_zero(coded.zeros, matrix.stored_row(r), g) - half);
+    }
+  }
+  constexpr int64_t kRowGrain = 16;
+  parallel_ranges(matrix.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    std::vector<uint8_t> unpacked(static_cast<size_t>(matrix.cols));
+    for (int64_t r = first; r < last; ++r) {
+      model::unpack(coded.codes, matrix.stored_row(r), 1, 0, matrix.cols, unpacked.data(), matrix.cols);
+      std::ranges::transform(unpacked, result.codes.as<int8_t>() + r * matrix.cols,
+                             [half](uint8_t code) { return static_cast<int8_t>(code - half); });
+    }
+  });
+  return result;
+}
+
+}  // namespace qeval::quant
