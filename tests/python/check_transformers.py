@@ -4,10 +4,13 @@
 With --schemes, quantizes the model by round-to-nearest in each of these weight-only schemes first; without, MODEL is
 scored as it is. transformers loads the folder (with compressed-tensors, or whatever library its quant_method needs)
 in float32, and every token's log-probability must be that of `qeval score` within 2e-3 + 1e-4 * |value|.
+--record writes ids, transformers' answers and the hash of the weights that they belong to as JSON, which
+tests/quant/packed_test.cc compares with where there is no transformers (tests/goldens/packed).
 The ids are read from --ids (a JSON array per line), or drawn at random (--seed).
 Where Python lacks a package, prints a line that begins with "skip" and names it, and ends with success.
 """
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -34,6 +37,7 @@ def arguments():
     parser.add_argument("--windows", type=int, default=2, help="windows at most (default 2)")
     parser.add_argument("--length", type=int, default=64, help="tokens per window at most (default 64)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--record", help="write what transformers answers to this file")
     parser.add_argument("--keep", help="write quantized folders below this one and keep them")
     return parser.parse_args()
 
@@ -73,11 +77,25 @@ def theirs(model, rows):
     return values
 
 
+def record(options, name, folder, rows, values):
+    known = {}
+    if os.path.exists(options.record):
+        with open(options.record, encoding="utf-8") as file:
+            known = json.load(file)
+    with open(os.path.join(folder, "model.safetensors"), "rb") as file:
+        digest = hashlib.sha256(file.read()).hexdigest()
+    known[name] = {"weights_sha256": digest, "input_ids": rows, "token_logprobs": values}
+    with open(options.record, "w", encoding="utf-8") as file:
+        file.write(json.dumps(known, separators=(",", ":")).replace("},", "},\n") + "\n")
+
+
 def compare(options, name, folder, arithmetic):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     rows = windows(options, model.config.vocab_size)
     got, want = ours(options, folder, arithmetic, rows), theirs(model, rows)
     differences = [abs(a - b) for a, b in zip(got, want)]
+    if options.record:
+        record(options, name.split()[-1], folder, rows, want)
     good = len(got) == len(want) > 0 and all(d <= 2e-3 + 1e-4 * abs(w) for d, w in zip(differences, want))
     size = sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
     print(f"{'ok  ' if good else 'FAIL'} {name}: {len(got)} log-probabilities, largest difference "

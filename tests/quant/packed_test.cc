@@ -2,6 +2,7 @@
 
 #include "quant/checkpoint/packed.h"
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
@@ -10,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "model/export.h"
 #include "quant/arithmetic/fake_arithmetic.h"
 #include "quant/arithmetic/integer/integer_arithmetic.h"
@@ -262,6 +264,50 @@ TEST(PackedLayout, HasTheNamesOfItsArchitecture) {
   EXPECT_LT(config["rms_norm_eps"].get<double>(), 1e-20);
   EXPECT_EQ(packed.model.config.norm_eps, source.config.norm_eps);
   EXPECT_TRUE(packed.model.config.l2norm_as_rmsnorm);
+}
+
+/// Token log-probabilities of each row of ids behind its first.
+std::vector<double> log_probabilities(const Written& written, const json& rows) {
+  const FakeArithmetic fake(written.model, written.quantization.qcfg, written.quantization.ranges, 128);
+  std::vector<double> values;
+  for (const auto& row : rows) {
+    for (const auto& answer : run_sample(written.model, fake, row.get<std::vector<int32_t>>()))
+      values.push_back(answer.log_probability);
+  }
+  return values;
+}
+
+/// What transformers with compressed-tensors answered, loading this very file (check_transformers.py
+/// --record).
+TEST(PackedLayout, GivesTheAnswersThatTransformersGave) {
+  const json recorded = read_json(test::goldens() / "packed/llama-f32.json");
+  const model::Model source = model::load_model(test::goldens() / "huggingface/llama-f32");
+  const TemporaryFolder folder;
+  for (const auto& [name, expected] : recorded.items()) {
+    const Written packed(round_to_nearest(source, scheme(name)), folder / name, CheckpointFormat::packed);
+    EXPECT_EQ(sha256_hex(read_file(folder / name / "model.safetensors")), expected["weights_sha256"]) << name;
+    const auto want = expected["token_logprobs"].get<std::vector<double>>();
+    const std::vector<double> got = log_probabilities(packed, expected["input_ids"]);
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < got.size(); ++i)
+      EXPECT_NEAR(got[i], want[i], 2e-3 + 1e-4 * std::abs(want[i])) << name << " " << i;
+  }
+  EXPECT_EQ(recorded.size(), 2U);
+}
+
+TEST(PackedLayout, LoadsInTransformers) {
+  const char* chosen = std::getenv("QEVAL_PYTHON");  // one that has it, if the first on the path has not
+  const TemporaryFolder folder;
+  const std::string log = folder / "log.txt";
+  const std::string command = fmt::format(
+      "'{}' '{}/python/check_transformers.py' '{}' '{}' --schemes w4a16-sym,w8a16-sym > '{}' 2>&1",
+      chosen == nullptr ? "python3" : chosen, QEVAL_TESTS_DIR, QEVAL_BINARY,
+      (test::goldens() / "huggingface/llama-f32").string(), log);
+  const int status = std::system(command.c_str());
+  const std::string said = read_file(log);
+  if (said.starts_with("skip: ")) GTEST_SKIP() << said;
+  EXPECT_EQ(status, 0) << said;
+  EXPECT_THAT(said, AllOf(HasSubstr("ok   llama-f32 w4a16-sym"), HasSubstr("ok   llama-f32 w8a16-sym")));
 }
 
 /// Gemma's norms are stored less 1, which loses bits of some numbers: then the names are ours.
