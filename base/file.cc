@@ -110,7 +110,10 @@ std::string read_file(const std::filesystem::path& path) {
 
 bool is_lfs_pointer(std::string_view content) {
   constexpr size_t kMostBytes = 1024;  // the pointer's specification allows no more
-  return content.size() < kMostBytes && content.starts_with("version https://git-lfs.github.com/spec/");
+  return content.size() < kMostBytes &&
+         (content.starts_with("version https://git-lfs.github.com/spec/") ||
+          content.starts_with(
+              "version https://hawser.github.com/spec/"));  // Git LFS before its first release
 }
 
 void refuse_lfs_pointer(std::string_view content, const std::filesystem::path& path) {

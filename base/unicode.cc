@@ -5,6 +5,7 @@
 
 #include <utf8proc.h>
 
+#include "base/characters.h"
 #include "base/error.h"
 
 namespace qeval {
@@ -70,22 +71,9 @@ constexpr LongTitle kLongTitles[] = {
     {0xFB17, "\u0544\u056D"},
 };
 
-/// The code point that begins at byte `at` and its length; 0 bytes where the text is not UTF-8.
-struct CodePoint {
-  utf8proc_int32_t value = 0;
-  size_t length = 0;
-};
-CodePoint code_point_at(std::string_view text, size_t at) {
-  CodePoint out;
-  const auto length =
-      utf8proc_iterate(bytes_of(text) + at, static_cast<utf8proc_ssize_t>(text.size() - at), &out.value);
-  if (length > 0) out.length = static_cast<size_t>(length);
-  return out;
-}
-
 /// Unicode's property Case_Ignorable: marks, modifiers, and the signs that may stand inside a word.
-bool is_case_ignorable(utf8proc_int32_t c) {
-  switch (utf8proc_category(c)) {
+bool is_case_ignorable(char32_t c) {
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
     case UTF8PROC_CATEGORY_MN:
     case UTF8PROC_CATEGORY_ME:
     case UTF8PROC_CATEGORY_CF:
@@ -96,66 +84,101 @@ bool is_case_ignorable(utf8proc_int32_t c) {
       return std::u32string_view(
                  U"'.:\u00B7\u0387\u055F\u05F4\u2018\u2019\u2024\u2027\uFE13\uFE52\uFE55\uFF07\uFF0E"
                  U"\uFF1A")
-                 .find(static_cast<char32_t>(c)) != std::u32string_view::npos;
+                 .find(c) != std::u32string_view::npos;
   }
 }
 
 /// Unicode's property Cased, of code points that are not case-ignorable.
-bool is_cased(utf8proc_int32_t c) {
-  switch (utf8proc_category(c)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-      return true;
-    default:  // ordinal indicators, Roman numerals, letters in circles and squares
-      return c == 0xAA || c == 0xBA || (c >= 0x2160 && c <= 0x217F) || (c >= 0x24B6 && c <= 0x24E9) ||
-             (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
-             (c >= 0x1F170 && c <= 0x1F189);
-  }
+bool is_cased(char32_t c) {
+  return is_lower(c) || is_upper(c) || is_title(c);
 }
 
-constexpr utf8proc_int32_t kCapitalSigma = 0x3A3;
+constexpr char32_t kCapitalSigma = 0x3A3;
 
 /// Whether a capital sigma in front of `behind` is followed by a cased letter, others between them ignored.
 bool cased_follows(std::string_view behind) {
   for (size_t at = 0; at < behind.size();) {
     const CodePoint c = code_point_at(behind, at);
-    if (c.length == 0 || !is_case_ignorable(c.value)) return c.length > 0 && is_cased(c.value);
+    if (!is_case_ignorable(c.value)) return is_cased(c.value);
     at += c.length;
   }
   return false;
 }
 
-/// Every letter lower, the first in title case if asked; bytes that are not UTF-8 stay as they are.
-std::string map_case(std::string_view text, bool title_first) {
+void append_title(std::string& out, char32_t c) {
+  const auto* longer = std::ranges::find(kLongTitles, static_cast<utf8proc_int32_t>(c), &LongTitle::letter);
+  if (longer != std::ranges::end(kLongTitles)) {
+    out += longer->title;
+  } else {
+    append_utf8(out, static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c))));
+  }
+}
+
+/// Greek letters with an iota below, which is a letter of its own in upper case: what stands before it.
+char32_t before_iota(char32_t c) {
+  constexpr char32_t kRows[] = {0x1F08, 0x1F28, 0x1F68};  // U+1F80 to U+1FAF, two rows of eight for each
+  if (c >= 0x1F80 && c <= 0x1FAF) return kRows[(c - 0x1F80) / 16] + (c & 7);
+  switch (c) {
+    case 0x1FB3:
+    case 0x1FBC:
+      return 0x391;
+    case 0x1FC3:
+    case 0x1FCC:
+      return 0x397;
+    case 0x1FF3:
+    case 0x1FFC:
+      return 0x3A9;
+    default:
+      return 0;
+  }
+}
+
+void append_upper(std::string& out, char32_t c) {
+  const auto upper_of = [](char32_t letter) {
+    return static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(letter)));
+  };
+  if (const char32_t before = before_iota(c)) {
+    append_utf8(out, before);
+    append_utf8(out, 0x399);
+    return;
+  }
+  const auto* longer = std::ranges::find(kLongTitles, static_cast<utf8proc_int32_t>(c), &LongTitle::letter);
+  if (longer == std::ranges::end(kLongTitles)) return append_utf8(out, upper_of(c));
+  for (size_t at = 0; at < longer->title.size();) {
+    const CodePoint letter = code_point_at(longer->title, at);
+    append_utf8(out, upper_of(letter.value));
+    at += letter.length;
+  }
+}
+
+/// Which letters are not lowered: none, the first (in title case), the first of every word (so, too).
+enum class Titles : uint8_t { none, first, words };
+
+/// Bytes that are not UTF-8 stay as they are.
+std::string map_case(std::string_view text, Titles titles) {
   std::string out;
   out.reserve(text.size());
-  bool in_word = false;  // the last code point that is not case-ignorable is cased
+  bool in_word = false;      // the last code point that is not case-ignorable is cased
+  bool after_cased = false;  // the last one is
   size_t at = 0;
   while (at < text.size()) {
     const CodePoint c = code_point_at(text, at);
-    if (c.length == 0) {
-      out += text[at++];
-      in_word = false;
-      continue;
-    }
-    const bool title = title_first && at == 0;
+    const bool title = titles == Titles::words ? !after_cased : titles == Titles::first && at == 0;
+    const bool valid = c.length > 1 || c.value < 0x80;
     at += c.length;
-    const auto* longer =
-        title ? std::ranges::find(kLongTitles, c.value, &LongTitle::letter) : std::ranges::end(kLongTitles);
-    if (longer != std::ranges::end(kLongTitles)) {
-      out += longer->title;
-    } else if (c.value == 0x130 && !title) {
+    if (!valid) {
+      out += text[at - 1];
+    } else if (title) {
+      append_title(out, c.value);
+    } else if (c.value == 0x130) {
       out += "i\u0307";
-    } else if (c.value == kCapitalSigma && !title && in_word && !cased_follows(text.substr(at))) {
+    } else if (c.value == kCapitalSigma && in_word && !cased_follows(text.substr(at))) {
       out += "\u03C2";
     } else {
-      utf8proc_uint8_t bytes[4];
-      const auto size =
-          utf8proc_encode_char(title ? utf8proc_totitle(c.value) : utf8proc_tolower(c.value), bytes);
-      out.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(size));
+      append_utf8(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c.value))));
     }
-    if (!is_case_ignorable(c.value)) in_word = is_cased(c.value);
+    after_cased = valid && is_cased(c.value);
+    if (!valid || !is_case_ignorable(c.value)) in_word = after_cased;
   }
   return out;
 }
@@ -266,10 +289,41 @@ std::string with_unix_line_ends(std::string_view text) {
 }
 
 std::string lower(std::string_view text) {
-  return map_case(text, false);
+  return map_case(text, Titles::none);
 }
 std::string capitalize(std::string_view text) {
-  return map_case(text, true);
+  return map_case(text, Titles::first);
+}
+std::string title(std::string_view text) {
+  return map_case(text, Titles::words);
+}
+
+std::string upper(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint c = code_point_at(text, at);
+    if (c.length == 1 && c.value >= 0x80) {
+      out += text[at];
+    } else {
+      append_upper(out, c.value);
+    }
+    at += c.length;
+  }
+  return out;
+}
+
+std::string casefold(std::string_view text) {
+  utf8proc_uint8_t* result = nullptr;
+  const auto length =
+      utf8proc_map(bytes_of(text), static_cast<utf8proc_ssize_t>(text.size()), &result, UTF8PROC_CASEFOLD);
+  if (length < 0) {
+    std::free(result);
+    fail("cannot fold the case of text: {}", utf8proc_errmsg(length));
+  }
+  std::string out(reinterpret_cast<const char*>(result), static_cast<size_t>(length));
+  std::free(result);
+  return out;
 }
 
 }  // namespace qeval

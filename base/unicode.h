@@ -37,10 +37,13 @@ std::string_view strip_right(std::string_view text);
 std::string_view without_byte_order_mark(std::string_view text);
 std::string with_unix_line_ends(std::string_view text);
 
-/// Python's str.lower() and str.capitalize() (first letter in title case, the rest lower) on well-formed
-/// UTF-8, by Unicode's full case mappings: "ß" begins a text as "Ss", "İ" is lowered to "i̇" in two code
-/// points, and a Σ that ends a word to "ς".
+/// Python's str.lower(), str.capitalize() (first letter in title case, the rest lower), str.title() (so for
+/// every word), str.upper() and str.casefold() on well-formed UTF-8, by Unicode's full case mappings: "ß"
+/// begins a text as "Ss", "İ" is lowered to "i̇" in two code points, and a Σ that ends a word to "ς".
 std::string lower(std::string_view text);
 std::string capitalize(std::string_view text);
+std::string title(std::string_view text);
+std::string upper(std::string_view text);
+std::string casefold(std::string_view text);
 
 }  // namespace qeval

@@ -50,7 +50,6 @@ void BM_linear(benchmark::State& state) {
   std::vector<float> input(static_cast<size_t>(m * k));
   std::ranges::generate(input, [&] { return static_cast<float>(random() % 1000) * 1e-3F; });
   std::vector<float> out(static_cast<size_t>(m * n));
-  const auto& type_info = qeval::model::info(type);
   const Matrix matrix{
       .name = "w",
       .rows = n,
@@ -92,12 +91,11 @@ void BM_stored(benchmark::State& state) {
   std::vector<float> input(static_cast<size_t>(m * k));
   std::ranges::generate(input, [&] { return static_cast<float>(random() % 1000) * 1e-3F; });
   std::vector<float> out(static_cast<size_t>(m * n));
-  const Matrix matrix{.name = "w",
-                      .dtype = type,
-                      .rows = n,
-                      .cols = k,
-                      .data = reinterpret_cast<const std::byte*>(weights.data()),
-                      .row_bytes = row_bytes};
+  const Matrix matrix{
+      .name = "w",
+      .rows = n,
+      .cols = k,
+      .stored = qeval::model::StoredWeight(type, k, reinterpret_cast<const std::byte*>(weights.data()))};
   for ([[maybe_unused]] const auto _ : state) {
     qeval::model::multiply_block(view(matrix), 0, n, input.data(), k, m, out.data(), n);
     benchmark::DoNotOptimize(out.data());

@@ -26,8 +26,8 @@ void add_calibration_options(po::options_description& options, bool has_presets)
       "seed of the places that samples are drawn from (default: 0)");
 }
 
-quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model,
-                            int64_t otherwise) {
+quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model, int64_t otherwise,
+                            std::vector<quant::Warning>* warnings) {
   if (given(arguments, "calibration") && given(arguments, "calibration-ids")) {
     refuse("calibration-ids", "not used with --calibration; one of the two");
   }
@@ -61,7 +61,12 @@ quant::Samples read_samples(const po::variables_map& arguments, const model::Mod
   const auto tokenizer = model::load_tokenizer(model.path, model.config.vocab_size);
   // A preset's number of samples may overlap in a short text; one that was asked for should not unnoticed.
   std::function<void(const std::string&)> warn;
-  if (samples) warn = [](const std::string& warning) { std::cerr << "qeval: warning: " << warning << '\n'; };
+  if (samples) {
+    warn = [&](const std::string& warning) {
+      std::cerr << "qeval: warning: " << warning << '\n';
+      if (warnings != nullptr) warnings->push_back({.what = warning, .places = {}});
+    };
+  }
   return quant::sample_text(*file, *tokenizer, samples.value_or(otherwise),
                             length.value_or(std::min(kLength, context)),
                             optional<uint64_t>(arguments, "seed").value_or(0), warn);

@@ -1,10 +1,13 @@
 #pragma once
 
+#include <vector>
+
 #include <nlohmann/json_fwd.hpp>
 
 #include "cli/option_values.h"
 #include "model/weights.h"
 #include "quant/calibrate/calibration.h"
+#include "quant/methods/warnings.h"
 
 namespace qeval::cli {
 
@@ -17,9 +20,11 @@ inline constexpr int64_t kCalibrationSamples = 32;
 
 /// The calibration text that the options name, empty where they name none; of a text `otherwise` samples
 /// where
-/// --samples says nothing. Options that need another one which is missing are a UsageError.
+/// --samples says nothing. Options that need another one which is missing are a UsageError. What is wrong
+/// with the text but no error is printed, and appended to `warnings`.
 quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model,
-                            int64_t otherwise = kCalibrationSamples);
+                            int64_t otherwise = kCalibrationSamples,
+                            std::vector<quant::Warning>* warnings = nullptr);
 
 /// What quantize.json says of the samples: file, counts, hash, seed; null where there are none.
 nlohmann::ordered_json calibration_json(const po::variables_map& arguments, const quant::Samples& samples);

@@ -32,8 +32,8 @@ std::span<const Command> commands();
 
 extern const Command eval_command, merge_command, score_command, quantize_command, compare_command,
     divergence_command, convert_command, report_command, verify_command, generate_command, bench_command,
-    serve_command, export_command, tokenize_command, inspect_command, tasks_command, completion_command,
-    man_command;
+    serve_command, export_command, tokenize_command, template_command, inspect_command, tasks_command,
+    completion_command, man_command;
 
 /// --help, which every command has.
 void add_help_option(po::options_description& options);

@@ -164,7 +164,9 @@ eval::CommandSpelling spelling(const po::variables_map& arguments, const eval::C
 /// What depends on the model: calibration samples and the settings of learned methods.
 void read_model_options(const po::variables_map& arguments, eval::CompareOptions& options) {
   const model::Model model = model::load_model(options.session.model);
-  options.quantize.samples = read_samples(arguments, model, default_samples(arguments, options.methods));
+  warn_of_own_rounding(model);
+  options.quantize.samples =
+      read_samples(arguments, model, default_samples(arguments, options.methods), &options.quantize.warnings);
   options.quantize.calibration = calibration_json(arguments, options.quantize.samples);
   for (const quant::Method method : options.methods) {
     if (!quant::is_learned(method)) continue;

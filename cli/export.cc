@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/command.h"
+#include "cli/model_options.h"
 #include "cli/option_values.h"
 #include "eval/engine/session.h"
 
@@ -14,6 +15,7 @@ namespace {
 po::options_description options() {
   po::options_description options("Options");
   add_model_options(options);
+  add_weight_options(options);
   auto add = options.add_options();
   add("format", one_of("FORMAT", "onnx, encodings"),
       "onnx: the quantized graph, with QuantizeLinear and DequantizeLinear; encodings: the float graph, and "
@@ -53,7 +55,8 @@ int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   const std::string format = require(arguments, "format");
   const std::filesystem::path folder = require(arguments, "output");
-  const model::Model model = model::load_model(require(arguments, "model"));
+  const model::Model model = load_model(arguments);
+  warn_of_own_rounding(model);
   const int64_t max_length =
       eval::choose_max_length(optional<int64_t>(arguments, "max-length"), model.config);
   const auto file = [&](const char* option) -> std::optional<std::filesystem::path> {

@@ -2,6 +2,7 @@
 #include <iostream>
 #include <iterator>
 
+#include <nlohmann/json.hpp>
 #include <sys/resource.h>
 
 #include "base/error.h"
@@ -32,41 +33,78 @@ po::options_description options() {
   add("top-p", po::value<double>()->value_name("P")->default_value(1.0),
       "draw among the most likely whose probabilities add up to P");
   add("seed", po::value<uint64_t>()->value_name("N")->default_value(0), "seed of the draw");
-  add("chat", one_of("NAME", eval::chat_template_names()),
-      "the prompt is a message to a chat model: chatml (SmolLM2, Qwen), zephyr (TinyLlama, StableLM-2), "
-      "gemma, "
-      "llama-2, llama-3");
+  add("chat", po::value<std::string>()->value_name("NAME")->implicit_value(""),
+      "the prompt is a message to a chat model, put into the model's own template; --chat=NAME picks one "
+      "where it has "
+      "several");
   add("system", po::value<std::string>()->value_name("TEXT"), "system message in front, with --chat");
+  add("chat-template-args", po::value<std::string>()->value_name("K=V,..."),
+      "variables for the template, with --chat: enable_thinking=false");
   add("ignore-eos", "go on after the end of the text");
   add("ids", "print the new tokens' ids, a JSON array, instead of their text");
   add("stats", "speed, latency and memory, on standard error");
   return options;
 }
 
-std::string prompt_text(const po::variables_map& arguments, const model::Tokenizer& tokenizer,
-                        const eval::ChatTemplate* chat) {
-  std::string text =
-      optional<std::string>(arguments, "prompt")
-          .value_or(arguments.count("prompt") != 0 ? ""
-                                                   : with_unix_line_ends(without_byte_order_mark(std::string(
-                                                         std::istreambuf_iterator<char>(std::cin), {}))));
-  if (chat == nullptr) return text;
-  std::string eos;
-  if (const auto id = tokenizer.eos_id()) eos = tokenizer.decode({{*id}});
-  return eval::chat_prompt(*chat, optional<std::string>(arguments, "system").value_or(""), text, eos);
+/// K=V,... as the harness reads it: true, false and numbers are such, all else is text.
+nlohmann::ordered_json template_arguments(const po::variables_map& arguments) {
+  nlohmann::ordered_json out = nlohmann::ordered_json::object();
+  std::string_view left;
+  const auto given = optional<std::string>(arguments, "chat-template-args");
+  if (given) left = *given;
+  while (!left.empty()) {
+    const size_t end = std::min(left.find(','), left.size());
+    const std::string_view one = left.substr(0, end);
+    left.remove_prefix(std::min(end + 1, left.size()));
+    const size_t sign = one.find('=');
+    if (sign == std::string_view::npos || sign == 0) {
+      refuse("chat-template-args", fmt::format("{}: accepted: K=V,...", printable(one)));
+    }
+    const std::string value(one.substr(sign + 1)), lowered = lower(value);
+    const nlohmann::ordered_json number = nlohmann::ordered_json::parse(value, nullptr, false);
+    nlohmann::ordered_json& place = out[std::string(one.substr(0, sign))];
+    if (lowered == "true" || lowered == "false") {
+      place = lowered == "true";
+    } else if (number.is_number()) {
+      place = number;
+    } else {
+      place = value;
+    }
+  }
+  return out;
+}
+
+std::string prompt_text(const po::variables_map& arguments) {
+  return optional<std::string>(arguments, "prompt")
+      .value_or(arguments.count("prompt") != 0 ? ""
+                                               : with_unix_line_ends(without_byte_order_mark(std::string(
+                                                     std::istreambuf_iterator<char>(std::cin), {}))));
+}
+
+/// The message as the model's template has it.
+std::string chat_text(const po::variables_map& arguments, nlohmann::ordered_json variables,
+                      const std::string& message) {
+  const eval::ChatTemplate chat =
+      eval::load_chat_template(require(arguments, "model"), arguments["chat"].as<std::string>());
+  for (const std::string& warning : chat.warnings)
+    std::cerr << "qeval generate: warning: " << warning << '\n';
+  eval::ChatRequest request;
+  request.messages = nlohmann::ordered_json::array();
+  if (const auto system = optional<std::string>(arguments, "system")) {
+    request.messages.push_back({{"role", "system"}, {"content", *system}});
+  }
+  request.messages.push_back({{"role", "user"}, {"content", message}});
+  request.arguments = std::move(variables);
+  request.now = eval::local_time_now();
+  return eval::chat_prompt(chat, request);
 }
 
 /// The tokens after which an answer is over.
-std::vector<int32_t> stop_tokens(const model::Tokenizer& tokenizer, const eval::ChatTemplate* chat) {
+std::vector<int32_t> stop_tokens(const po::variables_map& arguments, const model::Tokenizer& tokenizer) {
   std::vector<int32_t> stop;
   if (tokenizer.eos_id()) stop.push_back(*tokenizer.eos_id());
-  if (chat != nullptr && !chat->stop.empty()) {
-    const std::vector<int32_t> ids = tokenizer.encode_prompt(chat->stop);
-    if (ids.size() != 1) {
-      fail("--chat {}: the tokenizer has no token {}: it belongs to another family", chat->name, chat->stop);
-    }
-    stop.push_back(ids.front());
-  }
+  if (arguments.count("chat") == 0) return stop;
+  for (const int32_t id : eval::answer_ends(require(arguments, "model"))) stop.push_back(id);
   return stop;
 }
 
@@ -107,9 +145,11 @@ eval::Sampler make_sampler(const po::variables_map& arguments) {
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   const auto count = in_range<int64_t>("tokens", arguments["tokens"].as<int64_t>(), 1, int64_t{1} << 32);
-  const eval::ChatTemplate* chat = nullptr;
-  if (const auto name = optional<std::string>(arguments, "chat")) chat = &eval::find_chat_template(*name);
-  if (chat == nullptr && arguments.count("system") != 0) refuse("system", "not used without --chat");
+  const bool chat = arguments.count("chat") != 0;
+  for (const char* option : {"system", "chat-template-args"}) {
+    if (!chat && arguments.count(option) != 0) refuse(option, "not used without --chat");
+  }
+  nlohmann::ordered_json variables = template_arguments(arguments);
   for (const char* option : {"top-k", "top-p", "seed"}) {
     if (arguments["temperature"].as<double>() == 0 && given(arguments, option)) {
       refuse(option, "not used at temperature 0, which always takes the most likely token");
@@ -121,9 +161,10 @@ int run(const po::variables_map& arguments) {
   print_warnings(session);
   const model::Tokenizer& tokenizer = session.tokenizer();
   print_warnings(tokenizer);
-  const std::string text = prompt_text(arguments, tokenizer, chat);
-  std::vector<int32_t> ids = chat == nullptr ? tokenizer.encode(text) : tokenizer.encode_prompt(text);
-  model::put_in_front(tokenizer.leading_ids(), ids);
+  const std::string text = prompt_text(arguments);
+  std::vector<int32_t> ids = chat ? tokenizer.encode_prompt(chat_text(arguments, std::move(variables), text))
+                                  : tokenizer.encode(text);
+  if (!chat) model::put_in_front(tokenizer.leading_ids(), ids);  // a chat template writes them itself
   if (ids.empty()) fail("the prompt is empty: there is nothing to continue; -p gives one");
   if (count > session.max_length() - std::ssize(ids)) {
     fail("{} tokens of prompt and {} new ones; accepted: {} in all, or a longer --max-length", ids.size(),
@@ -131,7 +172,7 @@ int run(const po::variables_map& arguments) {
   }
   const bool print_ids = arguments.count("ids") != 0;
   std::vector<int32_t> stop;
-  if (arguments.count("ignore-eos") == 0) stop = stop_tokens(tokenizer, chat);
+  if (arguments.count("ignore-eos") == 0) stop = stop_tokens(arguments, tokenizer);
 
   eval::Generator generator(session.decoder(), std::ssize(ids) + count);
   std::vector<int32_t> answer, all = ids;
@@ -163,7 +204,7 @@ int run(const po::variables_map& arguments) {
 const Command generate_command{
     .name = "generate",
     .summary = "Continue a text, or answer a message to a chat model",
-    .usage = "-m MODEL [-p TEXT] [-n N] [--chat NAME] [options]",
+    .usage = "-m MODEL [-p TEXT] [-n N] [--chat] [options]",
     .example = "qeval generate -m model.gguf -p \"Once upon a time\" -n 40",
     .options = options,
     .run = run,

@@ -78,7 +78,7 @@ void print_formats(std::string_view name, const std::vector<const model::Matrix*
   std::string text;
   for (const auto& [format, total] : formats) {
     text += fmt::format("{}{}{}, {:.2f} bits a weight", text.empty() ? "" : "; ",
-                        total.count > 1 ? fmt::format("{} in ", total.count) : "", format,
+                        matrices.size() > 1 ? fmt::format("{} in ", total.count) : "", format,
                         8.0 * static_cast<double>(total.bytes) / static_cast<double>(total.elements));
   }
   if (!text.empty()) row(name, text);

@@ -78,6 +78,13 @@ eval::SessionOptions session_options(const po::variables_map& arguments) {
   return options;
 }
 
+void warn_of_own_rounding(const model::Model& model) {
+  if (!model.rounds_activations()) return;
+  std::cerr << fmt::format(
+      "qeval: warning: {}: rounds activations as quant_method {} says; here its weights alone count\n",
+      model.path.string(), model.quant_method);
+}
+
 void print_warnings(const eval::Session& session) {
   for (const std::string& warning : session.warnings()) std::cerr << "qeval: warning: " << warning << '\n';
 }

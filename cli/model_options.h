@@ -22,6 +22,8 @@ void add_scoring_options(po::options_description& options, bool several = false)
 void add_protocol_option(po::options_description& options);
 
 eval::SessionOptions session_options(const po::variables_map& arguments);
+/// Says on stderr that a model which asks for rounded activations is taken as its weights alone.
+void warn_of_own_rounding(const model::Model& model);
 /// What is to be known of the session's model, on stderr.
 void print_warnings(const eval::Session& session);
 int64_t batch_tokens(const po::variables_map& arguments);

@@ -8,6 +8,7 @@
 #include "cli/interrupt.h"
 #include "cli/learn.h"
 #include "cli/method_options.h"
+#include "cli/model_options.h"
 #include "cli/progress.h"
 #include "cli/ranks.h"
 #include "quant/methods/mixed_precision.h"
@@ -19,6 +20,7 @@ namespace {
 po::options_description options() {
   po::options_description options("Options");
   add_model_options(options);
+  add_weight_options(options);
   auto add = options.add_options();
   const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
   const auto count = [](const char* name) { return po::value<int64_t>()->value_name(name); };
@@ -160,11 +162,13 @@ int run(const po::variables_map& arguments) {
   model::Model model;
   quant::QuantizeRun run;
   together(peers(), [&] {
-    model = model::load_model(require(arguments, "model"));
+    model = load_model(arguments);
+    warn_of_own_rounding(model);
     run.options = quantize_options(arguments, model.config);
     run.scheme = arguments["scheme"].as<std::string>();
     run.act_ranges_file = optional<std::string>(arguments, "act-ranges").value_or("");
-    run.samples = read_samples(arguments, model, default_samples(arguments, {&run.options.method, 1}));
+    run.samples =
+        read_samples(arguments, model, default_samples(arguments, {&run.options.method, 1}), &run.warnings);
     require_samples(run.samples, run.options, model.config);
     run.calibration = calibration_json(arguments, run.samples);
     if (quant::is_learned(run.options.method)) {

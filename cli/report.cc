@@ -54,9 +54,10 @@ void show(const reports::SourceList& sources, bool tables, bool recompute) {
   for (const reports::Source& source : sources.runs) {
     const eval::RunResults& results = source.results;
     if (tables || recompute) {
-      std::cout << fmt::format("{}: {}, {} arithmetic, protocol {}\n", source.folder.string(),
-                               printable(results.model.name), printable(results.model.arithmetic),
-                               printable(results.protocol));
+      std::cout << fmt::format(
+          "{}: {}, {} arithmetic, protocol {}{}\n", source.folder.string(), printable(results.model.name),
+          printable(results.model.arithmetic), printable(results.protocol),
+          results.add_bos_token.empty() ? "" : ", add-bos-token " + printable(results.add_bos_token));
     }
     if (tables) std::cout << '\n' << eval::render_table(results) << '\n';
     if (recompute) good = agrees(source.folder) && good;

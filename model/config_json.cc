@@ -70,9 +70,6 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
     config.source = document.dump();
     config.l2norm_as_rmsnorm = fields.boolean("l2norm_as_rmsnorm", config.l2norm_as_rmsnorm);
   }
-  if ((type == "llama" || type == "gemma") && config.rotary.dim != config.head_dim) {
-    fail("{}: partial_rotary_factor is not 1; accepted for {}: 1", fields.where(), type);
-  }
   check_config(config, fields.where());
   drop_special_tokens_beyond(config, fields.where());
   config.graph = make_graph(config);

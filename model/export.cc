@@ -94,6 +94,8 @@ void read_tokenizer_files(const Model& model) {
     std::error_code code;
     if (std::filesystem::exists(model.path / name, code)) read_file(model.path / name);
   }
+  deciding_model_type(model.path);
+  tokenizer_class_name(model.path);
 }
 
 bool copy_tokenizer(const Model& model, const std::filesystem::path& folder) {
@@ -113,13 +115,13 @@ bool copy_tokenizer(const Model& model, const std::filesystem::path& folder) {
   }
   // The new config.json no longer tells how the tokenizer is to be read.
   const std::string type = deciding_model_type(model.path);
-  const std::string name = class_of_model(model.path, read_tokenizer_config(model.path));
+  const std::string name = tokenizer_class_name(model.path);
   if (copied && !(type.empty() && name.empty())) {
     const auto file = folder / "tokenizer_config.json";
     nlohmann::ordered_json config = nlohmann::ordered_json::object();
     if (std::filesystem::exists(file)) config = nlohmann::ordered_json::parse(read_file(file));
     if (!type.empty()) config[std::string(kSourceModelType)] = type;
-    if (!name.empty()) config["tokenizer_class"] = name;
+    if (!name.empty() && !config.contains("tokenizer_class")) config["tokenizer_class"] = name;
     write_file_atomically(file, config.dump(2) + "\n");
   }
   return copied;

@@ -17,7 +17,7 @@ void write_unified(const Model& model, const std::filesystem::path& folder, DTyp
 /// false.
 bool copy_tokenizer(const Model& model, const std::filesystem::path& folder);
 
-/// Reads the files that copy_tokenizer copies, so that one that cannot be read is an Error before anything is
+/// Reads the files that copy_tokenizer copies, so that one that it cannot read is an Error before anything is
 /// written.
 void read_tokenizer_files(const Model& model);
 

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <limits>
 #include <unordered_set>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/setting.h"
 #include "model/architectures/architecture.h"
@@ -394,12 +396,25 @@ Model load_gguf(const std::filesystem::path& path) {
   return model;
 }
 
+/// A clone that lacks one of these lacks more; none is read for its own sake where a text is scored.
+void refuse_lfs_pointers_beside(const std::filesystem::path& folder) {
+  for (const char* name :
+       {"generation_config.json", "chat_template.jinja", "chat_template.json", "quantize.json"}) {
+    std::ifstream file(folder / name, std::ios::binary);
+    std::string head(1024, '\0');
+    file.read(head.data(), static_cast<std::streamsize>(head.size()));
+    head.resize(static_cast<size_t>(file.gcount()));
+    refuse_lfs_pointer(head, folder / name);
+  }
+}
+
 Model load_directory(const std::filesystem::path& path, const std::string& gptq_zeros) {
   Model model;
   std::error_code code;
   if (!std::filesystem::exists(path / "config.json", code))
     fail("{}: holds no config.json; accepted: a folder with config.json and weights, or a .gguf file",
          path.string());
+  refuse_lfs_pointers_beside(path);
   model.config = read_config(path / "config.json");
   model.checkpoint = open_directory(path);
   const Architecture& architecture = *find_architecture(model.config.architecture);

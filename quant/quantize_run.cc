@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/setting.h"
+#include "model/export.h"
 #include "quant/arithmetic/fake_arithmetic.h"
 #include "quant/checkpoint/checkpoint.h"
 #include "quant/methods/layer_errors.h"
@@ -238,6 +239,7 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
   bool resume = false;
   on_first(run.peers, [&] {
     resume = continues(run, folder);
+    model::read_tokenizer_files(model);  // before anything is written
     qeval::create_directories(folder);
     lock.emplace(folder);
     prepare_checkpoint_folder(folder, model, resume);
@@ -273,7 +275,9 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
         complete_ranges(quantized.qcfg, quantized.ranges, model.config, "the measured ranges");
     for (Warning& warning : grid_warnings(quantized.model(), quantized.qcfg, used))
       quantized.warnings.push_back(std::move(warning));
-    record["warnings"] = warnings_json(quantized.warnings);
+    std::vector<Warning> warnings = run.warnings;
+    warnings.insert(warnings.end(), quantized.warnings.begin(), quantized.warnings.end());
+    record["warnings"] = warnings_json(warnings);
     record["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
     record["peak_rss_bytes"] = peak_rss_bytes();
     write_checkpoint(folder, quantized, run.samples, record);

@@ -12,6 +12,7 @@
 #include "base/peers.h"
 #include "quant/methods/learn/learn.h"
 #include "quant/methods/quantize.h"
+#include "quant/methods/warnings.h"
 
 namespace qeval::quant {
 
@@ -22,6 +23,7 @@ struct QuantizeRun {
   std::string act_ranges_file;  ///< where options.act_ranges are from, for the record
   Samples samples;
   nlohmann::ordered_json calibration;     ///< what the record says about the samples; null without any
+  std::vector<Warning> warnings;          ///< about the samples, for the record
   std::optional<LearnSettings> learning;  ///< of learned methods
   /// Between two savings of the learning's state; an interruption saves it, too.
   std::chrono::minutes save_interval{5};
@@ -42,7 +44,8 @@ using TokenProgress = std::function<void(const std::string& step, int64_t done, 
 /// Quantizes `model` into the folder (with peers: all of them, together): weights, tokenizer, ranges,
 /// training.jsonl, and last quantize.json, whose presence says that the checkpoint is whole. The same bits
 /// for the same run, whatever the threads, the peers and the interruptions. `observations`, where given, must
-/// be of this model and these samples. Returns the record's warnings (the first rank all of them).
+/// be of this model and these samples. Returns what the record's warnings say beyond `run.warnings` (the
+/// first rank all of it).
 std::vector<Warning> quantize_to_folder(const model::Model& model, const QuantizeRun& run,
                                         const std::filesystem::path& folder,
                                         const TokenProgress& progress = {},

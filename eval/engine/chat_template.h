@@ -1,40 +1,52 @@
 #pragma once
 
+#include <ctime>
+#include <filesystem>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
+#include "eval/engine/jinja/template.h"
+
 namespace qeval::eval {
 
-/// What a chat model expects around a user's message.
+/// A model's own chat template, and the special tokens that it may print.
 struct ChatTemplate {
-  std::string_view name;
-  std::string_view system_before, system_after;  ///< around a system message; both empty: it has no place
-  std::string_view user_before, user_after;      ///< what follows the user's message begins the answer
-  std::string_view stop;                         ///< the token that ends an answer, besides EOS; may be empty
-  bool system_in_user = false;                   ///< the system message stands at the beginning of the user's
+  std::string where;                                  ///< the file, and within it what: for messages
+  std::string source;                                 ///< Jinja, as it is stored
+  std::map<std::string, std::string> special_tokens;  ///< by role: "bos_token", "eos_token", …
+  std::vector<std::string> warnings;
 };
 
-/// The templates, by the name that `--chat` takes. "{eos}" in them stands for the tokenizer's EOS token.
-inline constexpr ChatTemplate kChatTemplates[] = {
-    {"chatml", "<|im_start|>system\n", "<|im_end|>\n", "<|im_start|>user\n",
-     "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"},
-    {"zephyr", "<|system|>\n", "{eos}\n", "<|user|>\n", "{eos}\n<|assistant|>\n", ""},
-    {"gemma", "", "", "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>"},
-    {"llama-2", "<<SYS>>\n", "\n<</SYS>>\n\n", "[INST] ", " [/INST]", "", true},
-    {"llama-3", "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>",
-     "<|start_header_id|>user<|end_header_id|>\n\n",
-     "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"},
+/// The chat template of `path`: a file NAME.jinja; a model folder with chat_template.jinja (and
+/// additional_chat_templates/NAME.jinja), else what tokenizer_config.json has as `chat_template`, else the
+/// metadata of tokenizer.gguf; or a GGUF file. Where a model has several, `name` picks one, and without a
+/// name the one called "default" is taken, as transformers and lm-evaluation-harness do; a name for a model
+/// with a single template is a warning. Error naming what there is where nothing fits, or a file is a Git LFS
+/// pointer.
+ChatTemplate load_chat_template(const std::filesystem::path& path, std::string_view name = {});
+
+/// What a template is rendered with.
+struct ChatRequest {
+  nlohmann::ordered_json messages;  ///< [{"role": …, "content": …}, …]
+  bool add_generation_prompt = true;
+  nlohmann::ordered_json arguments =
+      nlohmann::ordered_json::object();  ///< more variables, such as enable_thinking
+  std::tm now{};                         ///< local time
 };
+/// Raises jinja::TemplateError.
+std::string render_chat(const jinja::Template& parsed, const ChatTemplate& chat, const ChatRequest& request);
+/// Parses and renders; Error naming the template and its line.
+std::string chat_prompt(const ChatTemplate& chat, const ChatRequest& request);
 
-/// The template called `name`; Error naming those there are.
-const ChatTemplate& find_chat_template(std::string_view name);
-/// All names, "chatml, zephyr, …".
-std::string chat_template_names();
+/// The local time.
+std::tm local_time_now();
 
-/// The text that asks `message`; `eos` is the text of the EOS token. `system` may be empty; Error where it is
-/// not and the template has no place for it.
-std::string chat_prompt(const ChatTemplate& chat, std::string_view system, std::string_view message,
-                        std::string_view eos);
+/// The tokens after which an answer ends, besides the tokenizer's EOS: `eos_token_id` of
+/// generation_config.json, or a GGUF file's end of a turn.
+std::vector<int32_t> answer_ends(const std::filesystem::path& model);
 
 }  // namespace qeval::eval

@@ -41,7 +41,8 @@ int64_t choose_max_length(std::optional<int64_t> given, const model::ModelConfig
 /// tokenizer are made when somebody first asks. Not thread-safe.
 class LoadedModel {
  public:
-  explicit LoadedModel(const std::filesystem::path& path, const std::string& gptq_zeros = {})
+  /// `gptq_zeros` as SessionOptions has it.
+  explicit LoadedModel(const std::filesystem::path& path, const std::string& gptq_zeros = "")
       : model_(model::load_model(path, gptq_zeros)) {}
   LoadedModel(const LoadedModel&) = delete;
   LoadedModel& operator=(const LoadedModel&) = delete;

@@ -79,14 +79,14 @@ struct ConfigDefaults {
   int64_t kv_heads = 0;  ///< 0: as many as heads
   int64_t head_dim = 0;  ///< 0: hidden_size / heads
   double theta = 10000.0;
-  double rotary_factor = 1.0;
+  std::optional<double> rotary_factor{};  ///< none: the family rotates whole heads
   const char* eps_key = "rms_norm_eps";
   double eps = 1e-6;
   const char* activation_key = "hidden_act";
   const char* activation = "silu";
   bool tied = false;
-  bool windows =
-      false;  ///< whether the family reads sliding_window and layer_types, and rope settings by type
+  bool windows = false;        ///< whether the family reads sliding_window and layer_types
+  bool ropes_by_type = false;  ///< whether it reads rope settings by the type of a layer
   /// Of the switches that change a block and that read_common refuses (kBlockSwitches), those it reads.
   std::vector<std::string_view> reads{};
 };

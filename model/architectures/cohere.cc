@@ -48,7 +48,10 @@ void rename_cohere(const ModelConfig&, TensorNames& names) {
 }
 
 nlohmann::json translate_any(const GgufSettings& settings, const char* model_type) {
-  const GgufForm form{.eps_key = "layer_norm_eps", .layer_norm = true, .windows = GgufForm::Windows::known};
+  const GgufForm form{.eps_key = "layer_norm_eps",
+                      .layer_norm = true,
+                      .whole_head = true,
+                      .windows = GgufForm::Windows::known};
   nlohmann::json document = translate_common(settings, model_type, form);
   const double scale = settings.number("logit_scale", 0.0);
   document["logit_scale"] = scale == 0 ? 1.0 : scale;  // as llama.cpp reads 0

@@ -84,13 +84,17 @@ Rotary read_rotary(const JsonObject& top, const JsonObject* rope, const ConfigDe
                    const ModelConfig& config) {
   Rotary rotary;
   rotary.theta = top.number("rope_theta", defaults.theta);
-  double share = top.number("partial_rotary_factor", defaults.rotary_factor);
+  double share = top.number("partial_rotary_factor", defaults.rotary_factor.value_or(1.0));
   if (rope != nullptr) {
     rotary.theta = rope->number("rope_theta", rotary.theta);
     share = rope->number("partial_rotary_factor", share);
   }
   if (!(share > 0 && share <= 1)) {
     fail("{}: partial_rotary_factor is {}; accepted: above 0, at most 1", top.where(), share);
+  }
+  // transformers' code of such a family does not look at it, or fails.
+  if (!defaults.rotary_factor && share != 1) {
+    fail("{}: partial_rotary_factor is {}; accepted: 1 (the family rotates whole heads)", top.where(), share);
   }
   // Truncated, as Python's int() does.
   rotary.dim = static_cast<int64_t>(static_cast<double>(config.head_dim) * share);
@@ -150,10 +154,12 @@ void read_rope(const JsonObject& fields, const ConfigDefaults& defaults, ModelCo
     config.rotary = read_rotary(fields, &rope, defaults, config);
     return;
   }
-  if (!defaults.windows) {
+  if (!defaults.ropes_by_type) {
     rope.refuse(rope.find("full_attention") != nullptr ? "full_attention" : "sliding_attention",
                 "one set of values for all layers");
   }
+  // A type that is not there has its default.
+  config.rotary = read_rotary(fields, nullptr, defaults, config);
   if (rope.find("full_attention") != nullptr) {
     const JsonObject full = rope.object("full_attention");
     config.rotary = read_rotary(fields, &full, defaults, config);
@@ -162,7 +168,6 @@ void read_rope(const JsonObject& fields, const ConfigDefaults& defaults, ModelCo
     const JsonObject sliding = rope.object("sliding_attention");
     config.local_rotary = read_rotary(fields, &sliding, defaults, config);
   }
-  if (rope.find("full_attention") == nullptr) config.rotary = *config.local_rotary;
 }
 
 namespace {

@@ -10,14 +10,15 @@ namespace {
 /// was trained with the tanh form; `hidden_activation` was added to override it. So the latter counts where
 /// it is set (docs/decisions.md: releases of transformers differ in this).
 ModelConfig read_any(const JsonObject& fields, int64_t context, int64_t kv_heads, const char* fallback_key,
-                     bool windows) {
+                     bool windows, bool ropes_by_type = false) {
   ConfigDefaults defaults{.context = context,
                           .kv_heads = kv_heads,
                           .head_dim = 256,
                           .activation_key = fallback_key,
                           .activation = "gelu_pytorch_tanh",
                           .tied = true,
-                          .windows = windows};
+                          .windows = windows,
+                          .ropes_by_type = ropes_by_type};
   if (fields.find("hidden_activation") != nullptr) defaults.activation_key = "hidden_activation";
   ModelConfig config = read_common(fields, defaults);
   config.norm_weight_plus_one = true;
@@ -31,15 +32,15 @@ ModelConfig read_gemma(const JsonObject& fields) {
 }
 
 /// Four norms a block, windows, and scores scaled by a number of their own.
-ModelConfig read_sandwich(const JsonObject& fields, int64_t context) {
-  ModelConfig config = read_any(fields, context, 4, "hidden_activation", true);
+ModelConfig read_sandwich(const JsonObject& fields, int64_t context, bool ropes_by_type) {
+  ModelConfig config = read_any(fields, context, 4, "hidden_activation", true, ropes_by_type);
   config.form = BlockForm::sandwich;
   config.attention_scale = static_cast<float>(std::pow(fields.number("query_pre_attn_scalar", 256.0), -0.5));
   return config;
 }
 
 ModelConfig read_gemma2(const JsonObject& fields) {
-  ModelConfig config = read_sandwich(fields, 8192);
+  ModelConfig config = read_sandwich(fields, 8192, false);
   const auto cap = [&](const char* key, double fallback) {
     return fields.has(key) ? static_cast<float>(fields.number(key, 0.0)) : static_cast<float>(fallback);
   };
@@ -52,27 +53,43 @@ ModelConfig read_gemma2(const JsonObject& fields) {
   return config;
 }
 
+/// Gemma 2 without the norms of updates.
+ModelConfig read_vaultgemma(const JsonObject& fields) {
+  ModelConfig config = read_gemma2(fields);
+  config.form = BlockForm::pre;
+  return config;
+}
+
+void rename_vaultgemma(const ModelConfig&, TensorNames& names) {
+  rename_module(names, Module::post_attention_norm, "pre_feedforward_layernorm");
+}
+
+/// By the type of a layer, or as older files have it: what stands at the top is of the full layers, and the
+/// others' base stands apart. A type that is not there has its default.
+void read_ropes(const JsonObject& fields, ModelConfig& config) {
+  const ConfigDefaults defaults{.theta = 1000000.0};
+  const char* key = fields.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
+  const std::optional<JsonObject> rope =
+      fields.find(key) != nullptr ? std::optional(fields.object(key)) : std::nullopt;
+  const auto of_type = [&](const char* type) {
+    return rope && rope->find(type) != nullptr ? std::optional(rope->object(type)) : std::nullopt;
+  };
+  const std::optional<JsonObject> full = of_type("full_attention"), sliding = of_type("sliding_attention");
+  const std::optional<JsonObject>& of_full = full || sliding ? full : rope;
+  config.rotary = read_rotary(fields, of_full ? &*of_full : nullptr, defaults, config);
+  config.local_rotary = Rotary{.dim = config.head_dim, .scaling = {}};
+  if (sliding) config.local_rotary = read_rotary(fields, &*sliding, defaults, config);
+  if (!sliding || sliding->find("rope_theta") == nullptr) {
+    config.local_rotary->theta = fields.number("rope_local_base_freq", 10000.0);
+  }
+}
+
 ModelConfig read_gemma3(const JsonObject& fields) {
-  ModelConfig config = read_sandwich(fields, 131072);
+  ModelConfig config = read_sandwich(fields, 131072, true);
   config.qk_norm = QkNorm::head;
   config.score_softcap = static_cast<float>(fields.number("attn_logit_softcapping", 0.0));
   config.logit_softcap = static_cast<float>(fields.number("final_logit_softcapping", 0.0));
-  const bool per_layer_type = fields.find("rope_parameters") != nullptr && config.local_rotary;
-  if (!per_layer_type) {
-    // The older spelling: rope_theta and rope_scaling are of the full layers, the others' base stands apart.
-    const JsonObject& top = fields;
-    ConfigDefaults defaults;
-    defaults.theta = 1000000.0;
-    const char* key = fields.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
-    if (fields.find(key) != nullptr) {
-      const JsonObject rope = fields.object(key);
-      config.rotary = read_rotary(top, &rope, defaults, config);
-    } else {
-      config.rotary = read_rotary(top, nullptr, defaults, config);
-    }
-    config.local_rotary = Rotary{
-        .theta = fields.number("rope_local_base_freq", 10000.0), .dim = config.head_dim, .scaling = {}};
-  }
+  read_ropes(fields, config);
   const int64_t pattern =
       fields.integer("sliding_window_pattern", fields.integer("_sliding_window_pattern", 6));
   if (pattern < 1) fields.refuse("sliding_window_pattern", "1 or more");
@@ -137,7 +154,8 @@ std::vector<Architecture> gemma_family() {
   // Their norms have the +1 already.
   return {{"gemma", read_gemma, nullptr, "gemma", translate_gemma},
           {"gemma2", read_gemma2, nullptr, "gemma2", translate_gemma2},
-          {"gemma3_text", read_gemma3, nullptr, "gemma3", translate_gemma3}};
+          {"gemma3_text", read_gemma3, nullptr, "gemma3", translate_gemma3},
+          {"vaultgemma", read_vaultgemma, rename_vaultgemma}};
 }
 
 }  // namespace qeval::model

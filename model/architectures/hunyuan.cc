@@ -41,7 +41,7 @@ void rename_hunyuan(const ModelConfig&, TensorNames& names) {
 }
 
 nlohmann::json translate_hunyuan(const GgufSettings& settings) {
-  nlohmann::json document = translate_common(settings, "hunyuan_v1_dense");
+  nlohmann::json document = translate_common(settings, "hunyuan_v1_dense", {.whole_head = true});
   if (const double alpha = settings.number("rope.scaling.alpha", 0.0); alpha > 0) {
     nlohmann::json& theta = document["rope_parameters"]["rope_theta"];
     const auto d = document["head_dim"].get<double>();

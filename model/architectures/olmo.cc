@@ -19,7 +19,8 @@ ModelConfig read_olmo2(const JsonObject& fields) {
 
 ModelConfig read_olmo3(const JsonObject& fields) {
   constexpr double kTheta = 500000.0;
-  ModelConfig config = read_any(fields, {.context = 65536, .theta = kTheta, .eps = 1e-5, .windows = true});
+  ModelConfig config = read_any(
+      fields, {.context = 65536, .theta = kTheta, .eps = 1e-5, .windows = true, .ropes_by_type = true});
   if (!config.local_rotary) {
     // The older spelling: scaling is of the full layers only, and transformers gives the others this base
     // whatever rope_theta says.

@@ -25,7 +25,8 @@ nlohmann::json with_longrope_named(const JsonObject& fields) {
 ModelConfig read_phi3(const JsonObject& fields) {
   const nlohmann::json document = with_longrope_named(fields);
   const JsonObject named(document, fields.where());
-  ModelConfig config = read_common(named, {.context = 4096, .eps = 1e-5, .windows = true});
+  ModelConfig config =
+      read_common(named, {.context = 4096, .rotary_factor = 1.0, .eps = 1e-5, .windows = true});
   if (const auto window = read_window(fields, std::nullopt)) {
     set_windows(std::vector<bool>(static_cast<size_t>(config.num_layers), true), *window, config);
   }

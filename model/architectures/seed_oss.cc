@@ -13,7 +13,7 @@ ModelConfig read_seed_oss(const JsonObject& fields) {
 }
 
 nlohmann::json translate_seed_oss(const GgufSettings& settings) {
-  nlohmann::json document = translate_common(settings, "seed_oss");
+  nlohmann::json document = translate_common(settings, "seed_oss", {.whole_head = true});
   document["attention_out_bias"] = settings.has_tensor("blk.0.attn_output.bias");
   document["mlp_bias"] = settings.has_tensor("blk.0.ffn_down.bias");
   return document;

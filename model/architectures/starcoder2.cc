@@ -28,8 +28,8 @@ void rename_starcoder2(const ModelConfig&, TensorNames& names) {
 }
 
 nlohmann::json translate_starcoder2(const GgufSettings& settings) {
-  nlohmann::json document =
-      translate_common(settings, "starcoder2", {.eps_key = "norm_epsilon", .layer_norm = true});
+  nlohmann::json document = translate_common(
+      settings, "starcoder2", {.eps_key = "norm_epsilon", .layer_norm = true, .whole_head = true});
   document["use_bias"] = document["attention_bias"];
   return document;
 }

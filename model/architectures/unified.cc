@@ -11,7 +11,7 @@ namespace {
 using nlohmann::json;
 
 ModelConfig read_unified(const JsonObject& fields) {
-  ModelConfig config = read_common(fields, {});
+  ModelConfig config = read_common(fields, {.rotary_factor = 1.0});
   const std::string norm = fields.string("norm_class");
   if (norm != "rmsnorm" && norm != "layernorm") fields.refuse("norm_class", "rmsnorm, layernorm");
   config.norm = norm == "rmsnorm" ? NormKind::rms : NormKind::layer;

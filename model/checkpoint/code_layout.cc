@@ -17,12 +17,30 @@ uint32_t load_word(const std::byte* data, int64_t i) {
 template <int bits>
 constexpr uint32_t kMask = (1U << bits) - 1;
 
-/// Spreads the 8 nibbles of a word over the bytes of the result.
-uint64_t spread_nibbles(uint32_t word) {
-  uint64_t x = word;
-  x = (x | x << 16) & 0x0000FFFF0000FFFFULL;
-  x = (x | x << 8) & 0x00FF00FF00FF00FFULL;
-  return (x | x << 4) & 0x0F0F0F0F0F0F0F0FULL;
+/// Spreads 8 codes, the first in the lowest bits, over the bytes of the result: in halves, three times.
+template <int bits>
+uint64_t spread(uint64_t x) {
+  constexpr uint64_t kFour = (1ULL << (4 * bits)) - 1;
+  constexpr uint64_t kTwo = ((1ULL << (2 * bits)) - 1) * 0x0000000100000001ULL;
+  constexpr uint64_t kOne = ((1ULL << bits) - 1) * 0x0001000100010001ULL;
+  x = (x & kFour) | (x >> (4 * bits) & kFour) << 32;
+  x = (x & kTwo) | (x >> (2 * bits) & kTwo) << 16;
+  return (x & kOne) | (x >> bits & kOne) << 8;
+}
+
+/// 32 codes of a dense stream of `bits` words. Words, not bytes: what was just stored as words would have to
+/// leave the store buffer first.
+template <int bits>
+void unpack_block(const uint32_t (&words)[bits], uint8_t* out) {
+#pragma GCC unroll 4
+  for (int eight = 0; eight < 4; ++eight) {
+    const int word = 8 * bits * eight / 32, shift = 8 * bits * eight % 32;
+    uint64_t x = words[word] >> shift;
+    if (word + 1 < bits) x |= static_cast<uint64_t>(words[word + 1]) << (32 - shift);
+    if (word + 2 < bits && shift != 0) x |= static_cast<uint64_t>(words[word + 2]) << ((64 - shift) % 64);
+    x = spread<bits>(x);
+    std::memcpy(out + 8 * eight, &x, sizeof x);
+  }
 }
 
 /// Code i of the stream that begins at `source`; reads no byte that has no bit of it.
@@ -51,10 +69,16 @@ void unpack_stream(const uint8_t* source, int64_t first, int64_t count, uint8_t*
     }
     i += 2 * pairs;
   } else {
+    for (; i + 32 <= count; i += 32, p += 4 * bits) {
+      uint32_t words[bits];
+      std::memcpy(words, p, sizeof words);
+      unpack_block<bits>(words, out + i);
+    }
     for (; i + 8 <= count; i += 8, p += bits) {
       uint64_t x = 0;
       std::memcpy(&x, p, bits);
-      for (int j = 0; j < 8; ++j) out[i + j] = static_cast<uint8_t>(x >> (bits * j) & kMask<bits>);
+      x = spread<bits>(x);
+      std::memcpy(out + i, &x, sizeof x);
     }
   }
   for (; i < count; ++i) out[i] = code_at<bits>(source, first + i);
@@ -92,43 +116,54 @@ constexpr std::array<Plane, 3> planes_of(int bits) {
   return planes;
 }
 
+/// Adds a plane of `width` bits, in as many words, to 32 codes.
+template <int width>
+void add_plane(const uint32_t* words, int shift, uint64_t (&codes)[4]) {
+#pragma GCC unroll 4
+  for (int eight = 0; eight < 4; ++eight)
+    codes[eight] |= spread<width>(words[eight * width / 4] >> (8 * width * eight % 32)) << shift;
+}
+
 template <int bits>
 void unpack_planes(const uint32_t* words, int64_t count, uint8_t* out) {
-  std::fill_n(out, count, uint8_t{0});
-  for (const Plane& plane : planes_of(bits)) {
-    if (plane.width == 0) break;
-    const int64_t per_word = 32 / plane.width;
-    for (int64_t j = 0; j < count; ++j) {
-      const uint32_t part = words[j / per_word] >> (plane.width * (j % per_word)) & ((1U << plane.width) - 1);
-      out[j] = static_cast<uint8_t>(out[j] | part << plane.shift);
-    }
+  uint64_t codes[4] = {};
+  constexpr std::array<Plane, 3> kPlanes = planes_of(bits);
+  for (const Plane& plane : kPlanes) {
+    if (plane.width == 4) add_plane<4>(words, plane.shift, codes);
+    if (plane.width == 2) add_plane<2>(words, plane.shift, codes);
+    if (plane.width == 1) add_plane<1>(words, plane.shift, codes);
     words += plane.width;
   }
+  std::memcpy(out, codes, static_cast<size_t>(count));
 }
 
 template <int bits, bool planar>
 void unpack_columns(const Codes& codes, int64_t row, int64_t rows, int64_t col, int64_t count, uint8_t* out,
                     int64_t stride) {
+  constexpr bool planes = planar && 32 % bits != 0;
   assert(col % kCodeBlock == 0);
   for (int64_t block = 0; block < count; block += kCodeBlock) {
     const int64_t n = std::min(kCodeBlock, count - block);
-    const int64_t words = (n * bits + 31) / 32;
+    // A plane has bits of all 32 codes.
+    const int64_t words = planes ? bits : (n * bits + 31) / 32;
     const std::byte* first = codes.data + ((col + block) / kCodeBlock * bits * codes.stride + row) * 4;
     for (int64_t r = 0; r < rows; ++r) {
       uint8_t* target = out + r * stride + block;
-      if constexpr (bits == 4 && !planar) {
+      if constexpr (bits == 4) {  // a word is 8 whole codes
         if (n == kCodeBlock) {
           for (int64_t w = 0; w < bits; ++w) {
-            const uint64_t spread = spread_nibbles(load_word(first, w * codes.stride + r));
-            std::memcpy(target + 8 * w, &spread, sizeof spread);
+            const uint64_t eight = spread<bits>(load_word(first, w * codes.stride + r));
+            std::memcpy(target + 8 * w, &eight, sizeof eight);
           }
           continue;
         }
       }
       uint32_t own[bits];
       for (int64_t w = 0; w < words; ++w) own[w] = load_word(first, w * codes.stride + r);
-      if constexpr (planar && bits != 4 && bits != 2 && bits != 8) {
+      if constexpr (planes) {
         unpack_planes<bits>(own, n, target);
+      } else if (bits != 8 && n == kCodeBlock) {
+        if constexpr (bits != 8) unpack_block<bits>(own, target);
       } else {
         unpack_stream<bits>(reinterpret_cast<const uint8_t*>(own), 0, n, target);
       }
@@ -155,7 +190,7 @@ void unpack_awq(const Codes& codes, int64_t row, int64_t rows, int64_t col, int6
       const int64_t n = std::min<int64_t>(8, count - c);
       uint64_t m[8] = {};
       for (int64_t i = 0; i < n; ++i)
-        m[i] = spread_nibbles(load_word(codes.data, (col + c + i) * codes.stride + group));
+        m[i] = spread<4>(load_word(codes.data, (col + c + i) * codes.stride + group));
       transpose(m);
       for (int k = 0; k < 8; ++k) {
         const int64_t r = group * 8 + kAwqOrder[k] - row;
@@ -230,9 +265,8 @@ uint32_t plane_code(const std::byte* data, int bits, int64_t i) {
   uint32_t code = 0;
   for (const Plane& plane : planes_of(bits)) {
     if (plane.width == 0) break;
-    const int64_t per_word = 32 / plane.width;
-    const uint32_t part =
-        load_word(data, word + j / per_word) >> (plane.width * (j % per_word)) & ((1U << plane.width) - 1);
+    const int64_t bit = j * plane.width;
+    const uint32_t part = load_word(data, word + bit / 32) >> (bit % 32) & ((1U << plane.width) - 1);
     code |= part << plane.shift;
     word += plane.width;
   }

@@ -95,9 +95,9 @@ int32_t stored_zero(const StoredZeros& z, int64_t row, int64_t group) {
       return 0;
     case StoredZeros::Layout::row_stream:
       if (z.word_add != 0) {  // whose fields do not straddle words
-        const int64_t per_word = 32 / z.bits;
-        const uint32_t word = load<uint32_t>(line, row / per_word) + z.word_add;
-        return static_cast<int32_t>(word >> (row % per_word * z.bits) & ((1U << z.bits) - 1));
+        const int64_t bit = row * z.bits;
+        const uint32_t word = load<uint32_t>(line, bit / 32) + z.word_add;
+        return static_cast<int32_t>(word >> (bit % 32) & ((1U << z.bits) - 1));
       }
       return static_cast<int32_t>(stream_code(line, z.bits, row));
     case StoredZeros::Layout::row_planes:

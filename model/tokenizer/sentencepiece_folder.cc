@@ -221,10 +221,10 @@ TokenizerDefinition read_sentencepiece_folder(const std::filesystem::path& folde
   for (const SentencePiece& piece : model.pieces)
     definition.vocabulary.push_back(
         {piece.text, static_cast<int32_t>(definition.vocabulary.size()), piece.score});
-  const TokenizerClass tokenizer_class = find_tokenizer_class(folder, config, false);
+  const TokenizerClass tokenizer_class = find_tokenizer_class(folder, false);
   const bool general = tokenizer_class == TokenizerClass::kAsFile;
   if (general) {
-    refuse_other_sentencepiece_class(folder, config);
+    refuse_other_sentencepiece_class(folder);
     become_general(model, config, definition, name);
   } else if (tokenizer_class == TokenizerClass::kLlama || tokenizer_class == TokenizerClass::kGemma) {
     for (const AddedToken& token : config.added_tokens) {

@@ -100,11 +100,6 @@ TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
       if (find_field(main, key) == nullptr) return std::nullopt;
       return JsonObject(main, where).boolean(key, false);
     };
-    if (find_field(main, "tokenizer_class") != nullptr) {
-      config.tokenizer_class = JsonObject(main, where).string("tokenizer_class");
-      if (config.tokenizer_class.ends_with("Fast"))
-        config.tokenizer_class.resize(config.tokenizer_class.size() - 4);
-    }
     read_special_tokens(main, where, config);
     config.add_bos_token = flag("add_bos_token");
     config.add_eos_token = flag("add_eos_token").value_or(false);

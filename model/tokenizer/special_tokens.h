@@ -24,7 +24,6 @@ struct NamedSpecialToken {
 
 /// What the small files beside a Hugging Face tokenizer say. Everything may be missing.
 struct TokenizerConfig {
-  std::string tokenizer_class;  // without "Fast"; empty where none is named
   std::vector<NamedSpecialToken> special_tokens;
   std::optional<bool> add_bos_token;
   bool add_eos_token = false;

@@ -184,12 +184,11 @@ void become_characters(TokenizerDefinition& definition) {
 
 }  // namespace
 
-TokenizerClass find_tokenizer_class(const std::filesystem::path& folder, const TokenizerConfig& config,
-                                    bool byte_level) {
+TokenizerClass find_tokenizer_class(const std::filesystem::path& folder, bool byte_level) {
   const std::string type = read_model_type(folder);
   const std::string_view* of_type = find_in(kClassOfType, type);
-  const std::string of_model = class_of_model(folder, config);
-  std::string_view name = of_model.empty() ? config.tokenizer_class : of_model;
+  const std::string stated = tokenizer_class_name(folder);
+  std::string_view name = stated;
   // A Llama 3 that calls itself LlamaTokenizer.
   if (name == "LlamaTokenizer" && byte_level && !holds(kMistralTypes, type) && !holds(kWrongClassTypes, type))
     return TokenizerClass::kAsFile;
@@ -200,21 +199,20 @@ TokenizerClass find_tokenizer_class(const std::filesystem::path& folder, const T
   return found == nullptr ? TokenizerClass::kAsFile : *found;
 }
 
-std::string class_of_model(const std::filesystem::path& folder, const TokenizerConfig& config) {
-  if (!config.tokenizer_class.empty()) return "";
-  std::string name = read_text(folder / "config.json", "tokenizer_class");
+std::string tokenizer_class_name(const std::filesystem::path& folder) {
+  std::string name = read_text(folder / "tokenizer_config.json", "tokenizer_class");
+  if (name.empty()) name = read_text(folder / "config.json", "tokenizer_class");
   if (name.ends_with("Fast")) name.resize(name.size() - 4);
   return name;
 }
 
-void refuse_other_sentencepiece_class(const std::filesystem::path& folder, const TokenizerConfig& config) {
-  const std::string of_model = class_of_model(folder, config);
-  const std::string& name = of_model.empty() ? config.tokenizer_class : of_model;
+void refuse_other_sentencepiece_class(const std::filesystem::path& folder) {
+  const std::string name = tokenizer_class_name(folder);
   if (holds(kGeneralTypes, read_model_type(folder)) || !holds(kOtherSentencePieceClasses, name)) return;
   fail(
       "{}: the tokenizer class {} is not supported with a tokenizer.model; accepted are LlamaTokenizer, "
       "GemmaTokenizer, none, or a tokenizer.json",
-      (folder / (of_model.empty() ? "tokenizer_config.json" : "config.json")).string(), name);
+      folder.string(), name);
 }
 
 std::string deciding_model_type(const std::filesystem::path& folder) {

@@ -16,22 +16,22 @@ namespace qeval::model {
 /// everything else from its own source.
 enum class TokenizerClass { kAsFile, kLlama, kGemma, kGpt2, kCodeGen, kGptNeox, kQwen2, kQwen35, kCohere };
 
-/// The class for `folder` by its tokenizer_config.json (`config`) and the model_type and tokenizer_class of
+/// The class for `folder` by its tokenizer_config.json and the model_type and tokenizer_class of
 /// its config.json; `byte_level` says whether it has a tokenizer.json with a ByteLevel step.
-TokenizerClass find_tokenizer_class(const std::filesystem::path& folder, const TokenizerConfig& config,
-                                    bool byte_level);
+TokenizerClass find_tokenizer_class(const std::filesystem::path& folder, bool byte_level);
 
-/// Throws Error where `config`, of a folder with a tokenizer.model only, names a class that is not supported.
-void refuse_other_sentencepiece_class(const std::filesystem::path& folder, const TokenizerConfig& config);
+/// Throws Error where `folder`, which has a tokenizer.model only, names a class that is not supported with
+/// it.
+void refuse_other_sentencepiece_class(const std::filesystem::path& folder);
 
 /// The model_type of `folder` where the class depends on it, else empty. A folder written for a model of
 /// another type keeps it in its tokenizer_config.json, under kSourceModelType.
 std::string deciding_model_type(const std::filesystem::path& folder);
 inline constexpr std::string_view kSourceModelType = "source_model_type";
 
-/// The tokenizer class that `folder`'s config.json names where its tokenizer_config.json names none, without
-/// "Fast"; empty: none.
-std::string class_of_model(const std::filesystem::path& folder, const TokenizerConfig& config);
+/// The tokenizer class that `folder`'s tokenizer_config.json names, else its config.json, without "Fast";
+/// empty: none.
+std::string tokenizer_class_name(const std::filesystem::path& folder);
 
 /// Adds the special tokens that a class has by default where `config` does not mention their roles.
 void add_default_tokens(TokenizerClass tokenizer_class, TokenizerConfig& config);

@@ -120,7 +120,7 @@ TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file,
   if (!folder.empty()) {
     const json* steps = find_field(root, "pre_tokenizer");
     const bool byte_level = steps != nullptr && steps->dump().find("\"ByteLevel\"") != std::string::npos;
-    tokenizer_class = find_tokenizer_class(folder, config, byte_level);
+    tokenizer_class = find_tokenizer_class(folder, byte_level);
   }
   definition.byte_level = false;
   if (tokenizer_class == TokenizerClass::kAsFile) {

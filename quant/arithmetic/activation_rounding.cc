@@ -31,7 +31,7 @@ void round_integers(float* x, int64_t n, int bits, float scale, float zero) {
   for (int64_t i = 0; i < n; ++i) {
     const float code = std::nearbyint(x[i] / scale + zero);
     // In this order a NaN is handed on.
-    x[i] = (std::min(hi, std::max(lo, code)) - zero) * scale;
+    x[i] = (std::min(std::max(code, lo), hi) - zero) * scale;
   }
 }
 

@@ -73,7 +73,8 @@ class Documents {
     const std::string where =
         line == 0 ? file_.path().string() : fmt::format("{}:{}", file_.path().string(), line);
     try {
-      return tokenizer_.encode(with_unix_line_ends(line == 0 ? content : text_of(content)));
+      // A string of JSON keeps what it escapes, as in task data.
+      return tokenizer_.encode(line == 0 ? with_unix_line_ends(content) : text_of(content));
     } catch (const Error& error) {
       fail("{}: {}", where, error.what());
     }

@@ -20,8 +20,9 @@ namespace qeval::quant {
 /// is long enough. A window begins with the token that evaluated windows begin with (BOS; EOS where there is
 /// none), whose activations are unlike all others; it has no other special tokens. Errors name the file (and
 /// line): another extension, a line without text, a text with no room for a window. Line ends and byte order
-/// mark are read as everywhere (with_unix_line_ends). `warn`, where given, is told where more samples are
-/// drawn than the text has room for side by side.
+/// mark are read as everywhere (with_unix_line_ends); a string of a .jsonl keeps the line ends that it
+/// escapes. `warn`, where given, is told where more samples are drawn than the text has room for side by
+/// side.
 Samples sample_text(const std::filesystem::path& file, const model::Tokenizer& tokenizer, int64_t samples,
                     int64_t sequence_length, uint64_t seed,
                     const std::function<void(const std::string& warning)>& warn = {});

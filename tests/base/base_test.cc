@@ -49,6 +49,7 @@ TEST(File, TellsGitLfsPointers) {
   EXPECT_TRUE(is_lfs_pointer(pointer));
   EXPECT_FALSE(is_lfs_pointer(pointer.substr(0, 20)));
   EXPECT_FALSE(is_lfs_pointer(pointer + std::string(2000, 'x')));  // a text that begins like one
+  EXPECT_TRUE(is_lfs_pointer("version https://hawser.github.com/spec/v1\noid sha256:00\nsize 1\n"));
   EXPECT_THROW(refuse_lfs_pointer(pointer, "model.safetensors"), Error);
   refuse_lfs_pointer("GGUF", "model.gguf");
 }
@@ -152,7 +153,8 @@ TEST(LfsPointer, IsRefusedHoweverItIsRead) {
   write_file_atomically(path, pointer);
   for (const std::string& message :
        {message_of([&] { read_file(path); }), message_of([&] { MappedFile{path}; })}) {
-    EXPECT_NE(message.find("qeval_pointer.bin: a Git LFS pointer stands in place"), std::string::npos) << message;
+    EXPECT_NE(message.find("qeval_pointer.bin: a Git LFS pointer stands in place"), std::string::npos)
+        << message;
     EXPECT_NE(message.find("git lfs pull"), std::string::npos) << message;
   }
   EXPECT_FALSE(is_lfs_pointer("# version https://git-lfs.github.com/spec/v1\n"));

@@ -140,7 +140,7 @@ TEST_F(FaultCli, AModelThatIsShortenedWhileItIsReadEndsTheRunWithALine) {
   fs::resize_file(path("model/model.safetensors"), 0);
   const Outcome outcome = wait_for(running);
   expect_one_line(outcome, kFailed, path("model/model.safetensors") + ": was shortened while it was read");
-  EXPECT_THAT(outcome.error, HasSubstr("--resume"));
+  EXPECT_THAT(outcome.error, HasSubstr("finished documents are kept"));
   write("model/model.safetensors", weights);
   EXPECT_GT(fs::file_size(path("out/journal_piqa.jsonl")), 10'000U);
   expect_resumes("out");

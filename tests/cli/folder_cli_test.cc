@@ -133,8 +133,8 @@ TEST_F(FolderCli, IsUsedForOneThing) {
                                                  {"s1", "holds a run of qeval eval or merge"},
                                                  {"compared", "holds a comparison of qeval compare"},
                                                  {"unfinished", "holds a comparison of qeval compare"},
-                                                 {"several", "holds a comparison of qeval eval with several"},
-                                                 {"begun", "holds a comparison of qeval eval with several"},
+                                                 {"several", "holds a comparison of qeval eval in several"},
+                                                 {"begun", "holds a comparison of qeval eval in several"},
                                                  {"q", "holds a model (config.json)"}};
   for (const auto& [folder, what] : holds) {
     SCOPED_TRACE(folder);

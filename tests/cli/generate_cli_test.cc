@@ -1,3 +1,5 @@
+#include <filesystem>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -59,12 +61,67 @@ TEST_F(GenerateCli, StatsSayWhatItCost) {
 
 TEST_F(GenerateCli, WhatCannotBeDoneIsNamed) {
   expect_one_line(generate({"-p", ""}), kFailed, "empty");
-  expect_one_line(generate({"-p", "x", "--chat", "parrot"}), kWrongUsage, "chatml");
-  expect_one_line(run({"generate", "-m", path("model"), "-n", "6", "-p", "x", "--chat", "chatml"}), kFailed,
-                  "<|im_end|>");
+  expect_one_line(generate({"-p", "x", "--chat"}), kFailed, "has no chat template");
   expect_one_line(generate({"-p", "x", "--system", "y"}), kWrongUsage, "--chat");
   expect_one_line(generate({"-p", "x", "--temperature", "-1"}), kWrongUsage, "temperature");
   expect_one_line(generate({"-p", std::string(1000, 'x')}), kFailed, "--max-length");
+}
+
+// The prompt is what the model's own template makes of the messages.
+TEST_F(GenerateCli, AMessageIsPutIntoTheModelsTemplate) {
+  write("model/chat_template.jinja",
+        "{% for m in messages %}{{ m.content }}{% endfor %}{{ mark }}{% if add_generation_prompt %}!{% endif "
+        "%}");
+  EXPECT_EQ(ids({"-p", "Hi", "--chat", "--ids"}), ids({"-p", "Hi!", "--ids"}));
+  EXPECT_EQ(ids({"-p", "Hi", "--chat", "--system", "Be", "--chat-template-args", "mark=7,x=true", "--ids"}),
+            ids({"-p", "BeHi7!", "--ids"}));
+  write("model/chat_template.jinja", "\n{{ raise_exception('no system role') }}");
+  expect_one_line(generate({"-p", "x", "--chat"}), kFailed, "chat_template.jinja, line 2: no system role");
+  std::filesystem::remove(path("model/chat_template.jinja"));
+  std::filesystem::create_directories(path("model/additional_chat_templates"));
+  write("model/additional_chat_templates/short.jinja", "{{ messages[0].content }}");
+  EXPECT_EQ(ids({"-p", "Hi", "--chat", "short", "--ids"}), ids({"-p", "Hi", "--ids"}));
+  expect_one_line(generate({"-p", "x", "--chat"}), kFailed, "accepted: short");
+}
+
+TEST_F(GenerateCli, TemplatesAreRenderedByLines) {
+  write("chat.jinja",
+        "{{ bos_token }}{{ messages[0].content }}{{ strftime_now('%A') }}{{ x }}"
+        "{{ raise_exception('two') if messages[1] }}");
+  const Outcome outcome =
+      run({"template", path("chat.jinja")},
+          R"({"messages": [{"content": "Hü"}], "bos_token": "<s>", "now": "2026-01-02T03:04:05"})"
+          "\n"
+          R"({"messages": [{}, {"content": "b"}], "arguments": {"x": 1}})"
+          "\n");
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_EQ(outcome.output, "\"<s>HüFriday\"\n{\"error\":\"two\"}\n");
+  EXPECT_THAT(outcome.error, HasSubstr("line 2: "));
+  EXPECT_THAT(outcome.error, HasSubstr("chat.jinja, line 1: two"));
+  expect_one_line(run({"template", path("chat.jinja")}, R"({"message": []})"), kFailed,
+                  "line 1: message: unknown");
+  expect_one_line(run({"template", path("chat.jinja")}, "[1]"), kFailed, "not a JSON object");
+  expect_one_line(run({"template", path("chat.jinja")}, R"({"messages": [], "now": "today"})"), kFailed,
+                  "now: today");
+  expect_one_line(run({"template", path("model")}, "{}"), kFailed, "has no chat template");
+  expect_one_line(run({"template", path("chat.jinja"), "--name", "a"}), kFailed, "no named templates");
+  write("chat.jinja", "{% if %}");
+  EXPECT_THAT(run({"template", path("chat.jinja")}, R"({"messages": []})").output,
+              HasSubstr("Expected an expression"));
+}
+
+// A clone without its large files, by Git LFS or what it was called first.
+TEST_F(GenerateCli, GitLfsPointersBesideTheWeightsAreNamed) {
+  for (const char* name :
+       {"generation_config.json", "chat_template.jinja", "chat_template.json", "quantize.json"}) {
+    const std::string file = std::string("model/") + name;
+    write(file, "version https://hawser.github.com/spec/v1\noid sha256:0\nsize 9\n");
+    expect_one_line(run({"generate", "-m", path("model"), "-n", "1"}, "a"), kFailed,
+                    std::string(name) + ": a Git LFS pointer");
+    expect_one_line(run({"score", "-m", path("model")}, R"({"id": 1, "context": "a", "continuation": "b"})"),
+                    kFailed, std::string(name) + ": a Git LFS pointer");
+    std::filesystem::remove(path(file));
+  }
 }
 
 }  // namespace

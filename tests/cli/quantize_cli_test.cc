@@ -145,6 +145,17 @@ TEST_F(QuantizeCli, WarnsOfMoreSamplesThanTheTextHasRoomFor) {
   EXPECT_THAT(many.error,
               AllOf(HasSubstr("qeval: warning: "), HasSubstr("calibration.txt: 500 samples of 64 tokens"),
                     HasSubstr("side by side")));
+  EXPECT_THAT(json("many/quantize.json").at("warnings").at(0).at("what").get<std::string>(),
+              HasSubstr("500 samples of 64 tokens"));
+  EXPECT_THAT(json("few/quantize.json").at("warnings").dump(), Not(HasSubstr("side by side")));
+}
+
+// It was found when the checkpoint was written, after all the work, and left a folder that only said
+// "unfinished".
+TEST_F(QuantizeCli, ACompanionFileThatCannotBeReadIsFoundBeforeTheWork) {
+  write("model/merges.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n");
+  expect_one_line(quantize("out", {}), kFailed, "merges.txt: a Git LFS pointer");
+  EXPECT_FALSE(std::filesystem::exists(path("out")));
 }
 
 TEST_F(QuantizeCli, InspectListsPointsWithErrorsAndSensitivities) {

@@ -8,6 +8,7 @@ namespace qeval::test {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 class ReportCli : public Cli {
  protected:
@@ -22,6 +23,12 @@ class ReportCli : public Cli {
     expect_one_line(run(all), status, text);
   }
 };
+
+TEST_F(ReportCli, TablesSayWhichBosARunWasGiven) {
+  EXPECT_EQ(eval({"-t", "piqa", "--add-bos-token", "false", "-o", path("without")}).status, 0);
+  EXPECT_THAT(run({"report", path("without")}).output, HasSubstr(", add-bos-token false\n"));
+  EXPECT_THAT(run({"report", path("a")}).output, Not(HasSubstr("add-bos-token")));
+}
 
 TEST_F(ReportCli, WritesEveryFormatAndSaysSo) {
   const Outcome outcome =

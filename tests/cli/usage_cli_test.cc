@@ -9,7 +9,6 @@
 
 #include "base/error.h"
 #include "cli_fixture.h"
-#include "eval/engine/chat_template.h"
 #include "quant/calibrate/calibration.h"
 #include "quant/grid/qcfg.h"
 #include "quant/methods/learn/loss.h"
@@ -112,8 +111,7 @@ TEST_F(UsageCli, TheNamesAreThoseThatTheLibraryKnows) {
        }},
       {"--variant", [](const std::string& name) { (void)quant::parse_variant(name); }},
       {"--range", [](const std::string& name) { (void)quant::parse_range_estimator(name); }},
-      {"--loss", [](const std::string& name) { (void)quant::parse_loss(name); }},
-      {"--chat", [](const std::string& name) { (void)eval::find_chat_template(name); }}};
+      {"--loss", [](const std::string& name) { (void)quant::parse_loss(name); }}};
   std::set<std::string> seen;
   for (const NameOption& option : name_options()) {
     for (const auto& [name, parse] : parsers) {
@@ -197,7 +195,9 @@ TEST_F(UsageCli, NumbersTasksAndCombinations) {
         {"--temperature 1 --top-k -1", "--top-k -1; accepted: "},
         {"--temperature 1 --top-p 2", "--top-p 2; accepted: "},
         {"--top-k 4", "--top-k: not used at temperature 0"},
-        {"--system x", "--system: not used without --chat"}}},
+        {"--system x", "--system: not used without --chat"},
+        {"--chat-template-args a=b", "--chat-template-args: not used without --chat"},
+        {"--chat --chat-template-args a", "--chat-template-args: a: accepted: K=V"}}},
       {"bench",
        {{"--prompt 0", "--prompt 0: accepted: 1 to 1000000"},
         {"--contexts x", "--contexts x: accepted: 2 to "},

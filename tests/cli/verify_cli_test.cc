@@ -250,7 +250,7 @@ TEST_F(VerifyCli, EveryTamperingIsNamed) {
          swap("run/divergence_sample_qa.jsonl", divergence);
          set_hash("companions", "piqa", "divergence_piqa.jsonl");
        },
-       "\"task\""},
+       "task is "},
       {[&] {
          drop_line(divergence, 1);
          set_hash("companions", "piqa", "divergence_piqa.jsonl");

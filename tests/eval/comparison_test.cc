@@ -233,15 +233,15 @@ TEST(ComparisonFile, ReadsBackAndRefusesWhatIsWrong) {
     write_comparison_file(folder.path(), wrong);
     return message_of([&] { read_comparison_file(folder.path()); });
   };
-  EXPECT_THAT(refusal([](auto& f) { f.base = "other"; }), HasSubstr("\"base\""));
+  EXPECT_THAT(refusal([](auto& f) { f.base = "other"; }), HasSubstr("base is "));
   EXPECT_THAT(refusal([](auto& f) { f.entries[1].name = "fp"; }), HasSubstr("used twice"));
   EXPECT_THAT(refusal([](auto& f) { f.entries[1].results = "/etc"; }), HasSubstr("entry 1"));
-  EXPECT_THAT(refusal([](auto& f) { f.entries[1].checkpoint = "a/../../b"; }), HasSubstr("\"checkpoint\""));
-  EXPECT_THAT(refusal([](auto& f) { f.entries.clear(); }), HasSubstr("\"entries\""));
+  EXPECT_THAT(refusal([](auto& f) { f.entries[1].checkpoint = "a/../../b"; }), HasSubstr("checkpoint is "));
+  EXPECT_THAT(refusal([](auto& f) { f.entries.clear(); }), HasSubstr("entries is "));
 }
 
 TEST(ModelDetails, ReadBackAndTolerateOlderRuns) {
-  ModelDetails details{1000, 1024, 4.5, 8, "w4a8", "F16", {}, {{0, 2.5}, {7, 1.25}}, {{3, 0.5}}};
+  ModelDetails details{1000, 1024, 4.5, 8, "w4a8", "Q4_1", {}, {{0, 2.5}, {7, 1.25}}, {{3, 0.5}}};
   details.quantize = {{"method", "omniquant"}, {"settings", {{"variant", "modified"}}}, {"seconds", 12.5}};
   ModelInfo model;
   model.details = to_json(details);
@@ -251,6 +251,7 @@ TEST(ModelDetails, ReadBackAndTolerateOlderRuns) {
   EXPECT_EQ(read.variant(), "modified");
   EXPECT_EQ(read.quantize_seconds(), 12.5);
   EXPECT_FALSE(read.quantize_peak_bytes().has_value());
+  EXPECT_EQ(read.format, "Q4_1");
   EXPECT_EQ(read.training_loss[1].step, 7);
   EXPECT_EQ(read.layer_errors[0].layer, 3);
 

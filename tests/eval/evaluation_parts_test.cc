@@ -147,6 +147,7 @@ TEST_F(EvaluationPartsTest, RanksScoreWhatIsUnfinishedAsTheFirstOneSeesIt) {
       Sample sample;
       sample.scores.doc_id = 1;
       sample.scores.scoring = tasks.tasks[0]->task().scoring;
+      sample.requests = {{"context", " choice"}};
       sample.scores.answers = {{}};
       folder.directory()->append("sample_qa", sample);
     }

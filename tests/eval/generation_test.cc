@@ -9,7 +9,6 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "eval/engine/chat_template.h"
 #include "model/finite.h"
 #include "tests/tiny_model.h"
 
@@ -160,17 +159,6 @@ TEST(Sampler, RefusesImpossibleOptions) {
   EXPECT_THROW(Sampler({.top_k = -1}), Error);
   EXPECT_THROW(Sampler({.top_p = 0}), Error);
   EXPECT_THROW(Sampler({.top_p = 1.5}), Error);
-}
-
-TEST(ChatTemplates, PutTheMessageWhereTheModelExpectsIt) {
-  EXPECT_EQ(
-      chat_prompt(find_chat_template("chatml"), "Be brief.", "Hi", "</s>"),
-      "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
-  EXPECT_EQ(chat_prompt(find_chat_template("zephyr"), "", "Hi", "</s>"), "<|user|>\nHi</s>\n<|assistant|>\n");
-  EXPECT_EQ(chat_prompt(find_chat_template("llama-2"), "S", "Hi", "</s>"),
-            "[INST] <<SYS>>\nS\n<</SYS>>\n\nHi [/INST]");
-  EXPECT_THROW(chat_prompt(find_chat_template("gemma"), "Be brief.", "Hi", ""), Error);
-  EXPECT_THROW(find_chat_template("parrot"), Error);
 }
 
 /// Logits after `tokens`, given in pieces of `piece`.

@@ -16,6 +16,7 @@
 #include "model/tokenizer/sentencepiece_model.h"
 #include "quant/calibrate/calibration_text.h"
 #include "quant/grid/qcfg.h"
+#include "tests/fuzz/quantized_seeds.h"
 #include "tests/fuzz/targets.h"
 #include "tests/model/fixtures.h"
 #include "tests/reports/report_fixture.h"
@@ -75,6 +76,8 @@ void checkpoints() {
       fixtures::safetensors(R"({"__metadata__": {"format": "pt"}, "x": {"dtype": "F32", "shape": [0, 4],
         "data_offsets": [0, 0]}, "y": {"dtype": "I32", "shape": [1], "data_offsets": [0, 4]}})",
                             "abcd"));
+  for (const fuzz::QuantizedSeed& seed : fuzz::quantized_seeds())
+    put("quantized", seed.name, seed.config + kNext + seed.weights);
   const std::string index = R"({"metadata": {"total_size": 54}, "weight_map": {"a": "a.safetensors",
     "b": "a.safetensors", "c": "a.safetensors", "d": "a.safetensors", "e": "a.safetensors"}})";
   put("safetensors", "index", index + kNext + whole);
@@ -456,6 +459,25 @@ void requests() {
   put("serve_request", "detokenize", R"({"tokens": [1, 2, 256]})");
 }
 
+void chat_templates() {
+  const std::string variables =
+      kNext + R"({"messages": [{"role": "user", "content": "Hi"}], "d": {"k": [1, 2.5]}})";
+  put("chat_template", "messages",
+      R"({%- for m in messages %}{% if m.role == 'user' and not loop.last %}
+    {{ raise_exception('no') }}{% endif %}{{- '<|' + m['role'] ~ m.content | trim }}{% endfor %})" +
+          variables);
+  put("chat_template", "scopes",
+      R"({% macro m(a, b=2) %}{{ a }}{{ varargs }}{{ caller() }}{% endmacro %}
+    {% set n = namespace(x=1) %}{% for x in d.k if x %}{% set n.x = loop.index %}{% break %}{% else %}{% endfor %}
+    {% call m(1, 2, 3) %}c{% endcall %}{% filter upper %}f{% endfilter %}{% set t %}t{% endset %})" +
+          variables);
+  put("chat_template", "filters",
+      R"({{ d | tojson(indent=2) }}{{ d.k | map('string') | select('defined') | list }}
+    {{ '%5.2f|%-4s' % (1.5, 'a') }}{{ '{:>5}'.format('x') }}{{ d | dictsort }}{{ 'a b'.split()[::-1] }}
+    {{ messages | groupby('role') }}{{ strftime_now('%Y') }}{{ 'a' | replace('a', 'b') | indent }})" +
+          variables);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -472,5 +494,6 @@ int main(int argc, char** argv) {
   tasks();
   runs();
   requests();
+  chat_templates();
   return 0;
 }

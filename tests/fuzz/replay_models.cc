@@ -6,13 +6,15 @@
 namespace qeval::fuzz {
 
 std::span<const Target> targets() {
-  static constexpr std::array<Target, 6> kTargets{{
+  static constexpr std::array<Target, 8> kTargets{{
       {"config", config},
       {"safetensors", safetensors},
+      {"quantized", quantized},
       {"gguf", gguf},
       {"pytorch", pytorch},
       {"tokenizer_json", tokenizer_json},
       {"sentencepiece", sentencepiece},
+      {"chat_template", chat_template},
   }};
   return kTargets;
 }

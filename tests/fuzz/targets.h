@@ -16,6 +16,8 @@ void config(Input input);
 /// A folder's safetensors index, a line "%%%", and the shard's bytes; without that line, one safetensors
 /// file.
 void safetensors(Input input);
+/// A quantized folder: its config.json, a line "%%%", and its model.safetensors.
+void quantized(Input input);
 /// A GGUF file: metadata, tensors, the model, and the vocabulary's tokenizer.
 void gguf(Input input);
 /// A PyTorch file, or (not beginning with "PK") the bare pickle inside one.
@@ -24,6 +26,8 @@ void pytorch(Input input);
 void tokenizer_json(Input input);
 /// A SentencePiece model, or a GGUF file with such a vocabulary.
 void sentencepiece(Input input);
+/// A chat template, a line "%%%", and an object of its variables.
+void chat_template(Input input);
 /// default_qcfg.json, act_dict.json and the sketch of the calibration text: the same text as each of them.
 void quantization(Input input);
 /// Rows as JSON lines and as MMLU's CSV, labels, running text, and what the built-in tasks ask of the rows.

@@ -62,6 +62,7 @@ TEST_F(GgufArchitectures, EachIsItsFamily) {
       {"seed_oss", "seed_oss", BlockForm::pre, rms, silu, true, none},
       {"hunyuan-dense", "hunyuan_v1_dense", BlockForm::pre, rms, silu, true, head},
       {"apertus", "apertus", BlockForm::pre, rms, Activation::xielu, false, head},
+      {"arcee", "arcee", BlockForm::pre, rms, Activation::relu2, false, none},
   };
   for (const Family& family : families) {
     SCOPED_TRACE(family.gguf);
@@ -279,6 +280,9 @@ TEST_F(GgufArchitectures, Refusals) {
   EXPECT_THAT(refusal(File("gemma2").f32("rope.freq_base_swa", 5)), HasSubstr("rope.freq_base_swa is 5"));
   EXPECT_THAT(refusal(File("cohere2")),
               HasSubstr("cohere2.attention.sliding_window (an integer) is missing"));
+  for (const char* whole : {"arcee", "command-r", "hunyuan-dense", "seed_oss", "starcoder2"}) {
+    EXPECT_THAT(refusal(File(whole).u32("rope.dimension_count", 4)), HasSubstr("the head size, 8")) << whole;
+  }
   EXPECT_THAT(refusal(File("gemma2").flags("attention.sliding_window_pattern", {1})),
               HasSubstr("sliding_window_pattern is a list of 1; accepted: one per layer, 2"));
 }

@@ -57,8 +57,8 @@ TEST_F(GgufWeights, FusedTensorsAreSlices) {
 
 /// Which row of the file is row 1 of a head of eight that rotate: 2 where they lie in pairs.
 TEST_F(GgufWeights, RowsInPairs) {
-  const auto pre = [&](File file) {
-    file.blocks("attn_norm.weight", {kHidden}).blocks("ffn_norm.weight", {kHidden}).body();
+  const auto pre = [&](File file, bool gated = true) {
+    file.blocks("attn_norm.weight", {kHidden}).blocks("ffn_norm.weight", {kHidden}).body(gated);
     const Model model = load(file);
     const std::vector<float> second = row(model.layers[0].linear(Module::q).weight, 1);
     for (int64_t r = 0; r < kDim; ++r) {
@@ -69,6 +69,7 @@ TEST_F(GgufWeights, RowsInPairs) {
   for (const char* paired : {"llama", "mistral3", "smollm3", "ernie4_5"})
     EXPECT_EQ(pre(File(paired)), 2) << paired;
   EXPECT_EQ(pre(File("granite").f32("logit_scale", 1)), 2);
+  EXPECT_EQ(pre(File("arcee"), false), 2);
   for (const char* halves : {"qwen2", "gemma"}) EXPECT_EQ(pre(File(halves)), 1) << halves;
   // GLM-4's are in pairs, but where the text part of a model for images was converted.
   const auto glm = [&] {
@@ -96,6 +97,19 @@ TEST_F(GgufWeights, RowsInPairs) {
   EXPECT_TRUE(glm_place(glm()));
   EXPECT_TRUE(glm_place(glm().add(sections({0, 0, 0, 0}))));
   EXPECT_FALSE(glm_place(glm().add(sections({2, 1, 1, 0}))));
+}
+
+/// llama.cpp knows no such tensors of an Arcee, and refuses the file, too.
+TEST_F(GgufWeights, BiasesThatNoModelHas) {
+  const auto arcee = [](const char* bias, int64_t size) {
+    return File("arcee")
+        .blocks("attn_norm.weight", {kHidden})
+        .blocks("ffn_norm.weight", {kHidden})
+        .blocks(bias, {size})
+        .body(false);
+  };
+  EXPECT_THAT(refusal(arcee("ffn_up.bias", kInner)), HasSubstr("blk.0.ffn_up.bias"));
+  EXPECT_THAT(refusal(arcee("ffn_down.bias", kHidden)), HasSubstr("blk.0.ffn_down.bias"));
 }
 
 TEST_F(GgufWeights, NormsByTheirPlaceInTheBlock) {

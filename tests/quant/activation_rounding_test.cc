@@ -53,7 +53,7 @@ std::vector<float> rounded(const Rounding& rounding, std::vector<float> x) {
 
 TEST(ActivationRounding, OfIntegersByFixedAndOwnScales) {
   const Rounding fixed{.symmetric = false, .scale = 0.5F, .zero_point = -3};
-  EXPECT_EQ(rounded(fixed, {0.2F, 0.25F, 0.75F, 100, -100}), (std::vector<float>{0, 0, 1, 65, -62.5F}));
+  EXPECT_EQ(rounded(fixed, {0.2F, 0.25F, 0.75F, 100, -100}), (std::vector<float>{0, 0.5F, 0.5F, 65, -62.5F}));
   // 127.5 steps to the largest magnitude, so that it is clamped on one side.
   const Rounding token{.source = Rounding::Scale::token};
   EXPECT_EQ(rounded(token, {255, 3, -255, 0}), (std::vector<float>{254, 4, -256, 0}));

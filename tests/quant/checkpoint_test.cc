@@ -293,11 +293,11 @@ TEST(Export, AGgufsTokenizerComesAlong) {
 TEST(Export, AFoldersTokenizerIsReadAsBefore) {
   const TemporaryFolder source, folder;
   std::filesystem::copy(test::goldens() / "models/stories260K/tokenizer.model", source.path());
-  write(source / "config.json", R"({"model_type": "llama", "tokenizer_class": "LlamaTokenizer"})");
+  source.write("config.json", R"({"model_type": "llama", "tokenizer_class": "LlamaTokenizer"})");
   model::Model model;
   model.path = source.path();
   EXPECT_TRUE(model::copy_tokenizer(model, folder.path()));
-  write(folder / "config.json", R"({"model_type": "hfmodel"})");
+  folder.write("config.json", R"({"model_type": "hfmodel"})");
   EXPECT_EQ(model::load_tokenizer(folder.path())->hash(), model::load_tokenizer(source.path())->hash());
 }
 

@@ -285,8 +285,8 @@ TEST(FakeArithmetic, RoundsTheHeadWhereTheConfigurationNamesIt) {
 TEST(QuantizedMatrix, RefusesWeightsThatAreNotFinite) {
   std::vector<float> values(8, 1.0F);
   values[5] = NAN;
-  model::Matrix matrix{.name = "model.layers.7.mlp.w2", .rows = 2, .cols = 4};
-  matrix.stored = model::StoredWeight(values.data(), 4);
+  const model::Matrix matrix{
+      .name = "model.layers.7.mlp.w2", .rows = 2, .cols = 4, .stored = model::StoredWeight(values.data(), 4)};
   try {
     quantize_matrix(matrix, {.bits = 8});
     FAIL();

@@ -25,6 +25,7 @@ MAY_KNOW = {
     "quant": ["model", "base"],
     "eval/results": ["base"],
     "eval/distributed/mpi": ["base"],
+    "eval/engine/jinja": ["base"],
     "eval/engine": ["model", "quant", "base"],
     "eval/compare": ["eval", "model", "quant", "base"],
     "eval/divergence": ["eval/engine", "eval/results", "eval", "model", "base"],

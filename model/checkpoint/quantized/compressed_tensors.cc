@@ -29,8 +29,8 @@ int64_t loose_words(int64_t count, int bits) {
 /// Whether `words` words that hold `count` codes are dense; nothing where both layouts have that many.
 std::optional<bool> packing_of(int64_t words, int64_t count, int bits) {
   const bool dense = words == dense_words(count, bits), loose = words == loose_words(count, bits);
-  if (32 % bits == 0) return true;
-  return dense == loose ? std::nullopt : std::optional(dense);
+  if (32 % bits == 0 || !loose) return true;  // or of a wrong width, which taking the tensor says
+  return dense ? std::nullopt : std::optional(false);
 }
 
 std::pair<int64_t, int64_t> read_shape(const TensorView& tensor) {
@@ -50,9 +50,14 @@ std::optional<bool> packing_elsewhere(const CtConfig& config, const Checkpoint& 
     const CtGroup* group = config.find(request, [](const std::string&) {});
     if (shape == nullptr || group == nullptr || !group->weights || group->format != CtFormat::packed)
       continue;
-    const int64_t cols = read_shape(*shape).second;
-    if (32 % group->weights->bits == 0 || cols < 1 || cols > (int64_t{1} << 40)) continue;
-    if (const auto found = packing_of(tensor.shape[1], cols, group->weights->bits)) return found;
+    const auto [rows, cols] = read_shape(*shape);
+    const int bits = group->weights->bits;
+    constexpr int64_t kMost = int64_t{1} << 40;
+    if (32 % bits == 0 || cols < 1 || cols > kMost || rows < 1 || rows > kMost) continue;
+    if (const auto found = packing_of(tensor.shape[1], cols, bits)) return found;
+    const TensorView* zeros = checkpoint.find(request.name + ".weight_zero_point");
+    if (zeros == nullptr || zeros->dtype != DType::i32 || zeros->shape.size() != 2) continue;
+    if (const auto found = packing_of(zeros->shape[0], rows, bits)) return found;
   }
   return std::nullopt;
 }
@@ -160,8 +165,8 @@ class ModuleReader {
 
   bool is_dense(std::string_view suffix, int64_t words, int64_t count) {
     if (const auto found = packing_of(words, count, weights().bits)) return *found;
-    if (!packing_ && config_.dense) packing_ = *config_.dense;
     if (!packing_) packing_ = packing_elsewhere(config_, tensors_.checkpoint());
+    if (!packing_) packing_ = config_.dense;
     if (!packing_) {
       fail("{}: {} words of {} codes of {} bits can be packed in two ways; accepted: a config with `version`",
            tensors_.where(suffix), words, count, weights().bits);

@@ -163,6 +163,11 @@ std::shared_ptr<CodedWeight> read_fp8(ModuleTensors& tensors, const std::string&
 /// E2M1 codes, two to a byte, the low nibble first, with scales per group.
 std::shared_ptr<CodedWeight> read_e2m1(ModuleTensors& tensors, std::string_view suffix,
                                        const std::string& name, StoredScales scales, int64_t group);
+/// The matrices [rows, cols] of a layer's experts as gpt-oss stores them, from NAME_blocks and NAME_scales.
+/// Rows of its gate_up_proj alternate, gate and up.
+std::vector<std::shared_ptr<CodedWeight>> read_mxfp4_experts(const Checkpoint& checkpoint,
+                                                             const std::string& name, int64_t experts,
+                                                             int64_t rows, int64_t cols);
 /// A matrix of this request with all that was taken so far.
 std::shared_ptr<CodedWeight> make_coded(const ModuleTensors& tensors, std::string format, int64_t group);
 /// Signed bytes with zero points (null: none) that have the scales' steps.
@@ -178,6 +183,7 @@ Quantization open_fbgemm_fp8(const QuantizationConfig& config);
 Quantization open_modelopt(const QuantizationConfig& config);
 Quantization open_bitsandbytes(const QuantizationConfig& config);
 Quantization open_gemma(const QuantizationConfig& config);
+Quantization open_mxfp4(const QuantizationConfig& config);
 Quantization open_torchao(const QuantizationConfig& config);
 
 }  // namespace qeval::model

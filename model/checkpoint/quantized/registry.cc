@@ -29,6 +29,7 @@ constexpr std::array kMethods{
     Method{"bitsandbytes", open_bitsandbytes},
     Method{"gemma", open_gemma},
     Method{"torchao", open_torchao},
+    Method{"mxfp4", open_mxfp4},
 };
 
 std::string known_methods() {
@@ -65,8 +66,12 @@ std::optional<QuantizationConfig> read_config(const std::filesystem::path& file,
 }
 
 std::optional<QuantizationConfig> find_config(const std::filesystem::path& folder) {
-  if (auto config = read_config(folder / "config.json", {"quantization_config", "compression_config"}))
+  if (auto config = read_config(folder / "config.json", {"quantization_config", "compression_config"})) {
+    const bool old = config->where.ends_with("compression_config");
+    if (old && config->fields.is_object() && !config->fields.contains("quant_method"))
+      config->fields["quant_method"] = "compressed-tensors";
     return config;
+  }
   if (auto config = read_config(folder / "quantize_config.json", {})) {
     if (config->fields.is_object() && !config->fields.contains("quant_method"))
       config->fields["quant_method"] = "gptq";  // AutoGPTQ, which wrote such files, knew no other
