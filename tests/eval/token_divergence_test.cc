@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "eval/divergence/measure.h"
+#include "eval/divergence/side_by_side.h"
 #include "eval/requests.h"
 #include "tests/message_of.h"
 #include "tests/model/byte_model.h"
@@ -131,6 +132,12 @@ TEST_F(MeasureTest, StoredPredictionsStandForTheBase) {
   ++other.windows[1].tokens[3];
   EXPECT_THAT(message_of([&] { require_same_windows(windows, other, "model"); }),
               HasSubstr("other ids than the base's in window 2"));
+}
+
+/// Beyond the longest input there are no angles of the rotary embedding.
+TEST_F(MeasureTest, RefusesWindowsThatTheSessionIsNotPreparedFor) {
+  EXPECT_THAT(message_of([&] { SideBySide({session_.get()}, session_->max_length() + 1); }),
+              HasSubstr("the longest input it is prepared for"));
 }
 
 }  // namespace
