@@ -165,6 +165,8 @@ eval::CommandSpelling spelling(const po::variables_map& arguments, const eval::C
 void read_model_options(const po::variables_map& arguments, eval::CompareOptions& options) {
   const model::Model model = model::load_model(options.session.model);
   warn_of_own_rounding(model);
+  if (options.text && arguments["context"].defaulted())
+    options.text->context = std::min(options.text->context, model.config.context());
   options.quantize.samples =
       read_samples(arguments, model, default_samples(arguments, options.methods), &options.quantize.warnings);
   options.quantize.calibration = calibration_json(arguments, options.quantize.samples);

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <iostream>
+#include <limits>
 #include <map>
 #include <memory>
 
@@ -28,7 +29,8 @@ po::options_description options() {
   add_with_option(options);
   auto add = options.add_options();
   add("file,f", po::value<std::string>()->value_name("FILE"), "the text, UTF-8");
-  add("context", po::value<int64_t>()->value_name("N")->default_value(512), "tokens per window");
+  add("context", po::value<int64_t>()->value_name("N")->default_value(512),
+      "tokens per window; the default is less where a model's context is");
   add("protocol", one_of("NAME", eval::kTextProtocolNames)->default_value("qeval"),
       "qeval: every token of the text is predicted once; llama.cpp: what llama-perplexity --kl-divergence "
       "does and prints (whole chunks, the second half of each, predictions of the base in 16 bits)");
@@ -43,9 +45,17 @@ po::options_description options() {
 /// The sessions of a command line; a checkpoint that is named twice is loaded once.
 class Models {
  public:
-  eval::Session& open(const fs::path& path, const std::string& arithmetic, int64_t context) {
+  const std::shared_ptr<eval::LoadedModel>& load(const fs::path& path) {
     std::shared_ptr<eval::LoadedModel>& model = loaded_[path];
     if (!model) model = std::make_shared<eval::LoadedModel>(path);
+    shortest_ = std::min(shortest_, model->model().config.context());
+    return model;
+  }
+  /// The shortest of the contexts of what is loaded.
+  int64_t shortest_context() const { return shortest_; }
+
+  eval::Session& open(const fs::path& path, const std::string& arithmetic, int64_t context) {
+    const std::shared_ptr<eval::LoadedModel>& model = load(path);
     const int64_t most = model->model().config.context();
     if (context > most)
       refuse("context",
@@ -59,6 +69,7 @@ class Models {
 
  private:
   std::map<fs::path, std::shared_ptr<eval::LoadedModel>> loaded_;
+  int64_t shortest_ = std::numeric_limits<int64_t>::max();
   std::vector<std::unique_ptr<eval::Session>> sessions_;
 };
 
@@ -130,15 +141,20 @@ int run(const po::variables_map& arguments) {
   const bool reads = stored_file && !given(arguments, "model");
   std::optional<eval::LogitsReader> stored;
   if (reads) stored.emplace(*stored_file);
-  const int64_t context = stored
-                              ? stored->header().context
-                              : in_range<int64_t>("context", arguments["context"].as<int64_t>(), 1, 1 << 24);
+  const auto wanted = in_range<int64_t>("context", arguments["context"].as<int64_t>(), 1, 1 << 24);
+  const std::string text_file = stored ? "" : require(arguments, "file");
 
   const auto output = optional<std::string>(arguments, "output");
   if (output && eval::folder_use(*output) != eval::FolderUse::none)
     fail("{}: is a folder of results or of a model; choose another directory", *output);
 
   Models models;
+  if (!stored) models.load(require(arguments, "model"));
+  for (const ComparedModel& model : with) models.load(model.path);
+  // A default that a model is too short for is nobody's wish.
+  const int64_t context = stored                             ? stored->header().context
+                          : arguments["context"].defaulted() ? std::min(wanted, models.shortest_context())
+                                                             : wanted;
   eval::Session* base = stored ? nullptr : &models.open(require(arguments, "model"), "float", context);
   std::vector<eval::Session*> others;
   for (const ComparedModel& model : with)
@@ -149,7 +165,6 @@ int run(const po::variables_map& arguments) {
          first.model().path.string(), first.model().config.vocab_size);
   }
 
-  const std::string text_file = stored ? "" : require(arguments, "file");
   const std::string text = stored ? "" : read_file(text_file);
   const auto windows_of = [&](eval::Session& session) {
     return stored ? stored_windows(session.tokenizer(), stored->header())
