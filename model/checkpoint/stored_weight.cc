@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/parallel.h"
+#include "model/checkpoint/stored_grids.h"
 #include "model/kernels/kernels.h"
 
 namespace qeval::model {
@@ -186,6 +187,13 @@ void CodedWeight::decode(int64_t row, int64_t count_rows, int64_t col, int64_t c
     if (factor == 1) continue;
     for (int64_t c = 0; c < count; ++c) y[c] *= factor;
   }
+}
+
+void read_grids(const CodedWeight& weight, int64_t row, int64_t first, int64_t n, float* scales,
+                int32_t* zeros) {
+  thread_local Scratch scratch;
+  read_scales(weight.scales, row, first, n, scratch, scales);
+  read_zeros(weight.zeros, row, first, n, zeros);
 }
 
 int64_t CodedWeight::byte_count() const {
