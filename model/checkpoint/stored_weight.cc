@@ -8,7 +8,6 @@
 #include <limits>
 
 #include "base/parallel.h"
-#include "model/checkpoint/stored_grids.h"
 #include "model/kernels/kernels.h"
 
 namespace qeval::model {
@@ -189,11 +188,11 @@ void CodedWeight::decode(int64_t row, int64_t count_rows, int64_t col, int64_t c
   }
 }
 
-void read_grids(const CodedWeight& weight, int64_t row, int64_t first, int64_t n, float* scales,
-                int32_t* zeros) {
+void CodedWeight::read_grids(int64_t row, int64_t first, int64_t n, float* grid_scales,
+                             int32_t* grid_zeros) const {
   thread_local Scratch scratch;
-  read_scales(weight.scales, row, first, n, scratch, scales);
-  read_zeros(weight.zeros, row, first, n, zeros);
+  read_scales(scales, row, first, n, scratch, grid_scales);
+  read_zeros(zeros, row, first, n, grid_zeros);
 }
 
 int64_t CodedWeight::byte_count() const {

@@ -5,7 +5,6 @@
 #include <cassert>
 #include <cstring>
 
-#include "model/checkpoint/stored_grids.h"
 #include "quant/arithmetic/activation_rounding.h"
 #include "quant/arithmetic/integer/prepare.h"
 #include "quant/arithmetic/integer/run/linear.h"
@@ -74,9 +73,7 @@ std::optional<CodedLinear> CodedLinear::make(const model::LinearWeights& weights
                                              const IntegerKernels& kernels) {
   const model::Matrix& stored = weights.weight;
   const CodedWeight* coded = stored.stored.coded();
-  // Of a matrix that several maps share, a map's part begins somewhere in it.
-  if (coded == nullptr || coded->rows != stored.rows || !weights.input || !has_row_codes(*weights.input))
-    return std::nullopt;
+  if (coded == nullptr || !weights.input || !has_row_codes(*weights.input)) return std::nullopt;
   const std::optional<int64_t> segment = segment_of(*coded);
   if (!segment) return std::nullopt;
   const int64_t rows = stored.rows, cols = stored.cols;
@@ -90,13 +87,13 @@ std::optional<CodedLinear> CodedLinear::make(const model::LinearWeights& weights
   std::atomic<bool> fits = true;
   parallel_ranges(rows, kRowGrain, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
-      const int64_t row = stored.stored_row(r);
+      const int64_t row = stored.stored.first_row() + stored.stored_row(r);
       auto* bytes = codes.as<uint8_t>() + r * cols;
       unpack(coded->codes, row, 1, 0, cols, bytes, cols);
       for (int64_t i = 0; i < cols; ++i) bytes[i] = static_cast<uint8_t>(bytes[i] - offset);
       for (int64_t s = 0; s < segments; ++s) {
         const auto at = static_cast<size_t>(r * segments + s);
-        model::read_grids(*coded, row, s * *segment / coded->group, 1, &scales[at], &zeros[at]);
+        coded->read_grids(row, s * *segment / coded->group, 1, &scales[at], &zeros[at]);
         zeros[at] -= offset;
         if (std::abs(zeros[at]) > kFarthestWeightZero) fits = false;
       }

@@ -194,6 +194,28 @@ TEST(CodedLinear, RowsAreIndependentOfOneAnother) {
   }
 }
 
+TEST(CodedLinear, ReadsRowsWhereTheyAreStored) {
+  std::mt19937 random(37);
+  Stored stored{8, true, 32, false};
+  stored.make(96, 64, true, random);
+  stored.weights.input = ActivationRounding{.source = ActivationRounding::Scale::token};
+  std::vector<float> x(64);
+  for (float& v : x) v = std::normal_distribution<float>()(random);
+  const std::vector<float> whole = products(stored.weights, integer_kernels(), x);
+  // The second of three maps in one matrix, its rotary pairs interleaved.
+  model::LinearWeights part = stored.weights;
+  part.weight.rows = 32;
+  part.weight.stored = model::StoredWeight(stored.coded, 32);
+  part.weight.interleaved_head_dim = 16;
+  part.bias.clear();
+  const std::vector<float> got = products(part, integer_kernels(), x);
+  ASSERT_EQ(got.size(), 32U);
+  for (int64_t r = 0; r < 32; ++r) {
+    const auto at = static_cast<size_t>(32 + part.weight.stored_row(r));
+    EXPECT_EQ(got[static_cast<size_t>(r)] + stored.weights.bias[at], whole[at]) << r;
+  }
+}
+
 TEST(CodedLinear, IsNotMadeOfWhatAreNotIntegersByIntegers) {
   std::mt19937 random(31);
   const auto made = [&](const auto& change) {
