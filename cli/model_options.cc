@@ -24,7 +24,8 @@ void add_arithmetic_options(po::options_description& options, bool several) {
   const std::string text =
       "how the model computes: float, fake (quantization simulated; default where the folder has "
       "act_dict.json and default_qcfg.json, or weights whose format rounds activations) or integer (no "
-      "floating point between embedding and logits)";
+      "floating point between embedding and logits; of weights whose format rounds activations: int8 linear "
+      "maps in integers, the rest in float)";
   if (several) {
     add("arithmetic", some_of("LIST", kNames),
         (text + "; several, with commas, are run one after the other and compared").c_str());

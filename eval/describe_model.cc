@@ -7,6 +7,7 @@
 #include "base/json_object.h"
 #include "base/strict_json.h"
 #include "eval/results/sample_file.h"
+#include "quant/arithmetic/checkpoint_arithmetic.h"
 #include "quant/checkpoint/checkpoint.h"
 
 namespace qeval::eval {
@@ -169,9 +170,11 @@ ModelDetails describe_model(const Session& session) {
       size.projection_elements > 0 ? size.projection_bits / static_cast<double>(size.projection_elements) : 0;
   details.format = session.model().weight_format();
   if (!session.quantization()) {
-    const bool rounds = session.arithmetic().name() == "fake";
+    const bool rounds = session.arithmetic().name() == "fake" || session.arithmetic().name() == "integer";
     details.scheme = rounds ? session.model().quant_method : "float";
     if (rounds) details.activation_bits = rounded_bits(session.model());
+    if (const auto* integers = dynamic_cast<const quant::CheckpointIntegerArithmetic*>(&session.arithmetic()))
+      details.integer_linears = fmt::format("{} of {}", integers->integer_linears(), integers->linears());
     return details;
   }
   // Schemes vary the output of the projections.

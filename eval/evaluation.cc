@@ -154,7 +154,7 @@ void Evaluation::warn_of_kernels(bool computes) {
   std::set<std::string> cpu_paths;
   if (folder_.directory() != nullptr) cpu_paths = folder_.directory()->cpu_paths();
   if (computes) cpu_paths.merge(split(environment_.cpu_path));
-  if (auto warning = kernels_warning(cpu_paths, session_.arithmetic().name()))
+  if (auto warning = kernels_warning(cpu_paths, !session_.arithmetic().has_float_tensors()))
     warnings_.push_back(std::move(*warning));
 }
 

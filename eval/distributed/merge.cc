@@ -12,6 +12,7 @@
 #include "eval/results/checked_sum.h"
 #include "eval/results/cpu_paths.h"
 #include "eval/results/divergence.h"
+#include "eval/results/model_details.h"
 #include "eval/results/sample_file.h"
 
 namespace qeval::eval {
@@ -187,7 +188,9 @@ Merged merge_shards(std::span<const fs::path> folders, const fs::path& output, c
   }
   add_costs(shards, run);
   run.command = command;
-  if (auto warning = kernels_warning(split(run.environment.cpu_path), run.model.arithmetic))
+  const bool integers_only =
+      run.model.arithmetic == "integer" && model_details(run.model, output.string()).integer_linears.empty();
+  if (auto warning = kernels_warning(split(run.environment.cpu_path), integers_only))
     merged.warnings.push_back(std::move(*warning));
   write_results(output, run);
   return merged;

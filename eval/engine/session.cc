@@ -98,10 +98,7 @@ Session::Session(const SessionOptions& options, std::shared_ptr<LoadedModel> loa
   } else if (arithmetic == "fake" && rounds_by_itself(options, model())) {
     arithmetic_ = std::make_unique<quant::CheckpointArithmetic>(model(), max_length_);
   } else if (arithmetic == "integer" && rounds_by_itself(options, model())) {
-    fail(
-        "{} integer: {} rounds activations as quant_method {} says, which integer arithmetic does not "
-        "compute; accepted: fake, float",
-        setting("arithmetic"), model().path.string(), model().quant_method);
+    arithmetic_ = std::make_unique<quant::CheckpointIntegerArithmetic>(model(), max_length_);
   } else if (arithmetic == "fake") {
     quantization_ = quant::load_quantization(model(), options.qcfg, options.act_ranges);
     add_warnings(grid_warning_lines(model(), quantization_->qcfg, quantization_->ranges));

@@ -25,9 +25,8 @@ std::set<std::string> split(std::string_view names) {
   return out;
 }
 
-std::optional<std::string> kernels_warning(const std::set<std::string>& cpu_paths,
-                                           std::string_view arithmetic) {
-  if (cpu_paths.size() < 2 || arithmetic == "integer") return {};
+std::optional<std::string> kernels_warning(const std::set<std::string>& cpu_paths, bool integers_only) {
+  if (cpu_paths.size() < 2 || integers_only) return {};
   return fmt::format(
       "the documents are computed by different kernels ({}): floating-point scores may differ in their last "
       "digits from those of one machine",

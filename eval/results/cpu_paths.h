@@ -13,8 +13,7 @@ std::string joined(const std::set<std::string>& names);
 std::set<std::string> split(std::string_view names);
 
 /// What to know before scores are believed that were computed by these kernels. Nothing where it was one
-/// alone, or in integer arithmetic, whose integers are the same in all.
-std::optional<std::string> kernels_warning(const std::set<std::string>& cpu_paths,
-                                           std::string_view arithmetic);
+/// alone, or in nothing but integers, which are the same in all.
+std::optional<std::string> kernels_warning(const std::set<std::string>& cpu_paths, bool integers_only);
 
 }  // namespace qeval::eval

@@ -61,6 +61,7 @@ ordered_json to_json(const ModelDetails& details) {
                       {"activation_bits", details.activation_bits},
                       {"scheme", details.scheme}};
   if (!details.format.empty()) out["format"] = details.format;
+  if (!details.integer_linears.empty()) out["integer_linears"] = details.integer_linears;
   if (!details.quantize.is_null()) out["quantize"] = details.quantize;
   for (const TrainingLoss& point : details.training_loss)
     out["training_loss"].push_back({point.step, number_to_json(point.loss)});
@@ -77,6 +78,7 @@ ModelDetails model_details(const ModelInfo& model, const std::string& where) {
   if (fields.has("weight_bits")) out.weight_bits = fields.any_number("weight_bits");
   if (fields.has("scheme")) out.scheme = fields.string("scheme");
   if (fields.has("format")) out.format = fields.string("format");
+  if (fields.has("integer_linears")) out.integer_linears = fields.string("integer_linears");
   if (fields.has("activation_bits")) {
     const int64_t bits = fields.count("activation_bits");
     if (bits > 64) fields.refuse("activation_bits", "at most 64");

@@ -36,6 +36,9 @@ struct ModelDetails {
   int activation_bits = 32;  ///< of the points that schemes vary; 32: left in float
   std::string scheme;        ///< "w8a8"; "float" for unquantized runs; empty where not recorded
   std::string format;        ///< how the checkpoint stores its matrices: "BF16", "Q4_1", "GPTQ 4-bit g128"
+  /// "210 of 211": linear maps that integer arithmetic computed in integers, of a checkpoint whose format
+  /// rounds activations; everything else was float32, so that kernels differ in last digits. Else empty.
+  std::string integer_linears{};
   /// The checkpoint's quantize.json as it stands (method, settings, calibration, seconds, peak_rss_bytes,
   /// command …); null for a model that has none.
   nlohmann::ordered_json quantize;
@@ -51,9 +54,9 @@ struct ModelDetails {
   std::optional<int64_t> quantize_peak_bytes() const;
 };
 
-/// {"parameters", "size_bytes", "weight_bits", "activation_bits", "scheme", "format", "quantize",
-/// "training_loss": [[step, loss], …], "layer_errors": [{"layer": i, "error": x}, …]}; empty lists and a null
-/// record are left out.
+/// {"parameters", "size_bytes", "weight_bits", "activation_bits", "scheme", "format", "integer_linears",
+/// "quantize", "training_loss": [[step, loss], …], "layer_errors": [{"layer": i, "error": x}, …]}; empty
+/// lists and a null record are left out.
 nlohmann::ordered_json to_json(const ModelDetails& details);
 
 /// The details of a run. Throws Error naming field and `where` for one of the wrong type.

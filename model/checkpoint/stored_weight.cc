@@ -188,6 +188,13 @@ void CodedWeight::decode(int64_t row, int64_t count_rows, int64_t col, int64_t c
   }
 }
 
+void CodedWeight::read_grids(int64_t row, int64_t first, int64_t n, float* grid_scales,
+                             int32_t* grid_zeros) const {
+  thread_local Scratch scratch;
+  read_scales(scales, row, first, n, scratch, grid_scales);
+  read_zeros(zeros, row, first, n, grid_zeros);
+}
+
 int64_t CodedWeight::byte_count() const {
   int64_t bytes = 0;
   for (const TensorView& tensor : tensors) bytes += std::ssize(tensor.bytes);

@@ -83,6 +83,9 @@ struct CodedWeight {
   /// Decodes elements [row, row + count_rows) × [col, col + count) to `out`, rows `stride` apart. `col` is a
   /// multiple of kCodeBlock.
   void decode(int64_t row, int64_t count_rows, int64_t col, int64_t count, float* out, int64_t stride) const;
+  /// grid_scales and grid_zeros [n] ← those of groups [first, first + n) of a row, without the factor; zero
+  /// points of unpacked codes. Precondition: codes are numbers (no values).
+  void read_grids(int64_t row, int64_t first, int64_t n, float* grid_scales, int32_t* grid_zeros) const;
   int64_t byte_count() const;
 };
 
@@ -112,6 +115,8 @@ class StoredWeight {
   const std::byte* row(int64_t r) const { return data_ + r * row_bytes_; }
   /// The quantized matrix that these rows belong to, or null.
   const CodedWeight* coded() const { return coded_.get(); }
+  /// Which of the quantized matrix's rows is row 0 here.
+  int64_t first_row() const { return first_row_; }
   /// "BF16", "Q4_1", "GPTQ 4-bit g128".
   std::string format() const;
   /// Whether the other is a view of the same bytes.

@@ -26,19 +26,35 @@ Extremes extremes(const float* x, int64_t n) {
   return result;
 }
 
-void round_integers(float* x, int64_t n, int bits, float scale, float zero) {
-  const float lo = std::ldexp(-1.0F, bits - 1), hi = -lo - 1;
-  for (int64_t i = 0; i < n; ++i) {
-    const float code = std::nearbyint(x[i] / scale + zero);
-    // In this order a NaN is handed on.
-    x[i] = (std::min(std::max(code, lo), hi) - zero) * scale;
+/// Of integers: x ≈ (code − zero) · scale.
+struct IntegerGrid {
+  float lo, hi, scale, zero;
+
+  IntegerGrid(int bits, float grid_scale, float grid_zero)
+      : lo(std::ldexp(-1.0F, bits - 1)), hi(-lo - 1), scale(grid_scale), zero(grid_zero) {}
+  /// Of the row's or group's own range, whose magnitude is not 0.
+  IntegerGrid(const ActivationRounding& r, const Extremes& range, float magnitude)
+      : IntegerGrid(r.bits, magnitude / ((std::ldexp(1.0F, r.bits) - 1) / 2), 0) {
+    if (r.symmetric) return;
+    scale = (range.hi - range.lo) / (hi - lo);
+    zero = std::nearbyint(std::clamp(lo - range.lo / scale, lo, hi));
   }
+  /// In this order a NaN is handed on.
+  float code(float x) const { return std::min(std::max(std::nearbyint(x / scale + zero), lo), hi); }
+};
+
+void round_integers(float* x, int64_t n, const IntegerGrid& grid) {
+  for (int64_t i = 0; i < n; ++i) x[i] = (grid.code(x[i]) - grid.zero) * grid.scale;
+}
+
+float bounded(const ActivationRounding& r, float magnitude) {
+  return r.upper_bound != 0 ? std::min(magnitude, r.upper_bound) : magnitude;
 }
 
 void round_codes(const ActivationRounding& r, float* x, int64_t n, float scale, float zero) {
   switch (r.type) {
     case ActivationRounding::Type::integer:
-      round_integers(x, n, r.bits, scale, zero);
+      round_integers(x, n, {r.bits, scale, zero});
       break;
     case ActivationRounding::Type::e4m3:
       for (int64_t i = 0; i < n; ++i) x[i] = round_e4m3(x[i] / scale) * scale;
@@ -61,11 +77,8 @@ float power_of_two(const ActivationRounding& r, float magnitude) {
 /// The codes of a row or a group, on a grid of its own.
 void round_stretch(const ActivationRounding& r, float* x, int64_t n) {
   const Extremes range = extremes(x, n);
-  float magnitude = range.magnitude();
-  if (r.upper_bound != 0) magnitude = std::min(magnitude, r.upper_bound);
+  const float magnitude = bounded(r, range.magnitude());
   if (magnitude == 0) return;
-  const bool integer = r.type == ActivationRounding::Type::integer;
-  const float steps = std::ldexp(1.0F, r.bits) - 1;
   if (r.source == ActivationRounding::Scale::power_of_two) {
     round_codes(r, x, n, power_of_two(r, magnitude), 0);
   } else if (r.source == ActivationRounding::Scale::two_level) {
@@ -76,12 +89,10 @@ void round_stretch(const ActivationRounding& r, float* x, int64_t n) {
       return;
     }
     round_codes(r, x, n, r.global_divides ? code / r.global : code * r.global, 0);
-  } else if (integer && !r.symmetric) {
-    const float scale = (range.hi - range.lo) / steps, lowest = std::ldexp(-1.0F, r.bits - 1);
-    const float zero = std::nearbyint(std::clamp(lowest - range.lo / scale, lowest, -lowest - 1));
-    round_codes(r, x, n, scale, zero);
+  } else if (r.type == ActivationRounding::Type::integer) {
+    round_integers(x, n, {r, range, magnitude});
   } else {
-    round_codes(r, x, n, magnitude / (integer ? steps / 2 : kE4m3Max), 0);
+    round_codes(r, x, n, magnitude / kE4m3Max, 0);
   }
 }
 
@@ -110,6 +121,31 @@ float round_e2m1(float x) {
     rounded = std::nearbyint(magnitude / 2) * 2;
   }
   return std::copysign(rounded, x);
+}
+
+bool has_row_codes(const ActivationRounding& rounding) {
+  return rounding.type == ActivationRounding::Type::integer && rounding.bits <= 8 &&
+         (rounding.source == ActivationRounding::Scale::token ||
+          (rounding.source == ActivationRounding::Scale::fixed && rounding.zero_point >= INT8_MIN &&
+           rounding.zero_point <= INT8_MAX));
+}
+
+RowGrid code_activation(const ActivationRounding& rounding, const float* x, int64_t n, int16_t* codes) {
+  IntegerGrid grid(rounding.bits, rounding.scale, static_cast<float>(rounding.zero_point));
+  if (rounding.source == ActivationRounding::Scale::token) {
+    const Extremes range = extremes(x, n);
+    const float magnitude = bounded(rounding, range.magnitude());
+    grid = magnitude == 0 ? IntegerGrid(rounding.bits, 1, 0) : IntegerGrid(rounding, range, magnitude);
+  }
+  // No code is infinite, so that only a NaN makes the sum one.
+  float sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const float code = grid.code(x[i]);
+    sum += code;
+    codes[i] = std::isnan(code) ? int16_t{0} : static_cast<int16_t>(code);
+  }
+  if (std::isnan(sum)) return {.scale = sum};
+  return {.scale = grid.scale, .zero_point = static_cast<int32_t>(grid.zero)};
 }
 
 void round_activation(const ActivationRounding& rounding, float* x, int64_t n) {

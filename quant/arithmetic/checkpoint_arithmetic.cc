@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/setting.h"
 #include "model/kernels/gemm.h"
 #include "quant/arithmetic/activation_rounding.h"
 
@@ -57,15 +58,21 @@ void CheckpointArithmetic::linear(int64_t layer, const Tensor& in, std::span<con
       done[i] = true;
       alike.push_back(targets[i]);
     }
-    if (rounding) {
-      FloatArithmetic::linear(layer, rounded(rounding, in, 0, in.rows), alike);
-    } else {
-      FloatArithmetic::linear(layer, in, alike);
-    }
+    multiply_alike(layer, in, alike);
     for (const Target& target : alike) {
       const std::optional<ActivationRounding>& output = weights(layer, *target.op).output;
       if (output) round_rows(*output, *target.out);
     }
+  }
+}
+
+void CheckpointArithmetic::multiply_alike(int64_t layer, const Tensor& in,
+                                          std::span<const Target> targets) const {
+  const std::optional<ActivationRounding>& rounding = weights(layer, *targets[0].op).input;
+  if (rounding) {
+    FloatArithmetic::linear(layer, rounded(rounding, in, 0, in.rows), targets);
+  } else {
+    FloatArithmetic::linear(layer, in, targets);
   }
 }
 
@@ -86,9 +93,75 @@ void CheckpointArithmetic::finish(const Tensor& residual, Tensor& out) const {
 }
 
 void CheckpointArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
-  head_product(normed, first, count, logits);
+  multiply_head(normed, first, count, logits);
   if (model().head.output) round_activation(*model().head.output, logits, normed.rows * count);
   finish_logits(logits, normed.rows * count);
+}
+
+CheckpointIntegerArithmetic::CheckpointIntegerArithmetic(const model::Model& model, int64_t max_positions)
+    : CheckpointArithmetic(model, max_positions) {
+  layers_.resize(model.layers.size());
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    for (const auto& [module, weights] : model.layers[i].linears) {
+      ++linears_;
+      std::optional<CodedLinear> made = CodedLinear::make(weights);
+      if (!made) continue;
+      ++integer_linears_;
+      layers_[i].emplace(module, std::move(*made));
+    }
+  }
+  ++linears_;
+  head_ = CodedLinear::make(model.head);
+  if (head_) ++integer_linears_;
+  if (integer_linears_ > 0) return;
+  fail(
+      "{} integer: {} rounds activations as quant_method {} says, but no linear map multiplies integers of "
+      "at most 8 bits by such (weights: {}); accepted: fake, float",
+      setting("arithmetic"), model.path.string(), model.quant_method, model.weight_format());
+}
+
+void CheckpointIntegerArithmetic::multiply_alike(int64_t layer, const Tensor& in,
+                                                 std::span<const Target> targets) const {
+  const auto& coded = layers_[static_cast<size_t>(layer)];
+  std::vector<Target> others;
+  // By the columns that their sums are made of: nearly always one group.
+  std::map<int64_t, std::vector<CodedLinear::Target>> by_segment;
+  for (const Target& target : targets) {
+    const auto found = coded.find(target.op->module);
+    if (found == coded.end()) {
+      others.push_back(target);
+      continue;
+    }
+    const CodedLinear& linear = found->second;
+    target.out->resize(in.rows, linear.rows(), sizeof(float));
+    by_segment[linear.segment()].push_back({&linear, target.out->row<float>(0)});
+  }
+  for (const auto& [segment, group] : by_segment) {
+    const CodedInput input(*weights(layer, *targets[0].op).input, in.row<float>(0), in.rows, in.cols,
+                           segment);
+    CodedLinear::multiply(input, group);
+  }
+  if (!others.empty()) CheckpointArithmetic::multiply_alike(layer, in, others);
+}
+
+void CheckpointIntegerArithmetic::finish(const Tensor& residual, Tensor& out) const {
+  if (head_) {
+    FloatArithmetic::finish(residual, out);
+  } else {
+    CheckpointArithmetic::finish(residual, out);
+  }
+}
+
+void CheckpointIntegerArithmetic::multiply_head(const Tensor& normed, int64_t first, int64_t count,
+                                                float* logits) const {
+  if (!head_) {
+    CheckpointArithmetic::multiply_head(normed, first, count, logits);
+    return;
+  }
+  // Coded for each tile of the vocabulary anew: little beside the tile's product.
+  const CodedInput input(*model().head.input, normed.row<float>(0), normed.rows, normed.cols,
+                         head_->segment());
+  head_->multiply(input, first, count, 0, normed.rows, logits, count);
 }
 
 }  // namespace qeval::quant

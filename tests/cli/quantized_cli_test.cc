@@ -55,10 +55,22 @@ TEST_F(QuantizedCli, ActivationsAreRoundedUnlessFloatIsAsked) {
   EXPECT_LT(mean_difference(scores(path("expanded"), {}), weights_only), 1e-6);
 }
 
+TEST_F(QuantizedCli, IntegersAddUpTheCodesThatTheSimulationRounds) {
+  for (const char* name : {kInt8, "ct-w8a8-int-dynamic"}) {
+    const std::vector<double> fake = scores(golden(name), {});
+    const std::vector<double> integer = scores(golden(name), {"--arithmetic", "integer"});
+    EXPECT_LT(mean_difference(integer, fake), 1e-4) << name;
+    EXPECT_NE(integer, fake) << name;  // other sums
+    EXPECT_EQ(scores(golden(name), {"--arithmetic", "integer", "--batch-tokens", "48", "--threads", "1"}),
+              integer)
+        << name;
+  }
+}
+
 TEST_F(QuantizedCli, WhatCannotBeComputedIsRefused) {
   const std::string request = R"({"id": 0, "context_ids": [1], "continuation_ids": [2]})";
-  expect_one_line(run({"score", "-m", golden(kInt8), "--arithmetic", "integer"}, request), kFailed,
-                  "rounds activations as quant_method compressed-tensors says");
+  expect_one_line(run({"score", "-m", golden("ct-mixed"), "--arithmetic", "integer"}, request), kFailed,
+                  "no linear map multiplies integers of at most 8 bits by such");
   expect_one_line(run({"score", "-m", golden(kInt8), "--gptq-zeros", "v2"}, request), kFailed,
                   "--gptq-zeros v2: not used by quant_method compressed-tensors");
   expect_one_line(run({"score", "-m", path("model"), "--gptq-zeros", "v2"}, request), kFailed,

@@ -241,7 +241,7 @@ TEST(ComparisonFile, ReadsBackAndRefusesWhatIsWrong) {
 }
 
 TEST(ModelDetails, ReadBackAndTolerateOlderRuns) {
-  ModelDetails details{1000, 1024, 4.5, 8, "w4a8", "Q4_1", {}, {{0, 2.5}, {7, 1.25}}, {{3, 0.5}}};
+  ModelDetails details{1000, 1024, 4.5, 8, "w4a8", "Q4_1", "3 of 4", {}, {{0, 2.5}, {7, 1.25}}, {{3, 0.5}}};
   details.quantize = {{"method", "omniquant"}, {"settings", {{"variant", "modified"}}}, {"seconds", 12.5}};
   ModelInfo model;
   model.details = to_json(details);
@@ -252,6 +252,7 @@ TEST(ModelDetails, ReadBackAndTolerateOlderRuns) {
   EXPECT_EQ(read.quantize_seconds(), 12.5);
   EXPECT_FALSE(read.quantize_peak_bytes().has_value());
   EXPECT_EQ(read.format, "Q4_1");
+  EXPECT_EQ(read.integer_linears, "3 of 4");
   EXPECT_EQ(read.training_loss[1].step, 7);
   EXPECT_EQ(read.layer_errors[0].layer, 3);
 

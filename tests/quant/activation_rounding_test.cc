@@ -65,6 +65,36 @@ TEST(ActivationRounding, OfIntegersByFixedAndOwnScales) {
   EXPECT_TRUE(std::isnan(rounded(token, {1, std::numeric_limits<float>::quiet_NaN()})[1]));
 }
 
+TEST(ActivationRounding, CodesAreThoseOfTheRoundedNumbers) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<std::vector<float>> rows{{255, 3, -255, 0},   {0, 255, 100.4F}, {10, 510},   {0, 0},
+                                             {-3, -0.01F, 1e-3F}, {1e9F, 0.3F},     {-1e-40F, 0}};
+  for (const bool symmetric : {true, false}) {
+    for (const int bits : {4, 8}) {
+      for (const Rounding& r :
+           {Rounding{.bits = bits, .source = Rounding::Scale::token, .symmetric = symmetric},
+            Rounding{.bits = bits, .symmetric = symmetric, .scale = 0.5F, .zero_point = symmetric ? 0 : 3}}) {
+        ASSERT_TRUE(has_row_codes(r));
+        for (const std::vector<float>& x : rows) {
+          std::vector<int16_t> codes(x.size());
+          const RowGrid grid = code_activation(r, x.data(), std::ssize(x), codes.data());
+          const std::vector<float> want = rounded(r, x);
+          for (size_t i = 0; i < x.size(); ++i)
+            EXPECT_EQ(static_cast<float>(codes[i] - grid.zero_point) * grid.scale, want[i])
+                << x[0] << " " << i;
+        }
+        std::vector<int16_t> codes(2);
+        const std::vector<float> with_nan{1, nan};
+        EXPECT_TRUE(std::isnan(code_activation(r, with_nan.data(), 2, codes.data()).scale));
+      }
+    }
+  }
+  EXPECT_FALSE(has_row_codes({.type = Rounding::Type::e4m3}));
+  EXPECT_FALSE(has_row_codes({.bits = 16}));
+  EXPECT_FALSE(has_row_codes({.zero_point = 200}));
+  EXPECT_FALSE(has_row_codes({.source = Rounding::Scale::group, .group = 2}));
+}
+
 TEST(ActivationRounding, OfFloatsByTokensGroupsAndTwoLevels) {
   const Rounding token{.type = Rounding::Type::e4m3, .source = Rounding::Scale::token};
   EXPECT_EQ(rounded(token, {896, 33, 0}), (std::vector<float>{896, 32, 0}));

@@ -42,6 +42,10 @@ IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec&
 /// with the group that costs least. False, and nothing done, where that would take much more memory than
 /// pairs.
 bool pack_grouped_quads(const QuantizedMatrix& codes, IntegerMatrix& matrix);
+/// Fills the panels of `matrix`, whose shape, storage and zero points are set, in `layout`; in pairs where
+/// grouped quads would take too much memory. Grouped quads have the zero points off: has_zero_points is false
+/// then.
+void pack_panels(const QuantizedMatrix& codes, PanelLayout layout, IntegerMatrix& matrix);
 
 /// How the residual stream is read on another grid than its own.
 StreamRead prepare_read(const StreamGrid& stream, const PointGrid& codes);

@@ -163,17 +163,8 @@ void finish(const QuantizedMatrix& codes, bool codes_out, IntegerMatrix& matrix)
   }
   if (matrix.storage != WeightStorage::int16) matrix.fast = make_fast(matrix.factors);
   const bool quads = matrix.fast.usable() && matrix.narrow_input;
-  const PanelLayout layout = integer_kernels().quad_layout;
-  if (quads && layout == PanelLayout::grouped_quads && pack_grouped_quads(codes, matrix)) {
-    // The codes' zero points are off; the constant, which holds the input's, stays as it is.
-    matrix.has_zero_points = false;
-  } else {
-    if (quads && layout == PanelLayout::quads) {
-      matrix.layout = layout;
-      matrix.entries = (matrix.cols + 3) / 4;
-    }
-    pack(codes, matrix);
-  }
+  // Where the codes' zero points come off, the constant, which holds the input's, stays as it is.
+  pack_panels(codes, quads ? integer_kernels().quad_layout : PanelLayout::pairs, matrix);
   const auto rows = static_cast<size_t>(matrix.rows);
   const bool one_zero_point =
       !matrix.has_zero_points || std::all_of(matrix.zero_points.begin(), matrix.zero_points.begin() + rows,
@@ -202,6 +193,18 @@ void finish(const QuantizedMatrix& codes, bool codes_out, IntegerMatrix& matrix)
 }
 
 }  // namespace
+
+void pack_panels(const QuantizedMatrix& codes, PanelLayout layout, IntegerMatrix& matrix) {
+  if (layout == PanelLayout::grouped_quads && pack_grouped_quads(codes, matrix)) {
+    matrix.has_zero_points = false;
+    return;
+  }
+  if (layout == PanelLayout::quads) {
+    matrix.layout = layout;
+    matrix.entries = (matrix.cols + 3) / 4;
+  }
+  pack(codes, matrix);
+}
 
 IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpec& spec,
                              const PointGrid& input, const PointGrid& output) {

@@ -52,9 +52,8 @@ const void* unpacked(const IntegerMatrix& w, int64_t first_panel, int64_t count,
 }
 
 /// The products of a stretch of rows with whole panels, and with their overflow.
-void multiply_quads(const IntegerMatrix& w, int64_t first_panel, int64_t panels, const void* codes,
-                    const uint8_t* bytes, int64_t rows, int32_t* sums, int64_t ld) {
-  const IntegerKernels& kernel = integer_kernels();
+void multiply_quads(const IntegerKernels& kernel, const IntegerMatrix& w, int64_t first_panel, int64_t panels,
+                    const void* codes, const uint8_t* bytes, int64_t rows, int32_t* sums, int64_t ld) {
   QuadGemm gemm{.m = rows,
                 .panels = panels,
                 .a = bytes,
@@ -82,8 +81,9 @@ void multiply_quads(const IntegerMatrix& w, int64_t first_panel, int64_t panels,
 /// Calls sink(row, rows, column, columns, sums) with the products [rows, columns] of a part of the tile at a
 /// time, row stride kColumns, before constants and zero points.
 template <typename Sum, typename Sink>
-void accumulate(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
-                int64_t first_row, int64_t row_count, void (*gemm)(const IntegerGemm&), const Sink& sink) {
+void accumulate(const IntegerKernels& kernel, const IntegerMatrix& w, int64_t first, int64_t count,
+                const LinearInput& in, int64_t first_row, int64_t row_count, void (*gemm)(const IntegerGemm&),
+                const Sink& sink) {
   thread_local AlignedBuffer unpacked_panels;
   thread_local AlignedBuffer sums;
   assert(first % kPanel == 0);
@@ -96,7 +96,7 @@ void accumulate(const IntegerMatrix& w, int64_t first, int64_t count, const Line
       const int64_t rows = std::min(kRows, row_count - row);
       if constexpr (sizeof(Sum) == sizeof(int32_t)) {
         if (w.layout != PanelLayout::pairs) {
-          multiply_quads(w, (first + column) / kPanel, (columns + kPanel - 1) / kPanel, panels,
+          multiply_quads(kernel, w, (first + column) / kPanel, (columns + kPanel - 1) / kPanel, panels,
                          in.bytes + (first_row + row) * byte_stride(w.cols), rows, sums.as<Sum>(), kColumns);
           sink(row, rows, column, columns, sums.as<Sum>());
           continue;
@@ -133,8 +133,8 @@ void requantize_rows(const IntegerMatrix& w, int64_t output, const LinearInput& 
   }
 }
 
-auto fast_gemm(const IntegerMatrix& w) {
-  return w.narrow_input ? integer_kernels().gemm_narrow : integer_kernels().gemm_modular;
+auto fast_gemm(const IntegerKernels& kernel, const IntegerMatrix& w) {
+  return w.narrow_input ? kernel.gemm_narrow : kernel.gemm_modular;
 }
 
 /// Calls sink(row, column, output, sum) for every output of the tile, whatever the sums need.
@@ -143,7 +143,7 @@ void accumulate_any(const IntegerMatrix& w, int64_t first, int64_t count, const 
                     int64_t first_row, int64_t row_count, const Sink& sink) {
   const IntegerKernels& kernel = integer_kernels();
   accumulate<int64_t>(
-      w, first, count, in, first_row, row_count,
+      kernel, w, first, count, in, first_row, row_count,
       w.storage == WeightStorage::int16 ? kernel.gemm_wide16 : kernel.gemm_wide,
       [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int64_t* sums) {
         for (int64_t r = 0; r < rows; ++r, sums += kColumns) {
@@ -163,7 +163,7 @@ void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const Li
                   int64_t first_row, int64_t row_count, int16_t* out, int64_t ld) {
   const IntegerKernels& kernel = integer_kernels();
   if (w.fast.usable()) {
-    accumulate<int32_t>(w, first, count, in, first_row, row_count, fast_gemm(w),
+    accumulate<int32_t>(kernel, w, first, count, in, first_row, row_count, fast_gemm(kernel, w),
                         [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int32_t* sums) {
                           int16_t* codes = out + row * ld + column;
                           if (w.uniform) {
@@ -206,7 +206,7 @@ void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const Lin
                  int64_t ld) {
   const IntegerKernels& kernel = integer_kernels();
   if (w.fast.usable()) {
-    accumulate<int32_t>(w, first, count, in, 0, in.rows, fast_gemm(w),
+    accumulate<int32_t>(kernel, w, first, count, in, 0, in.rows, fast_gemm(kernel, w),
                         [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int32_t* sums) {
                           requantize_rows(w, first + column, in, row, rows, columns, sums,
                                           [&](int64_t r, const Requantization& totals) {
@@ -220,6 +220,15 @@ void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const Lin
         out[row * ld + column] =
             static_cast<int32_t>(std::clamp<int64_t>(rescale(sum, w.factors[output]), INT32_MIN, INT32_MAX));
       });
+}
+
+void linear_sums(const IntegerKernels& kernel, const IntegerMatrix& w, int64_t first, int64_t count,
+                 const LinearInput& in, int64_t first_row, int64_t row_count, int32_t* out, int64_t ld) {
+  accumulate<int32_t>(kernel, w, first, count, in, first_row, row_count, kernel.gemm_narrow,
+                      [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int32_t* sums) {
+                        for (int64_t r = 0; r < rows; ++r)
+                          std::copy_n(sums + r * kColumns, columns, out + (row + r) * ld + column);
+                      });
 }
 
 void to_bytes(const int16_t* codes, int64_t cols, uint8_t* bytes) {

@@ -7,6 +7,8 @@
 
 namespace qeval::quant {
 
+struct IntegerKernels;
+
 /// A product's input: codes [rows, cols], and the sum of each row's codes.
 struct LinearInput {
   int64_t rows = 0, cols = 0;
@@ -28,6 +30,12 @@ void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const Li
 /// The same as 32-bit numbers (the logits), not clamped to codes.
 void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in, int32_t* out,
                  int64_t ld);
+/// out [row_count, count] (row stride ld) ← products of inputs of 0 … 255 with weights of at most 8 bits
+/// modulo 2^32, of rows [first_row, + row_count), before constants and zero points: Σ x·w, of grouped quads
+/// Σ x·(w − zero point). On the calling thread; `first` is a multiple of kPanel, and the panels have been
+/// laid out for these kernels (pack_panels).
+void linear_sums(const IntegerKernels& kernel, const IntegerMatrix& w, int64_t first, int64_t count,
+                 const LinearInput& in, int64_t first_row, int64_t row_count, int32_t* out, int64_t ld);
 /// sums [rows] ← Σ of each row.
 void row_sums(const int16_t* codes, int64_t rows, int64_t cols, int64_t* sums);
 
