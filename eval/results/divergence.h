@@ -68,11 +68,11 @@ CompanionFormat divergence_format(const std::map<std::string, DivergenceBase>& b
 /// Over all scored positions of a task.
 struct DivergenceSummary {
   int64_t documents = 0, positions = 0;
-  double mean_kl = 0;         ///< nats, a lower bound (see DocumentDivergence)
-  double mean_kl_upper = 0;   ///< the mean is at most this
-  double kl_99 = 0;           ///< 99 % quantile of the positions' lower bounds
-  double max_kl = 0;          ///< largest of them
-  double top1_agreement = 1;  ///< share of positions with the base's arg-max
+  double mean_kl = 0;              ///< nats, a lower bound (see DocumentDivergence)
+  double mean_kl_upper = 0;        ///< the mean is at most this
+  double kl_99 = 0;                ///< 99 % quantile of the positions' lower bounds
+  double max_kl = 0;               ///< largest of them
+  double top1_agreement = 1;       ///< share of positions with the base's arg-max
   std::vector<BlockSum> blocks{};  ///< of the divergence: documents, which are independent of one another
 };
 

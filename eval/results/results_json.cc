@@ -64,8 +64,7 @@ std::vector<MetricValue> metrics_from_json(const OrderedJsonObject& fields) {
     MetricValue metric{name, fields.any_number(key), {}};
     const std::string error = error_key(name);
     // The harness writes "N/A" where we leave the field out.
-    if (fields.has(error) && fields.at(error) != "N/A")
-      metric.standard_error = fields.any_number(error);
+    if (fields.has(error) && fields.at(error) != "N/A") metric.standard_error = fields.any_number(error);
     out.push_back(std::move(metric));
   }
   return out;
@@ -253,9 +252,8 @@ RunResults run_results_from_json(const ordered_json& json, const std::string& wh
   }
   for (const std::string& name : fields.strings("group_order")) {
     const OrderedJsonObject results = fields.object("results").object(name);
-    run.groups.push_back({name, fields.object("group_subtasks").strings(name),
-                          metrics_from_json(results), results.count("sample_len"),
-                          !unweighted.contains(name)});
+    run.groups.push_back({name, fields.object("group_subtasks").strings(name), metrics_from_json(results),
+                          results.count("sample_len"), !unweighted.contains(name)});
   }
   const OrderedJsonObject model = fields.object("model"), environment = fields.object("environment");
   run.model = {

@@ -10,8 +10,9 @@
 
 namespace qeval::model {
 
-/// How the elements of a stored tensor are encoded. From q8_0 on, they are GGUF's blocks. i8, u8 and the f8 types
-/// are codes or scales of quantized weights and mean something only beside other tensors (stored_weight.h).
+/// How the elements of a stored tensor are encoded. From q8_0 on, they are GGUF's blocks. i8, u8 and the f8
+/// types are codes or scales of quantized weights and mean something only beside other tensors
+/// (stored_weight.h).
 enum class DType : uint8_t {
   f32,
   f64,

@@ -53,8 +53,7 @@ TEST(Divergence, RefusesWhatIsDamaged) {
   const std::string line = divergence_line(document(2)) + "\n";
   EXPECT_EQ(read_error(header + line), "");
   EXPECT_THAT(read_error(""), HasSubstr("header"));
-  EXPECT_THAT(read_error(divergence_header("boolq", base, 256) + "\n" + line),
-              HasSubstr("accepted: arc"));
+  EXPECT_THAT(read_error(divergence_header("boolq", base, 256) + "\n" + line), HasSubstr("accepted: arc"));
   EXPECT_THAT(read_error(header + line.substr(0, line.size() - 1)), HasSubstr("d.jsonl:2: the last line"));
   EXPECT_THAT(read_error(header + line + line), HasSubstr("ascending"));
   std::string edited = line;
