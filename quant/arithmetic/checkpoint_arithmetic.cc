@@ -145,7 +145,8 @@ void CheckpointIntegerArithmetic::multiply_alike(int64_t layer, const Tensor& in
 }
 
 void CheckpointIntegerArithmetic::finish(const Tensor& residual, Tensor& out) const {
-  if (head_) {
+  if (head_) {  // multiply_head() makes the codes, so that nothing is to be rounded before
+    // NOLINTNEXTLINE(bugprone-parent-virtual-call)
     FloatArithmetic::finish(residual, out);
   } else {
     CheckpointArithmetic::finish(residual, out);

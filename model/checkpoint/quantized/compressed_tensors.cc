@@ -286,7 +286,7 @@ std::optional<ActivationRounding> read_rounding(ModuleTensors& tensors, const Ct
       if (tensor.bytes.size() != 1)
         fail("{} has shape {}; the configuration asks for [1]", tensors.where(zero),
              shape_text(tensor.shape));
-      rounding.zero_point = static_cast<int8_t>(tensor.bytes[0]);
+      rounding.zero_point = (std::to_integer<int32_t>(tensor.bytes[0]) ^ 0x80) - 0x80;  // signed
       if (a.symmetric && rounding.zero_point != 0)
         fail("{} is {}, but {}: symmetric is true", tensors.where(zero), rounding.zero_point, where);
     }
