@@ -204,6 +204,7 @@ ComparedRun CompareWork::read(const ComparisonEntry& entry) const {
 
 void CompareWork::measure_text(const std::vector<ComparisonEntry>& entries, const CompareObserver& observer) {
   std::vector<TextRun> runs;
+  runs.reserve(entries.size());
   for (const ComparisonEntry& entry : entries) runs.push_back({entry, layout_->model(entry)});
   if (std::ranges::all_of(entries, [&](const auto& entry) { return text_->is_measured(entry.name); })) return;
   const StepClock clock("compare on the text", observer);
