@@ -52,8 +52,8 @@ void CheckpointArithmetic::linear(int64_t layer, const Tensor& in, std::span<con
     if (done[t]) continue;
     // Projections of one input that round it alike are computed together.
     const std::optional<ActivationRounding> rounding = weights(layer, *targets[t].op).input;
-    std::vector<Target> alike;
-    for (size_t i = t; i < targets.size(); ++i) {
+    std::vector<Target> alike{targets[t]};
+    for (size_t i = t + 1; i < targets.size(); ++i) {
       if (done[i] || weights(layer, *targets[i].op).input != rounding) continue;
       done[i] = true;
       alike.push_back(targets[i]);

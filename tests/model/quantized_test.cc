@@ -138,6 +138,17 @@ class ChangedGolden {
   std::vector<fixtures::Tensor> tensors_;
 };
 
+/// A scale that is no number once ended the program, and an infinite one made a matrix of zeros.
+TEST(QuantizedRefusals, OfScalesThatAreNone) {
+  for (const float value : {NAN, INFINITY, -1.0F, 0.0F}) {
+    ChangedGolden changed("modelopt-nvfp4");
+    fixtures::Tensor& scale = changed.tensor("model.layers.0.self_attn.q_proj.input_scale");
+    ASSERT_EQ(scale.bytes.size(), sizeof value);
+    std::memcpy(scale.bytes.data(), &value, sizeof value);
+    EXPECT_THAT(changed.refusal(), HasSubstr("q_proj.input_scale is")) << value;
+  }
+}
+
 struct RefusedConfig {
   const char* golden;
   const char* patch;  ///< of quantization_config, as JSON merge patch

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include <fmt/ranges.h>
 
@@ -42,7 +43,7 @@ const TensorView& ModuleTensors::take(std::string_view suffix, const std::vector
   return tensor;
 }
 
-float ModuleTensors::scalar(std::string_view suffix) {
+float ModuleTensors::scalar(std::string_view suffix, bool may_be_zero) {
   const TensorView& tensor = take_any(suffix, kFloats);
   if (tensor.element_count() != 1 || tensor.shape.size() > 2) {
     fail("{} has shape {}; the configuration asks for one number, [] or [1]", where(suffix),
@@ -50,6 +51,8 @@ float ModuleTensors::scalar(std::string_view suffix) {
   }
   float value = 0;
   decode(tensor.dtype, tensor.bytes.data(), 1, &value);
+  if (!std::isfinite(value) || value < 0 || (value == 0 && !may_be_zero))
+    fail("{} is {}; accepted: a finite scale above 0", where(suffix), value);
   return value;
 }
 
