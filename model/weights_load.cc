@@ -207,6 +207,10 @@ class Loader {
     const auto read = [&](const std::string& suffix) {
       ActivationRounding rounding = cache.rounding;
       rounding.scale = vector(attention + suffix, {1}).at(0);
+      if (!std::isfinite(rounding.scale) || rounding.scale <= 0) {
+        fail("{}: tensor {} is {}; accepted: a finite scale above 0", checkpoint_.path().string(),
+             printable(attention + suffix), rounding.scale);
+      }
       return rounding;
     };
     LayerWeights& weights = model_->layers[static_cast<size_t>(layer)];

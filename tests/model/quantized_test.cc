@@ -2,6 +2,7 @@
 // bits which the format's own library gives, and that what does not fit is refused.
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -149,6 +150,61 @@ TEST(QuantizedRefusals, OfScalesThatAreNone) {
   }
 }
 
+TEST(QuantizedRefusals, OfCacheScalesThatAreNone) {
+  for (const float value : {NAN, INFINITY, -1.0F, 0.0F}) {
+    ChangedGolden changed("ct-kv-fp8");
+    fixtures::Tensor& scale = changed.tensor("model.layers.0.self_attn.v_scale");
+    ASSERT_EQ(scale.dtype, DType::bf16);
+    const uint32_t bits = std::bit_cast<uint32_t>(value) >> 16U;
+    std::memcpy(scale.bytes.data(), &bits, 2);
+    EXPECT_THAT(changed.refusal(), HasSubstr("self_attn.v_scale is")) << value;
+  }
+}
+
+/// What is missing is called by the names that the format has for it.
+TEST(QuantizedRefusals, OfMissingTensors) {
+  struct Case {
+    const char *golden, *tensor, *said;
+  };
+  const std::string down = "model.layers.0.mlp.down_proj";
+  for (const Case& c : std::vector<Case>{
+           {"fp8-block-deepseek", ".weight_scale_inv",
+            "is missing; accepted: weight_scale_inv, weight_scale"},
+           {"fp8-tensor-static", ".activation_scale", "is missing; accepted: activation_scale, input_scale"},
+           {"bnb-nf4-double", ".weight.quant_state.bitsandbytes__nf4",
+            "bitsandbytes__nf4, weight.quant_state"},
+           {"bnb-nf4-double", ".weight.absmax", "weight.absmax"},
+           {"gptq-w3-g32-asym", ".qweight", ".qweight is missing; "},
+           {"awq-w4-g32-qwen2", ".qweight", ".qweight is missing; "},
+           {"ct-w6a16-g64-asym-new", ".weight_packed", ".weight_packed is missing; "},
+           {"ct-w8a8-int-dynamic", ".weight", ".weight is missing; "},
+           {"gemma-quant-gemma3", ".input_activation_scale", ".input_activation_scale is missing"},
+       }) {
+    SCOPED_TRACE(std::string(c.golden) + c.tensor);
+    ChangedGolden changed(c.golden);
+    changed.tensor(down + c.tensor);
+    changed.remove(down + c.tensor);
+    EXPECT_THAT(changed.refusal(), HasSubstr(c.said));
+    EXPECT_THAT(changed.refusal(), HasSubstr(down));
+  }
+}
+
+/// A zero point that is not 0 and a config that says symmetric: one of them is wrong.
+TEST(QuantizedRefusals, OfZeroPointsThatASymmetricConfigHasNot) {
+  for (const char* name : {"ct-w6a16-g64-asym-new", "ct-w8a8-int-dynamic"}) {
+    SCOPED_TRACE(name);
+    ChangedGolden changed(name);
+    for (auto& group : changed.quantization()["config_groups"]) group["weights"]["symmetric"] = true;
+    const std::string zeros = "model.layers.0.mlp.down_proj.weight_zero_point";
+    if (std::string_view(name) == "ct-w8a8-int-dynamic") {
+      changed.add({zeros, DType::i8, {128, 1}, std::string(128, '\0')});
+      changed.load();
+      changed.tensor(zeros).bytes[5] = 3;
+    }
+    EXPECT_THAT(changed.refusal(), HasSubstr("symmetric is true; accepted with it: 0"));
+  }
+}
+
 struct RefusedConfig {
   const char* golden;
   const char* patch;  ///< of quantization_config, as JSON merge patch
@@ -190,7 +246,7 @@ TEST(QuantizedRefusals, OfConfigs) {
       {"ct-mixed", R"({"config_groups": {"group_1": {"weights": {"num_bits": 9}}}})", "num_bits is 9"},
       {"ct-mixed", R"({"config_groups": {"group_1": {"weights": {"zeros": 9}}}})",
        "zeros is 9; no such field"},
-      {"ct-mixed", R"({"config_groups": {"group_1": {"weights": {"symmetric": true}}}})", ""},
+      {"ct-mixed", R"({"config_groups": {"group_1": {"weights": {"symmetric": true}}}})", "weight_zero_point holds"},
       {"ct-mixed", R"({"config_groups": {"group_1": {"targets": ["re:.*mlp\\.(gate|up)_proj$"]}}})",
        "model.layers.1.mlp.down_proj.weight_packed is quantized, but"},
       {"ct-mixed", R"({"ignore": []})", ""},

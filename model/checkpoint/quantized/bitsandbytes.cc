@@ -42,7 +42,7 @@ constexpr std::array kStates{"weight.quant_state.bitsandbytes__nf4", "weight.qua
 
 std::shared_ptr<CodedWeight> read_four_bits(ModuleTensors& tensors) {
   const auto [rows, cols] = std::pair(tensors.request().rows, tensors.request().cols);
-  const char* suffix = tensors.has(kStates[0]) ? kStates[0] : kStates[1];
+  const char* suffix = tensors.first_of({kStates[0], kStates[1]});
   const TensorView& state = tensors.take_any(suffix, {DType::u8});
   const std::string where = tensors.where(suffix);
   const nlohmann::json document =
@@ -120,7 +120,7 @@ std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTenso
   const bool usual = request.kind == ModuleRequest::Kind::linear;
   const bool may = request.kind != ModuleRequest::Kind::embedding && !request.transposed &&
                    (request.kind != ModuleRequest::Kind::head || settings.lists_skipped);
-  if (!check_agreement(tensors, four ? "weight.absmax" : "SCB", four || eight,
+  if (!check_agreement(tensors, settings.four_bits ? "weight.absmax" : "SCB", four || eight,
                        may && !settings.skipped.surely(request.name),
                        !usual || settings.skipped.possibly(request.name),
                        settings.where + ": llm_int8_skip_modules"))

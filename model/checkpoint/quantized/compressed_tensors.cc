@@ -70,9 +70,9 @@ class ModuleReader {
   std::shared_ptr<CodedWeight> read() {
     switch (group_.format) {
       case CtFormat::packed:
-        return read_packed();
+        return without_zeros(read_packed());
       case CtFormat::integers:
-        return read_integers();
+        return without_zeros(read_integers());
       case CtFormat::floats:
         return read_fp8(tensors_, text("FP8"), read_scales(), group_columns());
       case CtFormat::nvfp4: {
@@ -151,6 +151,24 @@ class ModuleReader {
       default:
         return &tensors_.take(suffix, {rows(), groups()}, {DType::i8});
     }
+  }
+
+  /// What the config calls symmetric has no zero points, or zeros.
+  std::shared_ptr<CodedWeight> without_zeros(std::shared_ptr<CodedWeight> weight) const {
+    if (!weights().symmetric || weight->zeros.layout == StoredZeros::Layout::none) return weight;
+    const int32_t middle = 1 << ((weight->codes.is_bytes() ? 8 : weights().bits) - 1);
+    std::vector<float> grid_scales(static_cast<size_t>(groups()));
+    std::vector<int32_t> grid_zeros(static_cast<size_t>(groups()));
+    for (int64_t row = 0; row < rows(); ++row) {
+      weight->read_grids(row, 0, groups(), grid_scales.data(), grid_zeros.data());
+      for (int64_t g = 0; g < groups(); ++g) {
+        const int32_t zero = grid_zeros[static_cast<size_t>(g)] - middle;
+        if (zero != 0)
+          fail("{} holds {} in row {}, but {}: weights: symmetric is true; accepted with it: 0",
+               tensors_.where("weight_zero_point"), zero, row, group_.where);
+      }
+    }
+    return weight;
   }
 
   std::shared_ptr<CodedWeight> read_integers() {
@@ -329,14 +347,13 @@ std::optional<QuantizedModule> read_module(const CtConfig& config, std::vector<s
   const bool codes = weight != nullptr && !info(weight->dtype).is_float;
   const bool packed = tensors.has("weight_packed") || codes;
   const bool must = group != nullptr && group->weights.has_value();
-  check_agreement(tensors, codes ? "weight" : "weight_packed", packed, must, !must,
+  const bool bytes = must && (group->format == CtFormat::integers || group->format == CtFormat::floats ||
+                              group->format == CtFormat::mxfp8);
+  check_agreement(tensors, codes || bytes ? "weight" : "weight_packed", packed, must, !must,
                   must ? group->where : config.where);
   if (group == nullptr) return std::nullopt;
   QuantizedModule result;
-  if (must) {
-    if (!packed) return std::nullopt;  // the plain tensor is missing as well, and the loader says so
-    result.weight = ModuleReader(config, *group, tensors).read();
-  }
+  if (must) result.weight = ModuleReader(config, *group, tensors).read();
   result.input = read_rounding(tensors, *group, group->input, "input");
   result.output = read_rounding(tensors, *group, group->output, "output");
   return result;

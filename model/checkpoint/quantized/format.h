@@ -44,13 +44,14 @@ class ModuleTensors {
   const ModuleRequest& request() const { return request_; }
   bool has(std::string_view suffix) const { return find(suffix) != nullptr; }
   const TensorView* find(std::string_view suffix) const;
+  /// Of these names the first that is there; Error that lists them where none is.
+  const char* first_of(std::initializer_list<const char*> suffixes) const;
   /// Throws Error where the tensor is missing or of another type or shape.
   const TensorView& take(std::string_view suffix, const std::vector<int64_t>& shape,
                          std::initializer_list<DType> types);
   /// The same without a condition on the shape.
   const TensorView& take_any(std::string_view suffix, std::initializer_list<DType> types);
-  /// A float of shape [] or [1].
-  /// A scale: Error unless it is finite and above 0, or 0 where that is a value of its own.
+  /// A scale of shape [] or [1]: Error unless it is finite and above 0, or 0 where that is a value of its own.
   float scalar(std::string_view suffix, bool may_be_zero = false);
   /// A scale's tensor of any float type, for grids whose indices take these steps.
   StoredScales scales(std::string_view suffix, const std::vector<int64_t>& shape, int64_t row_step,

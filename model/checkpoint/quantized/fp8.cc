@@ -55,7 +55,7 @@ std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTenso
                        !usual || settings.skipped.possibly(request.name), settings.skip_rule))
     return std::nullopt;
   QuantizedModule result;
-  const char* scale = tensors.has("weight_scale_inv") ? "weight_scale_inv" : "weight_scale";
+  const char* scale = tensors.first_of({"weight_scale_inv", "weight_scale"});
   result.input = {.type = ActivationRounding::Type::e4m3, .source = ActivationRounding::Scale::token};
   if (settings.block) {
     const auto [r, c] = *settings.block;
@@ -68,13 +68,15 @@ std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTenso
     return result;
   }
   const float value = tensors.scalar(scale);
-  const char* input = tensors.has("activation_scale") ? "activation_scale" : "input_scale";
   if (settings.fixed) {
     result.input->source = ActivationRounding::Scale::fixed;
-    result.input->scale = tensors.scalar(input);
-  } else if (tensors.has(input)) {
-    fail("{} is there, but {}: activation_scheme is dynamic; accepted: static with it", tensors.where(input),
-         settings.where);
+    result.input->scale = tensors.scalar(tensors.first_of({"activation_scale", "input_scale"}));
+  } else {
+    for (const char* input : {"activation_scale", "input_scale"}) {
+      if (tensors.has(input))
+        fail("{} is there, but {}: activation_scheme is dynamic; accepted: static with it",
+             tensors.where(input), settings.where);
+    }
   }
   result.weight =
       read_fp8(tensors, "FP8 per tensor", {.type = StoredScales::Type::one, .global = value}, cols);

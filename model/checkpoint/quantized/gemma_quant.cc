@@ -58,7 +58,6 @@ Settings read_settings(const QuantizationConfig& config) {
 }
 
 std::optional<ActivationRounding> read_rounding(ModuleTensors& tensors, std::string_view suffix) {
-  if (!tensors.has(suffix)) return std::nullopt;
   const float scale = tensors.scalar(suffix, true);
   if (scale == 0) return std::nullopt;
   return ActivationRounding{.scale = scale};

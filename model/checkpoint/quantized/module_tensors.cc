@@ -21,6 +21,14 @@ const TensorView* ModuleTensors::find(std::string_view suffix) const {
   return checkpoint_.find(name(suffix));
 }
 
+const char* ModuleTensors::first_of(std::initializer_list<const char*> suffixes) const {
+  for (const char* suffix : suffixes) {
+    if (has(suffix)) return suffix;
+  }
+  fail("{}: one tensor of {} is missing; accepted: {}", checkpoint_.path().string(), printable(request_.name),
+       fmt::join(suffixes, ", "));
+}
+
 const TensorView& ModuleTensors::take_any(std::string_view suffix, std::initializer_list<DType> types) {
   const TensorView& tensor = checkpoint_.require(name(suffix));
   if (std::ranges::find(types, tensor.dtype) == types.end()) {
@@ -96,6 +104,8 @@ bool check_agreement(const ModuleTensors& tensors, std::string_view packed_suffi
     fail("{} is not quantized, but {} quantizes {}; expected: {}", tensors.where("weight"), rule,
          printable(tensors.request().name), packed_suffix);
   }
+  if (!packed && !may_be_plain)
+    fail("{} is missing; {} quantizes the module", tensors.where(packed_suffix), rule);
   return packed;
 }
 
