@@ -22,6 +22,7 @@
 #include "eval/compare/compare_work.h"
 #include "eval/results/comparison_table.h"
 #include "reports/build.h"
+#include "reports/render/scatter.h"
 #include "reports/render/write.h"
 
 namespace qeval::cli {
@@ -222,6 +223,8 @@ void write_reports(const std::filesystem::path& output, const eval::Comparison& 
   const reports::Report report = reports::build_report(reports::read_sources(folders), options);
   reports::write_report(report, outputs);
   for (const std::string& sentence : report.verdict) std::cout << sentence << '\n';
+  if (const std::string plot = reports::terminal_plot(report); !plot.empty())
+    std::cout << '\n' << plot << '\n';
   std::cout << fmt::format("Report:  {}, {}\n", outputs.markdown->string(), outputs.html->string());
 }
 

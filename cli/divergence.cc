@@ -120,9 +120,10 @@ void print(const eval::DivergenceResults& results, const std::vector<eval::Measu
   }
   const eval::TextSettings& text = results.text;
   const eval::TextDivergence& first = results.runs.front().divergence;
-  std::cout << fmt::format("{}: {} tokens predicted in {} windows of up to {}, protocol {}\n",
+  std::cout << fmt::format("{}: {} token{} predicted in {} window{} of up to {}, protocol {}\n",
                            text.file.empty() ? "The stored text" : printable(text.file), first.tokens(),
-                           text.windows, text.context, text.protocol)
+                           first.tokens() == 1 ? "" : "s", text.windows, text.windows == 1 ? "" : "s",
+                           text.context, text.protocol)
             << fmt::format("Base: {}, perplexity {:.4f}{}\n\n", printable(results.base.label),
                            first.base_perplexity().value,
                            first.base_perplexity().standard_error
@@ -168,7 +169,7 @@ int run(const po::variables_map& arguments) {
   const std::string text = stored ? "" : read_file(text_file);
   const auto windows_of = [&](eval::Session& session) {
     return stored ? stored_windows(session.tokenizer(), stored->header())
-                  : text_windows(session.tokenizer(), text, protocol, context);
+                  : text_windows(session.tokenizer(), {text_file, text}, protocol, context);
   };
   const eval::TextWindows windows = windows_of(first);
   for (eval::Session* other : others) {

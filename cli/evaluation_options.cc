@@ -1,6 +1,7 @@
 #include "cli/evaluation_options.h"
 
 #include "base/error.h"
+#include "cli/commit.h"
 #include "cli/model_options.h"
 #include "cli/option_values.h"
 
@@ -54,6 +55,7 @@ eval::EvaluationOptions task_options(const po::variables_map& arguments, const T
   options.batch_tokens = batch_tokens(arguments);
   options.command = command_line();
   options.version = QEVAL_VERSION;
+  options.commit = QEVAL_COMMIT;
   options.threads = limit.threads();
   return options;
 }

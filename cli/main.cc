@@ -12,6 +12,7 @@
 #include "base/near_names.h"
 #include "base/setting.h"
 #include "cli/command.h"
+#include "cli/commit.h"
 #include "cli/option_text.h"
 #include "cli/ranks.h"
 
@@ -129,7 +130,8 @@ int dispatch(int argc, char** argv) {
     return 0;
   }
   if (name == "--version") {
-    std::cout << "qeval " QEVAL_VERSION "\n";
+    constexpr std::string_view commit = QEVAL_COMMIT;
+    std::cout << "qeval " QEVAL_VERSION << (commit.empty() ? "" : " (commit " QEVAL_COMMIT ")") << '\n';
     return 0;
   }
   if (name.empty()) {

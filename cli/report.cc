@@ -7,6 +7,7 @@
 #include "eval/results/results.h"
 #include "eval/results/table.h"
 #include "reports/build.h"
+#include "reports/render/scatter.h"
 #include "reports/render/write.h"
 
 namespace qeval::cli {
@@ -29,6 +30,8 @@ po::options_description options() {
   add("card", file(),
       "write a part of a model card: front matter with `model-index`, and a table of scores, recovery and "
       "divergence");
+  add("eval-results", po::value<std::string>()->value_name("DIR"),
+      "write RUN.yaml of each run, a file for the .eval_results folder of its model's repository");
   add("json", file(), "write all results and comparisons as JSON");
   add("baseline", po::value<std::string>()->value_name("DIR"),
       "the run to compare with (default: the only float run, or a comparison's base)");
@@ -77,14 +80,16 @@ reports::Outputs outputs_of(const po::variables_map& arguments) {
           .csv = path("csv"),
           .latex = path("latex"),
           .json = path("json"),
-          .card = path("card")};
+          .card = path("card"),
+          .evaluation_results = path("eval-results")};
 }
 
 void announce(const reports::Report& report, const reports::Outputs& outputs) {
   for (const std::string& sentence : report.verdict) std::cout << sentence << '\n';
   std::cout << '\n';
-  for (const auto& output :
-       {outputs.markdown, outputs.html, outputs.csv, outputs.latex, outputs.json, outputs.card}) {
+  if (const std::string plot = reports::terminal_plot(report); !plot.empty()) std::cout << plot << '\n';
+  for (const auto& output : {outputs.markdown, outputs.html, outputs.csv, outputs.latex, outputs.json,
+                             outputs.card, outputs.evaluation_results}) {
     if (output) std::cout << "Report: " << output->string() << '\n';
   }
 }
@@ -95,8 +100,8 @@ int run(const po::variables_map& arguments) {
   for (const std::string& folder : arguments["folder"].as<std::vector<std::string>>())
     folders.emplace_back(folder);
   const reports::Outputs outputs = outputs_of(arguments);
-  const bool writes =
-      outputs.markdown || outputs.html || outputs.csv || outputs.latex || outputs.json || outputs.card;
+  const bool writes = outputs.markdown || outputs.html || outputs.csv || outputs.latex || outputs.json ||
+                      outputs.card || outputs.evaluation_results;
   reports::BuildOptions options;
   if (const auto baseline = optional<std::string>(arguments, "baseline")) options.baseline = *baseline;
   options.paper = arguments.count("paper") != 0;
@@ -106,7 +111,8 @@ int run(const po::variables_map& arguments) {
     for (const char* option : {"baseline", "margin", "paper", "no-examples"}) {
       if (arguments.count(option) != 0 && !arguments[option].defaulted())
         throw UsageError(fmt::format(
-            "--{} needs a report to write: -o FILE, --html, --csv, --latex, --card or --json", option));
+            "--{} needs a report to write: -o FILE, --html, --csv, --latex, --card, --eval-results or --json",
+            option));
     }
   }
   reports::SourceList sources = reports::read_sources(folders);

@@ -145,7 +145,8 @@ void Evaluation::describe_ranks() {
   environment_ = {.cpu = all(model::cpu_name()),
                   .cpu_path = all(model::name(model::cpu_path())),
                   .threads = 0,
-                  .version = options_.version};
+                  .version = options_.version,
+                  .commit = options_.commit};
   for (const std::string& threads : gather(peers, std::to_string(options_.threads)))
     environment_.threads += std::stoll(threads);
 }

@@ -32,6 +32,7 @@ struct EvaluationOptions {
   std::optional<std::filesystem::path> base;
   std::string command;  ///< the command line that reproduces the run
   std::string version;  ///< of qeval
+  std::string commit;   ///< that it was built from, for the record; may be empty
   int64_t threads = 0;
   /// Score this share of the documents only and write what merge_shards() needs. Needs an output folder.
   std::optional<Shard> shard{};

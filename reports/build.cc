@@ -101,7 +101,9 @@ Report build_report(SourceList list, const BuildOptions& options) {
   report.has_baseline = baseline >= 0;
   report.rows.front().is_baseline = report.has_baseline;
   if (list.runs.size() > 1) {
-    const eval::Comparison comparison = compare(report, list.runs, options.comparison);
+    const eval::Comparison* known = options.comparison;
+    if (known == nullptr && list.comparison) known = &*list.comparison;
+    const eval::Comparison comparison = compare(report, list.runs, known);
     add_differences(comparison, report);
     add_nearness(list, comparison, report);
     if (options.examples) add_examples(list.runs, comparison, report);

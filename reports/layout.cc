@@ -210,6 +210,8 @@ Row make_row(const Source& source, const Report& report) {
   row.cpu = run.environment.cpu;
   row.cpu_path = run.environment.cpu_path;
   row.version = run.environment.version;
+  row.commit = run.environment.commit;
+  row.date = run.date;
   row.threads = run.environment.threads;
   return row;
 }
@@ -259,6 +261,7 @@ Conventions make_protocol(std::span<const Source> sources) {
 void lay_out(std::span<const Source> sources, Report& report) {
   report.title = sources[0].results.model.name;
   report.version = sources[0].results.environment.version;
+  report.commit = sources[0].results.environment.commit;
   report.protocol = make_protocol(sources);
   for (const Source& source : sources) add_columns(source.results, report);
   for (const Source& source : sources) report.rows.push_back(make_row(source, report));

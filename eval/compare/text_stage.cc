@@ -31,11 +31,7 @@ TextStage::TextStage(const ComparedText& text, Session& base, const ComparisonEn
     throw UsageError(fmt::format("{} {}: accepted: 1 to {}, the longest input ({})", setting("context"),
                                  text.context, base.max_length(), setting("max-length")));
   }
-  try {
-    windows_ = text_windows(base.tokenizer(), text_, TextProtocol::qeval, text.context);
-  } catch (const Error& error) {
-    fail("{}: {}", text.file.string(), error.what());
-  }
+  windows_ = text_windows(base.tokenizer(), {text.file.string(), text_}, TextProtocol::qeval, text.context);
   results_.text = {.file = text.file.filename().string(),
                    .sha256 = sha256_hex(text_),
                    .bytes = std::ssize(text_),
@@ -85,7 +81,8 @@ void TextStage::measure(Session& base, std::span<const TextRun> runs, const Open
       Session& session = *sessions.back();
       if (session.tokenizer().hash() != base.tokenizer().hash()) {
         require_same_windows(windows_,
-                             text_windows(session.tokenizer(), text_, windows_.protocol, windows_.context),
+                             text_windows(session.tokenizer(), {results_.text.file, text_}, windows_.protocol,
+                                          windows_.context),
                              left[i]->model);
       }
       others.push_back(&session);

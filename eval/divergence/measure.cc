@@ -148,22 +148,27 @@ std::string_view name(TextProtocol protocol) {
   return protocol == TextProtocol::qeval ? "qeval" : "llama.cpp";
 }
 
-TextWindows text_windows(const model::Tokenizer& tokenizer, std::string_view text, TextProtocol protocol,
+TextWindows text_windows(const model::Tokenizer& tokenizer, const NamedText& text, TextProtocol protocol,
                          int64_t context) {
-  if (protocol == TextProtocol::qeval) {
-    const RequestEncoder encoder(tokenizer, Protocol::lm_eval_0_4, PrefixToken::automatic, context);
-    TextWindows out{protocol, context, encoder.windows(text), {}};
-    if (out.windows.empty()) fail("the text of {} bytes has no token to predict", text.size());
-    return out;
+  if (protocol == TextProtocol::llama_cpp && context < 4)
+    fail("{} {}: accepted: 4 or more", setting("context"), context);
+  try {
+    if (protocol == TextProtocol::qeval) {
+      const RequestEncoder encoder(tokenizer, Protocol::lm_eval_0_4, PrefixToken::automatic, context);
+      TextWindows out{protocol, context, encoder.windows(text.text), {}};
+      if (out.windows.empty()) fail("its {} bytes have no token to predict", text.text.size());
+      return out;
+    }
+    std::vector<int32_t> ids = tokenizer.encode(text.text);
+    model::put_in_front(tokenizer.leading_ids(), ids);
+    if (std::ssize(ids) < 2 * context) {
+      fail("has {} tokens; llama.cpp's protocol needs two chunks of {}: at least {}", ids.size(), context,
+           2 * context);
+    }
+    return chunks(tokenizer, std::move(ids), context);
+  } catch (const Error& error) {
+    fail("{}: {}", text.name, error.what());
   }
-  if (context < 4) fail("{} {}: accepted: 4 or more", setting("context"), context);
-  std::vector<int32_t> ids = tokenizer.encode(text);
-  model::put_in_front(tokenizer.leading_ids(), ids);
-  if (std::ssize(ids) < 2 * context) {
-    fail("the text has {} tokens; llama.cpp's protocol needs two chunks of {}: at least {}", ids.size(),
-         context, 2 * context);
-  }
-  return chunks(tokenizer, std::move(ids), context);
 }
 
 TextWindows stored_windows(const model::Tokenizer& tokenizer, const LogitsHeader& header) {

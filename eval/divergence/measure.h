@@ -35,8 +35,14 @@ struct TextWindows {
   std::vector<int32_t> tokens;  ///< llama.cpp: those of all chunks, without the BOS that is put in
 };
 
-/// Throws Error where the text is too short (llama.cpp: two chunks), or the tokenizer lacks a prefix token.
-TextWindows text_windows(const model::Tokenizer& tokenizer, std::string_view text, TextProtocol protocol,
+/// A text and the name that messages have for it.
+struct NamedText {
+  std::string name;
+  std::string_view text;
+};
+/// Throws Error naming the text where it is too short (llama.cpp: two chunks) or not UTF-8, or the tokenizer
+/// lacks a prefix token.
+TextWindows text_windows(const model::Tokenizer& tokenizer, const NamedText& text, TextProtocol protocol,
                          int64_t context);
 /// Of the chunks that a file of log-probabilities was made on.
 TextWindows stored_windows(const model::Tokenizer& tokenizer, const LogitsHeader& header);

@@ -7,16 +7,12 @@
 #include <set>
 
 #include "base/error.h"
-#include "base/file.h"
-#include "base/json_object.h"
 #include "base/setting.h"
 #include "eval/results/headline.h"
 #include "eval/results/sample_file.h"
 
 namespace qeval::eval {
 namespace {
-
-using nlohmann::ordered_json;
 
 template <typename Items, typename Name>
 auto find_named(Items& items, std::string_view name, Name name_of) {
@@ -137,38 +133,6 @@ std::vector<HeadlineTest> headline_tests(const Comparison& comparison) {
   return tests;
 }
 
-ordered_json interval_json(const std::optional<Interval>& interval) {
-  if (!interval) return nullptr;
-  return {number_to_json(interval->low), number_to_json(interval->high)};
-}
-
-ordered_json comparison_json(const TaskComparison& comparison) {
-  ordered_json out = {{"documents", comparison.documents}, {"metrics", ordered_json::object()}};
-  for (const MetricComparison& metric : comparison.metrics) {
-    const PairedDifference& difference = metric.difference;
-    ordered_json& json = out["metrics"][metric.metric];
-    json = {{"base", number_to_json(metric.base)},
-            {"value", number_to_json(metric.other)},
-            {"delta", number_to_json(difference.delta)},
-            {"interval_95", interval_json(difference.interval)},
-            {"p", number_to_json(difference.p_value)},
-            {"test", difference.method == PairedMethod::proportions ? "mcnemar" : "bootstrap"}};
-    if (!metric.right_or_wrong) continue;
-    json["lost"] = metric.lost.size();
-    json["gained"] = metric.gained.size();
-  }
-  return out;
-}
-
-ordered_json divergence_json(const DivergenceSummary& summary) {
-  return {{"positions", summary.positions},
-          {"mean_kl", number_to_json(summary.mean_kl)},
-          {"mean_kl_upper", number_to_json(summary.mean_kl_upper)},
-          {"kl_99", number_to_json(summary.kl_99)},
-          {"max_kl", number_to_json(summary.max_kl)},
-          {"top1_agreement", summary.top1_agreement}};
-}
-
 }  // namespace
 
 const TaskDifference* RunDifference::find_task(std::string_view task) const {
@@ -214,42 +178,6 @@ Comparison compare_runs(const ComparedRun& base, std::vector<ComparedRun> runs,
   ComparisonBuilder builder(base, options);
   for (ComparedRun& run : runs) builder.add(std::move(run));
   return std::move(builder).finish();
-}
-
-ordered_json to_json(const Comparison& comparison) {
-  ordered_json out = {
-      {"base", {{"name", comparison.base.name}, {"results", to_json(comparison.base.results)}}},
-      {"runs", ordered_json::array()},
-      {"tests", ordered_json::array()}};
-  for (size_t i = 0; i < comparison.runs.size(); ++i) {
-    ordered_json run = {{"name", comparison.runs[i].name},
-                        {"results", to_json(comparison.runs[i].results)},
-                        {"tasks", ordered_json::object()},
-                        {"groups", ordered_json::object()}};
-    for (const TaskDifference& task : comparison.differences[i].tasks) {
-      ordered_json& json = run["tasks"][task.comparison.task];
-      json = comparison_json(task.comparison);
-      if (task.divergence) json["divergence"] = divergence_json(*task.divergence);
-    }
-    for (const TaskComparison& group : comparison.differences[i].groups)
-      run["groups"][group.task] = comparison_json(group);
-    out["runs"].push_back(std::move(run));
-  }
-  for (const HeadlineTest& test : comparison.tests) {
-    out["tests"].push_back({{"run", comparison.runs[test.run].name},
-                            {"name", test.name},
-                            {"metric", test.metric},
-                            {"p", number_to_json(test.p_value)},
-                            {"p_holm", number_to_json(test.adjusted_p)}});
-  }
-  return out;
-}
-
-void write_comparison(const std::filesystem::path& directory, const ComparisonFile& file,
-                      const Comparison& comparison) {
-  write_comparison_file(directory, file);
-  const std::filesystem::path path = directory / results_file;
-  write_file_atomically(path, dump_json(to_json(comparison), path.string(), 2) + "\n");
 }
 
 }  // namespace qeval::eval

@@ -86,15 +86,23 @@ size_t nearest_run(const Comparison& comparison, size_t first = 0);
 Comparison compare_runs(const ComparedRun& base, std::vector<ComparedRun> runs,
                         const BootstrapOptions& options = {});
 
-/// results.json of a comparison: {"base": {"name", "results"}, "runs": [{"name", "results" (as in its own
-/// results.json), "tasks": {TASK: {"documents", "metrics": {METRIC: {"base", "value", "delta", "interval_95"
-/// ([low, high], or null where there is none), "p", "test", "lost", "gained"}}, "divergence": {"positions",
-/// "mean_kl", "mean_kl_upper", "kl_99", "max_kl", "top1_agreement"}}}, "groups": {likewise}}], "tests":
+/// results.json of a comparison: {"comparison": 2, "base": {"name", "results"}, "runs": [{"name", "results"
+/// (as in its own results.json), "tasks": {TASK: {"documents", "metrics": {METRIC: {"base", "value", "delta",
+/// "interval_95"
+/// ([low, high], or null where there is none), "p", "test", "lost", "gained" (how many), "lost_documents",
+/// "gained_documents"}}, "divergence": {"documents", "positions", "mean_kl", "mean_kl_upper", "kl_99",
+/// "max_kl", "top1_agreement", "blocks" ([tokens, sum of KL] of each document)}}}, "groups": {likewise}}],
+/// "tests":
 /// [{"run", "name", "metric", "p", "p_holm"}]}.
 nlohmann::ordered_json to_json(const Comparison& comparison);
 
 /// DIRECTORY/compare.json and DIRECTORY/results.json (to_json), each replaced atomically.
 void write_comparison(const std::filesystem::path& directory, const ComparisonFile& file,
                       const Comparison& comparison);
+
+/// The comparison that write_comparison() left in DIRECTORY, with its runs' folders. Nothing where there is
+/// none, or one of other runs or other results than the folders hold now, or of an older version: it is to be
+/// made anew. Throws Error naming file and field for what is malformed.
+std::optional<Comparison> read_comparison(const std::filesystem::path& directory, const ComparisonFile& file);
 
 }  // namespace qeval::eval

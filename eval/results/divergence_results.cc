@@ -14,6 +14,8 @@
 namespace qeval::eval {
 namespace {
 
+constexpr size_t kLabelWidth = 72;  // of tables
+
 using nlohmann::ordered_json;
 
 constexpr int format_version = 1;
@@ -60,7 +62,7 @@ std::vector<std::string> row(const DivergenceRun& run, bool tied) {
   const ModelDetails details = model_details(run.model, run.label);
   const TextDivergence& measured = run.divergence;
   const Estimate kl = measured.kl(), ratio = measured.perplexity_ratio(), top = measured.top1_agreement();
-  return {printable(run.label, 40) + (tied ? " =" : ""),
+  return {printable(run.label, kLabelWidth) + (tied ? " =" : ""),
           fmt::format("{:.1f}", static_cast<double>(details.size_bytes) / 1e6),
           details.weight_bits > 0 ? fmt::format("{:.2f}", details.weight_bits) : "–",
           estimate_text(kl, 5),
@@ -98,7 +100,7 @@ std::string render_divergence(const DivergenceResults& results) {
   for (const double share : kDivergenceShares) quantiles.front().push_back(share_name(share));
   for (const size_t i : order) {
     rows.push_back(row(results.runs[i], marks && tied[i]));
-    quantiles.push_back({printable(results.runs[i].label, 40)});
+    quantiles.push_back({printable(results.runs[i].label, kLabelWidth)});
     for (const double value : measured[i].kl_quantiles)
       quantiles.back().push_back(fmt::format("{:.4f}", value));
   }

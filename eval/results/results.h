@@ -71,7 +71,8 @@ struct Environment {
   std::string cpu;       ///< model name
   std::string cpu_path;  ///< "avx512", "avx2", "portable"
   int64_t threads = 0;
-  std::string version;  ///< of qeval
+  std::string version;   ///< of qeval
+  std::string commit{};  ///< that the program was built from; empty where it is not known
 };
 
 /// All of results.json. What may differ between two runs of the same evaluation stands in date, seconds,

@@ -208,6 +208,7 @@ void write_own_sections(const RunResults& run, ordered_json& out) {
                         {"cpu_path", run.environment.cpu_path},
                         {"threads", run.environment.threads},
                         {"version", run.environment.version}};
+  if (!run.environment.commit.empty()) out["environment"]["commit"] = run.environment.commit;
   out["seconds"] = run.seconds;
   out["peak_rss_bytes"] = run.peak_rss_bytes;
 }
@@ -260,7 +261,7 @@ RunResults run_results_from_json(const ordered_json& json, const std::string& wh
       model.string("name"),        model.string("arithmetic"),        model.string("format"),
       model.string("weight_hash"), model.string("quantization_hash"), model.object("details").value()};
   run.environment = {environment.string("cpu"), environment.string("cpu_path"), environment.count("threads"),
-                     environment.string("version")};
+                     environment.string("version"), environment.string("commit", "")};
   run.protocol = fields.string("protocol");
   run.prefix_policy = fields.string("prefix_policy");
   // Files of earlier versions could not choose.

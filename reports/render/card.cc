@@ -1,4 +1,6 @@
+#include <array>
 #include <cmath>
+#include <ctime>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -41,8 +43,9 @@ std::string metric_lines(const Report& report, const Column& column, const Cell&
                      quoted(column.metric + (column.unit == Unit::fraction ? ", percent" : "")));
   if (cell.standard_error && std::isfinite(*cell.standard_error))
     out += fmt::format("      stderr: {:.4f}\n", shown(*cell.standard_error, column.unit));
-  out += fmt::format("      verified: false\n    source:\n      name: {}\n",
-                     quoted("qeval " + report.version + ", protocol " + report.protocol.name));
+  out += fmt::format(
+      "      verified: false\n    source:\n      name: {}\n",
+      quoted("qeval " + program_text(report.version, report.commit) + ", protocol " + report.protocol.name));
   return out;
 }
 
@@ -106,17 +109,73 @@ std::string table(const Report& report) {
   return out;
 }
 
+/// Where the hub keeps a task's documents, and what it calls the task there.
+struct HubTask {
+  const char *task, *dataset, *task_id;
+};
+constexpr std::array kHubTasks{
+    HubTask{"arc_easy", "allenai/ai2_arc", "ARC-Easy"},
+    HubTask{"arc_challenge", "allenai/ai2_arc", "ARC-Challenge"},
+    HubTask{"hellaswag", "Rowan/hellaswag", "default"},
+    HubTask{"piqa", "ybisk/piqa", "plain_text"},
+    HubTask{"winogrande", "allenai/winogrande", "winogrande_xl"},
+    HubTask{"openbookqa", "allenai/openbookqa", "main"},
+    HubTask{"boolq", "google/boolq", "default"},
+    HubTask{"sciq", "allenai/sciq", "default"},
+    HubTask{"commonsense_qa", "tau/commonsense_qa", "default"},
+    HubTask{"copa", "aps/super_glue", "copa"},
+    HubTask{"social_iqa", "allenai/social_i_qa", "default"},
+    HubTask{"truthfulqa_mc1", "truthfulqa/truthful_qa", "multiple_choice"},
+    HubTask{"truthfulqa_mc2", "truthfulqa/truthful_qa", "multiple_choice"},
+    HubTask{"lambada_openai", "EleutherAI/lambada_openai", "default"},
+    HubTask{"mmlu", "cais/mmlu", "all"},
+    HubTask{"wikitext", "Salesforce/wikitext", "wikitext-2-raw-v1"},
+};
+
+std::string iso_date(double seconds) {
+  const auto time = static_cast<std::time_t>(seconds);
+  std::tm parts{};
+  gmtime_r(&time, &parts);
+  return fmt::format("{:04}-{:02}-{:02}", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday);
+}
+
+/// What a score means, for its `notes`.
+std::string setup_text(const Report& report, const Row& row, const Column& column) {
+  std::string out = fmt::format("{}, qeval {}, protocol {}", column.metric,
+                                program_text(row.version, row.commit), report.protocol.name);
+  if (const TaskProtocol* protocol = protocol_of(report, column.task)) {
+    out += fmt::format(", {} split, {}-shot", protocol->split, protocol->num_fewshot);
+    if (protocol->documents < protocol->original_documents)
+      out += fmt::format(", {} of {} documents", protocol->documents, protocol->original_documents);
+  }
+  return out + fmt::format(", {} arithmetic", row.arithmetic);
+}
+
 }  // namespace
 
 std::string to_card(const Report& report) {
   std::string out = fmt::format("{}\n## Evaluation\n\n{}\n", front_matter(report), table(report));
   out += fmt::format("Measured with qeval {}, protocol {}, tokenizer {}, windows of {} tokens{}.\n",
-                     clean(report.version, 40), clean(report.protocol.name, 60),
+                     clean(program_text(report.version, report.commit), 60), clean(report.protocol.name, 60),
                      clean(hash_text(report.protocol.tokenizer_hash)), count_text(report.protocol.max_length),
                      report.protocol.limit.empty() ? "" : ", limit " + clean(report.protocol.limit, 40));
   if (report.has_baseline) {
     out += "\n";
     for (const std::string& sentence : report.verdict) out += fmt::format("- {}\n", markdown_text(sentence));
+  }
+  return out;
+}
+
+std::string to_evaluation_results(const Report& report, const Row& row) {
+  std::string out;
+  for (size_t c = 0; c < report.columns.size(); ++c) {
+    const Column& column = report.columns[c];
+    const auto hub = std::ranges::find(kHubTasks, std::string_view(column.task), &HubTask::task);
+    if (hub == kHubTasks.end() || !row.cells[c] || !std::isfinite(row.cells[c]->value)) continue;
+    out +=
+        fmt::format("- dataset:\n    id: {}\n    task_id: {}\n  value: {:.4f}\n  date: \"{}\"\n  notes: {}\n",
+                    hub->dataset, hub->task_id, shown(row.cells[c]->value, column.unit), iso_date(row.date),
+                    quoted(setup_text(report, row, column)));
   }
   return out;
 }

@@ -41,6 +41,9 @@ std::string to_csv(const Report& report);
 /// A part of a model card: front matter with a `model-index` entry per run, values with protocol and version,
 /// and a table of scores with recovery and divergence.
 std::string to_card(const Report& report);
+/// A run's scores as a file of Hugging Face's `.eval_results` folder has them; empty where none of its tasks
+/// is a data set of the hub.
+std::string to_evaluation_results(const Report& report, const Row& row);
 /// Everything: the runs' results and comparisons as eval::to_json(Comparison) has them, and the report's
 /// rows, verdict and notes under "report". Without the examples, which are text of a data set.
 std::string to_json_text(const Report& report);

@@ -179,4 +179,52 @@ std::vector<Plot> scatter_plots(const Report& report) {
   return out;
 }
 
+std::string terminal_plot(const Report& report) {
+  if (!report.has_baseline) return {};
+  std::vector<Point> points = nearness_points(report, megabytes);
+  if (points.size() < 2) return {};
+  constexpr size_t kWidth = 56, kHeight = 14;
+  Range xs, ys;
+  for (const Point& point : points) {
+    xs.add(point.x);
+    ys.add(point.y);
+  }
+  const bool logarithmic = ys.wide(4);
+  // Less divergence is lower, as in the picture.
+  const auto place = [](double value, Range range, bool log, size_t cells) {
+    if (log) {
+      value = std::log(value);
+      range = {std::log(range.low), std::log(range.high)};
+    }
+    const double share = range.high > range.low ? (value - range.low) / (range.high - range.low) : 0.5;
+    return static_cast<size_t>(std::lround(share * static_cast<double>(cells - 1)));
+  };
+  std::vector<std::string> cells(kHeight, std::string(kWidth, ' '));
+  std::ranges::stable_sort(points, {}, &Point::y);
+  std::string legend;
+  const std::vector<size_t> best = size_front(report);
+  for (size_t i = 0; i < points.size(); ++i) {
+    const Point& point = points[i];
+    const char letter = i < 26 ? static_cast<char>('a' + i) : i < 52 ? static_cast<char>('A' + i - 26) : '?';
+    char& cell =
+        cells[kHeight - 1 - place(point.y, ys, logarithmic, kHeight)][place(point.x, xs, false, kWidth)];
+    cell = cell == ' ' ? letter : '*';
+    const bool on_front = std::ranges::find(best, point.row) != best.end();
+    legend += fmt::format("  {} {} {:<40} {:>9} {:>10}\n", letter, on_front ? "+" : " ",
+                          clean(report.rows[point.row].label, 40), fmt::format("{:.1f} MB", point.x),
+                          kl_text(point.y));
+  }
+  std::string out =
+      fmt::format("KL in nats{} against the size of the weights\n", logarithmic ? " (log scale)" : "");
+  for (size_t r = 0; r < kHeight; ++r) {
+    const std::string edge = r == 0 ? kl_text(ys.high) : r == kHeight - 1 ? kl_text(ys.low) : "";
+    const std::string line = cells[r].substr(0, cells[r].find_last_not_of(' ') + 1);
+    out += fmt::format("{:>8} |{}\n", edge, line.empty() ? "" : " " + line);
+  }
+  const std::string low = fmt::format("{:.0f}", xs.low), high = fmt::format("{:.0f} MB", xs.high);
+  out += fmt::format("{:>8} +{}\n{:>10}{:<{}}{}\n", "", std::string(kWidth + 1, '-'), "", low,
+                     kWidth + 2 - std::min(kWidth, high.size()), high);
+  return out + legend + "  + no other run is both smaller and nearer; * several runs\n";
+}
+
 }  // namespace qeval::reports

@@ -338,7 +338,8 @@ Table run_table(const Report& report) {
   for (const Row& row : report.rows) {
     table.rows.push_back({text_cell(row.label), text_cell(row.model), text_cell(hash_text(row.weight_hash)),
                           text_cell(hash_text(row.quantization_hash)), text_cell(row.cpu),
-                          text_cell(row.cpu_path), count_cell(row.threads), text_cell(row.version)});
+                          text_cell(row.cpu_path), count_cell(row.threads),
+                          text_cell(program_text(row.version, row.commit))});
   }
   return table;
 }

@@ -93,6 +93,40 @@ void write_plots(const Document& document, const fs::path& markdown) {
   }
 }
 
+/// A label as the name of a file.
+std::string file_name(std::string_view label) {
+  std::string out;
+  for (const char c : label) {
+    const bool usual = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_';
+    const bool capital = c >= 'A' && c <= 'Z';
+    if (usual || capital) {
+      out += capital ? static_cast<char>(c - 'A' + 'a') : c;
+    } else if (!out.empty() && out.back() != '-') {
+      out += '-';
+    }
+  }
+  while (!out.empty() && (out.back() == '-' || out.back() == '.')) out.pop_back();
+  return out.empty() || out.front() == '.' ? "run" + out : out;
+}
+
+void write_evaluation_results(const Report& report, const fs::path& folder) {
+  std::error_code code;
+  if (fs::exists(folder, code) && !fs::is_directory(folder, code))
+    fail("{}: is a file; the name of a folder is expected", folder.string());
+  if (eval::folder_use(folder) != eval::FolderUse::none)
+    fail("{}: is a folder of results or of a model; choose another directory", folder.string());
+  std::set<std::string> names;
+  for (const Row& row : report.rows) {
+    const std::string text = to_evaluation_results(report, row);
+    if (text.empty()) continue;
+    const std::string stem = file_name(row.label);
+    std::string name = stem;
+    for (int i = 2; !names.insert(name).second; ++i) name = fmt::format("{}-{}", stem, i);
+    write(folder / (name + ".yaml"), text);
+  }
+  if (names.empty()) fail("{}: none of the tasks is a data set of the hub", folder.string());
+}
+
 }  // namespace
 
 void write_report(const Report& report, const Outputs& outputs, std::span<const fs::path> sources) {
@@ -101,6 +135,7 @@ void write_report(const Report& report, const Outputs& outputs, std::span<const 
   if (outputs.json) write(*outputs.json, to_json_text(report));
   if (outputs.csv) write(*outputs.csv, to_csv(report));
   if (outputs.card) write(*outputs.card, to_card(report));
+  if (outputs.evaluation_results) write_evaluation_results(report, *outputs.evaluation_results);
   if (outputs.latex) write(*outputs.latex, to_latex(report));
   if (outputs.html) write(*outputs.html, to_html(document, report));
   if (outputs.markdown) {

@@ -13,6 +13,8 @@ namespace qeval::reports {
 struct Outputs {
   std::optional<std::filesystem::path> markdown = {};  ///< with STEM-PLOT.svg files beside it
   std::optional<std::filesystem::path> html = {}, csv = {}, latex = {}, json = {}, card = {};
+  /// A folder: RUN.yaml of each run, for the `.eval_results` of its model's repository.
+  std::optional<std::filesystem::path> evaluation_results = {};
 };
 
 /// Writes the files, each atomically, creating folders where missing. Plots beside the Markdown that an

@@ -111,6 +111,47 @@ TEST(Comparison, TestsHeadlinesOverTheWholeReport) {
   EXPECT_EQ(json["tests"][0]["p_holm"], result.tests[0].adjusted_p);
 }
 
+/// What is stored is all that was found, and is not believed of folders that changed since.
+TEST(Comparison, ReadsBackWhole) {
+  const TemporaryFolder folder;
+  const auto make = [&](const std::string& name, int64_t right, double log_likelihood, bool divergence) {
+    ComparedRun run = make_run(folder.path() / "results" / name, name, right, log_likelihood, divergence);
+    write_results(run.directory, run.results);
+    return run;
+  };
+  const Comparison made =
+      compare_runs(make("fp", 20, -30, false), {make("a", 12, -31, true), make("b", 18, -30, false)});
+  const ComparisonFile file{"fp",
+                            {{"fp", "fp", "", "", "float", "results/fp", "", {}},
+                             {"a", "rtn", "", "w8a8", "fake", "results/a", "", {}},
+                             {"b", "rtn", "", "w4a8", "fake", "results/b", "", {}}}};
+  EXPECT_FALSE(read_comparison(folder.path(), file).has_value());
+  write_comparison(folder.path(), file, made);
+  const std::optional<Comparison> read = read_comparison(folder.path(), file);
+  ASSERT_TRUE(read.has_value());
+  EXPECT_EQ(to_json(*read), to_json(made));
+  const auto& alpha = *read->differences[0].find_task("alpha");
+  EXPECT_THAT(alpha.comparison.metrics[0].lost, ElementsAre(12, 13, 14, 15, 16, 17, 18, 19));
+  ASSERT_EQ(alpha.divergence->blocks.size(), 20U);
+  EXPECT_EQ(alpha.divergence->blocks[3].tokens, 2);
+  EXPECT_EQ(alpha.divergence->blocks[3].sum, 2);
+  EXPECT_EQ(read->find_test(1, "pages")->adjusted_p, made.find_test(1, "pages")->adjusted_p);
+  EXPECT_EQ(read->runs[1].directory, folder.path() / "results/b");
+
+  make("b", 17, -30, false);
+  EXPECT_FALSE(read_comparison(folder.path(), file).has_value());
+  make("b", 18, -30, false);
+  EXPECT_TRUE(read_comparison(folder.path(), file).has_value());
+  ComparisonFile fewer = file;
+  fewer.entries.pop_back();
+  EXPECT_FALSE(read_comparison(folder.path(), fewer).has_value());
+  nlohmann::ordered_json broken = to_json(made);
+  broken["runs"][0]["tasks"]["alpha"]["metrics"]["acc"]["interval_95"] = "wide";
+  write_file_atomically(folder.path() / results_file, broken.dump());
+  EXPECT_THAT(message_of([&] { read_comparison(folder.path(), file); }),
+              HasSubstr("a, alpha, acc: interval_95 is \"wide\"; accepted: two numbers, or null"));
+}
+
 TEST(Comparison, AnUnweightedMeanIsTheHeadlineWhereItStandsForTheGroup) {
   const TemporaryFolder folder;
   ComparedRun base = make_run(folder.path() / "fp", "fp", 20, -30, false);

@@ -80,7 +80,7 @@ class MeasureTest : public testing::Test {
 
 /// The base's likelihoods are those of the rolling log-likelihood over the same text.
 TEST_F(MeasureTest, PredictsWhatARollingDocumentIsScoredBy) {
-  const TextWindows windows = text_windows(session_->tokenizer(), text_, TextProtocol::qeval, 24);
+  const TextWindows windows = text_windows(session_->tokenizer(), {"a.txt", text_}, TextProtocol::qeval, 24);
   Session twin({.model = folder_ / "model", .arithmetic = "float", .max_length = {}}, loaded_);
   const std::vector<Measured> measured =
       measure_divergence({.base = session_.get(), .others = {&twin}, .windows = windows});
@@ -100,21 +100,24 @@ TEST_F(MeasureTest, PredictsWhatARollingDocumentIsScoredBy) {
 
 /// Chunks of c tokens; the positions c/2 … c − 2 of each are scored; the rest of the text is left out.
 TEST_F(MeasureTest, CutsATextAsLlamaDoes) {
-  const TextWindows windows = text_windows(session_->tokenizer(), text_, TextProtocol::llama_cpp, 33);
+  const TextWindows windows =
+      text_windows(session_->tokenizer(), {"a.txt", text_}, TextProtocol::llama_cpp, 33);
   ASSERT_EQ(std::ssize(windows.windows), std::ssize(text_) / 33);
   EXPECT_EQ(windows.windows[1].scored, 16);
   EXPECT_EQ(windows.windows[1].tokens.size(), 33U);
   EXPECT_EQ(windows.windows[1].tokens[0], static_cast<unsigned char>(text_[33]));
   EXPECT_EQ(std::ssize(windows.tokens), std::ssize(windows.windows) * 33);
   EXPECT_THAT(message_of([&] {
-                text_windows(session_->tokenizer(), text_.substr(0, 65), TextProtocol::llama_cpp, 33);
+                text_windows(session_->tokenizer(), {"a.txt", std::string_view(text_).substr(0, 65)},
+                             TextProtocol::llama_cpp, 33);
               }),
               HasSubstr("needs two chunks of 33: at least 66"));
 }
 
 /// What is written of a base and read again gives the same figures as the base itself.
 TEST_F(MeasureTest, StoredPredictionsStandForTheBase) {
-  const TextWindows windows = text_windows(session_->tokenizer(), text_, TextProtocol::llama_cpp, 40);
+  const TextWindows windows =
+      text_windows(session_->tokenizer(), {"a.txt", text_}, TextProtocol::llama_cpp, 40);
   Session twin({.model = folder_ / "model", .arithmetic = "float", .max_length = {}}, loaded_);
   LogitsWriter writer(folder_ / "base.kld", {40, static_cast<int32_t>(test::kTokens),
                                              static_cast<int32_t>(windows.windows.size()), windows.tokens});

@@ -14,11 +14,14 @@
 #include "reports/format.h"
 #include "reports/render/document.h"
 #include "reports/render/plots.h"
+#include "reports/render/scatter.h"
 #include "reports/render/write.h"
+#include "tests/message_of.h"
 
 namespace qeval::reports {
 namespace {
 
+namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::HasSubstr;
 using testing::Not;
@@ -259,6 +262,58 @@ TEST_F(RenderedReport, IsWrittenWholeAndWithItsPlots) {
                sources);
   EXPECT_FALSE(std::filesystem::exists(out / "report-layers.svg"));
   EXPECT_TRUE(std::filesystem::exists(out / "report-delta-mine.svg"));
+}
+
+/// One file per run, each score with its data set of the hub and what it means.
+TEST_F(RenderedReport, EvaluationResultsAreThoseOfHubTasks) {
+  report_.rows[0].date = 1.7e9;
+  report_.rows[0].commit = "1a2b3c";
+  const std::string text = to_evaluation_results(report_, report_.rows[0]);
+  EXPECT_THAT(text,
+              HasSubstr("- dataset:\n    id: allenai/ai2_arc\n    task_id: ARC-Easy\n  value: 75.0000\n"));
+  EXPECT_NE(text.find("  date: \"2023-11-14\"\n  notes: \"acc"), std::string::npos);
+  EXPECT_NE(text.find("qeval 0.1.0 (commit 1a2b3c), protocol lm-eval-0.4, test split, 0-shot, 200 of 1000 "
+                      "documents, float"),
+            std::string::npos)
+      << text;
+  EXPECT_EQ(text.find("part_one"), std::string::npos) << "no data set of the hub";
+  const fs::path out = folder_.path() / "cards";
+  write_report(report_, {.evaluation_results = out});
+  size_t files = 0;
+  for (const auto& entry : fs::directory_iterator(out)) {
+    EXPECT_EQ(entry.path().extension(), ".yaml");
+    ++files;
+  }
+  EXPECT_EQ(files, report_.rows.size());
+  EXPECT_TRUE(fs::exists(out / "mobilequant-w8a8.yaml"));
+  EXPECT_NE(message_of([&] {
+              write_report(report_, {.evaluation_results = folder_.path() / "fp"});
+            }).find("choose another directory"),
+            std::string::npos);
+}
+
+TEST(TerminalPlot, PlacesRunsBySizeAndDivergence) {
+  Report report;
+  report.has_baseline = true;
+  report.rows.resize(4);
+  report.rows[0].is_baseline = true;
+  const auto set = [&](size_t i, const char* label, int64_t bytes, double kl) {
+    report.rows[i].label = label;
+    report.rows[i].costs.size_bytes = bytes;
+    report.rows[i].nearness = Nearness{.kl = {kl, {}, {}}};
+  };
+  set(1, "Q8_0", 140'000'000, 0.001);
+  EXPECT_EQ(terminal_plot(report), "") << "one point is no plot";
+  set(2, "Q4_0", 90'000'000, 0.1);
+  set(3, "Q4_1", 100'000'000, 0.1);
+  const std::string plot = terminal_plot(report);
+  std::vector<std::string> lines;
+  for (size_t at = 0; at < plot.size(); at = plot.find('\n', at) + 1)
+    lines.push_back(plot.substr(at, plot.find('\n', at) - at));
+  EXPECT_EQ(lines[1], "   0.100 | b" + std::string(10, ' ') + "c");
+  EXPECT_EQ(lines[14], " 0.00100 | " + std::string(55, ' ') + "a") << plot;
+  EXPECT_NE(plot.find("  a + Q8_0"), std::string::npos);
+  EXPECT_NE(plot.find("  c   Q4_1"), std::string::npos) << "Q4_0 is as near and smaller";
 }
 
 TEST_F(RenderedReport, RefusesNamesThatWouldHarm) {
