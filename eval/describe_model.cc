@@ -203,7 +203,11 @@ std::vector<std::string> distinct_labels(std::vector<std::string> labels,
                                          const std::vector<std::string>& names) {
   const std::vector<std::string> first = labels;
   for (size_t i = 0; i < labels.size(); ++i) {
-    if (std::ranges::count(first, first[i]) > 1) labels[i] += fmt::format(" ({})", names[i]);
+    // A name helps where it tells two of one label apart.
+    bool helps = false;
+    for (size_t j = 0; j < labels.size(); ++j)
+      helps = helps || (first[j] == first[i] && names[j] != names[i]);
+    if (helps) labels[i] += fmt::format(" ({})", names[i]);
   }
   const std::vector<std::string> second = labels;
   for (size_t i = 0; i < labels.size(); ++i) {

@@ -17,8 +17,8 @@ ModelDetails describe_model(const Session& session);
 /// not what the label implies.
 std::string run_label(const Session& session);
 
-/// Labels unlike one another: of those that are the same, each is followed by its checkpoint's name, and by a
-/// number where that is the same, too. Parallel to the checkpoints' names.
+/// Labels unlike one another: of those that are the same, each is followed by its checkpoint's name where the
+/// names differ, and by a number where the result is still the same. Parallel to the checkpoints' names.
 std::vector<std::string> distinct_labels(std::vector<std::string> labels,
                                          const std::vector<std::string>& names);
 

@@ -152,6 +152,10 @@ std::string significant(const Report& report) {
   return out + ".";
 }
 
+std::string points(double margin) {
+  return fmt::format("{:g} point{}", 100 * margin, margin == 0.01 ? "" : "s");
+}
+
 std::string equivalence(const Report& report) {
   std::vector<std::string> shown;
   int64_t pooled = 0;
@@ -161,7 +165,7 @@ std::string equivalence(const Report& report) {
     if (row.pooled->equivalent) shown.push_back(label(row));
   }
   if (pooled == 0) return {};
-  const std::string margin = fmt::format("±{:g} points", 100 * report.margin);
+  const std::string margin = "±" + points(report.margin);
   if (shown.empty()) return fmt::format("Equal accuracy within {} is shown of no run (TOST, 5 %).", margin);
   return fmt::format("Equal accuracy within {}, over all tasks' documents, is shown of: {} (TOST, 5 %).",
                      margin, listed(shown, ", ", 8));
@@ -185,7 +189,7 @@ std::string untold(const Report& report) {
       count_text(documents), score_text(least, Unit::fraction), 100 * flips);
   const int64_t needed = eval::documents_to_detect(report.margin, flips);
   if (needed > documents)
-    out += fmt::format("; {:g} points would take {} documents", 100 * report.margin, count_text(needed));
+    out += fmt::format("; {} would take {} documents", points(report.margin), count_text(needed));
   return out + ".";
 }
 

@@ -189,6 +189,7 @@ std::string terminal_plot(const Report& report) {
     xs.add(point.x);
     ys.add(point.y);
   }
+  if (xs.high < 1.01 * xs.low && ys.high < 1.01 * ys.low) return {};  // one spot
   const bool logarithmic = ys.wide(4);
   // Less divergence is lower, as in the picture.
   const auto place = [](double value, Range range, bool log, size_t cells) {

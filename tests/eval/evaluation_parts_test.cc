@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "eval/describe_model.h"
 #include "eval/encoded_tasks.h"
 #include "eval/evaluation.h"
 #include "eval/run_folder.h"
@@ -36,6 +37,16 @@ class EvaluationPartsTest : public testing::Test {
 };
 
 /// A checkpoint was mapped, checked, hashed and its tokenizer read for every arithmetic anew.
+TEST(Labels, OfOneFormatAreToldApartByWhatDiffers) {
+  using Labels = std::vector<std::string>;
+  EXPECT_EQ(distinct_labels({"Q4_1", "F16", "Q4_1"}, {"a", "b", "c"}),
+            (Labels{"Q4_1 (a)", "F16", "Q4_1 (c)"}));
+  EXPECT_EQ(distinct_labels({"Q4_1", "Q4_1", "Q4_1"}, {"a", "a", "a"}),
+            (Labels{"Q4_1", "Q4_1 #2", "Q4_1 #3"}));
+  EXPECT_EQ(distinct_labels({"Q4_1", "Q4_1", "Q4_1"}, {"a", "b", "a"}),
+            (Labels{"Q4_1 (a)", "Q4_1 (b)", "Q4_1 (a) #2"}));
+}
+
 TEST_F(EvaluationPartsTest, SessionsOfALoadedCheckpointShareIt) {
   Session other({.model = folder_ / "model", .arithmetic = "float", .max_length = {}}, loaded_);
   EXPECT_EQ(&other.model(), &session_->model());

@@ -72,9 +72,9 @@ TEST(BuildReport, TheVerdictNamesTheBestAndWhatWasLost) {
   EXPECT_THAT(report.verdict[0], ContainsRegex("MobileQuant w8a8 .3.0 % .*; RTN w8a8 .35.0 %"));
   EXPECT_THAT(report.verdict[1], HasSubstr("Significant losses in"));
   EXPECT_THAT(report.verdict[1], HasSubstr("RTN w8a8 on WikiText (+35.0 %)"));
-  EXPECT_THAT(report.verdict[2], HasSubstr("within ±1 points is shown of no run"));
+  EXPECT_THAT(report.verdict[2], HasSubstr("within ±1 point is shown of no run"));
   EXPECT_THAT(report.verdict[3], HasSubstr("Not told by 400 documents: losses of accuracy below"));
-  EXPECT_THAT(report.verdict[3], HasSubstr("1 points would take"));
+  EXPECT_THAT(report.verdict[3], HasSubstr("1 point would take"));
 }
 
 /// Chance led the verdict: the best score over a few documents. The divergence tells the runs apart.
