@@ -183,7 +183,7 @@ std::vector<double> ticks(const Scale& scale, int count) {
 std::string tick_text(double value) {
   const double size = std::abs(value);
   std::string text =
-      size != 0 && (size >= 1e5 || size < 1e-3) ? fmt::format("{:.0e}", size) : fmt::format("{:.4g}", size);
+      size != 0 && (size >= 1e5 || size < 1e-3) ? fmt::format("{:.3g}", size) : fmt::format("{:.4g}", size);
   return value < 0 ? "−" + text : text;
 }
 
