@@ -111,9 +111,10 @@ ordered_json measure(const Job& job) {
       q.ranges = quant::complete_ranges(q.qcfg, q.known_ranges, model.config, "made-up text");
     }
     if (job.arithmetic == "integer") {
-      arithmetic = std::make_unique<quant::IntegerArithmetic>(model, q.qcfg, q.known_ranges, positions);
+      arithmetic = std::make_unique<quant::IntegerArithmetic>(model, q.qcfg, q.known_ranges, positions,
+                                                              quant::kStreamGuardBits, q.first);
     } else {
-      arithmetic = std::make_unique<quant::FakeArithmetic>(model, q.qcfg, q.ranges, positions);
+      arithmetic = std::make_unique<quant::FakeArithmetic>(model, q.qcfg, q.ranges, positions, q.first);
     }
   }
   ::malloc_trim(0);  // what preparing needed is no part of the model's memory

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "cli/method_options.h"
 #include "model/tokenizer/tokenizer.h"
 #include "quant/calibrate/calibration_text.h"
 
@@ -23,7 +24,7 @@ void add_calibration_options(po::options_description& options, bool has_presets)
           : "calibration samples (default: 32, or all of --calibration-ids)");
   add("sequence-length", count("N"), "tokens per sample (default: 512, or all of --calibration-ids)");
   add("seed", po::value<uint64_t>()->value_name("N"),
-      "seed of the places that samples are drawn from (default: 0)");
+      "seed of the places that samples are drawn from, and of a rotation's signs (default: 0)");
 }
 
 quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model, int64_t otherwise,
@@ -31,7 +32,7 @@ quant::Samples read_samples(const po::variables_map& arguments, const model::Mod
   if (given(arguments, "calibration") && given(arguments, "calibration-ids")) {
     refuse("calibration-ids", "not used with --calibration; one of the two");
   }
-  if (given(arguments, "seed") && !given(arguments, "calibration")) {
+  if (given(arguments, "seed") && !given(arguments, "calibration") && !draws_signs(arguments)) {
     refuse("seed", "not used without --calibration, which draws samples from text");
   }
   for (const char* option : {"samples", "sequence-length"}) {

@@ -32,6 +32,7 @@ namespace {
 /// repeated.
 constexpr std::array kEvaluationOptions{"tasks",      "data",     "num-fewshot",  "split",        "limit",
                                         "max-length", "protocol", "prefix-token", "add-bos-token"};
+constexpr std::array kRotationOptions{"rotate", "rotate-keys", "rotate-block", "first-token"};
 constexpr std::array kQuantizeOptions{"calibration", "calibration-ids", "samples", "sequence-length", "seed"};
 
 po::options_description options() {
@@ -44,7 +45,8 @@ po::options_description options() {
   add("output,o", text("DIR"),
       "folder for checkpoints, results and reports; the same command continues there");
   add("methods", some_of("LIST", quant::kMethodNames)->default_value("rtn,smoothquant,omniquant,mobilequant"),
-      "methods to compare: rtn, smoothquant, omniquant, lrl, mobilequant (with --with: none unless named)");
+      "methods to compare: rtn, smoothquant, omniquant, lrl, mobilequant, rotate (with --with: none unless "
+      "named)");
   add("schemes", some_of("LIST", quant::kSchemeNames)->default_value("w8a8,w4a8"),
       "schemes: w8a8, w4a8, w4a8-sym, w8a16, w4a16, w4a16-sym, w8a16-sym");
   add("arithmetic", some_of("LIST", "fake, integer")->default_value("fake"),
@@ -67,6 +69,7 @@ po::options_description options() {
       "original");
   add("alpha", po::value<double>()->value_name("A"),
       "how much of the outliers moves into the weights, 0 to 1 (default: 0.5)");
+  add_rotation_options(options);
   add_learn_options(options);
   return options;
 }
@@ -98,6 +101,11 @@ eval::CompareOptions compare_options(const po::variables_map& arguments, const T
   eval::CompareOptions options;
   options.methods = methods(arguments);
   check_method_options(arguments, options.methods);
+  if (std::ranges::find(options.methods, quant::Method::rotate) == options.methods.end()) {
+    for (const char* option : kRotationOptions) {
+      if (given(arguments, option)) refuse(option, "used by method rotate alone here");
+    }
+  }
   options.schemes = split_list(arguments["schemes"].as<std::string>());
   read_arithmetics(arguments, options);
   options.session.model = require(arguments, "model");
@@ -128,6 +136,8 @@ eval::CompareOptions compare_options(const po::variables_map& arguments, const T
       quant::parse_variant(optional<std::string>(arguments, "variant").value_or("modified"));
   quantize.options.alpha = in_range("alpha", optional<double>(arguments, "alpha").value_or(0.5), 0.0, 1.0);
   quantize.options.smooth = !given(arguments, "no-smooth");
+  options.rotated.method = quant::Method::rotate;
+  read_rotation_options(arguments, options.rotated);
   quantize.save_interval = save_interval(arguments);
   quantize.version = QEVAL_VERSION;
   quantize.threads = limit.threads();
@@ -143,6 +153,7 @@ eval::CommandSpelling spelling(const po::variables_map& arguments, const eval::C
   std::map<quant::Method, std::string> learn;
   for (const auto& [method, settings] : options.learning)
     learn[method] = repeated(arguments, applied_learn_options(arguments, method));
+  const std::string rotation = repeated(arguments, kRotationOptions);
   const auto with_space = [](const std::string& text) { return text.empty() ? "" : " " + text; };
   return {[evaluation = repeated(arguments, kEvaluationOptions)](const auto& model, const auto& arithmetic,
                                                                  const auto& base, const auto& output) {
@@ -153,7 +164,8 @@ eval::CommandSpelling spelling(const po::variables_map& arguments, const eval::C
             std::string text =
                 fmt::format("qeval quantize -m {} --method {} --scheme {}{}", shell_quoted(model.string()),
                             quant::name(method), run.scheme, with_space(quantize));
-            if (method != quant::Method::rtn)
+            if (method == quant::Method::rotate) text += with_space(rotation);
+            if (quant::smooths(run.options) || quant::is_learned(method))
               text += fmt::format(" --variant {}", quant::name(run.options.variant));
             if (quant::smooths(run.options)) text += fmt::format(" --alpha {}", run.options.alpha);
             if (const auto found = learn.find(method); found != learn.end())

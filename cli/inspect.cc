@@ -59,6 +59,19 @@ std::string text(const model::RopeScaling& scaling) {
   return "?";
 }
 
+/// Which rotations, and which operations they add.
+std::string text(const model::Rotation& rotation) {
+  std::string text;
+  const auto add = [&](const std::string& part) { text += (text.empty() ? "" : ", ") + part; };
+  if (rotation.residual) add("residual stream (R1)");
+  if (rotation.values) add("values (R2)");
+  if (rotation.query_key_block != 0)
+    add(fmt::format("queries and keys online, in blocks of {} (R3)", rotation.query_key_block));
+  if (rotation.down_block != 0)
+    add(fmt::format("in front of the down projection online, in blocks of {} (R4)", rotation.down_block));
+  return text + fmt::format("; seed {}", rotation.seed);
+}
+
 void row(std::string_view name, const std::string& value) {
   std::cout << fmt::format("{:<22} {}\n", name, value);
 }
@@ -151,6 +164,7 @@ void print_model(const model::Model& model) {
   row("activation", std::string(text(c.activation)));
   row("vocabulary",
       fmt::format("{}{}", c.vocab_size, c.tie_word_embeddings ? ", head tied to the embedding" : ""));
+  if (c.rotation) row("rotation", text(*c.rotation));
   row("context", fmt::format("{} tokens", c.max_position_embeddings));
   print_weight_classes(model);
   std::map<std::string_view, std::pair<int64_t, int64_t>> types;  // count and parameters per type

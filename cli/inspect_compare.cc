@@ -22,8 +22,10 @@ void inspect_compare(const po::variables_map& arguments, const model::Model& mod
   size_t longest = 1;
   for (const auto& sample : samples) longest = std::max(longest, sample.size());
   const auto positions = static_cast<int64_t>(longest);
-  const quant::FakeArithmetic fake(model, quantization.qcfg, quantization.ranges, positions);
-  const quant::IntegerArithmetic integer(model, quantization.qcfg, quantization.known_ranges, positions);
+  const quant::FakeArithmetic fake(model, quantization.qcfg, quantization.ranges, positions,
+                                   quantization.first);
+  const quant::IntegerArithmetic integer(model, quantization.qcfg, quantization.known_ranges, positions,
+                                         quant::kStreamGuardBits, quantization.first);
   Progress progress;
   const auto differences = quant::compare_operations(
       model, fake, integer, samples,

@@ -37,23 +37,34 @@ void print_summary(const model::Model& model, const quant::Quantization& quantiz
     ++(point.slot == quant::Slot::weight ? weights : activations);
   }
   std::cout << fmt::format("{:<22} {}\n", "quantization hash", quantization.hash);
+  if (quantization.first) {
+    std::cout << fmt::format("{:<22} {}\n", "first token",
+                             "ranges of its own at position 0 (--points lists them)");
+  }
   for (const auto& [spec, count] : counts) {
     std::cout << fmt::format("{:<22} {}: {} weights, {} activations\n", "quantized", spec, count.first,
                              count.second);
   }
 }
 
+void print_point(const std::string& name, const quant::QuantSpec& spec,
+                 const std::optional<quant::Range>& known) {
+  std::string range = fmt::format("{:>12} {:>12} {:>10}", "-", "-", "-");
+  if (known) {
+    range = fmt::format("{:>12.5g} {:>12.5g} {:>10.3g}", known->lo, known->hi,
+                        quant::make_grid(spec, *known).scale);
+  }
+  std::cout << fmt::format("{:<52} {}  {}\n", name, range, quant::describe(spec));
+}
+
 void print_points(std::span<const quant::Point> points, const quant::Quantization& quantization) {
   std::cout << fmt::format("{:<52} {:>12} {:>12} {:>10}  {}\n", "point", "min", "max", "step", "quantized");
   for (const quant::Point& point : points) {
     const quant::QuantSpec& spec = quantization.qcfg[point];
-    std::string range = fmt::format("{:>12} {:>12} {:>10}", "-", "-", "-");
-    if (quant::needs_range(quantization.qcfg, point)) {
-      const quant::Range known = quantization.ranges[point].value();
-      range = fmt::format("{:>12.5g} {:>12.5g} {:>10.3g}", known.lo, known.hi,
-                          quant::make_grid(spec, known).scale);
-    }
-    std::cout << fmt::format("{:<52} {}  {}\n", quant::point_name(point), range, quant::describe(spec));
+    print_point(quant::point_name(point), spec,
+                quant::needs_range(quantization.qcfg, point) ? quantization.ranges[point] : std::nullopt);
+    if (quantization.first && quant::needs_range(quantization.first->qcfg, point))
+      print_point("  at position 0", quantization.first->qcfg[point], quantization.first->ranges[point]);
   }
 }
 
@@ -62,7 +73,8 @@ void print_errors(const model::Model& model, const quant::Samples& samples,
   Progress progress;
   const auto errors = quant::quantization_errors(
       model, samples, quantization.qcfg, quantization.ranges,
-      [&](int64_t done, int64_t total) { progress.update("rounding errors", done, total); });
+      [&](int64_t done, int64_t total) { progress.update("rounding errors", done, total); },
+      quantization.first.has_value());
   progress.clear();
   std::cout << fmt::format("{:<52} {:>12} {:>10}  {}\n", "point, largest error first", "SNR (dB)", "clipped",
                            "quantized");
@@ -76,9 +88,9 @@ void print_errors(const model::Model& model, const quant::Samples& samples,
 void print_sensitivity(const model::Model& model, const quant::Samples& samples,
                        std::span<const quant::Point> points, const quant::Quantization& quantization) {
   Progress progress;
-  const auto losses =
-      quant::sensitivity(model, samples, quantization.qcfg, quantization.ranges, points,
-                         [&](int64_t done, int64_t total) { progress.update("sensitivity", done, total); });
+  const auto losses = quant::sensitivity(
+      model, samples, quantization.qcfg, quantization.ranges, points,
+      [&](int64_t done, int64_t total) { progress.update("sensitivity", done, total); }, quantization.first);
   progress.clear();
   std::cout << fmt::format("{:<52} {:>14}  {}\n", "point, most sensitive first", "nats per token",
                            "quantized alone");

@@ -17,6 +17,9 @@ constexpr std::array kSmoothing{Method::smoothquant, Method::omniquant, Method::
 constexpr std::array kLearned{Method::omniquant, Method::lrl, Method::mobilequant};
 constexpr std::array kRangesLearned{Method::lrl, Method::mobilequant};
 constexpr std::array kEndToEnd{Method::mobilequant};
+constexpr std::array kUnlearned{Method::rtn, Method::smoothquant, Method::rotate};
+constexpr std::array kAny{Method::rtn, Method::smoothquant, Method::omniquant,
+                          Method::lrl, Method::mobilequant, Method::rotate};
 
 struct MethodOption {
   const char* name;
@@ -26,6 +29,10 @@ struct MethodOption {
 
 constexpr std::array kOptions{MethodOption{"variant", kSmoothing, false},
                               MethodOption{"alpha", kSmoothing, false},
+                              MethodOption{"rotate", kAny, false},
+                              MethodOption{"rotate-keys", kAny, false},
+                              MethodOption{"rotate-block", kAny, false},
+                              MethodOption{"first-token", kUnlearned, false},
                               MethodOption{"resume", kLearned, false},
                               MethodOption{"gradients-only", kEndToEnd, false},
                               MethodOption{"preset", kLearned},
@@ -66,6 +73,52 @@ std::vector<Method> users(const po::variables_map& arguments, const MethodOption
 }
 
 }  // namespace
+
+void add_rotation_options(po::options_description& options) {
+  auto add = options.add_options();
+  add("rotate", one_of("KIND", quant::kRotationKinds),
+      "rotations by Hadamard matrices: none (default), offline (of the residual stream and the values, in "
+      "the "
+      "weights), online (and in front of the down projection, an operation of the model)");
+  add("rotate-keys", "rotate queries and keys behind the rotary embedding, an operation as well");
+  add("rotate-block", po::value<int64_t>()->value_name("N"),
+      "channels of a block of the online rotation (default: all, where there is a Hadamard matrix of that "
+      "order)");
+  add("first-token", po::value<std::string>()->value_name("MODE"),
+      "position 0: shared (default), or ranges (16-bit ranges of its own; the others are measured without "
+      "it)");
+}
+
+void read_rotation_options(const po::variables_map& arguments, quant::QuantizeOptions& options) {
+  const bool method = options.method == Method::rotate;
+  quant::RotationOptions& rotation = options.rotation;
+  rotation.kind = quant::parse_rotation_kind(
+      optional<std::string>(arguments, "rotate").value_or(method ? "online" : "none"));
+  rotation.keys = given(arguments, "rotate-keys");
+  if (const auto block = optional<int64_t>(arguments, "rotate-block")) {
+    if (rotation.kind != quant::RotationKind::online)
+      refuse("rotate-block", "not used without --rotate online");
+    rotation.block = in_range<int64_t>("rotate-block", *block, 2, int64_t{1} << 20);
+  }
+  if (draws_signs(arguments)) rotation.seed = optional<uint64_t>(arguments, "seed").value_or(0);
+  options.calibration.first_token_apart =
+      quant::parse_first_token(
+          optional<std::string>(arguments, "first-token").value_or(method ? "ranges" : "shared")) ==
+      quant::FirstTokenMode::ranges;
+  if (!method) return;
+  if (!given(arguments, "range")) options.calibration.estimator = quant::RangeEstimator::mse;
+  options.scheme.weight.per_channel = true;
+}
+
+bool draws_signs(const po::variables_map& arguments) {
+  if (given(arguments, "rotate") || given(arguments, "rotate-keys")) return true;
+  const auto names = [&](const char* option) {
+    if (arguments.count(option) == 0) return false;
+    const std::vector<std::string> methods = split_list(arguments[option].as<std::string>());
+    return std::ranges::find(methods, quant::name(Method::rotate)) != methods.end();
+  };
+  return names("method") || names("methods");
+}
 
 void check_method_options(const po::variables_map& arguments, std::span<const Method> methods) {
   for (const MethodOption& option : kOptions) {

@@ -9,6 +9,15 @@
 
 namespace qeval::cli {
 
+/// --rotate, --rotate-keys, --rotate-block, --first-token.
+void add_rotation_options(po::options_description& options);
+/// Sets what they say of `options`, whose method is set; of method rotate also what it is where they say
+/// nothing: rotations online, ranges of their own for position 0, ranges of least squared error, a grid for
+/// each output channel of the weights.
+void read_rotation_options(const po::variables_map& arguments, quant::QuantizeOptions& options);
+/// Whether a rotation draws signs by --seed.
+bool draws_signs(const po::variables_map& arguments);
+
 /// Options that only some methods use (DESIGN §3): a UsageError names one that none of `methods` does, and
 /// the methods that do. --alpha is refused, too, where --no-smooth leaves no smoothing for it.
 void check_method_options(const po::variables_map& arguments, std::span<const quant::Method> methods);

@@ -27,7 +27,9 @@ po::options_description options() {
   add("output,o", text("DIR"), "folder for the quantized checkpoint, which `qeval eval` reads");
   add("method", one_of("METHOD", quant::kMethodNames)->default_value("rtn"),
       "rtn (round to nearest), smoothquant (move outliers from activations to weights), and learned ones: "
-      "omniquant, lrl (block by block), mobilequant (end to end)");
+      "omniquant, lrl (block by block), mobilequant (end to end); rotate (rotations, ranges of its own for "
+      "the "
+      "first token, ranges of least squared error)");
   add("scheme", one_of("SCHEME", quant::kSchemeNames)->default_value("w8a8"),
       "bits of weights and activations: w8a8, w4a8, w4a8-sym, w8a16; of weights alone: w4a16, w4a16-sym, "
       "w8a16-sym");
@@ -55,6 +57,7 @@ po::options_description options() {
       "original");
   add("alpha", po::value<double>()->value_name("A"),
       "how much of the outliers moves into the weights, 0 to 1 (default: 0.5)");
+  add_rotation_options(options);
   add_learn_options(options);
   add("resume", "continue a learning run that was interrupted in the output folder");
   add("gradients-only", text("FILE"),
@@ -132,6 +135,9 @@ quant::QuantizeOptions quantize_options(const po::variables_map& arguments,
     throw UsageError(fmt::format("--percentile {}: accepted: 50 to 100, without 50 itself",
                                  options.calibration.percentile));
   }
+  read_rotation_options(arguments, options);
+  if (options.method == quant::Method::rotate && given(arguments, "act-ranges"))
+    refuse("act-ranges", "not used by method rotate, which measures ranges of what it rotates");
   check_activations(arguments, options, config);
   if (const auto file = optional<std::string>(arguments, "act-ranges")) {
     options.act_ranges = quant::read_act_ranges(*file, config);
@@ -149,6 +155,7 @@ void require_samples(const quant::Samples& samples, const quant::QuantizeOptions
   const auto need = [&](std::string_view what) {
     throw UsageError(fmt::format("--calibration or --calibration-ids is required: {}", what));
   };
+  if (options.calibration.first_token_apart) need("ranges of position 0 are measured");
   if (options.method == quant::Method::smoothquant) need("smoothquant measures channel maxima");
   if (quant::is_learned(options.method)) need("learned methods learn on it");
   for (const std::string& wish : options.keep_16bit) {

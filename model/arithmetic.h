@@ -18,7 +18,11 @@ namespace qeval::model {
 struct Tensor {
   int64_t rows = 0, cols = 0;
   AlignedBuffer storage;
+  /// Rows that stand at position 0, ascending: an arithmetic may have grids of their own for them. Whoever
+  /// runs the operations sets it; they look at that of what they read.
+  std::vector<int64_t> first_rows{};
 
+  bool is_first(int64_t r) const { return std::ranges::binary_search(first_rows, r); }
   /// Shapes the tensor for `element_size` bytes per element; the content is undefined afterwards.
   void resize(int64_t row_count, int64_t col_count, size_t element_size) {
     rows = row_count;
@@ -142,6 +146,8 @@ class Arithmetic {
   virtual void activate(int64_t layer, const ActivateOp& op, Tensor& gate) const = 0;
   /// gate ← gate · up.
   virtual void multiply(int64_t layer, const MultiplyOp& op, const Tensor& up, Tensor& gate) const = 0;
+  /// value ← value · H / √block.
+  virtual void hadamard(int64_t layer, const HadamardOp& op, Tensor& value) const = 0;
 
   /// out ← the given rows of a tensor, in the order given.
   virtual void gather(const Tensor& tensor, std::span<const int64_t> rows, Tensor& out) const = 0;

@@ -118,6 +118,12 @@ int64_t ModelConfig::length_class(int64_t tokens) const {
   return std::max(rotary.length_class(tokens), of_local);
 }
 
+void apply_rotation(ModelConfig& config) {
+  if (!config.rotation || !config.rotation->residual || config.norm == NormKind::rms) return;
+  if (config.norm_bias) config.qkv_bias = config.mlp_bias = config.head_bias = true;
+  config.norm = NormKind::rms;
+}
+
 bool is_papers_block(const ModelConfig& config) {
   const RopeScaling::Kind scaling = config.rotary.scaling.kind;
   const bool plain_rotary = scaling == RopeScaling::Kind::none || scaling == RopeScaling::Kind::linear ||

@@ -66,6 +66,17 @@ struct LatentAttention {
   double eps = 1e-6;  ///< of the latent norms
 };
 
+/// What a rotation (quant/methods/rotate.h) has made of a model: which operations are more, and what the
+/// weights behind folded norms look like, whatever the family's own settings say.
+struct Rotation {
+  bool residual = false;        ///< R1: the residual stream, in the weights; every norm of it is a plain RMS
+  bool values = false;          ///< R2: the heads' values, in the weights
+  int64_t down_block = 0;       ///< R4: HadamardOp in front of the down projection, in blocks; 0: none
+  int64_t query_key_block = 0;  ///< R3: HadamardOp of queries and keys; 0: none
+  uint64_t seed = 0;            ///< of the signs
+  bool operator==(const Rotation&) const = default;
+};
+
 /// In what the attention of layers differs.
 struct LayerSettings {
   int64_t window = 0;         ///< 0: none
@@ -120,6 +131,7 @@ struct ModelConfig {
   bool o_bias = false;
   bool mlp_bias = false;
   bool head_bias = false;
+  std::optional<Rotation> rotation;
   std::vector<LayerSettings> layers;  ///< one per layer, or empty: all alike, without window
   std::optional<int32_t> bos_token_id, eos_token_id;
   /// What was read and does not count, a line each: special tokens beyond the vocabulary.
@@ -151,6 +163,13 @@ bool is_papers_block(const ModelConfig& config);
 /// The key of a config.json whose weights have the unified layout's names and form although its settings are
 /// another family's.
 inline constexpr const char* kWeightLayoutKey = "qeval_weight_layout";
+
+/// What a rotation of the residual stream leaves of a family's settings: norms that are RMS norms without a
+/// bias, whose biases are those of the linear maps behind them. The graph is to be made anew.
+void apply_rotation(ModelConfig& config);
+
+/// The key of a config.json for ModelConfig::rotation.
+inline constexpr const char* kRotationKey = "qeval_rotation";
 
 /// Reads `config.json` of a Hugging Face folder of a known architecture (old and new spellings) or a unified
 /// one

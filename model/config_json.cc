@@ -8,6 +8,7 @@
 #include "base/strict_json.h"
 #include "model/architectures/architecture.h"
 #include "model/config_check.h"
+#include "model/hadamard.h"
 
 namespace qeval::model {
 namespace {
@@ -34,6 +35,25 @@ void drop_special_tokens_beyond(ModelConfig& config, const std::string& where) {
                                           **token, config.vocab_size));
     token->reset();
   }
+}
+
+/// The rotation that qeval made, as unified_config() writes it.
+std::optional<Rotation> read_rotation(const JsonObject& fields, const ModelConfig& config) {
+  if (fields.find(kRotationKey) == nullptr) return std::nullopt;
+  const JsonObject own = fields.object(kRotationKey);
+  Rotation rotation{.residual = own.boolean("residual"),
+                    .values = own.boolean("values"),
+                    .down_block = own.integer("down_block"),
+                    .query_key_block = own.integer("query_key_block"),
+                    .seed = own.seed("seed")};
+  const auto check = [&](const char* key, int64_t block, int64_t width) {
+    if (block == 0 || (block > 0 && width % block == 0 && has_hadamard(block))) return;
+    own.refuse(key, fmt::format("0 (none), or the order of a Hadamard matrix that divides {}", width));
+  };
+  check("down_block", rotation.down_block, config.intermediate_size);
+  check("query_key_block", rotation.query_key_block, config.head_dim);
+  if (rotation.query_key_block != 0 && config.latent) own.refuse("query_key_block", "0 of latent attention");
+  return rotation;
 }
 
 std::string known_types() {
@@ -67,6 +87,8 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
   ModelConfig config = architecture->read(fields);
   config.architecture = type;
   if (!is_papers_block(config) || fields.has(kWeightLayoutKey)) config.source = document.dump();
+  config.rotation = read_rotation(fields, config);
+  apply_rotation(config);
   // qeval writes quantized checkpoints under their architecture's own name, too.
   if (config.norm == NormKind::rms)
     config.l2norm_as_rmsnorm = fields.boolean("l2norm_as_rmsnorm", config.l2norm_as_rmsnorm);

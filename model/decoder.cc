@@ -84,6 +84,11 @@ KvSpan::KvSpan(const Arithmetic& arithmetic, int64_t capacity, int64_t layers)
 Decoder::Decoder(const Model& model, const Arithmetic& arithmetic) : model_(model), arithmetic_(arithmetic) {}
 
 void Decoder::forward(const Batch& batch) {
+  std::vector<int64_t> firsts;
+  for (size_t r = 0; r < batch.positions.size(); ++r) {
+    if (batch.positions[r] == 0) firsts.push_back(static_cast<int64_t>(r));
+  }
+  for (Tensor& value : values_) value.first_rows = firsts;
   arithmetic_.embed(batch.tokens, {batch.positions, batch.lengths}, at(Value::residual));
   read_ = batch.read && batch.read->size() < batch.tokens.size() ? batch.read : std::nullopt;
   for (int64_t layer = 0; layer < model_.config.num_layers; ++layer) run_block(layer, batch);
@@ -122,6 +127,8 @@ void Decoder::run_block(int64_t layer, const Batch& batch) {
       a.activate(layer, *activate, at(Value::gate));
     } else if (const auto* multiply = std::get_if<MultiplyOp>(&operation)) {
       a.multiply(layer, *multiply, at(Value::up), at(Value::gate));
+    } else if (const auto* hadamard = std::get_if<HadamardOp>(&operation)) {
+      a.hadamard(layer, *hadamard, at(hadamard->value));
     } else {
       const auto& add = std::get<AddOp>(operation);
       a.add(layer, add, at(add.in), at(Value::residual));
@@ -132,14 +139,18 @@ void Decoder::run_block(int64_t layer, const Batch& batch) {
 void Decoder::keep_read_rows(const BlockGraph& block, size_t next) {
   for (size_t v = 0; v < kValues; ++v) {
     const auto value = static_cast<Value>(v);
-    if (is_read_later(block, next, value)) keep_rows(*read_, at(value));
+    if (is_read_later(block, next, value)) at(value) = gathered(*read_, at(value));
   }
+  for (Tensor& value : values_) value.first_rows = at(Value::residual).first_rows;
 }
 
-void Decoder::keep_rows(std::span<const int64_t> rows, Tensor& tensor) const {
+Tensor Decoder::gathered(std::span<const int64_t> rows, const Tensor& tensor) const {
   Tensor kept;
   arithmetic_.gather(tensor, rows, kept);
-  tensor = std::move(kept);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (tensor.is_first(rows[i])) kept.first_rows.push_back(static_cast<int64_t>(i));
+  }
+  return kept;
 }
 
 std::vector<int64_t> Decoder::kept_rows(std::span<const int64_t> rows) const {
@@ -206,19 +217,22 @@ std::vector<TokenAnswer> Decoder::answer(std::span<const TokenQuery> queries,
   distributions.clear();
   if (queries.empty()) return {};
   const AskedRows asked(queries, wanted);
-  Tensor scored;
-  arithmetic_.gather(at(Value::residual), kept_rows(asked.rows()), scored);
-  arithmetic_.finish(scored, at(Value::normed));
+  finish(asked.rows());
   return answer_rows(arithmetic_, model_.config.vocab_size, at(Value::normed), asked, distributions);
+}
+
+const Tensor& Decoder::finish(std::span<const int64_t> rows) {
+  const Tensor scored = gathered(kept_rows(rows), at(Value::residual));
+  Tensor& normed = at(Value::normed);
+  normed.first_rows = scored.first_rows;
+  arithmetic_.finish(scored, normed);
+  return normed;
 }
 
 std::vector<float> Decoder::logits(std::span<const int64_t> rows) {
   const int64_t vocabulary = model_.config.vocab_size;
   std::vector<float> out(rows.size() * static_cast<size_t>(vocabulary));
-  Tensor scored;
-  arithmetic_.gather(at(Value::residual), kept_rows(rows), scored);
-  Tensor& normed = at(Value::normed);
-  arithmetic_.finish(scored, normed);
+  const Tensor& normed = finish(rows);
   for_each_logit_tile(vocabulary, [&](int64_t first, int64_t width) {
     std::vector<float> tile(rows.size() * static_cast<size_t>(width));
     arithmetic_.logits(normed, first, width, tile.data());

@@ -105,8 +105,10 @@ class Decoder {
   void attend(int64_t layer, const AttentionOp& op, const Batch& batch, const std::vector<int64_t>* rows);
   /// Keeps the rows that are read of what operations [next, …) of the block need.
   void keep_read_rows(const BlockGraph& block, size_t next);
-  /// `tensor` ← its given rows.
-  void keep_rows(std::span<const int64_t> rows, Tensor& tensor) const;
+  /// The given rows of a tensor.
+  Tensor gathered(std::span<const int64_t> rows, const Tensor& tensor) const;
+  /// What the head reads, of rows of the batch.
+  const Tensor& finish(std::span<const int64_t> rows);
   /// Rows of a batch as rows of the residual stream.
   std::vector<int64_t> kept_rows(std::span<const int64_t> rows) const;
 

@@ -94,6 +94,9 @@ FolderLayout layout_of(const TensorNames& names) {
 /// layout.
 std::optional<nlohmann::json> published_settings(const Model& model) {
   if (model.config.architecture == "hfmodel") return std::nullopt;
+  // Other programs know neither the operations of a rotation nor norms that are another kind than the
+  // family's.
+  if (model.config.rotation) return std::nullopt;
   nlohmann::json document;
   if (!model.config.source.empty()) {
     document = nlohmann::json::parse(model.config.source);

@@ -103,6 +103,12 @@ class Watch final : public Arithmetic {
     inner_.multiply(layer, op, up, gate);
     look(gate, [&] { return "the product before " + name_of(layer, Module::down); });
   }
+  void hadamard(int64_t layer, const HadamardOp& op, Tensor& value) const override {
+    inner_.hadamard(layer, op, value);
+    const std::string_view behind = op.value == Value::gate ? "the product before " : "the rotary embedding behind ";
+    const Module module = op.value == Value::gate ? Module::down : op.value == Value::q ? Module::q : Module::k;
+    look(value, [&] { return fmt::format("the rotation of {}{}", behind, name_of(layer, module)); });
+  }
   void finish(const Tensor& residual, Tensor& out) const override {
     inner_.finish(residual, out);
     look(out, [&] { return "the output of " + model_.final_norm.name; });

@@ -53,6 +53,13 @@ std::shared_ptr<const RotaryTable> FloatArithmetic::RotaryTables::at(int64_t len
 FloatArithmetic::FloatArithmetic(const Model& model, int64_t max_positions)
     : model_(model), rotary_(model.config.rotary, max_positions) {
   if (model.config.local_rotary) local_rotary_.emplace(*model.config.local_rotary, max_positions);
+  for (const BlockGraph& block : model.config.graph.blocks) {
+    for (const Operation& operation : block.operations) {
+      const auto* op = std::get_if<HadamardOp>(&operation);
+      if (op != nullptr && !hadamards_.contains(op->block))
+        hadamards_.emplace(op->block, make_hadamard(op->block));
+    }
+  }
 }
 
 void FloatArithmetic::embed(std::span<const int32_t> tokens, const RowPositions& rows,
@@ -357,6 +364,17 @@ void FloatArithmetic::activate(int64_t layer, const ActivateOp& op, Tensor& gate
 void FloatArithmetic::multiply(int64_t, const MultiplyOp&, const Tensor& up, Tensor& gate) const {
   for_each_row(gate.rows,
                [&](int64_t r) { kernels().multiply(up.row<float>(r), gate.cols, gate.row<float>(r)); });
+}
+
+void FloatArithmetic::hadamard(int64_t, const HadamardOp& op, Tensor& value) const {
+  const HadamardMatrix& h = hadamards_.at(op.block);
+  const float scale = 1.0F / std::sqrt(static_cast<float>(op.block));
+  for_each_row(value.rows, [&](int64_t r) {
+    std::vector<float> scratch(static_cast<size_t>(h.base_order));
+    auto* row = value.row<float>(r);
+    for (int64_t c = 0; c < op.width; c += op.block) multiply_hadamard(h, row + c, scratch.data());
+    for (int64_t c = 0; c < op.width; ++c) row[c] *= scale;
+  });
 }
 
 void FloatArithmetic::gather(const Tensor& tensor, std::span<const int64_t> rows, Tensor& out) const {

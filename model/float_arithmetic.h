@@ -7,6 +7,7 @@
 #include <string>
 
 #include "model/arithmetic.h"
+#include "model/hadamard.h"
 #include "model/kernels/bf16.h"
 #include "model/rotary.h"
 
@@ -43,6 +44,7 @@ class FloatArithmetic : public Arithmetic {
   void add(int64_t layer, const AddOp& op, const Tensor& update, Tensor& residual) const override;
   void activate(int64_t layer, const ActivateOp& op, Tensor& gate) const override;
   void multiply(int64_t layer, const MultiplyOp& op, const Tensor& up, Tensor& gate) const override;
+  void hadamard(int64_t layer, const HadamardOp& op, Tensor& value) const override;
   void gather(const Tensor& tensor, std::span<const int64_t> rows, Tensor& out) const override;
   void finish(const Tensor& residual, Tensor& out) const override;
   void logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const override;
@@ -93,6 +95,7 @@ class FloatArithmetic : public Arithmetic {
   };
 
   const Model& model_;
+  std::map<int64_t, HadamardMatrix> hadamards_;  // by their order
   RotaryTables rotary_;
   std::optional<RotaryTables> local_rotary_;
 };

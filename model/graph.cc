@@ -165,8 +165,11 @@ class BlockBuilder {
     const int64_t d = config_.head_dim;
     const bool normed = config_.qk_norm != QkNorm::none;
     const bool norm_last = normed && (config_.qk_norm_after_rotary || !layer_.rotary);
+    const int64_t block = config_.rotation ? config_.rotation->query_key_block : 0;
     // Whatever changes a tensor last hands it to the attention.
-    const auto last = [](bool is_last, Operand operand) { return is_last ? operand : Operand::none; };
+    const auto last = [block](bool is_last, Operand operand) {
+      return is_last && block == 0 ? operand : Operand::none;
+    };
     const bool plain = !normed && !layer_.rotary;
     linear(Module::q, in, Value::q, config_.num_heads * d, hidden_, config_.qkv_bias,
            last(plain, Operand::query));
@@ -183,6 +186,9 @@ class BlockBuilder {
       rotate(Value::k, config_.num_kv_heads * d, d, 0, last(!norm_last, Operand::key), 0);
     }
     if (normed && config_.qk_norm_after_rotary) norms();
+    if (block == 0) return;
+    append(HadamardOp{Value::q, config_.num_heads * d, block, Operand::query});
+    append(HadamardOp{Value::k, config_.num_kv_heads * d, block, Operand::key});
   }
 
   void rotate(Value value, int64_t width, int64_t head_dim, int64_t first, Operand operand, double beta) {
@@ -213,6 +219,8 @@ class BlockBuilder {
     if (config_.gated_mlp) linear(Module::up, in, Value::up, inner, hidden_, config_.mlp_bias);
     append(ActivateOp{config_.activation, inner});
     if (config_.gated_mlp) append(MultiplyOp{inner});
+    const int64_t block = config_.rotation ? config_.rotation->down_block : 0;
+    if (block != 0) append(HadamardOp{Value::gate, inner, block});
     linear(Module::down, Value::gate, out, hidden_, inner, config_.mlp_bias);
   }
 
@@ -277,6 +285,9 @@ Accesses accesses(const Operation& operation) {
                         [](const MultiplyOp&) {
                           return Accesses{{Value::gate, Value::up}, Value::gate};
                         },
+                        [](const HadamardOp& op) {
+                          return Accesses{{op.value}, op.value};
+                        },
                         [](const AddOp& op) {
                           return Accesses{{Value::residual, op.in}, Value::residual};
                         },
@@ -310,7 +321,8 @@ std::vector<ScaleEdge> scale_edges(const BlockGraph& block) {
   const AttentionOp& attention = block.attention();
   const bool plain_values = block.find<SplitLatentOp>() == nullptr;
   if (plain_values && attention.heads == attention.kv_heads) edges.push_back({Module::v, {Module::o}});
-  if (block.find<MultiplyOp>() != nullptr) edges.push_back({Module::up, {Module::down}});
+  const bool turned = block.hadamard(Value::gate) != nullptr;
+  if (block.find<MultiplyOp>() != nullptr && !turned) edges.push_back({Module::up, {Module::down}});
   return edges;
 }
 
@@ -324,6 +336,7 @@ std::string_view operation_name(const Operation& operation) {
           [](const AttentionOp&) { return "attention"; },
           [](const ActivateOp& op) { return op.kind == Activation::xielu ? "xIELU" : "activation"; },
           [](const MultiplyOp&) { return "gate"; },
+          [](const HadamardOp&) { return "Hadamard rotation"; },
           [](const AddOp&) { return "residual addition"; },
       },
       operation);

@@ -149,6 +149,14 @@ struct MultiplyOp {
   int64_t width = 0;
 };
 
+/// value ← value · H / √block in place, over blocks of `block` channels (hadamard.h): a rotation whose inverse
+/// is in the weights behind it.
+struct HadamardOp {
+  Value value = Value::gate;
+  int64_t width = 0, block = 0;
+  Operand operand = Operand::none;
+};
+
 /// residual ← residual + factor · in; `module` made `in`.
 struct AddOp {
   Module module = Module::o;
@@ -157,7 +165,8 @@ struct AddOp {
 };
 
 using Operation =
-    std::variant<NormOp, LinearOp, RotateOp, SplitLatentOp, AttentionOp, ActivateOp, MultiplyOp, AddOp>;
+    std::variant<NormOp, LinearOp, RotateOp, SplitLatentOp, AttentionOp, ActivateOp, MultiplyOp, HadamardOp,
+                 AddOp>;
 
 /// The operations of one block, in order.
 struct BlockGraph {
@@ -181,6 +190,14 @@ struct BlockGraph {
     return nullptr;
   }
   const AttentionOp& attention() const { return *find<AttentionOp>(); }
+  /// The rotation of a value; nullptr where there is none.
+  const HadamardOp* hadamard(Value value) const {
+    for (const Operation& operation : operations) {
+      const auto* op = std::get_if<HadamardOp>(&operation);
+      if (op != nullptr && op->value == value) return op;
+    }
+    return nullptr;
+  }
 };
 
 /// What a model computes, as data: everything that needs the order of a block walks this.

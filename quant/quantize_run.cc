@@ -41,11 +41,18 @@ ordered_json settings_json(const QuantizeRun& run) {
     if (options.calibration.estimator == RangeEstimator::percentile)
       json["percentile"] = options.calibration.percentile;
   }
-  if (options.method != Method::rtn) {
+  if (options.method != Method::rtn && options.method != Method::rotate) {
     if (is_learned(options.method)) json["smooth"] = options.smooth;
     json["variant"] = name(options.variant);
     json["alpha"] = options.alpha;
   }
+  if (options.rotation.any()) {
+    json["rotate"] = name(options.rotation.kind);
+    json["rotate_keys"] = options.rotation.keys;
+    json["rotate_block"] = options.rotation.block;
+    json["rotate_seed"] = options.rotation.seed;
+  }
+  if (options.calibration.first_token_apart) json["first_token"] = name(FirstTokenMode::ranges);
   if (!options.keep_16bit.empty()) json["keep_16bit"] = options.keep_16bit;
   return json;
 }
@@ -202,6 +209,7 @@ std::optional<LearnMethod> learn_method(Method method) {
       return LearnMethod::mobilequant;
     case Method::rtn:
     case Method::smoothquant:
+    case Method::rotate:
       break;
   }
   return std::nullopt;
@@ -253,7 +261,9 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
       },
       observations, run.peers);
   ordered_json settings = settings_json(run);
-  const auto hash = [&] { return quantization_hash(quantized.qcfg, quantized.ranges, model.config); };
+  const auto hash = [&] {
+    return quantization_hash(quantized.qcfg, quantized.ranges, quantized.model().config, quantized.first);
+  };
   if (run.learning) {
     settings.update(learn_json(*run.learning));
     const std::string identity = fmt::format("{} {} {} {} {}", name(run.options.method), settings.dump(),
@@ -273,7 +283,7 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
   on_first(run.peers, [&] {
     if (!run.samples.empty()) add_layer_errors(quantized, run.samples, record);
     const ActRanges used =
-        complete_ranges(quantized.qcfg, quantized.ranges, model.config, "the measured ranges");
+        complete_ranges(quantized.qcfg, quantized.ranges, quantized.model().config, "the measured ranges");
     for (Warning& warning : grid_warnings(quantized.model(), quantized.qcfg, used))
       quantized.warnings.push_back(std::move(warning));
     std::vector<Warning> warnings = run.warnings;

@@ -170,12 +170,13 @@ std::string task_title(const std::string& task) {
 }
 
 std::string method_title(const std::string& method) {
-  constexpr std::array<std::pair<const char*, const char*>, 5> titles{{
+  constexpr std::array<std::pair<const char*, const char*>, 6> titles{{
       {"rtn", "RTN"},
       {"smoothquant", "SmoothQuant"},
       {"omniquant", "OmniQuant"},
       {"lrl", "LRL"},
       {"mobilequant", "MobileQuant"},
+      {"rotate", "Rotated"},
   }};
   for (const auto& [name, title] : titles) {
     if (method == name) return title;

@@ -60,6 +60,8 @@ struct CompareOptions {
   IntegerRuns integer = IntegerRuns::none;
   /// What all quantizations share: options except method and scheme, samples, calibration, threads, version.
   quant::QuantizeRun quantize;
+  /// Rotation and calibration of method rotate, where it is among `methods`.
+  quant::QuantizeOptions rotated{};
   std::map<quant::Method, quant::LearnSettings> learning;  ///< of the learned methods among `methods`
   CommandSpelling spelling;
 };

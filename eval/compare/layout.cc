@@ -82,7 +82,7 @@ ComparisonEntry CompareLayout::base() const {
 }
 
 ComparisonEntry CompareLayout::entry(const MadeModel& made, const std::string& arithmetic) const {
-  const bool smooths = made.method != quant::Method::rtn;
+  const bool smooths = made.method != quant::Method::rtn && made.method != quant::Method::rotate;
   ComparisonEntry entry{arithmetic == "fake" ? made.name() : made.name() + " " + arithmetic,
                         std::string(quant::name(made.method)),
                         smooths ? std::string(quant::name(options_.quantize.options.variant)) : "",
@@ -120,6 +120,11 @@ quant::QuantizeRun CompareLayout::quantize_run(const MadeModel& made) const {
   quant::QuantizeRun run = options_.quantize;
   run.options.method = made.method;
   run.options.scheme = quant::parse_scheme(made.scheme);
+  if (made.method == quant::Method::rotate) {
+    run.options.rotation = options_.rotated.rotation;
+    run.options.calibration = options_.rotated.calibration;
+    run.options.scheme.weight.per_channel = options_.rotated.scheme.weight.per_channel;
+  }
   run.scheme = made.scheme;
   run.resume = quant::QuantizeRun::Resume::if_interrupted;
   run.peers = options_.evaluation.peers;
@@ -199,6 +204,15 @@ Fingerprint compare_fingerprint(const CompareOptions& compare, const std::string
                     {"integer", compare.integer == IntegerRuns::none   ? "none"
                                 : compare.integer == IntegerRuns::best ? "best"
                                                                        : "all"}};
+  if (std::ranges::find(compare.methods, quant::Method::rotate) != compare.methods.end()) {
+    const quant::RotationOptions& rotation = compare.rotated.rotation;
+    print["rotate"] = std::string(quant::name(rotation.kind));
+    print["rotate-keys"] = rotation.keys ? "yes" : "no";
+    print["rotate-block"] = fmt::format("{}", rotation.block);
+    print["rotate seed"] = fmt::format("{}", rotation.seed);
+    print["first-token"] = compare.rotated.calibration.first_token_apart ? "ranges" : "shared";
+    print["rotate range"] = std::string(quant::name(compare.rotated.calibration.estimator));
+  }
   for (const auto& [key, value] : evaluation) print["evaluation " + key] = value;
   for (const auto& [key, value] : given) print[key] = value;
   for (const auto& [method, settings] : compare.learning) {

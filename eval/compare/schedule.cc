@@ -87,12 +87,18 @@ class Scheduler {
 
   void quantize(const MadeModel& made) {
     CompareStep step{"quantize " + made.name(), 0, 0, 0, in_.layout.is_quantized(made)};
-    const bool smooths = made.method != quant::Method::rtn;
+    const bool rotates = made.method == quant::Method::rotate;
+    const bool smooths = made.method != quant::Method::rtn && !rotates;
     Seen& seen = step.finished ? before_ : now_;
-    if (!std::exchange(seen.base, true)) step.tokens += sample_tokens_;
+    if (rotates) {
+      step.tokens += 3 * sample_tokens_;  // extremes, spread, and about as much again for the first tokens
+    } else if (!std::exchange(seen.base, true)) {
+      step.tokens += sample_tokens_;
+    }
     if (smooths && !std::exchange(seen.smoothed, true)) step.tokens += sample_tokens_;
     // Every rank makes the histograms of other ranges than min-max.
-    const bool shared = in_.options.quantize.options.calibration.estimator == quant::RangeEstimator::minmax;
+    const bool shared =
+        !rotates && in_.options.quantize.options.calibration.estimator == quant::RangeEstimator::minmax;
     step.seconds = static_cast<double>(step.tokens) * second_per_token_ * kObservedCost *
                    (shared ? share(std::ssize(samples()), in_.ranks) : 1.0);
     const int64_t compared = 2 * quant::layer_error_tokens(samples());  // in float and rounded

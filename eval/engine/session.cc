@@ -103,13 +103,14 @@ Session::Session(const SessionOptions& options, std::shared_ptr<LoadedModel> loa
     quantization_ = quant::load_quantization(model(), options.qcfg, options.act_ranges);
     add_warnings(grid_warning_lines(model(), quantization_->qcfg, quantization_->ranges));
     arithmetic_ = std::make_unique<quant::FakeArithmetic>(model(), quantization_->qcfg, quantization_->ranges,
-                                                          max_length_);
+                                                          max_length_, quantization_->first);
   } else if (arithmetic == "integer") {
     quantization_ = quant::load_quantization(model(), options.qcfg, options.act_ranges);
     add_warnings(
         grid_warning_lines(model(), quant::integer_config(quantization_->qcfg), quantization_->ranges));
     arithmetic_ = std::make_unique<quant::IntegerArithmetic>(model(), quantization_->qcfg,
-                                                             quantization_->known_ranges, max_length_);
+                                                             quantization_->known_ranges, max_length_,
+                                                             quant::kStreamGuardBits, quantization_->first);
   } else {
     fail("{} {}: unknown; accepted: float, fake, integer", setting("arithmetic"), printable(arithmetic));
   }

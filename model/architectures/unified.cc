@@ -71,7 +71,9 @@ std::vector<Architecture> unified_family() {
   return {{"hfmodel", read_unified}};
 }
 
-json unified_config(const ModelConfig& config, const std::string& torch_dtype) {
+namespace {
+
+json family_config(const ModelConfig& config, const std::string& torch_dtype) {
   if (!config.source.empty()) {
     json document = json::parse(config.source);
     document[kWeightLayoutKey] = "unified";
@@ -115,6 +117,20 @@ json unified_config(const ModelConfig& config, const std::string& torch_dtype) {
           {"bos_token_id", token(config.bos_token_id)},
           {"eos_token_id", token(config.eos_token_id)},
           {"torch_dtype", torch_dtype}};
+}
+
+}  // namespace
+
+json unified_config(const ModelConfig& config, const std::string& torch_dtype) {
+  json document = family_config(config, torch_dtype);
+  if (const std::optional<Rotation>& rotation = config.rotation) {
+    document[kRotationKey] = {{"residual", rotation->residual},
+                              {"values", rotation->values},
+                              {"down_block", rotation->down_block},
+                              {"query_key_block", rotation->query_key_block},
+                              {"seed", rotation->seed}};
+  }
+  return document;
 }
 
 }  // namespace qeval::model

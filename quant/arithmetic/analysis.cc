@@ -122,11 +122,12 @@ std::vector<Point> quantized_points(const QuantConfig& qcfg, const model::ModelC
 
 std::vector<PointError> quantization_errors(const model::Model& model, const Samples& samples,
                                             const QuantConfig& qcfg, const ActRanges& ranges,
-                                            const std::function<void(int64_t, int64_t)>& progress) {
+                                            const std::function<void(int64_t, int64_t)>& progress,
+                                            bool first_token_apart) {
   ErrorObserver observer(model.config, qcfg, ranges);
   size_t longest = 0;
   for (const auto& sample : samples) longest = std::max(longest, sample.size());
-  const ObservedArithmetic arithmetic(model, static_cast<int64_t>(longest), observer);
+  const ObservedArithmetic arithmetic(model, static_cast<int64_t>(longest), observer, first_token_apart);
   for (size_t i = 0; i < samples.size(); ++i) {
     run_sample(model, arithmetic, samples[i]);
     if (progress) progress(static_cast<int64_t>(i) + 1, std::ssize(samples));
@@ -159,13 +160,18 @@ double mean_negative_log_likelihood(const model::Model& model, const model::Arit
 std::vector<PointSensitivity> sensitivity(const model::Model& model, const Samples& samples,
                                           const QuantConfig& qcfg, const ActRanges& ranges,
                                           std::span<const Point> points,
-                                          const std::function<void(int64_t, int64_t)>& progress) {
+                                          const std::function<void(int64_t, int64_t)>& progress,
+                                          const std::optional<FirstToken>& first) {
   size_t longest = 0;
   for (const auto& sample : samples) longest = std::max(longest, sample.size());
   if (longest < 2) fail("sensitivity: no sample has two tokens, so there is nothing to predict");
   const QuantConfig nothing(model.config.num_layers);
   const auto loss_with = [&](const QuantConfig& only) {
-    const FakeArithmetic arithmetic(model, only, ranges, static_cast<int64_t>(longest));
+    std::optional<FirstToken> only_first = first;
+    for (const Point& point : all_points(model.config)) {
+      if (only_first && !only[point].enabled()) only_first->qcfg[point] = {};
+    }
+    const FakeArithmetic arithmetic(model, only, ranges, static_cast<int64_t>(longest), only_first);
     return mean_negative_log_likelihood(model, arithmetic, samples);
   };
   const double baseline = loss_with(nothing);

@@ -21,10 +21,11 @@ struct PointError {
 };
 
 /// The error of every quantized point, worst first: weights as they are, activations of the float model on
-/// the samples. `ranges` as complete_ranges makes them.
+/// the samples, without their first tokens where those are apart. `ranges` as complete_ranges makes them.
 std::vector<PointError> quantization_errors(const model::Model& model, const Samples& samples,
                                             const QuantConfig& qcfg, const ActRanges& ranges,
-                                            const std::function<void(int64_t, int64_t)>& progress = {});
+                                            const std::function<void(int64_t, int64_t)>& progress = {},
+                                            bool first_token_apart = false);
 
 /// What one point's rounding does to the model's answers.
 struct PointSensitivity {
@@ -36,11 +37,13 @@ struct PointSensitivity {
 };
 
 /// The sensitivities of `points`, worst first (all quantized points of `qcfg`: quantized_points). One run
-/// over the samples each. `ranges` as complete_ranges makes them. The same bits for any number of threads.
+/// over the samples each. `ranges` as complete_ranges makes them, and those of `first`, where position 0 has
+/// its own. The same bits for any number of threads.
 std::vector<PointSensitivity> sensitivity(const model::Model& model, const Samples& samples,
                                           const QuantConfig& qcfg, const ActRanges& ranges,
                                           std::span<const Point> points,
-                                          const std::function<void(int64_t, int64_t)>& progress = {});
+                                          const std::function<void(int64_t, int64_t)>& progress = {},
+                                          const std::optional<FirstToken>& first = std::nullopt);
 
 std::vector<Point> quantized_points(const QuantConfig& qcfg, const model::ModelConfig& config);
 

@@ -41,25 +41,39 @@ std::vector<float> quantize_norm(const model::NormWeights& norm, const QuantSpec
 }  // namespace
 
 FakeArithmetic::FakeArithmetic(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
-                               int64_t max_positions)
+                               int64_t max_positions, const std::optional<FirstToken>& first)
     : FloatArithmetic(model, max_positions),
-      points_(model.config.num_layers),
+      points_(make_points(model.config, qcfg, ranges)),
       erf_gelu_(rounded_gelu_is_erf(model.config)) {
   require_operations(model.config, "fake-quantized arithmetic", [](const model::Operation& operation) {
     return !std::holds_alternative<model::SplitLatentOp>(operation);
   });
-  for (const Point& point : all_points(model.config)) {
-    if (point.slot == Slot::weight || !qcfg[point].enabled()) continue;
-    points_[point].spec = qcfg[point];
-    if (needs_range(qcfg, point)) points_[point].grid = make_grid(qcfg[point], ranges[point].value());
-  }
+  if (first) first_ = make_points(model.config, first->qcfg, first->ranges);
   quantize_weights(qcfg);
 }
 
-FakeArithmetic::OutputQuantizers FakeArithmetic::output_quantizers(int64_t layer, Module module,
-                                                                   model::Operand operand) const {
+FakeArithmetic::Points FakeArithmetic::make_points(const model::ModelConfig& config, const QuantConfig& qcfg,
+                                                   const ActRanges& ranges) {
+  Points result{PointMap<ActivationQuantizer>(config.num_layers), {}};
+  for (const Point& point : all_points(config)) {
+    if (point.slot == Slot::weight || !qcfg[point].enabled()) continue;
+    result.points[point].spec = qcfg[point];
+    if (needs_range(qcfg, point)) result.points[point].grid = make_grid(qcfg[point], ranges[point].value());
+  }
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    auto& outputs = result.linears.emplace_back();
+    for (const model::Operation& operation : config.graph.block(layer).operations) {
+      const auto* linear = std::get_if<model::LinearOp>(&operation);
+      if (linear != nullptr) outputs[linear->module] = result.outputs(layer, linear->module, linear->operand);
+    }
+  }
+  return result;
+}
+
+FakeArithmetic::OutputQuantizers FakeArithmetic::Points::outputs(int64_t layer, Module module,
+                                                                 model::Operand operand) const {
   const std::optional<Point> second = operand_point(layer, operand);
-  return {at(layer, module, Slot::output), second ? points_[*second] : ActivationQuantizer{}};
+  return {at(layer, module, Slot::output), second ? points[*second] : ActivationQuantizer{}};
 }
 
 void FakeArithmetic::quantize_weights(const QuantConfig& qcfg) {
@@ -71,7 +85,6 @@ void FakeArithmetic::quantize_weights(const QuantConfig& qcfg) {
         if (spec.enabled()) {
           block.linears[linear->module] = quantized_weight(weights(layer, *linear).weight, spec);
         }
-        block.outputs[linear->module] = output_quantizers(layer, linear->module, linear->operand);
       } else if (const auto* norm = std::get_if<model::NormOp>(&operation)) {
         block.norms[norm->module] =
             quantize_norm(weights(layer, *norm), qcfg[{layer, norm->module, Slot::weight}]);
@@ -91,17 +104,17 @@ void FakeArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& 
   const model::NormWeights& stored = weights(layer, op);
   const std::vector<float>& weight = final ? final_norm_ : block(layer).norms.at(op.module);
   const float* bias = stored.bias.empty() ? nullptr : stored.bias.data();
-  const ActivationQuantizer& input = at(layer, op.module, Slot::input);
-  const OutputQuantizers outputs = output_quantizers(layer, op.module, op.operand);
-  // Nothing but the head reads the final norm's output.
-  const ActivationQuantizer& reader = final ? at(0, Module::head, Slot::input) : outputs.second;
   const int64_t n = op.width;
   if (&in != &out) out.resize(in.rows, n, sizeof(float));
   parallel_ranges(in.rows, kRowGrain, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
+      const Points& points = of_row(in, r);
+      const OutputQuantizers outputs = points.outputs(layer, op.module, op.operand);
+      // Nothing but the head reads the final norm's output.
+      const ActivationQuantizer& reader = final ? points.at(0, Module::head, Slot::input) : outputs.second;
       auto* y = out.row<float>(r);
       if (&in != &out) std::memcpy(y, in.row<float>(r), static_cast<size_t>(n) * sizeof(float));
-      input(y, n);
+      points.at(layer, op.module, Slot::input)(y, n);
       norm_row(op, weight.data(), bias, !final, y, y);
       outputs.first(y, n);
       quantize_heads(reader, op.operand == model::Operand::none ? n : op.group, y, n);
@@ -112,7 +125,7 @@ void FakeArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& 
 void FakeArithmetic::finish(const Tensor& residual, Tensor& out) const {
   FloatArithmetic::finish(residual, out);  // whose norm is this one's
   if (config().graph.final_norm) return;
-  const ActivationQuantizer& reader = at(0, Module::head, Slot::input);
+  const ActivationQuantizer& reader = points_.at(0, Module::head, Slot::input);
   if (reader.enabled()) for_each_row(out, [&](float* row) { reader(row, out.cols); });
 }
 
@@ -144,14 +157,37 @@ void FakeArithmetic::quantize_heads(const ActivationQuantizer& quantizer, int64_
 }
 
 void FakeArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+  linear(points_, layer, in, targets);
+  if (first_ && !in.first_rows.empty()) linear_first(layer, in, targets);
+}
+
+void FakeArithmetic::linear_first(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+  Tensor rows;
+  gather(in, in.first_rows, rows);
+  std::vector<Tensor> made(targets.size());
+  std::vector<Target> own;
+  for (size_t i = 0; i < targets.size(); ++i) own.push_back({targets[i].op, &made[i]});
+  linear(*first_, layer, rows, own);
+  for (size_t i = 0; i < targets.size(); ++i) {
+    Tensor& out = *targets[i].out;
+    for (size_t r = 0; r < in.first_rows.size(); ++r) {
+      std::memcpy(out.row<float>(in.first_rows[r]), made[i].row<float>(static_cast<int64_t>(r)),
+                  static_cast<size_t>(out.cols) * sizeof(float));
+    }
+  }
+}
+
+void FakeArithmetic::linear(const Points& points, int64_t layer, const Tensor& in,
+                            std::span<const Target> targets) const {
   // Projections of one input may differ in how they round it; those that agree are computed together.
   std::vector<bool> done(targets.size(), false);
   for (size_t t = 0; t < targets.size(); ++t) {
     if (done[t]) continue;
-    // The gated MLP's last input was rounded by multiply(), which made it.
+    // The down projection's input was rounded by multiply() or hadamard() where one of them made it.
+    const bool turned = config().graph.block(layer).hadamard(model::Value::gate) != nullptr;
     const auto input_of = [&](const Target& target) {
-      const bool rounded = target.op->module == Module::down && config().gated_mlp;
-      return rounded ? ActivationQuantizer{} : at(layer, target.op->module, Slot::input);
+      const bool rounded = target.op->module == Module::down && (config().gated_mlp || turned);
+      return rounded ? ActivationQuantizer{} : points.at(layer, target.op->module, Slot::input);
     };
     const ActivationQuantizer input = input_of(targets[t]);
     Tensor rounded;
@@ -173,14 +209,15 @@ void FakeArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Tar
       members.push_back(i);
       const model::WeightView weight = weight_view(layer, *targets[i].op);
       targets[i].out->resize(in.rows, weight.rows, sizeof(float));
-      products.push_back(
-          {weight, targets[i].out->row<float>(0), epilogue(block(layer).outputs.at(targets[i].op->module))});
+      products.push_back({weight, targets[i].out->row<float>(0),
+                          epilogue(points.linears[static_cast<size_t>(layer)].at(targets[i].op->module))});
     }
     model::multiply(input.enabled() ? rounded.row<float>(0) : in.row<float>(0), in.rows, products);
     for (size_t i = 0; i < members.size(); ++i) {
       if (products[i].epilogue.apply != nullptr) continue;
       Tensor& out = *targets[members[i]].out;
-      const OutputQuantizers& q = block(layer).outputs.at(targets[members[i]].op->module);
+      const OutputQuantizers& q =
+          points.linears[static_cast<size_t>(layer)].at(targets[members[i]].op->module);
       if (!q.first.enabled() && !q.second.enabled()) continue;
       for_each_row(out, [&](float* row) {
         q.first(row, out.cols);
@@ -194,17 +231,25 @@ void FakeArithmetic::rotate(int64_t layer, const model::RotateOp& op, const mode
                             Tensor& heads) const {
   FloatArithmetic::rotate(layer, op, rows, heads);
   const std::optional<Point> point = operand_point(layer, op.operand);
-  if (!point || !points_[*point].enabled()) return;
-  for_each_row(heads, [&](float* row) { quantize_heads(points_[*point], op.head_dim, row, heads.cols); });
+  if (point) quantize_rows(*point, op.head_dim, heads);
+}
+
+void FakeArithmetic::quantize_rows(const Point& point, int64_t width, Tensor& tensor) const {
+  if (!points_.points[point].enabled()) return;
+  parallel_ranges(tensor.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r)
+      quantize_heads(of_row(tensor, r).points[point], width, tensor.row<float>(r), tensor.cols);
+  });
 }
 
 void FakeArithmetic::softmax(const model::AttentionTile& tile) const {
   const model::AttentionOp& op = *tile.op;
-  const ActivationQuantizer& scores = at(tile.layer, Module::qk_product, Slot::output);
-  const ActivationQuantizer& capped = at(tile.layer, Module::softcap, Slot::output);
-  const ActivationQuantizer& probabilities = at(tile.layer, Module::pv_product, Slot::input);
   const int64_t stride = score_stride(tile);
   for (int64_t i = 0; i < tile.query_count; ++i) {
+    const Points& points = of_position(tile.first_position + i);
+    const ActivationQuantizer& scores = points.at(tile.layer, Module::qk_product, Slot::output);
+    const ActivationQuantizer& capped = points.at(tile.layer, Module::softcap, Slot::output);
+    const ActivationQuantizer& probabilities = points.at(tile.layer, Module::pv_product, Slot::input);
     const int64_t begin = tile.begin(i), end = tile.end(i);
     for (int64_t g = 0; g < op.group(); ++g) {
       float* row = tile.scores.as<float>() + (i * op.group() + g) * stride;
@@ -223,19 +268,18 @@ void FakeArithmetic::softmax(const model::AttentionTile& tile) const {
 
 void FakeArithmetic::mix(const model::AttentionTile& tile, Tensor& out) const {
   FloatArithmetic::mix(tile, out);
-  const ActivationQuantizer& quantizer = at(tile.layer, Module::pv_product, Slot::output);
   const int64_t width = tile.op->group() * tile.op->value_dim;
   for (int64_t i = 0; i < tile.query_count; ++i) {
+    const ActivationQuantizer& quantizer =
+        of_position(tile.first_position + i).at(tile.layer, Module::pv_product, Slot::output);
     quantize_heads(quantizer, tile.op->value_dim, out.row<float>(tile.first_row + i) + tile.kv_head * width,
                    width);
   }
 }
 
 void FakeArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor& gate) const {
-  const ActivationQuantizer& input = at(layer, Module::activation, Slot::input);
-  const ActivationQuantizer& sigmoid = at(layer, Module::activation, Slot::input2);
-  const ActivationQuantizer& output = at(layer, Module::activation, Slot::output);
-  if (!input.enabled() && !sigmoid.enabled() && !output.enabled()) {
+  const auto enabled = [&](Slot slot) { return points_.at(layer, Module::activation, slot).enabled(); };
+  if (!enabled(Slot::input) && !enabled(Slot::input2) && !enabled(Slot::output)) {
     FloatArithmetic::activate(layer, op, gate);
     return;
   }
@@ -245,30 +289,38 @@ void FakeArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor
   parallel_ranges(gate.rows, kRowGrain, [&](int64_t first, int64_t last) {
     std::vector<float> gates(static_cast<size_t>(n));
     for (int64_t r = first; r < last; ++r) {
+      const Points& points = of_row(gate, r);
       auto* row = gate.row<float>(r);
-      input(row, n);
+      points.at(layer, Module::activation, Slot::input)(row, n);
       if (op.kind == model::Activation::silu) {
         kernel.sigmoid(row, n, gates.data());
-        sigmoid(gates.data(), n);
+        points.at(layer, Module::activation, Slot::input2)(gates.data(), n);
         kernel.multiply(gates.data(), n, row);
       } else if (gelu && erf_gelu_) {
         kernel.gelu_erf(row, n, row);
       } else {
         activate_row(layer, op, row, n);
       }
-      output(row, n);
+      points.at(layer, Module::activation, Slot::output)(row, n);
     }
   });
 }
 
 void FakeArithmetic::multiply(int64_t layer, const model::MultiplyOp&, const Tensor& up, Tensor& gate) const {
-  const ActivationQuantizer& input = at(layer, Module::down, Slot::input);
+  const bool turned = config().graph.block(layer).hadamard(model::Value::gate) != nullptr;
   parallel_ranges(gate.rows, kRowGrain, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       model::kernels().multiply(up.row<float>(r), gate.cols, gate.row<float>(r));
-      input(gate.row<float>(r), gate.cols);
+      if (turned) continue;
+      of_row(gate, r).at(layer, Module::down, Slot::input)(gate.row<float>(r), gate.cols);
     }
   });
+}
+
+void FakeArithmetic::hadamard(int64_t layer, const model::HadamardOp& op, Tensor& value) const {
+  FloatArithmetic::hadamard(layer, op, value);
+  quantize_rows(hadamard_point(layer, op), op.operand == model::Operand::none ? op.width : config().head_dim,
+                value);
 }
 
 void FakeArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
@@ -279,7 +331,7 @@ void FakeArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, 
     model::multiply_block(view(head_, bias.empty() ? nullptr : bias.data()), first, count,
                           normed.row<float>(0), normed.cols, normed.rows, logits, count);
   }
-  at(0, Module::head, Slot::output)(logits, normed.rows * count);
+  points_.at(0, Module::head, Slot::output)(logits, normed.rows * count);
   finish_logits(logits, normed.rows * count);
 }
 
@@ -290,11 +342,15 @@ bool is_quantized_checkpoint(const std::filesystem::path& path) {
 }
 
 std::string quantization_hash(const QuantConfig& qcfg, const ActRanges& known,
-                              const model::ModelConfig& config) {
+                              const model::ModelConfig& config, const std::optional<FirstToken>& first) {
   ActRanges used = complete_ranges(qcfg, known, config, "the ranges");
   const Point end{0, Module::final_norm, Slot::input};
   used[end] = known[end];
-  return sha256_hex(qcfg_json(qcfg, config).dump() + act_ranges_json(used, config).dump());
+  if (!first) return sha256_hex(qcfg_json(qcfg, config).dump() + act_ranges_json(used, config).dump());
+  ActRanges used_first = complete_ranges(first->qcfg, first->ranges, config, "the ranges of position 0");
+  used_first[end] = first->ranges[end];
+  return sha256_hex(qcfg_json(qcfg, config, &first->qcfg).dump() +
+                    act_ranges_json(used, config, &used_first).dump());
 }
 
 namespace {
@@ -342,7 +398,16 @@ Quantization load_quantization(const model::Model& model, const std::optional<st
         result.qcfg, result.known_ranges, model.config,
         fmt::format("{}: no act_dict.json and no {}", model.path.string(), setting("act-ranges")));
   }
-  result.hash = quantization_hash(result.qcfg, result.known_ranges, model.config);
+  const std::filesystem::path& qcfg_file = qcfg ? *qcfg : own_qcfg;
+  if (std::optional<QuantConfig> first = read_first_qcfg(qcfg_file, result.qcfg, model.config)) {
+    const std::filesystem::path& ranges_file = act_ranges ? *act_ranges : own_ranges;
+    ActRanges known = read_first_ranges(ranges_file, model.config);
+    const Point end{0, Module::final_norm, Slot::input};
+    ActRanges ranges = complete_ranges(*first, known, model.config, ranges_file.string() + ": position 0");
+    ranges[end] = known[end];
+    result.first = FirstToken{std::move(*first), std::move(ranges)};
+  }
+  result.hash = quantization_hash(result.qcfg, result.known_ranges, model.config, result.first);
   return result;
 }
 

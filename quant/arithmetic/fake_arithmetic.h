@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,9 +31,10 @@ struct ActivationQuantizer {
 /// the visible keys for scores and probabilities).
 class FakeArithmetic : public model::FloatArithmetic {
  public:
-  /// `ranges` has every range that `qcfg` needs (complete_ranges). `model` must outlive the arithmetic.
+  /// `ranges` has every range that `qcfg` needs (complete_ranges), and so has `first`, where position 0 has
+  /// grids of its own. `model` must outlive the arithmetic.
   FakeArithmetic(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
-                 int64_t max_positions);
+                 int64_t max_positions, const std::optional<FirstToken>& first = std::nullopt);
 
   std::string name() const override { return "fake"; }
   void norm(int64_t layer, const model::NormOp& op, const model::Tensor& in,
@@ -45,6 +47,7 @@ class FakeArithmetic : public model::FloatArithmetic {
   void activate(int64_t layer, const model::ActivateOp& op, model::Tensor& gate) const override;
   void multiply(int64_t layer, const model::MultiplyOp& op, const model::Tensor& up,
                 model::Tensor& gate) const override;
+  void hadamard(int64_t layer, const model::HadamardOp& op, model::Tensor& value) const override;
   void finish(const model::Tensor& residual, model::Tensor& out) const override;
   void logits(const model::Tensor& normed, int64_t first, int64_t count, float* logits) const override;
 
@@ -55,27 +58,46 @@ class FakeArithmetic : public model::FloatArithmetic {
     ActivationQuantizer first, second;
   };
 
-  const ActivationQuantizer& at(int64_t layer, Module module, Slot slot) const {
-    return points_[{layer, module, slot}];
+  /// How the activations of a class of positions are rounded.
+  struct Points {
+    PointMap<ActivationQuantizer> points;
+    std::vector<std::map<Module, OutputQuantizers>> linears;  ///< outputs, by layer
+
+    const ActivationQuantizer& at(int64_t layer, Module module, Slot slot) const {
+      return points[{layer, module, slot}];
+    }
+    OutputQuantizers outputs(int64_t layer, Module module, model::Operand operand) const;
+  };
+  static Points make_points(const model::ModelConfig& config, const QuantConfig& qcfg,
+                            const ActRanges& ranges);
+  /// Those of a row of a tensor, or of a position.
+  const Points& of_row(const model::Tensor& tensor, int64_t r) const {
+    return first_ && tensor.is_first(r) ? *first_ : points_;
   }
-  OutputQuantizers output_quantizers(int64_t layer, Module module, model::Operand operand) const;
+  const Points& of_position(int64_t position) const { return first_ && position == 0 ? *first_ : points_; }
+  void linear(const Points& points, int64_t layer, const model::Tensor& in,
+              std::span<const Target> targets) const;
+  /// The rows at position 0 again, on grids of their own.
+  void linear_first(int64_t layer, const model::Tensor& in, std::span<const Target> targets) const;
   model::WeightView weight_view(int64_t layer, const model::LinearOp& op) const;
   /// The epilogue of a product, where its output points are static.
   model::Epilogue epilogue(const OutputQuantizers& quantizers) const;
   /// `head_dim`: channels that a dynamic range is taken over.
   static void quantize_heads(const ActivationQuantizer& quantizer, int64_t head_dim, float* heads,
                              int64_t count);
+  /// Rounds every row of a tensor at a point, dynamic ranges over `width` channels each.
+  void quantize_rows(const Point& point, int64_t width, model::Tensor& tensor) const;
   void quantize_weights(const QuantConfig& qcfg);
 
   /// One block's weights as the simulation has them.
   struct Block {
     std::map<Module, QuantizedMatrix> linears;   ///< those that are left in float are missing
-    std::map<Module, OutputQuantizers> outputs;  ///< of linears
     std::map<Module, std::vector<float>> norms;  ///< dequantized
   };
   const Block& block(int64_t layer) const { return blocks_[static_cast<size_t>(layer)]; }
 
-  PointMap<ActivationQuantizer> points_;
+  Points points_;
+  std::optional<Points> first_;
   std::vector<Block> blocks_;
   std::vector<float> final_norm_;
   QuantizedMatrix head_;
@@ -88,6 +110,7 @@ struct Quantization {
   ActRanges ranges;  ///< of every point that needs one; the others' are left out
   /// All that act_dict.json holds: the integer residual takes its last range from the final norm's input.
   ActRanges known_ranges;
+  std::optional<FirstToken> first{};
   std::string hash;  ///< quantization_hash: the identity of the settings in results
 };
 
@@ -103,6 +126,7 @@ Quantization load_quantization(const model::Model& model, const std::optional<st
 /// that an arithmetic computes with: the points' that need one (complete_ranges, whose errors it has), and
 /// the final norm's input, which the integers' residual stream ends on.
 std::string quantization_hash(const QuantConfig& qcfg, const ActRanges& known,
-                              const model::ModelConfig& config);
+                              const model::ModelConfig& config,
+                              const std::optional<FirstToken>& first = std::nullopt);
 
 }  // namespace qeval::quant

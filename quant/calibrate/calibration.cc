@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <mutex>
+#include <set>
 
 #include "base/error.h"
 #include "quant/calibrate/observer.h"
@@ -128,6 +129,53 @@ bool is_narrowed(const QuantConfig& qcfg, const Point& point) {
 
 }  // namespace
 
+namespace {
+
+/// Narrows the ranges of coarse grids by how the values are spread, which `run` shows an observer.
+template <typename Run>
+void narrow(const model::ModelConfig& config, const QuantConfig& qcfg, const CalibrationOptions& options,
+            ActRanges& ranges, const Run& run) {
+  const std::vector<Point> points = all_points(config);
+  HistogramObserver histograms(config.num_layers);
+  for (const Point& point : points) {
+    if (is_narrowed(qcfg, point)) histograms.want(made_at(config, point), ranges[point].value());
+  }
+  run(histograms);
+  parallel_tasks(std::ssize(points), [&](int64_t i) {
+    const Point& point = points[static_cast<size_t>(i)];
+    if (!is_narrowed(qcfg, point)) return;
+    const Histogram& histogram = histograms.histogram(made_at(config, point)).value();
+    ranges[point] = options.estimator == RangeEstimator::mse
+                        ? mse_range(histogram, qcfg[point])
+                        : percentile_range(histogram, options.percentile);
+  });
+}
+
+/// What position 0 computes with.
+FirstToken first_token(const model::Model& model, const Samples& samples, const QuantConfig& qcfg,
+                       const CalibrationOptions& options) {
+  std::set<int32_t> distinct;
+  for (const auto& sample : samples) distinct.insert(sample.begin(), sample.end());
+  const std::vector<int32_t> tokens(distinct.begin(), distinct.end());
+  const auto run = [&](PointObserver& observer) {
+    run_first_tokens(model, ObservedArithmetic(model, 1, observer), tokens);
+  };
+  FirstToken first{make_first_qcfg(qcfg, model.config), ActRanges(model.config.num_layers)};
+  ExtremesObserver extremes(model.config);
+  run(extremes);
+  for (const Point& point : all_points(model.config)) {
+    if (is_measured(point)) first.ranges[point] = extremes.ranges()[made_at(model.config, point)];
+    // The one probability is 1, and that of what is hidden 0.
+    if (point.module == Module::pv_product && point.slot == Slot::input) first.ranges[point] = Range{0, 1};
+    if (point.module == Module::activation && point.slot == Slot::input2) first.ranges[point] = kSigmoidRange;
+  }
+  if (options.estimator != RangeEstimator::minmax)
+    narrow(model.config, first.qcfg, options, first.ranges, run);
+  return first;
+}
+
+}  // namespace
+
 RangeEstimator parse_range_estimator(std::string_view name) {
   for (size_t i = 0; i < kEstimators.size(); ++i) {
     if (kEstimators[i] == name) return static_cast<RangeEstimator>(i);
@@ -155,7 +203,8 @@ Calibration calibrate(const model::Model& model, const Samples& samples, const Q
   const auto run = [&](PointObserver& observer, int64_t first, int64_t stride) {
     size_t longest = 0;
     for (const auto& sample : samples) longest = std::max(longest, sample.size());
-    const ObservedArithmetic arithmetic(model, static_cast<int64_t>(longest), observer);
+    const ObservedArithmetic arithmetic(model, static_cast<int64_t>(longest), observer,
+                                        options.first_token_apart);
     for (int64_t i = first; i < count; i += stride) {
       run_sample(model, arithmetic, samples[static_cast<size_t>(i)]);
       done = std::min(done + stride, passes * count);
@@ -175,21 +224,9 @@ Calibration calibrate(const model::Model& model, const Samples& samples, const Q
       result.channel_maxima[point] = extremes.maxima()[made_at(model.config, point)];
     }
   }
+  if (options.first_token_apart) result.first = first_token(model, samples, qcfg, options);
   if (options.estimator == RangeEstimator::minmax) return result;
-
-  HistogramObserver histograms(num_layers);
-  for (const Point& point : points) {
-    if (is_narrowed(qcfg, point)) histograms.want(made_at(model.config, point), result.ranges[point].value());
-  }
-  run(histograms, 0, 1);
-  parallel_tasks(std::ssize(points), [&](int64_t i) {
-    const Point& point = points[static_cast<size_t>(i)];
-    if (!is_narrowed(qcfg, point)) return;
-    const Histogram& histogram = histograms.histogram(made_at(model.config, point)).value();
-    result.ranges[point] = options.estimator == RangeEstimator::mse
-                               ? mse_range(histogram, qcfg[point])
-                               : percentile_range(histogram, options.percentile);
-  });
+  narrow(model.config, qcfg, options, result.ranges, [&](PointObserver& observer) { run(observer, 0, 1); });
   return result;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,8 @@ struct CalibrationOptions {
   RangeEstimator estimator = RangeEstimator::minmax;
   /// For `percentile`: the share kept below the upper bound and above the lower one, in percent.
   double percentile = 99.99;
+  /// Position 0 has ranges of its own, and no part in the others.
+  bool first_token_apart = false;
 };
 
 /// What calibration measures. Ranges of every input, input2 and output point of the model, the sigmoid's
@@ -35,6 +38,8 @@ struct CalibrationOptions {
 struct Calibration {
   ActRanges ranges;
   PointMap<std::vector<float>> channel_maxima;  ///< at {layer, linear, input}: [input features]
+  /// Where the first token is apart: its configuration and ranges.
+  std::optional<FirstToken> first{};
 };
 
 /// Whether percentile and mse change any range under this configuration (calibrate says which).
@@ -45,6 +50,9 @@ bool is_any_narrowed(const QuantConfig& qcfg, const model::ModelConfig& config);
 /// percentile and mse need a second pass and the points' bits, `qcfg`: they narrow the ranges of points that
 /// are quantized to 10 bits or fewer; finer grids and points left alone keep min and max (a residual stream's
 /// outliers are there to be kept). A value that is not finite is an Error that names the point.
+/// The ranges of position 0, where it is apart, are those of sequences of one token, of every token of the
+/// samples: nothing that stands later can change them, and whatever token comes first becomes the attention's
+/// sink.
 /// `progress`, where given, is called with samples done and in all. `peers`, who must call this together with
 /// the same arguments, share the samples of the first pass; minima and maxima are the same in any order.
 Calibration calibrate(const model::Model& model, const Samples& samples, const QuantConfig& qcfg,

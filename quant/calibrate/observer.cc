@@ -13,13 +13,29 @@ using model::AttentionTile;
 using model::Tensor;
 
 ObservedArithmetic::ObservedArithmetic(const model::Model& model, int64_t max_positions,
-                                       PointObserver& observer)
-    : FloatArithmetic(model, max_positions), observer_(observer) {}
+                                       PointObserver& observer, bool skip_first)
+    : FloatArithmetic(model, max_positions), observer_(observer), skip_first_(skip_first) {}
+
+void ObservedArithmetic::report_rows(const Point& point, const Tensor& positions, const float* x,
+                                     int64_t first, int64_t last, int64_t cols) const {
+  const auto observe = [&](int64_t begin, int64_t end) {
+    if (begin < end) observer_.observe(point, x + (begin - first) * cols, end - begin, cols, cols);
+  };
+  if (skip_first_) {
+    for (const int64_t row : positions.first_rows) {
+      if (row < first || row >= last) continue;
+      observe(first, row);
+      x += (row + 1 - first) * cols;
+      first = row + 1;
+    }
+  }
+  observe(first, last);
+}
 
 void ObservedArithmetic::report(const Point& point, const Tensor& tensor) const {
   constexpr int64_t kRows = 32;
   parallel_ranges(tensor.rows, kRows, [&](int64_t first, int64_t last) {
-    observer_.observe(point, tensor.row<float>(first), last - first, tensor.cols, tensor.cols);
+    report_rows(point, tensor, tensor.row<float>(first), first, last, tensor.cols);
   });
 }
 
@@ -56,26 +72,29 @@ void ObservedArithmetic::rotate(int64_t layer, const model::RotateOp& op, const 
 
 void ObservedArithmetic::scores(const AttentionTile& tile, const Tensor& q) const {
   score_keys(tile, q, tile.key_count);
-  observer_.observe({tile.layer, Module::qk_product, Slot::output}, tile.scores.as<float>(),
-                    tile.query_count * tile.op->group(), tile.key_count, score_stride(tile));
+  const int64_t skipped = skipped_rows(tile), rows = tile.query_count * tile.op->group() - skipped;
+  const float* scores = tile.scores.as<float>() + skipped * score_stride(tile);
+  if (rows == 0) return;
+  observer_.observe({tile.layer, Module::qk_product, Slot::output}, scores, rows, tile.key_count,
+                    score_stride(tile));
   if (tile.op->softcap == 0) return;
-  std::vector<float> capped(tile.scores.as<float>(),
-                            tile.scores.as<float>() + tile.query_count * tile.op->group() * tile.key_count);
+  std::vector<float> capped(scores, scores + rows * tile.key_count);
   cap_scores(*tile.op, capped.data(), std::ssize(capped));
-  observer_.observe({tile.layer, Module::softcap, Slot::output}, capped.data(),
-                    tile.query_count * tile.op->group(), tile.key_count, tile.key_count);
+  observer_.observe({tile.layer, Module::softcap, Slot::output}, capped.data(), rows, tile.key_count,
+                    tile.key_count);
 }
 
 void ObservedArithmetic::softmax(const AttentionTile& tile) const {
   FloatArithmetic::softmax(tile);
   const int64_t stride = score_stride(tile);
-  const int64_t rows = tile.query_count * tile.op->group();
+  const int64_t rows = tile.query_count * tile.op->group(), skipped = skipped_rows(tile);
   for (int64_t r = 0; r < rows; ++r) {
     float* row = tile.scores.as<float>() + r * stride;
     std::fill(row + tile.last_end(), row + tile.key_count, 0.0F);
   }
-  observer_.observe({tile.layer, Module::pv_product, Slot::input}, tile.scores.as<float>(), rows,
-                    tile.key_count, stride);
+  if (rows == skipped) return;
+  observer_.observe({tile.layer, Module::pv_product, Slot::input}, tile.scores.as<float>() + skipped * stride,
+                    rows - skipped, tile.key_count, stride);
 }
 
 void ObservedArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor& gate) const {
@@ -86,13 +105,43 @@ void ObservedArithmetic::activate(int64_t layer, const model::ActivateOp& op, Te
 void ObservedArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, const Tensor& up,
                                   Tensor& gate) const {
   FloatArithmetic::multiply(layer, op, up, gate);
-  report({layer, Module::down, Slot::input}, gate);
+  if (config().graph.block(layer).hadamard(model::Value::gate) == nullptr)
+    report({layer, Module::down, Slot::input}, gate);
+}
+
+void ObservedArithmetic::hadamard(int64_t layer, const model::HadamardOp& op, Tensor& value) const {
+  FloatArithmetic::hadamard(layer, op, value);
+  report(hadamard_point(layer, op), value);
 }
 
 void ObservedArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
   head_product(normed, first, count, logits);
-  observer_.observe({0, Module::head, Slot::output}, logits, normed.rows, count, count);
+  report_rows({0, Module::head, Slot::output}, normed, logits, 0, normed.rows, count);
   finish_logits(logits, normed.rows * count);
+}
+
+void run_first_tokens(const model::Model& model, const model::Arithmetic& arithmetic,
+                      std::span<const int32_t> tokens) {
+  constexpr size_t kTokens = 256;
+  model::Decoder decoder(model, arithmetic);
+  for (size_t first = 0; first < tokens.size(); first += kTokens) {
+    const auto part = tokens.subspan(first, std::min(kTokens, tokens.size() - first));
+    std::vector<model::KvSpan> spans;
+    spans.reserve(part.size());
+    model::Batch batch;
+    std::vector<model::TokenQuery> queries;
+    for (size_t i = 0; i < part.size(); ++i) {
+      const auto row = static_cast<int64_t>(i);
+      spans.emplace_back(arithmetic, 1, 1);
+      batch.tokens.push_back(part[i]);
+      batch.positions.push_back(0);
+      if (model.config.depends_on_length()) batch.lengths.push_back(1);
+      batch.segments.push_back({.first_row = row, .length = 1, .first_position = 0, .kv = &spans.back()});
+      queries.push_back({row, 0});
+    }
+    decoder.forward(batch);
+    decoder.answer(queries);
+  }
 }
 
 std::vector<model::TokenAnswer> run_sample(const model::Model& model, const model::Arithmetic& arithmetic,

@@ -39,8 +39,9 @@ class PointLocks {
 /// whole square of the tile's keys, probabilities with the zeros of the hidden ones.
 class ObservedArithmetic : public model::FloatArithmetic {
  public:
-  /// Both must outlive the arithmetic.
-  ObservedArithmetic(const model::Model& model, int64_t max_positions, PointObserver& observer);
+  /// Both must outlive the arithmetic. `skip_first`: rows at position 0 are not reported.
+  ObservedArithmetic(const model::Model& model, int64_t max_positions, PointObserver& observer,
+                     bool skip_first = false);
 
   void norm(int64_t layer, const model::NormOp& op, const model::Tensor& in,
             model::Tensor& out) const override;
@@ -53,6 +54,7 @@ class ObservedArithmetic : public model::FloatArithmetic {
   void activate(int64_t layer, const model::ActivateOp& op, model::Tensor& gate) const override;
   void multiply(int64_t layer, const model::MultiplyOp& op, const model::Tensor& up,
                 model::Tensor& gate) const override;
+  void hadamard(int64_t layer, const model::HadamardOp& op, model::Tensor& value) const override;
   void logits(const model::Tensor& normed, int64_t first, int64_t count, float* logits) const override;
 
  private:
@@ -60,8 +62,22 @@ class ObservedArithmetic : public model::FloatArithmetic {
   /// At the operand's point, which the operation that changed it last hands it over at.
   void report_operand(int64_t layer, model::Operand operand, const model::Tensor& tensor) const;
 
+  /// Rows [first, last) of a tensor that stands where `positions` does; x is the first of them.
+  void report_rows(const Point& point, const model::Tensor& positions, const float* x, int64_t first,
+                   int64_t last, int64_t cols) const;
+
+  /// Rows of a tile that are not reported: those of the query at position 0, which come first.
+  int64_t skipped_rows(const model::AttentionTile& tile) const {
+    return skip_first_ && tile.first_position == 0 ? tile.op->group() : 0;
+  }
+
   PointObserver& observer_;
+  bool skip_first_;
 };
+
+/// Runs the model over sequences of one token each, the logits included.
+void run_first_tokens(const model::Model& model, const model::Arithmetic& arithmetic,
+                      std::span<const int32_t> tokens);
 
 /// Runs the model over one sample of at least one token, the logits of every position included. Returns the
 /// answers for its tokens from the second one on.

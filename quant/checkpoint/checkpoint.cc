@@ -90,8 +90,10 @@ void write_checkpoint(const std::filesystem::path& folder, const QuantizedModel&
                       const Samples& samples, const nlohmann::ordered_json& record, CheckpointFormat format) {
   const model::ModelConfig& config = model.model().config;
   model::copy_tokenizer(model.model(), folder);
-  write_json(folder / kQcfgFile, qcfg_json(model.qcfg, config), 1);
-  write_json(folder / kRangesFile, act_ranges_json(model.ranges, config), 1);
+  const FirstToken* first = model.first ? &*model.first : nullptr;
+  write_json(folder / kQcfgFile, qcfg_json(model.qcfg, config, first == nullptr ? nullptr : &first->qcfg), 1);
+  write_json(folder / kRangesFile,
+             act_ranges_json(model.ranges, config, first == nullptr ? nullptr : &first->ranges), 1);
   if (!samples.empty()) write_json(folder / kNgramFile, NgramSketch(samples).to_json(), -1);
   if (format == CheckpointFormat::packed) {
     write_packed(model.model(), model.qcfg, folder);

@@ -1,13 +1,19 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 
+#include "model/hadamard.h"
 #include "quant/export/graph_builder.h"
 #include "quant/export/point_codes.h"
 #include "quant/export/weight_codes.h"
 #include "quant/grid/stored_codes.h"
 
 namespace qeval::quant {
+
+namespace {
+constexpr const char* kFirstToken = ".first_token";
+}  // namespace
 
 std::string GraphBuilder::rounded(const Point& point, const std::string& value) {
   const QuantSpec& spec = quantization_.qcfg[point];
@@ -16,7 +22,18 @@ std::string GraphBuilder::rounded(const Point& point, const std::string& value) 
   if (form_ == PointForm::names) {  // several points may stand on one tensor
     return value == name ? value : g_.node("Identity", {value}, name);
   }
-  const PointCodes codes = point_codes(point, spec, make_grid(spec, quantization_.ranges[point].value()));
+  const std::string others = rounded(point, value, spec, quantization_.ranges[point].value(), name);
+  if (!quantization_.first) return others;
+  const QuantSpec& first = quantization_.first->qcfg[point];
+  const Range range = quantization_.first->ranges[point].value();
+  if (first == spec && range == quantization_.ranges[point]) return others;
+  const std::string own = rounded(point, value, first, range, name + kFirstToken);
+  return g_.node("Where", {"is_first_token", own, others}, name + ".chosen");
+}
+
+std::string GraphBuilder::rounded(const Point& point, const std::string& value, const QuantSpec& spec,
+                                  const Range& range, const std::string& name) {
+  const PointCodes codes = point_codes(point, spec, make_grid(spec, range));
   std::string x = value;
   if (codes.clip) {
     x = g_.node("Clip",
@@ -290,8 +307,44 @@ void GraphBuilder::add(const model::ActivateOp& op) {
 }
 
 void GraphBuilder::add(const model::MultiplyOp&) {
+  const bool turned = config_.graph.block(layer_).hadamard(Value::gate) != nullptr;
   at(Value::gate) = {g_.node("Mul", {at(Value::gate).name, at(Value::up).name},
-                             point_name(point(Module::down, Slot::input)))};
+                             turned ? module_name(layer_, Module::down) + ".product"
+                                    : point_name(point(Module::down, Slot::input)))};
+}
+
+std::string GraphBuilder::signs(const std::string& name, const std::vector<int8_t>& entries, int64_t order) {
+  return g_.constant(fmt::format("{}.{}", name, order), std::vector<float>(entries.begin(), entries.end()),
+                     {order, order});
+}
+
+void GraphBuilder::add(const model::HadamardOp& op) {
+  // x · (S ⊗ B) = Sᵀ · X · B, X the block's channels as a matrix: two small products of ±1.
+  const model::HadamardMatrix whole = model::make_hadamard(op.block);
+  const int64_t power = op.block / whole.base_order;
+  Stand& stand = at(op.value);
+  const Point point = hadamard_point(layer_, op);
+  const std::string name = point_name(point);
+  const int64_t width = stand.by_head ? config_.head_dim : op.width;
+  std::vector<int64_t> apart(stand.by_head ? 3 : 2, 0), together = apart;
+  together.push_back(width);
+  apart.insert(apart.end(), {width / op.block, power, whole.base_order});
+  std::string x = g_.node("Reshape", {stand.name, shape(apart)}, name + ".blocks");
+  if (power > 1) {
+    std::vector<int8_t> sylvester(static_cast<size_t>(power * power));
+    for (int64_t i = 0; i < power * power; ++i) {
+      const auto common = static_cast<uint64_t>((i / power) & (i % power));
+      sylvester[static_cast<size_t>(i)] = std::popcount(common) % 2 == 0 ? 1 : -1;
+    }
+    x = g_.node("MatMul", {signs("hadamard.sylvester", sylvester, power), x}, name + ".sylvester");
+  }
+  if (whole.base_order > 1) {
+    x = g_.node("MatMul", {x, signs("hadamard.paley", whole.base, whole.base_order)}, name + ".paley");
+  }
+  x = g_.node("Mul", {x, scalar(1.0F / std::sqrt(static_cast<float>(op.block)))}, name + ".turned");
+  stand.name = g_.node("Reshape", {x, shape(together)}, name);
+  // What the down projection reads, it rounds.
+  if (op.operand != model::Operand::none) stand.name = rounded(point, stand.name);
 }
 
 void GraphBuilder::add(const model::AddOp& op, size_t next) {

@@ -54,6 +54,7 @@ void refuse_operations(const ModelConfig& config, int64_t max_positions) {
 void GraphBuilder::build(int64_t max_positions) {
   g_.input("input_ids", onnx::TensorProto::INT64, {"batch", "sequence"});
   at(Value::residual).name = embed(max_positions);
+  if (quantization_.first) add_first_token(max_positions);
   add_tables(max_positions);
   add_masks();
   for (layer_ = 0; layer_ < config_.num_layers; ++layer_) block();
@@ -69,6 +70,15 @@ std::string GraphBuilder::positions_table(const std::string& table, const std::s
                                           const std::function<void(TensorFile&)>& fill) {
   g_.external(table, onnx::TensorProto::FLOAT, {max_positions, width}, fill);
   return g_.node("Slice", {table, axis(0), length(), axis(0)}, name);
+}
+
+void GraphBuilder::add_first_token(int64_t max_positions) {
+  positions_table("first_token.table", "first_token", 1, max_positions, [&](TensorFile& file) {
+    std::vector<float> column(static_cast<size_t>(max_positions), 0.0F);
+    column[0] = 1;
+    file.write(std::as_bytes(std::span(column)));
+  });
+  g_.node("Equal", {"first_token", scalar(1.0F)}, "is_first_token");
 }
 
 std::string GraphBuilder::length() {

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/setting.h"
 #include "quant/export/weight_codes.h"
 #include "quant/grid/stored_codes.h"
 
@@ -52,6 +53,13 @@ ordered_json matrix_encodings(const std::string& name, const model::Matrix& matr
 
 void write_encodings(const model::Model& model, const Quantization& quantization, const std::string& version,
                      const std::filesystem::path& file) {
+  if (quantization.first) {
+    fail(
+        "{}: position 0 has ranges of its own, which encodings have no place for; accepted: a checkpoint "
+        "that "
+        "shares them ({} shared), or ONNX",
+        model.path.string(), setting("first-token"));
+  }
   ordered_json activations = ordered_json::object();
   ordered_json parameters = ordered_json::object();
   for (const Point& point : all_points(model.config)) {

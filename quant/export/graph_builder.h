@@ -52,6 +52,11 @@ class GraphBuilder {
 
   /// `value`, which a point names, as the operations after the point see it.
   std::string rounded(const Point& point, const std::string& value);
+  /// The same by one class of positions' grid; `name` is what its nodes' begin with.
+  std::string rounded(const Point& point, const std::string& value, const QuantSpec& spec, const Range& range,
+                      const std::string& name);
+  /// Whether a row is at position 0, [sequence, 1].
+  void add_first_token(int64_t max_positions);
   /// Name of the residual stream behind operation `next` − 1 of this block: the point of the first that reads
   /// it, where that is a norm or a linear map.
   std::string residual_name(size_t next) const;
@@ -102,6 +107,9 @@ class GraphBuilder {
   std::string hidden(const Point& point, const std::string& p, const std::string& mask);
   void add(const model::ActivateOp& op);
   void add(const model::MultiplyOp&);
+  void add(const model::HadamardOp& op);
+  /// Entries ±1 [order, order] as a constant that all layers share.
+  std::string signs(const std::string& name, const std::vector<int8_t>& entries, int64_t order);
   void add(const model::AddOp& op, size_t next);
   void block();
 

@@ -85,6 +85,7 @@ std::optional<Point> output_point(int64_t layer, const model::Operation& operati
   if (std::holds_alternative<model::ActivateOp>(operation))
     return Point{layer, Module::activation, Slot::output};
   if (std::holds_alternative<model::MultiplyOp>(operation)) return Point{layer, Module::down, Slot::input};
+  if (const auto* op = std::get_if<model::HadamardOp>(&operation)) return hadamard_point(layer, *op);
   return std::nullopt;
 }
 
@@ -131,6 +132,10 @@ std::optional<Point> operand_point(int64_t layer, model::Operand operand) {
       break;
   }
   return std::nullopt;
+}
+
+Point hadamard_point(int64_t layer, const model::HadamardOp& op) {
+  return operand_point(layer, op.operand).value_or(Point{layer, Module::down, Slot::input});
 }
 
 Point made_at(const model::ModelConfig& config, const Point& point) {

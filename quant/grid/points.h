@@ -59,6 +59,10 @@ Point made_at(const model::ModelConfig& config, const Point& point);
 /// The attention's point of an operand.
 std::optional<Point> operand_point(int64_t layer, model::Operand operand);
 
+/// Where the result of a rotation is rounded: where the attention or the down projection reads it. What it
+/// reads of a product or a rotary embedding has no point.
+Point hadamard_point(int64_t layer, const model::HadamardOp& op);
+
 /// "norm to q, k, v", "up to down": an edge in words.
 std::string edge_name(const model::ScaleEdge& edge);
 

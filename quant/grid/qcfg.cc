@@ -1,5 +1,7 @@
 #include "quant/grid/qcfg.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace qeval::quant {
@@ -30,7 +32,8 @@ std::optional<int> default_activation_bits(const model::ModelConfig& config, con
   }
   const auto& linear = *block.find<model::LinearOp>(point.module);
   if (slot == Slot::input) {
-    const bool product = linear.module == Module::down && block.find<model::MultiplyOp>() != nullptr;
+    const bool product = linear.module == Module::down && (block.find<model::MultiplyOp>() != nullptr ||
+                                                           block.hadamard(model::Value::gate) != nullptr);
     return product || linear.in == model::Value::residual ? std::optional(8) : std::nullopt;
   }
   const bool normed = (linear.module == Module::q && block.find<model::NormOp>(Module::q_norm) != nullptr) ||
@@ -84,6 +87,20 @@ QuantConfig make_qcfg(const model::ModelConfig& config, const Scheme& scheme) {
     check_group_size(qcfg[point], point, config, "quantization scheme");
   }
   return qcfg;
+}
+
+QuantConfig make_first_qcfg(const QuantConfig& qcfg, const model::ModelConfig& config) {
+  constexpr int kBits = 16;
+  QuantConfig first = qcfg;
+  for (const Point& point : all_points(config)) {
+    if (point.slot == Slot::weight || !qcfg[point].enabled() || is_after_blocks(point.module)) continue;
+    // Keys and values are kept with those of the other positions; one tensor may have two points.
+    const Point made = made_at(config, point);
+    const bool kept = made == made_at(config, {point.layer, Module::qk_product, Slot::input2}) ||
+                      made == made_at(config, {point.layer, Module::pv_product, Slot::input2});
+    if (!kept) first[point].bits = std::max(qcfg[point].bits, kBits);
+  }
+  return first;
 }
 
 void check_group_size(const QuantSpec& spec, const Point& point, const model::ModelConfig& config,

@@ -46,13 +46,30 @@ void check_group_size(const QuantSpec& spec, const Point& point, const model::Mo
 /// what is accepted: a module or slot that the model lacks, bits outside 2 … 32, groups on anything but a
 /// projection's weight, a group size that does not divide the inputs, per-channel activations.
 QuantConfig read_qcfg(const std::filesystem::path& path, const model::ModelConfig& config);
+/// The entries of position 0 in the same file ("first_token" of a module), which override those of `qcfg`;
+/// nothing where the file has none.
+std::optional<QuantConfig> read_first_qcfg(const std::filesystem::path& path, const QuantConfig& qcfg,
+                                           const model::ModelConfig& config);
 QuantConfig parse_qcfg(std::string_view text, const model::ModelConfig& config, const std::string& where);
 
-/// The file's content: every enabled point, and the disabled ones that §2 enables by default.
-nlohmann::ordered_json qcfg_json(const QuantConfig& qcfg, const model::ModelConfig& config);
+/// The file's content: every enabled point, and the disabled ones that §2 enables by default; every enabled
+/// activation point of position 0, where that has a configuration.
+nlohmann::ordered_json qcfg_json(const QuantConfig& qcfg, const model::ModelConfig& config,
+                                 const QuantConfig* first = nullptr);
 
 /// Static ranges of activations, where known.
 using ActRanges = PointMap<std::optional<Range>>;
+
+/// Grids of its own for whatever token stands at position 0 (QUANTIZATION.md §8): static ranges of every
+/// activation point, which rows at that position are rounded by instead.
+struct FirstToken {
+  QuantConfig qcfg;  ///< of weights it says what the other configuration says
+  ActRanges ranges;  ///< of every point that needs one
+};
+
+/// The configuration of position 0 beside `qcfg`: 16 bits at every point that is rounded, but for keys and
+/// values as the attention reads them, which keep their bits; points outside the blocks stay as they are.
+QuantConfig make_first_qcfg(const QuantConfig& qcfg, const model::ModelConfig& config);
 
 /// Reads act_dict.json. Errors name the file and the module: a module that the model lacks, an unknown slot,
 /// a range that is not two finite numbers, min > max. Ranges for slots that no arithmetic of this model uses
@@ -60,7 +77,11 @@ using ActRanges = PointMap<std::optional<Range>>;
 ActRanges read_act_ranges(const std::filesystem::path& path, const model::ModelConfig& config);
 ActRanges parse_act_ranges(std::string_view text, const model::ModelConfig& config, const std::string& where);
 
-nlohmann::ordered_json act_ranges_json(const ActRanges& ranges, const model::ModelConfig& config);
+/// The ranges of position 0 in the same file.
+ActRanges read_first_ranges(const std::filesystem::path& path, const model::ModelConfig& config);
+
+nlohmann::ordered_json act_ranges_json(const ActRanges& ranges, const model::ModelConfig& config,
+                                       const ActRanges* first = nullptr);
 
 /// SiLU's sigmoid lies in [0, 1] where no other range is known; learned runs export one.
 inline constexpr Range kSigmoidRange{0.0F, 1.0F};

@@ -18,6 +18,9 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
+/// The part of a module's entry that holds at position 0.
+constexpr const char* kFirstToken = "first_token";
+
 /// Remembers the last key of the outermost object, so that text that is no JSON (Python writes NaN as it is)
 /// can be blamed on a module.
 class LastModule : public nlohmann::json_sax<json> {
@@ -185,58 +188,119 @@ ordered_json spec_json(const QuantSpec& spec) {
 
 }  // namespace
 
+namespace {
+
+/// The entries of one module, or of its part for position 0.
+void read_specs(const json& slots, const ModuleId& id, const model::ModelConfig& config,
+                const std::string& where, const std::string& name, QuantConfig& qcfg) {
+  if (!slots.is_object()) fail("{}: {}: accepted: an object with input, weight, output …", where, name);
+  for (const auto& [slot_text, entry] : slots.items()) {
+    if (slot_text == kFirstToken) continue;
+    const std::optional<Slot> slot = find_slot(slot_text);
+    if (!slot || !has_point(config, {id.layer, id.module, *slot})) {
+      fail(
+          "{}: {} has no {}; accepted: input, output, weight of norms and linears, input2 of products and "
+          "of SiLU",
+          where, name, printable(slot_text));
+    }
+    const Point point{id.layer, id.module, *slot};
+    qcfg[point] = SpecReader(entry, fmt::format("{}: {}", where, point_name(point))).read(qcfg[point]);
+    check_spec(qcfg[point], point, config, where);
+  }
+}
+
+}  // namespace
+
 QuantConfig parse_qcfg(std::string_view text, const model::ModelConfig& config, const std::string& where) {
   QuantConfig qcfg = make_qcfg(config, Scheme{});
   const json document = parse_modules(text, where);
-  for (const auto& [name, slots] : document.items()) {
-    const ModuleId id = require_module(name, config, where);
-    if (!slots.is_object()) fail("{}: {}: accepted: an object with input, weight, output …", where, name);
-    for (const auto& [slot_text, entry] : slots.items()) {
-      const std::optional<Slot> slot = find_slot(slot_text);
-      if (!slot || !has_point(config, {id.layer, id.module, *slot})) {
-        fail(
-            "{}: {} has no {}; accepted: input, output, weight of norms and linears, input2 of products and "
-            "of SiLU",
-            where, name, printable(slot_text));
-      }
-      const Point point{id.layer, id.module, *slot};
-      qcfg[point] = SpecReader(entry, fmt::format("{}: {}", where, point_name(point))).read(qcfg[point]);
-      check_spec(qcfg[point], point, config, where);
-    }
-  }
+  for (const auto& [name, slots] : document.items())
+    read_specs(slots, require_module(name, config, where), config, where, name, qcfg);
   return qcfg;
+}
+
+std::optional<QuantConfig> read_first_qcfg(const std::filesystem::path& path, const QuantConfig& qcfg,
+                                           const model::ModelConfig& config) {
+  const std::string where = path.string();
+  const json document = parse_modules(read_file(path), where);
+  std::optional<QuantConfig> first;
+  for (const auto& [name, slots] : document.items()) {
+    const auto own = slots.find(kFirstToken);
+    if (own == slots.end()) continue;
+    if (!first) first = qcfg;
+    const std::string part = fmt::format("{}: {}", name, kFirstToken);
+    const ModuleId id = require_module(name, config, where);
+    if (own->is_object() && own->contains("weight"))
+      fail("{}: {} has no weight; accepted: input, input2, output", where, part);
+    read_specs(*own, id, config, where, part, *first);
+  }
+  if (!first) return first;
+  for (const Point& point : all_points(config)) {
+    if (needs_range(*first, point) == needs_range(qcfg, point)) continue;
+    fail(
+        "{}: {}: is rounded by a static range at position 0 or elsewhere, and not in both; accepted: both or "
+        "neither",
+        where, point_name(point));
+  }
+  return first;
 }
 
 QuantConfig read_qcfg(const std::filesystem::path& path, const model::ModelConfig& config) {
   return parse_qcfg(read_file(path), config, path.string());
 }
 
-ordered_json qcfg_json(const QuantConfig& qcfg, const model::ModelConfig& config) {
+ordered_json qcfg_json(const QuantConfig& qcfg, const model::ModelConfig& config, const QuantConfig* first) {
   const QuantConfig defaults = make_qcfg(config, Scheme{});
   ordered_json document = ordered_json::object();
   for (const Point& point : all_points(config)) {
     const QuantSpec& spec = qcfg[point];
+    const std::string slot(slot_name(point.slot));
     if (!spec.enabled() && !defaults[point].enabled()) continue;
-    document[module_name(point.layer, point.module)][std::string(slot_name(point.slot))] = spec_json(spec);
+    ordered_json& module = document[module_name(point.layer, point.module)];
+    module[slot] = spec_json(spec);
+    if (first != nullptr && point.slot != Slot::weight && (*first)[point].enabled())
+      module[kFirstToken][slot] = spec_json((*first)[point]);
   }
   return document;
 }
+
+namespace {
+
+/// The ranges of one module, or of its part for position 0.
+void read_ranges(const json& slots, const ModuleId& id, const model::ModelConfig& config,
+                 const std::string& where, const std::string& name, ActRanges& ranges) {
+  if (!slots.is_object()) fail("{}: {}: accepted: an object with input, output …", where, name);
+  for (const auto& [slot_text, value] : slots.items()) {
+    if (slot_text == kFirstToken) continue;
+    const std::optional<Slot> slot = find_slot(slot_text);
+    if (!slot || *slot == Slot::weight) {
+      fail("{}: {}: {} has no range; accepted: input, input2, output", where, name, printable(slot_text));
+    }
+    const Range range = read_range(value, fmt::format("{}: {}: {}", where, name, slot_text));
+    if (has_point(config, {id.layer, id.module, *slot})) ranges[{id.layer, id.module, *slot}] = range;
+  }
+}
+
+}  // namespace
 
 ActRanges parse_act_ranges(std::string_view text, const model::ModelConfig& config,
                            const std::string& where) {
   ActRanges ranges(config.num_layers);
   const json document = parse_modules(text, where);
+  for (const auto& [name, slots] : document.items())
+    read_ranges(slots, require_module(name, config, where), config, where, name, ranges);
+  return ranges;
+}
+
+ActRanges read_first_ranges(const std::filesystem::path& path, const model::ModelConfig& config) {
+  const std::string where = path.string();
+  ActRanges ranges(config.num_layers);
+  const json document = parse_modules(read_file(path), where);
   for (const auto& [name, slots] : document.items()) {
-    const ModuleId id = require_module(name, config, where);
-    if (!slots.is_object()) fail("{}: {}: accepted: an object with input, output …", where, name);
-    for (const auto& [slot_text, value] : slots.items()) {
-      const std::optional<Slot> slot = find_slot(slot_text);
-      if (!slot || *slot == Slot::weight) {
-        fail("{}: {}: {} has no range; accepted: input, input2, output", where, name, printable(slot_text));
-      }
-      const Range range = read_range(value, fmt::format("{}: {}: {}", where, name, slot_text));
-      if (has_point(config, {id.layer, id.module, *slot})) ranges[{id.layer, id.module, *slot}] = range;
-    }
+    const auto own = slots.find(kFirstToken);
+    if (own == slots.end()) continue;
+    read_ranges(*own, require_module(name, config, where), config, where,
+                fmt::format("{}: {}", name, kFirstToken), ranges);
   }
   return ranges;
 }
@@ -245,13 +309,19 @@ ActRanges read_act_ranges(const std::filesystem::path& path, const model::ModelC
   return parse_act_ranges(read_file(path), config, path.string());
 }
 
-ordered_json act_ranges_json(const ActRanges& ranges, const model::ModelConfig& config) {
+ordered_json act_ranges_json(const ActRanges& ranges, const model::ModelConfig& config,
+                             const ActRanges* first) {
   ordered_json document = ordered_json::object();
   for (const Point& point : all_points(config)) {
-    const std::optional<Range>& range = ranges[point];
-    if (!range) continue;
-    document[module_name(point.layer, point.module)][std::string(slot_name(point.slot))] = {
-        shortest(range->lo), shortest(range->hi)};
+    const std::string slot(slot_name(point.slot));
+    const auto add = [&](const std::optional<Range>& range, ordered_json& to) {
+      if (range) to[slot] = {shortest(range->lo), shortest(range->hi)};
+    };
+    const bool own = first != nullptr && (*first)[point];
+    if (!ranges[point] && !own) continue;
+    ordered_json& module = document[module_name(point.layer, point.module)];
+    add(ranges[point], module);
+    if (own) add((*first)[point], module[kFirstToken]);
   }
   return document;
 }

@@ -4,22 +4,33 @@ namespace qeval::quant {
 
 using model::LinearWeights;
 
+namespace {
+
+/// `matrix` ← a view of its values in `buffer`.
+void decode_into(model::Matrix& matrix, AlignedBuffer& buffer) {
+  buffer.resize(static_cast<size_t>(matrix.rows * matrix.cols) * sizeof(float));
+  constexpr int64_t kRowGrain = 16;
+  parallel_ranges(matrix.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    matrix.decode_rows(first, last - first, buffer.as<float>() + first * matrix.cols);
+  });
+  matrix.stored = model::StoredWeight(buffer.as<float>(), matrix.cols);
+  matrix.interleaved_head_dim = 0;
+  matrix.block_rows = matrix.block_stride = 0;
+}
+
+}  // namespace
+
 EditableModel::EditableModel(const model::Model& source) : model_(source) {
   for (model::LayerWeights& layer : model_.layers) {
     auto& weights = weights_.emplace_back();
-    for (auto& [module, linear] : layer.linears) {
-      model::Matrix& matrix = linear.weight;
-      AlignedBuffer& buffer = weights[module];
-      buffer.resize(static_cast<size_t>(matrix.rows * matrix.cols) * sizeof(float));
-      constexpr int64_t kRowGrain = 16;
-      parallel_ranges(matrix.rows, kRowGrain, [&](int64_t first, int64_t last) {
-        matrix.decode_rows(first, last - first, buffer.as<float>() + first * matrix.cols);
-      });
-      matrix.stored = model::StoredWeight(buffer.as<float>(), matrix.cols);
-      matrix.interleaved_head_dim = 0;
-      matrix.block_rows = matrix.block_stride = 0;
-    }
+    for (auto& [module, linear] : layer.linears) decode_into(linear.weight, weights[module]);
   }
+}
+
+void EditableModel::edit_ends() {
+  decode_into(model_.embedding, embedding_);
+  if (model_.positions.rows > 0) decode_into(model_.positions, positions_);
+  decode_into(model_.head.weight, head_);
 }
 
 EditableModel::Linear EditableModel::linear(int64_t layer, Module module) {

@@ -10,8 +10,8 @@
 
 namespace qeval::quant {
 
-/// A model whose blocks' weights lie in memory as float32, to be transformed: scaled, clipped, folded.
-/// Embedding and head stay views into the source's checkpoint.
+/// A model whose blocks' weights lie in memory as float32, to be transformed: scaled, clipped, folded,
+/// rotated. Embedding, positions and head stay views into the source's checkpoint until edit_ends().
 class EditableModel {
  public:
   /// Copies the block weights of `source`.
@@ -38,8 +38,24 @@ class EditableModel {
     return model_.layers[static_cast<size_t>(layer)].norms.at(module);
   }
 
+  /// Copies embedding, learned positions and head as well, the head apart from the embedding.
+  void edit_ends();
+  /// After edit_ends().
+  Linear embedding() { return view(model_.embedding, embedding_, no_bias_); }
+  Linear positions() { return view(model_.positions, positions_, no_bias_); }
+  Linear head() { return view(model_.head.weight, head_, model_.head.bias); }
+  model::NormWeights& final_norm() { return model_.final_norm; }
+  /// Whose graph must stay in step with the weights.
+  model::ModelConfig& config() { return model_.config; }
+
  private:
+  static Linear view(const model::Matrix& matrix, AlignedBuffer& buffer, std::vector<float>& bias) {
+    return {matrix.rows, matrix.cols, buffer.as<float>(), bias};
+  }
+
   model::Model model_;
+  AlignedBuffer embedding_, positions_, head_;
+  std::vector<float> no_bias_;
   std::vector<std::map<Module, AlignedBuffer>> weights_;  ///< [layers], of the linears
 };
 

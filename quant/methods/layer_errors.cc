@@ -50,12 +50,15 @@ std::vector<double> layer_errors(const QuantizedModel& model, const Samples& sam
   for (const auto& sample : samples) longest = std::max(longest, sample.size());
   const auto positions = static_cast<int64_t>(longest);
   const ActRanges ranges =
-      complete_ranges(model.qcfg, model.ranges, model.base.config, "the measured ranges");
-  const Tap<model::FloatArithmetic> exact(layers, model.base, positions);
-  const Tap<FakeArithmetic> rounded(layers, model.model(), model.qcfg, ranges, positions);
+      complete_ranges(model.qcfg, model.ranges, model.model().config, "the measured ranges");
+  // A rotated residual stream is compared with one that is rotated, too.
+  const auto& rotation = model.model().config.rotation;
+  const model::Model& base = rotation && rotation->residual ? model.model() : model.base;
+  const Tap<model::FloatArithmetic> exact(layers, base, positions);
+  const Tap<FakeArithmetic> rounded(layers, model.model(), model.qcfg, ranges, positions, model.first);
   std::vector<double> errors(static_cast<size_t>(layers)), sizes(errors.size());
   for (const auto& sample : samples) {
-    run_sample(model.base, exact, sample);
+    run_sample(base, exact, sample);
     run_sample(model.model(), rounded, sample);
     for (size_t layer = 0; layer < errors.size(); ++layer) {
       const std::vector<float>& x = exact.output(layer);

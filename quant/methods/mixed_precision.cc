@@ -54,7 +54,8 @@ int64_t raise_named(std::string_view pattern, const model::ModelConfig& config, 
 
 std::vector<Point> raise_most_sensitive(int64_t count, const model::Model& model, const Samples& samples,
                                         const ActRanges& ranges, QuantConfig& qcfg,
-                                        const std::function<void(int64_t, int64_t)>& progress) {
+                                        const std::function<void(int64_t, int64_t)>& progress,
+                                        const std::optional<FirstToken>& first) {
   std::vector<Point> points;
   for (const Point& point : all_points(model.config)) {
     if (point.slot != Slot::weight && can_be_raised(qcfg[point])) points.push_back(point);
@@ -62,7 +63,7 @@ std::vector<Point> raise_most_sensitive(int64_t count, const model::Model& model
   if (points.empty())
     fail("{} {}{}: no activation point of fewer bits", setting("keep-16bit"), kAutomatic, count);
   std::vector<Point> raised;
-  for (const PointSensitivity& found : sensitivity(model, samples, qcfg, ranges, points, progress)) {
+  for (const PointSensitivity& found : sensitivity(model, samples, qcfg, ranges, points, progress, first)) {
     if (std::ssize(raised) == count) break;
     qcfg[found.point].bits = kBits;
     raised.push_back(found.point);

@@ -29,6 +29,7 @@ int64_t raise_named(std::string_view pattern, const model::ModelConfig& config, 
 /// the samples (analysis.h), and returns them. `ranges` as complete_ranges makes them.
 std::vector<Point> raise_most_sensitive(int64_t count, const model::Model& model, const Samples& samples,
                                         const ActRanges& ranges, QuantConfig& qcfg,
-                                        const std::function<void(int64_t, int64_t)>& progress = {});
+                                        const std::function<void(int64_t, int64_t)>& progress = {},
+                                        const std::optional<FirstToken>& first = std::nullopt);
 
 }  // namespace qeval::quant

@@ -10,7 +10,8 @@
 namespace qeval::quant {
 namespace {
 
-constexpr std::array<std::string_view, 5> kNames{"rtn", "smoothquant", "omniquant", "lrl", "mobilequant"};
+constexpr std::array<std::string_view, 6> kNames{"rtn", "smoothquant", "omniquant",
+                                                 "lrl", "mobilequant", "rotate"};
 
 }  // namespace
 
@@ -26,7 +27,20 @@ std::string_view name(Method method) {
 }
 
 bool is_learned(Method method) {
-  return method != Method::rtn && method != Method::smoothquant;
+  return method == Method::omniquant || method == Method::lrl || method == Method::mobilequant;
+}
+
+FirstTokenMode parse_first_token(std::string_view name) {
+  if (name == "shared") return FirstTokenMode::shared;
+  if (name == "ranges") return FirstTokenMode::ranges;
+  if (name == "prefix")
+    fail("{} prefix: there is no checkpoint with keys and values of its own yet; accepted: {}",
+         setting("first-token"), kFirstTokenModes);
+  fail("{} {}: accepted: {}", setting("first-token"), printable(name), kFirstTokenModes);
+}
+
+std::string_view name(FirstTokenMode mode) {
+  return mode == FirstTokenMode::shared ? "shared" : "ranges";
 }
 
 bool smooths(const QuantizeOptions& options) {
@@ -51,14 +65,18 @@ class Measurer {
   }
 
   /// The ranges as the options ask for them.
-  ActRanges ranges(const QuantizedModel& model) {
-    if (options_.calibration.estimator == RangeEstimator::minmax) return extremes(model);
-    return calibrate(model.model(), samples_, model.qcfg, options_.calibration, report("ranges"), peers_)
-        .ranges;
+  Calibration ranges(const QuantizedModel& model) {
+    if (is_known() && options_.calibration.estimator == RangeEstimator::minmax) return {extremes(model), {}};
+    return calibrate(model.model(), samples_, model.qcfg, options_.calibration, report("ranges"), peers_);
   }
 
   /// Min-max ranges of the model as it is now.
   ActRanges extremes(const QuantizedModel& model) {
+    if (!is_known()) {
+      CalibrationOptions options = options_.calibration;
+      options.estimator = RangeEstimator::minmax;
+      return calibrate(model.model(), samples_, model.qcfg, options, report("ranges"), peers_).ranges;
+    }
     if (!smooths(options_)) return base(model).ranges;
     for (const Observations::Smoothed& seen : known_.smoothed) {
       if (seen.variant == options_.variant && seen.alpha == options_.alpha) return seen.ranges;
@@ -76,6 +94,9 @@ class Measurer {
   }
 
  private:
+  /// Whether what other quantizations have seen is what this one would.
+  bool is_known() const { return !options_.rotation.any() && !options_.calibration.first_token_apart; }
+
   const Samples& samples_;
   const QuantizeOptions& options_;
   const ProgressFunction& progress_;
@@ -83,13 +104,32 @@ class Measurer {
   const Peers& peers_;
 };
 
+/// Refuses ranges of position 0 where nothing is measured that they would be.
+void require_apart(const QuantizeOptions& options, const QuantConfig& qcfg, const model::ModelConfig& config,
+                   const Samples& samples) {
+  if (!options.calibration.first_token_apart) return;
+  const std::string what = setting("first-token") + " ranges";
+  if (options.act_ranges) fail("{}: not used with {}, which holds the ranges", what, setting("act-ranges"));
+  if (samples.empty()) fail("{}: needs calibration text to measure them on", what);
+  const bool any =
+      std::ranges::any_of(all_points(config), [&](const Point& point) { return needs_range(qcfg, point); });
+  if (!any) fail("{}: no activation has a static range here; accepted: shared", what);
+}
+
+/// The grids of position 0, as an arithmetic takes them.
+std::optional<FirstToken> completed(const QuantizedModel& model) {
+  if (!model.first) return std::nullopt;
+  return FirstToken{model.first->qcfg, complete_ranges(model.first->qcfg, model.first->ranges,
+                                                       model.model().config, "the ranges of position 0")};
+}
+
 /// The most sensitive points to 16 bits, on ranges that nothing was cut off: they were found on narrowed
 /// ones.
 void raise(QuantizedModel& model, int64_t count, const Samples& samples, const QuantizeOptions& options,
            Measurer& measurer) {
-  const ActRanges found = complete_ranges(model.qcfg, model.ranges, model.base.config, "the ranges");
-  const std::vector<Point> raised =
-      raise_most_sensitive(count, model.model(), samples, found, model.qcfg, measurer.report("sensitivity"));
+  const ActRanges found = complete_ranges(model.qcfg, model.ranges, model.model().config, "the ranges");
+  const std::vector<Point> raised = raise_most_sensitive(count, model.model(), samples, found, model.qcfg,
+                                                         measurer.report("sensitivity"), completed(model));
   if (options.act_ranges || options.calibration.estimator == RangeEstimator::minmax) return;
   const ActRanges extremes = measurer.extremes(model);
   for (const Point& point : raised) {
@@ -101,16 +141,12 @@ void raise(QuantizedModel& model, int64_t count, const Samples& samples, const Q
 
 QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,
                         const ProgressFunction& progress, Observations* observations, const Peers& peers) {
-  QuantizedModel result{
-      model, std::nullopt, make_qcfg(model.config, options.scheme), ActRanges(model.config.num_layers), {}};
-  std::vector<int64_t> most_sensitive;  // how many points, of each such wish
-  for (const std::string& wish : options.keep_16bit) {
-    if (const auto count = automatic_count(wish)) {
-      most_sensitive.push_back(*count);
-    } else {
-      raise_named(wish, model.config, result.qcfg);
-    }
-  }
+  QuantizedModel result{model,
+                        std::nullopt,
+                        make_qcfg(model.config, options.scheme),
+                        ActRanges(model.config.num_layers),
+                        std::nullopt,
+                        {}};
   // The simulation's RMSNorm has no eps in the blocks, so neither has the model that is measured, nor the one
   // that is written.
   result.base.config.l2norm_as_rmsnorm = model.config.norm == model::NormKind::rms;
@@ -127,14 +163,33 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
     if (!result.edited) result.edited.emplace(result.base);
     result.warnings = smooth(*result.edited, base.channel_maxima, options.variant, options.alpha);
   }
+  if (options.rotation.any()) {
+    if (!result.edited) result.edited.emplace(result.base);
+    for (const std::string& sentence : rotate(*result.edited, options.rotation).left_out)
+      result.warnings.push_back({.what = sentence, .places = {}});
+    model::ModelConfig& config = result.edited->config();
+    config.l2norm_as_rmsnorm = config.norm == model::NormKind::rms;
+  }
+  const model::ModelConfig& config = result.model().config;
+  std::vector<int64_t> most_sensitive;  // how many points, of each such wish
+  result.qcfg = make_qcfg(config, options.scheme);
+  for (const std::string& wish : options.keep_16bit) {
+    if (const auto count = automatic_count(wish)) {
+      most_sensitive.push_back(*count);
+    } else {
+      raise_named(wish, config, result.qcfg);
+    }
+  }
+  require_apart(options, result.qcfg, config, samples);
   if (options.act_ranges) {
     result.ranges = *options.act_ranges;
-    complete_ranges(result.qcfg, result.ranges, model.config,
-                    setting("act-ranges"));  // nothing may be missing
+    complete_ranges(result.qcfg, result.ranges, config, setting("act-ranges"));  // nothing may be missing
   } else if (samples.empty()) {
-    complete_ranges(result.qcfg, result.ranges, model.config, "nothing, without calibration text");
+    complete_ranges(result.qcfg, result.ranges, config, "nothing, without calibration text");
   } else {
-    result.ranges = measurer.ranges(result);
+    Calibration measured = measurer.ranges(result);
+    result.ranges = std::move(measured.ranges);
+    result.first = std::move(measured.first);
   }
   for (const int64_t count : most_sensitive) raise(result, count, samples, options, measurer);
   return result;

@@ -8,17 +8,26 @@
 
 #include "quant/calibrate/calibration.h"
 #include "quant/methods/editable_model.h"
+#include "quant/methods/rotate.h"
 #include "quant/methods/smoothquant.h"
 
 namespace qeval::quant {
 
 /// How a model is quantized (QUANTIZATION.md §4).
-enum class Method : uint8_t { rtn, smoothquant, omniquant, lrl, mobilequant };
+enum class Method : uint8_t { rtn, smoothquant, omniquant, lrl, mobilequant, rotate };
 Method parse_method(std::string_view name);
 std::string_view name(Method method);
-inline constexpr std::string_view kMethodNames = "rtn, smoothquant, omniquant, lrl, mobilequant";
+inline constexpr std::string_view kMethodNames = "rtn, smoothquant, omniquant, lrl, mobilequant, rotate";
 /// Whether the method learns (learn/learn.h), which quantize() leaves to its caller.
 bool is_learned(Method method);
+
+/// Position 0, where whatever token stands becomes the attention's sink: ranges shared with the other
+/// positions, or ranges of its own (QUANTIZATION.md §8).
+enum class FirstTokenMode : uint8_t { shared, ranges };
+/// Refuses "prefix", which there is no checkpoint for, by its name.
+FirstTokenMode parse_first_token(std::string_view name);
+std::string_view name(FirstTokenMode mode);
+inline constexpr std::string_view kFirstTokenModes = "shared, ranges";
 
 struct QuantizeOptions {
   Method method = Method::rtn;
@@ -27,6 +36,7 @@ struct QuantizeOptions {
   double alpha = 0.5;
   /// Learned methods: start from SmoothQuant.
   bool smooth = true;
+  RotationOptions rotation;  ///< behind the smoothing, where there is one
   CalibrationOptions calibration;
   std::optional<ActRanges> act_ranges;  ///< instead of measured ones
   /// Points of higher precision: patterns over point names, or "auto:N" (mixed_precision.h).
@@ -42,7 +52,8 @@ struct QuantizedModel {
   std::optional<EditableModel> edited;  ///< where the method changes weights
   QuantConfig qcfg;
   ActRanges ranges;
-  std::vector<Warning> warnings;  ///< of what the method did
+  std::optional<FirstToken> first;  ///< where position 0 has grids of its own
+  std::vector<Warning> warnings;    ///< of what the method did
 
   const model::Model& model() const { return edited ? edited->model() : base; }
 };

@@ -54,7 +54,7 @@ class QuantizeCli : public Cli {
 
 TEST_F(QuantizeCli, EveryMethodWritesACheckpointThatEvalSimulates) {
   const nlohmann::json base = scores("model", "float");
-  for (const std::string method : {"rtn", "smoothquant", "omniquant", "lrl", "mobilequant"}) {
+  for (const std::string method : {"rtn", "smoothquant", "omniquant", "lrl", "mobilequant", "rotate"}) {
     expect_success(quantize(method, {"--method", method, "--scheme", "w8a8"}));
     const nlohmann::json record = json(method + "/quantize.json");
     EXPECT_EQ(record["method"], method);
@@ -91,12 +91,37 @@ TEST_F(QuantizeCli, TensorsThatTheirGridsHoldBadlyAreNamed) {
   }
 }
 
+/// What a rotation and a first token apart are asked for, made, said and refused by.
+TEST_F(QuantizeCli, RotationsAndTheFirstTokenAreSettings) {
+  expect_success(quantize("rotated", {"--method", "rotate", "--rotate-keys", "--seed", "5"}));
+  const nlohmann::json settings = json("rotated/quantize.json")["settings"];
+  EXPECT_EQ(settings["rotate"], "online");
+  EXPECT_EQ(settings["rotate_keys"], true);
+  EXPECT_EQ(settings["rotate_seed"], 5);
+  EXPECT_EQ(settings["first_token"], "ranges");
+  EXPECT_EQ(settings["range"], "mse");
+  EXPECT_TRUE(json("rotated/act_dict.json")["model.layers.0.mlp.w2"]["first_token"].contains("input"));
+  const Outcome inspected = run({"inspect", "-m", path("rotated"), "--points"});
+  EXPECT_THAT(inspected.output, AllOf(HasSubstr("residual stream (R1), values (R2)"), HasSubstr("(R3)"),
+                                      HasSubstr("(R4)"), HasSubstr("at position 0")));
+  for (const std::string arithmetic : {"fake", "integer", "float"}) {
+    expect_success(run({"score", "-m", path("rotated"), "--arithmetic", arithmetic},
+                       "{\"id\": 1, \"context_ids\": [3], \"continuation_ids\": [4, 5]}\n"));
+  }
+  expect_one_line(quantize("out", {"--first-token", "prefix"}), 1, "prefix");
+  expect_one_line(quantize("out", {"--rotate", "offline", "--rotate-block", "4"}), 2, "--rotate-block");
+  expect_one_line(quantize("out", {"--method", "mobilequant", "--first-token", "ranges"}), 2, "--first-token");
+  expect_one_line(quantize("out", {"--scheme", "w4a16", "--first-token", "ranges"}), 1, "--first-token");
+}
+
 /// The record had a hash of ranges that nothing computes with, too.
 TEST_F(QuantizeCli, TheRecordInspectAndEvalNameTheSameQuantization) {
   const std::vector<std::vector<std::string>> runs{{"--scheme", "w8a8"},
                                                    {"--scheme", "w4a16"},
                                                    {"--scheme", "w8a16", "--range", "minmax"},
-                                                   {"--method", "lrl", "--epochs", "1"}};
+                                                   {"--method", "lrl", "--epochs", "1"},
+                                                   {"--method", "rotate", "--rotate-keys"},
+                                                   {"--first-token", "ranges", "--scheme", "w8a16"}};
   for (size_t i = 0; i < runs.size(); ++i) {
     const std::string folder = "checkpoint" + std::to_string(i);
     expect_success(quantize(folder, runs[i]));

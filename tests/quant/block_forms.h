@@ -90,6 +90,12 @@ inline std::vector<FormCase> block_forms() {
                      c.logit_factor = 0.5F;
                    },
                    "w8a8"},
+          FormCase{"rotated",
+                   [](model::ModelConfig& c) {
+                     c.rotation = model::Rotation{.down_block = 20, .query_key_block = 2};
+                     c.layers = {{}, {.rotary = false}};
+                   },
+                   "w8a8"},
           FormCase{"learned_positions",
                    [](model::ModelConfig& c) {
                      c.norm = model::NormKind::layer;

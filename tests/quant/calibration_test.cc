@@ -1,6 +1,7 @@
 #include "quant/calibrate/calibration.h"
 
 #include <cmath>
+#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -48,6 +49,46 @@ struct Expected {
   ActRanges ranges;
   PointMap<std::vector<float>> maxima;
 };
+
+/// Position 0 has no part in the ranges of the others, and its own are those of every token as a first one.
+TEST(Calibration, AFirstTokenApartIsMeasuredApart) {
+  TinyModel tiny;
+  tiny.config.l2norm_as_rmsnorm = true;
+  const model::Model model = tiny.build();
+  ActRanges others(2), firsts(2);
+  const auto widen = [](std::optional<Range>& range, float v) {
+    range = range ? Range{std::min(range->lo, v), std::max(range->hi, v)} : Range{v, v};
+  };
+  const auto measure = [&](const std::vector<int32_t>& ids, ActRanges& ranges, bool first) {
+    test::ReferenceForward forward(model, [&](const Point& point, Rows& x) {
+      if (point.slot == Slot::weight) return;
+      for (int64_t r = 0; r < x.rows; ++r) {
+        if ((r % std::ssize(ids) == 0) != first) continue;
+        for (int64_t c = 0; c < x.cols; ++c) widen(ranges[point], x.at(r, c));
+      }
+    });
+    forward.logits(ids);
+  };
+  std::set<int32_t> seen;
+  for (const auto& sample : samples()) {
+    measure(sample, others, false);
+    seen.insert(sample.begin(), sample.end());
+  }
+  for (const int32_t token : seen) measure({token}, firsts, true);
+  const Calibration measured =
+      calibrate(model, samples(), make_qcfg(model.config, parse_scheme("w8a8")), {.first_token_apart = true});
+  const auto expect_near = [](const Range& got, const Range& want, const Point& point) {
+    const float tolerance = 1e-4F * (1 + std::abs(want.lo) + std::abs(want.hi));
+    EXPECT_NEAR(got.lo, want.lo, tolerance) << point_name(point);
+    EXPECT_NEAR(got.hi, want.hi, tolerance) << point_name(point);
+  };
+  for (const Point& point : all_points(model.config)) {
+    if (!others[point] || (point.module == Module::activation && point.slot == Slot::input2)) continue;
+    expect_near(measured.ranges[point].value(), *others[point], point);
+    const bool probability = point.module == Module::pv_product && point.slot == Slot::input;
+    expect_near(measured.first->ranges[point].value(), probability ? Range{0, 1} : *firsts[point], point);
+  }
+}
 
 TEST(Calibration, RanksMeasureWhatOneProcessMeasures) {
   TinyModel tiny;

@@ -18,6 +18,7 @@
 #include "model/export.h"
 #include "model/tokenizer/tokenizer.h"
 #include "quant/arithmetic/fake_arithmetic.h"
+#include "quant/calibrate/observer.h"
 #include "tests/model/fixtures.h"
 #include "tests/reference_data.h"
 #include "tests/tiny_model.h"
@@ -100,6 +101,83 @@ TEST_F(CheckpointTest, ReadsBackAsItWasWritten) {
   NgramSketch::Overlap overlap;
   sketch->look_up(samples()[0], overlap);
   EXPECT_EQ(overlap.share(), 1.0);
+}
+
+/// Operations, grids of position 0 and the untied head of a rotated model, in either layout.
+TEST_F(CheckpointTest, ARotatedModelComputesAsItDidBeforeItWasWritten) {
+  QuantizeOptions options;
+  options.method = Method::rotate;
+  options.rotation = {RotationKind::online, true, 4, 3};
+  options.calibration = {.estimator = RangeEstimator::mse, .first_token_apart = true};
+  const QuantizedModel rotated = quantize(base_, samples(), options);
+  const model::ModelConfig& config = rotated.model().config;
+  const FirstToken first{rotated.first->qcfg,
+                         complete_ranges(rotated.first->qcfg, rotated.first->ranges, config, "")};
+  const FakeArithmetic before(rotated.model(), rotated.qcfg,
+                              complete_ranges(rotated.qcfg, rotated.ranges, config, ""), 64, first);
+  for (const CheckpointFormat format : {CheckpointFormat::mobilequant, CheckpointFormat::packed}) {
+    SCOPED_TRACE(std::string(name(format)));
+    const auto out = folder_ / std::string(name(format));
+    prepare_checkpoint_folder(out, base_);
+    write_checkpoint(out, rotated, samples(), {{"method", "rotate"}}, format);
+    const model::Model loaded = model::load_model(out);
+    EXPECT_EQ(loaded.config.rotation, config.rotation);
+    EXPECT_EQ(loaded.config.rotation->down_block, 4);
+    EXPECT_FALSE(loaded.config.tie_word_embeddings);
+    const Quantization read = load_quantization(loaded, {}, {});
+    EXPECT_EQ(read.qcfg, rotated.qcfg);
+    ASSERT_TRUE(read.first);
+    EXPECT_EQ(read.first->qcfg, first.qcfg);
+    EXPECT_EQ(read.hash, quantization_hash(rotated.qcfg, rotated.ranges, config, rotated.first));
+    EXPECT_NE(read.hash, quantization_hash(rotated.qcfg, rotated.ranges, config));
+    const FakeArithmetic after(loaded, read.qcfg, read.ranges, 64, read.first);
+    const auto want = run_sample(rotated.model(), before, samples()[0]),
+               got = run_sample(loaded, after, samples()[0]);
+    for (size_t i = 0; i < want.size(); ++i) EXPECT_EQ(want[i].log_probability, got[i].log_probability);
+  }
+  // What is missing or wrong of position 0 is named.
+  const auto out = folder_ / "packed";
+  const model::Model loaded = model::load_model(out);
+  const std::string text = read_file(out / "act_dict.json");
+  auto ranges = nlohmann::ordered_json::parse(text);
+  ranges["model.layers.1.mlp.w2"]["first_token"].erase("output");
+  model::fixtures::write(out / "act_dict.json", ranges.dump());
+  EXPECT_THAT(error_of([&] { load_quantization(loaded, {}, {}); }),
+              testing::AllOf(HasSubstr("position 0"), HasSubstr("model.layers.1.mlp.w2.output")));
+  model::fixtures::write(out / "act_dict.json", text);
+  auto qcfg = nlohmann::ordered_json::parse(read_file(out / "default_qcfg.json"));
+  qcfg["model.layers.0.mlp.w2"]["first_token"]["output"]["bitwidth"] = "32";
+  model::fixtures::write(out / "default_qcfg.json", qcfg.dump());
+  EXPECT_THAT(error_of([&] { load_quantization(loaded, {}, {}); }),
+              testing::AllOf(HasSubstr("model.layers.0.mlp.w2.output"), HasSubstr("both or neither")));
+  auto settings = nlohmann::ordered_json::parse(read_file(out / "config.json"));
+  settings["qeval_rotation"]["down_block"] = 6;
+  model::fixtures::write(out / "config.json", settings.dump());
+  EXPECT_THAT(error_of([&] { model::load_model(out); }), HasSubstr("down_block"));
+}
+
+/// A LayerNorm whose mean and bias were folded comes back as the RMS norm that is left.
+TEST_F(CheckpointTest, AFoldedLayerNormIsReadAsWhatIsLeftOfIt) {
+  TinyModel tiny;
+  tiny.config.norm = model::NormKind::layer;
+  model::Model base = tiny.build();
+  base.path = folder_ / "source";
+  base.format = "safetensors";
+  QuantizeOptions options;
+  options.rotation = {RotationKind::offline, false, 0, 0};
+  const QuantizedModel rotated = quantize(base, samples(), options);
+  const auto out = folder_ / "out";
+  prepare_checkpoint_folder(out, base);
+  write_checkpoint(out, rotated, samples(), {{"method", "rtn"}}, CheckpointFormat::mobilequant);
+  const model::Model loaded = model::load_model(out);
+  EXPECT_EQ(loaded.config.norm, model::NormKind::rms);
+  EXPECT_TRUE(loaded.config.qkv_bias && loaded.config.mlp_bias);
+  EXPECT_FALSE(loaded.head.bias.empty());
+  const auto exact = model::make_float_arithmetic(rotated.model(), 64),
+             read = model::make_float_arithmetic(loaded, 64);
+  const auto want = run_sample(rotated.model(), *exact, samples()[0]),
+             got = run_sample(loaded, *read, samples()[0]);
+  for (size_t i = 0; i < want.size(); ++i) EXPECT_EQ(want[i].log_probability, got[i].log_probability);
 }
 
 TEST_F(CheckpointTest, NeverWritesOverSomethingElse) {

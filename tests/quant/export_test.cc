@@ -77,7 +77,7 @@ double difference_of_export(const model::Model& model, const Quantization& q,
                             const std::filesystem::path& folder, const std::vector<int32_t>& ids) {
   export_onnx(model, q, 64, "0", folder);
   auto tensors = test::run_onnx(test::read_onnx(folder / kOnnxFile), folder, {{"input_ids", as_input(ids)}});
-  const FakeArithmetic fake(model, q.qcfg, q.ranges, 64);
+  const FakeArithmetic fake(model, q.qcfg, q.ranges, 64, q.first);
   return mean_difference(tensors["logits"].values, decoder_logits(model, fake, ids));
 }
 
@@ -163,6 +163,25 @@ INSTANTIATE_TEST_SUITE_P(Architectures, ExportedGraph,
 
 INSTANTIATE_TEST_SUITE_P(Forms, ExportedGraph, testing::ValuesIn(test::block_forms()),
                          [](const auto& tested) { return tested.param.name; });
+
+/// Rows at position 0 take the other of two grids, in the graph as in the simulation.
+TEST(Export, AFirstTokenApartHasGridsByPosition) {
+  for (const bool rotated : {false, true}) {
+    TinyModel tiny;
+    if (rotated) tiny.config.rotation = model::Rotation{.down_block = 40, .query_key_block = 2};
+    const model::Model model = tiny.build();
+    Quantization q = quantization(model, make_qcfg(model.config, parse_scheme("w8a8")));
+    const Calibration apart =
+        calibrate(model, {tokens(30), tokens(30, 17)}, q.qcfg, {.first_token_apart = true});
+    q.ranges = complete_ranges(q.qcfg, apart.ranges, model.config, "test");
+    q.first = FirstToken{apart.first->qcfg,
+                         complete_ranges(apart.first->qcfg, apart.first->ranges, model.config, "test")};
+    const TemporaryFolder folder;
+    EXPECT_LT(difference_of_export(model, q, folder.path(), tokens(25, 9)), 1e-4);
+    EXPECT_THAT(error_of([&] { export_encodings(model, q, 64, "0", folder.path()); }),
+                HasSubstr("position 0"));
+  }
+}
 
 /// A table that depends on a sequence's length has a form as long as no sequence is that long.
 TEST(Export, RotaryTablesOfLongSequencesAreRefused) {

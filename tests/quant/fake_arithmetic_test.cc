@@ -70,6 +70,27 @@ Rows reference_logits(const model::Model& model, const QuantConfig& qcfg, const 
   return forward.logits(ids);
 }
 
+/// The same with grids of its own for position 0: rows of a tensor are tokens, those of scores tokens of one
+/// head after the other.
+Rows reference_logits(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
+                      const FirstToken& first, const std::vector<int32_t>& ids) {
+  test::ReferenceForward forward(model, [&](const Point& point, Rows& x) {
+    const QuantSpec& spec = qcfg[point];
+    if (!spec.enabled()) return;
+    if (point.slot == Slot::weight) {
+      quantize_by_own_range(spec, x.values, spec.per_channel ? x.cols : x.rows * x.cols);
+      return;
+    }
+    for (int64_t r = 0; r < x.rows; ++r) {
+      const bool own = r % std::ssize(ids) == 0;
+      const Grid grid = own ? make_grid(first.qcfg[point], first.ranges[point].value())
+                            : make_grid(spec, ranges[point].value());
+      quant_kernels().fake_quantize(&x.at(r, 0), x.cols, grid, &x.at(r, 0));
+    }
+  });
+  return forward.logits(ids);
+}
+
 std::vector<float> decoder_logits(const model::Model& model, const model::Arithmetic& arithmetic,
                                   const std::vector<int32_t>& ids) {
   const auto length = static_cast<int64_t>(ids.size());
@@ -293,6 +314,91 @@ TEST(QuantizedMatrix, RefusesWeightsThatAreNotFinite) {
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), testing::HasSubstr("model.layers.7.mlp.w2"));
   }
+}
+
+/// Position 0 has 16 bits, but for keys and values as the attention reads them, and ranges that no other
+/// position has a part in.
+TEST(FirstToken, IsRoundedOnGridsOfItsOwn) {
+  TinyModel tiny;
+  const model::Model model = tiny.build();
+  const QuantConfig qcfg = make_qcfg(model.config, parse_scheme("w8a8"));
+  const Calibration measured =
+      calibrate(model, {tokens(30), tokens(30, 17)}, qcfg, {.first_token_apart = true});
+  const FirstToken& first = measured.first.value();
+  for (const Point& point : all_points(model.config)) {
+    if (point.slot == Slot::weight || !qcfg[point].enabled()) continue;
+    const bool kept = (point.module == Module::v && point.slot == Slot::output) ||
+                      (point.slot == Slot::input2 && point.module != Module::activation);
+    EXPECT_EQ(first.qcfg[point].bits, kept ? 8 : 16) << point_name(point);
+  }
+  const std::vector<int32_t> ids = tokens(24, 9);
+  const FirstToken complete{first.qcfg, complete_ranges(first.qcfg, first.ranges, model.config, "test")};
+  const ActRanges ranges = complete_ranges(qcfg, measured.ranges, model.config, "test");
+  const FakeArithmetic fake(model, qcfg, ranges, 64, complete);
+  const std::vector<float> got = decoder_logits(model, fake, ids);
+  EXPECT_LT(median_difference(got, reference_logits(model, qcfg, ranges, complete, ids)), 1e-4);
+  // The row itself, whose 16 bits leave nothing to fall the other way.
+  const Rows want = reference_logits(model, qcfg, ranges, complete, ids);
+  const FakeArithmetic shared(model, qcfg, ranges, 64);
+  const std::vector<float> without = decoder_logits(model, shared, ids);
+  double own = 0, others = 0;
+  for (int64_t c = 0; c < want.cols; ++c) {
+    own = std::max(own, std::abs(static_cast<double>(got[static_cast<size_t>(c)] - want.at(0, c))));
+    others = std::max(others, std::abs(static_cast<double>(without[static_cast<size_t>(c)] - want.at(0, c))));
+  }
+  EXPECT_LT(own, 2e-3);
+  EXPECT_GT(others, 2e-2);
+}
+
+/// The same grids twice are one.
+TEST(FirstToken, OnTheOthersGridsIsLikeTheOthers) {
+  TinyModel tiny;
+  const model::Model model = tiny.build();
+  const QuantConfig qcfg = make_qcfg(model.config, parse_scheme("w4a8"));
+  const ActRanges ranges =
+      complete_ranges(qcfg, calibrate(model, {tokens(30)}, qcfg, {}).ranges, model.config, "test");
+  const FakeArithmetic plain(model, qcfg, ranges, 64),
+      twice(model, qcfg, ranges, 64, FirstToken{qcfg, ranges});
+  EXPECT_EQ(decoder_logits(model, plain, tokens(24)), decoder_logits(model, twice, tokens(24)));
+}
+
+/// Whatever else is in the batch.
+TEST(FirstToken, IsFoundInEverySequenceOfABatch) {
+  TinyModel tiny;
+  tiny.config.rotation = model::Rotation{.down_block = 20, .query_key_block = 2};
+  const model::Model model = tiny.build();
+  const QuantConfig qcfg = make_qcfg(model.config, parse_scheme("w8a8"));
+  const Calibration measured = calibrate(model, {tokens(30)}, qcfg, {.first_token_apart = true});
+  const FirstToken first{measured.first->qcfg,
+                         complete_ranges(measured.first->qcfg, measured.first->ranges, model.config, "test")};
+  const FakeArithmetic fake(model, qcfg, complete_ranges(qcfg, measured.ranges, model.config, "test"), 64,
+                            first);
+  model::Decoder decoder(model, fake);
+  model::KvSpan one(fake, 9, 2), other(fake, 1, 2), third(fake, 12, 2);
+  model::Batch batch;
+  std::vector<std::vector<int32_t>> sequences{tokens(9), tokens(1, 30), tokens(12, 40)};
+  int64_t row = 0;
+  for (const auto& [ids, kv] :
+       {std::pair{&sequences[0], &one}, {&sequences[1], &other}, {&sequences[2], &third}}) {
+    batch.segments.push_back({.first_row = row, .length = std::ssize(*ids), .first_position = 0, .kv = kv});
+    for (const int32_t id : *ids) {
+      batch.tokens.push_back(id);
+      batch.positions.push_back(static_cast<int32_t>(row++ - batch.segments.back().first_row));
+    }
+  }
+  batch.read = {0, 8, 9, 10, 21};
+  decoder.forward(batch);
+  const std::vector<float> together = decoder.logits(*batch.read);
+  const auto expect_row = [&](size_t row_of_batch, const std::vector<int32_t>& ids, size_t position) {
+    const std::vector<float> alone = decoder_logits(model, fake, ids);
+    for (size_t c = 0; c < 61; ++c)
+      ASSERT_EQ(together[row_of_batch * 61 + c], alone[position * 61 + c]) << row_of_batch;
+  };
+  expect_row(0, sequences[0], 0);
+  expect_row(1, sequences[0], 8);
+  expect_row(2, sequences[1], 0);
+  expect_row(3, sequences[2], 0);
+  expect_row(4, sequences[2], 11);
 }
 
 }  // namespace

@@ -84,6 +84,19 @@ inline void windows(model::ModelConfig& c) {
   c.head_dim = 11;
 }
 
+inline void rotated(model::ModelConfig& c) {
+  c.rotation = model::Rotation{.down_block = 20, .query_key_block = 4};
+}
+
+/// Rotations that read codes, of 16 bits behind a norm, and of the activation.
+inline void rotated_without_a_gate(model::ModelConfig& c) {
+  c.rotation = model::Rotation{.down_block = 40, .query_key_block = 8};
+  c.gated_mlp = false;
+  c.activation = model::Activation::gelu_erf;
+  c.qk_norm = model::QkNorm::head;
+  c.layers = {{.rotary = false}, {}};
+}
+
 inline void dynamic_and_xielu(model::ModelConfig& c) {
   c.gated_mlp = false;
   c.activation = model::Activation::xielu;

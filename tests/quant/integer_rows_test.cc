@@ -338,5 +338,64 @@ TEST(IntegerRows, ExponentialsAreCloseToTheRealOnesOnEveryPath) {
   }
 }
 
+/// Exact sums: applied twice, a symmetric matrix gives every number times its order.
+TEST(IntegerRows, RotationsAreExactAndTheSameOnEveryPath) {
+  std::mt19937 random(23);
+  for (const int64_t order : {1, 2, 8, 12, 48, 96, 1536}) {
+    const model::HadamardMatrix matrix = model::make_hadamard(order);
+    const auto x = draw<int32_t>(order, -(1 << 17), 1 << 17, random);
+    expect_same(
+        [&](const IntegerKernels& kernel) {
+          std::vector<int32_t> out = x, scratch(static_cast<size_t>(order));
+          kernel.hadamard(matrix, out.data(), scratch.data());
+          return out;
+        },
+        "hadamard");
+    std::vector<int32_t> sums = x, scratch(static_cast<size_t>(order));
+    integer_kernels_portable().hadamard(matrix, sums.data(), scratch.data());
+    // Lengths: Σ (x·H)² = order · Σ x².
+    double before = 0, after = 0;
+    for (const int32_t value : x) before += static_cast<double>(value) * value;
+    for (const int32_t value : sums) after += static_cast<double>(value) * value;
+    EXPECT_NEAR(after / before, static_cast<double>(order), 1e-9) << order;
+  }
+}
+
+/// Products of codes, rotated and requantized: the real number within half a step.
+TEST(IntegerRows, ARotationOfProductsIsRoundedOnce) {
+  const int64_t order = 24;
+  HadamardGrids grids;
+  grids.product = ProductGrids{.gate = make_point_grid({.bits = 8}, {-3, 2}),
+                               .up = make_point_grid({.bits = 8}, {-1, 5}),
+                               .out = {},
+                               .exact = true};
+  grids.out = make_point_grid({.bits = 8}, {-9, 11});
+  const IntegerHadamard hadamard = prepare_hadamard(order, grids);
+  EXPECT_EQ(hadamard.source, RotationSource::products);
+  EXPECT_FALSE(hadamard.wide);
+  std::mt19937 random(5);
+  std::vector<int32_t> sums(static_cast<size_t>(order)), scratch(sums.size());
+  std::vector<double> real(sums.size()), real_scratch(sums.size());
+  for (size_t i = 0; i < sums.size(); ++i) {
+    const auto gate = static_cast<int32_t>(random() % 256), up = static_cast<int32_t>(random() % 256);
+    sums[i] = (gate - grids.product->gate.codes.zero_point) * (up - grids.product->up.codes.zero_point);
+    real[i] = static_cast<double>(grids.product->gate.value(gate)) *
+              static_cast<double>(grids.product->up.value(up));
+  }
+  model::multiply_hadamard(hadamard.matrix, sums.data(), scratch.data());
+  model::multiply_hadamard(hadamard.matrix, real.data(), real_scratch.data());
+  for (size_t i = 0; i < sums.size(); ++i) {
+    const int16_t code = requantize(sums[i], hadamard.factor, hadamard.output);
+    const double value = std::clamp(real[i] / std::sqrt(static_cast<double>(order)), -9.0, 11.0);
+    EXPECT_NEAR(static_cast<double>(grids.out.value(code)), value, 0.501 * grids.out.scale() + 1e-5);
+  }
+  // 16 bits times 16 bits take sums of 64.
+  grids.product = ProductGrids{.gate = make_point_grid({.bits = 16}, {-3, 2}),
+                               .up = make_point_grid({.bits = 16}, {-1, 5}),
+                               .out = {},
+                               .exact = true};
+  EXPECT_TRUE(prepare_hadamard(order, grids).wide);
+}
+
 }  // namespace
 }  // namespace qeval::quant

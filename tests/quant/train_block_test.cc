@@ -337,73 +337,77 @@ INSTANTIATE_TEST_SUITE_P(Architectures, BlockGradient,
                          name_of);
 
 /// Each operation of the graph that the paper's blocks lack.
-INSTANTIATE_TEST_SUITE_P(Forms, BlockGradient,
-                         testing::Values(BlockCase{"sandwich_with_head_norms_and_soft_cap",
-                                                   [](ModelConfig& c) {
-                                                     c.architecture = "gemma3_text";
-                                                     c.form = BlockForm::sandwich;
-                                                     c.qk_norm = QkNorm::head;
-                                                     c.score_softcap = 1.3F;
-                                                     c.attention_scale = 0.7F;
-                                                     c.activation = Activation::gelu_tanh;
-                                                   }},
-                                         BlockCase{"update_norms",
-                                                   [](ModelConfig& c) {
-                                                     c.form = BlockForm::update_norms;
-                                                     c.qk_norm = QkNorm::full_width;
-                                                   }},
-                                         BlockCase{"parallel",
-                                                   [](ModelConfig& c) {
-                                                     c.form = BlockForm::parallel;
-                                                     c.norm = c.qk_norm_kind = NormKind::layer;
-                                                     c.norm_bias = false;
-                                                     c.qk_norm = QkNorm::head_own;
-                                                     c.residual_factor = 0.4F;
-                                                   }},
-                                         BlockCase{"parallel_with_two_norms",
-                                                   [](ModelConfig& c) {
-                                                     c.form = BlockForm::parallel_two_norms;
-                                                     c.norm = NormKind::layer;
-                                                     c.num_kv_heads = 4;
-                                                     c.gated_mlp = false;
-                                                     c.activation = Activation::gelu_erf;
-                                                     c.qkv_bias = c.o_bias = c.mlp_bias = true;
-                                                   }},
-                                         BlockCase{"window",
-                                                   [](ModelConfig& c) { c.layers = {{.window = 2}}; }},
-                                         BlockCase{"no_rotary",
-                                                   [](ModelConfig& c) {
-                                                     c.num_kv_heads = 4;
-                                                     c.layers = {{.rotary = false}};
-                                                   }},
-                                         BlockCase{"local_rotary",
-                                                   [](ModelConfig& c) {
-                                                     c.local_rotary =
-                                                         model::Rotary{.theta = 3, .dim = 2, .scaling = {}};
-                                                     c.layers = {{.local_rotary = true}};
-                                                     c.position_beta = 0.5;
-                                                     c.position_original = 2;
-                                                   }},
-                                         BlockCase{"norms_behind_the_rotary_embedding",
-                                                   [](ModelConfig& c) {
-                                                     c.norm = c.qk_norm_kind = NormKind::layer;
-                                                     c.qk_norm = QkNorm::head;
-                                                     c.qk_norm_bias = c.qk_norm_after_rotary = true;
-                                                   }},
-                                         BlockCase{"norms_after_additions",
-                                                   [](ModelConfig& c) {
-                                                     c.form = BlockForm::after_add;
-                                                     c.norm = NormKind::layer;
-                                                     c.num_kv_heads = 4;
-                                                     c.gated_mlp = false;
-                                                     c.activation = Activation::relu2;
-                                                   }},
-                                         BlockCase{"relu",
-                                                   [](ModelConfig& c) {
-                                                     c.gated_mlp = false;
-                                                     c.activation = Activation::relu;
-                                                   }}),
-                         name_of);
+INSTANTIATE_TEST_SUITE_P(
+    Forms, BlockGradient,
+    testing::Values(BlockCase{"sandwich_with_head_norms_and_soft_cap",
+                              [](ModelConfig& c) {
+                                c.architecture = "gemma3_text";
+                                c.form = BlockForm::sandwich;
+                                c.qk_norm = QkNorm::head;
+                                c.score_softcap = 1.3F;
+                                c.attention_scale = 0.7F;
+                                c.activation = Activation::gelu_tanh;
+                              }},
+                    BlockCase{"update_norms",
+                              [](ModelConfig& c) {
+                                c.form = BlockForm::update_norms;
+                                c.qk_norm = QkNorm::full_width;
+                              }},
+                    BlockCase{"parallel",
+                              [](ModelConfig& c) {
+                                c.form = BlockForm::parallel;
+                                c.norm = c.qk_norm_kind = NormKind::layer;
+                                c.norm_bias = false;
+                                c.qk_norm = QkNorm::head_own;
+                                c.residual_factor = 0.4F;
+                              }},
+                    BlockCase{"parallel_with_two_norms",
+                              [](ModelConfig& c) {
+                                c.form = BlockForm::parallel_two_norms;
+                                c.norm = NormKind::layer;
+                                c.num_kv_heads = 4;
+                                c.gated_mlp = false;
+                                c.activation = Activation::gelu_erf;
+                                c.qkv_bias = c.o_bias = c.mlp_bias = true;
+                              }},
+                    BlockCase{"window", [](ModelConfig& c) { c.layers = {{.window = 2}}; }},
+                    BlockCase{"no_rotary",
+                              [](ModelConfig& c) {
+                                c.num_kv_heads = 4;
+                                c.layers = {{.rotary = false}};
+                              }},
+                    BlockCase{"local_rotary",
+                              [](ModelConfig& c) {
+                                c.local_rotary = model::Rotary{.theta = 3, .dim = 2, .scaling = {}};
+                                c.layers = {{.local_rotary = true}};
+                                c.position_beta = 0.5;
+                                c.position_original = 2;
+                              }},
+                    BlockCase{"norms_behind_the_rotary_embedding",
+                              [](ModelConfig& c) {
+                                c.norm = c.qk_norm_kind = NormKind::layer;
+                                c.qk_norm = QkNorm::head;
+                                c.qk_norm_bias = c.qk_norm_after_rotary = true;
+                              }},
+                    BlockCase{"norms_after_additions",
+                              [](ModelConfig& c) {
+                                c.form = BlockForm::after_add;
+                                c.norm = NormKind::layer;
+                                c.num_kv_heads = 4;
+                                c.gated_mlp = false;
+                                c.activation = Activation::relu2;
+                              }},
+                    BlockCase{"rotated",
+                              [](ModelConfig& c) {
+                                c.num_kv_heads = 4;
+                                c.rotation = model::Rotation{.down_block = 12, .query_key_block = 4};
+                              }},
+                    BlockCase{"relu",
+                              [](ModelConfig& c) {
+                                c.gated_mlp = false;
+                                c.activation = Activation::relu;
+                              }}),
+    name_of);
 
 /// Where a scale between q and k would be undone, or heads share keys, there is none; elsewhere what stands
 /// behind the product (a soft cap) does not matter.

@@ -1,6 +1,7 @@
 #include "quant/arithmetic/integer/comparison.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
@@ -23,29 +24,39 @@ void to_codes(const PointGrid& grid, const float* values, int64_t n, int16_t* co
   quant_kernels().quantize_i16(values, n, grid.grid, grid.offset, codes);
 }
 
-Tensor to_codes(const PointGrid& grid, const Tensor& values) {
+/// The codes of a tensor, each row on the grid that grid_of(row) gives.
+template <typename GridOf>
+Tensor to_codes(const GridOf& grid_of, const Tensor& values) {
   Tensor codes;
   codes.resize(values.rows, values.cols, sizeof(int16_t));
+  codes.first_rows = values.first_rows;
   parallel_ranges(values.rows, kRowGrain, [&](int64_t first, int64_t last) {
-    to_codes(grid, values.row<float>(first), (last - first) * values.cols, codes.row<int16_t>(first));
+    for (int64_t r = first; r < last; ++r)
+      to_codes(grid_of(r), values.row<float>(r), values.cols, codes.row<int16_t>(r));
   });
   return codes;
 }
 
-Tensor to_stream(const StreamGrid& grid, const Tensor& values) {
+template <typename GridOf>
+Tensor to_stream(const GridOf& grid_of, const Tensor& values) {
   Tensor codes;
   codes.resize(values.rows, values.cols, sizeof(int32_t));
+  codes.first_rows = values.first_rows;
   parallel_ranges(values.rows, kRowGrain, [&](int64_t first, int64_t last) {
-    for (int64_t i = first * values.cols; i < last * values.cols; ++i) {
-      codes.row<int32_t>(0)[i] = grid.code(values.row<float>(0)[i]);
+    for (int64_t r = first; r < last; ++r) {
+      const StreamGrid& grid = grid_of(r);
+      for (int64_t i = 0; i < values.cols; ++i) codes.row<int32_t>(r)[i] = grid.code(values.row<float>(r)[i]);
     }
   });
   return codes;
 }
 
-/// What an operation reads, as the integers have it.
-Tensor read_codes(const OperationGrids& grids, const Tensor& values) {
-  return grids.stream ? to_stream(*grids.stream, values) : to_codes(grids.in, values);
+/// What an operation reads, as the integers have it; grids_of(row) are an OperationGrids.
+template <typename GridsOf>
+Tensor read_codes(const GridsOf& grids_of, const Tensor& values) {
+  if (values.rows > 0 && grids_of(0).stream)
+    return to_stream([&](int64_t r) -> const StreamGrid& { return *grids_of(r).stream; }, values);
+  return to_codes([&](int64_t r) -> const PointGrid& { return grids_of(r).in; }, values);
 }
 
 /// The integers' side of an attention tile, from scores() to mix().
@@ -88,6 +99,7 @@ ComparingArithmetic::ComparingArithmetic(const model::Model& model, const FakeAr
     : fake_(fake),
       integer_(integer),
       grids_(integer.grids()),
+      first_(integer.prepared().first ? &integer.first_grids() : nullptr),
       take_integer_(std::move(take_integer)),
       differences_(model.config.num_layers) {}
 
@@ -118,20 +130,24 @@ void ComparingArithmetic::compare(const Point& point, const PointGrid& grid, con
   for (int64_t i = 0; i < n; ++i) values[i] = grid.value(codes[i]);
 }
 
-void ComparingArithmetic::compare(const Point& point, const PointGrid& grid, const Tensor& codes,
+template <typename GridOf>
+void ComparingArithmetic::compare(const Point& point, const GridOf& grid_of, const Tensor& codes,
                                   Tensor& values) const {
   parallel_ranges(values.rows, kRowGrain, [&](int64_t first, int64_t last) {
-    compare(point, grid, codes.row<int16_t>(first), values.row<float>(first), (last - first) * values.cols);
+    for (int64_t r = first; r < last; ++r)
+      compare(point, grid_of(r), codes.row<int16_t>(r), values.row<float>(r), values.cols);
   });
 }
 
-void ComparingArithmetic::compare_stream(const Point& point, const StreamGrid& grid, const Tensor& stream,
+template <typename GridOf>
+void ComparingArithmetic::compare_stream(const Point& point, const GridOf& grid_of, const Tensor& stream,
                                          Tensor& values) const {
-  const StreamFormat format = grid.format();
   parallel_ranges(values.rows, kRowGrain, [&](int64_t first, int64_t last) {
     std::vector<int32_t> d(static_cast<size_t>(values.cols));
     std::vector<int16_t> codes(static_cast<size_t>(values.cols));
     for (int64_t r = first; r < last; ++r) {
+      const StreamGrid& grid = grid_of(r);
+      const StreamFormat format = grid.format();
       integer_kernels().read_stream(format, values.cols, stream.row<int32_t>(r), d.data());
       for (size_t i = 0; i < d.size(); ++i) {
         codes[i] = static_cast<int16_t>(d[i] + format.codes.zero_point);
@@ -147,46 +163,69 @@ void ComparingArithmetic::compare_stream(const Point& point, const StreamGrid& g
 void ComparingArithmetic::embed(std::span<const int32_t> tokens, const model::RowPositions& rows,
                                 Tensor& residual) const {
   Tensor codes;
+  codes.first_rows = residual.first_rows;
   integer_.embed(tokens, rows, codes);
   fake_.embed(tokens, rows, residual);
-  compare_stream(grids_.embedded_at, grids_.embedded, codes, residual);
+  compare_stream(
+      grids_.embedded_at, [&](int64_t r) -> const StreamGrid& { return model_grids(residual, r).embedded; },
+      codes, residual);
 }
 
 void ComparingArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& in, Tensor& out) const {
-  const OperationGrids& operation = grids(layer).modules.at(op.module);
+  const auto operation = [&](int64_t r) -> const OperationGrids& {
+    return grids(layer, in, r).modules.at(op.module);
+  };
   Tensor codes;
   integer_.norm(layer, op, read_codes(operation, in), codes);
   fake_.norm(layer, op, in, out);
-  compare(operation.point, operation.out, codes, out);
+  compare(
+      grids(layer).modules.at(op.module).point,
+      [&](int64_t r) -> const PointGrid& { return operation(r).out; }, codes, out);
 }
 
 void ComparingArithmetic::finish(const Tensor& residual, Tensor& out) const {
   Tensor codes;
-  integer_.finish(to_stream(grids_.stream, residual), codes);
+  integer_.finish(
+      to_stream([&](int64_t r) -> const StreamGrid& { return model_grids(residual, r).stream; }, residual),
+      codes);
   fake_.finish(residual, out);
-  compare({0, Module::final_norm, Slot::output}, grids_.normed, codes, out);
+  compare(
+      Point{0, Module::final_norm, Slot::output}, [&](int64_t) -> const PointGrid& { return grids_.normed; },
+      codes, out);
 }
 
 void ComparingArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
   std::vector<Tensor> codes(targets.size());
   std::vector<Target> integer_targets;
   for (size_t i = 0; i < targets.size(); ++i) integer_targets.push_back({targets[i].op, &codes[i]});
-  const auto& modules = grids(layer).modules;
-  integer_.linear(layer, read_codes(modules.at(targets[0].op->module), in), integer_targets);
+  const auto operation = [&](size_t target, int64_t r) -> const OperationGrids& {
+    return grids(layer, in, r).modules.at(targets[target].op->module);
+  };
+  integer_.linear(layer, read_codes([&](int64_t r) -> const OperationGrids& { return operation(0, r); }, in),
+                  integer_targets);
   fake_.linear(layer, in, targets);
   for (size_t i = 0; i < targets.size(); ++i) {
-    const OperationGrids& operation = modules.at(targets[i].op->module);
-    compare(operation.point, operation.out, codes[i], *targets[i].out);
+    compare(
+        grids(layer).modules.at(targets[i].op->module).point,
+        [&](int64_t r) -> const PointGrid& { return operation(i, r).out; }, codes[i], *targets[i].out);
   }
 }
 
 void ComparingArithmetic::rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
                                  Tensor& heads) const {
-  const OperationGrids& operation = grids(layer).rotations.at(op.value);
-  Tensor codes = to_codes(operation.in, heads);
+  const auto operation = [&](int64_t r) -> const OperationGrids& {
+    return grids(layer, heads, r).rotations.at(op.value);
+  };
+  if (grids(layer).rotations.at(op.value).derived) {  // no point has the result, which a rotation reads
+    fake_.rotate(layer, op, rows, heads);
+    return;
+  }
+  Tensor codes = to_codes([&](int64_t r) -> const PointGrid& { return operation(r).in; }, heads);
   integer_.rotate(layer, op, rows, codes);
   fake_.rotate(layer, op, rows, heads);
-  compare(operation.point, operation.out, codes, heads);
+  compare(
+      grids(layer).rotations.at(op.value).point,
+      [&](int64_t r) -> const PointGrid& { return operation(r).out; }, codes, heads);
 }
 
 void ComparingArithmetic::split_latent(int64_t layer, const model::SplitLatentOp& op, const Tensor& latent,
@@ -206,9 +245,10 @@ int64_t ComparingArithmetic::kv_bytes(int64_t layer, int64_t tokens) const {
 void ComparingArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row,
                                    int64_t count, const KvBlock& block, int64_t at) const {
   fake_.store_kv(layer, k, v, first_row, count, block, at);
-  integer_.store_kv(layer, to_codes(grids(layer).attention.k, k), to_codes(grids(layer).attention.v, v),
-                    first_row, count, {block.data + fake_kv_bytes(layer, block.capacity), block.capacity},
-                    at);
+  integer_.store_kv(
+      layer, to_codes([&](int64_t r) -> const PointGrid& { return grids(layer, k, r).attention.k; }, k),
+      to_codes([&](int64_t r) -> const PointGrid& { return grids(layer, v, r).attention.v; }, v), first_row,
+      count, {block.data + fake_kv_bytes(layer, block.capacity), block.capacity}, at);
 }
 
 std::vector<KvPiece> ComparingArithmetic::integer_path(const AttentionTile& tile) const {
@@ -224,12 +264,13 @@ void ComparingArithmetic::scores(const AttentionTile& tile, const Tensor& q) con
   const AttentionGrids& grid = grids(tile.layer).attention;
   Tensor codes;
   codes.resize(q.rows, q.cols, sizeof(int16_t));
-  to_codes(grid.q, q.row<float>(tile.first_row), tile.query_count * q.cols,
-           codes.row<int16_t>(tile.first_row));
+  for (int64_t r = tile.first_row; r < tile.first_row + tile.query_count; ++r)
+    to_codes(grids(tile.layer, q, r).attention.q, q.row<float>(r), q.cols, codes.row<int16_t>(r));
   const std::vector<KvPiece> path = integer_path(tile);
   integer_.scores(integer_tile(tile, path), codes);
   fake_.scores(tile, q);
-  for_each_row(tile, [&](int64_t, int64_t first, int64_t count) {
+  for_each_row(tile, [&](int64_t r, int64_t first, int64_t count) {
+    if (is_alone(tile, r)) return;
     compare({tile.layer, Module::qk_product, Slot::output}, grid.scores,
             tile_scratch().scores.as<int16_t>() + first, tile.scores.as<float>() + first, count);
   });
@@ -244,7 +285,8 @@ void ComparingArithmetic::softmax(const AttentionTile& tile) const {
   const std::vector<KvPiece> path = integer_path(tile);
   integer_.softmax(integer_tile(tile, path));
   fake_.softmax(tile);
-  for_each_row(tile, [&](int64_t, int64_t first, int64_t count) {
+  for_each_row(tile, [&](int64_t r, int64_t first, int64_t count) {
+    if (is_alone(tile, r)) return;
     compare({tile.layer, Module::pv_product, Slot::input}, grid.probabilities, codes + first,
             tile.scores.as<float>() + first, count);
   });
@@ -267,7 +309,8 @@ void ComparingArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
   fake_.mix(tile, out);
   const int64_t width = tile.op->group() * tile.op->value_dim;
   for (int64_t i = tile.first_row; i < tile.first_row + tile.query_count; ++i) {
-    compare({tile.layer, Module::pv_product, Slot::output}, grid.mixed,
+    const bool first = tile.first_position + i - tile.first_row == 0;
+    compare({tile.layer, Module::pv_product, Slot::output}, grids(tile.layer, first).attention.mixed,
             mixed.row<int16_t>(i) + tile.kv_head * width, out.row<float>(i) + tile.kv_head * width, width);
   }
 }
@@ -278,28 +321,81 @@ void ComparingArithmetic::shape_mixed(const model::AttentionOp& op, int64_t rows
 
 void ComparingArithmetic::add(int64_t layer, const model::AddOp& op, const Tensor& update,
                               Tensor& residual) const {
-  const AddGrids& operation = grids(layer).adds.at(op.module);
-  Tensor stream = to_stream(operation.stream, residual);
-  integer_.add(layer, op, to_codes(operation.update, update), stream);
+  const auto operation = [&](int64_t r) -> const AddGrids& {
+    return grids(layer, residual, r).adds.at(op.module);
+  };
+  Tensor stream = to_stream([&](int64_t r) -> const StreamGrid& { return operation(r).stream; }, residual);
+  integer_.add(layer, op,
+               to_codes([&](int64_t r) -> const PointGrid& { return operation(r).update; }, update), stream);
   fake_.add(layer, op, update, residual);
-  compare_stream(operation.reader, operation.next, stream, residual);
+  compare_stream(
+      grids(layer).adds.at(op.module).reader,
+      [&](int64_t r) -> const StreamGrid& { return operation(r).next; }, stream, residual);
 }
 
 void ComparingArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor& gate) const {
-  const OperationGrids& operation = grids(layer).activation;
-  Tensor codes = to_codes(operation.in, gate);
+  const auto operation = [&](int64_t r) -> const OperationGrids& { return grids(layer, gate, r).activation; };
+  Tensor codes = to_codes([&](int64_t r) -> const PointGrid& { return operation(r).in; }, gate);
   integer_.activate(layer, op, codes);
   fake_.activate(layer, op, gate);
-  compare(operation.point, operation.out, codes, gate);
+  compare(
+      grids(layer).activation.point, [&](int64_t r) -> const PointGrid& { return operation(r).out; }, codes,
+      gate);
 }
 
 void ComparingArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, const Tensor& up,
                                    Tensor& gate) const {
-  const ProductGrids& product = grids(layer).product;
-  Tensor codes = to_codes(product.gate, gate);
-  integer_.multiply(layer, op, to_codes(product.up, up), codes);
+  const auto product = [&](int64_t r) -> const ProductGrids& { return grids(layer, gate, r).product; };
+  if (grids(layer).product.exact) {  // a rotation reads it
+    fake_.multiply(layer, op, up, gate);
+    return;
+  }
+  Tensor codes = to_codes([&](int64_t r) -> const PointGrid& { return product(r).gate; }, gate);
+  integer_.multiply(layer, op, to_codes([&](int64_t r) -> const PointGrid& { return product(r).up; }, up),
+                    codes);
   fake_.multiply(layer, op, up, gate);
-  compare({layer, Module::down, Slot::input}, product.out, codes, gate);
+  compare(
+      Point{layer, Module::down, Slot::input}, [&](int64_t r) -> const PointGrid& { return product(r).out; },
+      codes, gate);
+}
+
+void ComparingArithmetic::hadamard(int64_t layer, const model::HadamardOp& op, Tensor& value) const {
+  const auto operation = [&](int64_t r) -> const HadamardGrids& {
+    return grids(layer, value, r).hadamards.at(op.value);
+  };
+  const bool product = grids(layer).hadamards.at(op.value).product.has_value();
+  Tensor codes = product ? to_products(layer, op.value, value)
+                         : to_codes([&](int64_t r) -> const PointGrid& { return operation(r).in; }, value);
+  integer_.hadamard(layer, op, codes);
+  fake_.hadamard(layer, op, value);
+  compare(
+      grids(layer).hadamards.at(op.value).point,
+      [&](int64_t r) -> const PointGrid& { return operation(r).out; }, codes, value);
+}
+
+Tensor ComparingArithmetic::to_products(int64_t layer, model::Value value, const Tensor& values) const {
+  const IntegerModel& integers = integer_.prepared();
+  Tensor products;
+  products.resize(values.rows, values.cols, sizeof(int64_t));
+  products.first_rows = values.first_rows;
+  for (int64_t r = 0; r < values.rows; ++r) {
+    const bool first = first_ != nullptr && values.is_first(r);
+    const ProductGrids& product = *grids(layer, first).hadamards.at(value).product;
+    const bool wide =
+        (first ? integers.first->layers : integers.layers)[static_cast<size_t>(layer)].product.wide;
+    const double step = product.gate.scale() * product.up.scale();
+    auto* out = products.row<int64_t>(r);
+    for (int64_t i = 0; i < values.cols; ++i) {
+      const auto units =
+          static_cast<int64_t>(std::nearbyint(static_cast<double>(values.row<float>(r)[i]) / step));
+      if (wide) {
+        out[i] = units;
+      } else {
+        reinterpret_cast<int32_t*>(out)[i] = static_cast<int32_t>(units);
+      }
+    }
+  }
+  return products;
 }
 
 void ComparingArithmetic::gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const {
@@ -309,7 +405,8 @@ void ComparingArithmetic::gather(const Tensor& residual, std::span<const int64_t
 void ComparingArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
   // The head's results have no grid to compare on; they can only be taken.
   if (take_integer_ && take_integer_({0, Module::head, Slot::output})) {
-    integer_.logits(to_codes(grids_.normed, normed), first, count, logits);
+    integer_.logits(to_codes([&](int64_t) -> const PointGrid& { return grids_.normed; }, normed), first,
+                    count, logits);
   } else {
     fake_.logits(normed, first, count, logits);
   }

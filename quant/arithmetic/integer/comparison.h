@@ -67,30 +67,52 @@ class ComparingArithmetic final : public model::Arithmetic {
   void activate(int64_t layer, const model::ActivateOp& op, model::Tensor& gate) const override;
   void multiply(int64_t layer, const model::MultiplyOp& op, const model::Tensor& up,
                 model::Tensor& gate) const override;
+  void hadamard(int64_t layer, const model::HadamardOp& op, model::Tensor& value) const override;
   void gather(const model::Tensor& residual, std::span<const int64_t> rows,
               model::Tensor& out) const override;
   void finish(const model::Tensor& residual, model::Tensor& out) const override;
   void logits(const model::Tensor& normed, int64_t first, int64_t count, float* logits) const override;
 
  private:
-  const LayerGrids& grids(int64_t layer) const { return grids_.layers[static_cast<size_t>(layer)]; }
+  /// Of the others, or of rows at position 0.
+  const LayerGrids& grids(int64_t layer, bool first = false) const {
+    return (first && first_ != nullptr ? *first_ : grids_).layers[static_cast<size_t>(layer)];
+  }
+  /// Of a row of a tensor.
+  const LayerGrids& grids(int64_t layer, const model::Tensor& tensor, int64_t r) const {
+    return grids(layer, tensor.is_first(r));
+  }
+  const ModelGrids& model_grids(const model::Tensor& tensor, int64_t r) const {
+    return first_ != nullptr && tensor.is_first(r) ? *first_ : grids_;
+  }
   /// Bytes of the simulation's share of a KvBlock; the integers' follows.
   int64_t fake_kv_bytes(int64_t layer, int64_t tokens) const;
   std::vector<model::KvPiece> integer_path(const model::AttentionTile& tile) const;
+  /// Products as the integers have them.
+  model::Tensor to_products(int64_t layer, model::Value value, const model::Tensor& values) const;
+  /// Whether a row of a tile is of the query at position 0 where that has grids of its own: it sees one key,
+  /// so that integers compute neither its scores nor its probabilities.
+  bool is_alone(const model::AttentionTile& tile, int64_t r) const {
+    return first_ != nullptr && tile.first_position == 0 && r < tile.op->group();
+  }
   void record(const Point& point, const PointGrid& grid, const int16_t* codes, const float* values,
               int64_t n) const;
   /// Compares `n` integer codes with the simulation's values, and replaces the values where chosen.
   void compare(const Point& point, const PointGrid& grid, const int16_t* codes, float* values,
                int64_t n) const;
-  void compare(const Point& point, const PointGrid& grid, const model::Tensor& codes,
+  /// The same of a tensor, `grid_of` a row.
+  template <typename GridOf>
+  void compare(const Point& point, const GridOf& grid_of, const model::Tensor& codes,
                model::Tensor& values) const;
   /// The same of the residual stream, which is compared on its 16 bits.
-  void compare_stream(const Point& point, const StreamGrid& grid, const model::Tensor& stream,
+  template <typename GridOf>
+  void compare_stream(const Point& point, const GridOf& grid_of, const model::Tensor& stream,
                       model::Tensor& values) const;
 
   const FakeArithmetic& fake_;
   const IntegerArithmetic& integer_;
   const ModelGrids& grids_;
+  const ModelGrids* first_;  ///< of position 0, where it has its own
   Choice take_integer_;
   mutable std::mutex mutex_;
   mutable PointMap<StepDifference> differences_;

@@ -14,6 +14,7 @@ namespace qeval::quant {
 struct IntegerSeam {
   const model::Model& model;
   ModelGrids grids;
+  std::optional<ModelGrids> first_grids;
   std::vector<std::unique_ptr<AngleTables>> angles;
   double logit_scale = 0;
   QuantSpec logit_spec;  ///< of the head's output, where the configuration names it
@@ -21,12 +22,18 @@ struct IntegerSeam {
 };
 
 IntegerArithmetic::IntegerArithmetic(const model::Model& model, const QuantConfig& qcfg,
-                                     const ActRanges& ranges, int64_t max_positions, int32_t guard_bits) {
-  PreparedModel prepared = prepare_model(model, qcfg, ranges, max_positions, guard_bits);
+                                     const ActRanges& ranges, int64_t max_positions, int32_t guard_bits,
+                                     const std::optional<FirstToken>& first) {
+  PreparedModel prepared = prepare_model(model, qcfg, ranges, max_positions, guard_bits, first);
   model_ = std::move(prepared.integers);
   const Point logits{0, Module::head, Slot::output};
-  seam_ = std::make_unique<IntegerSeam>(IntegerSeam{
-      model, std::move(prepared.grids), std::move(prepared.angles), prepared.logit_scale, qcfg[logits], {}});
+  seam_ = std::make_unique<IntegerSeam>(IntegerSeam{model,
+                                                    std::move(prepared.grids),
+                                                    std::move(prepared.first_grids),
+                                                    std::move(prepared.angles),
+                                                    prepared.logit_scale,
+                                                    qcfg[logits],
+                                                    {}});
   if (needs_range(qcfg, logits)) seam_->logit_grid = make_grid(qcfg[logits], ranges[logits].value());
 }
 
@@ -54,7 +61,7 @@ void IntegerArithmetic::rotate(int64_t layer, const model::RotateOp& op, const m
     assert(rows.positions[r] < table.positions);
     angles[r] = table.row(rows.positions[r]);
   }
-  rotate_rows(rotary, op, usual->half, angles, heads);
+  rotate_rows(layer, op, usual->half, angles, heads);
 }
 
 void IntegerArithmetic::embed(std::span<const int32_t> tokens, const model::RowPositions& rows,
@@ -65,7 +72,6 @@ void IntegerArithmetic::embed(std::span<const int32_t> tokens, const model::RowP
   // As in the float arithmetic: factors in float32.
   const float scale =
       (config.scale_embedding ? std::sqrt(static_cast<float>(width)) : 1.0F) * config.embedding_factor;
-  const StreamGrid& stream = seam_->grids.embedded;
   const auto require_finite = [](const std::vector<float>& row, const std::string& tensor,
                                  std::string_view of, int64_t number) {
     if (!std::ranges::all_of(row, [](float x) { return std::isfinite(x); })) {
@@ -86,6 +92,8 @@ void IntegerArithmetic::embed(std::span<const int32_t> tokens, const model::RowP
         require_finite(learned, seam_->model.positions.name, "position", position);
         for (size_t i = 0; i < row.size(); ++i) row[i] += learned[i];
       }
+      const bool first_row = seam_->first_grids && residual.is_first(r);
+      const StreamGrid& stream = first_row ? seam_->first_grids->embedded : seam_->grids.embedded;
       auto* out = residual.row<int32_t>(r);
       for (int64_t i = 0; i < width; ++i) out[i] = stream.code(row[static_cast<size_t>(i)]);
     }
@@ -94,6 +102,10 @@ void IntegerArithmetic::embed(std::span<const int32_t> tokens, const model::RowP
 
 const ModelGrids& IntegerArithmetic::grids() const {
   return seam_->grids;
+}
+
+const ModelGrids& IntegerArithmetic::first_grids() const {
+  return seam_->first_grids.value();
 }
 
 int64_t IntegerMatrix::byte_count() const {

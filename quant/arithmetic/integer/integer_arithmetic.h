@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,9 +29,12 @@ class IntegerArithmetic final : public model::Arithmetic {
   /// where there is one. Throws Error, naming the point, for a setting that integers cannot do: a dynamic
   /// range, a point or weight left in float, weights in groups, a range too far from 0 for its width, the
   /// residual stream's nearer than others. `model` must outlive the arithmetic. `guard_bits`: 0 … 12, of the
-  /// residual stream. A model with an operation that has no integer form is refused by that operation's name.
+  /// residual stream. `first`: grids of position 0, whose keys and values must be as wide as the others' and
+  /// whose head's input the others'. A model with an operation that has no integer form is refused by that
+  /// operation's name.
   IntegerArithmetic(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
-                    int64_t max_positions, int32_t guard_bits = kStreamGuardBits);
+                    int64_t max_positions, int32_t guard_bits = kStreamGuardBits,
+                    const std::optional<FirstToken>& first = std::nullopt);
   ~IntegerArithmetic() override;
 
   std::string name() const override { return "integer"; }
@@ -57,6 +61,7 @@ class IntegerArithmetic final : public model::Arithmetic {
   void activate(int64_t layer, const model::ActivateOp& op, model::Tensor& gate) const override;
   void multiply(int64_t layer, const model::MultiplyOp& op, const model::Tensor& up,
                 model::Tensor& gate) const override;
+  void hadamard(int64_t layer, const model::HadamardOp& op, model::Tensor& value) const override;
   void gather(const model::Tensor& residual, std::span<const int64_t> rows,
               model::Tensor& out) const override;
   void finish(const model::Tensor& residual, model::Tensor& out) const override;
@@ -70,12 +75,25 @@ class IntegerArithmetic final : public model::Arithmetic {
   const IntegerModel& prepared() const { return model_; }
   /// What the codes of each tensor stand for.
   const ModelGrids& grids() const;
+  /// The same of rows at position 0, where they have grids of their own.
+  const ModelGrids& first_grids() const;
 
  private:
   const IntegerLayer& layer_at(int64_t layer) const { return model_.layers[static_cast<size_t>(layer)]; }
+  /// What a row of a tensor computes with.
+  const IntegerLayer& layer_of(int64_t layer, const model::Tensor& tensor, int64_t r) const {
+    return model_.first && tensor.is_first(r) ? model_.first->layers[static_cast<size_t>(layer)]
+                                              : layer_at(layer);
+  }
+  void main_linear(int64_t layer, const model::Tensor& in, std::span<const Target> targets) const;
+  /// The rows at position 0 again, on grids of their own.
+  void first_linear(int64_t layer, const model::Tensor& in, std::span<const Target> targets) const;
+  /// The attention of the key at position 0, on a grid of its own, where a tile sees it.
+  void score_first_key(const model::AttentionTile& tile, const int16_t* queries) const;
+  void mix_first_value(const model::AttentionTile& tile, bool fast, std::byte* products) const;
   /// Turns every row by its angles: cosines [half], then sines [half].
-  static void rotate_rows(const IntegerRotary& rotary, const model::RotateOp& op, int64_t half,
-                          std::span<const int32_t* const> angles, model::Tensor& heads);
+  void rotate_rows(int64_t layer, const model::RotateOp& op, int64_t half,
+                   std::span<const int32_t* const> angles, model::Tensor& heads) const;
   void integer_logits(const model::Tensor& normed, int64_t first_row, int64_t rows, int64_t first,
                       int64_t count, int32_t* logits) const;
 

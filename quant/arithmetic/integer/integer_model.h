@@ -8,6 +8,7 @@
 
 #include "base/parallel.h"
 #include "model/graph.h"
+#include "model/hadamard.h"
 #include "quant/arithmetic/integer/fixed_point.h"
 
 namespace qeval::quant {
@@ -181,6 +182,16 @@ struct ExpTable {
 };
 inline constexpr int32_t kExpBits = 31;
 
+/// What the key and the value of position 0, on grids of their own, are to the queries behind it; and its
+/// value to its own query, which sees nothing else. Their codes are as wide as the others'.
+struct IntegerFirstKey {
+  int32_t k_zero_point = 0, v_zero_point = 0;  ///< as kept in the cache
+  Rescale score_factor;
+  Rescale value_factor;  ///< of products of probability and value: to units of the others'
+  Rescale own_factor;    ///< of the value: to the mix of its own query …
+  CodeRange own_codes;   ///< … on its grid
+};
+
 /// Scores, softmax and mix of one layer.
 struct IntegerAttention {
   int64_t kv_heads = 0, head_dim = 0, value_dim = 0;
@@ -197,11 +208,29 @@ struct IntegerAttention {
   int32_t v_zero_point = 0;
   Rescale mix_factor;
   CodeRange mix_codes;
+  std::optional<IntegerFirstKey> first;
 };
 
-/// gate ← gate · up, as the down projection's input.
+/// gate ← gate · up, as the down projection's input; in front of a rotation, as what that reads.
 struct IntegerProduct {
+  bool exact = false;  ///< the products themselves (RotationSource)
+  bool wide = false;   ///< in 64 bits
   int32_t gate_zero_point = 0, up_zero_point = 0;
+  Rescale factor;
+  CodeRange output;
+};
+
+/// What a rotation reads: codes, or the products of an IntegerProduct, a row of which has room for 64 bits a
+/// number and holds 32 or 64.
+enum class RotationSource : uint8_t { codes, products };
+
+/// value ← value · H in exact sums, then requantized (model::HadamardOp). No sum exceeds 32 bits, or 64 where
+/// they are wide.
+struct IntegerHadamard {
+  model::HadamardMatrix matrix;
+  RotationSource source = RotationSource::codes;
+  bool wide = false;
+  int32_t zero_point = 0;  ///< of codes
   Rescale factor;
   CodeRange output;
 };
@@ -214,10 +243,32 @@ struct IntegerLayer {
   std::map<model::Module, IntegerAdd> adds;  ///< by what made the update
   CodeTable activation;
   IntegerProduct product;
+  std::map<model::Value, IntegerHadamard> hadamards;
+};
+
+/// A linear map of rows at position 0, whose inputs have up to 16 bits, by the weights of an IntegerMatrix.
+/// Output j: rescale((Σ (x − zero_point)·w) · 2^raise + bias[j]), w the codes less their zero points.
+struct IntegerFirstLinear {
+  int32_t zero_point = 0;  ///< of the input
+  int32_t raise = 0;
+  std::vector<int64_t> bias;
+  std::vector<Rescale> factors;
+  CodeTable input_table;
+  std::optional<StreamRead> stream;
+  CodeRange output;
+  CodeTable output_table;
+};
+
+/// What position 0 computes with where it has grids of its own: everything but weights, keys and values.
+struct IntegerFirst {
+  std::vector<IntegerLayer> layers;  ///< without linear maps; of the attention nothing is used
+  std::vector<std::map<model::Module, IntegerFirstLinear>> linears;
+  IntegerNorm final_norm;
 };
 
 struct IntegerModel {
   std::vector<IntegerLayer> layers;
+  std::optional<IntegerFirst> first;
   IntegerNorm final_norm;
   IntegerMatrix head;  ///< to 32-bit logits of one scale
 

@@ -1,5 +1,6 @@
 #include "quant/arithmetic/integer/model_grids.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -93,8 +94,23 @@ class LayerWalk {
     grids.in = grids.rounded_in = on(op.value);
     // What is not the attention's yet is rounded where a norm reads it.
     const std::optional<Point> operand = operand_point(layer_, op.operand);
+    if (!operand && is_hadamard_next(op.value)) {
+      grids.derived = true;
+      grids.made = grids.out = on(op.value) = source_.turned(grids.in, op);
+      return;
+    }
     grids.point = operand ? *operand : reader_point(op.value);
     grids.made = grids.out = on(op.value) = source_.required(grids.point);
+  }
+  void step(const model::HadamardOp& op) {
+    HadamardGrids& grids = grids_.hadamards[op.value];
+    grids.point = hadamard_point(layer_, op);
+    if (op.value == Value::gate && grids_.product.exact) {
+      grids.product = grids_.product;
+    } else {
+      grids.in = on(op.value);
+    }
+    grids.out = on(op.value) = source_.required(grids.point);
   }
   void step(const model::AttentionOp& op) {
     const PointGrid scores = source_.required(point(Module::qk_product, Slot::output));
@@ -116,7 +132,8 @@ class LayerWalk {
   void step(const model::MultiplyOp&) {
     grids_.product = {.gate = on(Value::gate),
                       .up = on(Value::up),
-                      .out = source_.required(point(Module::down, Slot::input))};
+                      .out = source_.required(point(Module::down, Slot::input)),
+                      .exact = is_hadamard_next(Value::gate)};
     on(Value::gate) = grids_.product.out;
   }
   void step(const model::AddOp& op) {
@@ -126,6 +143,15 @@ class LayerWalk {
     stream_ = next;
   }
   void step(const model::SplitLatentOp&) {}  // refused
+
+  bool is_hadamard_next(Value value) const {
+    for (size_t i = at_ + 1; i < operations_.size(); ++i) {
+      const std::vector<Value> reads = accesses(operations_[i]).reads;
+      if (std::ranges::find(reads, value) != reads.end())
+        return std::holds_alternative<model::HadamardOp>(operations_[i]);
+    }
+    return false;
+  }
 
   /// The point at which a norm or a linear map reads the tensor next.
   Point reader_point(Value value) const {
@@ -168,6 +194,15 @@ PointGrid GridSource::required(const Point& point) const {
 
 PointGrid GridSource::optional(const Point& point, const PointGrid& present) const {
   return qcfg_[point].enabled() ? checked(point, qcfg_[point], ranges_[point].value_or(Range{})) : present;
+}
+
+PointGrid GridSource::turned(const PointGrid& grid, const model::RotateOp& op) const {
+  const double attention = (op.local ? *config_.local_rotary : config_.rotary).scaling.attention_factor;
+  const double periods = std::floor(static_cast<double>(config_.context()) / op.position_original);
+  const double factor = std::max(1.0, attention * (1 + op.position_beta * std::log1p(periods)));
+  const double bound = grid.scale() * static_cast<double>(grid.reach()) * std::sqrt(2.0) * factor;
+  const auto most = static_cast<float>(bound);
+  return make_point_grid({.bits = 16, .symmetric = true}, {-most, most});
 }
 
 StreamGrid GridSource::stream(const Point& reader) const {

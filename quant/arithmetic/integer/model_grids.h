@@ -21,6 +21,9 @@ struct OperationGrids {
   PointGrid made{};                    ///< of its result
   PointGrid out{};  ///< that it leaves behind: where the attention rounds the result again, that
   Point point{};    ///< where its result is rounded
+  /// Of a rotary embedding in front of a rotation: no point has its result, which is on a grid that follows
+  /// from its input's.
+  bool derived = false;
 };
 
 struct AttentionGrids {
@@ -31,6 +34,14 @@ struct AttentionGrids {
 
 struct ProductGrids {
   PointGrid gate, up, out;
+  bool exact = false;  ///< the result stays as it is, in steps of gate's times up's: a rotation reads it
+};
+
+struct HadamardGrids {
+  std::optional<ProductGrids> product{};  ///< whose result it reads …
+  PointGrid in{};                         ///< … or codes
+  PointGrid out{};
+  Point point{};
 };
 
 struct AddGrids {
@@ -46,6 +57,7 @@ struct LayerGrids {
   AttentionGrids attention;
   OperationGrids activation;
   ProductGrids product;
+  std::map<model::Value, HadamardGrids> hadamards;
   std::map<Module, AddGrids> adds;  ///< by what made the update
 };
 
@@ -73,6 +85,9 @@ class GridSource {
   PointGrid optional(const Point& point, const PointGrid& present) const;
   /// The residual stream where this point reads it: always 16 bits and the guard bits, on the point's range.
   StreamGrid stream(const Point& reader) const;
+  /// A 16-bit grid for all that a rotary embedding can make of codes of `grid`: pairs of channels turn, so
+  /// that none grows by more than √2, and by the factors of the angles.
+  PointGrid turned(const PointGrid& grid, const model::RotateOp& op) const;
   /// Of block `layer`. Operations without an integer form have been refused.
   LayerGrids layer(int64_t layer) const;
   /// Who reads the residual stream from operation `first` of a block on: the final norm where nobody else

@@ -52,29 +52,38 @@ void require_integer_form(const ModelConfig& config) {
 class Preparer {
  public:
   Preparer(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges, int64_t max_positions,
-           int32_t guard_bits)
+           int32_t guard_bits, const std::optional<FirstToken>& first)
       : model_(model),
         config_(model.config),
         source_(model.config, integer_config(qcfg), ranges, guard_bits),
-        positions_(max_positions) {}
+        positions_(max_positions) {
+    if (first) first_.emplace(model.config, integer_config(first->qcfg), first->ranges, guard_bits);
+  }
 
   PreparedModel prepare() {
     PreparedModel result;
-    result.grids.embedded_at = source_.stream_reader(0, 0);
-    result.grids.embedded = source_.stream(result.grids.embedded_at);
+    result.grids = walk(source_);
+    if (first_) result.first_grids = walk(*first_);
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
-      result.grids.layers.push_back(source_.layer(layer));
       for (const model::Operation& operation : config_.graph.block(layer).operations) {
         if (const auto* rotate = std::get_if<model::RotateOp>(&operation)) add_angles(*rotate, result);
       }
     }
     std::vector<IntegerLayer>& layers = result.integers.layers;
     layers.resize(index(config_.num_layers));
+    if (first_) {
+      IntegerFirst& first = result.integers.first.emplace();
+      first.layers.resize(layers.size());
+      first.linears.resize(layers.size());
+    }
     // Of several layers that are refused, the first is named.
     std::vector<std::exception_ptr> refusals(layers.size());
     parallel_tasks(config_.num_layers, [&](int64_t layer) {
       try {
-        layers[index(layer)] = block(layer, result);
+        layers[index(layer)] = block(layer, source_, result.grids, result);
+        for (const model::Operation& operation : config_.graph.block(layer).operations)
+          add_products(layer, operation, result, layers[index(layer)]);
+        if (first_) first_block(layer, result);
       } catch (const Error&) {
         refusals[index(layer)] = std::current_exception();
       }
@@ -122,6 +131,51 @@ class Preparer {
     return prepare_norm(op, model_.layers[index(layer)].norm(op.module), spec, grids);
   }
 
+  ModelGrids walk(const GridSource& source) const {
+    ModelGrids grids;
+    grids.embedded_at = source.stream_reader(0, 0);
+    grids.embedded = source.stream(grids.embedded_at);
+    for (int64_t layer = 0; layer < config_.num_layers; ++layer) grids.layers.push_back(source.layer(layer));
+    return grids;
+  }
+
+  IntegerFirstLinear first_linear(int64_t layer, Module module, const OperationGrids& grids) const {
+    IntegerFirstLinear linear = prepare_first_linear(
+        model_.layers[index(layer)].linear(module), weight_spec(layer, module), grids.rounded_in, grids.made);
+    if (grids.stream) {
+      linear.stream = prepare_read(*grids.stream, grids.rounded_in);
+    } else {
+      linear.input_table = regrid(grids.in, grids.rounded_in);
+    }
+    linear.output_table = regrid(grids.made, grids.out);
+    return linear;
+  }
+
+  void first_block(int64_t layer, PreparedModel& result) const {
+    IntegerFirst& first = *result.integers.first;
+    first.layers[index(layer)] = block(layer, *first_, *result.first_grids, result);
+    for (const model::Operation& operation : config_.graph.block(layer).operations) {
+      const auto* op = std::get_if<model::LinearOp>(&operation);
+      if (op == nullptr) continue;
+      const OperationGrids& grids = result.first_grids->layers[index(layer)].modules.at(op->module);
+      first.linears[index(layer)][op->module] = first_linear(layer, op->module, grids);
+    }
+  }
+
+  /// What multiplies weights or keys: linear maps and the attention.
+  void add_products(int64_t i, const model::Operation& operation, const PreparedModel& prepared,
+                    IntegerLayer& layer) const {
+    const LayerGrids& grids = prepared.grids.layers[index(i)];
+    if (const auto* linear_op = std::get_if<model::LinearOp>(&operation)) {
+      layer.linears[linear_op->module] = linear(i, linear_op->module, grids.modules.at(linear_op->module));
+    } else if (const auto* attention = std::get_if<model::AttentionOp>(&operation)) {
+      const AttentionGrids* first =
+          prepared.first_grids ? &prepared.first_grids->layers[index(i)].attention : nullptr;
+      layer.attention = prepare_attention(*attention, positions_, grids.attention, first,
+                                          module_name(i, Module::qk_product));
+    }
+  }
+
   IntegerMatrix linear(int64_t layer, Module module, const OperationGrids& grids) const {
     IntegerMatrix matrix = prepare_linear(model_.layers[index(layer)].linear(module),
                                           weight_spec(layer, module), grids.rounded_in, grids.made);
@@ -134,23 +188,24 @@ class Preparer {
     return matrix;
   }
 
-  CodeTable activation(int64_t layer, const model::ActivateOp& op, const OperationGrids& grids) const {
+  CodeTable activation(int64_t layer, const model::ActivateOp& op, const GridSource& source,
+                       const OperationGrids& grids) const {
     const Point point{layer, Module::activation, Slot::input2};
-    const bool rounds = op.kind == model::Activation::silu && source_.spec(point).enabled();
+    const bool rounds = op.kind == model::Activation::silu && source.spec(point).enabled();
     const bool erf = op.kind == model::Activation::gelu_tanh && rounded_gelu_is_erf(config_);
     return prepare_activation(erf ? model::Activation::gelu_erf : op.kind, grids,
-                              rounds ? std::optional(source_.required(point)) : std::nullopt,
+                              rounds ? std::optional(source.required(point)) : std::nullopt,
                               model_.layers[index(layer)].xielu);
   }
 
-  IntegerLayer block(int64_t i, const PreparedModel& prepared) const {
-    const LayerGrids& grids = prepared.grids.layers[index(i)];
+  /// All but add_products().
+  IntegerLayer block(int64_t i, const GridSource& source, const ModelGrids& of_model,
+                     const PreparedModel& prepared) const {
+    const LayerGrids& grids = of_model.layers[index(i)];
     IntegerLayer layer;
     for (const model::Operation& operation : config_.graph.block(i).operations) {
       if (const auto* norm_op = std::get_if<model::NormOp>(&operation)) {
         layer.norms[norm_op->module] = norm(i, *norm_op, grids.modules.at(norm_op->module));
-      } else if (const auto* linear_op = std::get_if<model::LinearOp>(&operation)) {
-        layer.linears[linear_op->module] = linear(i, linear_op->module, grids.modules.at(linear_op->module));
       } else if (const auto* rotate = std::get_if<model::RotateOp>(&operation)) {
         const OperationGrids& g = grids.rotations.at(rotate->value);
         const auto angles =
@@ -158,17 +213,21 @@ class Preparer {
         IntegerRotary rotary = prepare_rotary(g.in, g.out, prepared.angles[angles]->bits());
         rotary.angles = angles;
         layer.rotations[rotate->value] = rotary;
-      } else if (const auto* attention = std::get_if<model::AttentionOp>(&operation)) {
-        layer.attention = prepare_attention(*attention, positions_, grids.attention);
       } else if (const auto* activate = std::get_if<model::ActivateOp>(&operation)) {
-        layer.activation = activation(i, *activate, grids.activation);
+        layer.activation = activation(i, *activate, source, grids.activation);
       } else if (std::holds_alternative<model::MultiplyOp>(operation)) {
         layer.product = prepare_product(grids.product.gate, grids.product.up, grids.product.out);
-      } else {
-        const auto& add = std::get<model::AddOp>(operation);
-        const AddGrids& g = grids.adds.at(add.module);
-        layer.adds[add.module] =
-            prepare_add(g.stream, g.update, add.factor, g.next, point_name({i, add.module, Slot::output}));
+      } else if (const auto* hadamard = std::get_if<model::HadamardOp>(&operation)) {
+        const IntegerHadamard made = prepare_hadamard(hadamard->block, grids.hadamards.at(hadamard->value));
+        if (made.source == RotationSource::products) {
+          layer.product.exact = true;
+          layer.product.wide = made.wide;
+        }
+        layer.hadamards[hadamard->value] = made;
+      } else if (const auto* add = std::get_if<model::AddOp>(&operation)) {
+        const AddGrids& g = grids.adds.at(add->module);
+        layer.adds[add->module] =
+            prepare_add(g.stream, g.update, add->factor, g.next, point_name({i, add->module, Slot::output}));
       }
     }
     return layer;
@@ -182,22 +241,35 @@ class Preparer {
     for (const float b : norm.bias) bias = std::max(bias, std::abs(b));
     bound = bound * std::sqrt(static_cast<float>(config_.hidden_size)) + bias;
     const PointGrid widest = make_point_grid({.bits = 16, .symmetric = true}, {-bound, bound});
-    OperationGrids grids;
-    grids.out = source_.optional({0, Module::head, Slot::input}, widest);
-    grids.made = source_.optional({0, Module::final_norm, Slot::output}, grids.out);
-    grids.stream = source_.stream({0, Module::final_norm, Slot::input});
-    grids.rounded_in = source_.optional({0, Module::final_norm, Slot::input}, grids.stream->grid);
-    result.integers.final_norm =
-        prepare_norm(*config_.graph.final_norm, norm, weight_spec(0, Module::final_norm), grids);
-    result.grids.stream = *grids.stream;
-    result.grids.normed = grids.out;
+    result.integers.final_norm = final_norm(source_, widest, result.grids);
+    if (first_) {
+      result.integers.first->final_norm = final_norm(*first_, widest, *result.first_grids);
+      if (result.first_grids->normed != result.grids.normed) {
+        fail(
+            "{}: position 0 has a range of its own; integer arithmetic accepts one range of the head's input",
+            point_name({0, Module::head, Slot::input}));
+      }
+    }
     result.integers.head =
-        prepare_head(model_.head, weight_spec(0, Module::head), grids.out, result.logit_scale);
+        prepare_head(model_.head, weight_spec(0, Module::head), result.grids.normed, result.logit_scale);
+  }
+
+  IntegerNorm final_norm(const GridSource& source, const PointGrid& widest, ModelGrids& of_model) const {
+    OperationGrids grids;
+    grids.out = source.optional({0, Module::head, Slot::input}, widest);
+    grids.made = source.optional({0, Module::final_norm, Slot::output}, grids.out);
+    grids.stream = source.stream({0, Module::final_norm, Slot::input});
+    grids.rounded_in = source.optional({0, Module::final_norm, Slot::input}, grids.stream->grid);
+    of_model.stream = *grids.stream;
+    of_model.normed = grids.out;
+    return prepare_norm(*config_.graph.final_norm, model_.final_norm, weight_spec(0, Module::final_norm),
+                        grids);
   }
 
   const model::Model& model_;
   const ModelConfig& config_;
   GridSource source_;
+  std::optional<GridSource> first_;
   int64_t positions_;
   std::vector<AngleKey> angle_keys_;
 };
@@ -213,9 +285,10 @@ QuantConfig integer_config(QuantConfig qcfg) {
 }
 
 PreparedModel prepare_model(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
-                            int64_t max_positions, int32_t guard_bits) {
+                            int64_t max_positions, int32_t guard_bits,
+                            const std::optional<FirstToken>& first) {
   require_integer_form(model.config);
-  return Preparer(model, qcfg, ranges, max_positions, guard_bits).prepare();
+  return Preparer(model, qcfg, ranges, max_positions, guard_bits, first).prepare();
 }
 
 }  // namespace qeval::quant

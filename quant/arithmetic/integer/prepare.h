@@ -23,17 +23,22 @@ QuantConfig integer_config(QuantConfig qcfg);
 struct PreparedModel {
   IntegerModel integers;
   ModelGrids grids;
+  std::optional<ModelGrids> first_grids;             ///< of position 0, where it has its own
   std::vector<std::unique_ptr<AngleTables>> angles;  ///< IntegerRotary::angles
   double logit_scale = 0;                            ///< of the head's 32-bit results
 };
 
 /// See IntegerArithmetic for what is refused.
 PreparedModel prepare_model(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
-                            int64_t max_positions, int32_t guard_bits = kStreamGuardBits);
+                            int64_t max_positions, int32_t guard_bits = kStreamGuardBits,
+                            const std::optional<FirstToken>& first = std::nullopt);
 
 /// Weights and bias of a linear map whose input has the codes of `input` and whose output goes to `output`.
 IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpec& spec,
                              const PointGrid& input, const PointGrid& output);
+/// The same map of rows at position 0.
+IntegerFirstLinear prepare_first_linear(const model::LinearWeights& weights, const QuantSpec& spec,
+                                        const PointGrid& input, const PointGrid& output);
 /// The same with 32-bit outputs of one scale, which is returned through `scale`.
 IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec& spec, const PointGrid& input,
                            double& scale);
@@ -60,10 +65,15 @@ IntegerAdd prepare_add(const StreamGrid& stream, const PointGrid& update, float 
 IntegerRotary prepare_rotary(const PointGrid& input, const PointGrid& output,
                              int32_t angle_bits = kAngleBits);
 IntegerProduct prepare_product(const PointGrid& gate, const PointGrid& up, const PointGrid& output);
+/// A rotation of blocks of `block` channels. Sums that exceed 64 bits are an Error that names the point.
+IntegerHadamard prepare_hadamard(int64_t block, const HadamardGrids& grids);
 /// The exponential of score codes that are `step` apart.
 ExpTable prepare_exp(double step);
 /// `keys`: the longest path that is attended to.
-IntegerAttention prepare_attention(const model::AttentionOp& op, int64_t keys, const AttentionGrids& grids);
+/// `first`: the grids of position 0, where it has its own. Keys or values of another width than the others'
+/// are an Error that begins with `point`.
+IntegerAttention prepare_attention(const model::AttentionOp& op, int64_t keys, const AttentionGrids& grids,
+                                   const AttentionGrids* first = nullptr, const std::string& point = "");
 /// An activation from codes of `gate`, rounded to `input` first, to those of `output`. `sigmoid`: what SiLU's
 /// sigmoid is rounded to, where it is; `xielu`: that activation's numbers.
 CodeTable prepare_activation(model::Activation kind, const OperationGrids& grids,

@@ -217,6 +217,29 @@ IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpe
   return matrix;
 }
 
+IntegerFirstLinear prepare_first_linear(const model::LinearWeights& weights, const QuantSpec& spec,
+                                        const PointGrid& input, const PointGrid& output) {
+  // The bytes of a 16-bit input are multiplied one by one, into 32-bit sums.
+  constexpr int64_t kMostInputs = (int64_t{1} << 31) / (255 * 255);
+  if (weights.weight.cols > kMostInputs) {
+    fail("{}: {} inputs; integer arithmetic of position 0 accepts at most {}", weights.weight.name,
+         weights.weight.cols, kMostInputs);
+  }
+  RowUnits units;
+  QuantizedMatrix codes;
+  IntegerMatrix matrix = integer_matrix(weights, spec, input, codes, units);
+  std::ranges::fill(matrix.constant, 0);  // the input's zero point comes off when it is multiplied
+  add_factors(units, !weights.bias.empty(), output.scale(), matrix);
+  const auto rows = static_cast<size_t>(matrix.rows);
+  IntegerFirstLinear first;
+  first.zero_point = input.codes.zero_point;
+  first.raise = matrix.raise;
+  first.output = output.codes;
+  if (!weights.bias.empty()) first.bias.assign(matrix.constant.begin(), matrix.constant.begin() + rows);
+  first.factors.assign(matrix.factors.begin(), matrix.factors.begin() + rows);
+  return first;
+}
+
 IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec& spec, const PointGrid& input,
                            double& scale) {
   RowUnits units;

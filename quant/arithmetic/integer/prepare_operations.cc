@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <tuple>
 
 #include "base/error.h"
 #include "quant/arithmetic/integer/prepare.h"
@@ -139,6 +140,41 @@ IntegerProduct prepare_product(const PointGrid& gate, const PointGrid& up, const
           .output = output.codes};
 }
 
+namespace {
+
+double product_reach(const ProductGrids& product) {
+  return static_cast<double>(product.gate.reach()) * static_cast<double>(product.up.reach());
+}
+
+}  // namespace
+
+IntegerHadamard prepare_hadamard(int64_t block, const HadamardGrids& grids) {
+  IntegerHadamard hadamard;
+  hadamard.matrix = model::make_hadamard(block);
+  hadamard.output = grids.out.codes;
+  double reach = 0, step = 0;
+  if (grids.product) {
+    hadamard.source = RotationSource::products;
+    reach = product_reach(*grids.product);
+    step = grids.product->gate.scale() * grids.product->up.scale();
+  } else {
+    hadamard.zero_point = grids.in.codes.zero_point;
+    reach = static_cast<double>(grids.in.reach());
+    step = grids.in.scale();
+  }
+  const double bound = reach * static_cast<double>(block);
+  if (bound >= 0x1p62) {
+    fail(
+        "{}: sums of {} numbers up to {} exceed 64 bits; integer arithmetic accepts fewer bits or a narrower "
+        "range",
+        point_name(grids.point), block, reach);
+  }
+  hadamard.wide = bound >= 0x1p31;
+  const double root = std::sqrt(static_cast<double>(block));
+  hadamard.factor = make_rescale(step / root / grids.out.scale(), bound);
+  return hadamard;
+}
+
 ExpTable prepare_exp(double step) {
   ExpTable exp;
   const double octaves = step / std::numbers::ln2;
@@ -175,7 +211,8 @@ double score_divisor(const model::AttentionOp& op) {
 
 }  // namespace
 
-IntegerAttention prepare_attention(const model::AttentionOp& op, int64_t keys, const AttentionGrids& grids) {
+IntegerAttention prepare_attention(const model::AttentionOp& op, int64_t keys, const AttentionGrids& grids,
+                                   const AttentionGrids* first, const std::string& point) {
   const auto& [q, k, v, scores, capped, probabilities, mixed] = grids;
   IntegerAttention a;
   a.kv_heads = op.kv_heads;
@@ -209,8 +246,29 @@ IntegerAttention prepare_attention(const model::AttentionOp& op, int64_t keys, c
   const CodeRange& p = probabilities.codes;
   const double nearest = std::max({0, p.lo - p.zero_point, p.zero_point - p.hi});
   const double total = std::max(inverse, 1.0) + static_cast<double>(keys) * (0.5 + nearest);
-  a.mix_factor =
-      make_rescale(probabilities.scale() * v.scale() / mixed.scale(), total * static_cast<double>(v.reach()));
+  double reach = static_cast<double>(v.reach());
+  if (first != nullptr) {
+    for (const auto& [own, other, what] : {std::tuple{&first->k, &k, "keys"}, {&first->v, &v, "values"}}) {
+      if (own->codes.narrow() == other->codes.narrow()) continue;
+      fail(
+          "{}: {} of position 0 have another width than the others'; integer arithmetic accepts both of up "
+          "to "
+          "8 bits, or both of more",
+          point, what);
+    }
+    const double ratio = first->v.scale() / v.scale();
+    const auto own_reach = static_cast<double>(first->v.reach());
+    IntegerFirstKey& f = a.first.emplace();
+    f.k_zero_point = first->k.codes.zero_point - a.k_offset;
+    f.v_zero_point = first->v.codes.zero_point - a.v_offset;
+    f.score_factor = make_rescale(q.scale() * first->k.scale() / scores.scale(),
+                                  d * static_cast<double>(q.reach()) * static_cast<double>(first->k.reach()));
+    f.value_factor = make_rescale(ratio, 65536 * own_reach);
+    f.own_factor = make_rescale(first->v.scale() / first->mixed.scale(), own_reach);
+    f.own_codes = first->mixed.codes;
+    reach = std::max(reach, own_reach * ratio);
+  }
+  a.mix_factor = make_rescale(probabilities.scale() * v.scale() / mixed.scale(), total * reach);
   a.mix_codes = mixed.codes;
   return a;
 }

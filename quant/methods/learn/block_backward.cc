@@ -174,6 +174,11 @@ class Backward : public BlockPass<Real> {
         std::copy_n(d_out, n, d);
         this->rotate_row(*rotate, d, r, true);
       });
+    } else if (const auto* hadamard = step.as<model::HadamardOp>()) {
+      give(step, 0, r, gradients, [&](Real* d) {
+        std::copy_n(d_out, n, d);
+        this->hadamard_row(*hadamard, d, true);
+      });
     } else if (const auto* activate = step.as<model::ActivateOp>()) {
       give(step, 0, r, gradients,
            [&](Real* d) { activate_backward(*activate, x, d_out, d, sums.grid[index]); });

@@ -93,6 +93,9 @@ void BlockPass<Real>::run_row(const ProgramStep& step, int64_t r, Real* scratch)
   } else if (const auto* rotate = step.as<model::RotateOp>()) {
     std::memcpy(y, x, static_cast<size_t>(n) * sizeof(Real));
     rotate_row(*rotate, y, r, false);
+  } else if (const auto* hadamard = step.as<model::HadamardOp>()) {
+    std::memcpy(y, x, static_cast<size_t>(n) * sizeof(Real));
+    hadamard_row(*hadamard, y, false);
   } else if (const auto* activate = step.as<model::ActivateOp>()) {
     activate_row(*activate, x, y);
   } else if (step.as<model::MultiplyOp>() != nullptr) {
@@ -179,6 +182,17 @@ void BlockPass<Real>::rotate_row(const model::RotateOp& op, Real* row, int64_t p
   if (op.position_beta == 0) return;
   const auto factor = static_cast<Real>(model::position_factor(op, position));
   for (int64_t i = 0; i < op.width; ++i) row[i] *= factor;
+}
+
+template <typename Real>
+void BlockPass<Real>::hadamard_row(const model::HadamardOp& op, Real* row, bool inverse) const {
+  const Turning& turning = hadamards_.at(op.block);
+  const model::HadamardMatrix& h = inverse ? turning.back : turning.there;
+  thread_local Scratch<Real> scratch;
+  Real* room = scratch.get(h.base_order);
+  for (int64_t c = 0; c < op.width; c += op.block) model::multiply_hadamard(h, row + c, room);
+  const Real scale = 1 / std::sqrt(static_cast<Real>(op.block));
+  for (int64_t c = 0; c < op.width; ++c) row[c] *= scale;
 }
 
 template <typename Real>

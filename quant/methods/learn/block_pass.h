@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 
+#include "model/hadamard.h"
 #include "quant/methods/learn/block.h"
 
 namespace qeval::quant {
@@ -60,7 +61,14 @@ class BlockPass {
         config_(*block.config),
         parameters_(parameters),
         work_(workspace),
-        tokens_(tokens) {}
+        tokens_(tokens) {
+    for (const ProgramStep& step : program_.steps) {
+      const auto* op = step.as<model::HadamardOp>();
+      if (op == nullptr || hadamards_.contains(op->block)) continue;
+      const model::HadamardMatrix h = model::make_hadamard(op->block);
+      hadamards_.emplace(op->block, Turning{h, transposed(h)});
+    }
+  }
 
   /// The grid of an activation point; not enabled where it is left alone.
   LeafGrid<Real> grid(Module module, Slot slot) const {
@@ -119,6 +127,8 @@ class BlockPass {
   void activate_row(const model::ActivateOp& op, const Real* x, Real* y) const;
   /// Rotates (or with inverse, rotates back) every head of a row, in place.
   void rotate_row(const model::RotateOp& op, Real* row, int64_t position, bool inverse) const;
+  /// row ← row · H / √block, or with inverse back, block by block.
+  void hadamard_row(const model::HadamardOp& op, Real* row, bool inverse) const;
   /// Whether GELU has its tanh form here.
   bool is_tanh(const model::ActivateOp& op) const {
     const bool quantized = parameters_ != nullptr && rounded_gelu_is_erf(config_);
@@ -141,6 +151,18 @@ class BlockPass {
   int64_t tokens_;
   std::vector<Real*> memory_;  ///< by tensor; null: a row at a time
   std::array<NormState, kBlockModules> norms_;
+  struct Turning {
+    model::HadamardMatrix there, back;
+  };
+  /// Of H, the base is the only part that is not symmetric.
+  static model::HadamardMatrix transposed(model::HadamardMatrix h) {
+    const model::HadamardMatrix from = h;
+    const int64_t n = h.base_order;
+    for (int64_t i = 0; i < n * n; ++i)
+      h.base[static_cast<size_t>(i)] = from.base[static_cast<size_t>(i % n * n + i / n)];
+    return h;
+  }
+  std::map<int64_t, Turning> hadamards_;  ///< by their order
 };
 
 }  // namespace qeval::quant

@@ -94,6 +94,10 @@ class ProgramBuilder {
       at(Value::gate) = round(Module::activation, Slot::output, step(&operation, {in}, activate->width));
     } else if (const auto* multiply = std::get_if<model::MultiplyOp>(&operation)) {
       at(Value::gate) = step(&operation, {at(Value::gate), at(Value::up)}, multiply->width);
+    } else if (const auto* hadamard = std::get_if<model::HadamardOp>(&operation)) {
+      // Where the down projection reads it, that rounds it.
+      at(hadamard->value) =
+          round_operand(hadamard->operand, step(&operation, {at(hadamard->value)}, hadamard->width));
     } else if (const auto* sum = std::get_if<model::AddOp>(&operation)) {
       const int64_t width = program_.tensors.front().width;
       at(Value::residual) = step(&operation, {at(Value::residual), at(sum->in)}, width);
@@ -154,7 +158,8 @@ class ProgramBuilder {
     for (size_t i = program_.steps.size(); i-- > 0;) {
       const ProgramStep& step = program_.steps[i];
       // What is linear in its input needs none of it.
-      const bool by_backward = step.as<model::AddOp>() == nullptr && step.as<model::RotateOp>() == nullptr;
+      const bool by_backward = step.as<model::AddOp>() == nullptr && step.as<model::RotateOp>() == nullptr &&
+                               step.as<model::HadamardOp>() == nullptr;
       const bool by_replay = needed[step.out] && !is_product(step);
       for (const size_t in : step.in) needed[in] = needed[in] || by_backward || by_replay;
     }

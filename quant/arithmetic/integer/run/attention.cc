@@ -169,9 +169,14 @@ void gather_queries(const AttentionTile& tile, const Tensor& q, const IntegerAtt
                     int64_t d, const ScoreScratch& scratch) {
   const int64_t rows = tile.query_count * group;
   for (int64_t i = 0; i < tile.query_count; ++i) {
+    const size_t bytes = static_cast<size_t>(group * d) * sizeof(int16_t);
+    if (a.first &&
+        tile.first_position + i == 0) {  // on a grid of its own; it sees one key, whatever the score
+      std::memset(scratch.queries + i * group * d, 0, bytes);
+      continue;
+    }
     std::memcpy(scratch.queries + i * group * d,
-                q.row<int16_t>(tile.first_row + i) + tile.kv_head * group * d,
-                static_cast<size_t>(group * d) * sizeof(int16_t));
+                q.row<int16_t>(tile.first_row + i) + tile.kv_head * group * d, bytes);
   }
   row_sums(scratch.queries, rows, d, scratch.terms);
   for (int64_t r = 0; r < rows; ++r) {
@@ -211,6 +216,30 @@ void requantize_scores_wide(const IntegerAttention& a, int64_t rows, int64_t n, 
   }
 }
 
+/// Whether a tile's path holds a key of position 0 that is on a grid of its own.
+bool sees_first_key(const IntegerAttention& a, const AttentionTile& tile) {
+  return a.first && tile.first_key == 0 && !tile.path.empty() && tile.path.front().length > 0;
+}
+
+int16_t stored_code(const std::byte* base, bool narrow, int64_t at) {
+  return narrow ? int16_t{reinterpret_cast<const int8_t*>(base)[at]}
+                : reinterpret_cast<const int16_t*>(base)[at];
+}
+
+/// The codes of token 0 of the path's first piece as the cache has them: of its key, or of its value.
+std::vector<int16_t> first_codes(const IntegerAttention& a, const AttentionTile& tile, bool of_key) {
+  const HeadLayout head = layout(a, tile.path.front().capacity);
+  const std::byte* base = tile.path.front().data + tile.kv_head * head.size;
+  std::vector<int16_t> codes;
+  for (int64_t i = 0; of_key && i < a.head_dim; ++i)
+    codes.push_back(stored_code(base, a.narrow_k, i / 2 * 2 * kPanel + i % 2));
+  for (int64_t j = 0; !of_key && j < a.value_dim; ++j) {
+    const int64_t at = j / kPanel * head.value_panel_codes + 2 * (j % kPanel);
+    codes.push_back(stored_code(base + head.values, a.narrow_v, at));
+  }
+  return codes;
+}
+
 }  // namespace
 
 void IntegerArithmetic::scores(const AttentionTile& tile, const Tensor& q) const {
@@ -248,6 +277,20 @@ void IntegerArithmetic::scores(const AttentionTile& tile, const Tensor& q) const
           requantize(a, rows, block, key_sums + first, scratch, out, stride);
         }
       });
+  if (sees_first_key(a, tile)) score_first_key(tile, scratch.queries);
+}
+
+void IntegerArithmetic::score_first_key(const AttentionTile& tile, const int16_t* queries) const {
+  const IntegerAttention& a = layer_at(tile.layer).attention;
+  const std::vector<int16_t> key = first_codes(a, tile, true);
+  const int64_t group = tile.op->group();
+  for (int64_t r = 0; r < tile.query_count * group; ++r) {
+    const int16_t* query = queries + r * a.head_dim;
+    int64_t sum = 0;
+    for (int64_t i = 0; i < a.head_dim; ++i)
+      sum += int64_t{query[i] - a.q_zero_point} * (key[static_cast<size_t>(i)] - a.first->k_zero_point);
+    tile.scores.as<int16_t>()[r * tile.key_count] = requantize(sum, a.first->score_factor, a.score_codes);
+  }
 }
 
 int64_t* IntegerArithmetic::probability_sums(const AttentionTile& tile) const {
@@ -402,6 +445,8 @@ void IntegerArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
         product.c = scratch.value_sums;
         gemm(product);
       });
+  const bool apart = sees_first_key(a, tile);
+  if (apart) mix_first_value(tile, fast, scratch.products);
   scale_value_sums(a, fast, masks * d, scratch.value_sums);
   const int64_t p_zero = a.probability_codes.zero_point;
   const int64_t* sums = probability_sums(tile);
@@ -412,6 +457,36 @@ void IntegerArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
     }
     requantize_mix(a, fast, group, d, first, keys.shared ? 0 : query, scratch,
                    out.row<int16_t>(tile.first_row + query) + tile.kv_head * group * d);
+  }
+  if (!apart || tile.first_position != 0) return;
+  // The query at position 0: its own value, whole.
+  const std::vector<int16_t> value = first_codes(a, tile, false);
+  auto* own = out.row<int16_t>(tile.first_row) + tile.kv_head * group * d;
+  for (int64_t i = 0; i < group * d; ++i) {
+    const int64_t number = value[static_cast<size_t>(i % d)] - a.first->v_zero_point;
+    own[i] = requantize(number, a.first->own_factor, a.first->own_codes);
+  }
+}
+
+// The products have taken the value of position 0 for one on the others' grid: what that is wrong by.
+void IntegerArithmetic::mix_first_value(const AttentionTile& tile, bool fast, std::byte* products) const {
+  const IntegerAttention& a = layer_at(tile.layer).attention;
+  const std::vector<int16_t> value = first_codes(a, tile, false);
+  const int64_t group = tile.op->group(), d = a.value_dim;
+  for (int64_t r = 0; r < tile.query_count * group; ++r) {
+    if (tile.begin(r / group) > 0) continue;  // hidden by the window
+    const int64_t p = tile.scores.as<int16_t>()[r * tile.key_count] - a.probability_codes.zero_point;
+    for (int64_t j = 0; j < d; ++j) {
+      const int64_t code = value[static_cast<size_t>(j)];
+      const int64_t change =
+          rescale(p * (code - a.first->v_zero_point), a.first->value_factor) - p * (code - a.v_zero_point);
+      if (fast) {
+        auto& sum = reinterpret_cast<int32_t*>(products)[r * d + j];
+        sum = modulo32(sum + change);
+      } else {
+        reinterpret_cast<int64_t*>(products)[r * d + j] += change;
+      }
+    }
   }
 }
 

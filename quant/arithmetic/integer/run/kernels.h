@@ -102,6 +102,8 @@ struct IntegerKernels {
   /// `cosines` and `sines` [half] have the fractional bits that the factor was made for.
   void (*rotate_head)(const IntegerRotary& rotary, const int32_t* cosines, const int32_t* sines, int64_t half,
                       int64_t head_dim, int16_t* head);
+  /// x [matrix.order] ← x · H; `scratch` [base_order].
+  void (*hadamard)(const model::HadamardMatrix& matrix, int32_t* x, int32_t* scratch);
   int64_t (*row_sum)(const int16_t* codes, int64_t n);
 };
 

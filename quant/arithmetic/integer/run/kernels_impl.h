@@ -30,6 +30,7 @@ constexpr IntegerKernels make_integer_kernels(IntegerCpu cpu) {
           .add_row = add_row,
           .multiply_row = multiply_row,
           .rotate_head = rotate_head,
+          .hadamard = hadamard,
           .row_sum = row_sum};
 }
 

@@ -231,6 +231,78 @@ void linear_sums(const IntegerKernels& kernel, const IntegerMatrix& w, int64_t f
                       });
 }
 
+FirstInput::FirstInput(const IntegerMatrix& w, const model::Tensor& codes)
+    : rows(codes.rows),
+      bytes_apart(w.storage != WeightStorage::int16),
+      sums(static_cast<size_t>(codes.rows)) {
+  row_sums(codes.row<int16_t>(0), rows, codes.cols, sums.data());
+  parts.resize((bytes_apart ? 2 : 1) * rows + 1, codes.cols, sizeof(int16_t));
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto* from = codes.row<int16_t>(r);
+    if (!bytes_apart) {
+      std::copy_n(from, codes.cols, parts.row<int16_t>(r));
+      continue;
+    }
+    auto *high = parts.row<int16_t>(2 * r), *low = parts.row<int16_t>(2 * r + 1);
+    for (int64_t i = 0; i < codes.cols; ++i) {
+      const int32_t shifted = from[i] + 32768;
+      high[i] = static_cast<int16_t>(shifted >> 8);
+      low[i] = static_cast<int16_t>(shifted & 255);
+    }
+  }
+  std::fill_n(parts.row<int16_t>(parts.rows - 1), codes.cols, int16_t{1});
+  if (!bytes_apart) return;
+  bytes.resize(parts.rows, byte_stride(codes.cols), 1);
+  for (int64_t r = 0; r < parts.rows; ++r) to_bytes(parts.row<int16_t>(r), codes.cols, bytes.row<uint8_t>(r));
+}
+
+void first_linear_codes(const IntegerMatrix& w, const IntegerFirstLinear& first, int64_t first_column,
+                        int64_t count, const FirstInput& input, int16_t* out, int64_t ld) {
+  const IntegerKernels& kernel = integer_kernels();
+  const LinearInput in{.rows = input.parts.rows,
+                       .cols = input.parts.cols,
+                       .codes = input.parts.row<int16_t>(0),
+                       .sums = nullptr,
+                       .bytes = input.bytes_apart ? input.bytes.row<uint8_t>(0) : nullptr};
+  // Σ x·w of every row, the last one's Σ w; as the panels hold them, with or without their zero points.
+  std::vector<int64_t> products(static_cast<size_t>(in.rows * count));
+  if (input.bytes_apart) {
+    std::vector<int32_t> narrow(products.size());
+    linear_sums(kernel, w, first_column, count, in, 0, in.rows, narrow.data(), count);
+    std::copy(narrow.begin(), narrow.end(), products.begin());
+  } else {
+    accumulate<int64_t>(kernel, w, first_column, count, in, 0, in.rows, kernel.gemm_wide16,
+                        [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int64_t* sums) {
+                          for (int64_t r = 0; r < rows; ++r)
+                            std::copy_n(sums + r * kColumns, columns,
+                                        products.data() + (row + r) * count + column);
+                        });
+  }
+  const int64_t* ones = products.data() + (in.rows - 1) * count;
+  for (int64_t r = 0; r < input.rows; ++r) {
+    const int64_t sum = input.sums[static_cast<size_t>(r)];
+    for (int64_t j = 0; j < count; ++j) {
+      const auto output = static_cast<size_t>(first_column + j);
+      int64_t product = 0;
+      if (input.bytes_apart) {
+        product = 256 * products[static_cast<size_t>(2 * r * count + j)] +
+                  products[static_cast<size_t>((2 * r + 1) * count + j)] - 32768 * ones[j];
+      } else {
+        product = products[static_cast<size_t>(r * count + j)];
+      }
+      int64_t weights = ones[j];
+      if (w.has_zero_points) {
+        product -= w.zero_points[output] * sum;
+        weights -= w.zero_points[output] * w.cols;
+      }
+      int64_t total = (product - first.zero_point * weights) << first.raise;
+      if (!first.bias.empty()) total += first.bias[output];
+      const int16_t code = requantize(total, first.factors[output], first.output);
+      out[r * ld + j] = first.output_table.identity() ? code : first.output_table(code);
+    }
+  }
+}
+
 void to_bytes(const int16_t* codes, int64_t cols, uint8_t* bytes) {
   for (int64_t i = 0; i < cols; ++i) bytes[i] = static_cast<uint8_t>(codes[i]);
   for (int64_t i = cols; i < byte_stride(cols); ++i) bytes[i] = 0;

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "base/parallel.h"
+#include "model/arithmetic.h"
 #include "quant/arithmetic/integer/integer_model.h"
 
 namespace qeval::quant {
@@ -36,6 +37,19 @@ void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const Lin
 /// laid out for these kernels (pack_panels).
 void linear_sums(const IntegerKernels& kernel, const IntegerMatrix& w, int64_t first, int64_t count,
                  const LinearInput& in, int64_t first_row, int64_t row_count, int32_t* out, int64_t ld);
+/// Rows at position 0, codes of up to 16 bits, as a linear map multiplies them: where its weights have 8 bits
+/// or fewer, the two bytes of each number apart, less 2^15 below 0; behind them a row of ones.
+struct FirstInput {
+  FirstInput(const IntegerMatrix& w, const model::Tensor& codes);
+
+  int64_t rows;
+  bool bytes_apart;
+  std::vector<int64_t> sums;  ///< of each row's codes
+  model::Tensor parts, bytes;
+};
+/// out [input.rows, count] (row stride ld) ← the outputs [first, first + count) of the map as codes.
+void first_linear_codes(const IntegerMatrix& w, const IntegerFirstLinear& first, int64_t first_column,
+                        int64_t count, const FirstInput& input, int16_t* out, int64_t ld);
 /// sums [rows] ← Σ of each row.
 void row_sums(const int16_t* codes, int64_t rows, int64_t cols, int64_t* sums);
 

@@ -48,10 +48,16 @@ void for_each_row(int64_t rows, const Body& body) {
 }  // namespace
 
 void IntegerArithmetic::norm(int64_t layer, const model::NormOp& op, const Tensor& in, Tensor& out) const {
-  const IntegerNorm& norm =
-      op.module == model::Module::final_norm ? model_.final_norm : layer_at(layer).norms.at(op.module);
+  const bool final = op.module == model::Module::final_norm;
+  const IntegerNorm& main = final ? model_.final_norm : layer_at(layer).norms.at(op.module);
+  const IntegerNorm* first = nullptr;
+  if (model_.first) {
+    first = final ? &model_.first->final_norm
+                  : &model_.first->layers[static_cast<size_t>(layer)].norms.at(op.module);
+  }
   if (&in != &out) out.resize(in.rows, in.cols, sizeof(int16_t));
   for_each_row(in.rows, [&](int64_t r) {
+    const IntegerNorm& norm = first != nullptr && in.is_first(r) ? *first : main;
     if (norm.source == NormSource::codes) {
       norm_row(norm, in.row<int16_t>(r), in.cols, out.row<int16_t>(r));
     } else {
@@ -61,6 +67,53 @@ void IntegerArithmetic::norm(int64_t layer, const model::NormOp& op, const Tenso
 }
 
 void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+  if (!model_.first || in.first_rows.empty()) {
+    main_linear(layer, in, targets);
+    return;
+  }
+  Tensor others;  // without the codes of other grids, which products and tables are not made for
+  others.rows = in.rows;
+  others.cols = in.cols;
+  others.storage.resize(in.storage.size());
+  std::memcpy(others.storage.data(), in.storage.data(), in.storage.size());
+  const size_t row_bytes = in.storage.size() / static_cast<size_t>(in.rows);
+  for (const int64_t r : in.first_rows)
+    std::memset(others.storage.data() + static_cast<size_t>(r) * row_bytes, 0, row_bytes);
+  main_linear(layer, others, targets);
+  first_linear(layer, in, targets);
+}
+
+void IntegerArithmetic::first_linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+  const auto rows = static_cast<int64_t>(in.first_rows.size());
+  for (const Target& target : targets) {
+    const IntegerMatrix& w = layer_at(layer).linears.at(target.op->module);
+    const IntegerFirstLinear& first = model_.first->linears[static_cast<size_t>(layer)].at(target.op->module);
+    Tensor codes, out;
+    codes.resize(rows, in.cols, sizeof(int16_t));
+    out.resize(rows, w.rows, sizeof(int16_t));
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t r = in.first_rows[static_cast<size_t>(i)];
+      if (first.stream) {
+        read_stream_row(*first.stream, in.row<int32_t>(r), in.cols, codes.row<int16_t>(i));
+        continue;
+      }
+      std::memcpy(codes.row<int16_t>(i), in.row<int16_t>(r), static_cast<size_t>(in.cols) * sizeof(int16_t));
+      apply_table(first.input_table, in.cols, codes.row<int16_t>(i));
+    }
+    const FirstInput input(w, codes);
+    parallel_tasks((w.rows + kTaskColumns - 1) / kTaskColumns, [&](int64_t t) {
+      const int64_t column = t * kTaskColumns;
+      first_linear_codes(w, first, column, std::min(kTaskColumns, w.rows - column), input,
+                         out.row<int16_t>(0) + column, w.rows);
+    });
+    for (int64_t i = 0; i < rows; ++i) {
+      std::memcpy(target.out->row<int16_t>(in.first_rows[static_cast<size_t>(i)]), out.row<int16_t>(i),
+                  static_cast<size_t>(w.rows) * sizeof(int16_t));
+    }
+  }
+}
+
+void IntegerArithmetic::main_linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
   struct Task {
     const IntegerMatrix* matrix;
     const LinearInput* input;
@@ -115,9 +168,10 @@ void IntegerArithmetic::linear(int64_t layer, const Tensor& in, std::span<const 
   });
 }
 
-void IntegerArithmetic::rotate_rows(const IntegerRotary& rotary, const model::RotateOp& op, int64_t half,
-                                    std::span<const int32_t* const> angles, Tensor& heads) {
+void IntegerArithmetic::rotate_rows(int64_t layer, const model::RotateOp& op, int64_t half,
+                                    std::span<const int32_t* const> angles, Tensor& heads) const {
   for_each_row(heads.rows, [&](int64_t r) {
+    const IntegerRotary& rotary = layer_of(layer, heads, r).rotations.at(op.value);
     const int32_t* cosines = angles[static_cast<size_t>(r)];
     for (int64_t h = 0; h < heads.cols; h += op.head_dim) {
       integer_kernels().rotate_head(rotary, cosines, cosines + half, half, op.head_dim,
@@ -128,23 +182,128 @@ void IntegerArithmetic::rotate_rows(const IntegerRotary& rotary, const model::Ro
 
 void IntegerArithmetic::add(int64_t layer, const model::AddOp& op, const Tensor& update,
                             Tensor& residual) const {
-  const IntegerAdd& add = layer_at(layer).adds.at(op.module);
   for_each_row(residual.rows, [&](int64_t r) {
+    const IntegerAdd& add = layer_of(layer, residual, r).adds.at(op.module);
     integer_kernels().add_row(add, update.row<int16_t>(r), residual.cols, residual.row<int32_t>(r));
   });
 }
 
 void IntegerArithmetic::activate(int64_t layer, const model::ActivateOp&, Tensor& gate) const {
-  const CodeTable& table = layer_at(layer).activation;
-  for_each_row(gate.rows, [&](int64_t r) { apply_table(table, gate.cols, gate.row<int16_t>(r)); });
+  for_each_row(gate.rows, [&](int64_t r) {
+    apply_table(layer_of(layer, gate, r).activation, gate.cols, gate.row<int16_t>(r));
+  });
 }
 
 void IntegerArithmetic::multiply(int64_t layer, const model::MultiplyOp&, const Tensor& up,
                                  Tensor& gate) const {
-  const IntegerProduct& product = layer_at(layer).product;
+  if (!layer_at(layer).product.exact) {
+    for_each_row(gate.rows, [&](int64_t r) {
+      const IntegerProduct& product = layer_of(layer, gate, r).product;
+      integer_kernels().multiply_row(product, up.row<int16_t>(r), gate.cols, gate.row<int16_t>(r));
+    });
+    return;
+  }
+  Tensor products;
+  products.resize(gate.rows, gate.cols, sizeof(int64_t));
+  products.first_rows = gate.first_rows;
   for_each_row(gate.rows, [&](int64_t r) {
-    integer_kernels().multiply_row(product, up.row<int16_t>(r), gate.cols, gate.row<int16_t>(r));
+    const IntegerProduct& product = layer_of(layer, gate, r).product;
+    const auto* a = gate.row<int16_t>(r);
+    const auto* b = up.row<int16_t>(r);
+    const auto multiply = [&]<typename T>(T* out) {
+      for (int64_t i = 0; i < gate.cols; ++i) {
+        out[i] =
+            static_cast<T>(a[i] - product.gate_zero_point) * static_cast<T>(b[i] - product.up_zero_point);
+      }
+    };
+    auto* out = products.row<int64_t>(r);
+    if (product.wide) {
+      multiply(out);
+    } else {
+      multiply(reinterpret_cast<int32_t*>(out));
+    }
   });
+  gate = std::move(products);
+}
+
+namespace {
+
+/// One row of sums to codes.
+void requantize_sums(const IntegerHadamard& h, const int64_t* sums, int64_t n, int16_t* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = requantize(sums[i], h.factor, h.output);
+}
+void requantize_sums(const IntegerHadamard& h, const int32_t* sums, int64_t n, int16_t* out) {
+  if (h.factor.fast()) {
+    thread_local std::vector<int32_t> zeros;
+    if (std::ssize(zeros) < n) zeros.resize(static_cast<size_t>(n), 0);
+    integer_kernels().requantize_uniform({.rows = 1,
+                                          .n = n,
+                                          .sums = sums,
+                                          .ld = n,
+                                          .constant = zeros.data(),
+                                          .factor = h.factor,
+                                          .output = h.output},
+                                         out, n);
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) out[i] = requantize(sums[i], h.factor, h.output);
+}
+
+/// x [n] of one row, rotated block by block, to codes.
+template <typename T>
+void rotate_sums(const IntegerHadamard& h, T* x, int64_t n, int16_t* out) {
+  thread_local std::vector<T> scratch;
+  scratch.resize(static_cast<size_t>(h.matrix.base_order));
+  for (int64_t c = 0; c < n; c += h.matrix.order) {
+    if constexpr (sizeof(T) == sizeof(int32_t)) {
+      integer_kernels().hadamard(h.matrix, x + c, scratch.data());
+    } else {
+      model::multiply_hadamard(h.matrix, x + c, scratch.data());
+    }
+  }
+  requantize_sums(h, x, n, out);
+}
+
+/// The same of codes, in place.
+template <typename T>
+void rotate_codes(const IntegerHadamard& h, int16_t* codes, int64_t n) {
+  thread_local std::vector<T> x;
+  x.resize(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) x[static_cast<size_t>(i)] = codes[i] - h.zero_point;
+  rotate_sums(h, x.data(), n, codes);
+}
+
+}  // namespace
+
+void IntegerArithmetic::hadamard(int64_t layer, const model::HadamardOp& op, Tensor& value) const {
+  const auto of_row = [&](int64_t r) -> const IntegerHadamard& {
+    return layer_of(layer, value, r).hadamards.at(op.value);
+  };
+  if (layer_at(layer).hadamards.at(op.value).source == RotationSource::codes) {
+    for_each_row(value.rows, [&](int64_t r) {
+      const IntegerHadamard& h = of_row(r);
+      auto* codes = value.row<int16_t>(r);
+      if (h.wide) {
+        rotate_codes<int64_t>(h, codes, value.cols);
+      } else {
+        rotate_codes<int32_t>(h, codes, value.cols);
+      }
+    });
+    return;
+  }
+  Tensor codes;
+  codes.resize(value.rows, value.cols, sizeof(int16_t));
+  codes.first_rows = value.first_rows;
+  for_each_row(value.rows, [&](int64_t r) {
+    const IntegerHadamard& h = of_row(r);
+    auto* products = value.row<int64_t>(r);
+    if (h.wide) {
+      rotate_sums(h, products, value.cols, codes.row<int16_t>(r));
+    } else {
+      rotate_sums(h, reinterpret_cast<int32_t*>(products), value.cols, codes.row<int16_t>(r));
+    }
+  });
+  value = std::move(codes);
 }
 
 void IntegerArithmetic::gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const {

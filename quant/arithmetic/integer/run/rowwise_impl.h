@@ -19,6 +19,10 @@ void read_stream(const StreamFormat& format, int64_t n, const int32_t* stream, i
   for (int64_t i = 0; i < n; ++i) d[i] = std::clamp((stream[i] + half) >> shift, lo, hi);
 }
 
+void hadamard(const model::HadamardMatrix& matrix, int32_t* x, int32_t* scratch) {
+  model::multiply_hadamard(matrix, x, scratch);
+}
+
 int64_t sum_of_squares(const int32_t* e, int64_t n) {
   int64_t sum = 0;
   int64_t i = 0;
