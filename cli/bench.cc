@@ -28,7 +28,7 @@ po::options_description options() {
   po::options_description options("Options");
   add_model_options(options);
   auto add = options.add_options();
-  add("schemes", some_of("LIST", fmt::format("fp, {}, {}", kOwn, quant::kSchemeNames)),
+  add("schemes", some_of("LIST", fmt::format("fp, {}, {}", kOwn, quant::kSchemeNames), scheme_groups()),
       "what to measure: fp (the model as it is, in float), w8a16, w8a8, w4a8, w4a8-sym (rounded to nearest), "
       "own (a "
       "quantized checkpoint as it stands); default: fp,w8a16,w8a8,w4a8, or fp,own of a checkpoint");

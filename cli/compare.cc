@@ -45,10 +45,12 @@ po::options_description options() {
   add("output,o", text("DIR"),
       "folder for checkpoints, results and reports; the same command continues there");
   add("methods", some_of("LIST", quant::kMethodNames)->default_value("rtn,smoothquant,omniquant,mobilequant"),
-      "methods to compare: rtn, smoothquant, omniquant, lrl, mobilequant, rotate (with --with: none unless "
-      "named)");
-  add("schemes", some_of("LIST", quant::kSchemeNames)->default_value("w8a8,w4a8"),
-      "schemes: w8a8, w4a8, w4a8-sym, w8a16, w4a16, w4a16-sym, w8a16-sym");
+      "methods to compare: rtn, gptq, awq, smoothquant, omniquant, lrl, mobilequant, rotate (with --with: "
+      "none "
+      "unless named)");
+  add("schemes", some_of("LIST", quant::kSchemeNames, scheme_groups())->default_value("w8a8,w4a8"),
+      "schemes: w8a8, w4a8, w4a8-sym, w8a16, w4a16, w4a16-sym, w3a16, w3a16-sym, w8a16-sym; with groups of N "
+      "inputs: w4a8-g64");
   add("arithmetic", some_of("LIST", "fake, integer")->default_value("fake"),
       "how the quantized models compute: fake, integer, or both");
   add("integer", one_of("WHICH", "best, all"),
@@ -165,7 +167,7 @@ eval::CommandSpelling spelling(const po::variables_map& arguments, const eval::C
                 fmt::format("qeval quantize -m {} --method {} --scheme {}{}", shell_quoted(model.string()),
                             quant::name(method), run.scheme, with_space(quantize));
             if (method == quant::Method::rotate) text += with_space(rotation);
-            if (quant::smooths(run.options) || quant::is_learned(method))
+            if (quant::has_variant(method))
               text += fmt::format(" --variant {}", quant::name(run.options.variant));
             if (quant::smooths(run.options)) text += fmt::format(" --alpha {}", run.options.alpha);
             if (const auto found = learn.find(method); found != learn.end())

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/shell.h"
+#include "quant/grid/qcfg.h"
 
 namespace qeval::cli {
 namespace {
@@ -18,8 +19,8 @@ class WrongChoice : public po::error_with_option_name {
 
 }  // namespace
 
-Choice::Choice(const char* value_name, std::string_view names, bool several)
-    : typed_value(nullptr), several_(several) {
+Choice::Choice(const char* value_name, std::string_view names, bool several, OpenEnd open_end)
+    : typed_value(nullptr), several_(several), open_end_(open_end) {
   this->value_name(value_name);
   for (std::string name; const char c : std::string(names) + ",") {
     if (c == ',') {
@@ -40,18 +41,25 @@ void Choice::xparse(boost::any& value, const std::vector<std::string>& words) co
       parts.push_back(text.substr(begin, text.find(',', begin) - begin));
   }
   for (const std::string& part : parts) {
-    if (std::ranges::find(names_, part) == names_.end())
-      throw WrongChoice(part, fmt::format("unknown; accepted: {}", fmt::join(names_, ", ")));
+    const auto stem = open_end_.stem != nullptr ? std::string(open_end_.stem(part)) : part;
+    if (std::ranges::find(names_, stem) == names_.end()) {
+      throw WrongChoice(part, fmt::format("unknown; accepted: {}{}{}", fmt::join(names_, ", "),
+                                          open_end_.note.empty() ? "" : "; ", open_end_.note));
+    }
     if (std::ranges::count(parts, part) > 1) throw WrongChoice(part, "stands there twice");
   }
 }
 
-po::typed_value<std::string>* one_of(const char* value_name, std::string_view names) {
-  return new Choice(value_name, names, false);
+po::typed_value<std::string>* one_of(const char* value_name, std::string_view names, OpenEnd open_end) {
+  return new Choice(value_name, names, false, open_end);
 }
 
-po::typed_value<std::string>* some_of(const char* value_name, std::string_view names) {
-  return new Choice(value_name, names, true);
+po::typed_value<std::string>* some_of(const char* value_name, std::string_view names, OpenEnd open_end) {
+  return new Choice(value_name, names, true, open_end);
+}
+
+OpenEnd scheme_groups() {
+  return {quant::scheme_stem, quant::kGroupsNote};
 }
 
 std::vector<std::string> split_list(const std::string& text) {

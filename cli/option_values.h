@@ -10,12 +10,18 @@
 
 namespace qeval::cli {
 
+/// Names that are open at their end: `stem` takes the end off, `note` says what it may be.
+struct OpenEnd {
+  std::string_view (*stem)(std::string_view name) = nullptr;
+  std::string_view note{};
+};
+
 /// The value of an option that is one of a few names, or a list of them with commas, none of them twice. Any
 /// other is a usage error that says what is accepted, found when the command line is read; shells complete
 /// the names.
 class Choice final : public po::typed_value<std::string> {
  public:
-  Choice(const char* value_name, std::string_view names, bool several);
+  Choice(const char* value_name, std::string_view names, bool several, OpenEnd open_end = {});
 
   const std::vector<std::string>& names() const { return names_; }
   bool several() const { return several_; }
@@ -25,11 +31,14 @@ class Choice final : public po::typed_value<std::string> {
  private:
   std::vector<std::string> names_;
   bool several_;
+  OpenEnd open_end_;
 };
 
 /// For an option table; `names` as they are shown, "f32, bf16". The table owns the result.
-po::typed_value<std::string>* one_of(const char* value_name, std::string_view names);
-po::typed_value<std::string>* some_of(const char* value_name, std::string_view names);
+po::typed_value<std::string>* one_of(const char* value_name, std::string_view names, OpenEnd open_end = {});
+po::typed_value<std::string>* some_of(const char* value_name, std::string_view names, OpenEnd open_end = {});
+/// The ends of schemes' names: groups of weights.
+OpenEnd scheme_groups();
 
 /// "a,b" as a list; a name may not be empty (UsageError).
 std::vector<std::string> split_list(const std::string& text);

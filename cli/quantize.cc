@@ -26,13 +26,21 @@ po::options_description options() {
   const auto count = [](const char* name) { return po::value<int64_t>()->value_name(name); };
   add("output,o", text("DIR"), "folder for the quantized checkpoint, which `qeval eval` reads");
   add("method", one_of("METHOD", quant::kMethodNames)->default_value("rtn"),
-      "rtn (round to nearest), smoothquant (move outliers from activations to weights), and learned ones: "
-      "omniquant, lrl (block by block), mobilequant (end to end); rotate (rotations, ranges of its own for "
-      "the "
-      "first token, ranges of least squared error)");
-  add("scheme", one_of("SCHEME", quant::kSchemeNames)->default_value("w8a8"),
+      "rtn (round to nearest), gptq (rtn with --rounding gptq), awq (scale channels and clip weights by what "
+      "activations make of their errors), smoothquant (move outliers from activations to weights), and "
+      "learned ones: omniquant, lrl (block by block), mobilequant (end to end); rotate (rotations, ranges of "
+      "its own for the first token, ranges of least squared error)");
+  add("scheme", one_of("SCHEME", quant::kSchemeNames, scheme_groups())->default_value("w8a8"),
       "bits of weights and activations: w8a8, w4a8, w4a8-sym, w8a16; of weights alone: w4a16, w4a16-sym, "
-      "w8a16-sym");
+      "w3a16, "
+      "w3a16-sym, w8a16-sym; with groups of N inputs that share a grid: w4a8-g64");
+  add("rounding", one_of("ROUNDING", quant::kRoundingNames),
+      "of weights of 8 bits or fewer: nearest (default), gptq (so that the linear maps' outputs on "
+      "calibration "
+      "text change least)");
+  add("weight-range", one_of("RANGE", quant::kWeightRangeNames),
+      "what such weights' grids span: minmax, mse (least squared error), output (least error of the map's "
+      "output on calibration text); default: minmax, with gptq and --range mse: mse, with awq: output");
   add("format", one_of("FORMAT", quant::kCheckpointFormatNames)->default_value("packed"),
       "how weights of 8 bits or fewer are stored: packed (as codes, in the layout of compressed-tensors), "
       "mobilequant (as floats that round to them, in the layout of MobileQuant's code)");
@@ -68,6 +76,8 @@ po::options_description options() {
 
 void check_combinations(const po::variables_map& arguments, quant::Method method) {
   check_method_options(arguments, {&method, 1});
+  if (method == quant::Method::gptq && optional<std::string>(arguments, "rounding") == "nearest")
+    refuse("rounding", "nearest: not with --method gptq, which is rtn with --rounding gptq");
   if (given(arguments, "range") && given(arguments, "act-ranges")) {
     refuse("range", "not used with --act-ranges, which holds the ranges");
   }
@@ -110,7 +120,9 @@ void check_activations(const po::variables_map& arguments, const quant::Quantize
         "act-dynamic",
         "not used where activations stay in float (--scheme w4a16, w4a16-sym or w8a16-sym, --act-bits 32)");
   }
-  if (options.calibration.estimator != quant::RangeEstimator::minmax &&
+  const bool of_weights =
+      quant::weight_rounding(options).range == quant::WeightRange::mse && !given(arguments, "weight-range");
+  if (options.calibration.estimator != quant::RangeEstimator::minmax && !of_weights &&
       !quant::is_any_narrowed(quant::make_qcfg(config, options.scheme), config)) {
     refuse("range",
            fmt::format("{}: narrows static activation ranges of 10 bits or fewer, of which there are "
@@ -138,6 +150,10 @@ quant::QuantizeOptions quantize_options(const po::variables_map& arguments,
   read_rotation_options(arguments, options);
   if (options.method == quant::Method::rotate && given(arguments, "act-ranges"))
     refuse("act-ranges", "not used by method rotate, which measures ranges of what it rotates");
+  if (const auto rounding = optional<std::string>(arguments, "rounding"))
+    options.rounding = quant::parse_rounding(*rounding);
+  if (const auto range = optional<std::string>(arguments, "weight-range"))
+    options.weight_range = quant::parse_weight_range(*range);
   check_activations(arguments, options, config);
   if (const auto file = optional<std::string>(arguments, "act-ranges")) {
     options.act_ranges = quant::read_act_ranges(*file, config);
@@ -157,7 +173,14 @@ void require_samples(const quant::Samples& samples, const quant::QuantizeOptions
   };
   if (options.calibration.first_token_apart) need("ranges of position 0 are measured");
   if (options.method == quant::Method::smoothquant) need("smoothquant measures channel maxima");
+  if (options.method == quant::Method::awq) need("awq measures activations");
   if (quant::is_learned(options.method)) need("learned methods learn on it");
+  const quant::WeightRounding rounding = quant::weight_rounding(options);
+  if (rounding.needs_samples()) {
+    need(rounding.rounding == quant::Rounding::gptq
+             ? "GPTQ rounds weights by the inputs that they meet"
+             : "--weight-range output weighs errors by the inputs that weights meet");
+  }
   for (const std::string& wish : options.keep_16bit) {
     if (quant::automatic_count(wish)) need("--keep-16bit auto measures sensitivities");
   }

@@ -94,6 +94,17 @@ void Decoder::forward(const Batch& batch) {
   for (int64_t layer = 0; layer < model_.config.num_layers; ++layer) run_block(layer, batch);
 }
 
+void Decoder::embed(const Batch& batch, Tensor& residual) const {
+  arithmetic_.embed(batch.tokens, {batch.positions, batch.lengths}, residual);
+}
+
+void Decoder::advance(int64_t layer, const Batch& batch, Tensor& residual) {
+  read_.reset();
+  std::swap(at(Value::residual), residual);
+  run_block(layer, batch);
+  std::swap(at(Value::residual), residual);
+}
+
 void Decoder::run_block(int64_t layer, const Batch& batch) {
   const Arithmetic& a = arithmetic_;
   const BlockGraph& block = model_.config.graph.block(layer);

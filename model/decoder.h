@@ -80,6 +80,12 @@ class Decoder {
   /// Runs all blocks; the residual stream of the rows that are read stays in the decoder until the next call.
   void forward(const Batch& batch);
 
+  /// forward() in steps, for whoever looks at a block with many batches before it goes on to the next:
+  /// `residual` ← the stream in front of the first block, and then behind one block after another. Rows that
+  /// are read (Batch::read) make no difference.
+  void embed(const Batch& batch, Tensor& residual) const;
+  void advance(int64_t layer, const Batch& batch, Tensor& residual);
+
   /// Log-probabilities at rows of the batch last run; queries in ascending order of rows. A vocabulary tile
   /// at a time: no rows × vocabulary matrix is ever held.
   std::vector<TokenAnswer> answer(std::span<const TokenQuery> queries);

@@ -15,6 +15,7 @@
 #include "model/export.h"
 #include "quant/arithmetic/fake_arithmetic.h"
 #include "quant/checkpoint/checkpoint.h"
+#include "quant/methods/gptq.h"
 #include "quant/methods/layer_errors.h"
 #include "quant/methods/learn/learn_state.h"
 
@@ -41,7 +42,18 @@ ordered_json settings_json(const QuantizeRun& run) {
     if (options.calibration.estimator == RangeEstimator::percentile)
       json["percentile"] = options.calibration.percentile;
   }
-  if (options.method != Method::rtn && options.method != Method::rotate) {
+  const WeightRounding rounding = weight_rounding(options);
+  if (rounding.makes_codes()) {
+    json["rounding"] = name(rounding.rounding);
+    json["weight_range"] = name(rounding.range);
+    if (rounding.rounding == Rounding::gptq) {
+      json["gptq"] = {{"damping", kGptqDamping},
+                      {"order", "falling diagonal"},
+                      {"groups", "static"},
+                      {"inputs", "of the float model"}};
+    }
+  }
+  if (has_variant(options.method)) {
     if (is_learned(options.method)) json["smooth"] = options.smooth;
     json["variant"] = name(options.variant);
     json["alpha"] = options.alpha;
@@ -208,6 +220,8 @@ std::optional<LearnMethod> learn_method(Method method) {
     case Method::mobilequant:
       return LearnMethod::mobilequant;
     case Method::rtn:
+    case Method::gptq:
+    case Method::awq:
     case Method::smoothquant:
     case Method::rotate:
       break;
@@ -253,13 +267,11 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
     prepare_checkpoint_folder(folder, model, resume);
   });
   resume = decided_by_first(run.peers, resume);
-  QuantizedModel quantized = quantize(
-      model, run.samples, run.options,
-      [&](const std::string& step, int64_t done, int64_t total) {
-        const int64_t tokens = std::ssize(run.samples.front());  // per unit of work, for the rate shown
-        if (progress) progress(step, done * tokens, total * tokens);
-      },
-      observations, run.peers);
+  const ProgressFunction report = [&](const std::string& step, int64_t done, int64_t total) {
+    const int64_t tokens = run.samples.empty() ? 1 : std::ssize(run.samples.front());  // per unit of work
+    if (progress) progress(step, done * tokens, total * tokens);
+  };
+  QuantizedModel quantized = quantize(model, run.samples, run.options, report, observations, run.peers);
   ordered_json settings = settings_json(run);
   const auto hash = [&] {
     return quantization_hash(quantized.qcfg, quantized.ranges, quantized.model().config, quantized.first);
@@ -269,6 +281,7 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
     const std::string identity = fmt::format("{} {} {} {} {}", name(run.options.method), settings.dump(),
                                              model.weight_hash(), samples_hash(run.samples), hash());
     learn_in_folder(run, sha256_hex(identity), folder, resume, progress, quantized);
+    round_weights(quantized, run.samples, run.options, report);
   }
   ordered_json record{
       {"method", name(run.options.method)},

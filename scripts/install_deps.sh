@@ -7,7 +7,7 @@ packages="
   g++ cmake ninja-build ccache pkg-config git
   ca-certificates python3 python3-venv
   libtbb-dev libsentencepiece-dev nlohmann-json3-dev libboost-program-options-dev libpcre2-dev
-  libutf8proc-dev libssl-dev libfmt-dev libonnx-dev libprotobuf-dev protobuf-compiler libcpp-httplib-dev
+  libutf8proc-dev libssl-dev libfmt-dev libeigen3-dev libonnx-dev libprotobuf-dev protobuf-compiler libcpp-httplib-dev
   libgtest-dev libgmock-dev libbenchmark-dev dpkg-dev file
   libopenmpi-dev openmpi-bin
 "

@@ -82,7 +82,7 @@ ComparisonEntry CompareLayout::base() const {
 }
 
 ComparisonEntry CompareLayout::entry(const MadeModel& made, const std::string& arithmetic) const {
-  const bool smooths = made.method != quant::Method::rtn && made.method != quant::Method::rotate;
+  const bool smooths = quant::has_variant(made.method);
   ComparisonEntry entry{arithmetic == "fake" ? made.name() : made.name() + " " + arithmetic,
                         std::string(quant::name(made.method)),
                         smooths ? std::string(quant::name(options_.quantize.options.variant)) : "",

@@ -88,7 +88,7 @@ class Scheduler {
   void quantize(const MadeModel& made) {
     CompareStep step{"quantize " + made.name(), 0, 0, 0, in_.layout.is_quantized(made)};
     const bool rotates = made.method == quant::Method::rotate;
-    const bool smooths = made.method != quant::Method::rtn && !rotates;
+    const bool smooths = quant::has_variant(made.method);
     Seen& seen = step.finished ? before_ : now_;
     if (rotates) {
       step.tokens += 3 * sample_tokens_;  // extremes, spread, and about as much again for the first tokens
@@ -96,6 +96,9 @@ class Scheduler {
       step.tokens += sample_tokens_;
     }
     if (smooths && !std::exchange(seen.smoothed, true)) step.tokens += sample_tokens_;
+    // Passes of their own for scales, the ranges behind them, and rounding.
+    const bool awq = made.method == quant::Method::awq, gptq = made.method == quant::Method::gptq;
+    step.tokens += sample_tokens_ * (awq ? 3 : gptq ? 1 : 0);
     // Every rank makes the histograms of other ranges than min-max.
     const bool shared =
         !rotates && in_.options.quantize.options.calibration.estimator == quant::RangeEstimator::minmax;

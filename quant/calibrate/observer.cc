@@ -144,22 +144,27 @@ void run_first_tokens(const model::Model& model, const model::Arithmetic& arithm
   }
 }
 
+model::Batch sample_batch(const model::Model& model, std::span<const int32_t> sample, model::KvSpan& kv) {
+  const auto length = static_cast<int64_t>(sample.size());
+  model::Batch batch;
+  batch.tokens.assign(sample.begin(), sample.end());
+  for (int64_t i = 0; i < length; ++i) batch.positions.push_back(static_cast<int32_t>(i));
+  if (model.config.depends_on_length()) batch.lengths.assign(sample.size(), static_cast<int32_t>(length));
+  batch.segments.push_back({.first_row = 0, .length = length, .first_position = 0, .kv = &kv, .kv_at = 0});
+  return batch;
+}
+
 std::vector<model::TokenAnswer> run_sample(const model::Model& model, const model::Arithmetic& arithmetic,
                                            std::span<const int32_t> sample) {
   const auto length = static_cast<int64_t>(sample.size());
   model::KvSpan kv(arithmetic, length, 1);
-  model::Batch batch;
-  batch.tokens.assign(sample.begin(), sample.end());
   std::vector<model::TokenQuery> queries;
   for (int64_t i = 0; i < length; ++i) {
-    batch.positions.push_back(static_cast<int32_t>(i));
     // The last position predicts nothing known; it is asked all the same, so that its logits are computed.
     queries.push_back({i, i + 1 < length ? sample[static_cast<size_t>(i) + 1] : 0});
   }
-  if (model.config.depends_on_length()) batch.lengths.assign(sample.size(), static_cast<int32_t>(length));
-  batch.segments.push_back({.first_row = 0, .length = length, .first_position = 0, .kv = &kv, .kv_at = 0});
   model::Decoder decoder(model, arithmetic);
-  decoder.forward(batch);
+  decoder.forward(sample_batch(model, sample, kv));
   std::vector<model::TokenAnswer> answers = decoder.answer(queries);
   answers.pop_back();
   return answers;

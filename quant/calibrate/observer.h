@@ -79,6 +79,9 @@ class ObservedArithmetic : public model::FloatArithmetic {
 void run_first_tokens(const model::Model& model, const model::Arithmetic& arithmetic,
                       std::span<const int32_t> tokens);
 
+/// A sample as a batch of its own. `kv` has room for all of it.
+model::Batch sample_batch(const model::Model& model, std::span<const int32_t> sample, model::KvSpan& kv);
+
 /// Runs the model over one sample of at least one token, the logits of every position included. Returns the
 /// answers for its tokens from the second one on.
 std::vector<model::TokenAnswer> run_sample(const model::Model& model, const model::Arithmetic& arithmetic,

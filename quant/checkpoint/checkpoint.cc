@@ -39,6 +39,15 @@ bool is_of_a_checkpoint(std::string_view name) {
   return std::ranges::find(ours, name) != ours.end();
 }
 
+/// Whether weights were made codes that their floats need not round to.
+bool has_own_codes(const QuantizedModel& model) {
+  return model.edited && std::ranges::any_of(model.model().layers, [](const model::LayerWeights& layer) {
+           return std::ranges::any_of(layer.linears, [](const auto& linear) {
+             return linear.second.weight.stored.coded() != nullptr;
+           });
+         });
+}
+
 /// What a killed process left of files that it was writing; the weights' may be large.
 void remove_temporaries(const std::filesystem::path& folder) {
   std::vector<std::string> names;
@@ -97,6 +106,8 @@ void write_checkpoint(const std::filesystem::path& folder, const QuantizedModel&
   if (!samples.empty()) write_json(folder / kNgramFile, NgramSketch(samples).to_json(), -1);
   if (format == CheckpointFormat::packed) {
     write_packed(model.model(), model.qcfg, folder);
+  } else if (has_own_codes(model)) {
+    write_floats_and_codes(model.model(), model.qcfg, folder);
   } else {
     model::write_unified(model.model(), folder, model::DType::f32);
   }

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "model/export.h"
-#include "quant/grid/quantized_matrix.h"
+#include "quant/grid/stored_codes.h"
 
 namespace qeval::quant {
 namespace {
@@ -143,24 +143,13 @@ bool quantizes_activations(const QuantConfig& qcfg, const model::ModelConfig& co
   });
 }
 
-/// `count` codes below 2^bits as a dense stream of bits, low bits first, the last word filled up with zeros.
-void pack_stream(const uint8_t* codes, int64_t count, int bits, uint32_t* words) {
-  std::fill_n(words, (count * bits + 31) / 32, 0U);
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t bit = i * bits;
-    const int shift = static_cast<int>(bit % 32);
-    words[bit / 32] |= static_cast<uint32_t>(codes[i]) << shift;
-    if (shift + bits > 32) words[bit / 32 + 1] |= static_cast<uint32_t>(codes[i]) >> (32 - shift);
-  }
-}
-
 /// The codes of the matrix that is being written: none is kept longer.
 struct CodesAtHand {
   const model::Matrix* matrix = nullptr;
   QuantizedMatrix codes;
 
   const QuantizedMatrix& of(const model::Matrix& wanted, const QuantSpec& spec) {
-    if (matrix != &wanted) codes = quantize_matrix(wanted, spec);
+    if (matrix != &wanted) codes = quantized_weight(wanted, spec);
     matrix = &wanted;
     return codes;
   }
@@ -174,6 +163,24 @@ class PackedWriter {
         layout_(model::published_layout(model, "float32")
                     .value_or(model::unified_layout(model.config, "float32"))),
         rounds_activations_(quantizes_activations(qcfg, model.config)) {}
+
+  /// Floats, and the codes that the model holds beside them.
+  void write_beside_floats(const std::filesystem::path& folder) {
+    layout_ = model::unified_layout(model_.config, "float32");
+    always_packs_ = true;
+    const std::vector<TensorSource> tensors = model::folder_tensors(
+        model_, layout_, [&](const FolderMatrix& matrix, std::vector<TensorSource>& out) {
+          out.push_back(model::number_source(matrix));
+          if (matrix.matrix.stored.coded() != nullptr) {
+            add_codes(matrix, qcfg_[{matrix.layer, *matrix.module, Slot::weight}], out);
+          } else if (matrix.module) {
+            left_in_float_.push_back(matrix.name);
+          }
+        });
+    json config = layout_.config;
+    config["weight_codes"] = quantization_config();
+    model::write_folder(folder, tensors, config, DType::f32);
+  }
 
   void write(const std::filesystem::path& folder) {
     std::vector<TensorSource> tensors = model::folder_tensors(
@@ -228,10 +235,10 @@ class PackedWriter {
   /// False where the layout has no room for a zero point: the matrix is then rounded when it is read.
   bool add_codes(const FolderMatrix& place, const QuantSpec& spec, std::vector<TensorSource>& out) {
     const model::Matrix& matrix = place.matrix;
-    const QuantizedMatrix codes = quantize_matrix(matrix, spec);
+    const QuantizedMatrix& codes = at_hand_.of(matrix, spec);
     const bool grouped = spec.group_size > 0;
     const std::string strategy = grouped ? "group" : spec.per_channel ? "channel" : "tensor";
-    const bool packed = spec.bits < 8 || !rounds_activations_;
+    const bool packed = spec.bits < 8 || !rounds_activations_ || always_packs_;
     const bool packed_zeros = packed && !codes.per_tensor;
     if (!have_room(codes, packed_zeros)) return false;
     add_to_group(weights_json(spec.bits, spec.symmetric, strategy, spec.group_size),
@@ -368,8 +375,9 @@ class PackedWriter {
 
   const model::Model& model_;
   const QuantConfig& qcfg_;
-  const model::FolderLayout layout_;
+  model::FolderLayout layout_;
   const bool rounds_activations_;
+  bool always_packs_ = false;
   std::vector<Group> groups_;
   std::vector<std::string> left_in_float_;
   CodesAtHand at_hand_;
@@ -379,6 +387,11 @@ class PackedWriter {
 
 void write_packed(const model::Model& model, const QuantConfig& qcfg, const std::filesystem::path& folder) {
   PackedWriter(model, qcfg).write(folder);
+}
+
+void write_floats_and_codes(const model::Model& model, const QuantConfig& qcfg,
+                            const std::filesystem::path& folder) {
+  PackedWriter(model, qcfg).write_beside_floats(folder);
 }
 
 }  // namespace qeval::quant

@@ -16,4 +16,11 @@ namespace qeval::quant {
 /// the unified ones. Zero points that the layout has no room for are I64 there, which only qeval reads.
 void write_packed(const model::Model& model, const QuantConfig& qcfg, const std::filesystem::path& folder);
 
+/// The layout of the paper's code, with what it has no place for: float32 weights by unified names, and
+/// beside each that the model holds as codes (EditableModel::set_codes) these codes, pack-quantized, since
+/// its floats need not round to them. What they are stands in config.json under `weight_codes`, as
+/// `quantization_config` would say it: other programs read the floats.
+void write_floats_and_codes(const model::Model& model, const QuantConfig& qcfg,
+                            const std::filesystem::path& folder);
+
 }  // namespace qeval::quant

@@ -1,6 +1,7 @@
 #include "quant/grid/qcfg.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "base/error.h"
 
@@ -58,7 +59,25 @@ QuantSpec default_spec(const model::ModelConfig& config, const Scheme& scheme, c
 
 }  // namespace
 
-Scheme parse_scheme(std::string_view name) {
+namespace {
+
+constexpr std::string_view kGroups = "-g";
+constexpr int64_t kMostInputs = int64_t{1} << 20;
+
+/// N of "NAME-gN"; nothing where the name does not end so.
+std::optional<int64_t> group_of(std::string_view name) {
+  const size_t at = name.rfind(kGroups);
+  if (at == std::string_view::npos) return std::nullopt;
+  const std::string_view digits = name.substr(at + kGroups.size());
+  int64_t group = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), group);
+  const bool whole = error == std::errc() && end == digits.data() + digits.size();
+  if (!whole || group < 1 || group > kMostInputs || digits.front() == '0') return std::nullopt;
+  return group;
+}
+
+/// Of a scheme's name without groups.
+std::optional<Scheme> plain_scheme(std::string_view name) {
   Scheme scheme;
   if (name == "w8a8") return scheme;
   if (name == "w8a16") {
@@ -66,18 +85,39 @@ Scheme parse_scheme(std::string_view name) {
     return scheme;
   }
   scheme.weight = {.bits = 4, .per_channel = true};
-  if (name == "w4a8") return scheme;
-  if (name == "w4a8-sym") {
+  constexpr std::string_view kSymmetric = "-sym";
+  if (name.ends_with(kSymmetric)) {
     scheme.weight.symmetric = true;
-    return scheme;
+    name.remove_suffix(kSymmetric.size());
   }
+  if (name == "w4a8") return scheme;
   scheme.activation_bits = 32;
   if (name == "w4a16") return scheme;
-  scheme.weight.symmetric = true;
-  if (name == "w4a16-sym") return scheme;
-  scheme.weight.bits = 8;
-  if (name == "w8a16-sym") return scheme;
-  fail("{}: unknown scheme; accepted: {}", printable(name), kSchemeNames);
+  if (name == "w3a16") {
+    scheme.weight.bits = 3;
+    return scheme;
+  }
+  if (name == "w8a16" && scheme.weight.symmetric) {
+    scheme.weight.bits = 8;
+    return scheme;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::string_view scheme_stem(std::string_view name) {
+  return group_of(name) ? name.substr(0, name.rfind(kGroups)) : name;
+}
+
+Scheme parse_scheme(std::string_view name) {
+  std::optional<Scheme> scheme = plain_scheme(scheme_stem(name));
+  if (!scheme) fail("{}: unknown scheme; accepted: {}; {}", printable(name), kSchemeNames, kGroupsNote);
+  if (const auto group = group_of(name)) {
+    scheme->weight.group_size = *group;
+    scheme->weight.per_channel = true;
+  }
+  return *scheme;
 }
 
 QuantConfig make_qcfg(const model::ModelConfig& config, const Scheme& scheme) {

@@ -28,10 +28,16 @@ struct Scheme {
   bool operator==(const Scheme&) const = default;
 };
 
-/// "w8a8", "w4a8", "w4a8-sym", "w8a16" (every activation point 16-bit static), "w4a16", "w4a16-sym",
-/// "w8a16-sym" (weights per channel, activations untouched); anything else is an Error that lists them.
+/// "w8a8", "w4a8", "w4a8-sym", "w8a16" (every activation point 16-bit static), "w4a16", "w4a16-sym", "w3a16",
+/// "w3a16-sym", "w8a16-sym" (weights per channel, activations untouched); each also with "-gN" behind it,
+/// where weights have a grid per N inputs of a channel: "w4a8-g64". Anything else is an Error that lists
+/// them.
 Scheme parse_scheme(std::string_view name);
-inline constexpr std::string_view kSchemeNames = "w8a8, w4a8, w4a8-sym, w8a16, w4a16, w4a16-sym, w8a16-sym";
+inline constexpr std::string_view kSchemeNames =
+    "w8a8, w4a8, w4a8-sym, w8a16, w4a16, w4a16-sym, w3a16, w3a16-sym, w8a16-sym";
+inline constexpr std::string_view kGroupsNote = "each also with groups of N inputs, -gN";
+/// A name of kSchemeNames, of a scheme's name with "-gN" or without; another name as it is.
+std::string_view scheme_stem(std::string_view name);
 
 /// The specs of all points under a scheme. A group size that does not divide a projection's inputs is an
 /// Error that names the module.

@@ -1,6 +1,7 @@
 #include "quant/grid/stored_codes.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstring>
 
 #include "base/error.h"
@@ -101,6 +102,71 @@ QuantizedMatrix quantized_weight(const model::Matrix& matrix, const QuantSpec& s
     }
   });
   return result;
+}
+
+namespace {
+
+/// What a stored weight is a view of.
+struct OwnedCodes {
+  model::CodedWeight weight;
+  AlignedBuffer codes;
+  std::vector<float> scales;
+  std::vector<int8_t> zeros;
+};
+
+}  // namespace
+
+void pack_stream(const uint8_t* codes, int64_t count, int bits, uint32_t* words) {
+  std::fill_n(words, (count * bits + 31) / 32, 0U);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t bit = i * bits;
+    const int shift = static_cast<int>(bit % 32);
+    words[bit / 32] |= static_cast<uint32_t>(codes[i]) << shift;
+    if (shift + bits > 32) words[bit / 32 + 1] |= static_cast<uint32_t>(codes[i]) >> (32 - shift);
+  }
+}
+
+model::StoredWeight store_codes(const QuantizedMatrix& matrix) {
+  const int bits = matrix.spec.bits, half = 1 << (bits - 1);
+  assert(bits <= 8);
+  auto owned = std::make_shared<OwnedCodes>();
+  const int64_t words = (matrix.cols * bits + 31) / 32;
+  owned->codes.resize(static_cast<size_t>(matrix.rows * words) * sizeof(uint32_t));
+  constexpr int64_t kRowGrain = 16;
+  parallel_ranges(matrix.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    std::vector<uint8_t> row(static_cast<size_t>(matrix.cols));
+    for (int64_t r = first; r < last; ++r) {
+      const int8_t* codes = matrix.codes.as<int8_t>() + r * matrix.cols;
+      std::transform(codes, codes + matrix.cols, row.begin(),
+                     [half](int8_t code) { return static_cast<uint8_t>(code + half); });
+      pack_stream(row.data(), matrix.cols, bits, owned->codes.as<uint32_t>() + r * words);
+    }
+  });
+  owned->scales = matrix.scales;
+  owned->zeros.assign(matrix.zero_points.begin(), matrix.zero_points.end());
+  model::CodedWeight& weight = owned->weight;
+  weight.format = describe(matrix.spec);
+  weight.rows = matrix.rows;
+  weight.cols = matrix.cols;
+  weight.codes = {.bits = bits, .data = owned->codes.data(), .cols = matrix.cols, .stride = words * 4};
+  const int64_t groups = matrix.cols / matrix.group;
+  if (matrix.per_tensor) {
+    weight.scales = {.type = StoredScales::Type::one, .global = matrix.scales.front()};
+  } else {
+    weight.scales = {.data = reinterpret_cast<const std::byte*>(owned->scales.data()),
+                     .row_step = groups,
+                     .group_step = 1};
+  }
+  weight.zeros.constant = half;
+  if (!matrix.spec.symmetric) {
+    weight.zeros.layout = StoredZeros::Layout::int8;
+    weight.zeros.data = reinterpret_cast<const std::byte*>(owned->zeros.data());
+    weight.zeros.row_step = matrix.per_tensor ? 0 : groups;
+    weight.zeros.group_step = matrix.per_tensor ? 0 : 1;
+  }
+  weight.group = matrix.group;
+  weight.groups = groups;
+  return {std::shared_ptr<const model::CodedWeight>(owned, &owned->weight), 0};
 }
 
 }  // namespace qeval::quant

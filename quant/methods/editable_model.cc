@@ -1,5 +1,9 @@
 #include "quant/methods/editable_model.h"
 
+#include <cassert>
+
+#include "quant/grid/stored_codes.h"
+
 namespace qeval::quant {
 
 using model::LinearWeights;
@@ -36,7 +40,14 @@ void EditableModel::edit_ends() {
 EditableModel::Linear EditableModel::linear(int64_t layer, Module module) {
   const auto l = static_cast<size_t>(layer);
   LinearWeights& weights = model_.layers[l].linears.at(module);
+  assert(weights.weight.stored.coded() == nullptr);
   return {weights.weight.rows, weights.weight.cols, weights_[l].at(module).as<float>(), weights.bias};
+}
+
+void EditableModel::set_codes(int64_t layer, Module module, const QuantizedMatrix& codes) {
+  const auto l = static_cast<size_t>(layer);
+  model_.layers[l].linears.at(module).weight.stored = store_codes(codes);
+  weights_[l].at(module) = AlignedBuffer();
 }
 
 }  // namespace qeval::quant

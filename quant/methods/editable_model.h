@@ -7,6 +7,7 @@
 #include "base/parallel.h"
 #include "model/arithmetic.h"
 #include "quant/grid/points.h"
+#include "quant/grid/quantized_matrix.h"
 
 namespace qeval::quant {
 
@@ -33,6 +34,11 @@ class EditableModel {
     float* row(int64_t r) const { return weight + r * cols; }
   };
   Linear linear(int64_t layer, Module module);
+  const model::Matrix& weight(int64_t layer, Module module) const {
+    return model_.layers[static_cast<size_t>(layer)].linear(module).weight;
+  }
+  /// A projection's weight becomes these codes, and cannot be edited any more.
+  void set_codes(int64_t layer, Module module, const QuantizedMatrix& codes);
   /// A norm of a block.
   model::NormWeights& norm(int64_t layer, Module module) {
     return model_.layers[static_cast<size_t>(layer)].norms.at(module);

@@ -5,13 +5,14 @@
 
 #include "base/error.h"
 #include "base/setting.h"
+#include "quant/methods/awq.h"
 #include "quant/methods/mixed_precision.h"
 
 namespace qeval::quant {
 namespace {
 
-constexpr std::array<std::string_view, 6> kNames{"rtn", "smoothquant", "omniquant",
-                                                 "lrl", "mobilequant", "rotate"};
+constexpr std::array<std::string_view, 8> kNames{"rtn",       "gptq", "awq",         "smoothquant",
+                                                 "omniquant", "lrl",  "mobilequant", "rotate"};
 
 }  // namespace
 
@@ -41,6 +42,22 @@ FirstTokenMode parse_first_token(std::string_view name) {
 
 std::string_view name(FirstTokenMode mode) {
   return mode == FirstTokenMode::shared ? "shared" : "ranges";
+}
+
+bool has_variant(Method method) {
+  return method == Method::smoothquant || is_learned(method);
+}
+
+WeightRounding weight_rounding(const QuantizeOptions& options) {
+  WeightRounding result{options.method == Method::gptq ? Rounding::gptq : options.rounding};
+  if (options.weight_range) {
+    result.range = *options.weight_range;
+  } else if (options.method == Method::awq) {
+    result.range = WeightRange::output;
+  } else if (result.rounding == Rounding::gptq && options.calibration.estimator == RangeEstimator::mse) {
+    result.range = WeightRange::mse;
+  }
+  return result;
 }
 
 bool smooths(const QuantizeOptions& options) {
@@ -95,7 +112,10 @@ class Measurer {
 
  private:
   /// Whether what other quantizations have seen is what this one would.
-  bool is_known() const { return !options_.rotation.any() && !options_.calibration.first_token_apart; }
+  bool is_known() const {
+    return !options_.rotation.any() && !options_.calibration.first_token_apart &&
+           options_.method != Method::awq;
+  }
 
   const Samples& samples_;
   const QuantizeOptions& options_;
@@ -181,6 +201,12 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
     }
   }
   require_apart(options, result.qcfg, config, samples);
+  if (options.method == Method::awq) {
+    if (!result.edited) result.edited.emplace(result.base);
+    for (Warning& warning :
+         scale_by_activations(*result.edited, result.qcfg, samples, measurer.report("AWQ scales")))
+      result.warnings.push_back(std::move(warning));
+  }
   if (options.act_ranges) {
     result.ranges = *options.act_ranges;
     complete_ranges(result.qcfg, result.ranges, config, setting("act-ranges"));  // nothing may be missing
@@ -192,7 +218,23 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
     result.first = std::move(measured.first);
   }
   for (const int64_t count : most_sensitive) raise(result, count, samples, options, measurer);
+  if (!is_learned(options.method)) round_weights(result, samples, options, progress);
   return result;
+}
+
+void round_weights(QuantizedModel& model, const Samples& samples, const QuantizeOptions& options,
+                   const ProgressFunction& progress) {
+  const WeightRounding rounding = weight_rounding(options);
+  if (!rounding.makes_codes()) return;
+  if (!has_codes(model.qcfg, model.base.config)) {
+    fail("{} {}, {} {}: makes codes of weights of 8 bits or fewer, of which there are none; accepted: {}, {}",
+         setting("rounding"), name(rounding.rounding), setting("weight-range"), name(rounding.range),
+         name(Rounding::nearest), name(WeightRange::minmax));
+  }
+  if (!model.edited) model.edited.emplace(model.base);
+  round_weights(*model.edited, model.qcfg, samples, rounding, [&](int64_t done, int64_t total) {
+    if (progress) progress(rounding.rounding == Rounding::gptq ? "GPTQ" : "weights\' grids", done, total);
+  });
 }
 
 }  // namespace qeval::quant

@@ -10,16 +10,20 @@
 #include "quant/methods/editable_model.h"
 #include "quant/methods/rotate.h"
 #include "quant/methods/smoothquant.h"
+#include "quant/methods/weight_rounding.h"
 
 namespace qeval::quant {
 
 /// How a model is quantized (QUANTIZATION.md §4).
-enum class Method : uint8_t { rtn, smoothquant, omniquant, lrl, mobilequant, rotate };
+enum class Method : uint8_t { rtn, gptq, awq, smoothquant, omniquant, lrl, mobilequant, rotate };
 Method parse_method(std::string_view name);
 std::string_view name(Method method);
-inline constexpr std::string_view kMethodNames = "rtn, smoothquant, omniquant, lrl, mobilequant, rotate";
+inline constexpr std::string_view kMethodNames =
+    "rtn, gptq, awq, smoothquant, omniquant, lrl, mobilequant, rotate";
 /// Whether the method learns (learn/learn.h), which quantize() leaves to its caller.
 bool is_learned(Method method);
+/// Whether the method has a variant of smoothing to begin with: smoothquant and the learned ones.
+bool has_variant(Method method);
 
 /// Position 0, where whatever token stands becomes the attention's sink: ranges shared with the other
 /// positions, or ranges of its own (QUANTIZATION.md §8).
@@ -38,10 +42,18 @@ struct QuantizeOptions {
   bool smooth = true;
   RotationOptions rotation;  ///< behind the smoothing, where there is one
   CalibrationOptions calibration;
+  /// Of the linear maps' weights, and what their grids span, where that is not the method's own choice
+  /// (weight_rounding).
+  Rounding rounding = Rounding::nearest;
+  std::optional<WeightRange> weight_range;
   std::optional<ActRanges> act_ranges;  ///< instead of measured ones
   /// Points of higher precision: patterns over point names, or "auto:N" (mixed_precision.h).
   std::vector<std::string> keep_16bit;
 };
+
+/// How weights are rounded. Method::gptq rounds by GPTQ. Grids span what `weight_range` says; without it
+/// minmax, by GPTQ with activations' ranges of least squared error mse, of Method::awq output.
+WeightRounding weight_rounding(const QuantizeOptions& options);
 
 /// Whether the quantization begins with SmoothQuant's smoothing, so that variant and alpha decide the start.
 bool smooths(const QuantizeOptions& options);
@@ -73,11 +85,16 @@ struct Observations {
   std::vector<Smoothed> smoothed;
 };
 
+/// The last step of a quantization: the weights, whatever changed them, become codes where the options make
+/// some (round_weights).
+void round_weights(QuantizedModel& model, const Samples& samples, const QuantizeOptions& options,
+                   const ProgressFunction& progress = {});
+
 /// Quantizes `model` with the samples as calibration text (none where nothing is measured: weights alone,
 /// dynamic activations or given ranges; else an Error that names a point without a range); for a learned
-/// method, what learning starts from. The result refers to the model's checkpoint, not to `model`.
-/// `observations`, where given, must be of this model and these samples; the result is the same with and
-/// without.
+/// method, what learning starts from, its weights not rounded yet. The result refers to the model's
+/// checkpoint, not to `model`. `observations`, where given, must be of this model and these samples; the
+/// result is the same with and without.
 ///
 /// `peers`, who must call this together, share the samples where ranges are minima and maxima.
 QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,

@@ -77,17 +77,22 @@ std::vector<Warning> smooth(EditableModel& model, const PointMap<std::vector<flo
       const std::vector<float> scales =
           smoothing_scales(consumers, channel_maxima[{layer, edge.consumers.front(), Slot::input}], a);
       check.add(layer, edge_name(edge), scales);
-      if (from_norm) {
-        model::NormWeights& norm = model.norm(layer, edge.producer);
-        divide(norm.weight, scales);
-        divide(norm.bias, scales);
-      } else {
-        divide_rows(model.linear(layer, edge.producer), scales);
-      }
-      for (const auto& consumer : consumers) multiply_columns(consumer, scales);
+      apply_scales(model, layer, edge, scales);
     }
   }
   return check.warnings();
+}
+
+void apply_scales(EditableModel& model, int64_t layer, const model::ScaleEdge& edge,
+                  const std::vector<float>& scales) {
+  if (is_norm(edge.producer)) {
+    model::NormWeights& norm = model.norm(layer, edge.producer);
+    divide(norm.weight, scales);
+    divide(norm.bias, scales);
+  } else {
+    divide_rows(model.linear(layer, edge.producer), scales);
+  }
+  for (const Module module : edge.consumers) multiply_columns(model.linear(layer, module), scales);
 }
 
 }  // namespace qeval::quant

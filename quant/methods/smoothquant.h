@@ -23,4 +23,8 @@ std::string_view name(Variant variant);
 std::vector<Warning> smooth(EditableModel& model, const PointMap<std::vector<float>>& channel_maxima,
                             Variant variant, double alpha);
 
+/// Divides what an edge's producer makes, channel by channel, and multiplies its consumers' columns.
+void apply_scales(EditableModel& model, int64_t layer, const model::ScaleEdge& edge,
+                  const std::vector<float>& scales);
+
 }  // namespace qeval::quant

@@ -54,7 +54,8 @@ class QuantizeCli : public Cli {
 
 TEST_F(QuantizeCli, EveryMethodWritesACheckpointThatEvalSimulates) {
   const nlohmann::json base = scores("model", "float");
-  for (const std::string method : {"rtn", "smoothquant", "omniquant", "lrl", "mobilequant", "rotate"}) {
+  for (const std::string method :
+       {"rtn", "gptq", "awq", "smoothquant", "omniquant", "lrl", "mobilequant", "rotate"}) {
     expect_success(quantize(method, {"--method", method, "--scheme", "w8a8"}));
     const nlohmann::json record = json(method + "/quantize.json");
     EXPECT_EQ(record["method"], method);
@@ -64,6 +65,37 @@ TEST_F(QuantizeCli, EveryMethodWritesACheckpointThatEvalSimulates) {
   }
   EXPECT_TRUE(std::filesystem::exists(path("mobilequant/training.jsonl")));
   EXPECT_FALSE(std::filesystem::exists(path("mobilequant/training_state.bin")));
+}
+
+TEST_F(QuantizeCli, RoundingComposesAndIsRecorded) {
+  expect_success(quantize("plain", {"--method", "smoothquant", "--scheme", "w4a8-g8"}));
+  expect_success(quantize("gptq", {"--method", "smoothquant", "--scheme", "w4a8-g8", "--rounding", "gptq"}));
+  const nlohmann::json settings = json("gptq/quantize.json")["settings"];
+  EXPECT_EQ(settings["rounding"], "gptq");
+  EXPECT_EQ(settings["weight_range"], "minmax");
+  EXPECT_EQ(settings["weight_group_size"], 8);
+  EXPECT_FALSE(json("plain/quantize.json")["settings"].contains("rounding"));
+  EXPECT_NE(scores("gptq", "gptq-eval"), scores("plain", "plain-eval"));
+  // The float layout keeps the codes, too.
+  expect_success(quantize("floats", {"--method", "smoothquant", "--scheme", "w4a8-g8", "--rounding", "gptq",
+                                     "--format", "mobilequant"}));
+  for (const std::string arithmetic : {"fake", "integer"}) {
+    EXPECT_EQ(scores("floats", "floats-" + arithmetic, {"--arithmetic", arithmetic}),
+              scores("gptq", "packed-" + arithmetic, {"--arithmetic", arithmetic}));
+  }
+  // Weights' grids follow --range, also where no activation has a range.
+  expect_success(quantize("mse", {"--method", "gptq", "--scheme", "w3a16", "--range", "mse"}));
+  EXPECT_EQ(json("mse/quantize.json")["settings"]["weight_range"], "mse");
+  expect_one_line(quantize("x", {"--method", "gptq", "--rounding", "nearest"}), kWrongUsage,
+                  "--rounding: nearest");
+  expect_one_line(quantize("x", {"--scheme", "w8a8", "--weight-bits", "16", "--rounding", "gptq"}), 1,
+                  "makes codes of weights of 8 bits or fewer, of which there are none");
+  expect_one_line(quantize("x", {"--scheme", "w4a8-g7"}), 1, "group_size is 7");
+  expect_one_line(quantize("x", {"--scheme", "w4a8-g0"}), kWrongUsage,
+                  "each also with groups of N inputs, -gN");
+  expect_one_line(
+      run({"quantize", "-m", path("model"), "--method", "gptq", "--scheme", "w4a16", "-o", path("x")}),
+      kWrongUsage, "--calibration or --calibration-ids is required: GPTQ");
 }
 
 /// Values below the smallest scale, 1e-5, vanished without a word.
@@ -110,7 +142,8 @@ TEST_F(QuantizeCli, RotationsAndTheFirstTokenAreSettings) {
   }
   expect_one_line(quantize("out", {"--first-token", "prefix"}), 1, "prefix");
   expect_one_line(quantize("out", {"--rotate", "offline", "--rotate-block", "4"}), 2, "--rotate-block");
-  expect_one_line(quantize("out", {"--method", "mobilequant", "--first-token", "ranges"}), 2, "--first-token");
+  expect_one_line(quantize("out", {"--method", "mobilequant", "--first-token", "ranges"}), 2,
+                  "--first-token");
   expect_one_line(quantize("out", {"--scheme", "w4a16", "--first-token", "ranges"}), 1, "--first-token");
 }
 

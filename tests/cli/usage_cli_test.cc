@@ -111,6 +111,8 @@ TEST_F(UsageCli, TheNamesAreThoseThatTheLibraryKnows) {
        }},
       {"--variant", [](const std::string& name) { (void)quant::parse_variant(name); }},
       {"--range", [](const std::string& name) { (void)quant::parse_range_estimator(name); }},
+      {"--rounding", [](const std::string& name) { (void)quant::parse_rounding(name); }},
+      {"--weight-range", [](const std::string& name) { (void)quant::parse_weight_range(name); }},
       {"--loss", [](const std::string& name) { (void)quant::parse_loss(name); }}};
   std::set<std::string> seen;
   for (const NameOption& option : name_options()) {

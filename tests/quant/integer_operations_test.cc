@@ -1,5 +1,4 @@
-// Every operation of the integer-only arithmetic, fed the same input as the fake-quantized one, in every form
-// of block.
+// Every operation of the integers, fed the same input as the fake-quantized one, in every form of block.
 
 #include <algorithm>
 #include <cmath>
@@ -466,10 +465,12 @@ INSTANTIATE_TEST_SUITE_P(
                         .name = "w8a8_no_zero", .scheme = "w8a8", .probabilities_exclude_zero = true},
                     OperationCase{.name = "w8a8_coarse_updates", .scheme = "w8a8", .coarse_updates = true},
                     OperationCase{"w4a8_gelu_layer_norm", "w4a8-sym", layer_norm_and_biases},
-                    OperationCase{"w8a16_gelu_layer_norm", "w8a16", layer_norm_and_biases}),
+                    OperationCase{"w8a16_gelu_layer_norm", "w8a16", layer_norm_and_biases},
+                    OperationCase{"groups_w4a8", "w4a8-g8"}, OperationCase{"odd_groups_w8a8", "w8a8-g1"},
+                    OperationCase{"groups_w8a16_biases", "w8a16-g8", layer_norm_and_biases},
+                    OperationCase{"groups_of_the_stream", "w4a8-sym-g4", test::update_norms}),
     [](const auto& test) { return test.param.name; });
 
-// The forms of blocks beyond the paper's: integer_forms.h.
 INSTANTIATE_TEST_SUITE_P(
     Forms, IntegerOperations,
     testing::Values(OperationCase{"sandwich_with_soft_caps", "w8a8", test::sandwich_with_soft_caps},

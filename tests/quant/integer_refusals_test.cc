@@ -49,7 +49,8 @@ TEST_F(IntegerRefusals, NameThePoint) {
   expect({1, Module::up, Slot::output}, {.bits = 8, .dynamic = true},
          "model.layers.1.mlp.w3.output: a dynamic");
   expect({0, Module::gate, Slot::weight}, {}, "w1.weight");
-  expect({0, Module::gate, Slot::weight}, {.bits = 4, .per_channel = true, .group_size = 8}, "group_size 8");
+  expect({0, Module::head, Slot::weight}, {.bits = 4, .per_channel = true, .group_size = 8},
+         "lm_head.weight: group_size 8");
   expect({1, Module::input_norm, Slot::weight}, {}, "model.layers.1.input_layernorm.weight");
   expect({1, Module::input_norm, Slot::input}, {}, "model.layers.1.input_layernorm.input");
   const auto expect_range = [&](const Point& point, Range range, const std::string& text) {

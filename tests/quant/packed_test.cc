@@ -159,6 +159,70 @@ QuantizedModel round_to_nearest(const model::Model& source, const Scheme& scheme
   return quantize(source, {sample(source.config.vocab_size)}, options);
 }
 
+/// Codes that no float of theirs rounds to by itself are kept in both layouts.
+class MadeCodes : public testing::TestWithParam<Case> {};
+
+TEST_P(MadeCodes, AreThoseOfEitherLayout) {
+  TinyModel tiny(6);
+  tiny.config.qkv_bias = true;
+  model::Model source = tiny.build();
+  source.path = "nowhere";
+  source.format = "safetensors";
+  QuantizeOptions options;
+  options.method = GetParam().method;
+  options.scheme = GetParam().scheme;
+  options.rounding = options.method == Method::awq ? Rounding::nearest : Rounding::gptq;
+  const QuantizedModel quantized = quantize(source, {sample(61)}, options);
+  const TemporaryFolder folder;
+  const Written packed(quantized, folder / "packed", CheckpointFormat::packed);
+  const Written floats(quantized, folder / "floats", CheckpointFormat::mobilequant);
+  EXPECT_EQ(floats.model.quant_method, "compressed-tensors");
+  int64_t moved = 0;
+  for (size_t layer = 0; layer < source.layers.size(); ++layer) {
+    for (const auto& [module, linear] : quantized.model().layers[layer].linears) {
+      const QuantSpec& spec = quantized.qcfg[{static_cast<int64_t>(layer), module, Slot::weight}];
+      const QuantizedMatrix made = quantized_weight(linear.weight, spec);
+      for (const Written* written : {&packed, &floats}) {
+        const model::Matrix& read = written->model.layers[layer].linear(module).weight;
+        ASSERT_TRUE(is_stored_as(read, spec)) << linear.weight.name;
+        expect_same_codes(quantized_weight(read, spec), made, linear.weight.name);
+      }
+      const QuantizedMatrix anew = quantize_matrix(linear.weight, spec);
+      moved += std::memcmp(anew.codes.data(), made.codes.data(), static_cast<size_t>(made.byte_count())) != 0;
+    }
+  }
+  if (options.rounding == Rounding::gptq) {
+    EXPECT_GT(moved, 0) << "the floats alone would have done";
+  }
+  const std::vector<uint64_t> in_memory =
+      answers(quantized.model(),
+              FakeArithmetic(quantized.model(), packed.quantization.qcfg, packed.quantization.ranges, 64));
+  EXPECT_EQ(packed.fake(), in_memory);
+  EXPECT_EQ(floats.fake(), in_memory);
+  if (GetParam().integers) {
+    EXPECT_EQ(packed.integer(), floats.integer());
+  }
+  // Other programs find the values of the codes as floats.
+  const auto checkpoint = model::open_directory(folder / "floats");
+  const model::TensorView& tensor = checkpoint->require("model.layers.1.mlp.w2.weight");
+  const model::Matrix& down = quantized.model().layers[1].linear(Module::down).weight;
+  std::vector<float> values(static_cast<size_t>(down.rows * down.cols));
+  down.decode_rows(0, down.rows, values.data());
+  ASSERT_EQ(tensor.bytes.size(), values.size() * sizeof(float));
+  EXPECT_EQ(std::memcmp(tensor.bytes.data(), values.data(), tensor.bytes.size()), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Schemes, MadeCodes,
+    testing::Values(Case{"gptq_w4a8", scheme("w4a8"), Method::gptq},
+                    Case{"gptq_w8a8", scheme("w8a8"), Method::gptq},
+                    Case{"smooth_gptq_w4a8_groups", scheme("w4a8", 8), Method::smoothquant},
+                    Case{"gptq_w3a16", scheme("w3a16"), Method::gptq, false, false, false},
+                    Case{"gptq_w4a16_sym_groups", scheme("w4a16-sym", 8), Method::gptq, false, false, false},
+                    Case{"awq_w4a16_groups", scheme("w4a16", 8), Method::awq, false, false, false},
+                    Case{"awq_w4a8", scheme("w4a8"), Method::awq}),
+    [](const auto& test) { return test.param.name; });
+
 /// A grid far from 0 has a zero point that no field of the layout holds.
 TEST(PackedLayout, LeavesAWeightWithoutRoomForItsZeroPointsAsNumbers) {
   TinyModel tiny(4);

@@ -101,6 +101,14 @@ TEST(Scheme, DefaultsAreThoseOfThePaper) {
         << point_name(point);
   }
   EXPECT_THROW(parse_scheme("w3a3"), Error);
+  const Scheme groups = parse_scheme("w8a8-g16");
+  EXPECT_EQ(groups.weight, (QuantSpec{.bits = 8, .per_channel = true, .group_size = 16}));
+  EXPECT_EQ(groups.activation_bits, 8);
+  EXPECT_EQ(parse_scheme("w3a16-sym-g128").weight,
+            (QuantSpec{.bits = 3, .symmetric = true, .per_channel = true, .group_size = 128}));
+  for (const char* wrong :
+       {"w4a8-g", "w4a8-g0", "w4a8-g-8", "w4a8-g08", "w4a8-g8x", "w4a8-g8-sym", "-g8", "w3a8-g8"})
+    EXPECT_THROW(parse_scheme(wrong), Error) << wrong;
 }
 
 TEST(Scheme, GeluHasNoSigmoid) {

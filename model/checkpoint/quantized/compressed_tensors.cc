@@ -353,7 +353,11 @@ std::optional<QuantizedModule> read_module(const CtConfig& config, std::vector<s
                   must ? group->where : config.where);
   if (group == nullptr) return std::nullopt;
   QuantizedModule result;
-  if (must) result.weight = ModuleReader(config, *group, tensors).read();
+  if (must) {
+    // The same weight as floats, which other programs read.
+    if (config.beside_floats) tensors.take_any("weight", kFloats);
+    result.weight = ModuleReader(config, *group, tensors).read();
+  }
   result.input = read_rounding(tensors, *group, group->input, "input");
   result.output = read_rounding(tensors, *group, group->output, "output");
   return result;

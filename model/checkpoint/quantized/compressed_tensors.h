@@ -44,6 +44,7 @@ struct CtConfig {
   std::vector<CtTarget> ignored;
   /// Whether codes are packed densely (0.18 and later), where `version` says.
   std::optional<bool> dense;
+  bool beside_floats = false;  ///< kWeightCodes: every packed weight is there as floats, too
   std::optional<Quantization::CacheRounding> cache;
 
   /// The group of a module, or null. `note` is told where the file's order of regular expressions and that of

@@ -196,6 +196,7 @@ CtConfig read_compressed_tensors_config(const QuantizationConfig& config) {
   const JsonObject fields = config.object();
   CtConfig result;
   result.where = config.where;
+  result.beside_floats = config.where.ends_with(kWeightCodes);
   if (fields.find("sparsity_config") != nullptr) {
     const JsonObject sparsity = fields.object("sparsity_config");
     if (sparsity.string("format", "dense") != "dense") sparsity.refuse("format", "dense");

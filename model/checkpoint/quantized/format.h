@@ -70,6 +70,10 @@ class ModuleTensors {
   std::vector<TensorView> taken_;
 };
 
+/// The key of config.json that says what codes lie beside the float weights of a folder, as
+/// `quantization_config` says it of codes in their place (qeval's own).
+inline constexpr const char* kWeightCodes = "weight_codes";
+
 /// The float types that scales are stored in.
 inline constexpr std::initializer_list<DType> kFloats{DType::f32, DType::f16, DType::bf16};
 

@@ -66,7 +66,8 @@ std::optional<QuantizationConfig> read_config(const std::filesystem::path& file,
 }
 
 std::optional<QuantizationConfig> find_config(const std::filesystem::path& folder) {
-  if (auto config = read_config(folder / "config.json", {"quantization_config", "compression_config"})) {
+  if (auto config =
+          read_config(folder / "config.json", {"quantization_config", "compression_config", kWeightCodes})) {
     const bool old = config->where.ends_with("compression_config");
     if (old && config->fields.is_object() && !config->fields.contains("quant_method"))
       config->fields["quant_method"] = "compressed-tensors";

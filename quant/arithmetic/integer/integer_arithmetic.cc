@@ -110,10 +110,12 @@ const ModelGrids& IntegerArithmetic::first_grids() const {
 
 int64_t IntegerMatrix::byte_count() const {
   const size_t words = overflow_inputs.size() + zero_points.size() + fast.multiplier.size() +
-                       fast.shift.size() + fast_constant.size();
-  return static_cast<int64_t>(panels.size() + overflow.size() + words * sizeof(int32_t) +
-                              (overflow_first.size() + constant.size()) * sizeof(int64_t) +
-                              factors.size() * sizeof(Rescale));
+                       fast.shift.size() + fast_constant.size() + group_multipliers.size();
+  int64_t parts = 0;
+  for (const IntegerMatrix& part : groups) parts += part.byte_count();
+  return parts + static_cast<int64_t>(panels.size() + overflow.size() + words * sizeof(int32_t) +
+                                      (overflow_first.size() + constant.size()) * sizeof(int64_t) +
+                                      factors.size() * sizeof(Rescale));
 }
 
 int64_t IntegerModel::byte_count() const {

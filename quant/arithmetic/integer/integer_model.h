@@ -100,6 +100,15 @@ struct IntegerMatrix {
   CodeRange output;
   CodeTable output_table;  ///< where the output is rounded again on its way out
 
+  /// Weights in groups: of each `group_cols` inputs one behind the other, a map of their own (panels of
+  /// pairs, zero points, and constants that hold the input's zero point; no factors), whose exact
+  /// accumulators are added up times group_multipliers [groups, rows rounded up to panels]. The sum is this
+  /// map's accumulator, whose constant is the bias. Empty, and no panels above, where all inputs of an output
+  /// share a grid.
+  std::vector<IntegerMatrix> groups;
+  int64_t group_cols = 0;
+  std::vector<int32_t> group_multipliers;
+
   /// Of the weights and all that goes with them, as held.
   int64_t byte_count() const;
   int64_t panel_count() const { return (rows + kPanel - 1) / kPanel; }

@@ -72,25 +72,29 @@ struct RowUnits {
   std::vector<double> bounds, scales, biases;
 };
 
-/// Everything but the factors, the bias and the panels.
-IntegerMatrix integer_matrix(const model::LinearWeights& weights, const QuantSpec& spec,
-                             const PointGrid& input, QuantizedMatrix& codes, RowUnits& units) {
+/// The weight's codes, where integers can multiply them.
+QuantizedMatrix multiplied_codes(const model::LinearWeights& weights, const QuantSpec& spec) {
   const std::string& name = weights.weight.name;
   if (!spec.enabled()) {
     fail("{}.weight: left in float; integer arithmetic accepts 2 to 16 bits", name);
   }
-  if (spec.group_size > 0 && spec.group_size < weights.weight.cols) {
-    fail("{}.weight: group_size {}: integer arithmetic accepts a scale per tensor or per channel", name,
-         spec.group_size);
-  }
   if (weights.weight.cols > 65536) {
     fail("{}: {} inputs; integer arithmetic accepts at most 65536", name, weights.weight.cols);
   }
-  codes = quantized_weight(weights.weight, spec);
+  return quantized_weight(weights.weight, spec);
+}
+
+bool is_grouped(const QuantizedMatrix& codes) {
+  return !codes.per_tensor && codes.group < codes.cols;
+}
+
+/// Everything but the factors, the bias and the panels, of a map whose outputs have one grid each.
+IntegerMatrix integer_matrix(const std::string& name, const std::vector<float>& bias,
+                             const QuantizedMatrix& codes, const PointGrid& input, RowUnits& units) {
   IntegerMatrix matrix;
   matrix.rows = codes.rows;
   matrix.cols = codes.cols;
-  matrix.storage = storage_for(spec.bits);
+  matrix.storage = storage_for(codes.spec.bits);
   matrix.narrow_input = input.codes.narrow();
   const auto padded = static_cast<size_t>(matrix.panel_count() * kPanel);
   matrix.constant.resize(padded);
@@ -117,11 +121,10 @@ IntegerMatrix integer_matrix(const model::LinearWeights& weights, const QuantSpe
       reach += std::abs(code - zero_point);
     }
     units.scales[row] = input.scale() * static_cast<double>(codes.scales[grid]);
-    if (!weights.bias.empty()) {
-      units.biases[row] = static_cast<double>(weights.bias[row]) / units.scales[row];
+    if (!bias.empty()) {
+      units.biases[row] = static_cast<double>(bias[row]) / units.scales[row];
       if (!(std::abs(units.biases[row]) < 0x1p60)) {
-        fail("{}.bias: element {} is {}: outside what 64-bit sums hold at this scale", name, r,
-             weights.bias[row]);
+        fail("{}.bias: element {} is {}: outside what 64-bit sums hold at this scale", name, r, bias[row]);
       }
     }
     const int64_t input_zero = input.codes.zero_point;
@@ -130,6 +133,81 @@ IntegerMatrix integer_matrix(const model::LinearWeights& weights, const QuantSpe
     matrix.has_zero_points = matrix.has_zero_points || zero_point != 0;
     units.bounds[row] = static_cast<double>(input.reach()) * static_cast<double>(reach) +
                         std::ceil(std::abs(units.biases[row]));
+  }
+  return matrix;
+}
+
+/// Group g of the inputs.
+QuantizedMatrix group_codes(const QuantizedMatrix& codes, int64_t g) {
+  const int64_t groups = codes.cols / codes.group, size = codes.wide() ? 2 : 1;
+  QuantizedMatrix part;
+  part.spec = codes.spec;
+  part.rows = codes.rows;
+  part.cols = part.group = codes.group;
+  part.per_tensor = false;
+  part.codes.resize(static_cast<size_t>(part.byte_count()));
+  for (int64_t r = 0; r < codes.rows; ++r) {
+    std::memcpy(part.codes.data() + r * part.cols * size,
+                codes.codes.data() + (r * codes.cols + g * codes.group) * size,
+                static_cast<size_t>(part.cols * size));
+    part.scales.push_back(codes.scales[static_cast<size_t>(r * groups + g)]);
+    part.zero_points.push_back(codes.zero_points[static_cast<size_t>(r * groups + g)]);
+  }
+  return part;
+}
+
+/// The same of a map whose weights are in groups. An output's accumulator is the sum of its groups', each
+/// exact, times whole multipliers: the group's scale as a part of the output's largest, in 24 bits, or as
+/// many as 64-bit sums have room for.
+IntegerMatrix grouped_matrix(const std::string& name, const std::vector<float>& bias,
+                             const QuantizedMatrix& codes, const PointGrid& input, RowUnits& units) {
+  constexpr int kMostBits = 24, kSumBits = 61;
+  const int64_t groups = codes.cols / codes.group;
+  IntegerMatrix matrix;
+  matrix.rows = codes.rows;
+  matrix.cols = codes.cols;
+  matrix.group_cols = codes.group;
+  matrix.storage = storage_for(codes.spec.bits);
+  matrix.narrow_input = input.codes.narrow();
+  const auto rows = static_cast<size_t>(codes.rows);
+  const auto padded = static_cast<size_t>(matrix.panel_count() * kPanel);
+  matrix.constant.resize(padded);
+  matrix.factors.resize(padded);
+  std::vector<std::vector<double>> bounds;  // [groups][rows]
+  for (int64_t g = 0; g < groups; ++g) {
+    const QuantizedMatrix own = group_codes(codes, g);
+    RowUnits part_units;
+    IntegerMatrix part = integer_matrix(name, {}, own, input, part_units);
+    part.factors = {};
+    pack_panels(own, PanelLayout::pairs, part);
+    matrix.groups.push_back(std::move(part));
+    bounds.push_back(std::move(part_units.bounds));
+  }
+  double widest = 1;
+  for (size_t r = 0; r < rows; ++r) {
+    double sum = 0;
+    for (const std::vector<double>& of_group : bounds) sum += of_group[r];
+    widest = std::max(widest, sum);
+  }
+  const int bits = std::min(kMostBits, kSumBits - static_cast<int>(std::ceil(std::log2(widest))));
+  matrix.group_multipliers.resize(padded * static_cast<size_t>(groups));
+  units = {std::vector<double>(rows), std::vector<double>(rows), std::vector<double>(rows)};
+  for (size_t r = 0; r < rows; ++r) {
+    const auto scales = codes.scales.begin() + static_cast<int64_t>(r) * groups;
+    const auto largest = static_cast<double>(*std::max_element(scales, scales + groups));
+    units.scales[r] = std::ldexp(input.scale() * largest, -bits);
+    for (size_t g = 0; g < bounds.size(); ++g) {
+      const double share = static_cast<double>(scales[static_cast<int64_t>(g)]) / largest;
+      const auto multiplier = static_cast<int32_t>(std::nearbyint(std::ldexp(share, bits)));
+      matrix.group_multipliers[g * padded + r] = multiplier;
+      units.bounds[r] += multiplier * bounds[g][r];
+    }
+    if (bias.empty()) continue;
+    units.biases[r] = static_cast<double>(bias[r]) / units.scales[r];
+    if (!(std::abs(units.biases[r]) < 0x1p60)) {
+      fail("{}.bias: element {} is {}: outside what 64-bit sums hold at this scale", name, r, bias[r]);
+    }
+    units.bounds[r] += std::ceil(std::abs(units.biases[r]));
   }
   return matrix;
 }
@@ -209,11 +287,13 @@ void pack_panels(const QuantizedMatrix& codes, PanelLayout layout, IntegerMatrix
 IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpec& spec,
                              const PointGrid& input, const PointGrid& output) {
   RowUnits units;
-  QuantizedMatrix codes;
-  IntegerMatrix matrix = integer_matrix(weights, spec, input, codes, units);
+  const QuantizedMatrix codes = multiplied_codes(weights, spec);
+  const bool grouped = is_grouped(codes);
+  const auto make = grouped ? grouped_matrix : integer_matrix;
+  IntegerMatrix matrix = make(weights.weight.name, weights.bias, codes, input, units);
   add_factors(units, !weights.bias.empty(), output.scale(), matrix);
   matrix.output = output.codes;
-  finish(codes, true, matrix);
+  if (!grouped) finish(codes, true, matrix);
   return matrix;
 }
 
@@ -226,8 +306,15 @@ IntegerFirstLinear prepare_first_linear(const model::LinearWeights& weights, con
          weights.weight.cols, kMostInputs);
   }
   RowUnits units;
-  QuantizedMatrix codes;
-  IntegerMatrix matrix = integer_matrix(weights, spec, input, codes, units);
+  const QuantizedMatrix codes = multiplied_codes(weights, spec);
+  if (is_grouped(codes)) {
+    fail(
+        "{}.weight: group_size {}: integer arithmetic of ranges of position 0 accepts a scale per tensor or "
+        "per "
+        "channel",
+        weights.weight.name, spec.group_size);
+  }
+  IntegerMatrix matrix = integer_matrix(weights.weight.name, weights.bias, codes, input, units);
   std::ranges::fill(matrix.constant, 0);  // the input's zero point comes off when it is multiplied
   add_factors(units, !weights.bias.empty(), output.scale(), matrix);
   const auto rows = static_cast<size_t>(matrix.rows);
@@ -243,8 +330,12 @@ IntegerFirstLinear prepare_first_linear(const model::LinearWeights& weights, con
 IntegerMatrix prepare_head(const model::LinearWeights& weights, const QuantSpec& spec, const PointGrid& input,
                            double& scale) {
   RowUnits units;
-  QuantizedMatrix codes;
-  IntegerMatrix matrix = integer_matrix(weights, spec, input, codes, units);
+  const QuantizedMatrix codes = multiplied_codes(weights, spec);
+  if (is_grouped(codes)) {
+    fail("{}.weight: group_size {}: integer arithmetic accepts a head with a scale per tensor or per channel",
+         weights.weight.name, spec.group_size);
+  }
+  IntegerMatrix matrix = integer_matrix(weights.weight.name, weights.bias, codes, input, units);
   double largest = 1e-30;
   double coarsest = 0;
   double bound = 1;

@@ -157,6 +157,65 @@ void accumulate_any(const IntegerMatrix& w, int64_t first, int64_t count, const 
       });
 }
 
+/// totals [rows, columns] (row stride kColumns) += multipliers times the accumulators of one group's part, of
+/// rows from `row` and outputs from `output` on. `in`: the codes of the part's inputs.
+template <typename Sum>
+void add_group(const IntegerKernels& kernel, const IntegerMatrix& part, const int32_t* multipliers,
+               int64_t output, int64_t columns, const LinearInput& in, int64_t row, int64_t row_count,
+               void (*gemm)(const IntegerGemm&), int64_t* totals) {
+  accumulate<Sum>(
+      kernel, part, output, columns, in, row, row_count, gemm,
+      [&](int64_t first, int64_t rows, int64_t, int64_t count, const Sum* sums) {
+        for (int64_t r = 0; r < rows; ++r) {
+          const int64_t input_sum =
+              part.has_zero_points ? kernel.row_sum(in.codes + (row + first + r) * in.cols, part.cols) : 0;
+          int64_t* total = totals + (first + r) * kColumns;
+          for (int64_t j = 0; j < count; ++j) {
+            const auto at = static_cast<size_t>(output + j);
+            total[j] += multipliers[at] * (static_cast<int64_t>(sums[r * kColumns + j]) -
+                                           part.zero_points[at] * input_sum + part.constant[at]);
+          }
+        }
+      });
+}
+
+/// Calls sink(row, column, output, sum) for every output of a map whose weights are in groups.
+template <typename Sink>
+void accumulate_groups(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
+                       int64_t first_row, int64_t row_count, const Sink& sink) {
+  thread_local std::vector<int64_t> totals;
+  const IntegerKernels& kernel = integer_kernels();
+  totals.resize(static_cast<size_t>(kRows * kColumns));
+  const size_t padded = w.group_multipliers.size() / w.groups.size();
+  for (int64_t column = 0; column < count; column += kColumns) {
+    const int64_t columns = std::min(kColumns, count - column);
+    for (int64_t row = 0; row < row_count; row += kRows) {
+      const int64_t rows = std::min(kRows, row_count - row);
+      std::fill(totals.begin(), totals.end(), 0);
+      for (size_t g = 0; g < w.groups.size(); ++g) {
+        const LinearInput part{
+            .rows = in.rows, .cols = in.cols, .codes = in.codes + static_cast<int64_t>(g) * w.group_cols};
+        const int32_t* multipliers = w.group_multipliers.data() + g * padded;
+        if (w.narrow_input && w.storage != WeightStorage::int16) {
+          add_group<int32_t>(kernel, w.groups[g], multipliers, first + column, columns, part, first_row + row,
+                             rows, kernel.gemm_narrow, totals.data());
+        } else {
+          add_group<int64_t>(kernel, w.groups[g], multipliers, first + column, columns, part, first_row + row,
+                             rows, w.storage == WeightStorage::int16 ? kernel.gemm_wide16 : kernel.gemm_wide,
+                             totals.data());
+        }
+      }
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t j = 0; j < columns; ++j) {
+          const auto output = static_cast<size_t>(first + column + j);
+          sink(row + r, column + j, output,
+               (totals[static_cast<size_t>(r * kColumns + j)] << w.raise) + w.constant[output]);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in,
@@ -195,11 +254,15 @@ void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const Li
                         });
     return;
   }
-  accumulate_any(w, first, count, in, first_row, row_count,
-                 [&](int64_t row, int64_t column, size_t output, int64_t sum) {
-                   const int16_t code = requantize(sum, w.factors[output], w.output);
-                   out[row * ld + column] = w.output_table.identity() ? code : w.output_table(code);
-                 });
+  const auto finish = [&](int64_t row, int64_t column, size_t output, int64_t sum) {
+    const int16_t code = requantize(sum, w.factors[output], w.output);
+    out[row * ld + column] = w.output_table.identity() ? code : w.output_table(code);
+  };
+  if (!w.groups.empty()) {
+    accumulate_groups(w, first, count, in, first_row, row_count, finish);
+  } else {
+    accumulate_any(w, first, count, in, first_row, row_count, finish);
+  }
 }
 
 void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const LinearInput& in, int32_t* out,
