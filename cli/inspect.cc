@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/inspect_quantization.h"
 #include "cli/model_options.h"
+#include "cli/supported.h"
 #include "model/kernels/cpu.h"
 #include "model/tokenizer/tokenizer.h"
 #include "model/weights.h"
@@ -18,7 +19,9 @@ po::options_description options() {
   po::options_description options("Options");
   add_model_options(options);
   add_weight_options(options);
-  options.add_options()("tensors", "list every tensor with type and shape");
+  options.add_options()("tensors", "list every tensor with type and shape")(
+      "supported",
+      "print a table of all architectures and of what takes them, and nothing else; needs no model");
   add_inspect_quantization_options(options);
   return options;
 }
@@ -129,8 +132,14 @@ void print_weight_classes(const model::Model& model) {
     count(weights.output, "outputs");
   };
   for (const model::LayerWeights& layer : model.layers) {
-    for (const auto& [module, weights] : layer.linears)
-      linear(module_name(module).starts_with("mlp.") ? "feed-forward weights" : "attention weights", weights);
+    layer.visit_linears([&](model::Module module, const model::LinearWeights& weights) {
+      const std::string_view name = module_name(module);
+      linear(name.starts_with("mlp.experts.") ? "expert weights"
+             : name.starts_with("mlp.")       ? "feed-forward weights"
+             : name.starts_with("mixer.")     ? "recurrent mixers' weights"
+                                              : "attention weights",
+             weights);
+    });
     count(layer.key, "keys");
     count(layer.value, "values");
   }
@@ -218,6 +227,10 @@ void print_tensors(const model::Model& model) {
 }
 
 int run(const po::variables_map& arguments) {
+  if (arguments.count("supported") != 0) {
+    std::cout << supported_table();
+    return 0;
+  }
   const ThreadLimit limit(arguments);
   const model::Model model = load_model(arguments);
   print_model(model);
@@ -234,7 +247,8 @@ const Command inspect_command{
     .name = "inspect",
     .summary = "What a model is: architecture, types, sizes, tokenizer, hashes",
     .usage =
-        "-m MODEL [--tensors] [--points [PATTERN]] [--errors | --sensitivity | --compare fake,integer "
+        "--supported | -m MODEL [--tensors] [--points [PATTERN]] [--errors | --sensitivity | --compare "
+        "fake,integer "
         "--calibration FILE]",
     .example = "qeval inspect -m model.gguf",
     .options = options,

@@ -91,7 +91,9 @@ Size count_size(const Session& session) {
   SizeCounter counter(session.quantization());
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const auto layer = static_cast<int64_t>(i);
-    for (const auto& [module, linear] : model.layers[i].linears) counter.projection(layer, module, linear);
+    model.layers[i].visit_linears([&](Module module, const model::LinearWeights& linear) {
+      counter.projection(layer, module, linear);
+    });
     for (const auto& [module, norm] : model.layers[i].norms) counter.norm(layer, module, norm);
   }
   if (model.config.final_norm) counter.norm(0, Module::final_norm, model.final_norm);
@@ -154,7 +156,7 @@ int rounded_bits(const model::Model& model) {
   };
   add(model.head.input);
   for (const model::LayerWeights& layer : model.layers) {
-    for (const auto& [module, linear] : layer.linears) add(linear.input);
+    layer.visit_linears([&](Module, const model::LinearWeights& linear) { add(linear.input); });
   }
   return bits;
 }

@@ -87,6 +87,27 @@ struct RowPositions {
   std::span<const int32_t> lengths{};
 };
 
+/// Which experts the rows of a batch are given to.
+struct Routing {
+  int64_t rows = 0, used = 0;
+  std::vector<int32_t> experts;  ///< [rows, used], ascending in each row
+  std::vector<float> weights;    ///< [rows, used]
+  // From them, by sort():
+  std::vector<int64_t> first;   ///< [experts + 1]: where each expert's rows begin among the dispatched
+  std::vector<int64_t> source;  ///< [rows · used]: the row behind each dispatched one
+  std::vector<int64_t> place;   ///< [rows, used]: and the way back
+
+  void sort(int64_t expert_count);
+};
+
+/// A segment of a batch to a recurrent operation: its rows, the state before them (null: zeros) and where
+/// that behind them goes, which may be the same place. Segments come after those that they continue.
+struct StateSegment {
+  int64_t first_row = 0, count = 0;
+  const std::byte* before = nullptr;
+  std::byte* after = nullptr;
+};
+
 /// How numbers are represented and what each operation of the block diagram computes. One of the project's
 /// three inheritance seams: float, fake-quantized and integer-only arithmetic implement it, the decoder
 /// drives it.
@@ -122,8 +143,48 @@ class Arithmetic {
   virtual void split_latent(int64_t layer, const SplitLatentOp& op, const Tensor& latent, const Tensor& heads,
                             Tensor& k, Tensor& v) const = 0;
 
+  // What not every arithmetic has: the constructors of the others refuse models with such operations, and
+  // these throw.
+
+  /// routing ← RouteOp, sorted.
+  virtual void route(int64_t layer, const RouteOp& op, const Tensor& logits, Routing& routing) const;
+  /// out ← rows of `in` by expert.
+  virtual void dispatch(int64_t layer, const DispatchOp& op, const Tensor& in, const Routing& routing,
+                        Tensor& out) const;
+  /// linear() of experts: every one its own rows.
+  virtual void expert_linear(int64_t layer, const Tensor& in, const Routing& routing,
+                             std::span<const Target> targets) const;
+  /// `shared` and `shared_gate` are undefined where the operation has none.
+  struct ExpertResults {
+    const Tensor &experts, &shared, &shared_gate;
+  };
+  virtual void mix_experts(int64_t layer, const MixExpertsOp& op, const ExpertResults& results,
+                           const Routing& routing, Tensor& out) const;
+  virtual void gate(int64_t layer, const GateOp& op, const Tensor& gate, Tensor& value) const;
+  virtual void scale(int64_t layer, const ScaleOp& op, const Tensor& in, Tensor& out) const;
+  virtual void clamp(int64_t layer, const ClampOp& op, Tensor& value) const;
+  virtual void convolve(int64_t layer, const ConvolveOp& op, std::span<const StateSegment> segments,
+                        Tensor& value) const;
+  /// What recurrent mixers read.
+  struct MixerInputs {
+    const Tensor &q, &k, &v, &a, &b;
+  };
+  virtual void delta_rule(int64_t layer, const DeltaRuleOp& op, const MixerInputs& in,
+                          std::span<const StateSegment> segments, Tensor& out) const;
+  virtual void state_space(int64_t layer, const StateSpaceOp& op, const MixerInputs& in,
+                           std::span<const StateSegment> segments, Tensor& out) const;
+  /// Where a block's state begins in its KvBlock, behind keys and values for `tokens` tokens.
+  virtual int64_t state_offset(int64_t layer, int64_t tokens) const;
+  /// The residual streams: `active` is the residual stream, `others` are beside it.
+  virtual void altup(int64_t layer, const AltupOp& op, const Tensor& predicted, const Tensor& update,
+                     Tensor& active, Tensor& others) const;
+  /// out ← the inputs of all layers, [tokens, layers · size].
+  virtual void embed_layers(std::span<const int32_t> tokens, const Tensor& embedded, Tensor& out) const;
+
   /// Blocks of the model.
   virtual int64_t layers() const = 0;
+  /// Whether a later layer reads the keys and values of this one.
+  virtual bool lends_kv(int64_t) const { return false; }
   /// Bytes of a KvBlock for `tokens` tokens: all key/value heads of this layer.
   virtual int64_t kv_bytes(int64_t layer, int64_t tokens) const = 0;
   /// Stores rows [first_row, first_row + count) of k and v as tokens [at, at + count) of the block.
@@ -140,11 +201,11 @@ class Arithmetic {
   /// Shapes the output of the attention before the tiles write into it.
   virtual void shape_mixed(const AttentionOp& op, int64_t rows, Tensor& out) const = 0;
 
-  /// residual ← residual + factor · update.
+  /// residual ← residual + factor · update; `residual` is what the operation adds to.
   virtual void add(int64_t layer, const AddOp& op, const Tensor& update, Tensor& residual) const = 0;
   /// gate ← activation(gate).
   virtual void activate(int64_t layer, const ActivateOp& op, Tensor& gate) const = 0;
-  /// gate ← gate · up.
+  /// gate ← gate · up, the operation's two values.
   virtual void multiply(int64_t layer, const MultiplyOp& op, const Tensor& up, Tensor& gate) const = 0;
   /// value ← value · H / √block.
   virtual void hadamard(int64_t layer, const HadamardOp& op, Tensor& value) const = 0;

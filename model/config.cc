@@ -22,7 +22,8 @@ void check_positive(const std::string& where, const char* what, double value, do
 void check_rotary(const ModelConfig& config, const Rotary& rotary, const std::string& where) {
   const RopeScaling& scaling = rotary.scaling;
   check_positive(where, "rope_theta", rotary.theta, 1e15);
-  const int64_t width = config.latent ? config.latent->rope : config.head_dim;
+  int64_t width = config.latent ? config.latent->rope : config.head_dim;
+  for (const LayerSettings& layer : config.layers) width = std::max(width, layer.head_dim);
   if (rotary.dim < 2 || rotary.dim > width || rotary.dim % 2 != 0) {
     fail(
         "{}: {} of {} channels of a head rotate; accepted: an even number from 2 (check "
@@ -53,6 +54,41 @@ void check_rotary(const ModelConfig& config, const Rotary& rotary, const std::st
 void check_factor(const std::string& where, const char* what, float value) {
   if (!(std::isfinite(value) && value != 0))
     fail("{}: {} is {}; accepted: a number other than 0", where, what, value);
+}
+
+void check_experts(const Experts& e, const std::string& where) {
+  check_range(where, "the number of experts", e.route.experts, 4096);
+  check_range(where, "the number of experts per token", e.route.used, e.route.experts);
+  check_range(where, "the experts' intermediate size", e.inner, int64_t{1} << 20);
+  if (e.shared_inner != 0)
+    check_range(where, "the shared expert's intermediate size", e.shared_inner, 1 << 20);
+  if (e.route.groups < 1 || e.route.experts % e.route.groups != 0) {
+    fail("{}: {} groups of experts; accepted: a divisor of their number, {}", where, e.route.groups,
+         e.route.experts);
+  }
+  check_range(where, "the number of groups per token", e.route.used_groups, e.route.groups);
+  if (e.route.used > e.route.used_groups * (e.route.experts / e.route.groups)) {
+    fail("{}: {} experts per token out of {} groups of {}; accepted: as many as those hold", where,
+         e.route.used, e.route.used_groups, e.route.experts / e.route.groups);
+  }
+}
+
+void check_recurrence(const Recurrence& r, const std::string& where) {
+  check_range(where, "the taps of the convolution", r.taps, 64);
+  if (r.kind == Recurrence::Kind::convolution) return;
+  check_range(where, "the number of key heads or groups", r.key_heads, 4096);
+  check_range(where, "the number of value heads", r.value_heads, 4096);
+  check_range(where, "the state's key size", r.key_dim, 8192);
+  check_range(where, "the state's value size", r.value_dim, 8192);
+  if (r.value_heads % r.key_heads != 0) {
+    fail("{}: {} value heads; accepted: a multiple of the {} key heads or groups", where, r.value_heads,
+         r.key_heads);
+  }
+  if (r.norm != Recurrence::Norm::none &&
+      (r.norm_group < 1 || r.value_heads * r.value_dim % r.norm_group != 0)) {
+    fail("{}: the mixer's norm over {} channels; accepted: a divisor of {}", where, r.norm_group,
+         r.value_heads * r.value_dim);
+  }
 }
 
 }  // namespace
@@ -90,6 +126,15 @@ void check_config(const ModelConfig& config, const std::string& where) {
                                   {"the logits' soft cap", config.logit_softcap}}) {
     if (!(cap >= 0 && std::isfinite(cap))) fail("{}: {} is {}; accepted: 0 (none) or more", where, what, cap);
   }
+  if (config.experts) check_experts(*config.experts, where);
+  if (config.recurrence) check_recurrence(*config.recurrence, where);
+  for (const auto& [what, factor] : {std::pair{"the attention's input factor", config.attention_in},
+                                     {"the attention's output factor", config.attention_out},
+                                     {"the keys' factor", config.key_factor},
+                                     {"the gate's factor", config.gate_factor},
+                                     {"the MLP's factor", config.mlp_factor}}) {
+    check_factor(where, what, factor);
+  }
   if (!std::isfinite(config.attention_scale)) {
     fail("{}: the attention's scale is {}; accepted: a finite number", where, config.attention_scale);
   }
@@ -100,7 +145,9 @@ int64_t Rotary::length_class(int64_t tokens) const {
   if (!longer) return 0;
   if (scaling.kind == RopeScaling::Kind::dynamic) return tokens;
   const bool differs =
-      scaling.kind == RopeScaling::Kind::longrope && scaling.long_factors != scaling.short_factors;
+      scaling.kind == RopeScaling::Kind::longrope &&
+      (scaling.long_factors != scaling.short_factors ||
+       (scaling.long_attention_factor != 0 && scaling.long_attention_factor != scaling.attention_factor));
   return differs ? 1 : 0;
 }
 
@@ -136,7 +183,9 @@ bool is_papers_block(const ModelConfig& config) {
          config.logit_factor == 1 && config.logit_softcap == 0 && !config.learned_positions &&
          config.embedding_size == 0 && config.qk_norm == QkNorm::none && config.attention_scale == 0 &&
          config.score_softcap == 0 && config.position_beta == 0 && !config.latent && config.layers.empty() &&
-         !config.head_bias && plain_rotary && (config.qkv_bias || !config.o_bias);
+         !config.experts && !config.recurrence && !config.layer_inputs && !config.altup &&
+         !config.attention_gate && !config.attention_sinks && !config.v_norm && config.qkv_clip == 0 &&
+         !config.layer_scalar && !config.head_bias && plain_rotary && (config.qkv_bias || !config.o_bias);
 }
 
 }  // namespace qeval::model

@@ -24,7 +24,8 @@ struct RopeScaling {
   double original_max_position_embeddings = 0;
   double beta_fast = 32, beta_slow = 1;  ///< yarn
   bool truncate = true;                  ///< yarn: whole dimensions only
-  double attention_factor = 1;           ///< yarn, longrope: of cosines and sines
+  double attention_factor = 1;           ///< yarn, longrope: of cosines and sines …
+  double long_attention_factor = 0;      ///< … and where not 0, of sequences that take the long factors
   /// longrope: what each frequency is divided by, in sequences longer than the original length and in others.
   std::vector<double> long_factors, short_factors;
   bool operator==(const RopeScaling&) const = default;
@@ -34,6 +35,8 @@ struct RopeScaling {
 struct Rotary {
   double theta = 10000.0;
   int64_t dim = 0;  ///< channels of a head that rotate: even
+  /// Where not 0: of the dim/2 pairs only so many turn, by frequencies of all of them (Gemma 4).
+  int64_t turning_pairs = 0;
   RopeScaling scaling;
   bool operator==(const Rotary&) const = default;
 
@@ -77,12 +80,62 @@ struct Rotation {
   bool operator==(const Rotation&) const = default;
 };
 
-/// In what the attention of layers differs.
+/// A mixture of experts (ARCHITECTURES.md §7).
+struct Experts {
+  RouteOp route;
+  int64_t inner = 0;         ///< of each expert
+  int64_t shared_inner = 0;  ///< of the shared one; 0: none
+  bool shared_gate = false;
+  bool router_bias = false, expert_bias = false, shared_bias = false;
+  float limit = 0, slope = 1;  ///< ActivateOp's, and what `up` is clamped to, and
+  float up_offset = 0;         ///< MultiplyOp's
+};
+
+/// Sizes of recurrent mixers.
+struct Recurrence {
+  enum class Kind : uint8_t { convolution, delta_rule, state_space } kind = Kind::convolution;
+  int64_t taps = 0;
+  bool conv_bias = false, in_bias = false, out_bias = false;
+  int64_t key_heads = 0, value_heads = 0, key_dim = 0, value_dim = 0;  ///< groups and state of Mamba-2
+  bool tiled_heads = false;                                            ///< DeltaRuleOp::tiled
+  float least_step = 0, most_step = 0;                                 ///< Mamba-2: of dt
+  enum class Norm : uint8_t { none, before_gate, after_gate } norm = Norm::none;
+  int64_t norm_group = 0;
+  bool norm_own_weights = false;
+  float in_factor = 1, out_factor = 1;
+  /// Of what the projection makes: gate, v, k, q and step.
+  std::array<float, 5> factors{1, 1, 1, 1, 1};
+};
+
+/// Inputs that every layer has besides the residual stream (Gemma 3n, 4).
+struct LayerInputs {
+  int64_t size = 0;        ///< channels per layer
+  int64_t vocab_size = 0;  ///< tokens beyond it read row 0
+};
+
+/// Gemma 3n's streams and low-rank path.
+struct Altup {
+  int64_t streams = 0, active = 0, rank = 0;
+  bool scales_output = false;
+};
+
+/// In what layers differ.
 struct LayerSettings {
-  int64_t window = 0;         ///< 0: none
-  bool rotary = true;         ///< whether queries and keys are rotated
-  bool local_rotary = false;  ///< by ModelConfig::local_rotary
-  float attention_scale = 0;  ///< 0: the model's
+  int64_t window = 0;                                             ///< 0: none
+  bool rotary = true;                                             ///< whether queries and keys are rotated
+  bool local_rotary = false;                                      ///< by ModelConfig::local_rotary
+  float attention_scale = 0;                                      ///< 0: the model's
+  int64_t head_dim = 0, num_kv_heads = 0, intermediate_size = 0;  ///< 0: the model's
+  enum class Mixer : uint8_t {
+    attention,
+    recurrent,
+    both  ///< side by side
+  } mixer = Mixer::attention;
+  bool sparse = false;            ///< experts instead of the MLP
+  bool keys_as_values = false;    ///< v is what k_proj makes
+  int64_t kv_from = 0;            ///< AttentionOp
+  bool kv_lent = false;           ///< AttentionOp
+  float activation_sparsity = 0;  ///< ActivateOp
 };
 
 /// Everything in which the supported architectures differ: the decoder is one, driven by this data.
@@ -126,6 +179,19 @@ struct ModelConfig {
   float score_softcap = 0;                          ///< 0: none
   double position_beta = 0, position_original = 1;  ///< RotateOp
   std::optional<LatentAttention> latent;
+  std::optional<Experts> experts;
+  std::optional<Recurrence> recurrence;
+  bool experts_beside_mlp = false;  ///< Gemma 4: layers with experts have the MLP, too
+  bool attention_gate = false;      ///< of the attention's result
+  bool attention_sinks = false;
+  bool v_norm = false;
+  float qkv_clip = 0;                         ///< 0: none
+  float attention_in = 1, attention_out = 1;  ///< factors around the attention
+  float key_factor = 1;
+  float gate_factor = 1, mlp_factor = 1;  ///< of the MLP's gate and update
+  bool layer_scalar = false;
+  std::optional<LayerInputs> layer_inputs;
+  std::optional<Altup> altup;
   bool tie_word_embeddings = false;
   bool qkv_bias = false;
   bool o_bias = false;

@@ -81,10 +81,12 @@ ModelConfig read_config(const std::filesystem::path& config_json) {
   const std::string type = fields.string("model_type");
   const Architecture* architecture = find_architecture(type);
   if (architecture == nullptr) fields.refuse("model_type", known_types());
-  for (const char* key : {"num_local_experts", "num_experts", "num_experts_per_tok"}) {
-    if (fields.integer(key, 1) > 1) fields.refuse(key, "1 (no mixture of experts)");
-  }
   ModelConfig config = architecture->read(fields);
+  for (const char* key : {"num_local_experts", "num_experts", "num_experts_per_tok"}) {
+    if (!config.experts && fields.integer(key, 0) > 1) {
+      fields.refuse(key, fmt::format("1 (a {} model has no mixture of experts)", type));
+    }
+  }
   config.architecture = type;
   if (!is_papers_block(config) || fields.has(kWeightLayoutKey)) config.source = document.dump();
   config.rotation = read_rotation(fields, config);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -64,11 +65,20 @@ class VisiblePath {
 }  // namespace
 
 KvSpan::KvSpan(const Arithmetic& arithmetic, int64_t capacity, int64_t layers)
-    : capacity_(capacity), blocks_(static_cast<size_t>(layers)) {
+    : capacity_(capacity), lasting_(layers > 1), slots_(static_cast<size_t>(arithmetic.layers()), 0) {
+  size_t slots = 1;
+  for (int64_t layer = 0; layer < arithmetic.layers(); ++layer) {
+    if (lasting_) {
+      slots_[static_cast<size_t>(layer)] = static_cast<size_t>(layer);
+    } else if (arithmetic.lends_kv(layer)) {
+      slots_[static_cast<size_t>(layer)] = slots++;
+    }
+  }
+  blocks_.resize(lasting_ ? static_cast<size_t>(layers) : slots);
   // The system would promise it, and end the process once it is used.
   constexpr int64_t kWorthALook = int64_t{64} << 20;
   int64_t bytes = 0;
-  std::vector<int64_t> sizes(static_cast<size_t>(layers));
+  std::vector<int64_t> sizes(blocks_.size());
   for (int64_t layer = 0; layer < arithmetic.layers(); ++layer) {
     int64_t& size = sizes[index(layer)];
     size = std::max(size, arithmetic.kv_bytes(layer, capacity));
@@ -90,6 +100,9 @@ void Decoder::forward(const Batch& batch) {
   }
   for (Tensor& value : values_) value.first_rows = firsts;
   arithmetic_.embed(batch.tokens, {batch.positions, batch.lengths}, at(Value::residual));
+  if (model_.config.layer_inputs) {
+    arithmetic_.embed_layers(batch.tokens, at(Value::residual), at(Value::layer_inputs));
+  }
   read_ = batch.read && batch.read->size() < batch.tokens.size() ? batch.read : std::nullopt;
   for (int64_t layer = 0; layer < model_.config.num_layers; ++layer) run_block(layer, batch);
 }
@@ -105,45 +118,120 @@ void Decoder::advance(int64_t layer, const Batch& batch, Tensor& residual) {
   std::swap(at(Value::residual), residual);
 }
 
+namespace {
+
+/// One visitor from lambdas.
+template <typename... Functions>
+struct Overloaded : Functions... {
+  using Functions::operator()...;
+};
+template <typename... Functions>
+Overloaded(Functions...) -> Overloaded<Functions...>;
+
+/// Whether rows of other tokens take part in an operation.
+bool mixes_tokens(const Operation& operation) {
+  return std::holds_alternative<AttentionOp>(operation) || std::holds_alternative<ConvolveOp>(operation) ||
+         std::holds_alternative<DeltaRuleOp>(operation) || std::holds_alternative<StateSpaceOp>(operation);
+}
+
+}  // namespace
+
+size_t Decoder::run_linears(int64_t layer, const std::vector<Operation>& operations, size_t i) {
+  const auto& linear = std::get<LinearOp>(operations[i]);
+  std::vector<Arithmetic::Target> targets;
+  for (; i < operations.size(); ++i) {
+    const auto* next = std::get_if<LinearOp>(&operations[i]);
+    if (next == nullptr || next->in != linear.in || next->experts != linear.experts) break;
+    targets.push_back({next, &at(next->out)});
+  }
+  if (linear.experts != 0) {
+    arithmetic_.expert_linear(layer, at(linear.in), routing_, targets);
+  } else {
+    arithmetic_.linear(layer, at(linear.in), targets);
+  }
+  return i;
+}
+
 void Decoder::run_block(int64_t layer, const Batch& batch) {
   const Arithmetic& a = arithmetic_;
   const BlockGraph& block = model_.config.graph.block(layer);
   const bool trimmed = layer == model_.config.num_layers - 1 && read_;
   const RowPositions rows{batch.positions, batch.lengths};
   const std::vector<Operation>& operations = block.operations;
+  // Behind the last operation between tokens, rows that nobody reads are dropped.
+  const auto last =
+      operations.rend() - std::find_if(operations.rbegin(), operations.rend(), mixes_tokens) - 1;
   for (size_t i = 0; i < operations.size();) {
-    const Operation& operation = operations[i++];
-    if (const auto* linear = std::get_if<LinearOp>(&operation)) {
-      // Linear maps of one input are computed together.
-      std::vector<Arithmetic::Target> targets{{linear, &at(linear->out)}};
-      for (; i < operations.size(); ++i) {
-        const auto* next = std::get_if<LinearOp>(&operations[i]);
-        if (next == nullptr || next->in != linear->in) break;
-        targets.push_back({next, &at(next->out)});
-      }
-      a.linear(layer, at(linear->in), targets);
-    } else if (const auto* norm = std::get_if<NormOp>(&operation)) {
-      a.norm(layer, *norm, at(norm->in), at(norm->out));
-    } else if (const auto* rotate = std::get_if<RotateOp>(&operation)) {
-      a.rotate(layer, *rotate, rows, at(rotate->value));
-    } else if (const auto* split = std::get_if<SplitLatentOp>(&operation)) {
-      a.split_latent(layer, *split, at(Value::kv_latent), at(Value::kv), at(Value::k), at(Value::v));
-    } else if (const auto* attention = std::get_if<AttentionOp>(&operation)) {
-      attend(layer, *attention, batch, trimmed ? &*read_ : nullptr);
-      if (trimmed) {
-        keep_read_rows(block, i);
-        if (read_->empty()) return;
-      }
-    } else if (const auto* activate = std::get_if<ActivateOp>(&operation)) {
-      a.activate(layer, *activate, at(Value::gate));
-    } else if (const auto* multiply = std::get_if<MultiplyOp>(&operation)) {
-      a.multiply(layer, *multiply, at(Value::up), at(Value::gate));
-    } else if (const auto* hadamard = std::get_if<HadamardOp>(&operation)) {
-      a.hadamard(layer, *hadamard, at(hadamard->value));
-    } else {
-      const auto& add = std::get<AddOp>(operation);
-      a.add(layer, add, at(add.in), at(Value::residual));
+    if (std::holds_alternative<LinearOp>(operations[i])) {
+      i = run_linears(layer, operations, i);
+      continue;
     }
+    const bool drops = trimmed && std::cmp_equal(i, last);
+    const Operation& operation = operations[i++];
+    std::visit(
+        Overloaded{
+            [](const LinearOp&) {},
+            [&](const NormOp& op) { a.norm(layer, op, at(op.in), at(op.out)); },
+            [&](const RotateOp& op) { a.rotate(layer, op, rows, at(op.value)); },
+            [&](const SplitLatentOp& op) {
+              a.split_latent(layer, op, at(Value::kv_latent), at(Value::kv), at(Value::k), at(Value::v));
+            },
+            [&](const AttentionOp& op) { attend(layer, op, batch, drops ? &*read_ : nullptr); },
+            [&](const ActivateOp& op) { a.activate(layer, op, at(Value::gate)); },
+            [&](const MultiplyOp& op) { a.multiply(layer, op, at(op.by), at(op.value)); },
+            [&](const HadamardOp& op) { a.hadamard(layer, op, at(op.value)); },
+            [&](const AddOp& op) { a.add(layer, op, at(op.in), at(op.to)); },
+            [&](const RouteOp& op) { a.route(layer, op, at(Value::router), routing_); },
+            [&](const DispatchOp& op) { a.dispatch(layer, op, at(op.in), routing_, at(Value::dispatched)); },
+            [&](const MixExpertsOp& op) {
+              a.mix_experts(layer, op, {at(Value::expert_out), at(Value::shared), at(Value::shared_gate)},
+                            routing_, at(op.out));
+            },
+            [&](const GateOp& op) { a.gate(layer, op, at(op.gate), at(op.value)); },
+            [&](const ScaleOp& op) { a.scale(layer, op, at(op.in), at(op.out)); },
+            [&](const ClampOp& op) { a.clamp(layer, op, at(op.value)); },
+            [&](const ConvolveOp&) { recur(layer, operation, batch); },
+            [&](const DeltaRuleOp&) { recur(layer, operation, batch); },
+            [&](const StateSpaceOp&) { recur(layer, operation, batch); },
+            [&](const AltupOp& op) {
+              a.altup(layer, op, at(Value::predicted), at(Value::update), at(Value::residual),
+                      at(Value::streams));
+            },
+        },
+        operation);
+    if (!drops) continue;
+    keep_read_rows(block, i);
+    if (read_->empty()) return;
+  }
+}
+
+std::vector<StateSegment> Decoder::state_segments(int64_t layer, const Batch& batch) const {
+  std::vector<StateSegment> segments;
+  for (const Segment& s : batch.segments) {
+    StateSegment& own = segments.emplace_back(
+        StateSegment{.first_row = s.first_row,
+                     .count = s.length,
+                     .after = s.kv->block(layer).data + arithmetic_.state_offset(layer, s.kv->capacity())});
+    if (s.kv_at > 0) {
+      own.before = own.after;
+    } else if (!s.ancestors.empty()) {
+      const KvSpan& from = *s.ancestors.back().kv;
+      own.before = from.piece(layer, 0).data + arithmetic_.state_offset(layer, from.capacity());
+    }
+  }
+  return segments;
+}
+
+void Decoder::recur(int64_t layer, const Operation& operation, const Batch& batch) {
+  const std::vector<StateSegment> segments = state_segments(layer, batch);
+  const Arithmetic::MixerInputs in{at(Value::mixer_q), at(Value::mixer_k), at(Value::mixer_v),
+                                   at(Value::mixer_a), at(Value::mixer_b)};
+  if (const auto* convolve = std::get_if<ConvolveOp>(&operation)) {
+    arithmetic_.convolve(layer, *convolve, segments, at(convolve->value));
+  } else if (const auto* delta = std::get_if<DeltaRuleOp>(&operation)) {
+    arithmetic_.delta_rule(layer, *delta, in, segments, at(Value::mixer_out));
+  } else {
+    arithmetic_.state_space(layer, std::get<StateSpaceOp>(operation), in, segments, at(Value::mixer_out));
   }
 }
 
@@ -179,10 +267,13 @@ void Decoder::attend(int64_t layer, const AttentionOp& op, const Batch& batch,
                      const std::vector<int64_t>* rows) {
   const Tensor &q = at(Value::q), &k = at(Value::k), &v = at(Value::v);
   Tensor& mixed = at(Value::mixed);
-  parallel_tasks(static_cast<int64_t>(batch.segments.size()), [&](int64_t i) {
-    const Segment& s = batch.segments[static_cast<size_t>(i)];
-    arithmetic_.store_kv(layer, k, v, s.first_row, s.length, s.kv->block(layer), s.kv_at);
-  });
+  const int64_t source = layer - op.kv_from;
+  if (op.kv_from == 0) {
+    parallel_tasks(static_cast<int64_t>(batch.segments.size()), [&](int64_t i) {
+      const Segment& s = batch.segments[static_cast<size_t>(i)];
+      arithmetic_.store_kv(layer, k, v, s.first_row, s.length, s.kv->block(layer), s.kv_at);
+    });
+  }
   arithmetic_.shape_mixed(op, q.rows, mixed);
   const std::vector<AttentionTask> tasks = attention_tasks(batch, op, rows);
   const bool windowed = op.window > 0 && !arithmetic_.wants_all_keys();
@@ -197,8 +288,8 @@ void Decoder::attend(int64_t layer, const AttentionOp& op, const Batch& batch,
       const int64_t first_seen = windowed ? std::max<int64_t>(0, first_position + 1 - op.window) : 0;
       VisiblePath path(pieces);
       for (const Segment::Ancestor& ancestor : s.ancestors)
-        path.add(ancestor.kv->piece(layer, ancestor.length), first_seen);
-      path.add(s.kv->piece(layer, s.kv_at + s.length), first_seen);
+        path.add(ancestor.kv->piece(source, ancestor.length), first_seen);
+      path.add(s.kv->piece(source, s.kv_at + s.length), first_seen);
       const AttentionTile tile{.layer = layer,
                                .op = &op,
                                .kv_head = task.kv_head,

@@ -11,8 +11,9 @@
 
 namespace qeval::model {
 
-/// Keys and values of one run of tokens. With `layers` = the model's, they last: later batches can attend to
-/// them. With `layers` = 1 the one block serves every layer in turn, and they are gone after the batch.
+/// Keys and values of one run of tokens, and the recurrent states behind its last one. With `layers` = the
+/// model's, they last: later batches can attend to them. With `layers` = 1 the one block serves every layer
+/// in turn, and they are gone after the batch.
 class KvSpan {
  public:
   KvSpan(const Arithmetic& arithmetic, int64_t capacity, int64_t layers);
@@ -24,7 +25,7 @@ class KvSpan {
   int64_t capacity() const { return capacity_; }
   /// Gives back what a layer keeps, where every layer has a block: nothing attends to it there any more.
   void release(int64_t layer) {
-    if (blocks_.size() > 1) blocks_[index(layer)] = AlignedBuffer();
+    if (lasting_) blocks_[index(layer)] = AlignedBuffer();
   }
   /// Bytes that are kept now.
   int64_t bytes() const {
@@ -34,9 +35,11 @@ class KvSpan {
   }
 
  private:
-  size_t index(int64_t layer) const { return blocks_.size() == 1 ? 0 : static_cast<size_t>(layer); }
+  size_t index(int64_t layer) const { return slots_[static_cast<size_t>(layer)]; }
 
   int64_t capacity_;
+  bool lasting_;
+  std::vector<size_t> slots_;  ///< [layers]; one for all, but for layers that others read the keys of
   std::vector<AlignedBuffer> blocks_;
 };
 
@@ -109,6 +112,12 @@ class Decoder {
   void run_block(int64_t layer, const Batch& batch);
   /// Of the rows that `rows` names only, where it is given.
   void attend(int64_t layer, const AttentionOp& op, const Batch& batch, const std::vector<int64_t>* rows);
+  /// Convolutions and recurrences.
+  void recur(int64_t layer, const Operation& operation, const Batch& batch);
+  std::vector<StateSegment> state_segments(int64_t layer, const Batch& batch) const;
+  /// The operations between rows of one input: those in a row on the same tensors are done together. Returns
+  /// the next operation.
+  size_t run_linears(int64_t layer, const std::vector<Operation>& operations, size_t i);
   /// Keeps the rows that are read of what operations [next, …) of the block need.
   void keep_read_rows(const BlockGraph& block, size_t next);
   /// The given rows of a tensor.
@@ -121,6 +130,7 @@ class Decoder {
   const Model& model_;
   const Arithmetic& arithmetic_;
   std::array<Tensor, kValues> values_;
+  Routing routing_;
   std::optional<std::vector<int64_t>> read_;  // of the batch last run
 };
 

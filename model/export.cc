@@ -46,8 +46,6 @@ class Sources {
     }
   }
   std::vector<TensorSource> take() { return std::move(tensors_); }
-
- private:
   void add_vector(std::string name, const std::vector<float>& values, float less = 0) {
     tensors_.push_back({std::move(name), {std::ssize(values)}, [&values, less](int64_t, int64_t, float* out) {
                           std::ranges::transform(
@@ -55,6 +53,7 @@ class Sources {
                         }});
   }
 
+ private:
   const FolderLayout& layout_;
   const std::function<void(const FolderMatrix&, std::vector<TensorSource>&)>& add_;
   std::vector<TensorSource> tensors_;
@@ -75,8 +74,8 @@ constexpr std::array kTokenizerFiles{
 
 }  // namespace
 
-std::string FolderLayout::name(int64_t layer, Module module) const {
-  return fmt::format(fmt::runtime(modules.at(module)), layer);
+std::string FolderLayout::name(int64_t layer, Module module, int64_t expert) const {
+  return fmt::format(fmt::runtime(modules.at(module)), layer, expert);
 }
 
 namespace {
@@ -87,6 +86,7 @@ FolderLayout layout_of(const TensorNames& names) {
   layout.embedding = names.root + names.embedding;
   layout.head = names.head;
   for (const auto& [module, place] : names.modules) layout.modules[module] = names.root + place.name;
+  for (const auto& [module, name] : names.vectors) layout.vectors[module] = names.root + name;
   return layout;
 }
 
@@ -129,11 +129,12 @@ void write_without_eps(const ModelConfig& config, const Architecture& architectu
 /// Whether every module of the graph has a tensor of its own, as it is computed with.
 bool is_plain(const ModelConfig& config, const TensorNames& names) {
   if (names.interleaved || config.learned_positions || config.embedding_size != 0 || config.latent ||
-      config.activation == Activation::xielu)
+      config.activation == Activation::xielu || config.experts)  // which other programs hold in other forms
     return false;
   const auto plain = [&](Module module) {
     const TensorPlace& place = names.modules.at(module);
-    return place.rows == 0 && place.block_rows == 0 && !place.transposed && !place.per_head;
+    return place.rows == 0 && place.block_rows == 0 && !place.transposed && !place.per_head &&
+           !place.stacked && !place.bare && place.factor == 1;
   };
   for (int64_t i = 0; i < config.num_layers; ++i) {
     for (const Operation& operation : config.graph.block(i).operations) {
@@ -144,6 +145,19 @@ bool is_plain(const ModelConfig& config, const TensorNames& names) {
     }
   }
   return true;
+}
+
+/// What the unified layout has no place for, by name.
+void refuse_unwritten(const ModelConfig& config) {
+  const char* what = config.recurrence       ? "recurrent mixers"
+                     : config.altup          ? "several residual streams"
+                     : config.layer_inputs   ? "inputs of every layer"
+                     : config.layer_scalar   ? "factors of layers"
+                     : config.attention_gate ? "gates of the attention"
+                                             : nullptr;
+  if (what != nullptr) {
+    fail("{} model: folders are not written of {}; accepted: models without", config.architecture, what);
+  }
 }
 
 /// Whether −1 and +1 lead back to every norm's weights.
@@ -193,6 +207,7 @@ std::vector<TensorSource> folder_tensors(
     const Model& model, const FolderLayout& layout,
     const std::function<void(const FolderMatrix& matrix, std::vector<TensorSource>& tensors)>& add) {
   Sources sources(layout, add);
+  refuse_unwritten(model.config);
   sources.add({model.embedding, layout.embedding});
   if (model.positions.rows > 0) sources.add({model.positions, model.positions.name});
   for (const auto& [module, weights] : {std::pair{Module::embedding_in, &model.embedding_in},
@@ -202,13 +217,18 @@ std::vector<TensorSource> folder_tensors(
   for (int64_t i = 0; i < model.config.num_layers; ++i) {
     const LayerWeights& layer = model.layers[static_cast<size_t>(i)];
     for (const Operation& operation : model.config.graph.block(i).operations) {
-      if (const auto* op = std::get_if<NormOp>(&operation))
+      if (const auto* op = std::get_if<NormOp>(&operation); op != nullptr && op->weighted)
         sources.add(layout.name(i, op->module), layer.norm(op->module));
-      if (const auto* op = std::get_if<LinearOp>(&operation))
-        sources.add(layout.name(i, op->module), i, op->module, layer.linear(op->module));
+      if (const auto* op = std::get_if<LinearOp>(&operation)) {
+        int64_t expert = 0;
+        for (const LinearWeights* linear : layer.all(op->module))
+          sources.add(layout.name(i, op->module, expert++), i, op->module, *linear);
+      }
       if (std::holds_alternative<ActivateOp>(operation) && layer.xielu)
         sources.add(layout.name(i, Module::activation), *layer.xielu);
     }
+    for (const auto& [module, values] : layer.vectors)
+      sources.add_vector(fmt::format(fmt::runtime(layout.vectors.at(module)), i), values);
   }
   if (model.config.final_norm) sources.add(layout.name(0, Module::final_norm), model.final_norm);
   if (model.config.tie_word_embeddings) {

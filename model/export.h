@@ -26,9 +26,10 @@ struct FolderLayout {
   bool published = false;
   bool norm_plus_one = false;             ///< norms are written less 1
   std::string embedding, head;            ///< without ".weight"
-  std::map<Module, std::string> modules;  ///< "{}" is the layer
+  std::map<Module, std::string> modules;  ///< "{}" is the layer, a second one the expert
+  std::map<Module, std::string> vectors;  ///< whole names of LayerWeights::vectors
 
-  std::string name(int64_t layer, Module module) const;
+  std::string name(int64_t layer, Module module, int64_t expert = 0) const;
 };
 
 /// The unified layout, `torch_dtype` as config.json says it.

@@ -78,6 +78,60 @@ class Watch final : public Arithmetic {
                     Tensor& k, Tensor& v) const override {
     inner_.split_latent(layer, op, latent, heads, k, v);
   }
+  void route(int64_t layer, const RouteOp& op, const Tensor& logits, Routing& routing) const override {
+    inner_.route(layer, op, logits, routing);
+  }
+  void dispatch(int64_t layer, const DispatchOp& op, const Tensor& in, const Routing& routing,
+                Tensor& out) const override {
+    inner_.dispatch(layer, op, in, routing, out);
+  }
+  void expert_linear(int64_t layer, const Tensor& in, const Routing& routing,
+                     std::span<const Target> targets) const override {
+    inner_.expert_linear(layer, in, routing, targets);
+  }
+  void mix_experts(int64_t layer, const MixExpertsOp& op, const ExpertResults& results,
+                   const Routing& routing, Tensor& out) const override {
+    inner_.mix_experts(layer, op, results, routing, out);
+    look(out, [&] { return "the output of " + name_of(layer, op.module); });
+  }
+  void gate(int64_t layer, const GateOp& op, const Tensor& gate, Tensor& value) const override {
+    inner_.gate(layer, op, gate, value);
+    look(value, [&] { return fmt::format("the gated mixer of block {}", layer); });
+  }
+  void scale(int64_t layer, const ScaleOp& op, const Tensor& in, Tensor& out) const override {
+    inner_.scale(layer, op, in, out);
+  }
+  void clamp(int64_t layer, const ClampOp& op, Tensor& value) const override {
+    inner_.clamp(layer, op, value);
+  }
+  void convolve(int64_t layer, const ConvolveOp& op, std::span<const StateSegment> segments,
+                Tensor& value) const override {
+    inner_.convolve(layer, op, segments, value);
+    look(value, [&] { return "the output of " + name_of(layer, op.module); });
+  }
+  void delta_rule(int64_t layer, const DeltaRuleOp& op, const MixerInputs& in,
+                  std::span<const StateSegment> segments, Tensor& out) const override {
+    inner_.delta_rule(layer, op, in, segments, out);
+    look(out, [&] { return "the output of " + name_of(layer, Module::mixer_state); });
+  }
+  void state_space(int64_t layer, const StateSpaceOp& op, const MixerInputs& in,
+                   std::span<const StateSegment> segments, Tensor& out) const override {
+    inner_.state_space(layer, op, in, segments, out);
+    look(out, [&] { return "the output of " + name_of(layer, Module::mixer_state); });
+  }
+  int64_t state_offset(int64_t layer, int64_t tokens) const override {
+    return inner_.state_offset(layer, tokens);
+  }
+  void altup(int64_t layer, const AltupOp& op, const Tensor& predicted, const Tensor& update, Tensor& active,
+             Tensor& others) const override {
+    inner_.altup(layer, op, predicted, update, active, others);
+    look(active, [&] { return fmt::format("the residual streams of block {}", layer); });
+  }
+  void embed_layers(std::span<const int32_t> tokens, const Tensor& embedded, Tensor& out) const override {
+    inner_.embed_layers(tokens, embedded, out);
+    look(out, [&] { return "the output of " + model_.layer_embedding.name; });
+  }
+  bool lends_kv(int64_t layer) const override { return inner_.lends_kv(layer); }
   int64_t layers() const override { return inner_.layers(); }
   int64_t kv_bytes(int64_t layer, int64_t tokens) const override { return inner_.kv_bytes(layer, tokens); }
   void store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row, int64_t count,
@@ -97,16 +151,19 @@ class Watch final : public Arithmetic {
   }
   void activate(int64_t layer, const ActivateOp& op, Tensor& gate) const override {
     inner_.activate(layer, op, gate);
-    look(gate, [&] { return "the activation behind " + name_of(layer, Module::gate); });
+    look(gate, [&] { return "the output of " + name_of(layer, op.module); });
   }
   void multiply(int64_t layer, const MultiplyOp& op, const Tensor& up, Tensor& gate) const override {
     inner_.multiply(layer, op, up, gate);
-    look(gate, [&] { return "the product before " + name_of(layer, Module::down); });
+    look(gate, [&] { return "the product before " + name_of(layer, op.module); });
   }
   void hadamard(int64_t layer, const HadamardOp& op, Tensor& value) const override {
     inner_.hadamard(layer, op, value);
-    const std::string_view behind = op.value == Value::gate ? "the product before " : "the rotary embedding behind ";
-    const Module module = op.value == Value::gate ? Module::down : op.value == Value::q ? Module::q : Module::k;
+    const std::string_view behind =
+        op.value == Value::gate ? "the product before " : "the rotary embedding behind ";
+    const Module module = op.value == Value::gate ? Module::down
+                          : op.value == Value::q  ? Module::q
+                                                  : Module::k;
     look(value, [&] { return fmt::format("the rotation of {}{}", behind, name_of(layer, module)); });
   }
   void finish(const Tensor& residual, Tensor& out) const override {

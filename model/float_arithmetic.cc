@@ -195,9 +195,20 @@ struct HeadLayout {
 
 }  // namespace
 
+int64_t FloatArithmetic::state_offset(int64_t layer, int64_t tokens) const {
+  const auto* op = config().graph.block(layer).find<AttentionOp>();
+  if (op == nullptr || op->kv_from != 0) return 0;
+  return op->kv_heads * HeadLayout(*op, tokens).size * static_cast<int64_t>(sizeof(float));
+}
+
 int64_t FloatArithmetic::kv_bytes(int64_t layer, int64_t tokens) const {
-  const AttentionOp& op = config().graph.block(layer).attention();
-  return op.kv_heads * HeadLayout(op, tokens).size * static_cast<int64_t>(sizeof(float));
+  return state_offset(layer, tokens) +
+         config().graph.block(layer).state_size * static_cast<int64_t>(sizeof(float));
+}
+
+bool FloatArithmetic::lends_kv(int64_t layer) const {
+  const auto* op = config().graph.block(layer).find<AttentionOp>();
+  return op != nullptr && op->kv_lent;
 }
 
 void FloatArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row,
@@ -264,6 +275,15 @@ void FloatArithmetic::cap_scores(const AttentionOp& op, float* row, int64_t n) {
   for (int64_t i = 0; i < n; ++i) row[i] = op.softcap * std::tanh(row[i] * op.scale / op.softcap);
 }
 
+void FloatArithmetic::softmax_with_sink(float* row, int64_t n, float scale, float sink) {
+  const float largest = *std::max_element(row, row + n) * scale;
+  kernels().softmax(row, n, scale);
+  // The largest probability is 1 / Σ e^(s − largest).
+  const float share = *std::max_element(row, row + n);
+  const float rest = 1.0F / (1.0F + std::exp(sink - largest) * share);
+  for (int64_t i = 0; i < n; ++i) row[i] *= rest;
+}
+
 void FloatArithmetic::softmax(const AttentionTile& tile) const {
   const AttentionOp& op = *tile.op;
   const int64_t stride = score_stride(tile);
@@ -272,7 +292,12 @@ void FloatArithmetic::softmax(const AttentionTile& tile) const {
     for (int64_t g = 0; g < op.group(); ++g) {
       float* row = tile.scores.as<float>() + (i * op.group() + g) * stride;
       if (op.softcap != 0) cap_scores(op, row + begin, end - begin);
-      kernels().softmax(row + begin, end - begin, op.softcap != 0 ? 1.0F : op.scale);
+      const float scale = op.softcap != 0 ? 1.0F : op.scale;
+      if (op.sinks) {
+        softmax_with_sink(row + begin, end - begin, scale, sink(tile, g));
+      } else {
+        kernels().softmax(row + begin, end - begin, scale);
+      }
       std::fill(row, row + begin, 0.0F);
       std::fill(row + end, row + tile.last_end(), 0.0F);
     }
@@ -327,7 +352,30 @@ void FloatArithmetic::add(int64_t, const AddOp& op, const Tensor& update, Tensor
   });
 }
 
+bool FloatArithmetic::prepare_activation(const ActivateOp& op, float* x, int64_t n) {
+  if (op.limit != 0) {
+    for (int64_t i = 0; i < n; ++i) {
+      const float g = std::min(x[i], op.limit);
+      x[i] = g / (1.0F + std::exp(-op.slope * g));
+    }
+    return true;
+  }
+  if (op.sparsity == 0) return false;
+  double sum = 0, squares = 0;
+  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]);
+  const double mean = sum / static_cast<double>(n);
+  for (int64_t i = 0; i < n; ++i) {
+    const double off = static_cast<double>(x[i]) - mean;
+    squares += off * off;
+  }
+  const auto cut = static_cast<float>(mean + static_cast<double>(op.sparsity) *
+                                                 std::sqrt(squares / static_cast<double>(n)));
+  for (int64_t i = 0; i < n; ++i) x[i] = std::max(x[i] - cut, 0.0F);
+  return false;
+}
+
 void FloatArithmetic::activate_row(int64_t layer, const ActivateOp& op, float* x, int64_t n) const {
+  if (prepare_activation(op, x, n)) return;
   switch (op.kind) {
     case Activation::silu:
       kernels().silu(x, n, x);
@@ -361,9 +409,21 @@ void FloatArithmetic::activate(int64_t layer, const ActivateOp& op, Tensor& gate
   for_each_row(gate.rows, [&](int64_t r) { activate_row(layer, op, gate.row<float>(r), gate.cols); });
 }
 
-void FloatArithmetic::multiply(int64_t, const MultiplyOp&, const Tensor& up, Tensor& gate) const {
-  for_each_row(gate.rows,
-               [&](int64_t r) { kernels().multiply(up.row<float>(r), gate.cols, gate.row<float>(r)); });
+void FloatArithmetic::multiply_row(const MultiplyOp& op, const float* up, float* gate, int64_t n) {
+  if (op.limit == 0 && op.offset == 0) {
+    kernels().multiply(up, n, gate);
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    const float u = op.limit == 0 ? up[i] : std::clamp(up[i], -op.limit, op.limit);
+    gate[i] *= u + op.offset;
+  }
+}
+
+void FloatArithmetic::multiply(int64_t, const MultiplyOp& op, const Tensor& up, Tensor& gate) const {
+  for_each_row(gate.rows, [&](int64_t r) {
+    multiply_row(op, up.row<float>(r) + op.first, gate.row<float>(r), gate.cols);
+  });
 }
 
 void FloatArithmetic::hadamard(int64_t, const HadamardOp& op, Tensor& value) const {
@@ -425,6 +485,11 @@ Bf16Arithmetic::Bf16Arithmetic(const Model& model, int64_t max_positions, Bf16Ke
 
 void Bf16Arithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
   multiply_bf16(kernel_, in.row<float>(0), in.rows, products(layer, in.rows, targets));
+}
+
+void Bf16Arithmetic::expert_linear(int64_t layer, const Tensor& in, const Routing& routing,
+                                   std::span<const Target> targets) const {
+  multiply_rows_bf16(kernel_, expert_products(layer, in, routing, targets));
 }
 
 void Bf16Arithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {

@@ -9,6 +9,7 @@
 #include "model/arithmetic.h"
 #include "model/hadamard.h"
 #include "model/kernels/bf16.h"
+#include "model/kernels/gemm.h"
 #include "model/rotary.h"
 
 namespace qeval::model {
@@ -33,6 +34,27 @@ class FloatArithmetic : public Arithmetic {
   void rotate(int64_t layer, const RotateOp& op, const RowPositions& rows, Tensor& heads) const override;
   void split_latent(int64_t layer, const SplitLatentOp& op, const Tensor& latent, const Tensor& heads,
                     Tensor& k, Tensor& v) const override;
+  void route(int64_t layer, const RouteOp& op, const Tensor& logits, Routing& routing) const override;
+  void dispatch(int64_t layer, const DispatchOp& op, const Tensor& in, const Routing& routing,
+                Tensor& out) const override;
+  void expert_linear(int64_t layer, const Tensor& in, const Routing& routing,
+                     std::span<const Target> targets) const override;
+  void mix_experts(int64_t layer, const MixExpertsOp& op, const ExpertResults& results,
+                   const Routing& routing, Tensor& out) const override;
+  void gate(int64_t layer, const GateOp& op, const Tensor& gate, Tensor& value) const override;
+  void scale(int64_t layer, const ScaleOp& op, const Tensor& in, Tensor& out) const override;
+  void clamp(int64_t layer, const ClampOp& op, Tensor& value) const override;
+  void convolve(int64_t layer, const ConvolveOp& op, std::span<const StateSegment> segments,
+                Tensor& value) const override;
+  void delta_rule(int64_t layer, const DeltaRuleOp& op, const MixerInputs& in,
+                  std::span<const StateSegment> segments, Tensor& out) const override;
+  void state_space(int64_t layer, const StateSpaceOp& op, const MixerInputs& in,
+                   std::span<const StateSegment> segments, Tensor& out) const override;
+  int64_t state_offset(int64_t layer, int64_t tokens) const override;
+  void altup(int64_t layer, const AltupOp& op, const Tensor& predicted, const Tensor& update, Tensor& active,
+             Tensor& others) const override;
+  void embed_layers(std::span<const int32_t> tokens, const Tensor& embedded, Tensor& out) const override;
+  bool lends_kv(int64_t layer) const override;
   int64_t layers() const override { return config().num_layers; }
   int64_t kv_bytes(int64_t layer, int64_t tokens) const override;
   void store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row, int64_t count,
@@ -54,6 +76,10 @@ class FloatArithmetic : public Arithmetic {
   const ModelConfig& config() const { return model_.config; }
   /// Shapes the targets' tensors for an input of `rows` rows; what is to be multiplied.
   std::vector<Product> products(int64_t layer, int64_t rows, std::span<const Target> targets) const;
+  /// Of experts: each of its own rows of the dispatched `in`.
+  std::vector<RowsProduct> expert_products(int64_t layer, const Tensor& in, const Routing& routing,
+                                           std::span<const Target> targets) const;
+  const LayerWeights& weights(int64_t layer) const { return model_.layers[static_cast<size_t>(layer)]; }
   /// The weights behind an operation of a block.
   const LinearWeights& weights(int64_t layer, const LinearOp& op) const {
     return model_.layers[static_cast<size_t>(layer)].linear(op.module);
@@ -68,6 +94,19 @@ class FloatArithmetic : public Arithmetic {
                        const float* x, float* y);
   /// x [n] ← activation(x) of block `layer`.
   void activate_row(int64_t layer, const ActivateOp& op, float* x, int64_t n) const;
+  /// out ← what is made of the embedding for the inputs of layers, before it is scaled.
+  virtual void project_layers(const Tensor& embedded, Tensor& out) const;
+  /// That of head g of the tile's group.
+  float sink(const AttentionTile& tile, int64_t g) const {
+    return weights(tile.layer)
+        .vectors.at(Module::qk_product)[static_cast<size_t>(tile.kv_head * tile.op->group() + g)];
+  }
+  /// The probabilities of one row [n] of scores times `scale`, less what the head's sink takes.
+  static void softmax_with_sink(float* row, int64_t n, float scale, float sink);
+  /// x [n] ← ActivateOp's clamped SiLU or its sparsity, where it has them; true where nothing is left to do.
+  static bool prepare_activation(const ActivateOp& op, float* x, int64_t n);
+  /// gate [n] ← gate · up as the operation says.
+  static void multiply_row(const MultiplyOp& op, const float* up, float* gate, int64_t n);
   /// Scores of one query that it sees → those that softmax takes as they are: scale and soft cap.
   static void cap_scores(const AttentionOp& op, float* row, int64_t n);
   /// The head's plain product, and what follows it: the logits' factor and soft cap.
@@ -108,6 +147,8 @@ class Bf16Arithmetic final : public FloatArithmetic {
 
   std::string name() const override { return "float-bf16"; }
   void linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const override;
+  void expert_linear(int64_t layer, const Tensor& in, const Routing& routing,
+                     std::span<const Target> targets) const override;
   void logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const override;
 
  private:

@@ -77,13 +77,11 @@ std::vector<int8_t> paley(int64_t order) {
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t j = 0; j < n; ++j) {
       const int8_t sign = c[static_cast<size_t>(i * n + j)];
-      const int8_t block[2][2] = {{static_cast<int8_t>(sign == 0 ? 1 : sign),
-                                   static_cast<int8_t>(sign == 0 ? -1 : sign)},
-                                  {static_cast<int8_t>(sign == 0 ? -1 : sign),
-                                   static_cast<int8_t>(sign == 0 ? -1 : -sign)}};
+      const int8_t block[2][2] = {
+          {static_cast<int8_t>(sign == 0 ? 1 : sign), static_cast<int8_t>(sign == 0 ? -1 : sign)},
+          {static_cast<int8_t>(sign == 0 ? -1 : sign), static_cast<int8_t>(sign == 0 ? -1 : -sign)}};
       for (int64_t a = 0; a < 2; ++a) {
-        for (int64_t b = 0; b < 2; ++b)
-          h[static_cast<size_t>((2 * i + a) * order + 2 * j + b)] = block[a][b];
+        for (int64_t b = 0; b < 2; ++b) h[static_cast<size_t>((2 * i + a) * order + 2 * j + b)] = block[a][b];
       }
     }
   }

@@ -81,6 +81,7 @@ std::vector<float> rotary_frequencies(const Rotary& rotary, int64_t length) {
     const float exponent = static_cast<float>(2 * i) / static_cast<float>(rotary.dim);
     const float power = static_cast<float>(std::pow(theta, static_cast<double>(exponent)));
     frequencies[i] = scaled(1.0F / power, rotary, i, length);
+    if (rotary.turning_pairs != 0 && static_cast<int64_t>(i) >= rotary.turning_pairs) frequencies[i] = 0;
   }
   return frequencies;
 }
@@ -93,7 +94,9 @@ float position_factor(const RotateOp& op, int64_t position) {
 RotaryTable::RotaryTable(const Rotary& rotary, int64_t positions, int64_t length)
     : half_(rotary.dim / 2), positions_(positions), values_(static_cast<size_t>(positions * 2 * half_)) {
   const std::vector<float> frequencies = rotary_frequencies(rotary, length);
-  const auto factor = static_cast<float>(rotary.scaling.attention_factor);
+  const RopeScaling& scaling = rotary.scaling;
+  const bool longer = scaling.long_attention_factor != 0 && rotary.length_class(length) != 0;
+  const auto factor = static_cast<float>(longer ? scaling.long_attention_factor : scaling.attention_factor);
   parallel_ranges(positions, 64, [&](int64_t first, int64_t last) {
     for (int64_t p = first; p < last; ++p) {
       float* row = values_.data() + p * 2 * half_;

@@ -32,9 +32,29 @@ void visit_weights(const Model& model, const Visitor& visit) {
   for (const LinearWeights* weights : {&model.embedding_in, &model.embedding_out}) {
     if (weights->weight.rows > 0) linear(*weights);
   }
+  if (model.layer_embedding.rows > 0) {
+    visit(model.layer_embedding);
+    linear(model.layer_projection);
+    norm(model.layer_projection_norm);
+  }
+  for (const auto* maps : {&model.altup_projections, &model.altup_unembeddings}) {
+    for (const LinearWeights& map : *maps) linear(map);
+  }
   for (const LayerWeights& layer : model.layers) {
     for (const auto& [module, weights] : layer.norms) norm(weights);
-    for (const auto& [module, weights] : layer.linears) linear(weights);
+    layer.visit_linears([&](Module, const LinearWeights& weights) { linear(weights); });
+    for (const auto& [module, values] : layer.vectors) visit(std::string(module_name(module)), values);
+    for (const auto& [module, values] : layer.biases)
+      visit(std::string(module_name(module)) + ".bias", values);
+    for (const auto* values : {&layer.state.decay, &layer.state.step_bias, &layer.state.skip}) {
+      if (!values->empty()) visit("state", *values);
+    }
+    if (layer.altup) {
+      for (const auto* values : {&layer.altup->router_norm, &layer.altup->router, &layer.altup->prediction,
+                                 &layer.altup->correction}) {
+        visit("altup", *values);
+      }
+    }
     rounding("key", layer.key);
     rounding("value", layer.value);
     if (layer.xielu) {
@@ -121,16 +141,18 @@ std::string Model::weight_hash() const {
 bool Model::rounds_activations() const {
   const auto rounds = [](const LinearWeights& linear) { return linear.input || linear.output; };
   return rounds(head) || std::ranges::any_of(layers, [&](const LayerWeights& layer) {
-           return layer.key || layer.value ||
-                  std::ranges::any_of(layer.linears, [&](const auto& own) { return rounds(own.second); });
+           bool any = layer.key || layer.value;
+           layer.visit_linears([&](Module, const LinearWeights& own) { any = any || rounds(own); });
+           return any;
          });
 }
 
 std::string Model::weight_format() const {
   std::map<std::string, int64_t> elements;
   for (const LayerWeights& layer : layers) {
-    for (const auto& [module, linear] : layer.linears)
+    layer.visit_linears([&](Module, const LinearWeights& linear) {
       elements[linear.weight.stored.format()] += linear.weight.rows * linear.weight.cols;
+    });
   }
   std::vector<std::pair<std::string, int64_t>> formats(elements.begin(), elements.end());
   std::ranges::stable_sort(formats, std::greater{}, &std::pair<std::string, int64_t>::second);

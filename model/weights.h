@@ -61,16 +61,49 @@ struct XieluWeights {
   float alpha_p = 0, alpha_n = 0, beta = 0, eps = 0;
 };
 
+/// Gemma 3n's streams in a block; all matrices [rows, cols] as float32.
+struct AltupWeights {
+  std::vector<float> router_norm, router;     ///< [hidden], [streams, hidden]
+  std::vector<float> prediction, correction;  ///< [streams², streams], [streams, streams]
+};
+
 /// The weights of one block, by the modules of its graph.
 struct LayerWeights {
   std::map<Module, LinearWeights> linears;
+  std::map<Module, std::vector<LinearWeights>> experts;  ///< of LinearOps with experts
   std::map<Module, NormWeights> norms;
+  /// Numbers of other modules: sinks [heads] (Module::qk_product), the router's correction
+  /// (Module::router) and factors (Module::expert_mix) [experts], the taps of a convolution [width, taps],
+  /// its bias under `biases`, and what ScaleOps multiply by.
+  std::map<Module, std::vector<float>> vectors, biases;
+  /// Of recurrent mixers, per head: −e^A, the bias of the step and the skip (none: empty).
+  struct StateWeights {
+    std::vector<float> decay, step_bias, skip;
+  } state{};
+  std::optional<AltupWeights> altup{};
   std::optional<XieluWeights> xielu{};
   /// What the checkpoint asks of keys, after the rotary embedding, and of values before they are read.
   std::optional<ActivationRounding> key{}, value{};
 
   const LinearWeights& linear(Module module) const { return linears.at(module); }
   const NormWeights& norm(Module module) const { return norms.at(module); }
+  /// The linear maps of a module: one, or one for each expert.
+  std::vector<const LinearWeights*> all(Module module) const {
+    std::vector<const LinearWeights*> found;
+    if (const auto own = linears.find(module); own != linears.end()) found.push_back(&own->second);
+    if (const auto own = experts.find(module); own != experts.end()) {
+      for (const LinearWeights& expert : own->second) found.push_back(&expert);
+    }
+    return found;
+  }
+  /// Calls visit(module, linear) for every linear map, those of experts one by one.
+  template <typename Visit>
+  void visit_linears(const Visit& visit) const {
+    for (const auto& [module, own] : linears) visit(module, own);
+    for (const auto& [module, all] : experts) {
+      for (const LinearWeights& own : all) visit(module, own);
+    }
+  }
 };
 
 /// A loaded model: configuration and views of the weights, which `checkpoint` keeps alive.
@@ -81,6 +114,13 @@ struct Model {
   ModelConfig config;
   Matrix embedding;  ///< [vocab_size, hidden_size, or ModelConfig::embedding_size]
   Matrix positions;  ///< [positions, hidden_size] where they are learned, else no rows
+  /// Inputs of all layers: their embedding [vocab_size, layers · size], what is made of the embedding and the
+  /// norm over a layer's share.
+  Matrix layer_embedding;
+  LinearWeights layer_projection;
+  NormWeights layer_projection_norm;
+  /// Gemma 3n: what makes the other streams and what leads back from them, [hidden, hidden] each.
+  std::vector<LinearWeights> altup_projections, altup_unembeddings;
   LinearWeights embedding_in, embedding_out;  ///< where the embedding's width is not the model's
   std::vector<LayerWeights> layers;
   NormWeights final_norm;

@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <fstream>
 #include <limits>
-#include <unordered_set>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -16,7 +14,7 @@
 #include "model/checkpoint/gguf.h"
 #include "model/checkpoint/layout.h"
 #include "model/checkpoint/quantized/format.h"
-#include "model/weights.h"
+#include "model/named_tensors.h"
 
 namespace qeval::model {
 namespace {
@@ -51,30 +49,32 @@ void find_root(const Checkpoint& checkpoint, TensorNames& names) {
   }
 }
 
-/// Tensors that checkpoints carry beside the weights and that change nothing: tables that the program
-/// computes itself, the head of a tied model, a remainder of MobileQuant's training, and the rest of a model
-/// of which this one is the part for text.
-bool is_left_over(std::string_view name, bool tied, const TensorNames& names) {
-  if (name.ends_with(".rotary_emb.inv_freq") || name.ends_with("temp_weight")) return true;
-  if (tied && (name == names.head + ".weight" || name == names.head + ".weight_scale")) return true;
-  const auto ends = [&](const std::string& suffix) { return name.ends_with(suffix); };
-  if (std::ranges::any_of(names.ignored_suffixes, ends)) return true;
-  const bool inside_another = names.root.find("language_model.") != std::string::npos;
-  return inside_another && !name.starts_with(names.root) && !name.starts_with(names.head);
+/// Newer folders hold all experts of a layer in two tensors, whatever the family.
+void find_stacked_experts(const Checkpoint& checkpoint, const ModelConfig& config, TensorNames& names) {
+  if (!config.experts || names.modules.at(Module::expert_gate).stacked) return;
+  for (int64_t i = 0; i < config.num_layers; ++i) {
+    const std::string layer = names.root + fmt::format(fmt::runtime(names.layer), i);
+    if (checkpoint.find(layer + "mlp.experts.gate_up_proj") == nullptr) continue;
+    stack_experts(config,
+                  {.gate_up = "mlp.experts.gate_up_proj", .down = "mlp.experts.down_proj", .bare = true},
+                  names);
+    for (const char* router : {"mlp.gate", "mlp.router"}) {
+      if (checkpoint.find(layer + router + ".weight") != nullptr)
+        rename_module(names, Module::router, router);
+    }
+    return;
+  }
 }
 
-class Loader {
+class Loader : public NamedTensors {
  public:
-  /// `quantization` may be null.
-  Loader(const Checkpoint& checkpoint, const ModelConfig& config, const TensorNames& names,
-         const Quantization* quantization)
-      : checkpoint_(checkpoint), config_(config), names_(names), quantization_(quantization) {}
+  using NamedTensors::NamedTensors;
 
-  void load(Model& model) {
+  void load() {
+    Model& model = model_;
     check_memory();
     const int64_t hidden = config_.hidden_size;
     const int64_t width = config_.embedding_size != 0 ? config_.embedding_size : hidden;
-    model_ = &model;
     model.embedding = weights({.name = names_.root + names_.embedding}, "model.embed_tokens",
                               ModuleRequest::Kind::embedding, config_.vocab_size, width)
                           .weight;
@@ -86,6 +86,19 @@ class Loader {
     if (width != hidden) {
       model.embedding_in = linear({.module = Module::embedding_in, .rows = hidden, .cols = width}, 0);
       model.embedding_out = linear({.module = Module::embedding_out, .rows = width, .cols = hidden}, 0);
+    }
+    if (config_.layer_inputs) load_layer_inputs(model);
+    if (config_.altup) {
+      for (int64_t j = 0; j < config_.altup->streams - 1; ++j) {
+        const auto map = [&](const char* kind) {
+          LinearWeights weights;
+          const std::string name = fmt::format("{}.{}", kind, j);
+          weights.weight = matrix({.name = names_.root + name}, "model." + name, hidden, hidden);
+          return weights;
+        };
+        model.altup_projections.push_back(map("altup_projections"));
+        model.altup_unembeddings.push_back(map("altup_unembed_projections"));
+      }
     }
     model.layers.reserve(static_cast<size_t>(config_.num_layers));
     for (int64_t i = 0; i < config_.num_layers; ++i) model.layers.push_back(layer(i));
@@ -103,27 +116,6 @@ class Loader {
     }
     if (quantization_ != nullptr && quantization_->cache) {
       for (int64_t i = 0; i < config_.num_layers; ++i) cache_rounding(*quantization_->cache, i);
-    }
-  }
-
-  /// What nothing reads is a model that we do not understand.
-  void check_unused() const {
-    for (const TensorView& tensor : checkpoint_.tensors()) {
-      if (used_.contains(tensor.name) || is_left_over(tensor.name, config_.tie_word_embeddings, names_))
-        continue;
-      const auto ends = [&](const std::string& suffix) { return tensor.name.ends_with(suffix); };
-      if (quantization_ != nullptr && std::ranges::any_of(quantization_->ignored_suffixes, ends)) {
-        model_->config.warnings.push_back(fmt::format("{}: tensor {}: {}", checkpoint_.path().string(),
-                                                      printable(tensor.name), quantization_->ignored_note));
-        continue;
-      }
-      fail("{}: tensor {} {} belongs to no part of a {} model of {} layers with this configuration",
-           checkpoint_.path().string(), printable(tensor.name), shape_text(tensor.shape),
-           config_.architecture, config_.num_layers);
-    }
-    for (const auto& [name, file] : checkpoint_.listed_only()) {
-      if (!is_left_over(name, config_.tie_word_embeddings, names_))
-        fail("{}: tensor {} is missing; the index lists it", file.string(), printable(name));
     }
   }
 
@@ -146,61 +138,6 @@ class Loader {
     require_memory(bytes, checkpoint_.path().string());
   }
 
-  const TensorView& tensor(const std::string& name, const std::vector<int64_t>& shape) {
-    const TensorView& view = checkpoint_.require(name);
-    if (view.shape != shape) {
-      fail("{}: tensor {} has shape {}; the configuration asks for {}", checkpoint_.path().string(), name,
-           shape_text(view.shape), shape_text(shape));
-    }
-    if (!info(view.dtype).is_float) {
-      fail("{}: tensor {} is of type {}; accepted: a floating-point type", checkpoint_.path().string(), name,
-           info(view.dtype).name);
-    }
-    used_.insert(name);
-    return view;
-  }
-
-  const TensorPlace& place(Module module) const { return names_.modules.at(module); }
-
-  std::string name_in_file(Module module, int64_t layer, int64_t head = 0) const {
-    return names_.root + fmt::format(fmt::runtime(place(module).name), layer, head);
-  }
-  std::string unified_name(Module module, int64_t layer) const {
-    const std::string_view name = module_name(module);
-    return is_after_blocks(module) ? std::string(name) : fmt::format("model.layers.{}.{}", layer, name);
-  }
-
-  /// The matrix of a module, quantized or not, and what is asked of its input and output.
-  LinearWeights weights(const TensorPlace& place, const std::string& unified, ModuleRequest::Kind kind,
-                        int64_t rows, int64_t cols) {
-    LinearWeights result;
-    if (quantization_ != nullptr) {
-      const ModuleRequest request{.name = place.name,
-                                  .rows = place.rows != 0 ? place.rows : rows,
-                                  .cols = cols,
-                                  .kind = kind,
-                                  .transposed = place.transposed};
-      ModuleTensors tensors(checkpoint_, request);
-      std::optional<QuantizedModule> module = quantization_->read(tensors);
-      for (const TensorView& tensor : tensors.taken()) used_.insert(tensor.name);
-      if (module) {
-        result.input = module->input;
-        result.output = module->output;
-      }
-      if (module && module->weight) {
-        result.weight.name = unified;
-        result.weight.rows = rows;
-        result.weight.cols = cols;
-        result.weight.stored = StoredWeight(module->weight, place.first_row);
-        result.weight.block_rows = place.block_rows;
-        result.weight.block_stride = place.block_stride;
-        return result;
-      }
-    }
-    result.weight = matrix(place, unified, rows, cols);
-    return result;
-  }
-
   void cache_rounding(const Quantization::CacheRounding& cache, int64_t layer) {
     const std::string k = name_in_file(Module::k, layer);
     const std::string attention = k.substr(0, k.rfind('.') + 1);
@@ -213,68 +150,9 @@ class Loader {
       }
       return rounding;
     };
-    LayerWeights& weights = model_->layers[static_cast<size_t>(layer)];
+    LayerWeights& weights = model_.layers[static_cast<size_t>(layer)];
     weights.key = read(cache.key_suffix);
     weights.value = read(cache.value_suffix);
-  }
-
-  /// A bias that the architecture lacks and that a quantizer wrote all the same: zeros mean nothing.
-  void skip_zero_bias(const std::string& name) {
-    const TensorView* bias = quantization_ != nullptr ? checkpoint_.find(name + ".bias") : nullptr;
-    if (bias == nullptr) return;
-    for (const float value : vector(name + ".bias", bias->shape)) {
-      if (value == 0) continue;
-      fail("{}: tensor {}.bias is not zero, and {} has no bias there", checkpoint_.path().string(),
-           printable(name), config_.architecture);
-    }
-  }
-
-  /// A matrix as `place` says it lies in the file.
-  Matrix matrix(const TensorPlace& place, const std::string& unified, int64_t rows, int64_t cols) {
-    const std::string name = place.name + ".weight";
-    const int64_t stored_rows = place.rows != 0 ? place.rows : rows;
-    Matrix result;
-    result.name = unified;
-    result.rows = rows;
-    result.cols = cols;
-    if (place.transposed) {
-      transpose(tensor(name, {cols, stored_rows}), place.first_row, result);
-      return result;
-    }
-    const TensorView& view = tensor(name, {stored_rows, cols});
-    const DTypeInfo& type = info(view.dtype);
-    const int64_t row_bytes = cols / type.block_size * type.block_bytes;
-    result.stored = StoredWeight(view.dtype, cols, view.bytes.data() + place.first_row * row_bytes);
-    result.block_rows = place.block_rows;
-    result.block_stride = place.block_stride;
-    return result;
-  }
-
-  /// Rows of `result` ← columns from `first` on of the stored [cols, …].
-  void transpose(const TensorView& view, int64_t first, Matrix& result) {
-    const DTypeInfo& type = info(view.dtype);
-    if (type.block_size != 1) {
-      fail("{}: tensor {} is of type {} and stored transposed; accepted: a type of single elements",
-           checkpoint_.path().string(), view.name, type.name);
-    }
-    const int64_t size = type.block_bytes, stored = view.shape[1];
-    auto buffer = std::make_shared<AlignedBuffer>(static_cast<size_t>(result.rows * result.cols * size));
-    for (int64_t r = 0; r < result.rows; ++r) {
-      std::byte* row = buffer->data() + r * result.cols * size;
-      for (int64_t c = 0; c < result.cols; ++c) {
-        std::memcpy(row + c * size, view.bytes.data() + (c * stored + first + r) * size,
-                    static_cast<size_t>(size));
-      }
-    }
-    result.stored = StoredWeight(view.dtype, result.cols, buffer->data());
-    model_->transposed.push_back(std::move(buffer));
-  }
-
-  std::vector<float> vector(const std::string& name, const std::vector<int64_t>& shape) {
-    const TensorView& view = tensor(name, shape);
-    std::vector<float> values(static_cast<size_t>(view.element_count()));
-    decode(view.dtype, view.bytes.data(), view.element_count(), values.data());
-    return values;
   }
 
   bool interleaved(Module module) const {
@@ -295,8 +173,10 @@ class Loader {
 
   LinearWeights linear(const LinearOp& op, int64_t layer) {
     LinearWeights result;
-    TensorPlace place = this->place(op.module);
-    const std::string name = name_in_file(op.module, layer);
+    const bool as_keys = op.module == Module::v && config_.layer(layer).keys_as_values;
+    const Module stored_as = as_keys ? Module::k : op.module;
+    TensorPlace place = this->place(stored_as);
+    const std::string name = name_in_file(stored_as, layer);
     place.name = name;
     result = weights(place, unified_name(op.module, layer),
                      is_after_blocks(op.module) ? ModuleRequest::Kind::outside : ModuleRequest::Kind::linear,
@@ -326,7 +206,8 @@ class Loader {
     if (!place(op.module).per_head) {
       const std::string name = name_in_file(op.module, layer) + kind;
       const TensorView* view = checkpoint_.find(name);
-      const bool flat = view != nullptr && view->shape.size() == 1;  // as the unified layout has it
+      // As the unified layout and Mamba's norms have it.
+      const bool flat = view != nullptr && view->shape.size() == 1;
       return in_row_order(op.module,
                           vector(name, flat ? std::vector{op.width} : std::vector{heads, op.group}));
     }
@@ -341,8 +222,16 @@ class Loader {
   NormWeights norm(const NormOp& op, int64_t layer) {
     NormWeights result;
     result.name = unified_name(op.module, layer);
-    result.weight = norm_values(op, layer, ".weight");
-    if (names_.norm_plus_one) {
+    if (!op.weighted) {
+      result.weight.assign(static_cast<size_t>(op.weights()), 1.0F);
+      return result;
+    }
+    const TensorPlace& place = this->place(op.module);
+    result.weight = norm_values(op, layer, place.bare ? "" : ".weight");
+    if (place.factor != 1) {
+      for (float& weight : result.weight) weight *= place.factor;
+    }
+    if (names_.norm_plus_one && !names_.whole_norms.contains(op.module)) {
       for (float& weight : result.weight) weight += 1.0F;
     }
     if (op.bias) result.bias = norm_values(op, layer, ".bias");
@@ -370,20 +259,95 @@ class Loader {
   LayerWeights layer(int64_t i) {
     LayerWeights weights;
     for (const Operation& operation : config_.graph.block(i).operations) {
-      if (const auto* op = std::get_if<LinearOp>(&operation)) weights.linears[op->module] = linear(*op, i);
+      if (const auto* op = std::get_if<LinearOp>(&operation)) {
+        if (op->experts != 0) {
+          weights.experts[op->module] = experts(*op, i);
+        } else {
+          weights.linears[op->module] = linear(*op, i);
+        }
+      }
       if (const auto* op = std::get_if<NormOp>(&operation)) weights.norms[op->module] = norm(*op, i);
       const auto* activate = std::get_if<ActivateOp>(&operation);
       if (activate != nullptr && activate->kind == Activation::xielu) weights.xielu = xielu(i);
+      load_numbers(operation, i, weights);
     }
     return weights;
   }
 
-  const Checkpoint& checkpoint_;
-  const ModelConfig& config_;
-  const TensorNames& names_;
-  const Quantization* quantization_;
-  Model* model_ = nullptr;
-  std::unordered_set<std::string> used_;
+  std::string vector_name(Module module, int64_t layer) const {
+    return names_.root + fmt::format(fmt::runtime(names_.vectors.at(module)), layer);
+  }
+
+  /// What an operation has besides matrices and norms.
+  void load_numbers(const Operation& operation, int64_t layer, LayerWeights& weights) {
+    const auto load = [&](Module module, int64_t count) {
+      weights.vectors[module] = numbers(vector_name(module, layer), count);
+    };
+    if (const auto* op = std::get_if<AttentionOp>(&operation); op != nullptr && op->sinks) {
+      load(Module::qk_product, op->heads);
+    }
+    if (const auto* op = std::get_if<RouteOp>(&operation)) {
+      if (op->correction) load(Module::router, op->experts);
+      if (op->expert_scale) load(Module::expert_mix, op->experts);
+    }
+    if (const auto* op = std::get_if<ScaleOp>(&operation); op != nullptr && op->stored) {
+      load(op->module, op->numbers);
+    }
+    if (const auto* op = std::get_if<ConvolveOp>(&operation)) {
+      weights.vectors[op->module] = taps(*op, layer, ".weight", op->taps);
+      if (op->bias) weights.biases[op->module] = taps(*op, layer, ".bias", 1);
+    }
+    const auto* delta = std::get_if<DeltaRuleOp>(&operation);
+    const auto* space = std::get_if<StateSpaceOp>(&operation);
+    if (delta != nullptr) load_state(layer, delta->value_heads, false, weights.state);
+    if (space != nullptr) load_state(layer, space->heads, true, weights.state);
+    if (const auto* op = std::get_if<AltupOp>(&operation); op != nullptr && !weights.altup) {
+      const auto part = [&](const char* name, int64_t count) {
+        return numbers(
+            names_.root + fmt::format(fmt::runtime(names_.layer), layer) + "altup." + name + ".weight",
+            count);
+      };
+      weights.altup = {part("router_norm", op->width), part("modality_router", op->streams * op->width),
+                       part("prediction_coefs", op->streams * op->streams * op->streams),
+                       part("correction_coefs", op->streams * op->streams)};
+    }
+  }
+
+  /// A convolution's channels, `each` numbers of every one, of a tensor that may hold others', too.
+  std::vector<float> taps(const ConvolveOp& op, int64_t layer, const char* kind, int64_t each) {
+    const TensorPlace& place = this->place(op.module);
+    const int64_t rows = place.rows != 0 ? place.rows : op.width;
+    const std::vector<float> all = numbers(name_in_file(op.module, layer) + kind, rows * each);
+    const auto first = all.begin() + place.first_row * each;
+    return {first, first + op.width * each};
+  }
+
+  void load_state(int64_t layer, int64_t heads, bool skips, LayerWeights::StateWeights& state) {
+    const auto load = [&](const std::string& name) {
+      return numbers(names_.root + fmt::format(fmt::runtime(name), layer), heads);
+    };
+    state.decay = load(names_.state_decay);
+    if (!names_.decay_is_stored) {
+      for (float& value : state.decay) value = -std::exp(value);
+    }
+    state.step_bias = load(names_.state_step);
+    if (skips) state.skip = load(names_.state_skip);
+  }
+
+  void load_layer_inputs(Model& model) {
+    const LayerInputs& inputs = *config_.layer_inputs;
+    const int64_t width = config_.num_layers * inputs.size;
+    model.layer_embedding =
+        weights({.name = names_.root + names_.layer_embedding}, "model.embed_tokens_per_layer",
+                ModuleRequest::Kind::embedding, inputs.vocab_size, width)
+            .weight;
+    model.layer_projection =
+        weights({.name = names_.root + names_.layer_projection}, "model.per_layer_model_projection",
+                ModuleRequest::Kind::outside, width, config_.hidden_size);
+    model.layer_projection_norm.name = "model.per_layer_projection_norm";
+    model.layer_projection_norm.weight =
+        vector(names_.root + names_.layer_projection_norm + ".weight", {inputs.size});
+  }
 };
 
 Model load_gguf(const std::filesystem::path& path) {
@@ -394,8 +358,8 @@ Model load_gguf(const std::filesystem::path& path) {
   TensorNames names = gguf_names(*file, model.config);
   const Architecture& architecture = *find_gguf_architecture(file->string("general.architecture"));
   if (architecture.rename_gguf != nullptr) architecture.rename_gguf(*file, model.config, names);
-  Loader loader(*file, model.config, names, nullptr);
-  loader.load(model);
+  Loader loader(*file, model.config, names, nullptr, model);
+  loader.load();
   loader.check_unused();
   return model;
 }
@@ -429,9 +393,10 @@ Model load_directory(const std::filesystem::path& path, const std::string& gptq_
     if (architecture.rename != nullptr) architecture.rename(model.config, names);
   }
   find_root(*model.checkpoint, names);
+  find_stacked_experts(*model.checkpoint, model.config, names);
   const std::optional<Quantization> quantization = find_quantization(path, *model.checkpoint, gptq_zeros);
-  Loader loader(*model.checkpoint, model.config, names, quantization ? &*quantization : nullptr);
-  loader.load(model);
+  Loader loader(*model.checkpoint, model.config, names, quantization ? &*quantization : nullptr, model);
+  loader.load();
   loader.check_unused();
   if (quantization) {
     model.quant_method = quantization->method;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <memory>
 #include <random>
 #include <string>
@@ -49,9 +50,26 @@ class TinyModel {
       }
       for (const model::Operation& operation : operations) {
         const auto* op = std::get_if<model::LinearOp>(&operation);
-        if (op != nullptr) layer.linears[op->module] = linear(name(op->module), op->rows, op->cols, op->bias);
+        if (op == nullptr) continue;
+        if (op->experts == 0) {
+          layer.linears[op->module] = linear(name(op->module), op->rows, op->cols, op->bias);
+        }
+        for (int64_t e = 0; e < op->experts; ++e) {
+          layer.experts[op->module].push_back(linear(name(op->module), op->rows, op->cols, op->bias));
+        }
       }
+      for (const model::Operation& operation : operations) add_numbers(operation, layer);
       model.layers.push_back(std::move(layer));
+    }
+    if (config.layer_inputs) {
+      const int64_t size = config.layer_inputs->size, width = size * config.num_layers;
+      model.layer_embedding = matrix("embed_layers", config.layer_inputs->vocab_size, width, 1.0F);
+      model.layer_projection = linear("layer_projection", width, hidden, false);
+      model.layer_projection_norm = norm("layer_norm", {.width = size, .group = size});
+    }
+    for (int64_t j = 1; config.altup && j < config.altup->streams; ++j) {
+      model.altup_projections.push_back(linear("altup", hidden, hidden, false));
+      model.altup_unembeddings.push_back(linear("altup", hidden, hidden, false));
     }
     if (config.graph.final_norm) model.final_norm = norm("model.norm", *config.graph.final_norm);
     const bool narrow = config.embedding_size != 0;
@@ -69,6 +87,36 @@ class TinyModel {
   }
 
  private:
+  /// What an operation has besides matrices and norms.
+  void add_numbers(const model::Operation& operation, model::LayerWeights& layer) {
+    using model::Module;
+    if (const auto* op = std::get_if<model::AttentionOp>(&operation); op != nullptr && op->sinks) {
+      layer.vectors[Module::qk_product] = values(op->heads, 1.0F);
+    }
+    if (const auto* op = std::get_if<model::RouteOp>(&operation)) {
+      if (op->correction) layer.vectors[Module::router] = values(op->experts, 0.3F);
+      if (op->expert_scale) layer.vectors[Module::expert_mix] = values(op->experts, 1.0F);
+    }
+    if (const auto* op = std::get_if<model::ScaleOp>(&operation); op != nullptr && op->stored) {
+      layer.vectors[op->module] = values(op->numbers, 1.0F);
+    }
+    if (const auto* op = std::get_if<model::ConvolveOp>(&operation)) {
+      layer.vectors[op->module] = values(op->width * op->taps, 0.5F);
+      if (op->bias) layer.biases[op->module] = values(op->width, 0.5F);
+    }
+    const auto* delta = std::get_if<model::DeltaRuleOp>(&operation);
+    const auto* space = std::get_if<model::StateSpaceOp>(&operation);
+    if (delta != nullptr || space != nullptr) {
+      const int64_t heads = delta != nullptr ? delta->value_heads : space->heads;
+      layer.state = {values(heads, 0.3F), values(heads, 0.5F), values(heads, 0.5F)};
+      for (float& decay : layer.state.decay) decay = -std::exp(decay);
+    }
+    if (const auto* op = std::get_if<model::AltupOp>(&operation); op != nullptr && !layer.altup) {
+      const int64_t m = op->streams;
+      layer.altup = {values(op->width, 1.0F), values(m * op->width, 1.0F), values(m * m * m, 0.3F),
+                     values(m * m, 0.3F)};
+    }
+  }
   std::vector<float> values(int64_t count, float scale) {
     std::normal_distribution<float> normal(0.0F, scale);
     std::vector<float> out(static_cast<size_t>(count));
@@ -87,7 +135,7 @@ class TinyModel {
     return {matrix(name, rows, cols, 0.3F), bias ? values(rows, 0.5F) : std::vector<float>{}};
   }
   model::NormWeights norm(const std::string& name, const model::NormOp& op) {
-    std::vector<float> weight = values(op.weights(), 0.2F);
+    std::vector<float> weight = values(op.weights(), op.weighted ? 0.2F : 0.0F);
     for (float& w : weight) w += 1.0F;
     return {name, weight, op.bias ? values(op.weights(), 0.2F) : std::vector<float>{}};
   }

@@ -165,7 +165,8 @@ int64_t compare_disk_bytes(const model::Model& base, int64_t made, int64_t score
   int64_t parameters = elements(base.embedding);
   if (!base.head.weight.stored.is_same(base.embedding.stored)) parameters += elements(base.head.weight);
   for (const model::LayerWeights& layer : base.layers) {
-    for (const auto& [module, linear] : layer.linears) parameters += elements(linear.weight);
+    layer.visit_linears(
+        [&](model::Module, const model::LinearWeights& linear) { parameters += elements(linear.weight); });
   }
   constexpr int64_t kFloatBytes = 4;
   return made * parameters * kFloatBytes + scored * kept_bytes_per_position(base.config.vocab_size);

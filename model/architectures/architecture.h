@@ -3,6 +3,7 @@
 #include <array>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -28,6 +29,9 @@ struct TensorPlace {
   int64_t block_rows = 0, block_stride = 0;
   bool transposed = false;  ///< stored as [input, output]
   bool per_head = false;    ///< a norm's weights, head by head
+  bool stacked = false;     ///< all experts' in one tensor [experts, rows, cols]
+  bool bare = false;        ///< named without ".weight"; its bias ends in "_bias"
+  float factor = 1;         ///< of a norm's weights
 };
 
 /// What a checkpoint calls its tensors, and how they differ from what the graph wants.
@@ -35,12 +39,24 @@ struct TensorNames {
   std::string root = "model.";       ///< in front of all names but the head's
   std::string layer = "layers.{}.";  ///< behind it, in front of a block's modules
   std::string embedding = "embed_tokens", positions, head = "lm_head";
+  std::string layer_embedding = "embed_tokens_per_layer", layer_projection = "per_layer_model_projection",
+              layer_projection_norm = "per_layer_projection_norm";
   std::map<Module, TensorPlace> modules;
   /// Rows of q and k are stored for rotary pairs (2i, 2i+1) instead of (i, i + dim/2).
   bool interleaved = false;
-  bool norm_plus_one = false;  ///< norms lack their 1
+  bool norm_plus_one = false;    ///< norms lack their 1 …
+  std::set<Module> whole_norms;  ///< … but these
+  /// Whole names, behind the root, of LayerWeights::vectors and biases.
+  std::map<Module, std::string> vectors, biases;
+  /// Of LayerWeights::state: A_log (or, where `decay_is_stored`, −e^A), the step's bias and the skip.
+  std::string state_decay, state_step, state_skip;
+  bool decay_is_stored = false;
   /// Ends of names of tensors that the program computes itself.
   std::vector<std::string> ignored_suffixes;
+  /// Beginnings of names of tensors that are no part of the text model.
+  std::vector<std::string> ignored_prefixes;
+  /// Beginnings, behind the root, of names of the text model's tensors that nothing reads.
+  std::vector<std::string> ignored_parts;
   /// xIELU's alpha_p, alpha_n, beta and eps of every layer, where a file's metadata hold them.
   std::vector<std::array<float, 4>> xielu;
 };
@@ -60,6 +76,9 @@ struct Architecture {
   nlohmann::json (*translate)(const GgufSettings& settings) = nullptr;
   /// Changes gguf_names() to this family's; may be null.
   void (*rename_gguf)(const GgufFile& file, const ModelConfig& config, TensorNames& names) = nullptr;
+  /// general.architecture of its GGUF files where that is another architecture's, too: whose translation says
+  /// when a file is of this one.
+  std::string_view gguf_within = {};
 };
 
 /// All of them, in the order of their names.
@@ -137,6 +156,49 @@ void fuse_qkv(const ModelConfig& config, const std::string& name, TensorNames& n
               bool transposed = false);
 /// gate and up are rows of one tensor.
 void fuse_gate_up(const ModelConfig& config, const std::string& name, TensorNames& names);
+/// Names of experts in Hugging Face folders: `block` (such as "mlp") in front of the router's name and of
+/// "experts.J."; the three products of an expert by name.
+struct ExpertNames {
+  std::string block = "mlp", router = "gate", gate = "gate_proj", up = "up_proj", down = "down_proj";
+};
+void name_experts(TensorNames& names, const ExpertNames& own);
+/// All experts' gate and up as rows of one tensor [experts, 2 · inner, hidden], `alternating` or one behind
+/// the other, and down as [experts, hidden, inner]; `transposed`: [experts, hidden, 2 · inner] and so on.
+struct StackedExperts {
+  std::string gate_up, down;
+  bool bare = false, alternating = false, transposed = false;
+};
+void stack_experts(const ModelConfig& config, const StackedExperts& own, TensorNames& names);
+/// An unchanging setting of all layers but those that `sparse` says.
+template <typename Rule>
+void set_sparse(ModelConfig& config, const Rule& sparse) {
+  config.layers.resize(static_cast<size_t>(config.num_layers));
+  for (size_t i = 0; i < config.layers.size(); ++i) config.layers[i].sparse = sparse(static_cast<int64_t>(i));
+}
+/// A mixture's sizes: number of experts and of those per token under any of their usual keys, inner size
+/// under `inner_key`.
+struct ExpertDefaults {
+  int64_t count = 0, used = 0;
+  const char* inner_key = "moe_intermediate_size";
+  int64_t inner = 0;
+};
+Experts read_experts(const JsonObject& fields, const ExpertDefaults& defaults);
+/// Which layers are recurrent, by a list of types at `key`: those of these names, or full_attention and
+/// attention.
+void set_mixers(const JsonObject& fields, const char* key, std::initializer_list<std::string_view> recurrent,
+                ModelConfig& config);
+/// Mamba-2's sizes, `inner` channels in all, without norm and factors.
+Recurrence read_mamba(const JsonObject& fields, int64_t inner);
+/// Names of its tensors, behind TensorNames::layer: Hugging Face's by default.
+struct MambaNames {
+  std::string in = "mamba.in_proj", conv = "mamba.conv1d", norm = "mamba.norm", out = "mamba.out_proj";
+  std::string decay = "mamba.A_log", step = "mamba.dt_bias", skip = "mamba.D";
+};
+void name_mamba(const ModelConfig& config, const MambaNames& own, TensorNames& names);
+/// The integer at the first of these keys that is there.
+int64_t first_integer(const JsonObject& fields, std::initializer_list<const char*> keys,
+                      std::optional<int64_t> fallback);
+
 /// Another name for a module of the blocks: `name` behind TensorNames::layer.
 void rename_module(TensorNames& names, Module module, const std::string& name);
 

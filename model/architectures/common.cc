@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+
+#include <fmt/format.h>
 
 #include "base/error.h"
 #include "model/architectures/architecture.h"
@@ -263,6 +266,14 @@ TensorNames unified_names() {
     const auto module = static_cast<Module>(m);
     names.modules[module].name = names.layer + std::string(module_name(module));
   }
+  for (const auto& [module, name] :
+       {std::pair{Module::expert_gate, "w1"}, {Module::expert_up, "w3"}, {Module::expert_down, "w2"}}) {
+    rename_module(names, module, fmt::format("mlp.experts.{{}}.{}", name));
+  }
+  names.vectors = {{Module::qk_product, names.layer + "self_attn.sinks"},
+                   {Module::router, names.layer + "mlp.router.correction"},
+                   {Module::expert_mix, names.layer + "mlp.experts.scale"},
+                   {Module::layer_scalar, names.layer + "layer_scalar"}};
   names.modules[Module::final_norm].name = "norm";
   names.modules[Module::embedding_in].name = "embedding_in";
   names.modules[Module::embedding_out].name = "embedding_out";
@@ -297,6 +308,128 @@ void fuse_gate_up(const ModelConfig& config, const std::string& name, TensorName
   const int64_t inner = config.intermediate_size;
   names.modules[Module::gate] = {.name = names.layer + name, .first_row = 0, .rows = 2 * inner};
   names.modules[Module::up] = {.name = names.layer + name, .first_row = inner, .rows = 2 * inner};
+}
+
+void name_experts(TensorNames& names, const ExpertNames& own) {
+  rename_module(names, Module::router, own.block + "." + own.router);
+  for (const auto& [module, name] : {std::pair{Module::expert_gate, own.gate},
+                                     {Module::expert_up, own.up},
+                                     {Module::expert_down, own.down}}) {
+    rename_module(names, module, own.block + ".experts.{}." + name);
+  }
+}
+
+void stack_experts(const ModelConfig& config, const StackedExperts& own, TensorNames& names) {
+  const int64_t inner = config.experts->inner;
+  TensorPlace place{.name = names.layer + own.gate_up,
+                    .rows = 2 * inner,
+                    .transposed = own.transposed,
+                    .stacked = true,
+                    .bare = own.bare};
+  if (own.alternating) {
+    place.block_rows = 1;
+    place.block_stride = 2;
+  }
+  names.modules[Module::expert_gate] = place;
+  place.first_row = own.alternating ? 1 : inner;
+  names.modules[Module::expert_up] = place;
+  names.modules[Module::expert_down] = {
+      .name = names.layer + own.down, .transposed = own.transposed, .stacked = true, .bare = own.bare};
+}
+
+Experts read_experts(const JsonObject& fields, const ExpertDefaults& defaults) {
+  Experts experts;
+  experts.route.experts =
+      first_integer(fields, {"num_experts", "num_local_experts", "moe_num_experts"}, defaults.count);
+  experts.route.used =
+      first_integer(fields, {"num_experts_per_tok", "moe_k", "top_k_experts"}, defaults.used);
+  experts.inner =
+      fields.integer(defaults.inner_key, defaults.inner != 0 ? std::optional(defaults.inner) : std::nullopt);
+  return experts;
+}
+
+void set_mixers(const JsonObject& fields, const char* key, std::initializer_list<std::string_view> recurrent,
+                ModelConfig& config) {
+  const std::vector<std::string> types = fields.strings(key);
+  std::string known = "full_attention";
+  for (const std::string_view name : recurrent) known += fmt::format(", {}", name);
+  if (std::ssize(types) != config.num_layers) {
+    fields.refuse(key, fmt::format("a list of {}, one per layer", config.num_layers));
+  }
+  config.layers.resize(types.size());
+  for (size_t i = 0; i < types.size(); ++i) {
+    const bool recurs = std::ranges::find(recurrent, types[i]) != recurrent.end();
+    if (!recurs && types[i] != "full_attention" && types[i] != "attention") fields.refuse(key, known);
+    if (recurs) config.layers[i].mixer = LayerSettings::Mixer::recurrent;
+  }
+}
+
+Recurrence read_mamba(const JsonObject& fields, int64_t inner) {
+  Recurrence r{.kind = Recurrence::Kind::state_space,
+               .taps = fields.integer("mamba_d_conv", 4),
+               .conv_bias = fields.boolean("mamba_conv_bias", true),
+               .in_bias = fields.boolean("mamba_proj_bias", false),
+               .key_heads = fields.integer("mamba_n_groups", 1),
+               .value_heads = fields.integer("mamba_n_heads", 128),
+               .key_dim = fields.integer("mamba_d_state", 256),
+               .most_step = std::numeric_limits<float>::infinity()};
+  if (r.value_heads < 1 || inner < 1 || inner % r.value_heads != 0) {
+    fields.refuse("mamba_n_heads", fmt::format("a divisor of the mixer's {} channels", inner));
+  }
+  r.value_dim = inner / r.value_heads;
+  const json* head = fields.find("mamba_d_head");
+  if (head != nullptr && head->is_number() && fields.integer("mamba_d_head") != r.value_dim) {
+    fields.refuse("mamba_d_head", fmt::format("the mixer's {} channels over {} heads, {}", inner,
+                                              r.value_heads, r.value_dim));
+  }
+  if (fields.find("time_step_limit") != nullptr) {
+    const json& limit = fields.array("time_step_limit");
+    // Infinity has no form in JSON: some write {"__float__": "Infinity"}.
+    const auto read = [&](const json& value, bool upper) {
+      if (value.is_number()) return value.get<float>();
+      if (!upper || !value.is_object())
+        fields.refuse("time_step_limit", "two numbers, or Infinity as the second");
+      return std::numeric_limits<float>::infinity();
+    };
+    if (limit.size() != 2) fields.refuse("time_step_limit", "two numbers");
+    r.least_step = read(limit[0], false);
+    r.most_step = read(limit[1], true);
+    if (!(r.least_step <= r.most_step)) fields.refuse("time_step_limit", "two numbers in ascending order");
+  }
+  return r;
+}
+
+void name_mamba(const ModelConfig& config, const MambaNames& own, TensorNames& names) {
+  const Recurrence& r = *config.recurrence;
+  const int64_t values = r.value_heads * r.value_dim, keys = r.key_heads * r.key_dim;
+  const int64_t all = 2 * values + 2 * keys + r.value_heads;
+  int64_t first = 0;
+  for (const auto& [module, rows] : {std::pair{Module::mixer_z, values},
+                                     {Module::mixer_v, values},
+                                     {Module::mixer_k, keys},
+                                     {Module::mixer_q, keys},
+                                     {Module::mixer_a, r.value_heads}}) {
+    names.modules[module] = {.name = names.layer + own.in, .first_row = first, .rows = all};
+    first += rows;
+  }
+  for (const auto& [module, row] : {std::pair{Module::mixer_v_conv, int64_t{0}},
+                                    {Module::mixer_k_conv, values},
+                                    {Module::mixer_q_conv, values + keys}}) {
+    names.modules[module] = {.name = names.layer + own.conv, .first_row = row, .rows = values + 2 * keys};
+  }
+  names.modules[Module::mixer_norm] = {.name = names.layer + own.norm};
+  rename_module(names, Module::mixer_o, own.out);
+  names.state_decay = names.layer + own.decay;
+  names.state_step = names.layer + own.step;
+  names.state_skip = names.layer + own.skip;
+}
+
+int64_t first_integer(const JsonObject& fields, std::initializer_list<const char*> keys,
+                      std::optional<int64_t> fallback) {
+  for (const char* key : keys) {
+    if (fields.find(key) != nullptr) return fields.integer(key);
+  }
+  return fallback ? *fallback : fields.integer(*keys.begin());
 }
 
 }  // namespace qeval::model

@@ -145,8 +145,17 @@ int64_t vocab_size(const GgufSettings& settings) {
                                     : settings.file().require("token_embd.weight").shape.front();
 }
 
+/// Of the first block with attention.
+bool has_attention_bias(const GgufSettings& settings, const GgufForm& form) {
+  if (settings.has_tensor("blk.0.attn_qkv.bias")) return true;
+  int64_t layer = 0;
+  const int64_t layers = form.by_layer ? settings.integer("block_count") : 1;
+  while (layer + 1 < layers && !settings.has_tensor(fmt::format("blk.{}.attn_q.weight", layer))) ++layer;
+  return settings.has_tensor(fmt::format("blk.{}.attn_q.bias", layer));
+}
+
 void refuse_unsupported(const GgufSettings& settings, const GgufForm& form) {
-  if (const int64_t experts = settings.integer("expert_count", 0); experts > 1) {
+  if (const int64_t experts = settings.integer("expert_count", 0); experts > 1 && !form.experts) {
     settings.refuse("expert_count", experts, "0 (no mixture of experts)");
   }
   if (const int64_t layers = settings.integer("nextn_predict_layers", 0); layers > 0) {
@@ -174,6 +183,27 @@ double GgufSettings::number(const std::string& key, std::optional<double> fallba
   if (value == nullptr && fallback) return *fallback;
   if (value != nullptr && std::holds_alternative<int64_t>(*value)) return static_cast<double>(integer(key));
   return file_.number(prefix_ + key);
+}
+
+std::vector<int64_t> GgufSettings::by_layer(const std::string& key, int64_t layers) const {
+  const GgufValue* value = file_.find_value(prefix_ + key);
+  if (value == nullptr || !std::holds_alternative<std::vector<int64_t>>(*value)) {
+    return std::vector<int64_t>(static_cast<size_t>(layers), integer(key));
+  }
+  const auto& list = std::get<std::vector<int64_t>>(*value);
+  if (std::ssize(list) != layers) {
+    refuse(key, fmt::format("a list of {}", list.size()), fmt::format("one per layer, {}", layers));
+  }
+  return list;
+}
+
+int64_t GgufSettings::largest(const std::string& key, int64_t fallback) const {
+  const GgufValue* value = file_.find_value(prefix_ + key);
+  if (value == nullptr || !std::holds_alternative<std::vector<int64_t>>(*value))
+    return integer(key, fallback);
+  const auto& list = std::get<std::vector<int64_t>>(*value);
+  const int64_t found = list.empty() ? 0 : *std::ranges::max_element(list);
+  return found == 0 ? fallback : found;
 }
 
 void GgufSettings::fail_setting(const std::string& key, const std::string& value,
@@ -223,23 +253,65 @@ json translate_common(const GgufSettings& settings, const char* model_type, cons
   json document{{"model_type", model_type},
                 {"vocab_size", vocabulary},
                 {"hidden_size", hidden},
-                {"intermediate_size", settings.integer("feed_forward_length")},
+                {"intermediate_size", form.by_layer ? settings.largest("feed_forward_length", 0)
+                                                    : settings.integer("feed_forward_length")},
                 {"num_hidden_layers", settings.integer("block_count")},
                 {"num_attention_heads", heads},
-                {"num_key_value_heads", settings.integer("attention.head_count_kv", heads)},
+                {"num_key_value_heads", form.by_layer ? settings.largest("attention.head_count_kv", heads)
+                                                      : settings.integer("attention.head_count_kv", heads)},
                 {"head_dim", head_dim},
                 {"max_position_embeddings", settings.integer("context_length")},
                 {form.eps_key, settings.number(form.layer_norm ? "attention.layer_norm_epsilon"
                                                                : "attention.layer_norm_rms_epsilon")},
                 {"tie_word_embeddings", !settings.has_tensor("output.weight")},
-                {"attention_bias",
-                 settings.has_tensor("blk.0.attn_q.bias") || settings.has_tensor("blk.0.attn_qkv.bias")},
+                {"attention_bias", has_attention_bias(settings, form)},
                 {"bos_token_id", token(settings, "tokenizer.ggml.bos_token_id", vocabulary)},
                 {"eos_token_id", token(settings, "tokenizer.ggml.eos_token_id", vocabulary)},
                 {"rope_parameters", RopeReader{settings, form, rotating, {}}.read()}};
   // Said of whole heads, too: families differ in what they take for granted.
   if (!form.latent) document["rope_parameters"]["partial_rotary_factor"] = rotary_share(rotating, head_dim);
   return document;
+}
+
+void translate_experts(const GgufSettings& settings, json& document) {
+  document["num_experts"] = settings.integer("expert_count");
+  document["num_experts_per_tok"] = settings.integer("expert_used_count");
+  const double scale = settings.number("expert_weights_scale", 0.0);
+  if (scale != 0 && scale != 1) settings.refuse("expert_weights_scale", scale, "1");
+  json dense = json::array();
+  const auto layers = document["num_hidden_layers"].get<int64_t>();
+  if (layers < 1 || layers > 4096) settings.refuse("block_count", layers, "1 to 4096");
+  for (int64_t i = 0; i < layers; ++i) {
+    const auto size = [&](const char* tensor, const char* key) {
+      const TensorView* view = settings.file().find(fmt::format("blk.{}.{}.weight", i, tensor));
+      if (view != nullptr && view->shape.size() >= 2) document[key] = view->shape[view->shape.size() - 2];
+      return view != nullptr;
+    };
+    if (!size("ffn_up_exps", "moe_intermediate_size")) dense.push_back(i);
+    size("ffn_up_shexp", "shared_expert_intermediate_size");
+  }
+  if (!document.contains("moe_intermediate_size")) {
+    fail("{}: tensor blk.0.ffn_up_exps.weight is missing; {}.expert_count is {}", settings.where(),
+         settings.file().string("general.architecture"), settings.integer("expert_count"));
+  }
+  document["mlp_only_layers"] = dense;
+}
+
+void translate_mamba(const GgufSettings& settings, json& document) {
+  document["mamba_d_conv"] = settings.integer("ssm.conv_kernel");
+  document["mamba_d_state"] = settings.integer("ssm.state_size");
+  document["mamba_n_heads"] = settings.integer("ssm.time_step_rank");
+  document["mamba_n_groups"] = settings.integer("ssm.group_count");
+  for (int64_t i = 0; i < document["num_hidden_layers"].get<int64_t>(); ++i) {
+    if (!settings.has_tensor(fmt::format("blk.{}.ssm_in.weight", i))) continue;
+    document["mamba_conv_bias"] = settings.has_tensor(fmt::format("blk.{}.ssm_conv1d.bias", i));
+    break;
+  }
+}
+
+void name_gguf_mamba(const ModelConfig& config, TensorNames& names) {
+  name_mamba(config, {"ssm_in", "ssm_conv1d", "ssm_norm", "ssm_out", "ssm_a", "ssm_dt.bias", "ssm_d"}, names);
+  names.decay_is_stored = true;
 }
 
 bool translate_windows(const GgufSettings& settings, int64_t default_window, int64_t default_pattern,
@@ -288,9 +360,21 @@ TensorNames gguf_names(const GgufFile& file, const ModelConfig& config) {
         {Module::o, "attn_output"},
         {Module::gate, config.gated_mlp ? "ffn_gate" : "ffn_up"},
         {Module::up, "ffn_up"},
-        {Module::down, "ffn_down"}}) {
+        {Module::down, "ffn_down"},
+        {Module::router, "ffn_gate_inp"},
+        {Module::shared_expert_gate, "ffn_gate_inp_shexp"},
+        {Module::shared_gate, "ffn_gate_shexp"},
+        {Module::shared_up, "ffn_up_shexp"},
+        {Module::shared_down, "ffn_down_shexp"}}) {
     rename_module(names, module, name);
   }
+  for (const auto& [module, name] : {std::pair{Module::expert_gate, "ffn_gate_exps"},
+                                     {Module::expert_up, "ffn_up_exps"},
+                                     {Module::expert_down, "ffn_down_exps"}}) {
+    names.modules[module] = {.name = names.layer + name, .stacked = true};
+  }
+  names.vectors[Module::router] = names.layer + "exp_probs_b.bias";
+  names.vectors[Module::qk_product] = names.layer + "attn_sinks.weight";
   if (file.find("blk.0.attn_qkv.weight") != nullptr) fuse_qkv(config, "attn_qkv", names);
   return names;
 }

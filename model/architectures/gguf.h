@@ -28,6 +28,10 @@ class GgufSettings {
   int64_t integer(const std::string& key, int64_t fallback) const {
     return file_.integer_or(prefix_ + key, fallback);
   }
+  /// A list of an integer per layer, or the one for all.
+  std::vector<int64_t> by_layer(const std::string& key, int64_t layers) const;
+  /// The largest of a list of integers, or the one there is.
+  int64_t largest(const std::string& key, int64_t fallback) const;
   /// Where several converters wrote an integer as float or the other way round, either is read.
   double number(const std::string& key, std::optional<double> fallback = std::nullopt) const;
   bool boolean(const std::string& key, bool fallback) const {
@@ -63,12 +67,24 @@ struct GgufForm {
   enum class Windows : uint8_t { refused, known } windows = Windows::refused;
   bool yarn_settings = false;  ///< llama.cpp reads YaRN's betas and multiplier; else they are 32, 1 and none
   bool parallel = false;       ///< use_parallel_residual is the family's to read
-  bool latent = false;         ///< values have a size of their own, and some channels of a head never rotate
+  /// attention.head_count_kv and feed_forward_length may be lists; the former 0 where a layer has no
+  /// attention.
+  bool by_layer = false;
+  bool experts = false;  ///< the family reads expert_count
+  bool latent = false;   ///< values have a size of their own, and some channels of a head never rotate
 };
 
 /// config.json of `model_type` from the usual settings: sizes, eps, rope, tying, token ids, attention_bias.
 nlohmann::json translate_common(const GgufSettings& settings, const char* model_type,
                                 const GgufForm& form = {});
+
+/// num_experts, num_experts_per_tok, moe_intermediate_size, and where the file has them
+/// shared_expert_intermediate_size and mlp_only_layers, the layers without experts.
+void translate_experts(const GgufSettings& settings, nlohmann::json& document);
+
+/// Mamba-2's sizes, and the names of its tensors.
+void translate_mamba(const GgufSettings& settings, nlohmann::json& document);
+void name_gguf_mamba(const ModelConfig& config, TensorNames& names);
 
 /// layer_types and sliding_window from attention.sliding_window and its pattern. False where there is none.
 bool translate_windows(const GgufSettings& settings, int64_t default_window, int64_t default_pattern,

@@ -12,6 +12,12 @@ ModelConfig read_llama(const JsonObject& fields) {
 }
 
 nlohmann::json translate_llama(const GgufSettings& settings) {
+  if (settings.integer("expert_count", 0) > 0) {
+    nlohmann::json document = translate_common(settings, "mixtral", {.whole_head = true, .experts = true});
+    translate_experts(settings, document);
+    document["intermediate_size"] = document["moe_intermediate_size"];
+    return document;
+  }
   nlohmann::json document = translate_common(settings, "llama", {.whole_head = true});
   document["mlp_bias"] = settings.has_tensor("blk.0.ffn_down.bias");
   return document;

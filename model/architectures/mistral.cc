@@ -33,6 +33,19 @@ ModelConfig read_ministral3(const JsonObject& fields) {
   return config;
 }
 
+ModelConfig read_mixtral(const JsonObject& fields) {
+  const ConfigDefaults defaults{.context = 131072, .kv_heads = 8, .theta = 1e6, .eps = 1e-5, .windows = true};
+  ModelConfig config = read_windowed(fields, defaults, std::nullopt);
+  config.experts = read_experts(fields, {.count = 8, .used = 2, .inner_key = "intermediate_size"});
+  config.experts->route.normalize = true;
+  set_sparse(config, [](int64_t) { return true; });
+  return config;
+}
+
+void rename_mixtral(const ModelConfig&, TensorNames& names) {
+  name_experts(names, {.block = "block_sparse_moe", .gate = "w1", .up = "w3", .down = "w2"});
+}
+
 nlohmann::json translate_mistral3(const GgufSettings& settings) {
   nlohmann::json document =
       translate_common(settings, "ministral3", {.whole_head = true, .yarn_settings = true});
@@ -43,7 +56,8 @@ nlohmann::json translate_mistral3(const GgufSettings& settings) {
 }  // namespace
 
 std::vector<Architecture> mistral_family() {
-  return {{"mistral", read_mistral},  // its GGUF files are of architecture llama
+  return {{"mistral", read_mistral, nullptr, {}, nullptr, nullptr, "llama"},
+          {"mixtral", read_mixtral, rename_mixtral, {}, nullptr, nullptr, "llama"},
           {"ministral3", read_ministral3, nullptr, "mistral3", translate_mistral3, pair_rotary_rows}};
 }
 

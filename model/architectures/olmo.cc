@@ -33,6 +33,32 @@ ModelConfig read_olmo3(const JsonObject& fields) {
   return config;
 }
 
+ModelConfig read_olmoe(const JsonObject& fields) {
+  ModelConfig config = read_common(fields, {.context = 4096, .eps = 1e-5});
+  read_attention_bias(fields, config);
+  config.qk_norm = QkNorm::full_width;
+  config.qkv_clip = static_cast<float>(fields.number("clip_qkv", 0.0));
+  if (!(config.qkv_clip >= 0)) fields.refuse("clip_qkv", "above 0, or null");
+  config.experts = read_experts(fields, {.count = 64, .used = 8, .inner_key = "intermediate_size"});
+  config.experts->route.normalize = fields.boolean("norm_topk_prob", false);
+  set_sparse(config, [](int64_t) { return true; });
+  return config;
+}
+
+void rename_olmoe(const ModelConfig&, TensorNames& names) {
+  name_experts(names, {});
+}
+
+nlohmann::json translate_olmoe(const GgufSettings& settings) {
+  nlohmann::json document = translate_common(settings, "olmoe", {.whole_head = true, .experts = true});
+  translate_experts(settings, document);
+  document["intermediate_size"] = document["moe_intermediate_size"];
+  document["norm_topk_prob"] = false;  // in llama.cpp, whatever the model's settings say
+  const double clip = settings.number("attention.clamp_kqv", 0.0);
+  if (clip > 0) document["clip_qkv"] = clip;
+  return document;
+}
+
 /// OLMo 3 is an OLMo 2 with windows. Layers that have one rotate by the same base, unscaled.
 nlohmann::json translate_olmo2(const GgufSettings& settings) {
   const GgufForm form{.whole_head = true, .windows = GgufForm::Windows::known};
@@ -50,7 +76,9 @@ nlohmann::json translate_olmo2(const GgufSettings& settings) {
 }  // namespace
 
 std::vector<Architecture> olmo_family() {
-  return {{"olmo2", read_olmo2, nullptr, "olmo2", translate_olmo2}, {"olmo3", read_olmo3}};
+  return {{"olmo2", read_olmo2, nullptr, "olmo2", translate_olmo2},
+          {"olmo3", read_olmo3, nullptr, {}, nullptr, nullptr, "olmo2"},
+          {"olmoe", read_olmoe, rename_olmoe, "olmoe", translate_olmoe}};
 }
 
 }  // namespace qeval::model

@@ -98,4 +98,12 @@ void multiply_bf16(Bf16Kernel kernel, const float* a, int64_t m, std::span<const
   });
 }
 
+void multiply_rows_bf16(Bf16Kernel kernel, std::span<const RowsProduct> products) {
+  for_each_rows_block(products, [&](const float* a, const ProductBlock& block) {
+    const WeightView& weight = block.product->weight;
+    multiply_block_bf16(kernel, weight, block.first_weight, block.count, a + block.first_input * weight.cols,
+                        weight.cols, block.rows, block.out(), block.stride());
+  });
+}
+
 }  // namespace qeval::model

@@ -35,6 +35,7 @@ void narrow_bf16(const float* x, int64_t n, uint16_t* out);
 void multiply_block_bf16(Bf16Kernel kernel, const WeightView& w, int64_t first, int64_t count, const float* a,
                          int64_t lda, int64_t m, float* c, int64_t ldc);
 void multiply_bf16(Bf16Kernel kernel, const float* a, int64_t m, std::span<const Product> products);
+void multiply_rows_bf16(Bf16Kernel kernel, std::span<const RowsProduct> products);
 
 /// The kernel that bf16_kernel() answers where the CPU runs it.
 void bf16_gemm_avx512(const Bf16Gemm& g);

@@ -126,22 +126,38 @@ void multiply_block(const WeightView& w, int64_t first, int64_t count, const flo
   }
 }
 
-void for_each_block(int64_t m, std::span<const Product> products,
-                    const std::function<void(const ProductBlock&)>& body) {
-  std::vector<ProductBlock> blocks;
-  for (const Product& product : products) {
-    for (int64_t i = 0; i < m; i += kRowsOfInput) {
+void for_each_rows_block(std::span<const RowsProduct> products,
+                         const std::function<void(const float* a, const ProductBlock&)>& body) {
+  struct Task {
+    const float* a;
+    ProductBlock block;
+  };
+  std::vector<Task> tasks;
+  for (const RowsProduct& own : products) {
+    const Product& product = own.product;
+    for (int64_t i = 0; i < own.m; i += kRowsOfInput) {
       for (int64_t w = 0; w < product.weight.rows; w += kRowsOfWeight) {
-        blocks.push_back({&product, w, std::min(kRowsOfWeight, product.weight.rows - w), i,
-                          std::min(kRowsOfInput, m - i)});
+        tasks.push_back({own.a,
+                         {&product, w, std::min(kRowsOfWeight, product.weight.rows - w), i,
+                          std::min(kRowsOfInput, own.m - i)}});
       }
     }
   }
-  parallel_tasks(std::ssize(blocks), [&](int64_t t) { body(blocks[static_cast<size_t>(t)]); });
+  parallel_tasks(std::ssize(tasks), [&](int64_t t) {
+    const Task& task = tasks[static_cast<size_t>(t)];
+    body(task.a, task.block);
+  });
 }
 
-void multiply(const float* a, int64_t m, std::span<const Product> products) {
-  for_each_block(m, products, [&](const ProductBlock& block) {
+void for_each_block(int64_t m, std::span<const Product> products,
+                    const std::function<void(const ProductBlock&)>& body) {
+  std::vector<RowsProduct> all;
+  for (const Product& product : products) all.push_back({product, nullptr, m});
+  for_each_rows_block(all, [&](const float*, const ProductBlock& block) { body(block); });
+}
+
+void multiply_rows(std::span<const RowsProduct> products) {
+  for_each_rows_block(products, [](const float* a, const ProductBlock& block) {
     const WeightView& weight = block.product->weight;
     float* out = block.out();
     multiply_block(weight, block.first_weight, block.count, a + block.first_input * weight.cols, weight.cols,
@@ -151,6 +167,12 @@ void multiply(const float* a, int64_t m, std::span<const Product> products) {
     for (int64_t r = 0; r < block.rows; ++r)
       epilogue.apply(epilogue.context, out + r * block.stride(), block.count);
   });
+}
+
+void multiply(const float* a, int64_t m, std::span<const Product> products) {
+  std::vector<RowsProduct> all;
+  for (const Product& product : products) all.push_back({product, a, m});
+  multiply_rows(all);
 }
 
 }  // namespace qeval::model

@@ -51,6 +51,13 @@ struct Product {
   Epilogue epilogue{};
 };
 
+/// A product with an input of its own, a [m, weight.cols].
+struct RowsProduct {
+  Product product;
+  const float* a = nullptr;
+  int64_t m = 0;
+};
+
 /// A block of a product's output: rows [first_input, + rows) of the input by weights [first_weight, + count).
 struct ProductBlock {
   const Product* product;
@@ -66,5 +73,10 @@ void for_each_block(int64_t m, std::span<const Product> products,
 
 /// Computes all products of one input a [m, cols] in parallel.
 void multiply(const float* a, int64_t m, std::span<const Product> products);
+/// The same for products of inputs of their own.
+void multiply_rows(std::span<const RowsProduct> products);
+/// Calls body(a, block) for every block of such products, in parallel.
+void for_each_rows_block(std::span<const RowsProduct> products,
+                         const std::function<void(const float* a, const ProductBlock&)>& body);
 
 }  // namespace qeval::model

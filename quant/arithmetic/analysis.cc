@@ -84,24 +84,29 @@ class ErrorObserver : public PointObserver {
   PointLocks locks_;
 };
 
-ErrorSums weight_error(const model::Matrix& matrix, const QuantSpec& spec) {
+void add_weight_error(const model::Matrix& matrix, const QuantSpec& spec, ErrorSums& sums) {
   const QuantizedMatrix quantized = quantized_weight(matrix, spec);
   const model::WeightView decoded = view(quantized);
   const Range whole{-std::numeric_limits<float>::infinity(), std::numeric_limits<float>::infinity()};
   std::vector<float> stored(static_cast<size_t>(matrix.cols)), rounded(stored.size());
-  ErrorSums sums;
   for (int64_t r = 0; r < matrix.rows; ++r) {
     matrix.decode_rows(r, 1, stored.data());
     decoded.decode(decoded.context, {r, 1, 0, matrix.cols, rounded.data(), matrix.cols});
     sums.add(stored.data(), rounded.data(), whole, matrix.cols);
   }
-  return sums;
 }
 
 ErrorSums weight_error(const model::Model& model, const Point& point, const QuantSpec& spec) {
-  if (point.module == Module::head) return weight_error(model.head.weight, spec);
+  ErrorSums sums;
+  if (point.module == Module::head) {
+    add_weight_error(model.head.weight, spec, sums);
+    return sums;
+  }
   if (!is_norm(point.module)) {
-    return weight_error(model.layers[static_cast<size_t>(point.layer)].linear(point.module).weight, spec);
+    for (const auto* linear : model.layers[static_cast<size_t>(point.layer)].all(point.module)) {
+      add_weight_error(linear->weight, spec, sums);
+    }
+    return sums;
   }
   const model::NormWeights& norm = model.norm(point.layer, point.module);
   model::Matrix row;  // a norm's weight as a matrix of one row
@@ -109,7 +114,8 @@ ErrorSums weight_error(const model::Model& model, const Point& point, const Quan
   row.rows = 1;
   row.cols = std::ssize(norm.weight);
   row.stored = model::StoredWeight(norm.weight.data(), row.cols);
-  return weight_error(row, spec);
+  add_weight_error(row, spec, sums);
+  return sums;
 }
 
 }  // namespace

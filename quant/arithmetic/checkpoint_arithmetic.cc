@@ -66,6 +66,29 @@ void CheckpointArithmetic::linear(int64_t layer, const Tensor& in, std::span<con
   }
 }
 
+void CheckpointArithmetic::expert_linear(int64_t layer, const Tensor& in, const model::Routing& routing,
+                                         std::span<const Target> targets) const {
+  for (const Target& target : targets) {
+    const std::vector<model::LinearWeights>& all = weights(layer).experts.at(target.op->module);
+    // Experts may round their rows by scales of their own.
+    Tensor own = rounded(std::nullopt, in, 0, in.rows);
+    const auto round_all = [&](Tensor& tensor,
+                               std::optional<ActivationRounding> model::LinearWeights::*what) {
+      for (size_t e = 0; e < all.size(); ++e) {
+        const std::optional<ActivationRounding>& rounding = all[e].*what;
+        if (!rounding) continue;
+        parallel_ranges(routing.first[e + 1] - routing.first[e], kRowGrain, [&](int64_t first, int64_t last) {
+          for (int64_t r = first; r < last; ++r)
+            round_activation(*rounding, tensor.row<float>(routing.first[e] + r), tensor.cols);
+        });
+      }
+    };
+    round_all(own, &model::LinearWeights::input);
+    FloatArithmetic::expert_linear(layer, own, routing, {&target, 1});
+    round_all(*target.out, &model::LinearWeights::output);
+  }
+}
+
 void CheckpointArithmetic::multiply_alike(int64_t layer, const Tensor& in,
                                           std::span<const Target> targets) const {
   const std::optional<ActivationRounding>& rounding = weights(layer, *targets[0].op).input;
@@ -85,6 +108,12 @@ void CheckpointArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor
   }
   FloatArithmetic::store_kv(layer, rounded(own.key, k, first_row, count),
                             rounded(own.value, v, first_row, count), 0, count, block, at);
+}
+
+void CheckpointArithmetic::project_layers(const Tensor& embedded, Tensor& out) const {
+  const model::LinearWeights& projection = model().layer_projection;
+  FloatArithmetic::project_layers(rounded(projection.input, embedded, 0, embedded.rows), out);
+  if (projection.output) round_rows(*projection.output, out);
 }
 
 void CheckpointArithmetic::finish(const Tensor& residual, Tensor& out) const {
@@ -109,6 +138,7 @@ CheckpointIntegerArithmetic::CheckpointIntegerArithmetic(const model::Model& mod
       ++integer_linears_;
       layers_[i].emplace(module, std::move(*made));
     }
+    for (const auto& [module, experts] : model.layers[i].experts) linears_ += std::ssize(experts);
   }
   ++linears_;
   head_ = CodedLinear::make(model.head);

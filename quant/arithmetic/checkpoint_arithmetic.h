@@ -21,12 +21,15 @@ class CheckpointArithmetic : public model::FloatArithmetic {
 
   std::string name() const override { return "fake"; }
   void linear(int64_t layer, const model::Tensor& in, std::span<const Target> targets) const override;
+  void expert_linear(int64_t layer, const model::Tensor& in, const model::Routing& routing,
+                     std::span<const Target> targets) const override;
   void store_kv(int64_t layer, const model::Tensor& k, const model::Tensor& v, int64_t first_row,
                 int64_t count, const model::KvBlock& block, int64_t at) const override;
   void finish(const model::Tensor& residual, model::Tensor& out) const override;
   void logits(const model::Tensor& normed, int64_t first, int64_t count, float* logits) const override;
 
  protected:
+  void project_layers(const model::Tensor& embedded, model::Tensor& out) const override;
   /// The products of linear maps whose input is rounded alike.
   virtual void multiply_alike(int64_t layer, const model::Tensor& in, std::span<const Target> targets) const;
   /// The head's product with what finish() made.

@@ -38,17 +38,45 @@ std::vector<float> quantize_norm(const model::NormWeights& norm, const QuantSpec
   return weight;
 }
 
+/// Whether QUANTIZATION.md §2 or §7 says where an operation's tensors are rounded.
+bool has_points(const model::Operation& operation) {
+  if (!model::is_beyond_dense(operation)) return !std::holds_alternative<model::SplitLatentOp>(operation);
+  const auto* attention = std::get_if<model::AttentionOp>(&operation);
+  const auto* activate = std::get_if<model::ActivateOp>(&operation);
+  const auto* multiply = std::get_if<model::MultiplyOp>(&operation);
+  const auto* norm = std::get_if<model::NormOp>(&operation);
+  if (attention != nullptr) return attention->kv_from == 0;
+  if (activate != nullptr)
+    return activate->limit == 0 && activate->sparsity == 0 &&
+           activate->module != Module::layer_input_activation;
+  if (multiply != nullptr) {
+    return multiply->limit == 0 && multiply->offset == 0 && multiply->by == model::Value::up;
+  }
+  if (norm != nullptr) return norm->module == Module::v_norm;
+  return std::holds_alternative<model::LinearOp>(operation) ||
+         std::holds_alternative<model::RouteOp>(operation) ||
+         std::holds_alternative<model::DispatchOp>(operation) ||
+         std::holds_alternative<model::MixExpertsOp>(operation);
+}
+
 }  // namespace
+
+void require_points(const model::ModelConfig& config) {
+  require_operations(config, "fake-quantized arithmetic",
+                     [](const model::Operation& operation) { return has_points(operation); });
+}
 
 FakeArithmetic::FakeArithmetic(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
                                int64_t max_positions, const std::optional<FirstToken>& first)
     : FloatArithmetic(model, max_positions),
       points_(make_points(model.config, qcfg, ranges)),
       erf_gelu_(rounded_gelu_is_erf(model.config)) {
-  require_operations(model.config, "fake-quantized arithmetic", [](const model::Operation& operation) {
-    return !std::holds_alternative<model::SplitLatentOp>(operation);
-  });
-  if (first) first_ = make_points(model.config, first->qcfg, first->ranges);
+  require_points(model.config);
+  if (first) {
+    require_operations(model.config, "ranges of position 0",
+                       [](const model::Operation& operation) { return !model::is_beyond_dense(operation); });
+    first_ = make_points(model.config, first->qcfg, first->ranges);
+  }
   quantize_weights(qcfg);
 }
 
@@ -82,7 +110,11 @@ void FakeArithmetic::quantize_weights(const QuantConfig& qcfg) {
     for (const model::Operation& operation : config().graph.block(layer).operations) {
       if (const auto* linear = std::get_if<model::LinearOp>(&operation)) {
         const QuantSpec& spec = qcfg[{layer, linear->module, Slot::weight}];
-        if (spec.enabled()) {
+        if (spec.enabled() && linear->experts != 0) {
+          for (const model::LinearWeights& expert : weights(layer).experts.at(linear->module)) {
+            block.experts[linear->module].push_back(quantized_weight(expert.weight, spec));
+          }
+        } else if (spec.enabled()) {
           block.linears[linear->module] = quantized_weight(weights(layer, *linear).weight, spec);
         }
       } else if (const auto* norm = std::get_if<model::NormOp>(&operation)) {
@@ -184,9 +216,8 @@ void FakeArithmetic::linear(const Points& points, int64_t layer, const Tensor& i
   for (size_t t = 0; t < targets.size(); ++t) {
     if (done[t]) continue;
     // The down projection's input was rounded by multiply() or hadamard() where one of them made it.
-    const bool turned = config().graph.block(layer).hadamard(model::Value::gate) != nullptr;
     const auto input_of = [&](const Target& target) {
-      const bool rounded = target.op->module == Module::down && (config().gated_mlp || turned);
+      const bool rounded = config().graph.block(layer).reads_product(target.op->module);
       return rounded ? ActivationQuantizer{} : points.at(layer, target.op->module, Slot::input);
     };
     const ActivationQuantizer input = input_of(targets[t]);
@@ -258,7 +289,12 @@ void FakeArithmetic::softmax(const model::AttentionTile& tile) const {
         cap_scores(op, row + begin, end - begin);
         capped(row + begin, end - begin);
       }
-      model::kernels().softmax(row + begin, end - begin, op.softcap != 0 ? 1.0F : op.scale);
+      const float scale = op.softcap != 0 ? 1.0F : op.scale;
+      if (op.sinks) {
+        softmax_with_sink(row + begin, end - begin, scale, sink(tile, g));
+      } else {
+        model::kernels().softmax(row + begin, end - begin, scale);
+      }
       probabilities(row + begin, end - begin);
       std::fill(row, row + begin, 0.0F);
       std::fill(row + end, row + tile.last_end(), 0.0F);
@@ -278,7 +314,7 @@ void FakeArithmetic::mix(const model::AttentionTile& tile, Tensor& out) const {
 }
 
 void FakeArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor& gate) const {
-  const auto enabled = [&](Slot slot) { return points_.at(layer, Module::activation, slot).enabled(); };
+  const auto enabled = [&](Slot slot) { return points_.at(layer, op.module, slot).enabled(); };
   if (!enabled(Slot::input) && !enabled(Slot::input2) && !enabled(Slot::output)) {
     FloatArithmetic::activate(layer, op, gate);
     return;
@@ -291,28 +327,30 @@ void FakeArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor
     for (int64_t r = first; r < last; ++r) {
       const Points& points = of_row(gate, r);
       auto* row = gate.row<float>(r);
-      points.at(layer, Module::activation, Slot::input)(row, n);
+      points.at(layer, op.module, Slot::input)(row, n);
       if (op.kind == model::Activation::silu) {
         kernel.sigmoid(row, n, gates.data());
-        points.at(layer, Module::activation, Slot::input2)(gates.data(), n);
+        points.at(layer, op.module, Slot::input2)(gates.data(), n);
         kernel.multiply(gates.data(), n, row);
       } else if (gelu && erf_gelu_) {
         kernel.gelu_erf(row, n, row);
       } else {
         activate_row(layer, op, row, n);
       }
-      points.at(layer, Module::activation, Slot::output)(row, n);
+      points.at(layer, op.module, Slot::output)(row, n);
     }
   });
 }
 
-void FakeArithmetic::multiply(int64_t layer, const model::MultiplyOp&, const Tensor& up, Tensor& gate) const {
-  const bool turned = config().graph.block(layer).hadamard(model::Value::gate) != nullptr;
+void FakeArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, const Tensor& up,
+                              Tensor& gate) const {
+  const bool turned =
+      op.module == Module::down && config().graph.block(layer).hadamard(model::Value::gate) != nullptr;
   parallel_ranges(gate.rows, kRowGrain, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
-      model::kernels().multiply(up.row<float>(r), gate.cols, gate.row<float>(r));
+      multiply_row(op, up.row<float>(r) + op.first, gate.row<float>(r), gate.cols);
       if (turned) continue;
-      of_row(gate, r).at(layer, Module::down, Slot::input)(gate.row<float>(r), gate.cols);
+      of_row(gate, r).at(layer, op.module, Slot::input)(gate.row<float>(r), gate.cols);
     }
   });
 }
@@ -321,6 +359,52 @@ void FakeArithmetic::hadamard(int64_t layer, const model::HadamardOp& op, Tensor
   FloatArithmetic::hadamard(layer, op, value);
   quantize_rows(hadamard_point(layer, op), op.operand == model::Operand::none ? op.width : config().head_dim,
                 value);
+}
+
+void FakeArithmetic::route(int64_t layer, const model::RouteOp& op, const Tensor& logits,
+                           model::Routing& routing) const {
+  FloatArithmetic::route(layer, op, logits, routing);
+  const ActivationQuantizer& weights = points_.at(layer, Module::expert_mix, Slot::input);
+  if (!weights.enabled()) return;
+  for (int64_t r = 0; r < routing.rows; ++r) weights(routing.weights.data() + r * routing.used, routing.used);
+}
+
+void FakeArithmetic::expert_linear(int64_t layer, const Tensor& in, const model::Routing& routing,
+                                   std::span<const Target> targets) const {
+  for (const Target& target : targets) {
+    const Module module = target.op->module;
+    const ActivationQuantizer& point = points_.at(layer, module, Slot::input);
+    const bool rounds = point.enabled() && !config().graph.block(layer).reads_product(module);
+    Tensor rounded;
+    if (rounds) {
+      rounded.resize(in.rows, in.cols, sizeof(float));
+      std::memcpy(rounded.row<float>(0), in.row<float>(0),
+                  static_cast<size_t>(in.rows * in.cols) * sizeof(float));
+      for_each_row(rounded, [&](float* row) { point(row, in.cols); });
+    }
+    std::vector<model::RowsProduct> products =
+        expert_products(layer, rounds ? rounded : in, routing, {&target, 1});
+    const auto quantized = block(layer).experts.find(module);
+    if (quantized != block(layer).experts.end()) {
+      const auto& stored = weights(layer).experts.at(module);
+      auto product = products.begin();
+      for (size_t e = 0; e < stored.size(); ++e) {
+        if (routing.first[e] == routing.first[e + 1]) continue;
+        const std::vector<float>& bias = stored[e].bias;
+        (product++)->product.weight = view(quantized->second[e], bias.empty() ? nullptr : bias.data());
+      }
+    }
+    model::multiply_rows(products);
+    const ActivationQuantizer& output = points_.linears[static_cast<size_t>(layer)].at(module).first;
+    if (output.enabled()) for_each_row(*target.out, [&](float* row) { output(row, target.out->cols); });
+  }
+}
+
+void FakeArithmetic::mix_experts(int64_t layer, const model::MixExpertsOp& op, const ExpertResults& results,
+                                 const model::Routing& routing, Tensor& out) const {
+  FloatArithmetic::mix_experts(layer, op, results, routing, out);
+  const ActivationQuantizer& output = points_.at(layer, op.module, Slot::output);
+  if (output.enabled()) for_each_row(out, [&](float* row) { output(row, out.cols); });
 }
 
 void FakeArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
@@ -362,6 +446,8 @@ void check_stored_codes(const model::Model& model, const QuantConfig& qcfg,
   for (const Point& point : all_points(model.config)) {
     if (point.slot != Slot::weight || is_norm(point.module)) continue;
     const bool head = point.module == Module::head;
+    // Nothing writes codes of experts.
+    if (!head && !model.layers[static_cast<size_t>(point.layer)].linears.contains(point.module)) continue;
     // A tied head has the codes of the embedding, which is no point.
     if (head && model.config.tie_word_embeddings) continue;
     const model::Matrix& matrix =

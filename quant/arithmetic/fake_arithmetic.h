@@ -12,6 +12,10 @@
 
 namespace qeval::quant {
 
+/// Throws Error naming the first operation of the model whose points nothing defines (QUANTIZATION.md §2,
+/// §7).
+void require_points(const model::ModelConfig& config);
+
 /// A point ready to be applied: its spec and, where static, its grid.
 struct ActivationQuantizer {
   QuantSpec spec;
@@ -48,6 +52,12 @@ class FakeArithmetic : public model::FloatArithmetic {
   void multiply(int64_t layer, const model::MultiplyOp& op, const model::Tensor& up,
                 model::Tensor& gate) const override;
   void hadamard(int64_t layer, const model::HadamardOp& op, model::Tensor& value) const override;
+  void route(int64_t layer, const model::RouteOp& op, const model::Tensor& logits,
+             model::Routing& routing) const override;
+  void expert_linear(int64_t layer, const model::Tensor& in, const model::Routing& routing,
+                     std::span<const Target> targets) const override;
+  void mix_experts(int64_t layer, const model::MixExpertsOp& op, const ExpertResults& results,
+                   const model::Routing& routing, model::Tensor& out) const override;
   void finish(const model::Tensor& residual, model::Tensor& out) const override;
   void logits(const model::Tensor& normed, int64_t first, int64_t count, float* logits) const override;
 
@@ -91,7 +101,8 @@ class FakeArithmetic : public model::FloatArithmetic {
 
   /// One block's weights as the simulation has them.
   struct Block {
-    std::map<Module, QuantizedMatrix> linears;   ///< those that are left in float are missing
+    std::map<Module, QuantizedMatrix> linears;  ///< those that are left in float are missing
+    std::map<Module, std::vector<QuantizedMatrix>> experts;
     std::map<Module, std::vector<float>> norms;  ///< dequantized
   };
   const Block& block(int64_t layer) const { return blocks_[static_cast<size_t>(layer)]; }

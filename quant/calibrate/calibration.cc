@@ -120,7 +120,7 @@ class HistogramObserver : public PointObserver {
 
 /// The sigmoid has a range by nature, weights are measured when they are quantized.
 bool is_measured(const Point& point) {
-  return point.slot != Slot::weight && !(point.module == Module::activation && point.slot == Slot::input2);
+  return point.slot != Slot::weight && !(is_activation(point.module) && point.slot == Slot::input2);
 }
 
 bool is_narrowed(const QuantConfig& qcfg, const Point& point) {

@@ -99,19 +99,34 @@ void ObservedArithmetic::softmax(const AttentionTile& tile) const {
 
 void ObservedArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor& gate) const {
   FloatArithmetic::activate(layer, op, gate);
-  report({layer, Module::activation, Slot::output}, gate);
+  report({layer, op.module, Slot::output}, gate);
 }
 
 void ObservedArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, const Tensor& up,
                                   Tensor& gate) const {
   FloatArithmetic::multiply(layer, op, up, gate);
-  if (config().graph.block(layer).hadamard(model::Value::gate) == nullptr)
-    report({layer, Module::down, Slot::input}, gate);
+  if (op.module != Module::down || config().graph.block(layer).hadamard(model::Value::gate) == nullptr)
+    report({layer, op.module, Slot::input}, gate);
 }
 
 void ObservedArithmetic::hadamard(int64_t layer, const model::HadamardOp& op, Tensor& value) const {
   FloatArithmetic::hadamard(layer, op, value);
   report(hadamard_point(layer, op), value);
+}
+
+void ObservedArithmetic::expert_linear(int64_t layer, const Tensor& in, const model::Routing& routing,
+                                       std::span<const Target> targets) const {
+  FloatArithmetic::expert_linear(layer, in, routing, targets);
+  for (const Target& target : targets) report({layer, target.op->module, Slot::output}, *target.out);
+}
+
+void ObservedArithmetic::mix_experts(int64_t layer, const model::MixExpertsOp& op,
+                                     const ExpertResults& results, const model::Routing& routing,
+                                     Tensor& out) const {
+  observer_.observe({layer, op.module, Slot::input}, routing.weights.data(), routing.rows, routing.used,
+                    routing.used);
+  FloatArithmetic::mix_experts(layer, op, results, routing, out);
+  report({layer, op.module, Slot::output}, out);
 }
 
 void ObservedArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {

@@ -55,6 +55,10 @@ class ObservedArithmetic : public model::FloatArithmetic {
   void multiply(int64_t layer, const model::MultiplyOp& op, const model::Tensor& up,
                 model::Tensor& gate) const override;
   void hadamard(int64_t layer, const model::HadamardOp& op, model::Tensor& value) const override;
+  void expert_linear(int64_t layer, const model::Tensor& in, const model::Routing& routing,
+                     std::span<const Target> targets) const override;
+  void mix_experts(int64_t layer, const model::MixExpertsOp& op, const ExpertResults& results,
+                   const model::Routing& routing, model::Tensor& out) const override;
   void logits(const model::Tensor& normed, int64_t first, int64_t count, float* logits) const override;
 
  private:

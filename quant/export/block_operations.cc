@@ -367,9 +367,9 @@ void GraphBuilder::block() {
         [&]<typename Op>(const Op& op) {
           if constexpr (std::is_same_v<Op, model::AddOp>) {
             add(op, i + 1);
-          } else {
+          } else if constexpr (requires(GraphBuilder & builder) { builder.add(op); }) {
             add(op);
-          }
+          }  // others are refused before
         },
         operation);
     const auto* linear = std::get_if<model::LinearOp>(&operation);

@@ -7,10 +7,20 @@
 #include "base/error.h"
 #include "base/setting.h"
 #include "model/rotary.h"
+#include "quant/export/export.h"
 #include "quant/export/graph_builder.h"
 #include "quant/export/weight_codes.h"
 
 namespace qeval::quant {
+
+void require_graph_form(const model::ModelConfig& config) {
+  require_operations(config, "export", [](const model::Operation& operation) {
+    const auto* activate = std::get_if<model::ActivateOp>(&operation);
+    return !model::is_beyond_dense(operation) && !std::holds_alternative<model::SplitLatentOp>(operation) &&
+           (activate == nullptr || activate->kind != model::Activation::xielu);
+  });
+}
+
 namespace {
 
 /// The first rotary embedding of a model that is accepted; nullptr where there is none.
@@ -27,11 +37,7 @@ const model::RotateOp* find_rotary(const model::Graph& graph, const Accepts& acc
 
 /// What the graph has no form for, by name.
 void refuse_operations(const ModelConfig& config, int64_t max_positions) {
-  require_operations(config, "export", [](const model::Operation& operation) {
-    const auto* activate = std::get_if<model::ActivateOp>(&operation);
-    return !std::holds_alternative<model::SplitLatentOp>(operation) &&
-           (activate == nullptr || activate->kind != model::Activation::xielu);
-  });
+  require_graph_form(config);
   // One graph has one table.
   if (config.length_class(max_positions) != 0) {
     const auto original = [](const model::Rotary& rotary) {

@@ -35,4 +35,7 @@ ExportSummary export_encodings(const model::Model& model, const Quantization& qu
                                int64_t max_positions, const std::string& version,
                                const std::filesystem::path& folder);
 
+/// Throws Error naming the first operation of the model that an exported graph has no form for.
+void require_graph_form(const model::ModelConfig& config);
+
 }  // namespace qeval::quant

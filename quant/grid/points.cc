@@ -60,6 +60,14 @@ bool is_norm(Module module) {
     case Module::pre_feedforward_norm:
     case Module::post_feedforward_norm:
     case Module::post_mlp_norm:
+    case Module::v_norm:
+    case Module::router_norm:
+    case Module::pre_experts_norm:
+    case Module::post_dense_norm:
+    case Module::post_experts_norm:
+    case Module::mixer_norm:
+    case Module::layer_input_norm:
+    case Module::laurel_norm:
     case Module::final_norm:
       return true;
     default:
@@ -67,9 +75,32 @@ bool is_norm(Module module) {
   }
 }
 
+bool is_activation(Module module) {
+  return module == Module::activation || module == Module::expert_activation ||
+         module == Module::shared_activation || module == Module::layer_input_activation;
+}
+
+bool is_router(Module module) {
+  return module == Module::router || module == Module::shared_expert_gate;
+}
+
 bool is_linear(Module module) {
-  return !is_norm(module) && module != Module::qk_product && module != Module::softcap &&
-         module != Module::pv_product && module != Module::activation;
+  switch (module) {
+    case Module::qk_product:
+    case Module::softcap:
+    case Module::pv_product:
+    case Module::expert_mix:
+    case Module::mixer_q_conv:
+    case Module::mixer_k_conv:
+    case Module::mixer_v_conv:
+    case Module::mixer_state:
+    case Module::layer_scalar:
+    case Module::altup:
+    case Module::output_scale:
+      return false;
+    default:
+      return !is_norm(module) && !is_activation(module);
+  }
 }
 
 namespace {
@@ -82,10 +113,13 @@ std::optional<Point> output_point(int64_t layer, const model::Operation& operati
   if (const auto* op = std::get_if<model::RotateOp>(&operation)) return operand_point(layer, op->operand);
   if (std::holds_alternative<model::AttentionOp>(operation))
     return Point{layer, Module::pv_product, Slot::output};
-  if (std::holds_alternative<model::ActivateOp>(operation))
-    return Point{layer, Module::activation, Slot::output};
-  if (std::holds_alternative<model::MultiplyOp>(operation)) return Point{layer, Module::down, Slot::input};
+  if (const auto* op = std::get_if<model::ActivateOp>(&operation))
+    return Point{layer, op->module, Slot::output};
+  if (const auto* op = std::get_if<model::MultiplyOp>(&operation))
+    return Point{layer, op->module, Slot::input};
   if (const auto* op = std::get_if<model::HadamardOp>(&operation)) return hadamard_point(layer, *op);
+  if (const auto* op = std::get_if<model::MixExpertsOp>(&operation))
+    return Point{layer, op->module, Slot::output};
   return std::nullopt;
 }
 
@@ -111,7 +145,8 @@ std::optional<Reader> find_reader(const model::BlockGraph& block, const Point& p
         op != nullptr && op->module == point.module) {
       return Reader{i, op->in};
     }
-    if (std::holds_alternative<model::ActivateOp>(operation) && point.module == Module::activation) {
+    if (const auto* op = std::get_if<model::ActivateOp>(&operation);
+        op != nullptr && op->module == point.module) {
       return Reader{i, model::Value::gate};
     }
   }
@@ -145,9 +180,15 @@ Point made_at(const model::ModelConfig& config, const Point& point) {
   if (is_after_blocks(point.module)) return point;
   const model::BlockGraph& block = config.graph.block(point.layer);
   const std::optional<Reader> reader = find_reader(block, point);
-  if (!reader || reader->value == model::Value::residual) return point;
+  if (!reader) return point;
+  model::Value value = reader->value;
   for (size_t i = reader->operation; i-- > 0;) {
-    if (accesses(block.operations[i]).writes != reader->value) continue;
+    if (value == model::Value::residual) return point;
+    if (accesses(block.operations[i]).writes != value) continue;
+    if (const auto* dispatch = std::get_if<model::DispatchOp>(&block.operations[i])) {
+      value = dispatch->in;  // the same rows, in another order
+      continue;
+    }
     return output_point(point.layer, block.operations[i]).value_or(point);
   }
   return point;
@@ -184,22 +225,29 @@ bool has_point(const model::ModelConfig& config, const Point& point) {
   if (point.module == Module::head) return point.slot != Slot::input2;
   if (is_after_blocks(point.module)) return false;
   const model::BlockGraph& block = config.graph.block(point.layer);
+  const bool has_attention = block.find<model::AttentionOp>() != nullptr;
   switch (point.module) {
     case Module::qk_product:
     case Module::pv_product:
-      return point.slot != Slot::weight;
+      return point.slot != Slot::weight && has_attention;
     case Module::softcap:
-      return point.slot == Slot::output && block.attention().softcap != 0;
-    case Module::activation: {
-      const bool silu = block.find<model::ActivateOp>()->kind == model::Activation::silu;
-      return point.slot != Slot::weight && (point.slot != Slot::input2 || silu);
-    }
+      return point.slot == Slot::output && has_attention && block.attention().softcap != 0;
+    case Module::expert_mix:
+      return (point.slot == Slot::input || point.slot == Slot::output) &&
+             block.find<model::MixExpertsOp>() != nullptr;
     default:
       break;
   }
+  if (is_activation(point.module)) {
+    const auto* activate = block.find<model::ActivateOp>(point.module);
+    const bool silu = activate != nullptr && activate->kind == model::Activation::silu;
+    return activate != nullptr && point.slot != Slot::weight && (point.slot != Slot::input2 || silu);
+  }
   if (point.slot == Slot::input2) return false;
-  return block.find<model::NormOp>(point.module) != nullptr ||
-         block.find<model::LinearOp>(point.module) != nullptr;
+  if (const auto* norm = block.find<model::NormOp>(point.module)) {
+    return norm->weighted || point.slot != Slot::weight;
+  }
+  return block.find<model::LinearOp>(point.module) != nullptr;
 }
 
 std::vector<Point> all_points(const model::ModelConfig& config) {

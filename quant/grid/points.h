@@ -43,6 +43,10 @@ std::optional<ModuleId> find_module(std::string_view name, int64_t num_layers);
 
 bool is_linear(Module module);
 bool is_norm(Module module);
+/// What activates the MLP, the experts or the shared expert.
+bool is_activation(Module module);
+/// A linear map behind which scores of experts stand: of 8 bits per channel whatever the scheme.
+bool is_router(Module module);
 
 /// Whether a model has this point: `weight` for linears and norms, `input2` for the products and for SiLU,
 /// `input` and `output` for all modules that its graph has; of a soft cap, the output only.

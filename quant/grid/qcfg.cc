@@ -20,12 +20,12 @@ std::optional<int> default_activation_bits(const model::ModelConfig& config, con
       return 16;
     case Module::pv_product:
       return slot == Slot::input ? 16 : 8;
-    case Module::activation:
-      if (slot != Slot::input) return 8;
-      return std::nullopt;
+    case Module::expert_mix:
+      return 16;
     default:
       break;
   }
+  if (is_activation(point.module)) return slot != Slot::input ? std::optional(8) : std::nullopt;
   if (is_after_blocks(point.module)) return std::nullopt;
   const model::BlockGraph& block = config.graph.block(point.layer);
   if (const auto* norm = block.find<model::NormOp>(point.module)) {
@@ -33,14 +33,15 @@ std::optional<int> default_activation_bits(const model::ModelConfig& config, con
   }
   const auto& linear = *block.find<model::LinearOp>(point.module);
   if (slot == Slot::input) {
-    const bool product = linear.module == Module::down && (block.find<model::MultiplyOp>() != nullptr ||
-                                                           block.hadamard(model::Value::gate) != nullptr);
-    return product || linear.in == model::Value::residual ? std::optional(8) : std::nullopt;
+    return block.reads_product(linear.module) || linear.in == model::Value::residual ? std::optional(8)
+                                                                                     : std::nullopt;
   }
-  const bool normed = (linear.module == Module::q && block.find<model::NormOp>(Module::q_norm) != nullptr) ||
+  const bool normed = (linear.module == Module::v && block.find<model::NormOp>(Module::v_norm) != nullptr) ||
+                      (linear.module == Module::q && block.find<model::NormOp>(Module::q_norm) != nullptr) ||
                       (linear.module == Module::k && block.find<model::NormOp>(Module::k_norm) != nullptr);
   const bool added = linear.out == model::Value::update || linear.out == model::Value::mlp_update;
-  return normed || added ? 16 : 8;
+  const bool summed = linear.out == model::Value::expert_out || linear.out == model::Value::shared;
+  return normed || added || summed || is_router(linear.module) ? 16 : 8;
 }
 
 QuantSpec default_spec(const model::ModelConfig& config, const Scheme& scheme, const Point& point) {
@@ -48,8 +49,11 @@ QuantSpec default_spec(const model::ModelConfig& config, const Scheme& scheme, c
   if (point.slot == Slot::weight) {
     if (is_after_blocks(point.module)) return {};
     if (is_norm(point.module)) return activations ? QuantSpec{.bits = 16} : QuantSpec{};
+    if (is_router(point.module)) return activations ? QuantSpec{.bits = 8, .per_channel = true} : QuantSpec{};
     QuantSpec spec = scheme.weight;
-    if (point.module == Module::down) spec.per_channel = true;
+    const bool last = point.module == Module::down || point.module == Module::expert_down ||
+                      point.module == Module::shared_down;
+    if (last) spec.per_channel = true;
     return spec;
   }
   const std::optional<int> bits = default_activation_bits(config, point);
@@ -167,7 +171,7 @@ ActRanges complete_ranges(const QuantConfig& qcfg, const ActRanges& ranges, cons
     if (!needs_range(qcfg, point)) continue;
     complete[point] = ranges[point];
     if (complete[point]) continue;
-    if (point.module == Module::activation && point.slot == Slot::input2) {
+    if (is_activation(point.module) && point.slot == Slot::input2) {
       complete[point] = kSigmoidRange;
       continue;
     }

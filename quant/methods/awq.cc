@@ -191,6 +191,8 @@ class EdgeSearch {
 std::vector<Warning> scale_by_activations(EditableModel& model, const QuantConfig& qcfg,
                                           const Samples& samples,
                                           const std::function<void(int64_t, int64_t)>& progress) {
+  require_operations(model.model().config, "AWQ",
+                     [](const model::Operation& operation) { return !model::is_beyond_dense(operation); });
   ScaleCheck check("AWQ scales");
   std::map<Module, InputStatistics> inputs;  // by one of the maps that read it
   const model::Graph& graph = model.model().config.graph;

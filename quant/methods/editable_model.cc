@@ -28,6 +28,9 @@ EditableModel::EditableModel(const model::Model& source) : model_(source) {
   for (model::LayerWeights& layer : model_.layers) {
     auto& weights = weights_.emplace_back();
     for (auto& [module, linear] : layer.linears) decode_into(linear.weight, weights[module]);
+    for (auto& [module, experts] : layer.experts) {
+      for (LinearWeights& expert : experts) decode_into(expert.weight, experts_.emplace_back());
+    }
   }
 }
 

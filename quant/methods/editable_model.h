@@ -63,6 +63,7 @@ class EditableModel {
   AlignedBuffer embedding_, positions_, head_;
   std::vector<float> no_bias_;
   std::vector<std::map<Module, AlignedBuffer>> weights_;  ///< [layers], of the linears
+  std::vector<AlignedBuffer> experts_;                    ///< one after the other
 };
 
 }  // namespace qeval::quant

@@ -174,8 +174,11 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
   Measurer measurer(samples, options, progress, observations != nullptr ? *observations : own, peers);
   // Codes of an earlier quantization are weights like any other to this one, which rounds them anew.
   const bool from_codes = std::ranges::any_of(result.base.layers, [](const model::LayerWeights& layer) {
-    return std::ranges::any_of(
-        layer.linears, [](const auto& linear) { return linear.second.weight.stored.coded() != nullptr; });
+    bool coded = false;
+    layer.visit_linears([&](Module, const model::LinearWeights& linear) {
+      coded = coded || linear.weight.stored.coded() != nullptr;
+    });
+    return coded;
   });
   if (from_codes) result.edited.emplace(result.base);
   if (smooths(options)) {

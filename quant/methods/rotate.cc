@@ -146,6 +146,25 @@ std::string key_obstacle(const model::ModelConfig& config) {
   return model::hadamard_order(config.head_dim) == 1 ? no_matrix(config.head_dim) : "";
 }
 
+/// The first operation that rotations do not know; nullptr where there is none.
+const Operation* unknown_operation(const model::ModelConfig& config) {
+  const auto known = [](const Operation& operation) {
+    if (const auto* linear = std::get_if<LinearOp>(&operation)) return linear->experts == 0;
+    if (const auto* attention = std::get_if<model::AttentionOp>(&operation)) return attention->kv_from == 0;
+    if (const auto* add = std::get_if<model::AddOp>(&operation)) return add->to == Value::residual;
+    return std::holds_alternative<NormOp>(operation) || std::holds_alternative<model::RotateOp>(operation) ||
+           std::holds_alternative<model::SplitLatentOp>(operation) ||
+           std::holds_alternative<model::ActivateOp>(operation) ||
+           std::holds_alternative<model::MultiplyOp>(operation) ||
+           std::holds_alternative<model::HadamardOp>(operation);
+  };
+  for (const BlockGraph& block : config.graph.blocks) {
+    const auto found = std::ranges::find_if_not(block.operations, known);
+    if (found != block.operations.end()) return &*found;
+  }
+  return nullptr;
+}
+
 // ---- R1
 
 class ResidualRotation {
@@ -289,6 +308,10 @@ RotationResult rotate(EditableModel& model, const RotationOptions& options) {
   RotationResult result;
   model::ModelConfig& config = model.config();
   if (config.rotation) fail("{}: is rotated already; accepted: a model that is not", config.architecture);
+  if (const Operation* operation = unknown_operation(config)) {
+    fail("{} {}: {} model: {}: no rotation goes through it yet; accepted: none", setting("rotate"),
+         name(options.kind), config.architecture, operation_name(*operation));
+  }
   model::Rotation rotation{.seed = options.seed};
   std::mt19937_64 random(options.seed);
   const auto allowed = [&](const char* what, const std::string& obstacle) {

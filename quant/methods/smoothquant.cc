@@ -66,6 +66,13 @@ std::string_view name(Variant variant) {
 
 std::vector<Warning> smooth(EditableModel& model, const PointMap<std::vector<float>>& channel_maxima,
                             Variant variant, double alpha) {
+  for (const model::BlockGraph& block : model.model().config.graph.blocks) {
+    for (const model::Operation& operation : block.operations) {
+      if (!model::is_beyond_dense(operation)) continue;
+      fail("{} model: SmoothQuant has no {}; accepted: method rtn", model.model().config.architecture,
+           operation_name(operation));
+    }
+  }
   ScaleCheck check("smoothing scales");
   const auto a = static_cast<float>(alpha);
   for (int64_t layer = 0; layer < channel_maxima.num_layers(); ++layer) {

@@ -85,8 +85,12 @@ std::vector<Range> ranges_of_weight(const model::Model& model, const Point& poin
     return {quant_kernels().range(weight.data(), static_cast<int64_t>(weight.size()))};
   }
   if (point.module == Module::head) return weight_ranges(model.head.weight, spec);
-  const model::LayerWeights& layer = model.layers[static_cast<size_t>(point.layer)];
-  return weight_ranges(layer.linear(point.module).weight, spec);
+  std::vector<Range> ranges;
+  for (const auto* linear : model.layers[static_cast<size_t>(point.layer)].all(point.module)) {
+    const std::vector<Range> own = weight_ranges(linear->weight, spec);
+    ranges.insert(ranges.end(), own.begin(), own.end());
+  }
+  return ranges;
 }
 
 }  // namespace

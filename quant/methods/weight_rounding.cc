@@ -92,6 +92,8 @@ bool has_codes(const QuantConfig& qcfg, const model::ModelConfig& config) {
 void round_weights(EditableModel& model, const QuantConfig& qcfg, const Samples& samples,
                    const WeightRounding& rounding, const std::function<void(int64_t, int64_t)>& progress) {
   if (!rounding.makes_codes()) return;
+  require_operations(model.model().config, "rounding to stored codes",
+                     [](const model::Operation& operation) { return !model::is_beyond_dense(operation); });
   if (rounding.needs_samples()) {
     round_by_inputs(model, qcfg, samples, rounding, progress);
     return;

@@ -216,6 +216,15 @@ TEST_F(HelpCli, EveryMessageThatTroubleshootingExplainsIsOneOfOurs) {
   EXPECT_GE(messages, 25);
 }
 
+TEST_F(HelpCli, TheDocumentedTableOfArchitecturesIsWhatTheProgramPrints) {
+  const Outcome outcome = run({"inspect", "--supported"});
+  expect_success(outcome);
+  EXPECT_THAT(outcome.output, HasSubstr("\n| qwen3_moe | yes | qwen3moe | yes | yes | – | – | – |\n"));
+  EXPECT_THAT(read_file(fs::path(QEVAL_SOURCE_DIR) / "docs/models.md"),
+              HasSubstr("\n\n" + outcome.output + "\n"))
+      << "docs/models.md holds what `qeval inspect --supported` prints";
+}
+
 TEST_F(HelpCli, TheExampleOfTheLibrariesAgreesWithTheProgram) {
   const Outcome own =
       wait_for(start_program(path(""), {QEVAL_EXAMPLE, path("model"), "Two and", " two", " three"}));

@@ -371,7 +371,7 @@ TEST_F(GgufConfig, GemmaAndStableLm) {
 
 TEST_F(GgufConfig, RefusesWhatTheDecoderLacks) {
   using fixtures::gguf_f32, fixtures::gguf_text, fixtures::gguf_u32;
-  EXPECT_THAT(refusal_with(gguf_u32("llama.expert_count", 8)), HasSubstr("expert_count is 8"));
+  EXPECT_THAT(refusal_with(gguf_u32("llama.expert_count", 8)), HasSubstr("expert_used_count"));  // Mixtral
   EXPECT_THAT(refusal_with(gguf_text("llama.rope.scaling.type", "ntk")),
               HasSubstr("accepted: none, linear, yarn, longrope"));
   EXPECT_THAT(refusal_with(gguf_u32("llama.attention.value_length", 4)), HasSubstr("value_length is 4"));

@@ -33,6 +33,53 @@ struct Family {
   QkNorm qk_norm;
 };
 
+TEST_F(GgufArchitectures, ExpertsAreFoundByTheirTensors) {
+  const auto file = [](const char* architecture) {
+    File made(architecture);
+    made.u32("expert_count", 4).u32("expert_used_count", 2);
+    made.tensor("blk.1.ffn_up_exps.weight", {4, 12, fixtures::kHidden});
+    made.tensor("blk.1.ffn_gate_inp.weight", {4, fixtures::kHidden});
+    return made;
+  };
+  const ModelConfig qwen = config(file("qwen3moe"));
+  EXPECT_EQ(qwen.architecture, "qwen3_moe");
+  EXPECT_EQ(qwen.experts->inner, 12);
+  EXPECT_TRUE(qwen.experts->route.normalize);  // in llama.cpp, whatever config.json said
+  EXPECT_FALSE(qwen.layer(0).sparse);
+  EXPECT_TRUE(qwen.layer(1).sparse);
+  EXPECT_EQ(again(qwen).experts->inner, 12);
+  EXPECT_FALSE(config(file("olmoe")).experts->route.normalize);
+  EXPECT_EQ(config(file("llama")).architecture, "mixtral");
+  const ModelConfig phi = config(file("phimoe"));
+  EXPECT_EQ(phi.experts->route.scores, RouteOp::Scores::softmax);
+  EXPECT_EQ(again(phi).experts->route.scores, RouteOp::Scores::softmax);
+  const ModelConfig ernie =
+      config(file("ernie4_5-moe").u32("leading_dense_block_count", 1).u32("interleave_moe_layer_step", 1));
+  EXPECT_FALSE(ernie.layer(0).sparse);
+  EXPECT_TRUE(ernie.layer(1).sparse);
+  EXPECT_THAT(refusal(File("qwen3moe").u32("expert_count", 4).u32("expert_used_count", 2)),
+              HasSubstr("blk.0.ffn_up_exps.weight is missing"));
+  EXPECT_THAT(refusal(file("qwen3moe").f32("expert_weights_scale", 2.5F)),
+              HasSubstr("expert_weights_scale is 2.5; accepted: 1"));
+}
+
+TEST_F(GgufArchitectures, RecurrentLayersAreFoundByTheirTensors) {
+  File file("qwen35");
+  file.u32("ssm.conv_kernel", 4).u32("ssm.state_size", 6).u32("ssm.group_count", 2);
+  file.u32("ssm.time_step_rank", 4).u32("ssm.inner_size", 20);
+  file.u32("attention.key_length", kDim).u32("rope.dimension_count", 4);
+  file.tensor("blk.0.ssm_conv1d.weight", {44, 4});
+  const ModelConfig qwen = config(file);
+  EXPECT_EQ(qwen.layer(0).mixer, LayerSettings::Mixer::recurrent);
+  EXPECT_EQ(qwen.layer(1).mixer, LayerSettings::Mixer::attention);
+  EXPECT_EQ(qwen.recurrence->value_dim, 5);
+  EXPECT_TRUE(qwen.recurrence->tiled_heads);  // as the converter puts them
+  EXPECT_EQ(qwen.graph.block(0).find<DeltaRuleOp>()->key_head(2), 0);
+  EXPECT_EQ(qwen.graph.block(0).find<DeltaRuleOp>()->key_head(3), 1);
+  EXPECT_TRUE(again(qwen).recurrence->tiled_heads);
+  EXPECT_FALSE(qwen.norm_weight_plus_one);
+}
+
 TEST_F(GgufArchitectures, EachIsItsFamily) {
   constexpr auto rms = NormKind::rms, layer = NormKind::layer;
   constexpr auto silu = Activation::silu, gelu = Activation::gelu_tanh;

@@ -31,14 +31,40 @@ const Matrix& matrix_of(const Model& model, const std::string& module) {
   if (module.ends_with("embed_tokens")) return model.embedding;
   if (module == "lm_head") return model.head.weight;
   static const std::map<std::string, Module> kModules{
-      {"q_proj", Module::q},       {"k_proj", Module::k},   {"v_proj", Module::v},      {"o_proj", Module::o},
-      {"gate_proj", Module::gate}, {"up_proj", Module::up}, {"down_proj", Module::down}};
+      {"q_proj", Module::q},       {"k_proj", Module::k},
+      {"v_proj", Module::v},       {"o_proj", Module::o},
+      {"gate_proj", Module::gate}, {"up_proj", Module::up},
+      {"down_proj", Module::down}, {"per_layer_input_gate", Module::layer_input_gate}};
   const std::string layers = "layers.";
   const size_t at = module.find(layers) + layers.size();
   const int layer = std::stoi(module.substr(at));
   return model.layers.at(static_cast<size_t>(layer))
       .linear(kModules.at(module.substr(module.rfind('.') + 1)))
       .weight;
+}
+
+/// gpt-oss' experts as transformers has them in one tensor [experts, inputs, outputs], outputs of gate and up
+/// in turn.
+std::vector<float> experts_of(const Model& model, const std::string& module) {
+  const int layer = std::stoi(module.substr(module.find("layers.") + std::string("layers.").size()));
+  const auto& experts = model.layers.at(static_cast<size_t>(layer)).experts;
+  const std::vector<Module> parts = module.ends_with("gate_up_proj")
+                                        ? std::vector{Module::expert_gate, Module::expert_up}
+                                        : std::vector{Module::expert_down};
+  std::vector<float> all;
+  for (size_t e = 0; e < experts.at(parts[0]).size(); ++e) {
+    const auto outputs = static_cast<int64_t>(parts.size()) * experts.at(parts[0])[e].weight.rows;
+    const int64_t inputs = experts.at(parts[0])[e].weight.cols;
+    std::vector<float> one(static_cast<size_t>(inputs * outputs)), row(static_cast<size_t>(inputs));
+    for (int64_t r = 0; r < outputs; ++r) {
+      const auto part = static_cast<size_t>(r) % parts.size();
+      experts.at(parts[part])[e].weight.decode_rows(r / std::ssize(parts), 1, row.data());
+      for (int64_t i = 0; i < inputs; ++i)
+        one[static_cast<size_t>(i * outputs + r)] = row[static_cast<size_t>(i)];
+    }
+    all.insert(all.end(), one.begin(), one.end());
+  }
+  return all;
 }
 
 class QuantizedGolden : public testing::TestWithParam<std::string> {};
@@ -50,6 +76,13 @@ TEST_P(QuantizedGolden, DecodesToTheLibrarysBits) {
   ASSERT_GE(expected["weights"].size(), 2U);
   for (const auto& [module, hash] : expected["weights"].items()) {
     SCOPED_TRACE(module);
+    if (module.find(".experts.") != std::string::npos) {
+      const std::vector<float> values = experts_of(model, module);
+      Sha256 sha;
+      sha.update(std::as_bytes(std::span(values)));
+      EXPECT_EQ(sha.hex(), hash.get<std::string>());
+      continue;
+    }
     const Matrix& matrix = matrix_of(model, module);
     std::vector<float> values(static_cast<size_t>(matrix.rows * matrix.cols));
     matrix.decode_rows(0, matrix.rows, values.data());

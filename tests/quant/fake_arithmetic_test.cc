@@ -13,6 +13,7 @@
 #include "model/decoder.h"
 #include "quant/calibrate/calibration.h"
 #include "tests/quant/reference_forward.h"
+#include "tests/quant/tiny_ranges.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {
@@ -301,6 +302,70 @@ TEST(FakeArithmetic, RoundsTheHeadWhereTheConfigurationNamesIt) {
   }
   EXPECT_GT(largest, 1e-4);
   EXPECT_LT(largest, 0.1);
+}
+
+/// A mixture of one expert, to which every token is given whole, is a dense MLP: with its weights, points and
+/// ranges it has its bits.
+TEST(FakeArithmetic, OneExpertIsADenseMlp) {
+  constexpr std::array<std::pair<Module, Module>, 4> kPairs{{{Module::gate, Module::expert_gate},
+                                                             {Module::activation, Module::expert_activation},
+                                                             {Module::up, Module::expert_up},
+                                                             {Module::down, Module::expert_down}}};
+  TinyModel tiny, other(2);
+  tiny.config.l2norm_as_rmsnorm = other.config.l2norm_as_rmsnorm = true;
+  const model::Model dense = tiny.build();
+  model::Experts experts;
+  experts.inner = dense.config.intermediate_size;
+  experts.route = {.experts = 1, .used = 1, .normalize = true};
+  other.config.experts = experts;
+  other.config.layers.assign(2, {.sparse = true});
+  const model::Model routed = other.build();
+  model::Model sparse = dense;
+  sparse.config = routed.config;
+  for (size_t layer = 0; layer < 2; ++layer) {
+    model::LayerWeights& own = sparse.layers[layer];
+    own.linears[Module::router] = routed.layers[layer].linear(Module::router);
+    for (const auto& [from, to] : kPairs) {
+      if (is_linear(from)) own.experts[to] = {own.linear(from)};
+    }
+  }
+  const QuantConfig qcfg = make_qcfg(dense.config, {});
+  QuantConfig sparse_qcfg = make_qcfg(sparse.config, {});
+  ActRanges ranges = tiny_ranges(dense.config), sparse_ranges = tiny_ranges(sparse.config);
+  for (int64_t layer = 0; layer < 2; ++layer) {
+    for (const auto& [from, to] : kPairs) {
+      for (const Slot slot : {Slot::input, Slot::input2, Slot::weight, Slot::output}) {
+        EXPECT_EQ((sparse_qcfg[{layer, to, slot}]), (qcfg[{layer, from, slot}])) << module_name(layer, to);
+        sparse_ranges[{layer, to, slot}] = ranges[{layer, from, slot}];
+      }
+    }
+    sparse_qcfg[{layer, Module::expert_mix, Slot::output}] = {};  // which a dense MLP has not
+  }
+  const FakeArithmetic one(dense, qcfg, complete_ranges(qcfg, ranges, dense.config, "test"), 64);
+  const FakeArithmetic two(sparse, sparse_qcfg,
+                           complete_ranges(sparse_qcfg, sparse_ranges, sparse.config, "test"), 64);
+  EXPECT_EQ(decoder_logits(sparse, two, tokens(20)), decoder_logits(dense, one, tokens(20)));
+}
+
+TEST(FakeArithmetic, ExpertsGiveTheSameBitsForAnyBatch) {
+  TinyModel tiny;
+  tiny.config.l2norm_as_rmsnorm = true;
+  model::Experts experts;
+  experts.inner = 12;
+  experts.shared_inner = 9;
+  experts.shared_gate = true;
+  experts.route = {.experts = 5, .used = 2};
+  tiny.config.experts = experts;
+  tiny.config.layers.assign(2, {.sparse = true});
+  const model::Model model = tiny.build();
+  const QuantConfig qcfg = make_qcfg(model.config, parse_scheme("w4a8"));
+  const FakeArithmetic arithmetic(model, qcfg,
+                                  complete_ranges(qcfg, tiny_ranges(model.config), model.config, "test"), 64);
+  const std::vector<float> whole = decoder_logits(model, arithmetic, tokens(37));
+  const tbb::global_control one(tbb::global_control::max_allowed_parallelism, 1);
+  EXPECT_EQ(decoder_logits(model, arithmetic, tokens(37)), whole);
+  const std::vector<float> shorter = decoder_logits(model, arithmetic, tokens(11));
+  EXPECT_TRUE(std::equal(shorter.begin(), shorter.end(), whole.begin()));
 }
 
 TEST(QuantizedMatrix, RefusesWeightsThatAreNotFinite) {

@@ -42,6 +42,50 @@ std::string ranges_error(const std::string& text) {
   return "accepted";
 }
 
+/// QUANTIZATION.md §7.
+TEST(Points, OfExperts) {
+  model::ModelConfig config = llama();
+  config.experts.emplace();
+  config.experts->inner = config.experts->shared_inner = 16;
+  config.experts->shared_gate = true;
+  config.experts->route = {.experts = 4, .used = 2};
+  config.layers.resize(11);
+  config.layers[1].sparse = true;
+  config.graph = model::make_graph(config);
+  const auto bits = [&](const char* scheme, Module module, Slot slot) {
+    const Point point{1, module, slot};
+    EXPECT_TRUE(has_point(config, point)) << point_name(point);
+    return make_qcfg(config, parse_scheme(scheme))[point].bits;
+  };
+  for (const char* scheme : {"w8a8", "w4a8"}) {
+    const int weight = scheme[1] - '0';
+    for (const Module router : {Module::router, Module::shared_expert_gate}) {
+      EXPECT_EQ(bits(scheme, router, Slot::weight), 8);
+      EXPECT_EQ(bits(scheme, router, Slot::output), 16);
+      EXPECT_TRUE((make_qcfg(config, parse_scheme(scheme))[{1, router, Slot::weight}].per_channel));
+    }
+    for (const Module module : {Module::expert_gate, Module::expert_up, Module::shared_gate}) {
+      EXPECT_EQ(bits(scheme, module, Slot::weight), weight);
+      EXPECT_EQ(bits(scheme, module, Slot::output), 8);
+    }
+    for (const Module down : {Module::expert_down, Module::shared_down}) {
+      EXPECT_EQ(bits(scheme, down, Slot::input), 8);
+      EXPECT_EQ(bits(scheme, down, Slot::output), 16);
+      EXPECT_TRUE((make_qcfg(config, parse_scheme(scheme))[{1, down, Slot::weight}].per_channel));
+    }
+    EXPECT_EQ(bits(scheme, Module::expert_activation, Slot::output), 8);
+    EXPECT_EQ(bits(scheme, Module::expert_mix, Slot::input), 16);
+    EXPECT_EQ(bits(scheme, Module::expert_mix, Slot::output), 16);
+  }
+  EXPECT_GT(bits("w4a16", Module::router, Slot::weight), 16);  // weight-only schemes leave routers alone
+  EXPECT_EQ(bits("w4a16", Module::expert_up, Slot::weight), 4);
+  EXPECT_FALSE(has_point(config, {1, Module::gate, Slot::weight}));
+  EXPECT_FALSE(has_point(config, {0, Module::router, Slot::weight}));
+  // The rows of the experts are those of the norm, in another order.
+  EXPECT_EQ(made_at(config, {1, Module::expert_up, Slot::input}),
+            (Point{1, Module::post_attention_norm, Slot::output}));
+}
+
 TEST(Points, NamesGoThereAndBack) {
   for (const Point& point : all_points(llama())) {
     const auto id = find_module(module_name(point.layer, point.module), 11);

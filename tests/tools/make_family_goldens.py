@@ -25,6 +25,8 @@ MODELS = {
               "rope_theta": 5000.0, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}},
     "helium": {"model_type": "helium", "architectures": ["HeliumForCausalLM"], "head_dim": 12, "rms_norm_eps": 0.01, "attention_bias": True,
                "mlp_bias": True, "rope_theta": 500.0},
+    "phimoe": {"model_type": "phimoe", "architectures": ["PhimoeForCausalLM"], "rms_norm_eps": 0.01, "attention_bias": True, "lm_head_bias": True,
+               "intermediate_size": 28, "num_local_experts": 5, "num_experts_per_tok": 2, "router_jitter_noise": 0.1, "rope_theta": 500.0},
     "vaultgemma": {"model_type": "vaultgemma", "architectures": ["VaultGemmaForCausalLM"], "head_dim": 16, "rms_norm_eps": 0.01,
                    "query_pre_attn_scalar": 24, "sliding_window": 20, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0,
                    "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "tie_word_embeddings": True},

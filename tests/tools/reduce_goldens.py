@@ -16,14 +16,15 @@ TARGET = os.path.join(HERE, "..", "goldens")
 ARCHITECTURES = """apertus cohere cohere-qknorm cohere2 ernie4_5 exaone4-hybrid gemma2 gemma3-legacy gemma3-nested glm glm4 gpt2
 gpt_neox-parallel gpt_neox-serial granite hunyuan_v1_dense llama-dynamic llama-yarn minicpm3 ministral3 mistral-window nemotron
 olmo2 olmo3 opt opt-350m phi-qknorm phi3-long phi3-short qwen2-window qwen3-yarn seed_oss smollm3-nope stablelm-qknorm
-starcoder2""".split()
+starcoder2 ernie4_5_moe falcon_h1 gemma3n gemma4-dense gemma4-moe gemma4-nested gemma4-ple gpt_oss granitemoe
+granitemoehybrid lfm2 mixtral olmoe qwen2_moe qwen3_5-nested qwen3_moe-norm qwen3_moe-raw qwen3_next""".split()
 SIMULATED = """cohere-w8a8 cohere-qknorm-w8a8 gemma2-w8a8 gemma3_text-w4a8 granite-w8a8 mistral-w8a8 olmo2-w8a8 phi3-w8a8 qwen2-w8a8
-qwen3-w8a8 smollm3-w8a8""".split()
+qwen3-w8a8 qwen3_moe-w4a8 qwen3_moe-w8a8 smollm3-w8a8""".split()
 GGUF = """gguf-iq1-m gguf-iq1-s gguf-iq2-s gguf-iq2-xs gguf-iq2-xxs gguf-iq3-s gguf-iq3-xxs gguf-iq4-nl gguf-iq4-xs
 gguf-mxfp4 gguf-nvfp4 gguf-split gguf-tq1-0 gguf-tq2-0""".split()
 QUANTIZED = """autoround-awq-w4-g32-asym autoround-gptq-w4-g128-sym awq-w4-g32-qwen2 bnb-int8 bnb-nf4-double ct-fp8-block
 ct-kv-fp8 ct-mixed ct-mxfp4a16 ct-nvfp4 ct-w3a16-g32-old ct-w4a16-g32-actorder ct-w6a16-g64-asym-new
-ct-w8a8-int-dynamic ct-w8a8-int-static fp8-block-deepseek fp8-fbgemm fp8-tensor-static gemma-quant-gemma3
+ct-w8a8-int-dynamic ct-w8a8-int-static fp8-block-deepseek fp8-fbgemm fp8-tensor-static gemma-quant-gemma3 gemma-quant-gemma4 gpt-oss-mxfp4
 gptq-dynamic gptq-p-w5-g32-asym gptq-w2-g32-asym-v2 gptq-w3-g32-asym gptq-w4-g32-asym-v1-borrow gptq-w4-g32-descact
 gptq-w4-g32-lmhead gptq-w4-gm1-sym-old modelopt-nvfp4 torchao-intx4""".split()
 
@@ -76,7 +77,8 @@ def main():
         copy(f"{whole}/simulated/{name}", f"{TARGET}/simulated/{name}")
         write(f"{TARGET}/simulated/{name}", {"input_ids": ids, "calibration_ids": rows(e["calibration_ids"]),
                                              "float": answers(e["logits_fp32"], ids),
-                                             "fake": fake | {"limit": max(1e-3, 3 * noise)}})
+                                             "fake": fake | {"limit": max(1e-3, 3 * noise)}}
+              | ({"refuses": {"integer": "router of experts"}} if "moe" in name else {}))
     for name in GGUF + QUANTIZED:
         e = safetensors(f"{whole}/quantized/{name}/expected.safetensors")
         case = json.load(open(f"{whole}/quantized/{name}/case.json"))

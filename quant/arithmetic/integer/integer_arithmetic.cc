@@ -123,6 +123,12 @@ int64_t IntegerModel::byte_count() const {
   for (const IntegerLayer& layer : layers) {
     for (const auto& [module, matrix] : layer.linears) bytes += matrix.byte_count();
   }
+  if (!first) return bytes;
+  for (const auto& linears : first->linears) {
+    for (const auto& [module, linear] : linears)
+      bytes += static_cast<int64_t>(linear.factors.size() * sizeof(Rescale) +
+                                    linear.bias.size() * sizeof(int64_t));
+  }
   return bytes;
 }
 

@@ -142,7 +142,8 @@ class LayerWalk {
     grids_.adds[op.module] = {.stream = stream_, .update = on(op.in), .next = next, .reader = reader};
     stream_ = next;
   }
-  void step(const model::SplitLatentOp&) {}  // refused
+  template <typename Refused>
+  void step(const Refused&) {}
 
   bool is_hadamard_next(Value value) const {
     for (size_t i = at_ + 1; i < operations_.size(); ++i) {

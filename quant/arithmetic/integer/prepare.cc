@@ -17,37 +17,6 @@ size_t index(int64_t i) {
   return static_cast<size_t>(i);
 }
 
-/// Refuses a model with an operation that has no integer form, naming it.
-void require_integer_form(const ModelConfig& config) {
-  const auto refuse = [&](std::string_view what, std::string_view accepted = "float and fake arithmetic") {
-    fail("{} model: integer arithmetic has no {}; accepted: {}", config.architecture, what, accepted);
-  };
-  if (config.embedding_size != 0) refuse("projection from an embedding of another width than the model's");
-  for (const model::BlockGraph& block : config.graph.blocks) {
-    for (const model::Operation& operation : block.operations) {
-      if (std::holds_alternative<model::SplitLatentOp>(operation)) {
-        refuse(operation_name(operation), "float arithmetic");
-      }
-      if (const auto* norm = std::get_if<model::NormOp>(&operation);
-          norm != nullptr && norm->out == model::Value::residual) {
-        refuse("norm of the residual stream that takes its place");
-      }
-      if (const auto* rotate = std::get_if<model::RotateOp>(&operation);
-          rotate != nullptr && rotate->position_beta != 0 && config.rotary.dim != rotate->head_dim) {
-        refuse("scaling by position of channels that do not rotate");
-      }
-      if (const auto* add = std::get_if<model::AddOp>(&operation); add != nullptr && !(add->factor > 0)) {
-        refuse(fmt::format("residual addition with the factor {}", add->factor));
-      }
-      if (const auto* attention = std::get_if<model::AttentionOp>(&operation);
-          attention != nullptr && !(attention->scale > 0)) {
-        refuse(fmt::format("attention with the scale {}", attention->scale));
-      }
-    }
-  }
-  if (!config.graph.final_norm) refuse("head without a final norm");
-}
-
 /// Builds the layers of one model; the settings it reads are checked as it goes.
 class Preparer {
  public:
@@ -275,6 +244,36 @@ class Preparer {
 };
 
 }  // namespace
+
+void require_integer_form(const ModelConfig& config) {
+  const auto refuse = [&](std::string_view what, std::string_view accepted = "float and fake arithmetic") {
+    fail("{} model: integer arithmetic has no {}; accepted: {}", config.architecture, what, accepted);
+  };
+  if (config.embedding_size != 0) refuse("projection from an embedding of another width than the model's");
+  for (const model::BlockGraph& block : config.graph.blocks) {
+    for (const model::Operation& operation : block.operations) {
+      if (model::is_beyond_dense(operation) || std::holds_alternative<model::SplitLatentOp>(operation)) {
+        refuse(operation_name(operation), "float arithmetic");
+      }
+      if (const auto* norm = std::get_if<model::NormOp>(&operation);
+          norm != nullptr && norm->out == model::Value::residual) {
+        refuse("norm of the residual stream that takes its place");
+      }
+      if (const auto* rotate = std::get_if<model::RotateOp>(&operation);
+          rotate != nullptr && rotate->position_beta != 0 && config.rotary.dim != rotate->head_dim) {
+        refuse("scaling by position of channels that do not rotate");
+      }
+      if (const auto* add = std::get_if<model::AddOp>(&operation); add != nullptr && !(add->factor > 0)) {
+        refuse(fmt::format("residual addition with the factor {}", add->factor));
+      }
+      if (const auto* attention = std::get_if<model::AttentionOp>(&operation);
+          attention != nullptr && !(attention->scale > 0)) {
+        refuse(fmt::format("attention with the scale {}", attention->scale));
+      }
+    }
+  }
+  if (!config.graph.final_norm) refuse("head without a final norm");
+}
 
 QuantConfig integer_config(QuantConfig qcfg) {
   QuantSpec& norm = qcfg[{0, Module::final_norm, Slot::weight}];

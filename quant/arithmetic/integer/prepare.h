@@ -28,6 +28,9 @@ struct PreparedModel {
   double logit_scale = 0;                            ///< of the head's 32-bit results
 };
 
+/// Throws Error naming the first operation of the model that has no integer form.
+void require_integer_form(const model::ModelConfig& config);
+
 /// See IntegerArithmetic for what is refused.
 PreparedModel prepare_model(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
                             int64_t max_positions, int32_t guard_bits = kStreamGuardBits,

@@ -13,6 +13,15 @@
 #include "quant/methods/learn/fold.h"
 
 namespace qeval::quant {
+
+void require_backward_passes(const model::ModelConfig& config) {
+  require_operations(config, "learning", [](const model::Operation& operation) {
+    const auto* activate = std::get_if<model::ActivateOp>(&operation);
+    return !model::is_beyond_dense(operation) && !std::holds_alternative<model::SplitLatentOp>(operation) &&
+           (activate == nullptr || activate->kind != model::Activation::xielu);
+  });
+}
+
 namespace {
 
 using Activations = std::vector<float>;  // [tokens, hidden]
@@ -124,11 +133,7 @@ class Learner {
  private:
   /// What has no backward pass, by name.
   void refuse_operations() const {
-    require_operations(config_, "learning", [](const model::Operation& operation) {
-      const auto* activate = std::get_if<model::ActivateOp>(&operation);
-      return !std::holds_alternative<model::SplitLatentOp>(operation) &&
-             (activate == nullptr || activate->kind != model::Activation::xielu);
-    });
+    require_backward_passes(config_);
     if (const int64_t most = longest(problem_.samples); config_.length_class(most) != 0) {
       fail(
           "{} model: a calibration sample has {} tokens, and the rotary embedding of sequences that long "

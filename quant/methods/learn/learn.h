@@ -75,6 +75,9 @@ struct LearnObserver {
   std::function<void(const LearnState&, bool failing)> state;
 };
 
+/// Throws Error naming the first operation of the model that has no backward pass.
+void require_backward_passes(const model::ModelConfig& config);
+
 /// Optimiser steps of a whole run.
 int64_t learning_steps(const LearnSettings& settings, int64_t samples, int64_t layers);
 
