@@ -30,8 +30,19 @@ namespace {
 
 /// Options that belong to the commands reproducing an entry, besides their values: what was given is
 /// repeated.
-constexpr std::array kEvaluationOptions{"tasks",      "data",     "num-fewshot",  "split",        "limit",
-                                        "max-length", "protocol", "prefix-token", "add-bos-token"};
+constexpr std::array kEvaluationOptions{"tasks",
+                                        "data",
+                                        "num-fewshot",
+                                        "split",
+                                        "limit",
+                                        "max-length",
+                                        "protocol",
+                                        "prefix-token",
+                                        "add-bos-token",
+                                        "apply-chat-template",
+                                        "system-instruction",
+                                        "fewshot-as-multiturn",
+                                        "chat-template-args"};
 constexpr std::array kRotationOptions{"rotate", "rotate-keys", "rotate-block", "first-token"};
 constexpr std::array kQuantizeOptions{"calibration", "calibration-ids", "samples", "sequence-length", "seed"};
 

@@ -1,6 +1,7 @@
 #include "cli/evaluation_options.h"
 
 #include "base/error.h"
+#include "cli/chat_options.h"
 #include "cli/commit.h"
 #include "cli/model_options.h"
 #include "cli/option_values.h"
@@ -33,11 +34,12 @@ void add_task_options(po::options_description& options) {
       "comma-separated tasks, groups, wildcards or description files (.json); `qeval tasks` lists them");
   add("data,d", po::value<std::string>()->value_name("DIR")->default_value("data"),
       "folder of task data: DIR/TASK/SPLIT.jsonl");
-  add("num-fewshot", po::value<int64_t>()->value_name("N")->default_value(0),
-      "examples in front of each prompt");
+  add("num-fewshot", po::value<int64_t>()->value_name("N"),
+      "examples in front of each prompt (default: the task's own number, 0 for most)");
   add("split", po::value<std::string>()->value_name("NAME"), "score this split instead of the task's own");
   add("limit", po::value<std::string>()->value_name("N"),
       "first N documents of a task, or a fraction below 1 of them");
+  add_chat_options(options);
 }
 
 eval::EvaluationOptions task_options(const po::variables_map& arguments, const ThreadLimit& limit) {
@@ -48,10 +50,12 @@ eval::EvaluationOptions task_options(const po::variables_map& arguments, const T
   options.add_bos = add_bos_token(arguments);
   options.load.data = arguments["data"].as<std::string>();
   options.load.split = optional<std::string>(arguments, "split");
-  options.load.num_fewshot = arguments["num-fewshot"].as<int64_t>();
-  in_range<int64_t>("num-fewshot", options.load.num_fewshot, 0, int64_t{1} << 20);
+  options.load.num_fewshot = optional<int64_t>(arguments, "num-fewshot");
+  in_range<int64_t>("num-fewshot", options.load.num_fewshot.value_or(0), 0, int64_t{1} << 20);
   options.load.limit = parse_limit(arguments);
   options.limit = optional<std::string>(arguments, "limit").value_or("");
+  options.load.style.system_instruction = optional<std::string>(arguments, "system-instruction").value_or("");
+  options.chat = chat_options(arguments);
   options.batch_tokens = batch_tokens(arguments);
   options.command = command_line();
   options.version = QEVAL_VERSION;

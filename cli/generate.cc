@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/unicode.h"
 #include "cli/calibration_options.h"
+#include "cli/chat_options.h"
 #include "cli/command.h"
 #include "cli/model_options.h"
 #include "eval/engine/chat_template.h"
@@ -34,44 +35,15 @@ po::options_description options() {
       "draw among the most likely whose probabilities add up to P");
   add("seed", po::value<uint64_t>()->value_name("N")->default_value(0), "seed of the draw");
   add("chat", po::value<std::string>()->value_name("NAME")->implicit_value(""),
-      "the prompt is a message to a chat model, put into the model's own template; --chat=NAME picks one "
-      "where it has "
-      "several");
+      "the prompt is a message to a chat model, put into the model's own template; NAME picks one where it "
+      "has several");
   add("system", po::value<std::string>()->value_name("TEXT"), "system message in front, with --chat");
-  add("chat-template-args", po::value<std::string>()->value_name("K=V,..."),
+  add("chat-template-args", template_arguments_value(),
       "variables for the template, with --chat: enable_thinking=false");
   add("ignore-eos", "go on after the end of the text");
   add("ids", "print the new tokens' ids, a JSON array, instead of their text");
   add("stats", "speed, latency and memory, on standard error");
   return options;
-}
-
-/// K=V,... as the harness reads it: true, false and numbers are such, all else is text.
-nlohmann::ordered_json template_arguments(const po::variables_map& arguments) {
-  nlohmann::ordered_json out = nlohmann::ordered_json::object();
-  std::string_view left;
-  const auto given = optional<std::string>(arguments, "chat-template-args");
-  if (given) left = *given;
-  while (!left.empty()) {
-    const size_t end = std::min(left.find(','), left.size());
-    const std::string_view one = left.substr(0, end);
-    left.remove_prefix(std::min(end + 1, left.size()));
-    const size_t sign = one.find('=');
-    if (sign == std::string_view::npos || sign == 0) {
-      refuse("chat-template-args", fmt::format("{}: accepted: K=V,...", printable(one)));
-    }
-    const std::string value(one.substr(sign + 1)), lowered = lower(value);
-    const nlohmann::ordered_json number = nlohmann::ordered_json::parse(value, nullptr, false);
-    nlohmann::ordered_json& place = out[std::string(one.substr(0, sign))];
-    if (lowered == "true" || lowered == "false") {
-      place = lowered == "true";
-    } else if (number.is_number()) {
-      place = number;
-    } else {
-      place = value;
-    }
-  }
-  return out;
 }
 
 std::string prompt_text(const po::variables_map& arguments) {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <iostream>
 #include <map>
 
@@ -166,6 +167,25 @@ void print_model(const model::Model& model) {
   row("hidden size", fmt::format("{} (feed-forward {})", c.hidden_size, c.intermediate_size));
   row("heads", fmt::format("{} queries, {} keys and values, {} channels each", c.num_heads, c.num_kv_heads,
                            c.head_dim));
+  if (c.experts) {
+    const model::Experts& e = *c.experts;
+    const auto sparse = std::ranges::count_if(c.layers, &model::LayerSettings::sparse);
+    row("experts",
+        fmt::format("{} of {} per token, {} channels each{}, in {} layers", e.route.used, e.route.experts,
+                    e.inner, e.shared_inner == 0 ? "" : fmt::format(", a shared one of {}", e.shared_inner),
+                    sparse));
+  }
+  if (c.recurrence) {
+    using Kind = model::Recurrence::Kind;
+    const Kind kind = c.recurrence->kind;
+    const auto attends =
+        std::ranges::count(c.layers, model::LayerSettings::Mixer::attention, &model::LayerSettings::mixer);
+    row("mixers", fmt::format("{} in {} layers",
+                              kind == Kind::convolution  ? "short convolution"
+                              : kind == Kind::delta_rule ? "gated delta rule"
+                                                         : "Mamba-2",
+                              c.num_layers - attends));
+  }
   row("rotary",
       fmt::format("{} channels, theta {}, scaling {}", c.rotary.dim, c.rotary.theta, text(c.rotary.scaling)));
   row("norm", fmt::format("{}, eps {}{}", c.norm == model::NormKind::rms ? "RMSNorm" : "LayerNorm",

@@ -72,6 +72,22 @@ void refuse_negatives(const po::parsed_options& parsed, const po::options_descri
   }
 }
 
+/// The words of a command line, the value of an option that may stand alone joined to its name: the option
+/// library takes no other for one.
+std::vector<std::string> joined_words(const po::options_description& options, int argc, char** argv) {
+  std::vector<std::string> words;
+  for (int i = 1; i < argc; ++i) {
+    words.emplace_back(argv[i]);
+    const std::string& word = words.back();
+    if (!word.starts_with("--") || i + 1 == argc || argv[i + 1][0] == '-' || argv[i + 1][0] == '\0') continue;
+    const po::option_description* option = options.find_nothrow(word.substr(2), false);
+    if (option == nullptr) continue;
+    const auto value = option->semantic();
+    if (value->min_tokens() == 0 && value->max_tokens() == 1) words.back() += fmt::format("={}", argv[++i]);
+  }
+  return words;
+}
+
 int run_command(const Command& command, int argc, char** argv) {
   const po::options_description options = options_of(command);
   po::positional_options_description positional;
@@ -79,7 +95,7 @@ int run_command(const Command& command, int argc, char** argv) {
   po::variables_map arguments;
   try {
     const po::parsed_options parsed =
-        po::command_line_parser(argc, argv)
+        po::command_line_parser(joined_words(options, argc, argv))
             .options(options)
             .positional(positional)
             .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)

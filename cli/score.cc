@@ -5,7 +5,9 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/model_options.h"
+#include "cli/option_values.h"
 #include "cli/score_request.h"
+#include "cli/score_texts.h"
 
 namespace qeval::cli {
 namespace {
@@ -16,6 +18,13 @@ po::options_description options() {
   po::options_description options("Options");
   add_model_options(options);
   add_scoring_options(options);
+  auto add = options.add_options();
+  add("task", po::value<std::string>()->value_name("TASKS"),
+      "without a model: judge texts that were generated, {\"doc_id\": 0, \"text\": \"...\"} or a line of a "
+      "samples file each, by this task's filters and metrics");
+  add("data,d", po::value<std::string>()->value_name("DIR")->default_value("data"),
+      "folder of task data, with --task");
+  add("split", po::value<std::string>()->value_name("NAME"), "split that the texts belong to, with --task");
   return options;
 }
 
@@ -46,7 +55,22 @@ class TextEncoder {
   std::string fault_;
 };
 
+/// What the two ways of scoring do not share is refused.
+void check_options(const po::variables_map& arguments) {
+  const bool texts = arguments.count("task") != 0;
+  const po::options_description all = options();
+  for (const auto& option : all.options()) {
+    const std::string& name = option->long_name();
+    if (!given(arguments, name.c_str()) || name == "task" || name == "protocol") continue;
+    const bool of_texts = name == "data" || name == "split";
+    if (texts && !of_texts) refuse(name.c_str(), "not used with --task, which judges texts without a model");
+    if (!texts && of_texts) refuse(name.c_str(), "not used without --task");
+  }
+}
+
 int run(const po::variables_map& arguments) {
+  check_options(arguments);
+  if (arguments.count("task") != 0) return score_texts(arguments);
   const ThreadLimit limit(arguments);
   eval::SessionOptions settings = session_options(arguments);
   settings.whole_requests = true;
@@ -106,7 +130,7 @@ int run(const po::variables_map& arguments) {
 const Command score_command{
     .name = "score",
     .summary = "Log-likelihoods of continuations, one JSON request per line of standard input",
-    .usage = "-m MODEL [options] < requests.jsonl > scores.jsonl",
+    .usage = "-m MODEL [options] < requests.jsonl > scores.jsonl, or --task TASK [-d DATA] < texts.jsonl",
     .example =
         R"(echo '{"id": 1, "context": "The capital of France is", "continuation": " Paris"}' | qeval score -m model.gguf)",
     .options = options,

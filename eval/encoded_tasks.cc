@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "eval/engine/chat_template.h"
 
 namespace qeval::eval {
 namespace {
@@ -16,8 +17,17 @@ struct EncodedDocument {
   std::vector<bool> encoded_apart;
 };
 
-EncodedDocument encode(const Document& document, Scoring scoring, const RequestEncoder& encoder) {
+EncodedDocument encode(const Document& document, const Task& task, const RequestEncoder& encoder) {
   EncodedDocument out;
+  const Scoring scoring = task.scoring;
+  if (scoring == Scoring::generation) {
+    EncodedRequest encoded =
+        encoder.encode_prompt(document.requests.front().context, task.generation->max_tokens);
+    out.requests.push_back(std::move(encoded.tokens));
+    out.truncated.push_back(encoded.truncated);
+    out.encoded_apart.push_back(false);
+    return out;
+  }
   if (scoring == Scoring::rolling) {
     out.requests = encoder.windows(document.requests.front().continuation);
     if (out.requests.empty())
@@ -45,7 +55,7 @@ EncodedTask::EncodedTask(Task task, LoadedTask loaded, const RequestEncoder& enc
     for (int64_t i = first; i < last; ++i) {
       const Document& document = loaded_.documents[static_cast<size_t>(i)];
       try {
-        encoded[static_cast<size_t>(i)] = encode(document, task_.scoring, encoder);
+        encoded[static_cast<size_t>(i)] = encode(document, task_, encoder);
       } catch (const Error& error) {
         fail("task {}, document {}: {}", task_.name, document.doc_id, error.what());
       }
@@ -59,12 +69,18 @@ EncodedTask::EncodedTask(Task task, LoadedTask loaded, const RequestEncoder& enc
   }
   first_.push_back(requests_.size());
   plan_ = std::make_unique<const Plan>(requests_, batch_tokens, &config);
-  for (const TokenRequest& request : requests_) tokens_scored_ += request.scored;
+  if (task_.generation) {
+    tokens_scored_ = std::ssize(requests_) * task_.generation->max_tokens;
+  } else {
+    for (const TokenRequest& request : requests_) tokens_scored_ += request.scored;
+  }
 }
 
 std::vector<int64_t> EncodedTask::first_request_ids() const {
   if (requests_.empty()) return {};
-  const auto& ids = requests_.front().tokens;
+  // What is behind a prompt is not known yet.
+  const auto& request = requests_.front();
+  const auto ids = task_.generation ? request.input() : std::span<const int32_t>(request.tokens);
   return {ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(std::min(ids.size(), kShownIds))};
 }
 
@@ -85,15 +101,44 @@ std::vector<std::string> EncodedTasks::names() const {
   return names;
 }
 
+namespace {
+
+/// Puts the model's chat template into `style`.
+std::shared_ptr<ChatRenderer> use_template(const Session& session, const ChatOptions& chat,
+                                           PromptStyle& style) {
+  auto renderer = std::make_shared<ChatRenderer>(load_chat_template(session.model().path, chat.template_name),
+                                                 chat.arguments);
+  style.chat = [renderer](const nlohmann::ordered_json& messages) { return (*renderer)(messages); };
+  style.fewshot_as_multiturn = chat.fewshot_as_multiturn;
+  return renderer;
+}
+
+}  // namespace
+
 EncodedTasks encode_tasks(Session& session, const EvaluationOptions& options) {
-  EncodedTasks out{resolve_tasks(options.tasks, options.protocol), {}, {}, {}};
+  EncodedTasks out{resolve_tasks(options.tasks, options.protocol), {}, {}, {}, {}, {}};
   const RequestEncoder encoder(session.tokenizer(), options.protocol, options.prefix, session.max_length(),
-                               options.add_bos);
+                               options.add_bos, options.chat.has_value());
+  LoadOptions load = options.load;
+  out.chat.system_instruction = load.style.system_instruction;
+  std::shared_ptr<ChatRenderer> chat;
+  if (options.chat) {
+    chat = use_template(session, *options.chat, load.style);
+    out.chat.chat_template = chat->chat().source;
+    out.chat.arguments = chat->arguments();
+    out.chat.fewshot_as_multiturn = load.style.fewshot_as_multiturn;
+    out.warnings = chat->chat().warnings;
+  }
   out.prefix_policy = encoder.prefix_policy();
   out.add_bos_policy = encoder.add_bos_policy();
   for (const Task& task : out.selection.tasks) {
-    out.tasks.push_back(std::make_shared<const EncodedTask>(task, load_documents(task, options.load), encoder,
+    out.tasks.push_back(std::make_shared<const EncodedTask>(task, load_documents(task, load), encoder,
                                                             session.model().config, options.batch_tokens));
+  }
+  if (chat && chat->dropped_system()) {
+    out.warnings.push_back(fmt::format(
+        "{}: refuses a conversation with a system message, which was left out, as the harness does",
+        chat->chat().where));
   }
   return out;
 }

@@ -11,6 +11,7 @@
 #include "eval/engine/session.h"
 #include "eval/evaluation_options.h"
 #include "eval/requests.h"
+#include "eval/results/chat_settings.h"
 #include "eval/tasks/documents.h"
 #include "eval/tasks/registry.h"
 #include "quant/calibrate/calibration_text.h"
@@ -33,7 +34,7 @@ class EncodedTask {
   const Document& document(size_t index) const { return loaded_.documents[index]; }
 
   /// Those of all documents, one document's behind the other's: per choice, or the windows of a rolling
-  /// document.
+  /// document, or a prompt with one token more.
   std::span<const TokenRequest> requests() const { return requests_; }
   std::span<const TokenRequest> requests(size_t document) const {
     return std::span(requests_).subspan(first_[document], first_[document + 1] - first_[document]);
@@ -47,7 +48,7 @@ class EncodedTask {
 
   /// Of requests(), in batches of the size that was asked for.
   const Plan& plan() const { return *plan_; }
-  /// Continuation tokens of all requests.
+  /// Continuation tokens of all requests, or the most that may be generated.
   int64_t tokens_scored() const { return tokens_scored_; }
   /// Ids of the first request: shows prefix and special tokens at a glance.
   std::vector<int64_t> first_request_ids() const;
@@ -81,6 +82,8 @@ struct EncodedTasks {
   Selection selection;
   std::vector<std::shared_ptr<const EncodedTask>> tasks;
   std::string prefix_policy, add_bos_policy;  ///< as RequestEncoder says them
+  ChatSettings chat;                          ///< for the results
+  std::vector<std::string> warnings;          ///< of the chat template, a line each
 
   std::vector<std::string> names() const;
 };

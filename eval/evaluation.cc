@@ -55,6 +55,7 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options, EncodedTasks
   check_overlap();
   const std::vector<std::string>& of_tokenizer = session_.tokenizer().warnings();
   warnings_.insert(warnings_.end(), of_tokenizer.begin(), of_tokenizer.end());
+  warnings_.insert(warnings_.end(), tasks_.warnings.begin(), tasks_.warnings.end());
   if (session_.arithmetic().name() == "float" && is_half_checkpoint(session_.model().path)) {
     warnings_.push_back(
         fmt::format("{}: holds only one of default_qcfg.json and act_dict.json, so it is computed in "
@@ -63,6 +64,11 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options, EncodedTasks
   }
   if ((options_.base || options_.keep_logprobs) && !options_.output)
     fail("log-probabilities are kept and compared in files: {}, a folder, is needed", setting("output"));
+  for (const auto& task : tasks_.tasks) {
+    if (!task->task().generation || (!options_.base && !options_.keep_logprobs)) continue;
+    fail("task {}: texts are generated, of which no distributions are kept or compared ({}, {})",
+         task->task().name, setting("keep-logprobs"), setting("base"));
+  }
   if (options_.base) base_.emplace(*options_.base);
   check_base();
   for (const auto& run : runs_) observe(*run);
@@ -77,7 +83,7 @@ void Evaluation::check_base() {
   if (!base_) return;
   RunResults here = run_settings(session_, options_, tasks_);
   for (const auto& task : tasks_.tasks) {
-    here.tasks.push_back(task_settings(options_, *task));
+    here.tasks.push_back(task_settings(*task));
     here.tasks.back().counts.documents = task->documents();
   }
   base_->require_same_rules(here);
@@ -165,12 +171,13 @@ void Evaluation::begin() {
   const DocumentSets open = folder_.unfinished(tasks_, documents());
   warn_of_kernels(std::ranges::any_of(open, [](const auto& documents) { return !documents.empty(); }));
   const DocumentSets own = own_part(open);
+  const TaskMeans means{session_.decoder(), session_.tokenizer(), session_.model().path,
+                        options_.batch_tokens, options_.kv_bytes};
   for (size_t task = 0; task < runs_.size(); ++task) {
     TaskRun& run = *runs_[task];
     const int64_t all = shard_.empty() ? run.encoded().documents() : std::ssize(shard_[task]);
     documents_finished_ += all - std::ssize(open[task]);
-    run.start(session_.decoder(), options_.batch_tokens,
-              [&](int64_t doc_id) { return own[task].contains(doc_id); });
+    run.start(means, [&](int64_t doc_id) { return own[task].contains(doc_id); });
     tokens_total_ += run.tokens_to_do();
   }
   advance();
@@ -257,7 +264,7 @@ void Evaluation::close_task(size_t index) {
     fail("task {}: {} of {} documents are finished; the same command with {} scores the others",
          run.task().name, scores.size(), expected, setting("resume"));
   }
-  TaskResults results = task_settings(options_, run.encoded());
+  TaskResults results = task_settings(run.encoded());
   if (options_.shard) {
     results.counts = count(scores);
   } else {

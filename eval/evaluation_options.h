@@ -12,15 +12,24 @@
 
 namespace qeval::eval {
 
+/// How prompts are put to a chat model.
+struct ChatOptions {
+  std::string template_name = {};  ///< empty: the model's only or default one
+  nlohmann::ordered_json arguments = nlohmann::ordered_json::object();  ///< more variables for the template
+  bool fewshot_as_multiturn = true;  ///< the examples are turns of the conversation
+};
+
 /// What to evaluate and how.
 struct EvaluationOptions {
   std::string tasks;  ///< as -t takes them
   Protocol protocol = Protocol::lm_eval_0_4;
   PrefixToken prefix = PrefixToken::automatic;
-  std::optional<bool> add_bos = {};  ///< as RequestEncoder takes it
-  LoadOptions load;
-  std::string limit;  ///< as given, for the results
+  std::optional<bool> add_bos = {};      ///< as RequestEncoder takes it
+  LoadOptions load;                      ///< its style's `chat` and `fewshot_as_multiturn` follow from `chat`
+  std::optional<ChatOptions> chat = {};  ///< put prompts into the model's chat template
+  std::string limit;                     ///< as given, for the results
   int64_t batch_tokens = 2048;
+  int64_t kv_bytes = int64_t{1} << 30;  ///< of texts that are generated side by side; changes no result
   std::optional<std::filesystem::path>
       output;  ///< folder of results and samples; none: results are only returned
   bool resume = false;

@@ -10,8 +10,12 @@
 namespace qeval::eval {
 
 RequestEncoder::RequestEncoder(const model::Tokenizer& tokenizer, Protocol protocol, PrefixToken prefix,
-                               int64_t max_length, std::optional<bool> add_bos)
-    : tokenizer_(tokenizer), protocol_(protocol), max_length_(max_length), add_bos_(add_bos) {
+                               int64_t max_length, std::optional<bool> add_bos, bool composed)
+    : tokenizer_(tokenizer),
+      protocol_(protocol),
+      max_length_(max_length),
+      add_bos_(add_bos),
+      composed_(composed) {
   if (max_length < 1) fail("{} {}: at least 1", setting("max-length"), max_length);
   if (protocol == Protocol::lm_eval_0_4) {
     if (add_bos.value_or(false) && !tokenizer.bos_id()) {
@@ -58,8 +62,12 @@ std::string RequestEncoder::add_bos_policy() const {
   return add_bos_ ? *add_bos_ ? "true" : "false" : "";
 }
 
+std::vector<int32_t> RequestEncoder::encode_text(std::string_view text) const {
+  return composed_ ? tokenizer_.encode_prompt(text) : tokenizer_.encode(text);
+}
+
 std::vector<int32_t> RequestEncoder::encode_with_special(std::string_view text) const {
-  std::vector<int32_t> ids = tokenizer_.encode(text);
+  std::vector<int32_t> ids = encode_text(text);
   model::put_in_front(leading_ids_, ids);
   return ids;
 }
@@ -97,7 +105,7 @@ EncodedRequest RequestEncoder::encode(const TextRequest& request) const {
       // does so.
       scored.assign(whole.begin() + std::ssize(context), whole.end());
     } else {
-      scored = tokenizer_.encode(continuation);
+      scored = encode_text(continuation);
       out.encoded_apart = true;
     }
   }
@@ -106,6 +114,25 @@ EncodedRequest RequestEncoder::encode(const TextRequest& request) const {
   out.tokens.tokens = std::move(context);
   out.tokens.tokens.insert(out.tokens.tokens.end(), scored.begin(), scored.end());
   out.truncated = truncate_left(out.tokens, max_length_);
+  return out;
+}
+
+EncodedRequest RequestEncoder::encode_prompt(std::string_view prompt, int64_t max_tokens) const {
+  const int64_t room = max_length_ - max_tokens;
+  if (room < 1) {
+    fail(
+        "{} {} leaves no room for a prompt before the {} tokens that may be generated; more than {} is "
+        "expected",
+        setting("max-length"), max_length_, max_tokens, max_tokens);
+  }
+  EncodedRequest out;
+  out.tokens.tokens = protocol_ == Protocol::lm_eval_0_3 ? encode_text(prompt) : encode_with_special(prompt);
+  std::vector<int32_t>& ids = out.tokens.tokens;
+  if (ids.empty()) fail("the prompt has no tokens: there is nothing to continue");
+  out.truncated = std::max<int64_t>(0, std::ssize(ids) - room);
+  ids.erase(ids.begin(), ids.begin() + out.truncated);
+  ids.push_back(0);
+  out.tokens.scored = 1;
   return out;
 }
 

@@ -33,13 +33,19 @@ class RequestEncoder {
   /// Input length is limited to `max_length` ≥ 1 tokens. A prefix token that is asked for and that the
   /// tokenizer lacks is an Error; where the choice is left open and there is neither BOS nor EOS, only a
   /// request that needs it is. `add_bos`: whether BOS goes in front of every text (protocol lm-eval-0.4)
-  /// instead of what the tokenizer puts there.
+  /// instead of what the tokenizer puts there. `composed`: texts are a chat template's, whose control tokens
+  /// are meant.
   RequestEncoder(const model::Tokenizer& tokenizer, Protocol protocol, PrefixToken prefix, int64_t max_length,
-                 std::optional<bool> add_bos = std::nullopt);
+                 std::optional<bool> add_bos = std::nullopt, bool composed = false);
 
   /// Throws Error where there is nothing to score or no context, or the continuation alone exceeds
   /// max_length.
   EncodedRequest encode(const TextRequest& request) const;
+
+  /// A prompt that at most `max_tokens` are generated after, whose left end goes where both do not fit into
+  /// max_length; its tokens and one more, that is no input. Throws Error where there is no prompt, or no room
+  /// for any.
+  EncodedRequest encode_prompt(std::string_view prompt, int64_t max_tokens) const;
 
   /// The windows of a document, in order; none for an empty one.
   std::vector<TokenRequest> windows(std::string_view document) const;
@@ -50,6 +56,7 @@ class RequestEncoder {
   std::string add_bos_policy() const;
 
  private:
+  std::vector<int32_t> encode_text(std::string_view text) const;
   std::vector<int32_t> encode_with_special(std::string_view text) const;
   [[noreturn]] void fail_without_prefix(std::string_view what) const;
 
@@ -60,6 +67,7 @@ class RequestEncoder {
   std::string prefix_name_;
   bool prefix_refused_ = false;  // by --prefix-token none
   std::optional<bool> add_bos_;
+  bool composed_;
   std::vector<int32_t> leading_ids_;  // what goes in front of every text
 };
 

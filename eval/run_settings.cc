@@ -38,6 +38,7 @@ RunResults run_settings(Session& session, const EvaluationOptions& options, cons
   run.protocol = name(options.protocol);
   run.prefix_policy = tasks.prefix_policy;
   run.add_bos_token = tasks.add_bos_policy;
+  run.chat = tasks.chat;
   run.tokenizer_hash = session.tokenizer().hash();
   run.max_length = session.max_length();
   run.limit = options.limit;
@@ -46,13 +47,13 @@ RunResults run_settings(Session& session, const EvaluationOptions& options, cons
   return run;
 }
 
-TaskResults task_settings(const EvaluationOptions& options, const EncodedTask& encoded) {
+TaskResults task_settings(const EncodedTask& encoded) {
   const LoadedTask& loaded = encoded.loaded();
   TaskResults task;
   task.name = encoded.task().name;
   task.version = std::to_string(encoded.task().version);
   task.split = loaded.split;
-  task.num_fewshot = options.load.num_fewshot;
+  task.num_fewshot = loaded.num_fewshot;
   task.original_documents = loaded.split_size;
   // The whole task's, so that a resumed run reports what an unbroken one does.
   task.tokens_computed = encoded.plan().tokens_computed();
@@ -72,12 +73,13 @@ Fingerprint run_fingerprint(Session& session, const EvaluationOptions& options, 
                     {"protocol", std::string(name(options.protocol))},
                     {"prefix", tasks.prefix_policy},
                     {"max_length", std::to_string(session.max_length())},
-                    {"fewshot", std::to_string(options.load.num_fewshot)},
                     {"seed", std::to_string(options.load.seed)},
                     {"limit", options.limit},
                     {"version", options.version}};
+  std::vector<int64_t> examples;
   for (const auto& encoded : tasks.tasks) {
     const Task& task = encoded->task();
+    examples.push_back(encoded->loaded().num_fewshot);
     print["task " + task.name] = std::to_string(task.version);
     print["split " + task.name] = encoded->loaded().split;
     print["prompts " + task.name] = encoded->loaded().prompt_hash;
@@ -85,6 +87,8 @@ Fingerprint run_fingerprint(Session& session, const EvaluationOptions& options, 
     print["data " + task.name] = data_hash(encoded->loaded());
     if (base != nullptr) print["base " + task.name] = base->identity(task.name).samples_hash;
   }
+  print["fewshot"] = fewshot_setting(examples);
+  print.merge(tasks.chat.by_name());
   if (options.add_bos) print["add_bos_token"] = tasks.add_bos_policy;
   if (options.keep_logprobs) print["logprobs"] = std::to_string(kKeptTokens);
   if (options.shard) print["shard"] = name(*options.shard);

@@ -17,7 +17,7 @@ ModelInfo model_info(Session& session);
 RunResults run_settings(Session& session, const EvaluationOptions& options, const EncodedTasks& tasks);
 
 /// What it has of a task before anything is scored; no metrics, no counts.
-TaskResults task_settings(const EvaluationOptions& options, const EncodedTask& task);
+TaskResults task_settings(const EncodedTask& task);
 
 /// All that the scores depend on: an unfinished run is continued by one with the same values, and refused to
 /// any other. `base`: the run that divergences are measured from.

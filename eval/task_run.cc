@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "eval/engine/chat_template.h"
 #include "model/finite.h"
 
 namespace qeval::eval {
@@ -12,8 +13,7 @@ namespace qeval::eval {
 TaskRun::TaskRun(std::shared_ptr<const EncodedTask> encoded)
     : encoded_(std::move(encoded)), scores_(loaded().documents.size()), missing_(loaded().documents.size()) {}
 
-void TaskRun::start_documents(model::Decoder& decoder, int64_t batch_tokens,
-                              const std::vector<size_t>& open) {
+void TaskRun::start_documents(const TaskMeans& means, const std::vector<size_t>& open) {
   const bool all = std::ssize(open) == encoded_->documents();
   requests_.clear();
   owner_.clear();
@@ -24,14 +24,85 @@ void TaskRun::start_documents(model::Decoder& decoder, int64_t batch_tokens,
     for (size_t r = 0; r < requests.size(); ++r) owner_.emplace_back(i, r);
     if (!all) requests_.insert(requests_.end(), requests.begin(), requests.end());
   }
-  decoder_ = &decoder;
+  decoder_ = &means.decoder;
   if (all) {
     plan_ = &encoded_->plan();
   } else {
-    own_plan_ = std::make_unique<const Plan>(requests_, batch_tokens, &decoder.model().config);
+    own_plan_ = std::make_unique<const Plan>(requests_, means.batch_tokens, &means.decoder.model().config);
     plan_ = own_plan_.get();
   }
-  run_ = std::make_unique<ScoringRun>(decoder, *plan_, hooks());
+  if (!task().generation) {
+    run_ = std::make_unique<ScoringRun>(means.decoder, *plan_, hooks());
+    return;
+  }
+  tokenizer_ = &means.tokenizer;
+  stops_ = task().generation->until;
+  TextLimits limits{
+      .stops = {}, .end_ids = answer_ends(means.model), .max_tokens = task().generation->max_tokens};
+  if (const auto eos = tokenizer_->eos_id()) {
+    limits.end_ids.push_back(*eos);
+    // The harness takes it for a stop string as well, should the model spell it out.
+    const std::string spelt = tokenizer_->decode({{*eos}});
+    if (std::ranges::find(stops_, spelt) == stops_.end()) stops_.push_back(spelt);
+  }
+  limits.stops = stops_;
+  generation_ = std::make_unique<GenerationRun>(means.decoder, *tokenizer_, *plan_, std::move(limits),
+                                                means.batch_tokens, means.kv_bytes);
+}
+
+std::vector<TaskRun::Finished> TaskRun::generate() {
+  std::vector<Finished> finished;
+  if (generation_->done()) return finished;
+  std::vector<int64_t> requests;
+  try {
+    requests = generation_->step();
+  } catch (const TextNotFinite& error) {
+    const size_t document = owner_[static_cast<size_t>(error.request)].first;
+    throw model::NotFinite(fmt::format("task {}, document {}, {}", task().name,
+                                       encoded_->document(document).doc_id, error.what()));
+  }
+  for (const int64_t request : requests) {
+    const size_t document = owner_[static_cast<size_t>(request)].first;
+    finished.push_back({make_generated_sample(document, generation_->take(request)), {}});
+  }
+  return finished;
+}
+
+Sample TaskRun::begin_sample(size_t index) const {
+  const Document& document = encoded_->document(index);
+  Sample sample;
+  sample.doc = document.row;
+  sample.target = document.target;
+  sample.requests = document.requests;
+  Scores& scores = sample.scores;
+  scores.doc_id = document.doc_id;
+  scores.scoring = task().scoring;
+  scores.metrics = task().metrics;
+  scores.facts = document.facts;
+  scores.token_hash = token_hash(encoded_->requests(index));
+  return sample;
+}
+
+Sample TaskRun::make_generated_sample(size_t index, const GeneratedText& text) const {
+  constexpr std::pair<GeneratedText::End, TextEnd> kEnds[] = {{GeneratedText::End::stop, TextEnd::stop},
+                                                              {GeneratedText::End::eos, TextEnd::eos},
+                                                              {GeneratedText::End::length, TextEnd::length}};
+  Sample sample = begin_sample(index);
+  const Generation& generation = *task().generation;
+  sample.generated.arguments = generation.arguments;
+  sample.generated.responses = {answer_text(*tokenizer_, text.tokens, stops_)};
+  JudgedTexts judged = judge_texts(generation, encoded_->document(index), sample.generated.responses);
+  sample.generated.filtered = std::move(judged.filtered);
+  sample.scores.values = std::move(judged.values);
+  sample.scores.logits_hash = fmt::format("{:016x}", combine(text.logits_hashes));
+  Answer answer{.tokens = std::ssize(text.tokens),
+                .truncated = encoded_->truncated(encoded_->first_request(index)),
+                .input_tokens = std::ssize(encoded_->requests(index).front().input())};
+  for (const auto& [of_text, end] : kEnds) {
+    if (of_text == text.end) answer.end = end;
+  }
+  sample.scores.answers = {answer};
+  return sample;
 }
 
 void TaskRun::observe(bool keep, std::unique_ptr<KeptDistributions> base, bool identical) {
@@ -108,6 +179,7 @@ TaskRun::Finished TaskRun::finish(size_t document) {
 }
 
 std::vector<TaskRun::Finished> TaskRun::step() {
+  if (generation_) return generate();
   std::vector<Finished> finished;
   if (not_finite_) refuse_not_finite(not_finite_->first, not_finite_->second);
   if (run_->done()) return finished;
@@ -132,19 +204,10 @@ void TaskRun::refuse_not_finite(size_t document, size_t request) const {
 }
 
 Sample TaskRun::make_sample(size_t index) {
-  const Document& document = encoded_->document(index);
   const std::span<const TokenRequest> requests = encoded_->requests(index);
   const size_t first = encoded_->first_request(index);
-  Sample sample;
-  sample.doc = document.row;
-  sample.target = document.target;
-  sample.requests = document.requests;
+  Sample sample = begin_sample(index);
   Scores& scores = sample.scores;
-  scores.doc_id = document.doc_id;
-  scores.scoring = task().scoring;
-  scores.metrics = task().metrics;
-  scores.facts = document.facts;
-  scores.token_hash = token_hash(requests);
   std::vector<uint64_t> hashes;
   for (const TokenScores& request : scores_[index]) hashes.push_back(combine(request.logits_hashes));
   scores.logits_hash = fmt::format("{:016x}", combine(hashes));

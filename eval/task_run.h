@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "eval/encoded_tasks.h"
+#include "eval/engine/generation_run.h"
 #include "eval/engine/plan.h"
 #include "eval/engine/scored_positions.h"
 #include "eval/kept_distributions.h"
@@ -17,7 +19,15 @@
 
 namespace qeval::eval {
 
-/// One task under way: its documents scored batch by batch.
+/// How a task's documents are computed.
+struct TaskMeans {
+  model::Decoder& decoder;
+  const model::Tokenizer& tokenizer;
+  std::filesystem::path model;  ///< whose files say where an answer ends
+  int64_t batch_tokens, kv_bytes;
+};
+
+/// One task under way: its documents scored, or answered, batch by batch.
 class TaskRun {
  public:
   explicit TaskRun(std::shared_ptr<const EncodedTask> encoded);
@@ -37,25 +47,37 @@ class TaskRun {
     std::vector<std::string> records;
   };
 
-  /// Prepares the documents of which `wanted(doc_id)` is true, in batches of `batch_tokens`.
+  /// Prepares the documents of which `wanted(doc_id)` is true.
   template <typename Wanted>
-  void start(model::Decoder& decoder, int64_t batch_tokens, const Wanted& wanted) {
+  void start(const TaskMeans& means, const Wanted& wanted) {
     std::vector<size_t> open;
     for (size_t i = 0; i < loaded().documents.size(); ++i) {
       if (wanted(loaded().documents[i].doc_id)) open.push_back(i);
     }
-    start_documents(decoder, batch_tokens, open);
+    start_documents(means, open);
   }
-  bool done() const { return run_ == nullptr || (run_->done() && !not_finite_); }
+  bool done() const {
+    if (generation_) return generation_->done();
+    return run_ == nullptr || (run_->done() && !not_finite_);
+  }
   /// Computes the next batch and returns the documents that are complete with it. Where one has a score that
   /// is not finite, the next step throws model::NotFinite naming document, request and layer: after the
   /// others of its batch are kept.
   std::vector<Finished> step();
-  int64_t tokens_done() const { return run_ ? run_->tokens_done() : 0; }
-  int64_t tokens_to_do() const { return plan_ != nullptr ? plan_->tokens_computed() : 0; }
+  int64_t tokens_done() const {
+    return generation_ ? generation_->tokens_done() : run_ ? run_->tokens_done() : 0;
+  }
+  int64_t tokens_to_do() const {
+    if (generation_) return generation_->tokens_to_do();
+    return plan_ != nullptr ? plan_->tokens_computed() : 0;
+  }
 
  private:
-  void start_documents(model::Decoder& decoder, int64_t batch_tokens, const std::vector<size_t>& open);
+  void start_documents(const TaskMeans& means, const std::vector<size_t>& open);
+  std::vector<Finished> generate();
+  Sample make_generated_sample(size_t document, const GeneratedText& text) const;
+  /// Of a document, whatever is computed of it: its texts and hash.
+  Sample begin_sample(size_t document) const;
   [[noreturn]] void refuse_not_finite(size_t document, size_t request) const;
   Sample make_sample(size_t document);
   Finished finish(size_t document);
@@ -82,6 +104,9 @@ class TaskRun {
   std::unique_ptr<const Plan> own_plan_;  ///< of requests_
   const Plan* plan_ = nullptr;            ///< the task's, where all documents are open
   std::unique_ptr<ScoringRun> run_;
+  const model::Tokenizer* tokenizer_ = nullptr;
+  std::vector<std::string> stops_;  ///< that end a text
+  std::unique_ptr<GenerationRun> generation_;
 };
 
 }  // namespace qeval::eval

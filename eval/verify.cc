@@ -170,10 +170,12 @@ Fingerprint expected_settings(const Folder& folder) {
                        {"limit", run.limit},
                        {"version", run.environment.version}};
   if (!run.add_bos_token.empty()) expected["add_bos_token"] = run.add_bos_token;
+  expected.merge(run.chat.by_name());
+  std::vector<int64_t> examples;
   std::string& tasks = expected["tasks"];
   for (const TaskResults& task : run.tasks) {
     tasks += (tasks.empty() ? "" : ",") + task.name;
-    expected["fewshot"] = std::to_string(task.num_fewshot);  // the same for all
+    examples.push_back(task.num_fewshot);
     expected["task " + task.name] = task.version;
     expected["split " + task.name] = task.split;
     expected["prompts " + task.name] = task.prompt_hash;
@@ -185,6 +187,7 @@ Fingerprint expected_settings(const Folder& folder) {
     if (folder.fingerprint.contains("logprobs") || names_companion(task, "logprobs"))
       expected["logprobs"] = std::to_string(kKeptTokens);
   }
+  if (!examples.empty()) expected["fewshot"] = fewshot_setting(examples);
   if (folder.shard) expected["shard"] = name(folder.shard->shard);
   return expected;
 }
@@ -195,12 +198,6 @@ Differences check_settings(Folder& folder) {
   const std::optional<RunRecord> record = read_run_record(folder.path);
   if (!record) return {fmt::format("{}: is missing", path.string())};
   const Fingerprint& found = folder.fingerprint = record->fingerprint;
-  for (const TaskResults& task : folder.run.tasks) {
-    if (const TaskResults& first = folder.run.tasks.front(); task.num_fewshot != first.num_fewshot) {
-      return {fmt::format("{}: n-shot of {} is {}, of {} {}: a run has one", folder.record,
-                          printable(first.name), first.num_fewshot, printable(task.name), task.num_fewshot)};
-    }
-  }
   std::string changes = describe_changes(found, expected_settings(folder));
   if (changes.empty() && folder.shard) {
     Fingerprint here = found;
@@ -322,7 +319,9 @@ void check_task(const Folder& folder, const TaskResults& task, Checks& checks) {
 }
 
 void verify_run(const fs::path& directory, const char* record, Checks& checks) {
-  Folder folder{directory, record, {}, {}, {}};
+  Folder folder;
+  folder.path = directory;
+  folder.record = record;
   const fs::path path = directory / record;
   if (!checks.check(path, "its content has the hash it records", [&] { return check_record(folder); }))
     return;  // nothing that it says of the other files can be relied upon

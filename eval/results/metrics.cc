@@ -21,6 +21,8 @@ constexpr MetricDefinition multiple_choice_metrics[] = {
     {"acc", mean, true}, {"acc_norm", mean, true}, {"acc_bytes", mean, true}};
 constexpr MetricDefinition multiple_true_metrics[] = {{"acc", mean, false}};
 constexpr MetricDefinition last_word_metrics[] = {{"acc", mean, true}, {"perplexity", perplexity}};
+constexpr MetricDefinition generation_metrics[] = {
+    {"exact_match", mean, true}, {"em", mean, true}, {"f1", mean, false}, {"contains", mean, true}};
 constexpr MetricDefinition rolling_metrics[] = {{"word_perplexity", perplexity},
                                                 {"byte_perplexity", perplexity},
                                                 {"bits_per_byte", bits},
@@ -68,14 +70,17 @@ std::span<const MetricDefinition> metrics_of(Scoring scoring) {
       return last_word_metrics;
     case Scoring::rolling:
       return rolling_metrics;
+    case Scoring::generation:
+      return generation_metrics;
   }
   return {};
 }
 
 const MetricDefinition& find_metric(Scoring scoring, std::string_view name) {
   std::string known;
+  const std::string_view plain = scoring == Scoring::generation ? name.substr(0, name.find(',')) : name;
   for (const MetricDefinition& definition : metrics_of(scoring)) {
-    if (definition.name == name) return definition;
+    if (definition.name == plain) return definition;
     known += (known.empty() ? "" : ", ") + std::string(definition.name);
   }
   fail("{} documents have no metric \"{}\"; there are {}", scoring_name(scoring), printable(name), known);
@@ -119,6 +124,12 @@ DocumentTerm document_term(const Scores& scores, std::string_view metric) {
     case Scoring::last_word:
       if (metric == "acc") return {scores.answers.at(0).is_greedy ? 1.0 : 0.0, 1};
       return {scores.answers.at(0).log_likelihood, 1};
+    case Scoring::generation: {
+      const auto found = std::ranges::find(scores.metrics, metric);
+      if (found == scores.metrics.end())
+        fail("document {} has no metric \"{}\"", scores.doc_id, printable(metric));
+      return {scores.values.at(static_cast<size_t>(found - scores.metrics.begin())), 1};
+    }
     case Scoring::rolling:
       break;
   }

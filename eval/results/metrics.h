@@ -22,10 +22,12 @@ struct MetricDefinition {
 
 /// The metrics that documents of this scoring can give, in the order they are reported by default:
 /// multiple_choice: acc, acc_norm, acc_bytes · multiple_true: acc · last_word: acc, perplexity ·
-/// rolling: word_perplexity, byte_perplexity, bits_per_byte, token_perplexity.
+/// rolling: word_perplexity, byte_perplexity, bits_per_byte, token_perplexity · generation: exact_match, em,
+/// f1, contains.
 std::span<const MetricDefinition> metrics_of(Scoring scoring);
 
-/// The one called `name`; throws Error naming the metrics there are.
+/// The one called `name`; throws Error naming the metrics there are. A generated text's metric may have the
+/// name of the filter behind a comma ("exact_match,strict-match"): filters are the task's own.
 const MetricDefinition& find_metric(Scoring scoring, std::string_view name);
 
 /// Whether more is better of a metric of any scoring (false for perplexities and bits).
@@ -42,7 +44,7 @@ int64_t chosen(const Scores& scores, std::string_view metric);
 
 /// Multiple choice: 1 if the choice that the metric takes is gold, else 0. multiple_true: Σ exp(ll) over gold
 /// / Σ exp(ll) over all. last_word: acc = greedy; perplexity: ll. rolling: ll with its words, bytes or
-/// tokens.
+/// tokens. generation: the value that the task gave.
 DocumentTerm document_term(const Scores& scores, std::string_view metric);
 
 /// The term as the samples file shows it: the value, or [value, weight] for a rolling document.

@@ -27,6 +27,15 @@ std::optional<ProtocolDifference> protocol_difference(const RunResults& first, c
     return run.add_bos_token.empty() ? "as the tokenizer has it" : run.add_bos_token;
   };
   difference.compare(setting("add-bos-token"), told(first), told(second));
+  const auto first_chat = first.chat.by_name(), second_chat = second.chat.by_name();
+  for (const char* name :
+       {"system_instruction", "chat_template", "chat_template_args", "fewshot_as_multiturn"}) {
+    const auto of = [&](const std::map<std::string, std::string>& chat) {
+      const auto found = chat.find(name);
+      return found == chat.end() ? std::string("none") : found->second;
+    };
+    difference.compare(name, of(first_chat), of(second_chat));
+  }
   difference.compare("maximum length", std::to_string(first.max_length), std::to_string(second.max_length));
   for (const TaskResults& task : first.tasks) {
     const TaskResults* other = second.find_task(task.name);

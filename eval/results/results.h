@@ -10,6 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "eval/results/chat_settings.h"
 #include "eval/results/metrics.h"
 
 namespace qeval::eval {
@@ -85,6 +86,7 @@ struct RunResults {
   std::string protocol;       ///< "lm-eval-0.4"
   std::string prefix_policy;  ///< what an empty context becomes: "bos", "eos", "none"
   std::string add_bos_token;  ///< --add-bos-token: "true", "false"; empty: as the tokenizer's files have it
+  ChatSettings chat;
   std::string tokenizer_hash;
   int64_t max_length = 0;
   std::string limit;  ///< as given, empty for all documents

@@ -37,11 +37,14 @@ constexpr std::array<std::pair<const char*, int64_t TaskCounts::*>, 11> count_fi
     {"windows", &TaskCounts::windows},
 }};
 
+/// A metric behind a filter has the filter's name behind a comma already.
 std::string metric_key(const std::string& name) {
-  return name + ",none";
+  return name.find(',') == std::string::npos ? name + ",none" : name;
 }
 std::string error_key(const std::string& name) {
-  return name + "_stderr,none";
+  const std::string key = metric_key(name);
+  const size_t comma = key.find(',');
+  return key.substr(0, comma) + "_stderr" + key.substr(comma);
 }
 
 ordered_json metrics_to_json(const std::string& name, int64_t documents,
@@ -57,10 +60,9 @@ ordered_json metrics_to_json(const std::string& name, int64_t documents,
 std::vector<MetricValue> metrics_from_json(const OrderedJsonObject& fields) {
   std::vector<MetricValue> out;
   for (const auto& [key, unused] : fields.value().items()) {
-    const size_t comma = key.rfind(",none");
-    if (comma == std::string::npos || comma + 5 != key.size()) continue;
-    const std::string name = key.substr(0, comma);
-    if (name.ends_with("_stderr")) continue;
+    const size_t comma = key.find(',');
+    if (comma == std::string::npos || std::string_view(key).substr(0, comma).ends_with("_stderr")) continue;
+    const std::string name = key.ends_with(",none") ? key.substr(0, comma) : key;
     MetricValue metric{name, fields.any_number(key), {}};
     const std::string error = error_key(name);
     // The harness writes "N/A" where we leave the field out.
@@ -172,6 +174,7 @@ void write_harness_sections(const RunResults& run, ordered_json& out) {
                    {"fewshot_seed", run.seed}};
   out["date"] = run.date;
   out["model_name"] = run.model.name;
+  run.chat.write(out);
   out["max_length"] = run.max_length;
 }
 
@@ -270,6 +273,7 @@ RunResults run_results_from_json(const ordered_json& json, const std::string& wh
     if (!value->is_boolean()) fields.refuse("add_bos_token", "true, false or null");
     run.add_bos_token = value->get<bool>() ? "true" : "false";
   }
+  run.chat = ChatSettings::read(json, where);
   run.tokenizer_hash = fields.string("tokenizer_hash");
   run.max_length = fields.count("max_length");
   const OrderedJsonObject config = fields.object("config");

@@ -1,5 +1,9 @@
 #include "eval/results/run_record.h"
 
+#include <algorithm>
+
+#include <fmt/ranges.h>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json_object.h"
@@ -22,6 +26,12 @@ std::string shortened(const Fingerprint& fingerprint, const std::string& key) {
 }
 
 }  // namespace
+
+std::string fewshot_setting(std::span<const int64_t> examples) {
+  const bool alike = std::ranges::all_of(examples, [&](int64_t count) { return count == examples.front(); });
+  return fmt::format(
+      "{}", fmt::join(examples.first(alike ? std::min<size_t>(1, examples.size()) : examples.size()), ","));
+}
 
 std::string describe_changes(const Fingerprint& there, const Fingerprint& here) {
   Fingerprint all = there;

@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 
 namespace qeval::eval {
@@ -13,6 +14,10 @@ namespace qeval::eval {
 /// max_length, few-shot, limit, seed, version of qeval. Not what a score is independent of: threads, batch
 /// size.
 using Fingerprint = std::map<std::string, std::string>;
+
+/// The fingerprint's "fewshot": the number of examples where it is the same for all tasks, else those of the
+/// tasks in their order, with commas.
+std::string fewshot_setting(std::span<const int64_t> examples);
 
 /// "arithmetic (float there, fake here), weights (3f29ab…  there, 91cc04… here)", "" where they agree. Long
 /// values are cut.

@@ -18,11 +18,15 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr std::array<std::pair<Scoring, std::string_view>, 4> scoring_names{{
+constexpr std::array<std::pair<TextEnd, std::string_view>, 3> end_names{
+    {{TextEnd::stop, "stop"}, {TextEnd::eos, "eos"}, {TextEnd::length, "length"}}};
+
+constexpr std::array<std::pair<Scoring, std::string_view>, 5> scoring_names{{
     {Scoring::multiple_choice, "multiple_choice"},
     {Scoring::multiple_true, "multiple_true"},
     {Scoring::last_word, "last_word"},
     {Scoring::rolling, "rolling"},
+    {Scoring::generation, "generation"},
 }};
 
 /// Shortest decimal that reads back as the same double; "nan", "inf", "-inf" as Python spells them.
@@ -72,17 +76,23 @@ int64_t sum(const Scores& scores, int64_t Answer::*member) {
 void write_harness_fields(const Sample& sample, std::string_view where, ordered_json& line) {
   const Scores& scores = sample.scores;
   const std::string target = target_text(sample.target, where);
-  const bool rolling = scores.scoring == Scoring::rolling;
+  const bool rolling = scores.scoring == Scoring::rolling, generated = scores.scoring == Scoring::generation;
   ordered_json arguments = ordered_json::object(), all = ordered_json::array(),
                filtered = ordered_json::array();
   for (size_t i = 0; i < sample.requests.size(); ++i) {
     const TextRequest& request = sample.requests[i];
     ordered_json& texts = arguments["gen_args_" + std::to_string(i)];
     texts["arg_0"] = rolling ? request.continuation : request.context;
+    if (generated) {
+      texts["arg_1"] = sample.generated.arguments;
+      all.push_back(ordered_json::array({sample.generated.responses[i]}));
+      continue;
+    }
     if (!rolling) texts["arg_1"] = request.continuation;
     filtered.push_back(response(scores, scores.answers[i]));
     all.push_back(ordered_json::array({filtered.back()}));
   }
+  if (generated) filtered.push_back(sample.generated.filtered.front().second);
   const TextRequest& first = sample.requests.front();
   line["doc_id"] = scores.doc_id;
   line["doc"] = sample.doc;
@@ -90,12 +100,24 @@ void write_harness_fields(const Sample& sample, std::string_view where, ordered_
   line["arguments"] = std::move(arguments);
   line["resps"] = std::move(all);
   line["filtered_resps"] = std::move(filtered);
-  line["filter"] = "none";
+  line["filter"] = generated ? sample.generated.filtered.front().first : "none";
   line["metrics"] = scores.metrics;
   line["doc_hash"] = sha256_hex(dump_json(sample.doc, where, 2));
   line["prompt_hash"] = sha256_hex(rolling ? first.continuation : first.context);
   line["target_hash"] = sha256_hex(target);
   for (const std::string& metric : scores.metrics) line[metric] = document_metric_json(scores, metric);
+}
+
+std::string_view end_name(TextEnd end) {
+  const auto* const found = std::ranges::find(end_names, end, &std::pair<TextEnd, std::string_view>::first);
+  return found == end_names.end() ? "" : found->second;
+}
+
+void write_generated_fields(const Sample& sample, ordered_json& line) {
+  ordered_json& filtered = line["filtered"] = ordered_json::object();
+  for (const auto& [filter, text] : sample.generated.filtered) filtered[filter] = text;
+  ordered_json& ends = line["ends"] = ordered_json::array();
+  for (const Answer& answer : sample.scores.answers) ends.push_back(end_name(answer.end));
 }
 
 void write_own_fields(const Scores& scores, ordered_json& line) {
@@ -123,12 +145,15 @@ void write_own_fields(const Scores& scores, ordered_json& line) {
 }
 
 std::vector<TextRequest> read_requests(const OrderedJsonObject& line, Scoring scoring) {
-  const bool rolling = scoring == Scoring::rolling, single = rolling || scoring == Scoring::last_word;
+  const bool rolling = scoring == Scoring::rolling, generated = scoring == Scoring::generation,
+             single = rolling || generated || scoring == Scoring::last_word;
   const OrderedJsonObject arguments = line.object("arguments");
   std::vector<TextRequest> out;
   for (size_t i = 0; i < arguments.value().size(); ++i) {
     const OrderedJsonObject request = arguments.object(("gen_args_" + std::to_string(i)).c_str());
-    if (rolling) {
+    if (generated) {
+      out.push_back({request.string("arg_0"), ""});
+    } else if (rolling) {
       out.push_back({"", request.string("arg_0")});
     } else {
       out.push_back({request.string("arg_0"), request.string("arg_1")});
@@ -139,7 +164,39 @@ std::vector<TextRequest> read_requests(const OrderedJsonObject& line, Scoring sc
   return out;
 }
 
-std::vector<Answer> read_answers(const OrderedJsonObject& line, size_t requests, bool rolling) {
+/// The texts of a generated document.
+GeneratedTexts read_generated(const OrderedJsonObject& line, size_t requests) {
+  GeneratedTexts out;
+  out.arguments = line.object("arguments").object("gen_args_0").object("arg_1").value();
+  const ordered_json& responses = line.at("resps");
+  for (const ordered_json& response : responses) {
+    const bool text = response.is_array() && response.size() == 1 && response[0].is_string();
+    if (!text) line.refuse("resps", "a list of [\"text\"] for each request");
+    out.responses.push_back(response[0].get<std::string>());
+  }
+  if (out.responses.size() != requests) line.refuse("resps", "an entry for each request");
+  const OrderedJsonObject filtered = line.object("filtered");
+  for (const auto& [filter, unused] : filtered.value().items())
+    out.filtered.emplace_back(filter, filtered.string(filter));
+  if (out.filtered.empty()) line.refuse("filtered", "what a filter took out, by its name");
+  return out;
+}
+
+/// The values that the task gave a generated document, and how its texts ended.
+void read_judgement(const OrderedJsonObject& line, Scores& scores) {
+  for (const std::string& metric : scores.metrics) scores.values.push_back(line.any_number(metric));
+  const std::vector<std::string> ends = line.strings("ends");
+  for (size_t i = 0; i < scores.answers.size(); ++i) {
+    const auto* const found = std::ranges::find(end_names, i < ends.size() ? ends[i] : "",
+                                                &std::pair<TextEnd, std::string_view>::second);
+    if (found == end_names.end() || ends.size() != scores.answers.size())
+      line.refuse("ends", "\"stop\", \"eos\" or \"length\" for each request");
+    scores.answers[i].end = found->first;
+  }
+}
+
+std::vector<Answer> read_answers(const OrderedJsonObject& line, size_t requests, Scoring scoring) {
+  const bool rolling = scoring == Scoring::rolling, generated = scoring == Scoring::generation;
   std::vector<Answer> out(requests);
   const ordered_json& responses = line.at("filtered_resps");
   const auto tokens = line.counts("request_tokens");
@@ -153,14 +210,15 @@ std::vector<Answer> read_answers(const OrderedJsonObject& line, size_t requests,
       line.refuse(key, fmt::format("an array with an entry for each of the {} requests", requests));
   }
   for (size_t i = 0; i < requests; ++i) {
+    out[i].tokens = tokens[i];
+    out[i].input_tokens = inputs[i];
+    out[i].truncated = truncated[i];
+    if (generated) continue;
     const ordered_json& response = responses[i];
     const bool pair =
         response.is_array() && response.size() == 2 && (response[1] == "True" || response[1] == "False");
     out[i].log_likelihood = parse_number(rolling ? response : pair ? response[0] : ordered_json(), line);
     out[i].is_greedy = pair && response[1] == "True";
-    out[i].tokens = tokens[i];
-    out[i].input_tokens = inputs[i];
-    out[i].truncated = truncated[i];
     if (rolling) out[i].windows = line.count("windows");
   }
   if (line.has("encoded_apart")) {
@@ -222,8 +280,14 @@ std::string to_line(const Sample& sample) {
   if (sample.requests.empty() || sample.requests.size() != sample.scores.answers.size()) {
     fail("{}: {} answers to {} requests", where, sample.scores.answers.size(), sample.requests.size());
   }
+  const bool generated = sample.scores.scoring == Scoring::generation;
+  if (generated &&
+      (sample.generated.responses.size() != sample.requests.size() || sample.generated.filtered.empty() ||
+       sample.scores.values.size() != sample.scores.metrics.size()))
+    fail("{}: texts, filters or values are missing of what was generated", where);
   ordered_json line;
   write_harness_fields(sample, where, line);
+  if (generated) write_generated_fields(sample, line);
   write_own_fields(sample.scores, line);
   return checked_line(line, where);
 }
@@ -237,12 +301,15 @@ Sample parse_line(std::string_view text, std::string_view where) {
   scores.scoring = parse_scoring(line.string("scoring"));
   scores.metrics = line.strings("metrics");
   for (const std::string& metric : scores.metrics) find_metric(scores.scoring, metric);
-  const bool rolling = scores.scoring == Scoring::rolling;
   sample.doc = line.at("doc");
   sample.target = line.at("target");
   sample.requests = read_requests(line, scores.scoring);
   scores.facts = read_facts(line, scores.scoring, sample.requests.size());
-  scores.answers = read_answers(line, sample.requests.size(), rolling);
+  scores.answers = read_answers(line, sample.requests.size(), scores.scoring);
+  if (scores.scoring == Scoring::generation) {
+    sample.generated = read_generated(line, sample.requests.size());
+    read_judgement(line, scores);
+  }
   scores.token_hash = line.string("token_hash");
   scores.logits_hash = line.string("logits_hash");
   return sample;

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/unicode.h"
 #include "datasets/wikitext.h"
+#include "eval/tasks/generating.h"
 #include "eval/tasks/mmlu.h"
 #include "eval/tasks/question.h"
 #include "eval/tasks/registry.h"
@@ -237,10 +238,10 @@ std::vector<Task> builtin_tasks(Protocol protocol) {
        .folder = "social_iqa", .split = "validation", .metrics = kAccuracy, .ask = ask_social_iqa},
       {.name = "truthfulqa_mc1", .description = "TruthfulQA: the one true answer among common misbeliefs",
        .folder = "truthfulqa", .split = "validation", .metrics = kAccuracy, .ask = ask_truthfulqa_mc1,
-       .preamble = kTruthfulPreamble},
+       .preamble = kTruthfulPreamble, .preamble_opens_question = true},
       {.name = "truthfulqa_mc2", .description = "TruthfulQA: probability mass on the true answers",
        .folder = "truthfulqa", .split = "validation", .scoring = Scoring::multiple_true, .metrics = kAccuracy,
-       .ask = ask_truthfulqa_mc2, .preamble = kTruthfulPreamble},
+       .ask = ask_truthfulqa_mc2, .preamble = kTruthfulPreamble, .preamble_opens_question = true},
       {.name = "lambada_openai", .description = "LAMBADA: the last word of a passage",
        .folder = "lambada_openai", .split = "test", .scoring = Scoring::last_word, .metrics = {"perplexity", "acc"},
        .ask = ask_lambada},
@@ -256,6 +257,7 @@ std::vector<Task> builtin_tasks(Protocol protocol) {
   };
   std::vector<Task> mmlu = mmlu_tasks(protocol);
   std::move(mmlu.begin(), mmlu.end(), std::back_inserter(tasks));
+  std::ranges::move(generating_tasks(), std::back_inserter(tasks));
   return tasks;
 }
 // clang-format on
@@ -291,6 +293,10 @@ std::vector<Group> builtin_groups(Protocol protocol) {
        .weighted = false}};
   groups[1].tasks.insert(groups[1].tasks.end(), mmlu.tasks.begin(), mmlu.tasks.end());
   groups.push_back(std::move(mmlu));
+  groups.push_back({.name = "mmlu_pro",
+                    .description = "MMLU-Pro: the 14 subjects",
+                    .tasks = mmlu_pro_names(),
+                    .metrics = {"exact_match,custom-extract"}});
   std::move(areas.begin(), areas.end(), std::back_inserter(groups));
   return groups;
 }

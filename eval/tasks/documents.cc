@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <iterator>
 #include <span>
 #include <utility>
 
@@ -61,6 +62,9 @@ Table read_rows(const Task& task, const std::filesystem::path& path) {
   if (!labels.empty() && !table.rows.front().has("label") && !table.rows.front().has("answer")) {
     datasets::attach_labels(table, datasets::read_text(labels));
   }
+  if (!task.keep) return table;
+  std::erase_if(table.rows, [&](const Row& row) { return !task.keep(row); });
+  if (table.rows.empty()) fail("{}: no row of task {}", printable(path.string(), 4096), task.name);
   return table;
 }
 
@@ -75,16 +79,25 @@ bool names_split(std::span<const std::string> files) {
   });
 }
 
-FewShot load_examples(const Task& task, const LoadOptions& options, std::vector<datasets::DataFile>& read) {
-  if (options.num_fewshot < 0) {
-    throw UsageError(
-        fmt::format("{} {}: a count from 0 is expected", setting("num-fewshot"), options.num_fewshot));
-  }
-  if (options.num_fewshot == 0) return {};
+/// The rows that the task itself brings as examples.
+Table own_examples(const Task& task) {
+  Table table;
+  const auto file = std::make_shared<const std::string>("examples of " + task.name);
+  for (const datasets::Json& row : task.fewshot_rows)
+    table.rows.emplace_back(row, file, std::ssize(table.rows) + 1);
+  return table;
+}
+
+FewShot load_examples(const Task& task, const LoadOptions& options, int64_t count,
+                      std::vector<datasets::DataFile>& read) {
+  if (count < 0)
+    throw UsageError(fmt::format("{} {}: a count from 0 is expected", setting("num-fewshot"), count));
+  if (count == 0) return {};
   if (task.scoring == Scoring::rolling) {
     fail("task {} scores running text: it takes no few-shot examples ({} {})", task.name,
-         setting("num-fewshot"), options.num_fewshot);
+         setting("num-fewshot"), count);
   }
+  if (!task.fewshot_rows.empty()) return {task, own_examples(task), count, options.seed};
   const std::vector<std::string> files = task.fewshot_files.empty() ? files_of(task) : task.fewshot_files;
   if (task.fewshot_files.empty() && !names_split(files)) {
     fail("task {} names no file to take few-shot examples from; add the field \"fewshot\" to its description",
@@ -99,17 +112,21 @@ FewShot load_examples(const Task& task, const LoadOptions& options, std::vector<
     const std::filesystem::path path = datasets::find_split(root, files, split, task.dev_is_other);
     if (path.empty()) {
       fail("task {}: no file of the {} split, which {} {} takes examples from; {} is expected", task.name,
-           split, setting("num-fewshot"), options.num_fewshot,
+           split, setting("num-fewshot"), count,
            printable(datasets::path_of_split(root, files.front(), split).string(), 4096));
     }
     table = read_rows(task, path);
   }
   read.insert(read.end(), table.files.begin(), table.files.end());
-  return {task, table, options.num_fewshot, options.seed};
+  return {task, table, count, options.seed};
 }
 
 void check(const Task& task, const Row& row, int64_t doc_id, const Question& question) {
-  assert(question.contexts.size() == 1 || question.contexts.size() == question.choices.size());
+  assert(task.scoring == Scoring::generation || question.contexts.size() == 1 ||
+         question.contexts.size() == question.choices.size());
+  if (task.scoring == Scoring::generation && question.references.empty()) {
+    fail("{}:{}: no right answer: nothing can be judged", printable(row.file(), 4096), row.line());
+  }
   for (size_t i = 0; i < question.choices.size(); ++i) {
     if (!question.choices[i].empty()) continue;
     if (task.scoring == Scoring::rolling) {
@@ -122,20 +139,48 @@ void check(const Task& task, const Row& row, int64_t doc_id, const Question& que
   }
 }
 
-Document make_document(const Task& task, Row& row, int64_t doc_id, const FewShot& examples) {
+/// The texts of a question's contexts with what stands before them.
+std::vector<std::string> make_contexts(const Task& task, const Row& row, std::vector<std::string> contexts,
+                                       FewShot& examples, const PromptStyle& style) {
+  if (task.scoring == Scoring::rolling) return contexts;
+  std::vector<Message> before;
+  std::string system = join_texts(style.system_instruction, task.preamble_opens_question ? "" : task.preamble,
+                                  task.fewshot_ending);
+  if (!system.empty()) before.push_back({"system", std::move(system)});
+  const size_t first_turn = before.size();
+  std::ranges::move(examples.before(row), std::back_inserter(before));
+  for (std::string& context : contexts) {
+    std::vector<Message> messages = before;
+    messages.push_back({"user", std::move(context)});
+    if (task.preamble_opens_question) messages[first_turn].content.insert(0, task.preamble);
+    context = prompt_text(std::move(messages), style);
+  }
+  return contexts;
+}
+
+Document make_document(const Task& task, Row& row, int64_t doc_id, FewShot& examples,
+                       const PromptStyle& style) {
   Question question = task.ask(row);
   check(task, row, doc_id, question);
-  const std::string prefix = task.preamble + examples.before(row);
+  const std::vector<std::string> contexts =
+      make_contexts(task, row, std::move(question.contexts), examples, style);
+  // A chat model's answer begins without white space; what the harness asks of a last word is one text.
+  if (style.chat && task.scoring != Scoring::last_word) question.join.clear();
   Document document;
   document.doc_id = doc_id;
   document.target = question.target;
   if (question.target.empty() && !question.gold.empty())
     document.target = std::to_string(question.gold.front());
   for (size_t i = 0; i < question.choices.size(); ++i) {
-    const std::string& context = question.contexts[question.contexts.size() == 1 ? 0 : i];
-    document.requests.push_back({prefix + context, question.join + question.choices[i]});
+    const std::string& context = contexts[contexts.size() == 1 ? 0 : i];
+    document.requests.push_back({context, question.join + question.choices[i]});
     document.facts.choice_chars.push_back(static_cast<int64_t>(count_code_points(question.choices[i])));
     document.facts.choice_bytes.push_back(static_cast<int64_t>(question.choices[i].size()));
+  }
+  if (task.scoring == Scoring::generation) {
+    document.requests.push_back({contexts.front(), ""});
+    document.references = std::move(question.references);
+    document.judge = std::move(question.judge);
   }
   document.facts.gold = std::move(question.gold);
   if (task.scoring == Scoring::rolling) {
@@ -162,15 +207,27 @@ std::string hash_of_prompts(std::span<const Document> documents) {
   return hash.hex();
 }
 
+/// How a text comes to its end, and by what it is judged.
+void hash_generation(Sha256& hash, const Generation& generation) {
+  for (const std::string& stop : generation.until) hash_text(hash, stop);
+  hash_text(hash, fmt::format("{} {}", generation.max_tokens, generation.judgement));
+  for (const AnswerFilter& filter : generation.filters) {
+    hash_text(hash, filter.name);
+    for (const AnswerFilter::Step& step : filter.steps) hash_text(hash, step.description);
+  }
+}
+
 std::string hash_of_answers(const Task& task, std::span<const Document> documents) {
   Sha256 hash;
   hash_text(hash, scoring_name(task.scoring));
   hash_text(hash, fmt::format("{}", fmt::join(task.metrics, ",")));
+  if (task.generation) hash_generation(hash, *task.generation);
   for (const Document& document : documents) {
     const DocumentFacts& facts = document.facts;
     hash_text(hash, document.target.get<std::string>());
     hash_text(hash, fmt::format("{} {} {} {} {}", facts.gold, facts.choice_chars, facts.choice_bytes,
                                 facts.words, facts.bytes));
+    for (const std::string& reference : document.references) hash_text(hash, reference);
   }
   return hash.hex();
 }
@@ -199,6 +256,7 @@ LoadedTask load_documents(const Task& task, const LoadOptions& options) {
   LoadedTask loaded{.documents = {},
                     .files = {},
                     .split = options.split.value_or(task.split),
+                    .num_fewshot = options.num_fewshot.value_or(task.num_fewshot),
                     .prompt_hash = {},
                     .answer_hash = {}};
   Table table = task.shipped ? parse(task, datasets::shipped_sample(files, loaded.split))
@@ -206,11 +264,12 @@ LoadedTask load_documents(const Task& task, const LoadOptions& options) {
                                                                       loaded.split, task.dev_is_other));
   loaded.files = table.files;
   loaded.split_size = static_cast<int64_t>(table.rows.size());
-  const FewShot examples = load_examples(task, options, loaded.files);
+  FewShot examples = load_examples(task, options, loaded.num_fewshot, loaded.files);
   const int64_t count = limited_count(options.limit, loaded.split_size);
   loaded.documents.reserve(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i)
-    loaded.documents.push_back(make_document(task, table.rows[static_cast<size_t>(i)], i, examples));
+    loaded.documents.push_back(
+        make_document(task, table.rows[static_cast<size_t>(i)], i, examples, options.style));
   loaded.prompt_hash = hash_of_prompts(loaded.documents);
   loaded.answer_hash = hash_of_answers(task, loaded.documents);
   return loaded;

@@ -7,16 +7,18 @@
 #include <vector>
 
 #include "datasets/row.h"
+#include "eval/tasks/prompt.h"
 #include "eval/tasks/task.h"
 
 namespace qeval::eval {
 
 struct LoadOptions {
-  std::filesystem::path data = {};        ///< the data directory; unused by shipped and user tasks
-  std::optional<std::string> split = {};  ///< instead of the task's own
-  int64_t num_fewshot = 0;                ///< examples in front of each prompt
-  uint64_t seed = 1234;                   ///< of the draw of examples
+  std::filesystem::path data = {};          ///< the data directory; unused by shipped and user tasks
+  std::optional<std::string> split = {};    ///< instead of the task's own
+  std::optional<int64_t> num_fewshot = {};  ///< examples in front of each prompt, instead of the task's own
+  uint64_t seed = 1234;                     ///< of the draw of examples
   std::optional<double> limit = {};  ///< documents from the front: a count (>= 1), or a fraction of all (< 1)
+  PromptStyle style = {};            ///< running text has no prompt, and none of it
 };
 
 /// A task ready to run.
@@ -24,6 +26,7 @@ struct LoadedTask {
   std::vector<Document> documents;        ///< the first of the split, in its order
   std::vector<datasets::DataFile> files;  ///< everything read, the scored split's first
   std::string split;                      ///< the split that was scored
+  int64_t num_fewshot = 0;                ///< examples in front of each prompt
   int64_t split_size = 0;                 ///< documents that the split has, before the limit
   std::string prompt_hash;                ///< SHA-256 over the text of every request, in order
   /// SHA-256 over what the model's answers are judged by: scoring, metrics, and of every document the target

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,6 +19,12 @@ struct Question {
   std::string target = {};         ///< the right answer as the samples file spells it; empty: the position
   std::string join = " ";          ///< between context and choice; counts as part of the continuation
   std::string raw = {};  ///< rolling: the text whose words and bytes count; empty: the one that is scored
+  /// Generation, which has one context and no choices: the answer as an example in front of other questions
+  /// has it, …
+  std::string example = {};
+  std::vector<std::string> references = {};  ///< … the right answers, any of which will do, …
+  /// … and what a text that was written and filtered is worth: a value per metric (generation.h).
+  std::function<std::vector<double>(const std::string& answer)> judge = {};
 };
 
 /// A multiple-choice question with one right answer.

@@ -61,14 +61,19 @@ class Resolver {
   }
 
   void add_matching(std::string_view pattern) {
+    if (!add_matching(pattern, false) && !add_matching(pattern, true))
+      throw UsageError(fmt::format("no task matches \"{}\"; `qeval tasks` lists all", printable(pattern)));
+  }
+
+  /// Of the tasks that generate, or of the others; whether there was any.
+  bool add_matching(std::string_view pattern, bool generates) {
     bool any = false;
     for (const Task& task : tasks_) {
-      if (!glob_matches(pattern, task.name)) continue;
+      if ((task.scoring == Scoring::generation) != generates || !glob_matches(pattern, task.name)) continue;
       add_task(task);
       any = true;
     }
-    if (!any)
-      throw UsageError(fmt::format("no task matches \"{}\"; `qeval tasks` lists all", printable(pattern)));
+    return any;
   }
 
   void add_user_task(std::string_view path) {

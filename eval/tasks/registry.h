@@ -30,9 +30,9 @@ std::vector<Task> builtin_tasks(Protocol protocol = Protocol::lm_eval_0_4);
 std::vector<Group> builtin_groups(Protocol protocol = Protocol::lm_eval_0_4);
 
 /// Reads a comma-separated list of task names, group names, wildcards over task names (`mmlu_*`; `*` any
-/// text, `?` one character) and paths of description files (ending in .json, see docs/adding-a-task.md).
-/// Throws UsageError for a name that is unknown, listing the names near it, for a wildcard that matches
-/// nothing, and for an empty list.
+/// text, `?` one character; tasks that generate only where no other matches) and paths of description files
+/// (ending in .json, see docs/adding-a-task.md). Throws UsageError for a name that is unknown, listing the
+/// names near it, for a wildcard that matches nothing, and for an empty list.
 Selection resolve_tasks(std::string_view selection, Protocol protocol = Protocol::lm_eval_0_4);
 
 }  // namespace qeval::eval

@@ -187,6 +187,8 @@ Experts read_experts(const JsonObject& fields, const ExpertDefaults& defaults);
 /// attention.
 void set_mixers(const JsonObject& fields, const char* key, std::initializer_list<std::string_view> recurrent,
                 ModelConfig& config);
+/// mamba_expand: the mixer's channels per channel of the model.
+int64_t read_expansion(const JsonObject& fields);
 /// Mamba-2's sizes, `inner` channels in all, without norm and factors.
 Recurrence read_mamba(const JsonObject& fields, int64_t inner);
 /// Names of its tensors, behind TensorNames::layer: Hugging Face's by default.

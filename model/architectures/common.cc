@@ -345,6 +345,10 @@ Experts read_experts(const JsonObject& fields, const ExpertDefaults& defaults) {
       first_integer(fields, {"num_experts_per_tok", "moe_k", "top_k_experts"}, defaults.used);
   experts.inner =
       fields.integer(defaults.inner_key, defaults.inner != 0 ? std::optional(defaults.inner) : std::nullopt);
+  constexpr int64_t kMostChannels = int64_t{1} << 20;  // check_config's bound, before anything is sized by it
+  if (experts.inner < 1 || experts.inner > kMostChannels) {
+    fields.refuse(defaults.inner_key, fmt::format("1 to {}", kMostChannels));
+  }
   return experts;
 }
 
@@ -362,6 +366,12 @@ void set_mixers(const JsonObject& fields, const char* key, std::initializer_list
     if (!recurs && types[i] != "full_attention" && types[i] != "attention") fields.refuse(key, known);
     if (recurs) config.layers[i].mixer = LayerSettings::Mixer::recurrent;
   }
+}
+
+int64_t read_expansion(const JsonObject& fields) {
+  const int64_t factor = fields.integer("mamba_expand", 2);
+  if (factor < 1 || factor > 1024) fields.refuse("mamba_expand", "1 to 1024");
+  return factor;
 }
 
 Recurrence read_mamba(const JsonObject& fields, int64_t inner) {

@@ -20,7 +20,9 @@ ModelConfig read_ernie_moe(const JsonObject& fields) {
   experts.route.normalize = true;
   experts.route.least_sum = fields.number("moe_norm_min", 1e-12);
   experts.route.correction = true;
-  experts.shared_inner = fields.integer("moe_num_shared_experts", 2) * experts.inner;
+  const int64_t shared = fields.integer("moe_num_shared_experts", 2);
+  if (shared < 0 || shared > 1024) fields.refuse("moe_num_shared_experts", "0 to 1024");
+  experts.shared_inner = shared * experts.inner;
   experts.shared_bias = config.mlp_bias;
   config.experts = experts;
   const int64_t first = fields.integer("moe_layer_start_index", 1);

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 #include "model/architectures/architecture.h"
@@ -28,7 +30,7 @@ ModelConfig read_falcon_h1(const JsonObject& fields) {
   config.mlp_factor = static_cast<float>(mlp[1]);
 
   const int64_t inner = fields.find("mamba_d_ssm") == nullptr && fields.has("mamba_d_ssm")
-                            ? fields.integer("mamba_expand", 2) * config.hidden_size
+                            ? read_expansion(fields) * config.hidden_size
                             : fields.integer("mamba_d_ssm", 1024);
   Recurrence r = read_mamba(fields, inner);
   r.out_bias = fields.boolean("projectors_bias", false);
@@ -39,7 +41,7 @@ ModelConfig read_falcon_h1(const JsonObject& fields) {
   if (fields.boolean("mamba_rms_norm", false)) {
     r.norm = fields.boolean("mamba_norm_before_gate", true) ? Recurrence::Norm::before_gate
                                                             : Recurrence::Norm::after_gate;
-    r.norm_group = inner / r.key_heads;
+    r.norm_group = inner / std::max<int64_t>(1, r.key_heads);  // 0 is refused later
     r.norm_own_weights = true;
   }
   config.recurrence = r;

@@ -145,6 +145,11 @@ int64_t vocab_size(const GgufSettings& settings) {
                                     : settings.file().require("token_embd.weight").shape.front();
 }
 
+/// Before anything goes through the layers.
+void check_layers(const GgufSettings& settings, int64_t layers) {
+  if (layers < 1 || layers > 4096) settings.refuse("block_count", layers, "1 to 4096");
+}
+
 /// Of the first block with attention.
 bool has_attention_bias(const GgufSettings& settings, const GgufForm& form) {
   if (settings.has_tensor("blk.0.attn_qkv.bias")) return true;
@@ -230,6 +235,7 @@ std::vector<bool> GgufSettings::sliding_pattern(int64_t layers, int64_t fallback
 
 json translate_common(const GgufSettings& settings, const char* model_type, const GgufForm& form) {
   refuse_unsupported(settings, form);
+  if (form.by_layer) check_layers(settings, settings.integer("block_count"));
   const int64_t hidden = settings.integer("embedding_length");
   const int64_t heads = settings.integer("attention.head_count");
   if (heads < 1) settings.refuse("attention.head_count", heads, "1 or more");
@@ -280,7 +286,7 @@ void translate_experts(const GgufSettings& settings, json& document) {
   if (scale != 0 && scale != 1) settings.refuse("expert_weights_scale", scale, "1");
   json dense = json::array();
   const auto layers = document["num_hidden_layers"].get<int64_t>();
-  if (layers < 1 || layers > 4096) settings.refuse("block_count", layers, "1 to 4096");
+  check_layers(settings, layers);
   for (int64_t i = 0; i < layers; ++i) {
     const auto size = [&](const char* tensor, const char* key) {
       const TensorView* view = settings.file().find(fmt::format("blk.{}.{}.weight", i, tensor));
@@ -293,6 +299,9 @@ void translate_experts(const GgufSettings& settings, json& document) {
   if (!document.contains("moe_intermediate_size")) {
     fail("{}: tensor blk.0.ffn_up_exps.weight is missing; {}.expert_count is {}", settings.where(),
          settings.file().string("general.architecture"), settings.integer("expert_count"));
+  }
+  if (document["moe_intermediate_size"].get<int64_t>() < 1) {
+    fail("{}: the experts' tensors hold no rows; accepted: 1 or more", settings.where());
   }
   document["mlp_only_layers"] = dense;
 }
@@ -320,7 +329,7 @@ bool translate_windows(const GgufSettings& settings, int64_t default_window, int
   if (window < 0) settings.refuse("attention.sliding_window", window, "0 (none) or more");
   document["sliding_window"] = window == 0 ? json() : json(window);
   const auto layers = document["num_hidden_layers"].get<int64_t>();
-  if (layers < 1 || layers > 4096) settings.refuse("block_count", layers, "1 to 4096");
+  check_layers(settings, layers);
   json types = json::array();
   for (const bool slides : settings.sliding_pattern(layers, default_pattern)) {
     types.push_back(slides && window > 0 ? "sliding_attention" : "full_attention");

@@ -42,7 +42,7 @@ ModelConfig read_hybrid(const JsonObject& fields) {
   nlohmann::json document = fields.value();
   document.erase("layer_types");  // read below
   ModelConfig config = read_granite(JsonObject(document, fields.where()));
-  config.recurrence = read_mamba(fields, fields.integer("mamba_expand", 2) * config.hidden_size);
+  config.recurrence = read_mamba(fields, read_expansion(fields) * config.hidden_size);
   Recurrence& r = *config.recurrence;
   r.out_bias = r.in_bias;
   r.norm = Recurrence::Norm::after_gate;

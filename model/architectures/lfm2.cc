@@ -4,6 +4,7 @@
 
 #include "model/architectures/architecture.h"
 #include "model/architectures/gguf.h"
+#include "model/config_check.h"
 
 namespace qeval::model {
 namespace {
@@ -24,9 +25,12 @@ ModelConfig read_lfm2(const JsonObject& fields) {
   config.qk_norm = QkNorm::head;
   if (fields.boolean("block_auto_adjust_ff_dim", true)) {
     const int64_t multiple = fields.integer("block_multiple_of", 256);
-    if (multiple < 1) fields.refuse("block_multiple_of", "1 or more");
+    if (multiple < 1 || multiple > (1 << 20)) fields.refuse("block_multiple_of", "1 to 1048576");
+    const double factor = fields.number("block_ffn_dim_multiplier", 1.0);
+    if (!(factor > 0 && factor <= 1024)) fields.refuse("block_ffn_dim_multiplier", "above 0, at most 1024");
+    check_sizes(config, fields.where());
     const auto two_thirds = static_cast<double>(2 * config.intermediate_size / 3);
-    const auto inner = static_cast<int64_t>(fields.number("block_ffn_dim_multiplier", 1.0) * two_thirds);
+    const auto inner = static_cast<int64_t>(factor * two_thirds);
     config.intermediate_size = (inner + multiple - 1) / multiple * multiple;
   }
   Recurrence r{.kind = Recurrence::Kind::convolution, .taps = fields.integer("conv_L_cache", 3)};

@@ -46,6 +46,9 @@ class LimitedTokenizer final : public Tokenizer {
     eos_id_ = within(all_->eos_id(), "EOS");
     leading_ids_.assign(all_->leading_ids().begin(), all_->leading_ids().end());
     check(leading_ids_);
+    for (int32_t id = 0; id < limit; ++id) {
+      if (all_->is_special(id)) special_ids_.insert(id);
+    }
   }
 
   std::vector<int32_t> encode(std::string_view text) const override { return check(all_->encode(text)); }

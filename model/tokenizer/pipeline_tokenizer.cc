@@ -116,6 +116,7 @@ class PipelineTokenizer final : public Tokenizer {
     store_bytes(definition, name);
     std::vector<AddedToken> in_raw_text, in_normalized_text;
     for (AddedToken& token : definition.added_tokens) {
+      if (token.special) special_ids_.insert(token.id);
       if (token.normalized) token.content = normalizer_.apply(token.content);
       if (token.content.empty()) continue;
       (token.normalized ? in_normalized_text : in_raw_text).push_back(std::move(token));

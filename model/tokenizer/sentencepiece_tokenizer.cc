@@ -182,6 +182,7 @@ class SentencePieceTokenizer final : public Tokenizer {
       const std::string& piece = processor_->IdToPiece(id);
       Surface& surface = surfaces_[static_cast<size_t>(id)];
       surface.special = processor_->IsControl(id) || processor_->IsUnknown(id);
+      if (surface.special) special_ids_.insert(id);
       if (processor_->IsByte(id)) {
         surface.text.assign(1, byte_of_piece(piece, name));
         continue;

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 namespace qeval::model {
@@ -35,6 +36,10 @@ class Tokenizer {
   /// "SentencePiece", "byte-level BPE", "BPE" or "Unigram", for `inspect` and messages.
   virtual std::string_view kind() const = 0;
 
+  /// Whether a token is no text of its own but a sign to the model (<s>, <|im_end|>): what transformers
+  /// leaves out where it decodes without special tokens.
+  bool is_special(int32_t id) const { return special_ids_.contains(id); }
+
   std::optional<int32_t> bos_id() const { return bos_id_; }
   std::optional<int32_t> eos_id() const { return eos_id_; }
   /// What the model's own convention puts in front of every text: BOS for Llama and Gemma, other tokens for
@@ -49,6 +54,7 @@ class Tokenizer {
  protected:
   std::optional<int32_t> bos_id_, eos_id_;
   std::vector<int32_t> leading_ids_;
+  std::unordered_set<int32_t> special_ids_;
   std::string hash_;
   std::vector<std::string> warnings_;
 };

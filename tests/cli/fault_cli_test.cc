@@ -153,9 +153,10 @@ TEST_F(FaultCli, MemoryThatRunsOutEndsInALine) {
   int good = 0, bad = 0;
   for (int megabytes = 16; megabytes <= 2048; megabytes += megabytes / 4) {
     SCOPED_TRACE(megabytes);
-    const Outcome outcome = shell(fmt::format("ulimit -c 0; ulimit -v {} && exec {}", megabytes * 1024,
-                                              command("--limit 200 --threads 2")));
-    if (outcome.status == 127 || outcome.error.find("shared libraries") != std::string::npos) continue;
+    const std::string limited = fmt::format("ulimit -c 0; ulimit -v {} && exec ", megabytes * 1024);
+    // What the loader and the libraries need before the program begins is not ours to report.
+    if (shell(limited + fmt::format("{} --version", QEVAL_BINARY)).status != 0) continue;
+    const Outcome outcome = shell(limited + command("--limit 200 --threads 2"));
     EXPECT_THAT(outcome.status, AnyOf(0, kFailed)) << outcome.error;
     if (outcome.status == 0) {
       ++good;

@@ -176,7 +176,7 @@ TEST_F(VerifyCli, EveryTamperingIsNamed) {
          edit("run/results.json", "\"num_fewshot\": 0", "\"num_fewshot\": 5");
          seal();
        },
-       "n-shot of piqa is 5, of sample_qa 0: a run has one"},
+       "run.json: is not of the run of results.json: fewshot (0 there, 5,0,0,0 here)"},
       // of two equal keys every reader takes another one
       {[&] { edit("run/results.json", "\"acc,none\": ", "\"acc,none\": 1, \"acc,none\": "); },
        "results.json: key \"acc,none\" occurs twice"},

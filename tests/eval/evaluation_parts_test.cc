@@ -84,9 +84,11 @@ TEST_F(EvaluationPartsTest, ATaskIsEncodedDocumentByDocument) {
 TEST_F(EvaluationPartsTest, ARunOverAllDocumentsTakesTheTasksOwnPlan) {
   const EncodedTasks tasks = encode_tasks(*session_, options_);
   TaskRun all(tasks.tasks[0]), some(tasks.tasks[0]);
-  all.start(session_->decoder(), options_.batch_tokens, [](int64_t) { return true; });
+  const TaskMeans means{session_->decoder(), session_->tokenizer(), session_->model().path,
+                        options_.batch_tokens, options_.kv_bytes};
+  all.start(means, [](int64_t) { return true; });
   EXPECT_EQ(all.tokens_to_do(), tasks.tasks[0]->plan().tokens_computed());
-  some.start(session_->decoder(), options_.batch_tokens, [](int64_t doc_id) { return doc_id == 1; });
+  some.start(means, [](int64_t doc_id) { return doc_id == 1; });
   EXPECT_LT(some.tokens_to_do(), all.tokens_to_do());
   std::vector<TaskRun::Finished> one;
   while (!some.done()) {
@@ -143,7 +145,7 @@ TEST_F(EvaluationPartsTest, WhatDecidesTheScoresIsInTheFingerprint) {
   EXPECT_EQ(run.protocol, "lm-eval-0.4");
   EXPECT_EQ(run.prefix_policy, tasks.prefix_policy);
   EXPECT_TRUE(run.tasks.empty());
-  EXPECT_EQ(task_settings(options_, *tasks.tasks[0]).name, "sample_qa");
+  EXPECT_EQ(task_settings(*tasks.tasks[0]).name, "sample_qa");
 }
 
 TEST_F(EvaluationPartsTest, RanksScoreWhatIsUnfinishedAsTheFirstOneSeesIt) {

@@ -2,6 +2,7 @@
 
 #include <functional>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/eval/result_fixture.h"
@@ -23,6 +24,10 @@ TEST(ProtocolDifference, IsTheFirstRuleThatDiffers) {
   EXPECT_EQ(differs([](RunResults& other) { other.prefix_policy = "eos"; }), "prefix token bos eos");
   EXPECT_EQ(differs([](RunResults& other) { other.add_bos_token = "true"; }),
             "add_bos_token as the tokenizer has it true");
+  EXPECT_THAT(differs([](RunResults& other) { other.chat.system_instruction = "Be brief."; }),
+              testing::StartsWith("system_instruction none "));
+  EXPECT_THAT(differs([](RunResults& other) { other.chat.chat_template = "{{ messages }}"; }),
+              testing::StartsWith("chat_template none "));
   EXPECT_EQ(differs([](RunResults& other) { other.max_length = 64; }), "maximum length 2048 64");
   EXPECT_EQ(differs([](RunResults& other) { other.tasks[1].version = "2"; }), "alpha version 1 2");
   EXPECT_EQ(differs([](RunResults& other) { other.tasks[1].split = "dev"; }), "alpha split test dev");

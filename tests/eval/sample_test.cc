@@ -144,6 +144,53 @@ TEST(SampleLine, ContradictionsBehindARightChecksumAreErrors) {
   EXPECT_THAT(error_of(with_field(line, "encoded_apart", {4})), HasSubstr("encoded_apart is "));
 }
 
+Sample generated_sample() {
+  Sample sample;
+  sample.scores.doc_id = 3;
+  sample.scores.scoring = Scoring::generation;
+  sample.scores.metrics = {"exact_match,strict", "f1,strict", "exact_match,loose", "f1,loose"};
+  sample.scores.values = {0, 0.1, 1, 0.25};
+  sample.scores.answers.push_back({.tokens = 7, .truncated = 2, .input_tokens = 30, .end = TextEnd::eos});
+  sample.scores.token_hash = "0a";
+  sample.scores.logits_hash = "0b";
+  sample.doc = {{"question", "?"}};
+  sample.target = "18";
+  sample.requests.push_back({"Q: ?\nA:", ""});
+  sample.generated = {
+      {{"until", {"Q:"}}, {"do_sample", false}}, {" 18 – so"}, {{"strict", "[invalid]"}, {"loose", "18"}}};
+  return sample;
+}
+
+TEST(SampleLine, AGeneratedTextIsReadAsItWasWritten) {
+  const std::string line = to_line(generated_sample());
+  const ordered_json fields = ordered_json::parse(line);
+  EXPECT_EQ(fields["arguments"]["gen_args_0"].dump(),
+            R"({"arg_0":"Q: ?\nA:","arg_1":{"until":["Q:"],"do_sample":false}})");
+  EXPECT_EQ(fields["resps"].dump(), R"([[" 18 – so"]])");
+  EXPECT_EQ(fields["filter"], "strict");
+  EXPECT_EQ(fields["filtered_resps"].dump(), R"(["[invalid]"])");
+  EXPECT_EQ(fields["filtered"].dump(), R"({"strict":"[invalid]","loose":"18"})");
+  EXPECT_EQ(fields["exact_match,loose"], 1.0);
+  EXPECT_EQ(fields["ends"].dump(), R"(["eos"])");
+  const Sample read = parse_line(line, "here");
+  EXPECT_EQ(to_line(read), line);
+  EXPECT_EQ(read.scores.values, generated_sample().scores.values);
+  EXPECT_EQ(read.scores.answers, generated_sample().scores.answers);
+}
+
+TEST(SampleLine, AGeneratedTextsContradictionsAreErrors) {
+  const std::string line = to_line(generated_sample());
+  EXPECT_THAT(error_of(with_field(line, "ends", {"never"})), HasSubstr("ends is "));
+  EXPECT_THAT(error_of(with_field(line, "ends", ordered_json::array())), HasSubstr("ends is "));
+  EXPECT_THAT(error_of(with_field(line, "resps", {{1}})), HasSubstr("resps is "));
+  EXPECT_THAT(error_of(with_field(line, "filtered", ordered_json::object())), HasSubstr("filtered is "));
+  EXPECT_THAT(error_of(with_field(line, "f1,loose", "x")), HasSubstr("f1,loose is "));
+  EXPECT_THAT(error_of(with_field(line, "metrics", {"acc"})), HasSubstr("acc"));
+  Sample sample = generated_sample();
+  sample.scores.values.pop_back();
+  EXPECT_THROW(to_line(sample), Error);
+}
+
 TEST(SampleLine, DeepNestingIsRefusedBeforeAnythingRecurses) {
   std::string body = R"({"doc":)" + std::string(100000, '[');
   body += ",\"checksum\":\"" + sha256_hex(body).substr(0, 16) + "\"}";

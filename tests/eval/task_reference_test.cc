@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "eval/engine/chat_template.h"
 #include "eval/tasks/documents.h"
 #include "eval/tasks/registry.h"
 #include "tests/reference_data.h"
@@ -98,16 +99,23 @@ TEST(TaskReference, OddRowsAreAskedAsTheHarnessAsksThem) {
   if (said.starts_with("skip") || said.find("not found") != std::string::npos) GTEST_SKIP() << said;
   ASSERT_EQ(status, 0) << said;
   std::istringstream lines(read_file(folder.path() / "expected.jsonl"));
+  ChatRenderer chat(load_chat_template(folder.path() / "template.jinja"), nlohmann::ordered_json::object());
   std::string line, loaded_key;
   LoadedTask loaded;
   size_t compared = 0;
   while (std::getline(lines, line)) {
     const auto expected = nlohmann::json::parse(line);
     const std::string name = expected["task"];
-    const LoadOptions options{.data = folder.path() / "data",
-                              .split = expected["split"].get<std::string>(),
-                              .num_fewshot = expected["shots"].get<int64_t>()};
-    const std::string key = fmt::format("{}, {} examples", name, options.num_fewshot);
+    LoadOptions options{.data = folder.path() / "data",
+                        .split = expected["split"].get<std::string>(),
+                        .num_fewshot = expected["shots"].get<int64_t>()};
+    options.style.system_instruction = expected["system"].get<std::string>();
+    if (expected["chat"].is_string()) {
+      options.style.chat = [&](const nlohmann::ordered_json& messages) { return chat(messages); };
+      options.style.fewshot_as_multiturn = expected["chat"] == "turns";
+    }
+    const std::string key = fmt::format("{}, {} examples, system \"{}\", chat {}", name, *options.num_fewshot,
+                                        options.style.system_instruction, expected["chat"].dump());
     if (key != loaded_key) loaded = load_documents(resolve_tasks(name).tasks.at(0), options);
     loaded_key = key;
     const Document& document = loaded.documents.at(expected["doc_id"].get<size_t>());

@@ -46,7 +46,7 @@ TEST(Registry, EntriesAreComplete) {
       for (const std::string& task : group.tasks) EXPECT_EQ(names.count(task), 1U) << task;
     }
   }
-  EXPECT_EQ(names.size(), 18U + 57U + 8U);
+  EXPECT_EQ(names.size(), 18U + 57U + 8U + 22U + 1U);  // 22 tasks that generate, and the group of MMLU-Pro
 }
 
 TEST(Registry, ReadsListsInOrderAndOnce) {
@@ -94,6 +94,10 @@ TEST(Registry, WildcardsCoverTasks) {
   EXPECT_THAT(names_of(resolve_tasks("*_ea?y").tasks), ElementsAre("arc_easy"));
   EXPECT_THAT(names_of(resolve_tasks("truthfulqa_mc?").tasks),
               ElementsAre("truthfulqa_mc1", "truthfulqa_mc2"));
+  // What costs a thousand times as much is not caught by the way.
+  EXPECT_EQ(resolve_tasks("mmlu_pro_*").tasks.size(), 14U);
+  EXPECT_THAT(names_of(resolve_tasks("gsm8k*").tasks),
+              ElementsAre("gsm8k", "gsm8k_cot", "gsm8k_cot_zeroshot", "gsm8k_cot_llama"));
   EXPECT_THAT(error_of("nothing_*"), HasSubstr("no task matches \"nothing_*\""));
   EXPECT_THAT(error_of("arc_*y?"), HasSubstr("no task matches"));
 }

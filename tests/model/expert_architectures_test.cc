@@ -82,6 +82,19 @@ TEST(ExpertArchitectures, ErnieIsSparseBetweenTwoLayersAtAnInterval) {
               ElementsAre(false, true, false, true, false, false));
 }
 
+TEST(ExpertArchitectures, HostileSizesAreRefusedBeforeTheyAreMultiplied) {
+  const std::string huge = "4611686018427387904";
+  EXPECT_THAT(refusal(with(moe("qwen3_moe"), R"({"moe_intermediate_size": )" + huge + "}")),
+              HasSubstr("moe_intermediate_size is 4611686018427387904; accepted: 1 to 1048576"));
+  EXPECT_THAT(
+      refusal(with(llama(), R"({"model_type": "ernie4_5_moe", "moe_num_shared_experts": )" + huge + "}")),
+      HasSubstr("moe_num_shared_experts"));
+  EXPECT_THAT(refusal(with(llama(), R"({"model_type": "granitemoehybrid", "mamba_expand": )" + huge + "}")),
+              HasSubstr("mamba_expand"));
+  EXPECT_THAT(refusal(with(llama(), R"({"model_type": "lfm2", "block_ffn_dim_multiplier": 1e300})")),
+              HasSubstr("block_ffn_dim_multiplier"));
+}
+
 TEST(ExpertArchitectures, GptOssHasYarnWindowsAndSinksByDefault) {
   const ModelConfig config =
       parse(with(llama(), R"({"model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2})"));
@@ -155,6 +168,8 @@ TEST(HybridArchitectures, MambaSizesAndStepLimits) {
   EXPECT_THAT(refusal(with(falcon, R"({"time_step_limit": [2, 1]})")), HasSubstr("ascending"));
   EXPECT_THAT(refusal(with(falcon, R"({"mamba_d_head": 13})")), HasSubstr("mamba_d_head is 13"));
   EXPECT_THAT(refusal(with(falcon, R"({"mamba_n_heads": 5})")), HasSubstr("a divisor of the mixer's 48"));
+  EXPECT_THAT(refusal(with(falcon, R"({"mamba_n_groups": 0, "mamba_rms_norm": true})")),
+              HasSubstr("key heads or groups is 0"));
   EXPECT_THAT(refusal(with(falcon, R"({"ssm_multipliers": [1, 2]})")), HasSubstr("a list of 5 numbers"));
 }
 

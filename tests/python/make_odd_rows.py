@@ -19,6 +19,8 @@ from pathlib import Path
 try:
     import lm_eval
     import yaml
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from lm_eval.api.utils import Message, maybe_delimit, messages_to_text, multiturn_to_singleturn
     from lm_eval.utils import apply_template
 except ImportError as missing:
     print(f"skip: lm-evaluation-harness cannot be imported ({missing})")
@@ -48,6 +50,14 @@ DEFINITIONS = {
 FOLDERS = {"truthfulqa_mc1": "truthfulqa", "truthfulqa_mc2": "truthfulqa", "mmlu_virology": "mmlu/virology",
            "mmlu_high_school_us_history": "mmlu/high_school_us_history", "wikitext": "wikitext2"}
 ROWS = 60
+# How prompts are made: a system instruction, and whether a chat template is applied, to the examples as turns or not.
+PLAIN = {"system": "", "chat": None}
+STYLES = [PLAIN, {"system": "Be brief.", "chat": None}, {"system": "", "chat": "turns"}, {"system": "", "chat": "one"},
+          {"system": "Think, then\nanswer. ", "chat": "turns"}, {"system": "Be brief.", "chat": "one"}]
+STYLED_ROWS = 10
+CHAT = ("{% for m in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nI am a model"
+        "<|im_end|>\n' }}{% endif %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
 SPACES = [chr(c) for c in range(0x110000) if chr(c).isspace()]
 WORDS = ["a", "The man", "fell", "it's", "x.", "x . y", "[title]", "[step] go", "[a [b] c]", "[open", "] shut", "s '", "@-@",
@@ -184,28 +194,41 @@ class Task:
         return made
 
     def example(self, row):
-        """An answered example, as build_qa_turn() renders it."""
+        """An answered example, as build_qa_turn() makes it."""
         row = self.processed(row)
         question, options, answer = (self.field(f"doc_to_{part}", row) for part in ("text", "choice", "target"))
         if isinstance(question, int):
-            return f"{options[question]} {answer}\n\n"
-        return f"{question} {options[answer] if isinstance(answer, int) else answer}\n\n"
+            question = options[question]
+        elif isinstance(answer, int):
+            answer = options[answer]
+        return [Message("user", question, " "), Message("assistant", answer, "\n\n")]
 
-    def expected(self, row, before):
+    def context(self, question, examples, style):
+        """As fewshot_context() makes it."""
+        system = maybe_delimit(style["system"], self.config.get("description", ""), "\n\n")
+        messages = [Message("system", system)] if system else []
+        messages += examples + [Message("user", question, "")]
+        if not style["chat"]:
+            return messages_to_text(messages)
+        turns = [m.to_dict() for m in messages] if style["chat"] == "turns" else multiturn_to_singleturn(messages)
+        return TEMPLATE.render(messages=turns, add_generation_prompt=True)
+
+    def expected(self, row, examples, style):
         row = self.processed(row)
         question, target = self.field("doc_to_text", row), self.field("doc_to_target", row)
         if self.kind == "loglikelihood_rolling":
             return {"arguments": [["", target]], "words": len(re.split(r"\s+", row["page"])),
                     "bytes": len(row["page"].encode())}
-        before = self.config.get("description", "") + before
         if self.kind == "loglikelihood":
-            return {"arguments": [[before + question, target]]}
+            return {"arguments": [[self.context(question, examples, style), target]]}
         options = self.field("doc_to_choice", row)
-        joint = self.config.get("target_delimiter", " ")
+        joint = "" if style["chat"] else self.config.get("target_delimiter", " ")
         if isinstance(question, int):
-            return {"gold": question, "arguments": [[before + option, joint + target] for option in options]}
+            contexts = [self.context(option, examples, style) for option in options]
+            return {"gold": question, "arguments": [[context, joint + target] for context in contexts]}
         gold = target if isinstance(target, int) else options.index(target)
-        return {"gold": gold, "arguments": [[before + question, joint + option] for option in options]}
+        context = self.context(question, examples, style)
+        return {"gold": gold, "arguments": [[context, joint + option] for option in options]}
 
 
 def write_rows(path, rows, draw):
@@ -227,8 +250,12 @@ def wikitext_pages(draw):
     return [{"page": page} for page in pages], end.join(page.replace("\n", end) for page in pages) + end
 
 
+TEMPLATE = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(CHAT)
+
+
 def main():
     target = Path(sys.argv[1])
+    (target / "template.jinja").write_text(CHAT, encoding="utf-8")
     draw = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 18)
     with open(target / "expected.jsonl", "w", encoding="utf-8") as out:
         for name, (path, split, example_split) in DEFINITIONS.items():
@@ -250,9 +277,11 @@ def main():
             if example:
                 write_rows(folder / f"{example_split}.jsonl", [example], draw)
             for shots in (0, 1) if example else (0,):
-                for index, row in enumerate(rows):
-                    wanted = task.expected(row, task.example(example) if shots else "")
-                    out.write(json.dumps({"task": name, "split": split, "shots": shots, "doc_id": index, **wanted}) + "\n")
+                for style in STYLES:
+                    for index, row in enumerate(rows if style is PLAIN else rows[:STYLED_ROWS]):
+                        wanted = task.expected(row, task.example(example) if shots else [], style)
+                        out.write(json.dumps({"task": name, "split": split, "shots": shots, "doc_id": index, **style, **wanted})
+                                  + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,121 @@
+#include "eval/tasks/generation.h"
+
+#include <algorithm>
+
+#include <fmt/ranges.h>
+
+#include "base/error.h"
+#include "base/unicode.h"
+#include "eval/tasks/python_pattern.h"
+#include "eval/tasks/task.h"
+
+namespace qeval::eval {
+namespace {
+
+/// Python's string.punctuation.
+constexpr std::string_view kPunctuation = R"(!"#$%&'()*+,-./:;<=>?@[\]^_`{|}~)";
+
+/// What a match stands for: its only group, or the first of several that is not empty.
+std::string text_of(const std::vector<std::string>& groups, const std::string& fallback) {
+  if (groups.size() == 1) return std::string(strip(groups.front()));
+  const auto found = std::ranges::find_if(groups, [](const std::string& group) { return !group.empty(); });
+  return std::string(strip(found == groups.end() ? fallback : *found));
+}
+
+std::string first_characters(std::string text, size_t count) {
+  size_t end = 0;
+  for (; end < text.size() && count > 0; --count)
+    end += code_point_length(std::string_view(text).substr(end));
+  text.resize(end);
+  return text;
+}
+
+class ExactMatch {
+ public:
+  explicit ExactMatch(const ExactMatchRules& rules) : rules_(rules) {
+    for (const std::string& pattern : rules.regexes_to_ignore) ignored_.emplace_back(pattern);
+  }
+
+  /// The texts as they are compared. The harness does it with arrays of numpy, whose texts have the width of
+  /// the longest, also where lowering a letter makes two of it, and no zero characters at their ends.
+  std::vector<std::string> reduced(std::vector<std::string> texts) const {
+    size_t width = 0;
+    for (std::string& text : texts) {
+      for (const PythonPattern& pattern : ignored_) text = pattern.remove_all(text);
+      width = std::max(width, count_code_points(text));
+    }
+    for (std::string& text : texts) {
+      if (rules_.ignore_case) text = first_characters(lower(text), width);
+      if (rules_.ignore_punctuation)
+        std::erase_if(text, [](char c) { return kPunctuation.find(c) != std::string_view::npos; });
+      while (text.ends_with('\0')) text.pop_back();
+    }
+    return texts;
+  }
+
+ private:
+  ExactMatchRules rules_;
+  std::vector<PythonPattern> ignored_;
+};
+
+}  // namespace
+
+std::string AnswerFilter::apply(const Texts& texts) const {
+  Texts out = texts;
+  for (const Step& step : steps) out = step.apply(std::move(out));
+  if (out.empty()) fail("filter {} leaves no text", name);
+  return out.front();
+}
+
+AnswerFilter::Step regex_step(const std::string& pattern, int64_t select, const std::string& fallback) {
+  const auto take = [compiled = PythonPattern(pattern), select, fallback](const std::string& text) {
+    const auto matches = compiled.find_all(text);
+    const int64_t at = select < 0 ? std::ssize(matches) + select : select;
+    if (matches.empty()) return fallback;
+    if (at < 0 || at >= std::ssize(matches))
+      fail("the filter's pattern has {} matches, of which number {} is to be taken", matches.size(), select);
+    return text_of(matches[static_cast<size_t>(at)], fallback);
+  };
+  return {fmt::format("regex {} {} {}", pattern, select, fallback), [take](AnswerFilter::Texts texts) {
+            std::ranges::transform(texts, texts.begin(), take);
+            return texts;
+          }};
+}
+
+AnswerFilter::Step strip_step() {
+  return {"remove_whitespace", [](AnswerFilter::Texts texts) {
+            for (std::string& text : texts) text = std::string(strip(text));
+            return texts;
+          }};
+}
+
+std::vector<std::string> Generation::metric_names() const {
+  std::vector<std::string> out;
+  for (const AnswerFilter& filter : filters) {
+    for (const std::string& metric : metrics)
+      out.push_back(filter.name == "none" ? metric : fmt::format("{},{}", metric, filter.name));
+  }
+  return out;
+}
+
+JudgedTexts judge_texts(const Generation& generation, const Document& document,
+                        const std::vector<std::string>& texts) {
+  JudgedTexts out;
+  for (const AnswerFilter& filter : generation.filters) {
+    std::string filtered = filter.apply(texts);
+    const std::vector<double> values = document.judge(filtered);
+    out.values.insert(out.values.end(), values.begin(), values.end());
+    out.filtered.emplace_back(filter.name, std::move(filtered));
+  }
+  return out;
+}
+
+std::function<std::vector<double>(const std::string& answer)> exact_match(
+    const ExactMatchRules& rules, const std::vector<std::string>& references) {
+  const ExactMatch match(rules);
+  return [match, right = match.reduced(references)](const std::string& answer) -> std::vector<double> {
+    return {std::ranges::find(right, match.reduced({answer}).front()) != right.end() ? 1.0 : 0.0};
+  };
+}
+
+}  // namespace qeval::eval

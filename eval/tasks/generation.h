@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace qeval::eval {
+
+/// What is taken out of the texts that a model wrote for a document, before they are judged: named steps, as
+/// lm-evaluation-harness's `filter_list` has them. Each makes new texts of the texts.
+struct AnswerFilter {
+  using Texts = std::vector<std::string>;
+  struct Step {
+    std::string description;  ///< name and settings: results of other ones are not the same task's
+    std::function<Texts(Texts)> apply;
+  };
+  std::string name;
+  std::vector<Step> steps = {};
+
+  /// What all steps leave, of which the first text counts (`take_first`).
+  std::string apply(const Texts& texts) const;
+};
+
+/// The harness's filter `regex`: all matches of a Python pattern are found and one is selected, counted from
+/// 0 or, where negative, from the end; of a match with several groups the first that is not empty. Stripped.
+AnswerFilter::Step regex_step(const std::string& pattern, int64_t select = 0,
+                              const std::string& fallback = "[invalid]");
+/// The harness's filter `remove_whitespace`: Python's str.strip().
+AnswerFilter::Step strip_step();
+
+/// How a task lets a model write, and reads what it wrote.
+struct Generation {
+  std::vector<std::string> until;    ///< a text ends before any of these
+  int64_t max_tokens = 256;          ///< at the latest
+  nlohmann::ordered_json arguments;  ///< the same as the harness's definition says it, for the samples
+  std::vector<AnswerFilter> filters;
+  std::vector<std::string> metrics;  ///< of each filtered text, in the order of Question::judge's values
+  std::string judgement = {};        ///< by what rules, in a few words: part of what results depend on
+
+  /// "METRIC,FILTER" of every filter, or "METRIC" where the only filter is called "none", in the harness's
+  /// order.
+  std::vector<std::string> metric_names() const;
+};
+
+struct Document;
+/// What a document's texts become.
+struct JudgedTexts {
+  std::vector<std::pair<std::string, std::string>> filtered;  ///< filter and text
+  std::vector<double> values;                                 ///< parallel to metric_names()
+};
+JudgedTexts judge_texts(const Generation& generation, const Document& document,
+                        const std::vector<std::string>& texts);
+
+/// The harness's metric `exact_match` of any of the references, with its ignore rules, which change the
+/// answer and the references alike before they are compared: 1 or 0.
+struct ExactMatchRules {
+  std::vector<std::string> regexes_to_ignore = {};  ///< Python patterns whose matches go
+  bool ignore_case = false, ignore_punctuation = false;
+};
+std::function<std::vector<double>(const std::string& answer)> exact_match(
+    const ExactMatchRules& rules, const std::vector<std::string>& references);
+
+}  // namespace qeval::eval

@@ -1,0 +1,194 @@
+/// Tasks whose answers are written by the model: what is asked, what is taken out of an answer, what it is
+/// worth.
+
+#include <cstdlib>
+#include <filesystem>
+#include <sstream>
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "eval/engine/chat_template.h"
+#include "eval/tasks/documents.h"
+#include "eval/tasks/generating.h"
+#include "eval/tasks/python_pattern.h"
+#include "eval/tasks/python_random.h"
+#include "eval/tasks/registry.h"
+#include "tests/message_of.h"
+#include "tests/reference_data.h"
+#include "tests/temporary_folder.h"
+
+namespace qeval::eval {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// python3 -c "import random; r = random.Random(1234); print(r.sample(range(319), 5), r.sample(range(20), 4))"
+TEST(PythonRandom, DrawsAsPythonDoes) {
+  PythonRandom random(1234);
+  EXPECT_THAT(random.sample(319, 5), ElementsAre(225, 59, 3, 46, 298));
+  EXPECT_THAT(random.sample(319, 5), ElementsAre(17, 42, 50, 181, 121));
+  EXPECT_THAT(random.sample(20, 4), ElementsAre(0, 19, 18, 11));
+  PythonRandom large(99999999999);
+  EXPECT_THAT(large.sample(319, 5), ElementsAre(44, 315, 232, 125, 242));
+  EXPECT_TRUE(large.sample(3, 0).empty());
+}
+
+TEST(PythonPattern, FindsAsReFindallDoes) {
+  EXPECT_THAT(PythonPattern("a*").find_all("baac"),
+              ElementsAre(ElementsAre(""), ElementsAre("aa"), ElementsAre(""), ElementsAre("")));
+  EXPECT_THAT(PythonPattern("(x)|(y)").find_all("xy"),
+              ElementsAre(ElementsAre("x", ""), ElementsAre("", "y")));
+  EXPECT_EQ(PythonPattern("\\.$").remove_all("a.b.\n"), "a.b\n");
+  EXPECT_EQ(PythonPattern("\\bé\\b").replace_all("é éa", "-"), "- éa");
+  EXPECT_EQ(PythonPattern::of_text("(i.K\n)").find_all("(\u0130.k\n) (x.k\n)").size(), 1U);
+  EXPECT_THAT(message_of([] { PythonPattern("(a"); }), HasSubstr("pattern '(a', byte 2"));
+}
+
+/// The documents of a line of expectations, read once for the lines that follow one another.
+class Loader {
+ public:
+  Loader(fs::path data, fs::path chat_template)
+      : data_(std::move(data)), chat_(load_chat_template(chat_template), nlohmann::ordered_json::object()) {}
+
+  const LoadedTask& load(const json& expected) {
+    const std::string key = fmt::format("{} {} {} {}", expected["task"].dump(), expected["shots"].dump(),
+                                        expected["system"].dump(), expected["chat"].dump());
+    if (key == key_) return loaded_;
+    LoadOptions options{.data = data_, .num_fewshot = expected["shots"].get<int64_t>()};
+    options.style.system_instruction = expected["system"].get<std::string>();
+    if (expected["chat"].is_string()) {
+      options.style.chat = [this](const nlohmann::ordered_json& messages) { return chat_(messages); };
+      options.style.fewshot_as_multiturn = expected["chat"] == "turns";
+    }
+    task_ = resolve_tasks(expected["task"].get<std::string>()).tasks.at(0);
+    loaded_ = load_documents(task_, options);
+    key_ = key;
+    return loaded_;
+  }
+  const Task& task() const { return task_; }
+
+ private:
+  fs::path data_;
+  ChatRenderer chat_;
+  std::string key_;
+  Task task_;
+  LoadedTask loaded_;
+};
+
+void expect_judged(const Task& task, const Document& document, const json& answer) {
+  const std::string text = answer["text"].get<std::string>();
+  SCOPED_TRACE(json(text).dump() + " of " + json(document.references).dump());
+  const JudgedTexts judged = judge_texts(*task.generation, document, {text});
+  ASSERT_EQ(judged.filtered.size(), answer["filtered"].size());
+  for (const auto& [filter, filtered] : judged.filtered)
+    EXPECT_EQ(json(filtered), answer["filtered"][filter]);
+  ASSERT_EQ(task.metrics.size(), answer["values"].size());
+  for (size_t i = 0; i < task.metrics.size(); ++i)
+    EXPECT_DOUBLE_EQ(judged.values[i], answer["values"][task.metrics[i]].get<double>()) << task.metrics[i];
+}
+
+/// Odd rows and odd answers, with what the harness's definitions, samplers, filters and metrics make of them
+/// (make_odd_answers.py).
+TEST(GeneratingTasks, AskAndJudgeAsTheHarnessDoes) {
+  const test::TemporaryFolder folder;
+  const char* python = std::getenv("QEVAL_PYTHON");
+  const auto log = folder.path() / "log";
+  const std::string command = fmt::format("'{}' '{}/python/make_odd_answers.py' '{}' > '{}' 2>&1",
+                                          python == nullptr ? "python3" : python, QEVAL_TESTS_DIR,
+                                          folder.path().string(), log.string());
+  const int status = std::system(command.c_str());
+  const std::string said = read_file(log);
+  if (said.starts_with("skip") || said.find("not found") != std::string::npos) GTEST_SKIP() << said;
+  ASSERT_EQ(status, 0) << said;
+  std::istringstream lines(read_file(folder.path() / "expected.jsonl"));
+  Loader loader(folder.path() / "data", folder.path() / "template.jinja");
+  size_t prompts = 0, judged = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const json expected = json::parse(line);
+    const LoadedTask& loaded = loader.load(expected);
+    const Document& document = loaded.documents.at(expected["doc_id"].get<size_t>());
+    SCOPED_TRACE(
+        fmt::format("{}, document {}: {}", expected["task"].dump(), document.doc_id, document.row.dump()));
+    ASSERT_EQ(document.requests.at(0).context, expected["prompt"].get<std::string>());
+    EXPECT_EQ(json(loader.task().generation->arguments), expected["arguments"]);
+    ++prompts;
+    for (const json& answer : expected["answers"]) {
+      expect_judged(loader.task(), document, answer);
+      ++judged;
+    }
+  }
+  EXPECT_GT(prompts, 1000U);
+  EXPECT_GT(judged, 1000U);
+}
+
+/// Prompts, filters and scores of what the harness itself ran.
+TEST(GeneratingTasks, AreThoseOfTheReference) {
+  const fs::path reference = test::shared_data("reference/generation");
+  if (!fs::is_directory(reference)) GTEST_SKIP() << "no " << reference;
+  const test::TemporaryFolder folder;
+  folder.write(
+      "template.jinja",
+      "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ "
+      "'<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging "
+      "Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+      "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% "
+      "endif %}");
+  Loader loader(reference / "data", folder.path() / "template.jinja");
+  size_t compared = 0;
+  for (const char* name : {"gsm8k", "gsm8k_cot", "gsm8k_cot_chat", "gsm8k_chat_system"}) {
+    const json run = json::parse(read_file(reference / (std::string(name) + ".json")));
+    const json& settings = run["settings"];
+    const bool chat = settings.value("apply_chat_template", false);
+    for (const json& sample : run["samples"]) {
+      SCOPED_TRACE(fmt::format("{}, document {}", name, sample["doc_id"].dump()));
+      const LoadedTask& loaded = loader.load(
+          {{"task", run["task"]},
+           {"shots", run["config"]["num_fewshot"]},
+           {"system", settings.value("system_instruction", "")},
+           {"chat",
+            chat ? settings.value("fewshot_as_multiturn", true) ? json("turns") : json("one") : json()}});
+      const Document& document = loaded.documents.at(sample["doc_id"].get<size_t>());
+      EXPECT_EQ(document.requests.at(0).context, sample["arguments"][0][0].get<std::string>());
+      EXPECT_EQ(json(loader.task().generation->arguments), sample["arguments"][0][1]);
+      EXPECT_EQ(document.target, sample["target"]);
+      const JudgedTexts judged =
+          judge_texts(*loader.task().generation, document, {sample["resps"][0][0].get<std::string>()});
+      for (size_t i = 0; i < judged.filtered.size(); ++i) {
+        if (judged.filtered[i].first != sample["filter"]) continue;
+        EXPECT_EQ(json(judged.filtered[i].second), sample["filtered_resps"][0]);
+        EXPECT_EQ(judged.values[i], sample["exact_match"].get<double>());
+        ++compared;
+      }
+    }
+  }
+  EXPECT_EQ(compared, 28U);
+}
+
+TEST(GeneratingTasks, WhatCannotBeAskedIsNamed) {
+  const test::TemporaryFolder folder;
+  folder.write("triviaqa/validation.jsonl", "{\"question\": \"Q\", \"answer\": {\"aliases\": [\"a\"]}}\n");
+  const Task task = resolve_tasks("triviaqa").tasks.at(0);
+  EXPECT_EQ(load_documents(task, {.data = folder.path()}).documents.at(0).requests.at(0).context,
+            "Question: Q?\nAnswer:");
+  EXPECT_THAT(message_of([&] { load_documents(task, {.data = folder.path(), .num_fewshot = 1}); }),
+              HasSubstr("no file of the train split"));
+  folder.write("triviaqa/train.jsonl", "{\"question\": \"Q\", \"answer\": {\"aliases\": [\"a\"]}}\n");
+  EXPECT_THAT(message_of([&] { load_documents(task, {.data = folder.path(), .num_fewshot = 1}); }),
+              HasSubstr("1 usable rows where num_fewshot 1 takes 1 examples"));
+  folder.write("mmlu_pro/test.jsonl", "{\"question\": \"Q\", \"category\": \"law\"}\n");
+  EXPECT_THAT(message_of([&] {
+                load_documents(resolve_tasks("mmlu_pro_math").tasks.at(0),
+                               {.data = folder.path(), .num_fewshot = 0});
+              }),
+              HasSubstr("no row of task mmlu_pro_math"));
+}
+
+}  // namespace
+}  // namespace qeval::eval
