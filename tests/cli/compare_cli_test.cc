@@ -216,7 +216,7 @@ TEST_F(CompareCli, NamesAreCheckedBeforeWorkStarts) {
     more.insert(more.end(), task.begin(), task.end());
     return compare(calibrated(more));
   };
-  expect_one_line(with({"--methods", "rtn,awq"}), kWrongUsage, "awq");
+  expect_one_line(with({"--methods", "rtn,quip"}), kWrongUsage, "quip");
   expect_one_line(with({"--schemes", "w8a8,w1a1"}), kWrongUsage, "w1a1");
   expect_one_line(with({"--methods", "rtn,rtn"}), kWrongUsage, "twice");
   expect_one_line(with({"--arithmetic", "float"}), kWrongUsage, "accepted: fake, integer");
