@@ -51,7 +51,8 @@ class ModuleTensors {
                          std::initializer_list<DType> types);
   /// The same without a condition on the shape.
   const TensorView& take_any(std::string_view suffix, std::initializer_list<DType> types);
-  /// A scale of shape [] or [1]: Error unless it is finite and above 0, or 0 where that is a value of its own.
+  /// A scale of shape [] or [1]: Error unless it is finite and above 0, or 0 where that is a value of its
+  /// own.
   float scalar(std::string_view suffix, bool may_be_zero = false);
   /// A scale's tensor of any float type, for grids whose indices take these steps.
   StoredScales scales(std::string_view suffix, const std::vector<int64_t>& shape, int64_t row_step,
