@@ -118,9 +118,9 @@ class TinyModel {
     }
   }
   std::vector<float> values(int64_t count, float scale) {
-    std::normal_distribution<float> normal(0.0F, scale);
+    std::normal_distribution<float> normal;  // whose own scale may not be 0
     std::vector<float> out(static_cast<size_t>(count));
-    for (float& v : out) v = normal(random_);
+    for (float& v : out) v = normal(random_) * scale;
     return out;
   }
   model::Matrix matrix(const std::string& name, int64_t rows, int64_t cols, float scale) {
