@@ -55,7 +55,7 @@ po::options_description options() {
   const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
   add("output,o", text("DIR"),
       "folder for checkpoints, results and reports; the same command continues there");
-  add("methods", some_of("LIST", quant::kMethodNames)->default_value("rtn,smoothquant,omniquant,mobilequant"),
+  add("methods", some_of("LIST", quant::kMethodNames)->default_value("rtn,smoothquant,mobilequant,rotate"),
       "methods to compare: rtn, gptq, awq, smoothquant, omniquant, lrl, mobilequant, rotate (with --with: "
       "none "
       "unless named)");

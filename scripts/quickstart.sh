@@ -81,7 +81,7 @@ echo "Text of the divergences: $text"
 
 step "Comparison: four methods, two schemes, $limit documents of each task"
 command=("$qeval" compare -m "$model" -t "$tasks" -d data --split validation --limit "$limit"
-         --methods "rtn,smoothquant,omniquant,mobilequant" --schemes "w8a8,w4a8" --integer best
+         --methods "rtn,smoothquant,mobilequant,rotate" --schemes "w8a8,w4a8" --integer best
          --text "$text" --calibration "$calibration" --samples 16 --sequence-length 256 --epochs 2 -o "$results")
 echo "${command[*]}"
 if ! "${command[@]}"; then
