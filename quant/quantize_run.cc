@@ -261,7 +261,9 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
   bool resume = false;
   on_first(run.peers, [&] {
     resume = continues(run, folder);
-    model::read_tokenizer_files(model);  // before anything is written
+    // Before anything is written:
+    model::read_tokenizer_files(model);
+    make_qcfg(model.config, run.options.scheme);
     qeval::create_directories(folder);
     lock.emplace(folder);
     prepare_checkpoint_folder(folder, model, resume);

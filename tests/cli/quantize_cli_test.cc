@@ -291,6 +291,7 @@ TEST_F(QuantizeCli, WhatDoesNotGoTogetherIsNamed) {
   expect_one_line(quantize("x", {"--method", "smoothquant", "--epochs", "2"}), kWrongUsage, "--epochs");
   expect_one_line(quantize("x", {"--scheme", "w8a9"}), kWrongUsage, "w8a9");
   expect_one_line(quantize("x", {"--weight-group-size", "7"}), kFailed, "group");
+  EXPECT_FALSE(std::filesystem::exists(path("x"))) << "a scheme that the model cannot have leaves no folder";
   expect_one_line(quantize("x", {"--weight-bits", "99"}), kWrongUsage, "--weight-bits");
   expect_one_line(quantize("x", {"--keep-16bit", "mlp.w9.input"}), kFailed, "mlp.w9.input");
   expect_one_line(run({"quantize", "-m", path("model"), "-o", path("x")}), kWrongUsage, "--calibration");
