@@ -134,6 +134,8 @@ if [ -n "$shared" ]; then
   for kind in $golden_kinds; do
     run_check "goldens of $shared, $kind" python3 "$shared/tools/check_goldens.py" build/release/bin/qeval --only "$kind"
   done
+  run_check "architectures of $shared" python3 "$shared/tools/check_architectures.py" build/release/bin/qeval
+  run_check "quantized files of $shared" python3 "$shared/tools/check_quantized.py" build/release/bin/qeval
   run_check "chat templates of $shared" python3 tests/tools/check_templates.py build/release/bin/qeval "$shared/templates"
   if [ -n "$model_file" ]; then
     run_check "references of $shared" python3 "$shared/tools/check_reference.py" build/release/bin/qeval "$model_file" \
