@@ -77,6 +77,7 @@ std::optional<Plot> scatter(const Report& report, const Labels& labels, const st
     path += fmt::format("{}{:.1f} {:.1f}", path.empty() ? "M" : "L", x(point.x), y(point.y));
   if (front_points.size() > 1) plot.body += svg_path(path, "curve axis d1");
   std::vector<double> label_y;
+  label_y.reserve(points.size());
   std::vector<size_t> order(points.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::ranges::stable_sort(order, {}, [&](size_t i) { return y(points[i].y); });
