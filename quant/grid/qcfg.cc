@@ -150,9 +150,12 @@ QuantConfig make_first_qcfg(const QuantConfig& qcfg, const model::ModelConfig& c
 void check_group_size(const QuantSpec& spec, const Point& point, const model::ModelConfig& config,
                       const std::string& where) {
   if (spec.group_size < 0) return;
-  const int64_t inputs = point.module == Module::head
-                             ? config.hidden_size
-                             : config.graph.block(point.layer).find<model::LinearOp>(point.module)->cols;
+  int64_t inputs = config.hidden_size;  // of the head
+  if (point.module != Module::head) {
+    const auto* linear = config.graph.block(point.layer).find<model::LinearOp>(point.module);
+    if (linear == nullptr) return;
+    inputs = linear->cols;
+  }
   if (spec.group_size == 0 || inputs % spec.group_size != 0) {
     fail("{}: {}: group_size is {}; accepted: -1 (none) or a divisor of its {} inputs", where,
          point_name(point), spec.group_size, inputs);
