@@ -18,8 +18,8 @@ void read_rotation_options(const po::variables_map& arguments, quant::QuantizeOp
 /// Whether a rotation draws signs by --seed.
 bool draws_signs(const po::variables_map& arguments);
 
-/// Options that only some methods use (DESIGN §3): a UsageError names one that none of `methods` does, and
-/// the methods that do. --alpha is refused, too, where --no-smooth leaves no smoothing for it.
+/// Options that only some methods use (docs/commands.md): a UsageError names one that none of `methods` does,
+/// and the methods that do. --alpha is refused, too, where --no-smooth leaves no smoothing for it.
 void check_method_options(const po::variables_map& arguments, std::span<const quant::Method> methods);
 
 /// Whether such an option was given, and the method uses it.

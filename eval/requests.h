@@ -26,8 +26,7 @@ struct EncodedRequest {
 /// scored part that alone exceeds max_length is an Error.
 int64_t truncate_left(TokenRequest& request, int64_t max_length);
 
-/// Turns text into tokens to score, by PROTOCOL.md "Log-likelihood of a continuation" and "Rolling
-/// log-likelihood".
+/// Turns text into tokens to score, as docs/tasks.md#one-request and docs/tasks.md#a-long-text say.
 class RequestEncoder {
  public:
   /// Input length is limited to `max_length` ≥ 1 tokens. A prefix token that is asked for and that the

@@ -14,7 +14,7 @@ namespace qeval::model {
 
 class GgufFile;
 
-/// Frequency scaling of the rotary embedding (QUANTIZATION.md §2, ARCHITECTURES.md §5).
+/// Frequency scaling of the rotary embedding (docs/architectures.md#rotary).
 struct RopeScaling {
   enum class Kind : uint8_t { none, linear, llama3, dynamic, yarn, longrope } kind = Kind::none;
   double factor = 1.0;
@@ -45,7 +45,7 @@ struct Rotary {
   int64_t length_class(int64_t tokens) const;
 };
 
-/// Where the norms of a block stand (ARCHITECTURES.md §2).
+/// Where the norms of a block stand (docs/architectures.md#blocks).
 enum class BlockForm : uint8_t {
   pre,                 ///< x += A(n x); x += M(n x)
   update_norms,        ///< x += n(A x); x += n(M x): OLMo 2
@@ -80,7 +80,7 @@ struct Rotation {
   bool operator==(const Rotation&) const = default;
 };
 
-/// A mixture of experts (ARCHITECTURES.md §7).
+/// A mixture of experts (docs/architectures.md#experts).
 struct Experts {
   RouteOp route;
   int64_t inner = 0;         ///< of each expert
@@ -157,7 +157,7 @@ struct ModelConfig {
   bool final_norm = true;
   double norm_eps = 1e-5;
   /// RMSNorm in the blocks without eps, as √n·x/max(‖x‖₂, 1e-12)·w; the final norm keeps its eps
-  /// (QUANTIZATION.md §2).
+  /// (docs/specification.md#points).
   bool l2norm_as_rmsnorm = false;
   /// Stored norm weights lack the 1 (Gemma on Hugging Face, Nemotron); loading adds it.
   bool norm_weight_plus_one = false;
@@ -245,7 +245,7 @@ ModelConfig read_config(const std::filesystem::path& config_json);
 /// The same from the metadata of a GGUF file.
 ModelConfig read_config(const GgufFile& file);
 
-/// The unified layout's `config.json` for this model (QUANTIZATION.md §3), `torch_dtype` as given.
+/// The model's `config.json` in the unified layout (docs/specification.md#unified-layout), torch_dtype given.
 nlohmann::json unified_config(const ModelConfig& config, const std::string& torch_dtype);
 
 }  // namespace qeval::model

@@ -14,9 +14,9 @@
 
 namespace qeval::model {
 
-/// Writes model.safetensors and then config.json of a model in the unified layout (QUANTIZATION.md §3):
-/// unified tensor names, Gemma's +1 already in the norm weights, a tied head left out. `dtype`: f32, f16 or
-/// bf16. The folder must exist.
+/// Writes model.safetensors and then config.json of a model in the unified layout
+/// (docs/specification.md#unified-layout): unified tensor names, Gemma's +1 already in the norm weights, a
+/// tied head left out. `dtype`: f32, f16 or bf16. The folder must exist.
 void write_unified(const Model& model, const std::filesystem::path& folder, DType dtype);
 
 /// Settings and tensor names that a model's folder is written with.

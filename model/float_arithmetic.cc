@@ -394,7 +394,7 @@ void FloatArithmetic::activate_row(int64_t layer, const ActivateOp& op, float* x
     case Activation::xielu:
       break;
   }
-  // ARCHITECTURES.md §6.
+  // docs/architectures.md#feed-forward.
   const XieluWeights& w = *model_.layers[static_cast<size_t>(layer)].xielu;
   const auto softplus = [](float a) { return std::max(a, 0.0F) + std::log1p(std::exp(-std::abs(a))); };
   const float positive = softplus(w.alpha_p), negative = w.beta + softplus(w.alpha_n);

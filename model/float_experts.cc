@@ -1,4 +1,4 @@
-// Mixtures of experts in float32 (ARCHITECTURES.md §7).
+// Mixtures of experts in float32 (docs/architectures.md#experts).
 
 #include <algorithm>
 #include <cmath>

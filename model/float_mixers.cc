@@ -1,6 +1,6 @@
-// Recurrent mixers and what else stands beyond a dense block, in float32 (ARCHITECTURES.md §8, §9). States go
-// from token to token in the order of their positions, so that the bits do not depend on how a sequence is
-// cut.
+// Recurrent mixers and what else stands beyond a dense block, in float32
+// (docs/architectures.md#recurrent-mixers). States go from token to token in the order of their positions, so
+// that the bits do not depend on how a sequence is cut.
 
 #include <algorithm>
 #include <cmath>

@@ -270,7 +270,7 @@ class BlockBuilder {
     if (!config_.altup) append(AddOp{.module = Module::layer_input_norm, .in = Value::update});
   }
 
-  /// Gemma 3n (ARCHITECTURES.md §9).
+  /// Gemma 3n (docs/architectures.md#gemma-3n-and-gemma-4).
   void streams() {
     const Altup& a = *config_.altup;
     const auto altup = [&](AltupOp::Step step) {

@@ -29,7 +29,7 @@ class RotaryTable {
 /// What a row is multiplied by behind the rotation, where op.position_beta is not 0.
 float position_factor(const RotateOp& op, int64_t position);
 
-/// Inverse frequencies [dim / 2] with the scaling applied (QUANTIZATION.md §2, ARCHITECTURES.md §5), of a
+/// Inverse frequencies [dim / 2] with the scaling applied (docs/architectures.md#rotary), of a
 /// sequence of `length` tokens.
 std::vector<float> rotary_frequencies(const Rotary& rotary, int64_t length = 0);
 

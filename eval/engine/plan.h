@@ -35,7 +35,7 @@ struct TokenScores {
 std::string why_not_finite(const model::Decoder& decoder, const TokenRequest& request,
                            const TokenScores& scores);
 
-/// Decides what is computed, in which batch, so that no token is computed twice (DESIGN "The plan"): the
+/// Decides what is computed, in which batch, so that no token is computed twice (docs/architecture.md): the
 /// inputs of all requests are merged into a prefix tree, whose runs of tokens are packed into batches of at
 /// most `batch_tokens`. A run that later batches hang under keeps its keys and values until the last of them
 /// is done.

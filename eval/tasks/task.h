@@ -16,7 +16,7 @@
 
 namespace qeval::eval {
 
-/// Which tool's conventions a score follows (PROTOCOL.md).
+/// Which tool's conventions a score follows (docs/tasks.md#protocols).
 enum class Protocol : uint8_t { lm_eval_0_4, lm_eval_0_3 };
 
 /// One row of a task, ready to be asked and judged.

@@ -1,5 +1,5 @@
 // Gemma 3n and 4: layers that differ in head size, keys and values that later layers share, inputs of every
-// layer (ARCHITECTURES.md §9).
+// layer (docs/architectures.md#gemma-3n-and-gemma-4).
 
 #include <algorithm>
 #include <cmath>

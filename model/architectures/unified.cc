@@ -1,4 +1,4 @@
-// The unified layout's own settings (QUANTIZATION.md §3), as the paper's code writes them.
+// The unified layout's own settings (docs/specification.md#unified-layout), as the paper's code writes them.
 
 #include <nlohmann/json.hpp>
 

@@ -56,7 +56,7 @@ struct Kernels {
   void (*softmax)(float* x, int64_t n, float scale);
   /// RMSNorm: y = x · w / √(mean(x²) + eps).
   void (*rms_norm)(const float* x, const float* w, float eps, int64_t n, float* y);
-  /// RMSNorm as an L2 norm (QUANTIZATION.md §2): y = √n · x / max(‖x‖₂, 1e-12) · w.
+  /// RMSNorm as an L2 norm (docs/specification.md#points): y = √n · x / max(‖x‖₂, 1e-12) · w.
   void (*l2_norm)(const float* x, const float* w, int64_t n, float* y);
   /// LayerNorm: y = (x − mean) / √(variance + eps) · w + b; b may be null.
   void (*layer_norm)(const float* x, const float* w, const float* b, float eps, int64_t n, float* y);

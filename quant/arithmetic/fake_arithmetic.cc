@@ -38,7 +38,7 @@ std::vector<float> quantize_norm(const model::NormWeights& norm, const QuantSpec
   return weight;
 }
 
-/// Whether QUANTIZATION.md §2 or §7 says where an operation's tensors are rounded.
+/// Whether docs/specification.md#points says where an operation's tensors are rounded.
 bool has_points(const model::Operation& operation) {
   if (!model::is_beyond_dense(operation)) return !std::holds_alternative<model::SplitLatentOp>(operation);
   const auto* attention = std::get_if<model::AttentionOp>(&operation);

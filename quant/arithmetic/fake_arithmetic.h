@@ -12,8 +12,8 @@
 
 namespace qeval::quant {
 
-/// Throws Error naming the first operation of the model whose points nothing defines (QUANTIZATION.md §2,
-/// §7).
+/// Throws Error naming the first operation of the model whose points nothing defines
+/// (docs/specification.md#points, §7).
 void require_points(const model::ModelConfig& config);
 
 /// A point ready to be applied: its spec and, where static, its grid.
@@ -27,7 +27,7 @@ struct ActivationQuantizer {
 };
 
 /// The simulation that papers report: float32 throughout, every point of the configuration rounded to its
-/// grid and back (QUANTIZATION.md §2 and §7). Weights are kept as codes and decoded on their way into the
+/// grid and back (docs/specification.md#points). Weights are kept as codes and decoded on their way into the
 /// product. RMSNorm in the blocks has no eps; the paper's architectures compute GELU in its erf form where
 /// the activation is quantized; residual adds and embedding stay in float, and so do the final norm and the
 /// head unless the configuration names them. A dynamic point takes its range per row of the tensor: a token's

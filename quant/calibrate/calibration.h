@@ -45,8 +45,8 @@ struct Calibration {
 /// Whether percentile and mse change any range under this configuration (calibrate says which).
 bool is_any_narrowed(const QuantConfig& qcfg, const model::ModelConfig& config);
 
-/// Runs the float model over the samples and measures (QUANTIZATION.md §2): ranges cover all that an
-/// operation computes, the scores of future positions included. The same bits for any number of threads.
+/// Runs the float model over the samples and measures (docs/specification.md#points): ranges cover all that
+/// an operation computes, the scores of future positions included. The same bits for any number of threads.
 /// percentile and mse need a second pass and the points' bits, `qcfg`: they narrow the ranges of points that
 /// are quantized to 10 bits or fewer; finer grids and points left alone keep min and max (a residual stream's
 /// outliers are there to be kept). A value that is not finite is an Error that names the point.

@@ -16,7 +16,7 @@ CheckpointFormat parse_checkpoint_format(std::string_view name);
 std::string_view name(CheckpointFormat format);
 inline constexpr std::string_view kCheckpointFormatNames = "packed, mobilequant";
 
-/// Names in a checkpoint's folder, besides those of QUANTIZATION.md §3.
+/// Names in a checkpoint's folder, besides those of docs/specification.md#unified-layout.
 inline constexpr const char* kRecordFile = "quantize.json";
 inline constexpr const char* kTrainingFile = "training.jsonl";
 inline constexpr const char* kNgramFile = "calibration_ngrams.json";

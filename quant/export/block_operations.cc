@@ -133,7 +133,7 @@ std::string GraphBuilder::norm(const model::NormOp& op, const std::string& in) {
     g_.node("Div", {x, name + ".deviation"}, name + ".normed");
     g_.node("Mul", {name + ".normed", weight}, out);
   } else {
-    // What an accelerator's L2 normalization computes (QUANTIZATION.md's RMSNorm without eps).
+    // What an accelerator's L2 normalization computes (docs/specification.md#points).
     g_.node("LpNormalization", {x}, name + ".direction",
             {OnnxGraph::integer("axis", -1), OnnxGraph::integer("p", 2)});
     g_.node("Mul", {name + ".direction", scalar(std::sqrt(static_cast<float>(op.group)))}, name + ".normed");

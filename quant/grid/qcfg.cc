@@ -9,7 +9,7 @@ namespace qeval::quant {
 namespace {
 
 /// Bits of a norm's, linear's or product's activation where the scheme's activation bits are 8
-/// (QUANTIZATION.md §2 and §7: operands of products have 8, what a norm, a softmax or the residual stream
+/// (docs/specification.md#points: operands of products have 8, what a norm, a softmax or the residual stream
 /// reads has 16); nothing where the tensor is rounded where it is made.
 std::optional<int> default_activation_bits(const model::ModelConfig& config, const Point& point) {
   const Slot slot = point.slot;

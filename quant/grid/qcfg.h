@@ -15,7 +15,7 @@ namespace qeval::quant {
 /// What is quantized and to how many bits: a spec for each point of a model.
 using QuantConfig = PointMap<QuantSpec>;
 
-/// A quantization scheme, from which the specs of all points follow (QUANTIZATION.md §2).
+/// A quantization scheme, from which the specs of all points follow (docs/specification.md#points).
 struct Scheme {
   /// Weights of the projections. The down projection's are per output channel whatever this says; the block
   /// norms' weights are 16-bit per tensor wherever activations are quantized.
@@ -66,8 +66,8 @@ nlohmann::ordered_json qcfg_json(const QuantConfig& qcfg, const model::ModelConf
 /// Static ranges of activations, where known.
 using ActRanges = PointMap<std::optional<Range>>;
 
-/// Grids of its own for whatever token stands at position 0 (QUANTIZATION.md §8): static ranges of every
-/// activation point, which rows at that position are rounded by instead.
+/// Grids of its own for whatever token stands at position 0 (docs/specification.md#the-first-token): static
+/// ranges of every activation point, which rows at that position are rounded by instead.
 struct FirstToken {
   QuantConfig qcfg;  ///< of weights it says what the other configuration says
   ActRanges ranges;  ///< of every point that needs one

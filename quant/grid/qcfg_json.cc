@@ -1,5 +1,5 @@
-// default_qcfg.json and act_dict.json (QUANTIZATION.md §3): read from strangers, written for the paper's
-// code.
+// default_qcfg.json and act_dict.json (docs/specification.md#unified-layout): read from strangers, written
+// for the paper's code.
 
 #include <array>
 #include <charconv>

@@ -18,7 +18,7 @@ struct QuantSpec {
   bool operator==(const QuantSpec&) const = default;
 };
 
-/// QUANTIZATION.md §1, the table: the codes of b bits. q_max of the asymmetric grid is 2^b − 1.
+/// docs/specification.md#grids, the table: the codes of b bits. q_max of the asymmetric grid is 2^b − 1.
 struct CodeLimits {
   int32_t q_min, q_max;
 };

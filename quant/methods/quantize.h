@@ -14,7 +14,7 @@
 
 namespace qeval::quant {
 
-/// How a model is quantized (QUANTIZATION.md §4).
+/// How a model is quantized (docs/specification.md#methods).
 enum class Method : uint8_t { rtn, gptq, awq, smoothquant, omniquant, lrl, mobilequant, rotate };
 Method parse_method(std::string_view name);
 std::string_view name(Method method);
@@ -26,7 +26,7 @@ bool is_learned(Method method);
 bool has_variant(Method method);
 
 /// Position 0, where whatever token stands becomes the attention's sink: ranges shared with the other
-/// positions, or ranges of its own (QUANTIZATION.md §8).
+/// positions, or ranges of its own (docs/specification.md#the-first-token).
 enum class FirstTokenMode : uint8_t { shared, ranges };
 /// Refuses "prefix", which there is no checkpoint for, by its name.
 FirstTokenMode parse_first_token(std::string_view name);

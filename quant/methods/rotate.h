@@ -9,9 +9,9 @@
 
 namespace qeval::quant {
 
-/// Which rotations a model is given (QUANTIZATION.md §8): none; those that the weights absorb, R1 of the
-/// residual stream and R2 of the heads' values; or R4 in front of the down projection, too, which is an
-/// operation of the graph.
+/// Which rotations a model is given (docs/specification.md#rotations): none; those that the weights absorb,
+/// R1 of the residual stream and R2 of the heads' values; or R4 in front of the down projection, too, which
+/// is an operation of the graph.
 enum class RotationKind : uint8_t { none, offline, online };
 RotationKind parse_rotation_kind(std::string_view name);
 std::string_view name(RotationKind kind);

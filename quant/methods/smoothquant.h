@@ -9,8 +9,9 @@
 
 namespace qeval::quant {
 
-/// Which pairs of linears are smoothed (QUANTIZATION.md §4): the original method's norm → q, k, v and norm →
-/// gate, up; or the paper's, v → o (where v has as many outputs as o has inputs) and up → down as well.
+/// Which pairs of linears are smoothed (docs/specification.md#methods): the original method's norm → q, k, v
+/// and norm → gate, up; or the paper's, v → o (where v has as many outputs as o has inputs) and up → down as
+/// well.
 enum class Variant : uint8_t { modified, original };
 Variant parse_variant(std::string_view name);
 std::string_view name(Variant variant);

@@ -28,7 +28,7 @@ std::vector<int32_t> tokens(int64_t count, int64_t start = 5) {
   return ids;
 }
 
-/// QUANTIZATION.md §1 applied to stretches of `width` elements, each on a grid of its own range.
+/// docs/specification.md#grids applied to stretches of `width` elements, each on a grid of its own range.
 void quantize_by_own_range(const QuantSpec& spec, std::vector<float>& x, int64_t width) {
   for (size_t first = 0; first < x.size(); first += static_cast<size_t>(width)) {
     float lo = x[first], hi = x[first];

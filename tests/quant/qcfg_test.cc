@@ -42,7 +42,7 @@ std::string ranges_error(const std::string& text) {
   return "accepted";
 }
 
-/// QUANTIZATION.md §7.
+/// docs/specification.md#other-points.
 TEST(Points, OfExperts) {
   model::ModelConfig config = llama();
   config.experts.emplace();

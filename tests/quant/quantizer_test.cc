@@ -22,7 +22,7 @@ std::vector<CpuPath> paths() {
   return supported;
 }
 
-/// QUANTIZATION.md §1, a step a line, in float32.
+/// docs/specification.md#grids, a step a line, in float32.
 float reference(float x, const Grid& g) {
   const auto z = static_cast<float>(g.zero_point);
   float q = std::nearbyint(x / g.scale) + z;

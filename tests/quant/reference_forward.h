@@ -23,9 +23,10 @@ struct Rows {
   float at(int64_t r, int64_t c) const { return values[static_cast<size_t>(r * cols + c)]; }
 };
 
-/// The block diagram of QUANTIZATION.md §2 written down once more, slowly: loops over elements, sums in
-/// double, one sequence, and a visitor that sees and may change the tensor at every point. Nothing is shared
-/// with the program's kernels. `visit` gets weights as well (slot weight), as matrices or one row for norms.
+/// The block diagram of docs/specification.md#points written down once more, slowly: loops over elements,
+/// sums in double, one sequence, and a visitor that sees and may change the tensor at every point. Nothing is
+/// shared with the program's kernels. `visit` gets weights as well (slot weight), as matrices or one row for
+/// norms.
 class ReferenceForward {
  public:
   using Visitor = std::function<void(const quant::Point&, Rows&)>;

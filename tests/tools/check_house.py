@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Draws the include graph and checks the house: no cycle of files, no folder that includes what it may not know
-(docs/architecture.md), no file of more than 500 lines, no link in the documents that leads nowhere, no document that
+(docs/architecture.md), no file of more than 500 lines, no link in the documents and no reference to them in the code that leads
+nowhere, no document that
 README.md does not name, no text of others' data sets in the example of a report. With --draw: the graph of folders,
 for Graphviz."""
 
@@ -86,6 +87,17 @@ def check_documents():
     return wrong
 
 
+def check_references(path, text):
+    """Comments and messages name documents as docs/NAME.md or docs/NAME.md#heading; those that a clone does not have
+    cannot be looked up."""
+    wrong = []
+    for name, heading in re.findall(r"(?<![\w./])((?:docs/[\w/-]+|(?!FILE)[A-Z][A-Z_-]+)\.md)(?:#([\w-]+))?", text):
+        target = ROOT / name
+        if not target.exists() or (heading and heading not in anchors(target)):
+            wrong.append(f"{path}: the reference {name}{'#' if heading else ''}{heading} leads nowhere")
+    return wrong
+
+
 def main():
     wrong = check_documents()
     files = [p.relative_to(ROOT) for top in {name.split("/")[0] for name in MAY_KNOW}
@@ -93,6 +105,7 @@ def main():
     graph, folders = {}, Counter()
     for path in files:
         text = (ROOT / path).read_text(encoding="utf-8")
+        wrong += check_references(path, text)
         included = [Path(name) for name in re.findall(r'^#include "([^"]+)"', text, re.M) if (ROOT / name).exists()]
         graph[path] = included
         here = room(path)
@@ -104,6 +117,9 @@ def main():
                 wrong.append(f"{path} includes {other}: {here} may not know {there}")
     if cycle := find_cycle(graph):
         wrong.append("cycle: " + " -> ".join(map(str, cycle)))
+    for path in [*(ROOT / "tests").rglob("*"), *(ROOT / "scripts").rglob("*"), *(ROOT / "bench").rglob("*")]:
+        if path.suffix in (".cc", ".h", ".py", ".sh") and path.name != "check_house.py":
+            wrong += check_references(path.relative_to(ROOT), path.read_text(encoding="utf-8"))
     for path in files + [p.relative_to(ROOT) for p in (ROOT / "tests").rglob("*.cc")]:
         lines = len((ROOT / path).read_text(encoding="utf-8").splitlines())
         if lines > MOST_LINES:

@@ -16,10 +16,10 @@ namespace qeval::quant {
 struct IntegerSeam;
 struct ModelGrids;
 
-/// What an NPU executes (QUANTIZATION.md §5): no floating point between the embedding look-up and the logits.
-/// The operations between the two are compiled in translation units of their own (run/), whose objects a test
-/// disassembles. Every tensor holds int16_t codes, whatever the point's bits; the residual stream int32_t
-/// (StreamFormat).
+/// What an NPU executes (docs/specification.md#integer-only): no floating point between the embedding look-up
+/// and the logits. The operations between the two are compiled in translation units of their own (run/),
+/// whose objects a test disassembles. Every tensor holds int16_t codes, whatever the point's bits; the
+/// residual stream int32_t (StreamFormat).
 ///
 /// A KvBlock holds, per key/value head: the keys as panels of kPanel tokens, the sums of the keys' codes, and
 /// the values as panels of kPanel channels; one byte a code up to 8 bits, two above.

@@ -136,9 +136,9 @@ inline constexpr int32_t kStreamGuardBits = 12;
 /// What a norm reads: the residual stream on its own step, or on another reader's, or codes.
 enum class NormSource : uint8_t { stream, other_stream, codes };
 
-/// A norm over groups of n channels (QUANTIZATION.md §5). With d = code − zero_point of the codes that it
-/// reads, f extra bits and, for LayerNorm, the mean taken off: e = d·2^f − mean; u = e / √(Σe² + eps) in
-/// units of 2^−kUnitBits, times √n; output = rescale(u · weight + bias).
+/// A norm over groups of n channels (docs/specification.md#integer-only). With d = code − zero_point of the
+/// codes that it reads, f extra bits and, for LayerNorm, the mean taken off: e = d·2^f − mean; u = e / √(Σe²
+/// + eps) in units of 2^−kUnitBits, times √n; output = rescale(u · weight + bias).
 struct IntegerNorm {
   NormSource source = NormSource::stream;
   int64_t group = 0;         ///< n

@@ -95,7 +95,7 @@ class Preparer {
       fail("{}.weight: left in float; integer arithmetic accepts 2 to 16 bits",
            module_name(layer, op.module));
     }
-    // RMSNorm in the blocks has no eps once quantized (QUANTIZATION.md §2).
+    // RMSNorm in the blocks has no eps once quantized (docs/specification.md#points).
     if (op.kind == model::NormKind::rms) op.eps = 0;
     return prepare_norm(op, model_.layers[index(layer)].norm(op.module), spec, grids);
   }

@@ -4,9 +4,9 @@
 
 namespace qeval::quant {
 
-/// Makes the learned changes part of the weights (QUANTIZATION.md §4): transformations are multiplied in,
-/// weights (norms' too) clipped to their learned bounds. Plain min-max quantization of the result lands on
-/// the learned grid.
+/// Makes the learned changes part of the weights (docs/specification.md#methods): transformations are
+/// multiplied in, weights (norms' too) clipped to their learned bounds. Plain min-max quantization of the
+/// result lands on the learned grid.
 void fold_block(const Block<float>& block, const BlockParameters<float>& parameters);
 
 /// The parameters of a folded block: no transformation, no clipping, the same activation grids.

@@ -13,7 +13,7 @@
 
 namespace qeval::quant {
 
-/// The learned methods (QUANTIZATION.md §4).
+/// The learned methods (docs/specification.md#methods).
 enum class LearnMethod : uint8_t {
   omniquant,   ///< LET and LWC, block by block
   lrl,         ///< the same, with the ranges of activations

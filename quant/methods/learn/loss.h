@@ -10,7 +10,7 @@ namespace qeval::quant {
 
 /// What end-to-end learning minimises.
 enum class LearnLoss : uint8_t {
-  output,  ///< mean squared error at the last block's output (QUANTIZATION.md §4; the paper's)
+  output,  ///< mean squared error at the last block's output (docs/specification.md#methods; the paper's)
   logits   ///< Kullback-Leibler divergence of the next-token distributions
 };
 std::string_view loss_name(LearnLoss loss);

@@ -12,7 +12,7 @@
 
 namespace qeval::quant {
 
-/// What is learned, each with its own learning rate (QUANTIZATION.md §4).
+/// What is learned, each with its own learning rate (docs/specification.md#methods).
 enum class ParameterGroup : uint8_t {
   let,  ///< scales of weight-equivalent transformations
   lwc,  ///< bounds of the weights' clipping

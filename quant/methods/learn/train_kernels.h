@@ -6,8 +6,8 @@
 
 namespace qeval::quant {
 
-/// A quantizer while ranges are learned (QUANTIZATION.md §1): the scale is not clamped, the offset is real.
-/// y = (clamp(round(x / scale) + offset, q_min, q_max) − offset) · scale.
+/// A quantizer while ranges are learned (docs/specification.md#grids): the scale is not clamped, the offset
+/// is real. y = (clamp(round(x / scale) + offset, q_min, q_max) − offset) · scale.
 template <typename Real>
 struct LeafGrid {
   Real scale = 1, offset = 0;

@@ -8,9 +8,9 @@
 
 namespace qeval::quant {
 
-/// A weight matrix [rows, cols] seen through its equivalent transformation (QUANTIZATION.md §4, LET): w'ᵢⱼ =
-/// wᵢⱼ · column_multiplierⱼ / column_divisorⱼ / row_divisorᵢ · row_multiplierᵢ; null factors are 1. A norm's
-/// weight is a matrix of one row.
+/// A weight matrix [rows, cols] seen through its equivalent transformation (docs/specification.md#methods,
+/// LET): w'ᵢⱼ = wᵢⱼ · column_multiplierⱼ / column_divisorⱼ / row_divisorᵢ · row_multiplierᵢ; null factors
+/// are 1. A norm's weight is a matrix of one row.
 template <typename Real>
 struct TransformedWeight {
   const Real* data = nullptr;
