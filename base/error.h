@@ -9,7 +9,7 @@
 
 namespace qeval {
 
-/// Bad input, an impossible request or a failing machine: anything a user can mend. The message is one line
+/// Bad input, an impossible request or a failing machine: anything a user can fix. The message is one line
 /// that names what went wrong, where (file, tensor, line) and what would be accepted. Our own mistakes are
 /// assertions.
 class Error : public std::runtime_error {

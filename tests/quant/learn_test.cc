@@ -299,7 +299,7 @@ TEST(LearnRates, AdamMovesByTheRateAtFirst) {
   EXPECT_NEAR(p.value[1], 2.2F, 1e-5);
 }
 
-/// The last step may throw a scale across the bound, and the state is saved before that is mended: a run
+/// The last step may throw a scale across the bound, and the state is saved before that is corrected: a run
 /// continued there folded the scale as it was.
 TEST_P(Learn, AStateAtTheEndOfABlockIsBoundedBeforeItIsFolded) {
   const LearnSettings chosen = settings(GetParam());

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the include graph and checks the house: no cycle of files, no folder that includes what it may not know
+"""Draws the include graph and checks it: no cycle of files, no folder that includes what it may not know
 (docs/architecture.md), no file of more than 500 lines, no link in the documents and no reference to them in the code that leads
 nowhere, no document that
 README.md does not name, no text of others' data sets in the example of a report. With --draw: the graph of folders,
