@@ -94,6 +94,11 @@ for kind in $golden_kinds; do
 done
 run_check "goldens, families" python3 tests/tools/check_families.py build/release/bin/qeval
 
+if [ -n "${QEVAL_SMOLLM2_GGUF:-}" ]; then
+  step "README's examples"
+  run_check "README's examples" python3 tests/python/check_readme.py build/release/bin/qeval "$QEVAL_SMOLLM2_GGUF"
+fi
+
 step "Tests under the sanitizers"
 targets=()
 pattern=""
