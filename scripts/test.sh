@@ -94,6 +94,12 @@ for kind in $golden_kinds; do
 done
 run_check "goldens, families" python3 tests/tools/check_families.py build/release/bin/qeval
 
+step "Documents"
+if python3 scripts/packages.py mkdocs pymdown-extensions >/dev/null; then
+  run_check "documents as a site" python3 scripts/docs.py build/release/bin/qeval
+else
+  note "documents as a site: left out, mkdocs cannot be installed" 0 0
+fi
 if [ -n "${QEVAL_SMOLLM2_GGUF:-}" ]; then
   step "README's examples"
   run_check "README's examples" python3 tests/python/check_readme.py build/release/bin/qeval "$QEVAL_SMOLLM2_GGUF"
