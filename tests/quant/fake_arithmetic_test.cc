@@ -28,7 +28,17 @@ std::vector<int32_t> tokens(int64_t count, int64_t start = 5) {
   return ids;
 }
 
-/// docs/specification.md#grids applied to stretches of `width` elements, each on a grid of its own range.
+/// docs/specification.md#grids written down once more: n elements on the grid of a range.
+void quantize_in_range(const QuantSpec& spec, Range range, float* x, int64_t n) {
+  const auto codes = static_cast<float>(int64_t{1} << (spec.symmetric ? spec.bits - 1 : spec.bits)) - 1;
+  const float q_min = spec.symmetric ? -codes - 1 : 0;
+  float s = (spec.symmetric ? std::max(std::abs(range.lo), std::abs(range.hi)) : range.hi - range.lo) / codes;
+  s = std::min(std::max(s, 1e-5F), 1e6F);
+  const float z = spec.symmetric ? 0 : -std::nearbyint(range.lo / s);
+  for (int64_t i = 0; i < n; ++i) x[i] = (std::clamp(std::nearbyint(x[i] / s) + z, q_min, codes) - z) * s;
+}
+
+/// Stretches of `width` elements, each on a grid of its own range.
 void quantize_by_own_range(const QuantSpec& spec, std::vector<float>& x, int64_t width) {
   for (size_t first = 0; first < x.size(); first += static_cast<size_t>(width)) {
     float lo = x[first], hi = x[first];
@@ -36,15 +46,7 @@ void quantize_by_own_range(const QuantSpec& spec, std::vector<float>& x, int64_t
       lo = std::min(lo, x[i]);
       hi = std::max(hi, x[i]);
     }
-    const float q_max = spec.symmetric ? static_cast<float>((1 << (spec.bits - 1)) - 1)
-                                       : static_cast<float>((1 << spec.bits) - 1);
-    const float q_min = spec.symmetric ? -q_max - 1 : 0;
-    float s = spec.symmetric ? std::max(std::abs(lo), std::abs(hi)) / q_max : (hi - lo) / q_max;
-    s = std::min(std::max(s, 1e-5F), 1e6F);
-    const float z = spec.symmetric ? 0 : -std::nearbyint(lo / s);
-    for (size_t i = first; i < first + static_cast<size_t>(width); ++i) {
-      x[i] = (std::clamp(std::nearbyint(x[i] / s) + z, q_min, q_max) - z) * s;
-    }
+    quantize_in_range(spec, {lo, hi}, &x[first], width);
   }
 }
 
@@ -64,8 +66,7 @@ Rows reference_logits(const model::Model& model, const QuantConfig& qcfg, const 
       const bool heads = point.module == Module::qk_product || point.module == Module::pv_product;
       quantize_by_own_range(spec, x.values, heads ? model.config.head_dim : x.cols);
     } else {
-      const Grid grid = make_grid(spec, ranges[point].value());
-      quant_kernels().fake_quantize(x.values.data(), x.rows * x.cols, grid, x.values.data());
+      quantize_in_range(spec, ranges[point].value(), x.values.data(), x.rows * x.cols);
     }
   });
   return forward.logits(ids);
@@ -84,9 +85,8 @@ Rows reference_logits(const model::Model& model, const QuantConfig& qcfg, const 
     }
     for (int64_t r = 0; r < x.rows; ++r) {
       const bool own = r % std::ssize(ids) == 0;
-      const Grid grid = own ? make_grid(first.qcfg[point], first.ranges[point].value())
-                            : make_grid(spec, ranges[point].value());
-      quant_kernels().fake_quantize(&x.at(r, 0), x.cols, grid, &x.at(r, 0));
+      quantize_in_range(own ? first.qcfg[point] : spec,
+                        own ? first.ranges[point].value() : ranges[point].value(), &x.at(r, 0), x.cols);
     }
   });
   return forward.logits(ids);
