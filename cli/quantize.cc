@@ -29,15 +29,14 @@ po::options_description options() {
       "rtn (round to nearest), gptq (rtn with --rounding gptq), awq (scale channels and clip weights by what "
       "activations make of their errors), smoothquant (move outliers from activations to weights), and "
       "learned ones: omniquant, lrl (block by block), mobilequant (end to end); rotate (rotations, ranges of "
-      "its own for the first token, ranges of least squared error)");
+      "its own for the first token, ranges of least squared error; GPTQ below 8 bits)");
   add("scheme", one_of("SCHEME", quant::kSchemeNames, scheme_groups())->default_value("w8a8"),
       "bits of weights and activations: w8a8, w4a8, w4a8-sym, w8a16; of weights alone: w4a16, w4a16-sym, "
       "w3a16, "
       "w3a16-sym, w8a16-sym; with groups of N inputs that share a grid: w4a8-g64");
   add("rounding", one_of("ROUNDING", quant::kRoundingNames),
-      "of weights of 8 bits or fewer: nearest (default), gptq (so that the linear maps' outputs on "
-      "calibration "
-      "text change least)");
+      "of weights of 8 bits or fewer: nearest, gptq (so that the linear maps' outputs on calibration text "
+      "change least); default: gptq of method gptq, and of rotate below 8 bits, else nearest");
   add("weight-range", one_of("RANGE", quant::kWeightRangeNames),
       "what such weights' grids span: minmax, mse (least squared error), output (least error of the map's "
       "output on calibration text); default: minmax, with gptq and --range mse: mse, with awq: output");
@@ -122,7 +121,8 @@ void check_activations(const po::variables_map& arguments, const quant::Quantize
   }
   const bool of_weights =
       quant::weight_rounding(options).range == quant::WeightRange::mse && !given(arguments, "weight-range");
-  if (options.calibration.estimator != quant::RangeEstimator::minmax && !of_weights &&
+  const bool asked_for = given(arguments, "range");  // or else what the method has of itself
+  if (asked_for && options.calibration.estimator != quant::RangeEstimator::minmax && !of_weights &&
       !quant::is_any_narrowed(quant::make_qcfg(config, options.scheme), config)) {
     refuse("range",
            fmt::format("{}: narrows static activation ranges of 10 bits or fewer, of which there are "

@@ -14,6 +14,9 @@ namespace {
 constexpr std::array<std::string_view, 8> kNames{"rtn",       "gptq", "awq",         "smoothquant",
                                                  "omniquant", "lrl",  "mobilequant", "rotate"};
 
+/// From these on, rounding to nearest loses what GPTQ would hardly give back.
+constexpr int kBitsRoundedToNearest = 8;
+
 }  // namespace
 
 Method parse_method(std::string_view name) {
@@ -49,7 +52,9 @@ bool has_variant(Method method) {
 }
 
 WeightRounding weight_rounding(const QuantizeOptions& options) {
-  WeightRounding result{options.method == Method::gptq ? Rounding::gptq : options.rounding};
+  const bool by_gptq = options.method == Method::gptq || (options.method == Method::rotate &&
+                                                          options.scheme.weight.bits < kBitsRoundedToNearest);
+  WeightRounding result{options.rounding.value_or(by_gptq ? Rounding::gptq : Rounding::nearest)};
   if (options.weight_range) {
     result.range = *options.weight_range;
   } else if (options.method == Method::awq) {

@@ -44,14 +44,15 @@ struct QuantizeOptions {
   CalibrationOptions calibration;
   /// Of the linear maps' weights, and what their grids span, where that is not the method's own choice
   /// (weight_rounding).
-  Rounding rounding = Rounding::nearest;
+  std::optional<Rounding> rounding;
   std::optional<WeightRange> weight_range;
   std::optional<ActRanges> act_ranges;  ///< instead of measured ones
   /// Points of higher precision: patterns over point names, or "auto:N" (mixed_precision.h).
   std::vector<std::string> keep_16bit;
 };
 
-/// How weights are rounded. Method::gptq rounds by GPTQ. Grids span what `weight_range` says; without it
+/// How weights are rounded: as `rounding` says; without it to nearest, but by Method::gptq, and by
+/// Method::rotate weights of fewer than 8 bits, by GPTQ. Grids span what `weight_range` says; without it
 /// minmax, by GPTQ with activations' ranges of least squared error mse, of Method::awq output.
 WeightRounding weight_rounding(const QuantizeOptions& options);
 

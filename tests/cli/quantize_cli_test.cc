@@ -140,6 +140,18 @@ TEST_F(QuantizeCli, RotationsAndTheFirstTokenAreSettings) {
     expect_success(run({"score", "-m", path("rotated"), "--arithmetic", arithmetic},
                        "{\"id\": 1, \"context_ids\": [3], \"continuation_ids\": [4, 5]}\n"));
   }
+  // Below 8 bits rounding to nearest is what would cost most.
+  EXPECT_FALSE(settings.contains("rounding"));
+  expect_success(quantize("rounded", {"--method", "rotate", "--scheme", "w4a8"}));
+  EXPECT_EQ(json("rounded/quantize.json")["settings"]["rounding"], "gptq");
+  EXPECT_EQ(json("rounded/quantize.json")["settings"]["weight_range"], "mse");
+  expect_success(quantize("nearest", {"--method", "rotate", "--scheme", "w4a8", "--rounding", "nearest"}));
+  EXPECT_FALSE(json("nearest/quantize.json")["settings"].contains("rounding"));
+  EXPECT_NE(scores("rounded", "rounded-eval"), scores("nearest", "nearest-eval"));
+  expect_success(quantize("weights", {"--method", "rotate", "--scheme", "w4a16", "--first-token", "shared"}));
+  EXPECT_EQ(json("weights/quantize.json")["settings"]["rounding"], "gptq");
+  expect_success(quantize("weights-nearest", {"--method", "rotate", "--scheme", "w4a16", "--first-token",
+                                              "shared", "--rounding", "nearest"}));
   expect_one_line(quantize("out", {"--first-token", "prefix"}), 1, "prefix");
   expect_one_line(quantize("out", {"--rotate", "offline", "--rotate-block", "4"}), 2, "--rotate-block");
   expect_one_line(quantize("out", {"--method", "mobilequant", "--first-token", "ranges"}), 2,
