@@ -180,12 +180,31 @@ TEST_F(IntegerComparison, TakingNothingIsTheSimulationAndTakingAllTheIntegers) {
 TEST_F(IntegerComparison, TakingAllOfAFirstTokenApartIsTheIntegers) {
   first_token_apart_ = true;
   // Not with 16 bits everywhere, which feel that the instrument has the stream's 28 bits in float32.
-  for (const char* scheme : {"w8a8", "w4a8"}) {
+  for (const char* scheme : {"w8a8", "w4a8", "w4a8-g8"}) {
     SCOPED_TRACE(scheme);
     scheme_ = scheme;
     build();
     const ComparingArithmetic all(model_, *fake_, *integer_, [](const Point&) { return true; });
     EXPECT_EQ(logits(all), logits(*integer_));
+  }
+}
+
+/// Weights in groups at position 0, whose inputs have 16 bits: of one weight, of eight, with biases and
+/// without.
+TEST_F(IntegerComparison, GroupsOfAFirstTokenApartAreWithinOneStep) {
+  first_token_apart_ = true;
+  for (const char* scheme : {"w4a8-g8", "w4a8-sym-g4", "w8a8-g1", "w8a8-g8"}) {
+    for (const bool biases : {false, true}) {
+      SCOPED_TRACE(std::string(scheme) + (biases ? ", biases" : ""));
+      scheme_ = scheme;
+      tiny_.config.qkv_bias = tiny_.config.mlp_bias = biases;
+      build();
+      for (const auto& [point, difference] : compared()) {
+        if (is_after_blocks(point.module)) continue;
+        EXPECT_LE(difference.largest, is_norm(point.module) ? 4 : 1) << point_name(point);
+        EXPECT_LE(difference.different, difference.values / 100 + 1) << point_name(point);
+      }
+    }
   }
 }
 

@@ -262,6 +262,7 @@ struct IntegerFirstLinear {
   int32_t raise = 0;
   std::vector<int64_t> bias;
   std::vector<Rescale> factors;
+  std::vector<int32_t> group_multipliers;  ///< of weights in groups: IntegerMatrix's, for this input's reach
   CodeTable input_table;
   std::optional<StreamRead> stream;
   CodeRange output;

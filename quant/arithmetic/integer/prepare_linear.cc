@@ -158,9 +158,10 @@ QuantizedMatrix group_codes(const QuantizedMatrix& codes, int64_t g) {
 
 /// The same of a map whose weights are in groups. An output's accumulator is the sum of its groups', each
 /// exact, times whole multipliers: the group's scale as a part of the output's largest, in 24 bits, or as
-/// many as 64-bit sums have room for.
+/// many as 64-bit sums have room for. `packed`: with the panels.
 IntegerMatrix grouped_matrix(const std::string& name, const std::vector<float>& bias,
-                             const QuantizedMatrix& codes, const PointGrid& input, RowUnits& units) {
+                             const QuantizedMatrix& codes, const PointGrid& input, bool packed,
+                             RowUnits& units) {
   constexpr int kMostBits = 24, kSumBits = 61;
   const int64_t groups = codes.cols / codes.group;
   IntegerMatrix matrix;
@@ -179,8 +180,10 @@ IntegerMatrix grouped_matrix(const std::string& name, const std::vector<float>& 
     RowUnits part_units;
     IntegerMatrix part = integer_matrix(name, {}, own, input, part_units);
     part.factors = {};
-    pack_panels(own, PanelLayout::pairs, part);
-    matrix.groups.push_back(std::move(part));
+    if (packed) {
+      pack_panels(own, PanelLayout::pairs, part);
+      matrix.groups.push_back(std::move(part));
+    }
     bounds.push_back(std::move(part_units.bounds));
   }
   double widest = 1;
@@ -289,8 +292,9 @@ IntegerMatrix prepare_linear(const model::LinearWeights& weights, const QuantSpe
   RowUnits units;
   const QuantizedMatrix codes = multiplied_codes(weights, spec);
   const bool grouped = is_grouped(codes);
-  const auto make = grouped ? grouped_matrix : integer_matrix;
-  IntegerMatrix matrix = make(weights.weight.name, weights.bias, codes, input, units);
+  IntegerMatrix matrix = grouped
+                             ? grouped_matrix(weights.weight.name, weights.bias, codes, input, true, units)
+                             : integer_matrix(weights.weight.name, weights.bias, codes, input, units);
   add_factors(units, !weights.bias.empty(), output.scale(), matrix);
   matrix.output = output.codes;
   if (!grouped) finish(codes, true, matrix);
@@ -307,14 +311,10 @@ IntegerFirstLinear prepare_first_linear(const model::LinearWeights& weights, con
   }
   RowUnits units;
   const QuantizedMatrix codes = multiplied_codes(weights, spec);
-  if (is_grouped(codes)) {
-    fail(
-        "{}.weight: group_size {}: integer arithmetic of ranges of position 0 accepts a scale per tensor or "
-        "per "
-        "channel",
-        weights.weight.name, spec.group_size);
-  }
-  IntegerMatrix matrix = integer_matrix(weights.weight.name, weights.bias, codes, input, units);
+  const bool grouped = is_grouped(codes);
+  IntegerMatrix matrix = grouped
+                             ? grouped_matrix(weights.weight.name, weights.bias, codes, input, false, units)
+                             : integer_matrix(weights.weight.name, weights.bias, codes, input, units);
   std::ranges::fill(matrix.constant, 0);  // the input's zero point comes off when it is multiplied
   add_factors(units, !weights.bias.empty(), output.scale(), matrix);
   const auto rows = static_cast<size_t>(matrix.rows);
@@ -324,6 +324,7 @@ IntegerFirstLinear prepare_first_linear(const model::LinearWeights& weights, con
   first.output = output.codes;
   if (!weights.bias.empty()) first.bias.assign(matrix.constant.begin(), matrix.constant.begin() + rows);
   first.factors.assign(matrix.factors.begin(), matrix.factors.begin() + rows);
+  first.group_multipliers = std::move(matrix.group_multipliers);
   return first;
 }
 

@@ -296,7 +296,7 @@ void linear_sums(const IntegerKernels& kernel, const IntegerMatrix& w, int64_t f
 
 FirstInput::FirstInput(const IntegerMatrix& w, const model::Tensor& codes)
     : rows(codes.rows),
-      bytes_apart(w.storage != WeightStorage::int16),
+      bytes_apart(w.storage != WeightStorage::int16 && w.groups.empty()),
       sums(static_cast<size_t>(codes.rows)) {
   row_sums(codes.row<int16_t>(0), rows, codes.cols, sums.data());
   parts.resize((bytes_apart ? 2 : 1) * rows + 1, codes.cols, sizeof(int16_t));
@@ -319,9 +319,62 @@ FirstInput::FirstInput(const IntegerMatrix& w, const model::Tensor& codes)
   for (int64_t r = 0; r < parts.rows; ++r) to_bytes(parts.row<int16_t>(r), codes.cols, bytes.row<uint8_t>(r));
 }
 
+namespace {
+
+/// totals [input.rows, count] ← the accumulators of rows at position 0 where weights are in groups, the
+/// inputs' zero point taken off. The sums of a group's weights are those of the input's last row, of ones.
+void accumulate_first_groups(const IntegerMatrix& w, const IntegerFirstLinear& first, int64_t first_column,
+                             int64_t count, const FirstInput& input, std::vector<int64_t>& totals) {
+  const IntegerKernels& kernel = integer_kernels();
+  const size_t padded = first.group_multipliers.size() / w.groups.size();
+  std::vector<int64_t> products(static_cast<size_t>(input.parts.rows * count));
+  for (size_t g = 0; g < w.groups.size(); ++g) {
+    const IntegerMatrix& part = w.groups[g];
+    const LinearInput in{.rows = input.parts.rows,
+                         .cols = input.parts.cols,
+                         .codes = input.parts.row<int16_t>(0) + static_cast<int64_t>(g) * w.group_cols};
+    accumulate<int64_t>(kernel, part, first_column, count, in, 0, in.rows,
+                        w.storage == WeightStorage::int16 ? kernel.gemm_wide16 : kernel.gemm_wide,
+                        [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int64_t* sums) {
+                          for (int64_t r = 0; r < rows; ++r)
+                            std::copy_n(sums + r * kColumns, columns,
+                                        products.data() + (row + r) * count + column);
+                        });
+    const int64_t* ones = products.data() + input.rows * count;
+    for (int64_t r = 0; r < input.rows; ++r) {
+      const int64_t sum = kernel.row_sum(in.codes + r * in.cols, part.cols);
+      for (int64_t j = 0; j < count; ++j) {
+        const auto output = static_cast<size_t>(first_column + j);
+        const int64_t zero = part.zero_points[output];
+        const int64_t product = products[static_cast<size_t>(r * count + j)] - zero * sum;
+        const int64_t weights = ones[j] - zero * part.cols;
+        totals[static_cast<size_t>(r * count + j)] +=
+            first.group_multipliers[g * padded + output] * (product - first.zero_point * weights);
+      }
+    }
+  }
+}
+
+}  // namespace
+
 void first_linear_codes(const IntegerMatrix& w, const IntegerFirstLinear& first, int64_t first_column,
                         int64_t count, const FirstInput& input, int16_t* out, int64_t ld) {
   const IntegerKernels& kernel = integer_kernels();
+  const auto finish = [&](int64_t r, int64_t j, int64_t total) {
+    const auto output = static_cast<size_t>(first_column + j);
+    total <<= first.raise;
+    if (!first.bias.empty()) total += first.bias[output];
+    const int16_t code = requantize(total, first.factors[output], first.output);
+    out[r * ld + j] = first.output_table.identity() ? code : first.output_table(code);
+  };
+  if (!w.groups.empty()) {
+    std::vector<int64_t> totals(static_cast<size_t>(input.rows * count));
+    accumulate_first_groups(w, first, first_column, count, input, totals);
+    for (int64_t r = 0; r < input.rows; ++r) {
+      for (int64_t j = 0; j < count; ++j) finish(r, j, totals[static_cast<size_t>(r * count + j)]);
+    }
+    return;
+  }
   const LinearInput in{.rows = input.parts.rows,
                        .cols = input.parts.cols,
                        .codes = input.parts.row<int16_t>(0),
@@ -358,10 +411,7 @@ void first_linear_codes(const IntegerMatrix& w, const IntegerFirstLinear& first,
         product -= w.zero_points[output] * sum;
         weights -= w.zero_points[output] * w.cols;
       }
-      int64_t total = (product - first.zero_point * weights) << first.raise;
-      if (!first.bias.empty()) total += first.bias[output];
-      const int16_t code = requantize(total, first.factors[output], first.output);
-      out[r * ld + j] = first.output_table.identity() ? code : first.output_table(code);
+      finish(r, j, product - first.zero_point * weights);
     }
   }
 }

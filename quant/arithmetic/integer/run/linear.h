@@ -38,7 +38,7 @@ void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const Lin
 void linear_sums(const IntegerKernels& kernel, const IntegerMatrix& w, int64_t first, int64_t count,
                  const LinearInput& in, int64_t first_row, int64_t row_count, int32_t* out, int64_t ld);
 /// Rows at position 0, codes of up to 16 bits, as a linear map multiplies them: where its weights have 8 bits
-/// or fewer, the two bytes of each number apart, less 2^15 below 0; behind them a row of ones.
+/// or fewer and no groups, the two bytes of each number apart, less 2^15 below 0; behind them a row of ones.
 struct FirstInput {
   FirstInput(const IntegerMatrix& w, const model::Tensor& codes);
 
