@@ -114,9 +114,12 @@ eval::CompareOptions compare_options(const po::variables_map& arguments, const T
   eval::CompareOptions options;
   options.methods = methods(arguments);
   check_method_options(arguments, options.methods);
-  if (std::ranges::find(options.methods, quant::Method::rotate) == options.methods.end()) {
+  if (std::ranges::none_of(options.methods, [&](quant::Method method) {
+        return method == quant::Method::rotate || is_near_lossless(arguments, method);
+      })) {
     for (const char* option : kRotationOptions) {
-      if (given(arguments, option)) refuse(option, "used by method rotate alone here");
+      if (given(arguments, option))
+        refuse(option, "used by method rotate and by mobilequant with --preset near-lossless alone here");
     }
   }
   options.schemes = split_list(arguments["schemes"].as<std::string>());
@@ -167,6 +170,10 @@ eval::CommandSpelling spelling(const po::variables_map& arguments, const eval::C
   for (const auto& [method, settings] : options.learning)
     learn[method] = repeated(arguments, applied_learn_options(arguments, method));
   const std::string rotation = repeated(arguments, kRotationOptions);
+  const bool near_lossless = is_near_lossless(arguments, quant::Method::mobilequant);
+  const auto is_rotated = [near_lossless](quant::Method method) {
+    return method == quant::Method::rotate || (near_lossless && method == quant::Method::mobilequant);
+  };
   const auto with_space = [](const std::string& text) { return text.empty() ? "" : " " + text; };
   return {[evaluation = repeated(arguments, kEvaluationOptions)](const auto& model, const auto& arithmetic,
                                                                  const auto& base, const auto& output) {
@@ -177,8 +184,8 @@ eval::CommandSpelling spelling(const po::variables_map& arguments, const eval::C
             std::string text =
                 fmt::format("qeval quantize -m {} --method {} --scheme {}{}", shell_quoted(model.string()),
                             quant::name(method), run.scheme, with_space(quantize));
-            if (method == quant::Method::rotate) text += with_space(rotation);
-            if (quant::has_variant(method))
+            if (is_rotated(method)) text += with_space(rotation);
+            if (quant::has_variant(method) && !is_rotated(method))
               text += fmt::format(" --variant {}", quant::name(run.options.variant));
             if (quant::smooths(run.options)) text += fmt::format(" --alpha {}", run.options.alpha);
             if (const auto found = learn.find(method); found != learn.end())

@@ -44,11 +44,13 @@ void add_learn_options(po::options_description& options) {
   auto add = options.add_options();
   const auto number = [] { return po::value<int64_t>()->value_name("N"); };
   const auto rate = [] { return po::value<double>()->value_name("R"); };
-  add("preset", one_of("NAME", "laptop, paper, distill"),
+  add("preset", one_of("NAME", "laptop, paper, distill, near-lossless"),
       "settings of learned methods to start from, and how many samples of --calibration: laptop (default: "
       "minutes), paper (its rates, epochs and samples), distill (mobilequant: half an hour for a small "
       "model, "
-      "on next-token distributions)");
+      "on next-token distributions), near-lossless (mobilequant, which it makes the method: as rotate, "
+      "rounded "
+      "by GPTQ, then half an hour of learning ranges and scales)");
   add("loss", one_of("NAME", "output, logits"),
       "what mobilequant minimises: output (squared error of the last block's output, the paper's), logits "
       "(divergence of the next-token distributions)");
@@ -64,6 +66,10 @@ void add_learn_options(po::options_description& options) {
   add("lrl-min-lr", rate(), "what it falls to");
   add("lrl-relative", "lrl-lr as a share of each range instead of an absolute step (lrl, mobilequant)");
   add("no-smooth", "learn from the model as it is, without SmoothQuant first");
+  add("round-first",
+      "round weights (--rounding gptq) before learning, which then learns the scales of their grids in place "
+      "of "
+      "transformations and clipping (mobilequant)");
   add("save-minutes", number(), "how often the state that a continued run reads is saved (default: 5)");
   add("activation-memory", number(),
       "MiB for activations that mobilequant keeps for the backward pass; beyond, they are computed twice "
@@ -110,6 +116,7 @@ quant::LearnSettings learn_settings(const po::variables_map& arguments, quant::M
   settings.activation_bytes =
       count(number("activation-memory"), "activation-memory", 1024, 0, int64_t{1} << 30) << 20;
   settings.relative_ranges = settings.relative_ranges || applies(arguments, "lrl-relative", method);
+  settings.round_first = settings.round_first || applies(arguments, "round-first", method);
   for (size_t g = 0; g < kGroups.size(); ++g) read_schedule(arguments, kGroups[g], method, settings.rates[g]);
   return settings;
 }

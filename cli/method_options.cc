@@ -17,7 +17,6 @@ constexpr std::array kSmoothing{Method::smoothquant, Method::omniquant, Method::
 constexpr std::array kLearned{Method::omniquant, Method::lrl, Method::mobilequant};
 constexpr std::array kRangesLearned{Method::lrl, Method::mobilequant};
 constexpr std::array kEndToEnd{Method::mobilequant};
-constexpr std::array kUnlearned{Method::rtn, Method::smoothquant, Method::rotate};
 constexpr std::array kAny{Method::rtn, Method::smoothquant, Method::omniquant,
                           Method::lrl, Method::mobilequant, Method::rotate};
 
@@ -27,29 +26,19 @@ struct MethodOption {
   bool of_learning = true;  ///< add_learn_options has it
 };
 
-constexpr std::array kOptions{MethodOption{"variant", kSmoothing, false},
-                              MethodOption{"alpha", kSmoothing, false},
-                              MethodOption{"rotate", kAny, false},
-                              MethodOption{"rotate-keys", kAny, false},
-                              MethodOption{"rotate-block", kAny, false},
-                              MethodOption{"first-token", kUnlearned, false},
-                              MethodOption{"resume", kLearned, false},
-                              MethodOption{"gradients-only", kEndToEnd, false},
-                              MethodOption{"preset", kLearned},
-                              MethodOption{"loss", kEndToEnd},
-                              MethodOption{"epochs", kLearned},
-                              MethodOption{"batch-size", kLearned},
-                              MethodOption{"warmup-epochs", kLearned},
-                              MethodOption{"let-lr", kLearned},
-                              MethodOption{"let-min-lr", kLearned},
-                              MethodOption{"lwc-lr", kLearned},
-                              MethodOption{"lwc-min-lr", kLearned},
-                              MethodOption{"lrl-lr", kRangesLearned},
-                              MethodOption{"lrl-min-lr", kRangesLearned},
-                              MethodOption{"lrl-relative", kRangesLearned},
-                              MethodOption{"no-smooth", kLearned},
-                              MethodOption{"save-minutes", kLearned},
-                              MethodOption{"activation-memory", kEndToEnd}};
+constexpr std::array kOptions{
+    MethodOption{"variant", kSmoothing, false}, MethodOption{"alpha", kSmoothing, false},
+    MethodOption{"rotate", kAny, false},        MethodOption{"rotate-keys", kAny, false},
+    MethodOption{"rotate-block", kAny, false},  MethodOption{"first-token", kAny, false},
+    MethodOption{"resume", kLearned, false},    MethodOption{"gradients-only", kEndToEnd, false},
+    MethodOption{"preset", kLearned},           MethodOption{"loss", kEndToEnd},
+    MethodOption{"epochs", kLearned},           MethodOption{"batch-size", kLearned},
+    MethodOption{"warmup-epochs", kLearned},    MethodOption{"let-lr", kLearned},
+    MethodOption{"let-min-lr", kLearned},       MethodOption{"lwc-lr", kLearned},
+    MethodOption{"lwc-min-lr", kLearned},       MethodOption{"lrl-lr", kRangesLearned},
+    MethodOption{"lrl-min-lr", kRangesLearned}, MethodOption{"lrl-relative", kRangesLearned},
+    MethodOption{"no-smooth", kLearned},        MethodOption{"round-first", kEndToEnd},
+    MethodOption{"save-minutes", kLearned},     MethodOption{"activation-memory", kEndToEnd}};
 
 bool contains(std::span<const Method> methods, Method method) {
   return std::ranges::find(methods, method) != methods.end();
@@ -90,7 +79,8 @@ void add_rotation_options(po::options_description& options) {
 }
 
 void read_rotation_options(const po::variables_map& arguments, quant::QuantizeOptions& options) {
-  const bool method = options.method == Method::rotate;
+  const bool near_lossless = is_near_lossless(arguments, options.method);
+  const bool method = options.method == Method::rotate || near_lossless;
   quant::RotationOptions& rotation = options.rotation;
   rotation.kind = quant::parse_rotation_kind(
       optional<std::string>(arguments, "rotate").value_or(method ? "online" : "none"));
@@ -108,10 +98,19 @@ void read_rotation_options(const po::variables_map& arguments, quant::QuantizeOp
   if (!method) return;
   if (!given(arguments, "range")) options.calibration.estimator = quant::RangeEstimator::mse;
   options.scheme.weight.per_channel = true;
+  if (!near_lossless) return;
+  options.smooth = false;
+  options.rounding = quant::Rounding::gptq;
+}
+
+bool is_near_lossless(const po::variables_map& arguments, Method method) {
+  return method == Method::mobilequant && optional<std::string>(arguments, "preset") == quant::kNearLossless;
 }
 
 bool draws_signs(const po::variables_map& arguments) {
-  if (given(arguments, "rotate") || given(arguments, "rotate-keys")) return true;
+  if (given(arguments, "rotate") || given(arguments, "rotate-keys") ||
+      optional<std::string>(arguments, "preset") == quant::kNearLossless)
+    return true;
   const auto names = [&](const char* option) {
     if (arguments.count(option) == 0) return false;
     const std::vector<std::string> methods = split_list(arguments[option].as<std::string>());
@@ -130,6 +129,11 @@ void check_method_options(const po::variables_map& arguments, std::span<const Me
   }
   if (given(arguments, "alpha") && given(arguments, "no-smooth") && !contains(methods, Method::smoothquant))
     refuse("alpha", "not used with --no-smooth, which leaves the smoothing out");
+  for (const char* option : {"variant", "alpha"}) {
+    if (given(arguments, option) && is_near_lossless(arguments, Method::mobilequant) &&
+        !contains(methods, Method::smoothquant))
+      refuse(option, "not used with --preset near-lossless, which does not smooth");
+  }
 }
 
 bool applies(const po::variables_map& arguments, const char* option, Method method) {

@@ -11,10 +11,13 @@ namespace qeval::cli {
 
 /// --rotate, --rotate-keys, --rotate-block, --first-token.
 void add_rotation_options(po::options_description& options);
-/// Sets what they say of `options`, whose method is set; of method rotate also what it is where they say
-/// nothing: rotations online, ranges of their own for position 0, ranges of least squared error, a grid for
-/// each output channel of the weights.
+/// Sets what they say of `options`, whose method is set; of method rotate and --preset near-lossless also
+/// what these are where they say nothing: rotations online, ranges of their own for position 0, ranges of
+/// least squared error, a grid for each output channel of the weights; of the preset GPTQ and no smoothing,
+/// too.
 void read_rotation_options(const po::variables_map& arguments, quant::QuantizeOptions& options);
+/// Whether --preset near-lossless is that of this method.
+bool is_near_lossless(const po::variables_map& arguments, quant::Method method);
 /// Whether a rotation draws signs by --seed.
 bool draws_signs(const po::variables_map& arguments);
 

@@ -135,6 +135,8 @@ quant::QuantizeOptions quantize_options(const po::variables_map& arguments,
                                         const model::ModelConfig& config) {
   quant::QuantizeOptions options;
   options.method = quant::parse_method(arguments["method"].as<std::string>());
+  if (arguments["method"].defaulted() && is_near_lossless(arguments, quant::Method::mobilequant))
+    options.method = quant::Method::mobilequant;
   check_combinations(arguments, options.method);
   options.scheme = scheme(arguments);
   options.variant = quant::parse_variant(optional<std::string>(arguments, "variant").value_or("modified"));

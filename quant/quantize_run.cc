@@ -15,6 +15,7 @@
 #include "model/export.h"
 #include "quant/arithmetic/fake_arithmetic.h"
 #include "quant/checkpoint/checkpoint.h"
+#include "quant/grid/stored_codes.h"
 #include "quant/methods/gptq.h"
 #include "quant/methods/layer_errors.h"
 #include "quant/methods/learn/learn_state.h"
@@ -98,7 +99,9 @@ class TrainingLog {
   std::ofstream out_;
 };
 
-BlockWeights<float> view_block(EditableModel& model, int64_t layer) {
+/// A block's weights as learning takes them. Those that are codes are decoded into a buffer each, behind
+/// `values`.
+BlockWeights<float> view_block(EditableModel& model, int64_t layer, std::vector<AlignedBuffer>& values) {
   BlockWeights<float> block;
   const model::LayerWeights& stored = model.model().layers[static_cast<size_t>(layer)];
   for (const auto& [module, weights] : stored.norms) {
@@ -106,8 +109,16 @@ BlockWeights<float> view_block(EditableModel& model, int64_t layer) {
     block.norm(module) = {&norm.weight, &norm.bias};
   }
   for (const auto& [module, weights] : stored.linears) {
-    const auto linear = model.linear(layer, module);
-    block.linear(module) = {linear.weight, linear.rows, linear.cols, &linear.bias};
+    const model::Matrix& matrix = weights.weight;
+    if (matrix.stored.coded() == nullptr) {
+      const auto linear = model.linear(layer, module);
+      block.linear(module) = {linear.weight, linear.rows, linear.cols, &linear.bias};
+      continue;
+    }
+    AlignedBuffer& buffer = values.emplace_back();
+    buffer.resize(static_cast<size_t>(matrix.rows * matrix.cols) * sizeof(float));
+    matrix.decode_rows(0, matrix.rows, buffer.as<float>());
+    block.linear(module) = {buffer.as<float>(), matrix.rows, matrix.cols, &model.bias(layer, module)};
   }
   return block;
 }
@@ -116,19 +127,39 @@ std::vector<Warning> learned_scale_warnings(const std::vector<BlockParameters<fl
   ScaleCheck check("learned scales");
   for (size_t layer = 0; layer < learned.size(); ++layer) {
     for (const LetScale<float>& let : learned[layer].let) {
+      if (let.edge.consumers.empty()) continue;  // of a norm alone
       check.add(static_cast<int64_t>(layer), edge_name(let.edge), let.value);
     }
   }
   return check.warnings();
 }
 
+/// Scales the grids of codes by what was learned of them.
+void scale_codes(const std::vector<BlockParameters<float>>& learned, EditableModel& model) {
+  for (size_t layer = 0; layer < learned.size(); ++layer) {
+    for (size_t m = 0; m < learned[layer].factor.size(); ++m) {
+      const std::vector<float>& factors = learned[layer].factor[m].value;
+      if (factors.empty()) continue;
+      const auto module = static_cast<Module>(m);
+      const auto l = static_cast<int64_t>(layer);
+      QuantizedMatrix codes = quantized_weight(model.weight(l, module), learned[layer].codes[m]);
+      for (size_t i = 0; i < factors.size(); ++i)
+        codes.scales[i] = std::clamp(codes.scales[i] * factors[i], kMinScale, kMaxScale);
+      model.set_codes(l, module, codes);
+    }
+  }
+}
+
 /// Learns, from the beginning or from the state in the folder.
 void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
                      const std::filesystem::path& folder, bool resume, const TokenProgress& progress,
-                     QuantizedModel& model) {
+                     const ProgressFunction& report, QuantizedModel& model) {
   const LearnSettings& settings = *run.learning;
   const std::filesystem::path state_file = folder / kStateFile;
-  LearnProblem problem = learn_problem(run.samples, model);
+  std::vector<AlignedBuffer> values;
+  LearnProblem problem = settings.round_first ? coded_learn_problem(run.samples, model, run.options, settings,
+                                                                    values, report, run.peers)
+                                              : learn_problem(run.samples, model);
   LearnState start = initial_state(problem, settings);
   std::optional<TrainingLog> log;
   together(run.peers, [&] {
@@ -160,6 +191,7 @@ void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
       }};
   const std::vector<BlockParameters<float>> learned =
       learn(problem, settings, observer, resume ? &start : nullptr, run.peers);
+  if (problem.codes) scale_codes(learned, *model.edited);
   for (Warning& warning : learned_scale_warnings(learned)) model.warnings.push_back(std::move(warning));
   // What learning does not touch (the final norm, the head) keeps its measured ranges.
   for (const Point& point : all_points(problem.model->config)) {
@@ -208,6 +240,7 @@ ordered_json learn_json(const LearnSettings& settings) {
     json[fmt::format("{}_min_lr", kGroups[g])] = settings.rates[g].minimum;
   }
   if (settings.relative_ranges) json["lrl_relative"] = true;
+  if (settings.round_first) json["round_first"] = true;
   return json;
 }
 
@@ -240,16 +273,55 @@ int64_t layer_error_tokens(const Samples& samples) {
   return tokens;
 }
 
+namespace {
+
+void view_blocks(QuantizedModel& model, std::vector<AlignedBuffer>& values, LearnProblem& problem) {
+  problem.blocks.clear();
+  for (int64_t layer = 0; layer < problem.model->config.num_layers; ++layer)
+    problem.blocks.push_back(view_block(*model.edited, layer, values));
+}
+
+}  // namespace
+
 LearnProblem learn_problem(const Samples& samples, QuantizedModel& model) {
   if (!model.edited) model.edited.emplace(model.base);
   const model::Model& edited = model.edited->model();
-  LearnProblem problem{&edited,
-                       {},
-                       model.qcfg,
-                       complete_ranges(model.qcfg, model.ranges, edited.config, "the measured ranges"),
-                       samples};
-  for (int64_t layer = 0; layer < edited.config.num_layers; ++layer)
-    problem.blocks.push_back(view_block(*model.edited, layer));
+  LearnProblem problem{
+      &edited,    {},
+      model.qcfg, complete_ranges(model.qcfg, model.ranges, edited.config, "the measured ranges"),
+      samples,    completed_first(model)};
+  std::vector<AlignedBuffer> none;
+  view_blocks(model, none, problem);
+  return problem;
+}
+
+LearnProblem coded_learn_problem(const Samples& samples, QuantizedModel& model,
+                                 const QuantizeOptions& options, const LearnSettings& settings,
+                                 std::vector<AlignedBuffer>& values, const ProgressFunction& progress,
+                                 const Peers& peers) {
+  if (!weight_rounding(options).makes_codes()) {
+    fail(
+        "{}: rounding {} within minmax makes no codes before learning; accepted: with {} gptq, or {} mse or "
+        "output",
+        setting("round-first"), name(Rounding::nearest), setting("rounding"), setting("weight-range"));
+  }
+  LearnProblem problem = learn_problem(samples, model);
+  const QuantConfig qcfg = problem.qcfg;
+  for (const Point& point : all_points(problem.model->config)) {
+    if (point.slot == Slot::weight) problem.qcfg[point] = QuantSpec{};  // groups have no bounds to learn
+  }
+  problem.targets = float_targets(problem, settings, peers);
+  problem.qcfg = qcfg;
+  round_weights(model, samples, options, progress);
+  values.clear();
+  view_blocks(model, values, problem);
+  problem.codes = problem.qcfg;
+  for (const Point& point : all_points(problem.model->config)) {
+    const bool weight =
+        point.slot == Slot::weight && is_linear(point.module) && !is_after_blocks(point.module);
+    const bool coded = weight && model.edited->weight(point.layer, point.module).stored.coded() != nullptr;
+    (coded ? problem.qcfg : *problem.codes)[point] = QuantSpec{};
+  }
   return problem;
 }
 
@@ -282,8 +354,8 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
     settings.update(learn_json(*run.learning));
     const std::string identity = fmt::format("{} {} {} {} {}", name(run.options.method), settings.dump(),
                                              model.weight_hash(), samples_hash(run.samples), hash());
-    learn_in_folder(run, sha256_hex(identity), folder, resume, progress, quantized);
-    round_weights(quantized, run.samples, run.options, report);
+    learn_in_folder(run, sha256_hex(identity), folder, resume, progress, report, quantized);
+    if (!run.learning->round_first) round_weights(quantized, run.samples, run.options, report);
   }
   ordered_json record{
       {"method", name(run.options.method)},

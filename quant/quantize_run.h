@@ -60,8 +60,15 @@ int64_t interrupted_steps(const std::filesystem::path& folder);
 /// Tokens on which a checkpoint's layer errors are measured: those of the first few samples.
 int64_t layer_error_tokens(const Samples& samples);
 
-/// What learning starts from: the edited weights of `model`, which must outlive the problem.
+/// What learning starts from: the edited weights of `model`, which must outlive the problem and be in float.
 LearnProblem learn_problem(const Samples& samples, QuantizedModel& model);
+
+/// The same where weights become codes first: rounds the model's weights (round_weights; an Error where that
+/// makes no codes) and learns from what they are then. `values` holds these and must outlive the problem.
+LearnProblem coded_learn_problem(const Samples& samples, QuantizedModel& model,
+                                 const QuantizeOptions& options, const LearnSettings& settings,
+                                 std::vector<AlignedBuffer>& values, const ProgressFunction& progress = {},
+                                 const Peers& peers = {});
 
 /// What quantize.json says of the settings of learning: those that decide its result.
 nlohmann::ordered_json learn_json(const LearnSettings& settings);

@@ -60,10 +60,20 @@ struct CompareOptions {
   IntegerRuns integer = IntegerRuns::none;
   /// What all quantizations share: options except method and scheme, samples, calibration, threads, version.
   quant::QuantizeRun quantize;
-  /// Rotation and calibration of method rotate, where it is among `methods`.
+  /// Rotation and calibration of the methods that begin with them (is_rotated).
   quant::QuantizeOptions rotated{};
   std::map<quant::Method, quant::LearnSettings> learning;  ///< of the learned methods among `methods`
   CommandSpelling spelling;
+
+  /// Whether a method begins with a rotation: rotate, and one that learns from codes of its own rounding,
+  /// which GPTQ makes.
+  bool is_rotated(quant::Method method) const {
+    return method == quant::Method::rotate || learns_from_codes(method);
+  }
+  bool learns_from_codes(quant::Method method) const {
+    const auto found = learning.find(method);
+    return found != learning.end() && found->second.round_first;
+  }
 };
 
 }  // namespace qeval::eval

@@ -120,7 +120,11 @@ quant::QuantizeRun CompareLayout::quantize_run(const MadeModel& made) const {
   quant::QuantizeRun run = options_.quantize;
   run.options.method = made.method;
   run.options.scheme = quant::parse_scheme(made.scheme);
-  if (made.method == quant::Method::rotate) {
+  if (options_.learns_from_codes(made.method)) {
+    run.options.smooth = false;
+    run.options.rounding = quant::Rounding::gptq;
+  }
+  if (options_.is_rotated(made.method)) {
     run.options.rotation = options_.rotated.rotation;
     run.options.calibration = options_.rotated.calibration;
     run.options.scheme.weight.per_channel = options_.rotated.scheme.weight.per_channel;
@@ -204,7 +208,7 @@ Fingerprint compare_fingerprint(const CompareOptions& compare, const std::string
                     {"integer", compare.integer == IntegerRuns::none   ? "none"
                                 : compare.integer == IntegerRuns::best ? "best"
                                                                        : "all"}};
-  if (std::ranges::find(compare.methods, quant::Method::rotate) != compare.methods.end()) {
+  if (std::ranges::any_of(compare.methods, [&](quant::Method m) { return compare.is_rotated(m); })) {
     const quant::RotationOptions& rotation = compare.rotated.rotation;
     print["rotate"] = std::string(quant::name(rotation.kind));
     print["rotate-keys"] = rotation.keys ? "yes" : "no";

@@ -39,6 +39,9 @@ class EditableModel {
   }
   /// A projection's weight becomes these codes, and cannot be edited any more.
   void set_codes(int64_t layer, Module module, const QuantizedMatrix& codes);
+  std::vector<float>& bias(int64_t layer, Module module) {
+    return model_.layers[static_cast<size_t>(layer)].linears.at(module).bias;
+  }
   /// A norm of a block.
   model::NormWeights& norm(int64_t layer, Module module) {
     return model_.layers[static_cast<size_t>(layer)].norms.at(module);

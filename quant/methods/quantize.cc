@@ -141,20 +141,14 @@ void require_apart(const QuantizeOptions& options, const QuantConfig& qcfg, cons
   if (!any) fail("{}: no activation has a static range here; accepted: shared", what);
 }
 
-/// The grids of position 0, as an arithmetic takes them.
-std::optional<FirstToken> completed(const QuantizedModel& model) {
-  if (!model.first) return std::nullopt;
-  return FirstToken{model.first->qcfg, complete_ranges(model.first->qcfg, model.first->ranges,
-                                                       model.model().config, "the ranges of position 0")};
-}
-
 /// The most sensitive points to 16 bits, on ranges that nothing was cut off: they were found on narrowed
 /// ones.
 void raise(QuantizedModel& model, int64_t count, const Samples& samples, const QuantizeOptions& options,
            Measurer& measurer) {
   const ActRanges found = complete_ranges(model.qcfg, model.ranges, model.model().config, "the ranges");
-  const std::vector<Point> raised = raise_most_sensitive(count, model.model(), samples, found, model.qcfg,
-                                                         measurer.report("sensitivity"), completed(model));
+  const std::vector<Point> raised =
+      raise_most_sensitive(count, model.model(), samples, found, model.qcfg, measurer.report("sensitivity"),
+                           completed_first(model));
   if (options.act_ranges || options.calibration.estimator == RangeEstimator::minmax) return;
   const ActRanges extremes = measurer.extremes(model);
   for (const Point& point : raised) {
@@ -228,6 +222,12 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
   for (const int64_t count : most_sensitive) raise(result, count, samples, options, measurer);
   if (!is_learned(options.method)) round_weights(result, samples, options, progress);
   return result;
+}
+
+std::optional<FirstToken> completed_first(const QuantizedModel& model) {
+  if (!model.first) return std::nullopt;
+  return FirstToken{model.first->qcfg, complete_ranges(model.first->qcfg, model.first->ranges,
+                                                       model.model().config, "the ranges of position 0")};
 }
 
 void round_weights(QuantizedModel& model, const Samples& samples, const QuantizeOptions& options,

@@ -71,6 +71,9 @@ struct QuantizedModel {
   const model::Model& model() const { return edited ? edited->model() : base; }
 };
 
+/// The grids of position 0, as an arithmetic takes them.
+std::optional<FirstToken> completed_first(const QuantizedModel& model);
+
 /// Progress of the longer steps: what is being done, how much of it, how much in all.
 using ProgressFunction = std::function<void(const std::string& step, int64_t done, int64_t total)>;
 

@@ -344,6 +344,25 @@ TEST_F(CompareCli, AnOptionIsOfTheMethodsThatKnowIt) {
   EXPECT_THAT(mobilequant, AllOf(HasSubstr("--preset distill"), HasSubstr("--lrl-lr")));
 }
 
+/// A preset that brings a rotation brings it to its own method.
+TEST_F(CompareCli, NearLosslessIsMobileQuantOfARotatedModel) {
+  expect_success(
+      compare(calibrated({"-t", "piqa", "--methods", "smoothquant,mobilequant", "--schemes", "w4a8",
+                          "--preset", "near-lossless", "--epochs", "1", "--rotate", "offline"})));
+  const auto settings = [&](const std::string& method) {
+    return json("out/checkpoints/" + method + "-w4a8/quantize.json")["settings"];
+  };
+  EXPECT_FALSE(settings("smoothquant").contains("rotate"));
+  EXPECT_EQ(settings("mobilequant")["rotate"], "offline");
+  EXPECT_EQ(settings("mobilequant")["rounding"], "gptq");
+  EXPECT_EQ(settings("mobilequant")["first_token"], "ranges");
+  EXPECT_EQ(settings("mobilequant")["smooth"], false);
+  EXPECT_EQ(settings("mobilequant")["round_first"], true);
+  const std::string command = json("out/compare.json")["entries"][2]["commands"][0];
+  EXPECT_THAT(command, AllOf(HasSubstr("--preset near-lossless"), HasSubstr("--rotate offline"),
+                             Not(HasSubstr("--variant")), Not(HasSubstr("--alpha"))));
+}
+
 /// All methods of a comparison share their samples: as many as the preset asks for the most demanding one.
 TEST_F(CompareCli, APresetDecidesHowManySamplesAreShared) {
   const std::vector<std::string> arguments{"compare",

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <sys/wait.h>
 
-#include "cli_fixture.h"
+#include "quantize_fixture.h"
 
 namespace qeval::test {
 namespace {
@@ -17,40 +17,6 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
-
-class QuantizeCli : public Cli {
- protected:
-  QuantizeCli() {
-    std::string text;
-    for (int i = 0; i < 60; ++i) text += "Line " + std::to_string(i * 37 % 101) + " of a calibration text.\n";
-    write("calibration.txt", text);
-  }
-
-  Outcome quantize(const std::string& output, std::vector<std::string> arguments) const {
-    const std::vector<std::string> common{
-        "quantize",          "-m", path("model"), "--calibration", path("calibration.txt"), "--samples", "4",
-        "--sequence-length", "32", "-o",          path(output)};
-    arguments.insert(arguments.begin(), common.begin(), common.end());
-    return run(arguments);
-  }
-  /// Log-likelihoods of the two documents of piqa.
-  nlohmann::json scores(const std::string& model, const std::string& output,
-                        const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> arguments{"eval", "-m",   path(model), "-d",        path("data"),
-                                       "-t",   "piqa", "-o",        path(output)};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    expect_success(run(arguments));
-    nlohmann::json all = nlohmann::json::array();
-    std::string lines = read(output + "/samples_piqa.jsonl");
-    for (size_t at = 0; at < lines.size();) {
-      const size_t end = lines.find('\n', at);
-      all.push_back(nlohmann::json::parse(lines.substr(at, end - at)).at("filtered_resps"));
-      at = end + 1;
-    }
-    return all;
-  }
-  nlohmann::json json(const std::string& file) const { return nlohmann::json::parse(read(file)); }
-};
 
 TEST_F(QuantizeCli, EveryMethodWritesACheckpointThatEvalSimulates) {
   const nlohmann::json base = scores("model", "float");
@@ -121,42 +87,6 @@ TEST_F(QuantizeCli, TensorsThatTheirGridsHoldBadlyAreNamed) {
     warns(run({"score", "-m", path("small"), "--arithmetic", arithmetic},
               "{\"id\": 1, \"context_ids\": [3], \"continuation_ids\": [4]}\n"));
   }
-}
-
-/// What a rotation and a first token apart are asked for, made, said and refused by.
-TEST_F(QuantizeCli, RotationsAndTheFirstTokenAreSettings) {
-  expect_success(quantize("rotated", {"--method", "rotate", "--rotate-keys", "--seed", "5"}));
-  const nlohmann::json settings = json("rotated/quantize.json")["settings"];
-  EXPECT_EQ(settings["rotate"], "online");
-  EXPECT_EQ(settings["rotate_keys"], true);
-  EXPECT_EQ(settings["rotate_seed"], 5);
-  EXPECT_EQ(settings["first_token"], "ranges");
-  EXPECT_EQ(settings["range"], "mse");
-  EXPECT_TRUE(json("rotated/act_dict.json")["model.layers.0.mlp.w2"]["first_token"].contains("input"));
-  const Outcome inspected = run({"inspect", "-m", path("rotated"), "--points"});
-  EXPECT_THAT(inspected.output, AllOf(HasSubstr("residual stream (R1), values (R2)"), HasSubstr("(R3)"),
-                                      HasSubstr("(R4)"), HasSubstr("at position 0")));
-  for (const std::string arithmetic : {"fake", "integer", "float"}) {
-    expect_success(run({"score", "-m", path("rotated"), "--arithmetic", arithmetic},
-                       "{\"id\": 1, \"context_ids\": [3], \"continuation_ids\": [4, 5]}\n"));
-  }
-  // Below 8 bits rounding to nearest is what would cost most.
-  EXPECT_FALSE(settings.contains("rounding"));
-  expect_success(quantize("rounded", {"--method", "rotate", "--scheme", "w4a8"}));
-  EXPECT_EQ(json("rounded/quantize.json")["settings"]["rounding"], "gptq");
-  EXPECT_EQ(json("rounded/quantize.json")["settings"]["weight_range"], "mse");
-  expect_success(quantize("nearest", {"--method", "rotate", "--scheme", "w4a8", "--rounding", "nearest"}));
-  EXPECT_FALSE(json("nearest/quantize.json")["settings"].contains("rounding"));
-  EXPECT_NE(scores("rounded", "rounded-eval"), scores("nearest", "nearest-eval"));
-  expect_success(quantize("weights", {"--method", "rotate", "--scheme", "w4a16", "--first-token", "shared"}));
-  EXPECT_EQ(json("weights/quantize.json")["settings"]["rounding"], "gptq");
-  expect_success(quantize("weights-nearest", {"--method", "rotate", "--scheme", "w4a16", "--first-token",
-                                              "shared", "--rounding", "nearest"}));
-  expect_one_line(quantize("out", {"--first-token", "prefix"}), 1, "prefix");
-  expect_one_line(quantize("out", {"--rotate", "offline", "--rotate-block", "4"}), 2, "--rotate-block");
-  expect_one_line(quantize("out", {"--method", "mobilequant", "--first-token", "ranges"}), 2,
-                  "--first-token");
-  expect_one_line(quantize("out", {"--scheme", "w4a16", "--first-token", "ranges"}), 1, "--first-token");
 }
 
 /// The record had a hash of ranges that nothing computes with, too.
@@ -362,6 +292,7 @@ TEST_F(QuantizeCli, APresetDecidesHowManySamplesAreDrawn) {
   };
   EXPECT_EQ(samples({}), 32);
   EXPECT_EQ(samples({"--preset", "distill"}), 80);
+  EXPECT_EQ(samples({"--preset", "near-lossless"}), 64);
   EXPECT_EQ(samples({"--preset", "paper"}), 1024);
   EXPECT_EQ(samples({"--preset", "paper", "--samples", "3"}), 3);
 }

@@ -15,6 +15,7 @@
 #include "../tiny_model.h"
 #include "base/error.h"
 #include "block_forms.h"
+#include "block_weights.h"
 #include "model/decoder.h"
 #include "quant/arithmetic/fake_arithmetic.h"
 #include "quant/calibrate/calibration.h"
@@ -24,23 +25,6 @@
 
 namespace qeval::quant {
 namespace {
-
-/// Views of a model's weights, decoded into memory that `matrices` keeps.
-std::vector<BlockWeights<float>> block_weights(model::Model& model,
-                                               std::vector<std::unique_ptr<std::vector<float>>>& matrices) {
-  std::vector<BlockWeights<float>> blocks;
-  for (model::LayerWeights& layer : model.layers) {
-    BlockWeights<float>& block = blocks.emplace_back();
-    for (auto& [module, norm] : layer.norms) block.norm(module) = {&norm.weight, &norm.bias};
-    for (auto& [module, weights] : layer.linears) {
-      const model::Matrix& w = weights.weight;
-      matrices.push_back(std::make_unique<std::vector<float>>(static_cast<size_t>(w.rows * w.cols)));
-      w.decode_rows(0, w.rows, matrices.back()->data());
-      block.linear(module) = {matrices.back()->data(), w.rows, w.cols, &weights.bias};
-    }
-  }
-  return blocks;
-}
 
 /// A learning problem of its own weights, made anew for every run, since learning folds them.
 class Problem {
@@ -55,7 +39,7 @@ class Problem {
     problem.qcfg = make_qcfg(model_.config, parse_scheme("w4a8"));
     const Calibration calibration = calibrate(model_, problem.samples, problem.qcfg, {});
     problem.ranges = complete_ranges(problem.qcfg, calibration.ranges, model_.config, "the test");
-    problem.blocks = block_weights(model_, matrices_);
+    problem.blocks = test::block_weights(model_, matrices_);
   }
 
   LearnProblem problem;
@@ -329,7 +313,7 @@ TEST_P(LearnedForm, ComputesWhatTheSimulationDoes) {
   tiny.config.l2norm_as_rmsnorm = true;
   model::Model model = tiny.build();
   std::vector<std::unique_ptr<std::vector<float>>> matrices;
-  const std::vector<BlockWeights<float>> weights = block_weights(model, matrices);
+  const std::vector<BlockWeights<float>> weights = test::block_weights(model, matrices);
   constexpr int64_t kTokens = 20;
   std::vector<int32_t> ids, positions, rows;
   for (int32_t i = 0; i < kTokens; ++i) {
@@ -337,12 +321,17 @@ TEST_P(LearnedForm, ComputesWhatTheSimulationDoes) {
     positions.push_back(i);
   }
   const QuantConfig qcfg = make_qcfg(model.config, parse_scheme(GetParam().scheme));
-  const ActRanges ranges =
-      complete_ranges(qcfg, calibrate(model, {ids}, qcfg, {}).ranges, model.config, "the test");
-  const FakeArithmetic fake(model, qcfg, ranges, kTokens);
   const auto exact = model::make_float_arithmetic(model, kTokens);
   const RotaryTables rotary(model.config, kTokens);
-  for (const bool quantized : {false, true}) {
+  for (const std::string how : {"in float", "quantized", "position 0 apart"}) {
+    const bool quantized = how != "in float";
+    Calibration measured = calibrate(model, {ids}, qcfg, {.first_token_apart = how == "position 0 apart"});
+    const ActRanges ranges = complete_ranges(qcfg, measured.ranges, model.config, "the test");
+    if (measured.first) {
+      measured.first->ranges =
+          complete_ranges(measured.first->qcfg, measured.first->ranges, model.config, "the test");
+    }
+    const FakeArithmetic fake(model, qcfg, ranges, kTokens, measured.first);
     const model::Arithmetic& arithmetic = quantized ? static_cast<const model::Arithmetic&>(fake) : *exact;
     model::Tensor x, normed;
     arithmetic.embed(ids, {positions, {}}, x);
@@ -350,7 +339,7 @@ TEST_P(LearnedForm, ComputesWhatTheSimulationDoes) {
     Workspace<float> workspace;
     for (int64_t layer = 0; layer < model.config.num_layers; ++layer) {
       const Block<float> block =
-          make_block(model.config, rotary, weights[static_cast<size_t>(layer)], qcfg, layer);
+          make_block(model.config, rotary, weights[static_cast<size_t>(layer)], qcfg, layer, measured.first);
       if (quantized) {
         const auto parameters =
             folded_parameters(initial_parameters<float>(model.config, qcfg, ranges, layer, {}));
@@ -372,7 +361,7 @@ TEST_P(LearnedForm, ComputesWhatTheSimulationDoes) {
     for (size_t i = 0; i < ours.size(); ++i) {
       difference += static_cast<double>(std::abs(ours[i] - theirs[i])) / static_cast<double>(ours.size());
     }
-    EXPECT_LT(difference, 1e-4) << (quantized ? "quantized" : "float");
+    EXPECT_LT(difference, 1e-4) << how;
   }
 }
 
@@ -384,7 +373,7 @@ TEST_P(LearnedForm, TheLossFalls) {
   std::vector<std::unique_ptr<std::vector<float>>> matrices;
   LearnProblem problem;
   problem.model = &model;
-  problem.blocks = block_weights(model, matrices);
+  problem.blocks = test::block_weights(model, matrices);
   problem.samples = {{3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8}, {9, 7, 9, 3, 2, 3, 8, 4, 6, 2, 6, 4}};
   problem.qcfg = make_qcfg(model.config, parse_scheme("w4a8"));
   problem.ranges = complete_ranges(problem.qcfg, calibrate(model, problem.samples, problem.qcfg, {}).ranges,

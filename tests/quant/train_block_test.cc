@@ -258,15 +258,18 @@ class BlockGradient : public testing::TestWithParam<BlockCase> {
     }
     x_ = numbers.vector(kTokens * config_.hidden_size, 1.5);
     upstream_ = numbers.vector(kTokens * config_.hidden_size);
-    ActRanges ranges(1);
     for (const Point& point : all_points(config_)) {
       if (!needs_range(qcfg_, point)) continue;
       // Narrow enough that each point clips a few values.
       const bool unit = (point.module == Module::pv_product && point.slot == Slot::input) ||
                         (point.module == Module::activation && point.slot == Slot::input2);
-      ranges[point] = unit ? Range{0.111F, 0.887F} : Range{-1.0123F, 1.1017F};
+      ranges_[point] = unit ? Range{0.111F, 0.887F} : Range{-1.0123F, 1.1017F};
     }
-    parameters_ = initial_parameters<double>(config_, qcfg_, ranges, 0, {.modified = true, .ranges = true});
+    parameters_ = initial_parameters<double>(config_, qcfg_, ranges_, 0, {.modified = true, .ranges = true});
+    perturb(numbers);
+  }
+
+  void perturb(Numbers& numbers) {
     for (Parameter<double>* p : parameters_.learned()) {
       for (double& v : p->value) v *= 1 + 0.1 * numbers.next();
     }
@@ -282,8 +285,23 @@ class BlockGradient : public testing::TestWithParam<BlockCase> {
     return dot(y, upstream_);
   }
 
+  void check_all(const Block<double>& block) {
+    loss(block);
+    std::vector<double> gradient = upstream_;
+    block_backward(block, parameters_, kept_, workspace_, gradient.data());
+    const auto again = [&] { return loss(block); };
+    check_gradient("x", x_, gradient, again, 1e-4);
+    size_t groups = 0;
+    for (Parameter<double>* p : parameters_.learned()) {
+      check_gradient(p->name, p->value, p->gradient, again, 1e-4);
+      groups |= size_t{1} << static_cast<size_t>(p->group);
+    }
+    EXPECT_EQ(groups, 7U);
+  }
+
   model::ModelConfig config_;
   QuantConfig qcfg_;
+  ActRanges ranges_{1};
   std::vector<std::unique_ptr<std::vector<double>>> owned_;
   BlockWeights<double> weights_;
   BlockParameters<double> parameters_;
@@ -294,18 +312,39 @@ class BlockGradient : public testing::TestWithParam<BlockCase> {
 
 TEST_P(BlockGradient, OfInputAndEveryParameter) {
   const RotaryTables rotary(config_, kTokens);
-  const Block<double> block = make_block(config_, rotary, weights_, qcfg_, 0);
-  loss(block);
-  std::vector<double> gradient = upstream_;
-  block_backward(block, parameters_, kept_, workspace_, gradient.data());
-  const auto again = [&] { return loss(block); };
-  check_gradient("x", x_, gradient, again, 1e-4);
-  size_t groups = 0;
-  for (Parameter<double>* p : parameters_.learned()) {
-    check_gradient(p->name, p->value, p->gradient, again, 1e-4);
-    groups |= size_t{1} << static_cast<size_t>(p->group);
+  check_all(make_block(config_, rotary, weights_, qcfg_, 0));
+}
+
+/// Weights that are codes have factors of their grids: in groups, one for a channel, or one for all; position
+/// 0 has grids of its own, which clip more, and no part in what is learned of the others.
+TEST_P(BlockGradient, OfTheGridsOfCodesAndWithPositionZeroApart) {
+  FirstToken first{make_first_qcfg(qcfg_, config_), ranges_};
+  for (const Point& point : all_points(config_)) {
+    if (first.ranges[point] && first.ranges[point]->lo < 0) first.ranges[point] = Range{-0.7123F, 0.8017F};
   }
-  EXPECT_EQ(groups, 7U);
+  QuantConfig codes = qcfg_;
+  for (const Point& point : all_points(config_)) {
+    const bool linear = point.slot == Slot::weight && is_linear(point.module);
+    if (!linear || point.module == Module::up) {  // which is clipped as ever
+      codes[point] = {};
+      continue;
+    }
+    if (point.module == Module::o) codes[point].per_channel = false;
+    if (point.module == Module::q || point.module == Module::down) codes[point].group_size = 4;
+    qcfg_[point] = {};
+  }
+  parameters_ = initial_parameters<double>(config_, qcfg_, ranges_, 0, {.ranges = true, .codes = &codes});
+  const auto factors = [&](Module module) {
+    return std::ssize(parameters_.factor[static_cast<size_t>(module)].value);
+  };
+  EXPECT_EQ(factors(Module::o), 1);
+  EXPECT_EQ(factors(Module::v), weights_.linear(Module::v).rows);
+  EXPECT_EQ(factors(Module::q), weights_.linear(Module::q).rows * weights_.linear(Module::q).cols / 4);
+  EXPECT_EQ(factors(Module::up), 0);
+  Numbers numbers(12);
+  perturb(numbers);
+  const RotaryTables rotary(config_, kTokens);
+  check_all(make_block(config_, rotary, weights_, qcfg_, 0, std::optional(first)));
 }
 
 using model::Activation;

@@ -88,14 +88,29 @@ RotaryTables::RotaryTables(const model::ModelConfig& config, int64_t positions)
   if (config.local_rotary) local_.emplace(*config.local_rotary, positions);
 }
 
+namespace {
+
+template <typename Real>
+LeafGrid<Real> first_grid(const FirstToken& first, const Point& point) {
+  const QuantSpec& spec = first.qcfg[point];
+  const Grid grid = make_grid(spec, first.ranges[point].value());
+  const CodeLimits limits = code_limits(spec.bits, spec.symmetric);
+  return {static_cast<Real>(grid.scale), static_cast<Real>(grid.zero_point), static_cast<Real>(limits.q_min),
+          static_cast<Real>(limits.q_max), true};
+}
+
+}  // namespace
+
 template <typename Real>
 Block<Real> make_block(const model::ModelConfig& config, const RotaryTables& rotary,
-                       const BlockWeights<Real>& weights, const QuantConfig& qcfg, int64_t layer) {
+                       const BlockWeights<Real>& weights, const QuantConfig& qcfg, int64_t layer,
+                       const std::optional<FirstToken>& first) {
   Block<Real> block{.config = &config,
                     .graph = &config.graph.block(layer),
                     .rotary = &rotary,
                     .weights = weights,
                     .specs = {}};
+  if (first) block.first.resize(block.specs.size());
   PointSet rounded{};
   for (int64_t m = 0; m < kBlockModules; ++m) {
     for (int64_t s = 0; s < kSlots; ++s) {
@@ -105,6 +120,8 @@ Block<Real> make_block(const model::ModelConfig& config, const RotaryTables& rot
       const size_t index = BlockParameters<Real>::slot_index(module, slot);
       block.specs[index] = qcfg[{layer, module, slot}];
       rounded[index] = block.specs[index].enabled();
+      if (first && rounded[index] && slot != Slot::weight)
+        block.first[index] = first_grid<Real>(*first, {layer, module, slot});
     }
   }
   block.program = make_program(config, layer, rounded);
@@ -137,7 +154,7 @@ void float_block_forward(const Block<Real>& block, const Real* x, int64_t tokens
 
 #define QEVAL_INSTANTIATE(Real)                                                                              \
   template Block<Real> make_block(const model::ModelConfig&, const RotaryTables&, const BlockWeights<Real>&, \
-                                  const QuantConfig&, int64_t);                                              \
+                                  const QuantConfig&, int64_t, const std::optional<FirstToken>&);            \
   template void block_forward(const Block<Real>&, const BlockParameters<Real>&, const Real*, int64_t,        \
                               Kept<Real>&, Workspace<Real>&, Real*);                                         \
   template void float_block_forward(const Block<Real>&, const Real*, int64_t, Workspace<Real>&, Real*);

@@ -57,15 +57,21 @@ struct Block {
   BlockWeights<Real> weights;
   std::array<QuantSpec, kBlockModules * kSlots> specs;  ///< by BlockParameters::slot_index
   BlockProgram program{};
+  /// Where position 0 has grids of its own, those: by slot_index, of every activation point that is
+  /// quantized. They are not learned: position 0 of calibration samples holds one token (BOS), and the
+  /// measured ranges are those of any.
+  std::vector<LeafGrid<Real>> first{};
 
   const QuantSpec& spec(Module module, Slot slot) const {
     return specs[BlockParameters<Real>::slot_index(module, slot)];
   }
 };
 
+/// `first`, where given, has the ranges of every point that `qcfg` quantizes (completed).
 template <typename Real>
 Block<Real> make_block(const model::ModelConfig& config, const RotaryTables& rotary,
-                       const BlockWeights<Real>& weights, const QuantConfig& qcfg, int64_t layer);
+                       const BlockWeights<Real>& weights, const QuantConfig& qcfg, int64_t layer,
+                       const std::optional<FirstToken>& first = std::nullopt);
 
 /// What backward needs of a forward pass over one sample of `tokens` tokens: the input of the block and the
 /// outputs of its matrix products before they are quantized; all else is computed again, which costs little.

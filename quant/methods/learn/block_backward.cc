@@ -86,15 +86,17 @@ class Backward : public BlockPass<Real> {
     });
   }
 
-  /// Adds rows' or heads' shares of a grid's gradient, in order.
+  /// Adds rows' or heads' shares of a grid's gradient, in order; sums[i] is of the row at position i %
+  /// tokens, which has no part in it where position 0 has a grid of its own.
   void add_grid(Module module, Slot slot, const std::vector<Sum>& sums) {
     const size_t index = BlockParameters<Real>::slot_index(module, slot);
     if (learned_.scale[index].value.empty()) return;
     double scale = 0;
     double offset = 0;
-    for (const Sum& s : sums) {
-      scale += static_cast<double>(s.scale);
-      offset += static_cast<double>(s.offset);
+    for (size_t i = 0; i < sums.size(); ++i) {
+      if (!this->block_.first.empty() && i % static_cast<size_t>(this->tokens_) == 0) continue;
+      scale += static_cast<double>(sums[i].scale);
+      offset += static_cast<double>(sums[i].offset);
     }
     learned_.scale[index].gradient[0] += static_cast<Real>(scale);
     learned_.offset[index].gradient[0] += static_cast<Real>(offset);
@@ -160,7 +162,7 @@ class Backward : public BlockPass<Real> {
     const Real* x = this->row(step.in[0], r, values);
     const auto index = static_cast<size_t>(r);
     if (step.operation == nullptr) {
-      const LeafGrid<Real> grid = this->grid(step.module, step.slot);
+      const LeafGrid<Real> grid = this->grid(step.module, step.slot, r);
       give(step, 0, r, gradients, [&](Real* d) {
         std::copy_n(d_out, n, d);
         quantizer_row(grid, x, n, d, sums.grid[index]);
@@ -181,7 +183,7 @@ class Backward : public BlockPass<Real> {
       });
     } else if (const auto* activate = step.as<model::ActivateOp>()) {
       give(step, 0, r, gradients,
-           [&](Real* d) { activate_backward(*activate, x, d_out, d, sums.grid[index]); });
+           [&](Real* d) { activate_backward(*activate, r, x, d_out, d, sums.grid[index]); });
     } else if (step.as<model::MultiplyOp>() != nullptr) {
       const Real* y = this->row(step.in[1], r, values);
       const auto times = [&](const Real* other) {
@@ -227,8 +229,8 @@ class Backward : public BlockPass<Real> {
     }
   }
 
-  void activate_backward(const model::ActivateOp& op, const Real* x, const Real* d_out, Real* d,
-                         Sum& sum) const {
+  void activate_backward(const model::ActivateOp& op, int64_t position, const Real* x, const Real* d_out,
+                         Real* d, Sum& sum) const {
     const int64_t n = op.width;
     switch (op.kind) {
       case model::Activation::silu: {
@@ -236,7 +238,7 @@ class Backward : public BlockPass<Real> {
         Real* sigmoid = scratch.get(3 * n);
         Real* rounded = sigmoid + n;
         Real* da = rounded + n;
-        const LeafGrid<Real> grid = this->grid(Module::activation, Slot::input2);
+        const LeafGrid<Real> grid = this->grid(Module::activation, Slot::input2, position);
         train_kernels<Real>().sigmoid(x, n, sigmoid);
         this->quantize_row(grid, sigmoid, n, rounded);
         for (int64_t i = 0; i < n; ++i) {
@@ -307,6 +309,7 @@ class Backward : public BlockPass<Real> {
       out.upper = learned_.upper[m].gradient.data();
       out.lower = learned_.lower[m].gradient.data();
     }
+    if (!learned_.factor[m].value.empty()) out.grid_factor = learned_.factor[m].gradient.data();
     for (LetScale<Real>& let : learned_.let) {
       Real* factor = let.gradient.data();
       if (let.edge.producer == module) (is_norm(module) ? out.column_divisor : out.row_divisor) = factor;
@@ -370,9 +373,6 @@ class Backward : public BlockPass<Real> {
     Real* d_q = gradients_[step.in[0]];
     Real* head_d_k = this->work_.head_gradient_k.get(t * heads * d);
     Real* head_d_v = this->work_.head_gradient_v.get(t * heads * e);
-    const LeafGrid<Real> score_grid = this->grid(Module::qk_product, Slot::output);
-    const LeafGrid<Real> cap_grid = this->grid(Module::softcap, Slot::output);
-    const LeafGrid<Real> p_grid = this->grid(Module::pv_product, Slot::input);
     const auto scale = static_cast<Real>(op.scale), cap = static_cast<Real>(op.softcap);
     std::vector<Sum> score_sums(static_cast<size_t>(heads * t)), cap_sums(score_sums), p_sums(score_sums);
     parallel_tasks(heads, [&](int64_t head) {
@@ -395,14 +395,15 @@ class Backward : public BlockPass<Real> {
         Real* row = gradient + i * t;
         Real* seen = row + first;
         const auto index = static_cast<size_t>(head * t + i);
-        quantizer_row(p_grid, p + i * t, t, row, p_sums[index]);
+        quantizer_row(this->grid(Module::pv_product, Slot::input, i), p + i * t, t, row, p_sums[index]);
         train_kernels<Real>().softmax_backward(p + i * t + first, n, cap != 0 ? Real{1} : scale, seen);
         if (cap != 0) {
           const Real* made = capped + i * t + first;
-          quantizer_row(cap_grid, made, n, seen, cap_sums[index]);
+          quantizer_row(this->grid(Module::softcap, Slot::output, i), made, n, seen, cap_sums[index]);
           for (int64_t j = 0; j < n; ++j) seen[j] *= scale * (1 - made[j] / cap * (made[j] / cap));
         }
-        quantizer_row(score_grid, scores + i * t + first, n, seen, score_sums[index]);
+        quantizer_row(this->grid(Module::qk_product, Slot::output, i), scores + i * t + first, n, seen,
+                      score_sums[index]);
         std::fill(row, seen, Real{0});
         std::fill(seen + n, row + t, Real{0});
       }

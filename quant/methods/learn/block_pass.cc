@@ -19,6 +19,13 @@ TransformedWeight<Real> BlockPass<Real>::weight(Module module) const {
     w.cols = linear.cols;
   }
   if (parameters_ == nullptr) return w;
+  const auto m = static_cast<size_t>(module);
+  if (!parameters_->factor[m].value.empty()) {
+    const QuantSpec& codes = parameters_->codes[m];
+    w.grid_factor = parameters_->factor[m].value.data();
+    w.group = codes.group_size > 0 ? codes.group_size : w.cols;
+    w.per_tensor = !codes.per_channel && codes.group_size < 0;
+  }
   for (const LetScale<Real>& let : parameters_->let) {
     const Real* factor = let.value.data();
     if (let.edge.producer == module) (is_norm(module) ? w.column_divisor : w.row_divisor) = factor;
@@ -87,7 +94,7 @@ void BlockPass<Real>::run_row(const ProgramStep& step, int64_t r, Real* scratch)
   const Real* x = row(step.in[0], r, scratch);
   Real* y = row(step.out, r, scratch);
   if (step.operation == nullptr) {
-    quantize_row(grid(step.module, step.slot), x, n, y);
+    quantize_row(grid(step.module, step.slot, r), x, n, y);
   } else if (const auto* norm = step.as<model::NormOp>()) {
     norm_row(*norm, x, y);
   } else if (const auto* rotate = step.as<model::RotateOp>()) {
@@ -97,7 +104,7 @@ void BlockPass<Real>::run_row(const ProgramStep& step, int64_t r, Real* scratch)
     std::memcpy(y, x, static_cast<size_t>(n) * sizeof(Real));
     hadamard_row(*hadamard, y, false);
   } else if (const auto* activate = step.as<model::ActivateOp>()) {
-    activate_row(*activate, x, y);
+    activate_row(*activate, r, x, y);
   } else if (step.as<model::MultiplyOp>() != nullptr) {
     const Real* up = row(step.in[1], r, scratch);
     for (int64_t i = 0; i < n; ++i) y[i] = x[i] * up[i];
@@ -127,14 +134,15 @@ void BlockPass<Real>::norm_row(const model::NormOp& op, const Real* x, Real* y) 
 }
 
 template <typename Real>
-void BlockPass<Real>::activate_row(const model::ActivateOp& op, const Real* x, Real* y) const {
+void BlockPass<Real>::activate_row(const model::ActivateOp& op, int64_t position, const Real* x,
+                                   Real* y) const {
   const int64_t n = op.width;
   switch (op.kind) {
     case model::Activation::silu: {
       thread_local Scratch<Real> scratch;
       Real* sigmoid = scratch.get(n);
       train_kernels<Real>().sigmoid(x, n, sigmoid);
-      quantize_row(grid(Module::activation, Slot::input2), sigmoid, n, sigmoid);
+      quantize_row(grid(Module::activation, Slot::input2, position), sigmoid, n, sigmoid);
       for (int64_t i = 0; i < n; ++i) y[i] = x[i] * sigmoid[i];
       return;
     }
@@ -204,17 +212,15 @@ void BlockPass<Real>::probabilities(const model::AttentionOp& op, int64_t head, 
                 operand(k + head / op.group() * d, t, d, op.kv_heads * d).transposed(), quantized, t);
   const size_t bytes = static_cast<size_t>(t * t) * sizeof(Real);
   if (rows.scores != nullptr) std::memcpy(rows.scores, quantized, bytes);
-  const LeafGrid<Real> score_grid = grid(Module::qk_product, Slot::output);
-  const LeafGrid<Real> cap_grid = grid(Module::softcap, Slot::output);
-  const LeafGrid<Real> p_grid = grid(Module::pv_product, Slot::input);
   const auto scale = static_cast<Real>(op.scale), cap = static_cast<Real>(op.softcap);
   for (int64_t i = 0; i < t; ++i) {
     // The mask comes after the scores' quantizer: what it hides need not be quantized, but its zero
     // probabilities are, and an offset below 0 makes something of them.
     const int64_t first = first_key(op, i), n = i + 1 - first;
+    const LeafGrid<Real> cap_grid = grid(Module::softcap, Slot::output, i);
     Real* row = quantized + i * t;
     Real* seen = row + first;
-    quantize_row(score_grid, seen, n, seen);
+    quantize_row(grid(Module::qk_product, Slot::output, i), seen, n, seen);
     if (cap != 0) {
       for (int64_t j = 0; j < n; ++j) seen[j] = cap * std::tanh(seen[j] * scale / cap);
       if (rows.capped != nullptr)
@@ -225,7 +231,7 @@ void BlockPass<Real>::probabilities(const model::AttentionOp& op, int64_t head, 
     std::fill(row, seen, Real{0});
     std::fill(seen + n, row + t, Real{0});
     if (rows.raw != nullptr) std::memcpy(rows.raw + i * t, row, static_cast<size_t>(t) * sizeof(Real));
-    quantize_row(p_grid, row, t, row);
+    quantize_row(grid(Module::pv_product, Slot::input, i), row, t, row);
   }
 }
 

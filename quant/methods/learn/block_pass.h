@@ -70,12 +70,13 @@ class BlockPass {
     }
   }
 
-  /// The grid of an activation point; not enabled where it is left alone.
-  LeafGrid<Real> grid(Module module, Slot slot) const {
+  /// The grid of an activation point for the token at `position`; not enabled where it is left alone.
+  LeafGrid<Real> grid(Module module, Slot slot, int64_t position) const {
     LeafGrid<Real> grid;
     const QuantSpec& spec = block_.spec(module, slot);
     const size_t index = BlockParameters<Real>::slot_index(module, slot);
     if (parameters_ == nullptr || !spec.enabled() || parameters_->scale[index].value.empty()) return grid;
+    if (position == 0 && !block_.first.empty()) return block_.first[index];
     const CodeLimits limits = code_limits(spec.bits, spec.symmetric);
     return {parameters_->scale[index].value[0], parameters_->offset[index].value[0],
             static_cast<Real>(limits.q_min), static_cast<Real>(limits.q_max), true};
@@ -124,7 +125,7 @@ class BlockPass {
   /// Runs one row-wise step on row r.
   void run_row(const ProgramStep& step, int64_t r, Real* scratch) const;
   void norm_row(const model::NormOp& op, const Real* x, Real* y) const;
-  void activate_row(const model::ActivateOp& op, const Real* x, Real* y) const;
+  void activate_row(const model::ActivateOp& op, int64_t position, const Real* x, Real* y) const;
   /// Rotates (or with inverse, rotates back) every head of a row, in place.
   void rotate_row(const model::RotateOp& op, Real* row, int64_t position, bool inverse) const;
   /// row ← row · H / √block, or with inverse back, block by block.

@@ -46,6 +46,7 @@ BlockParameters<float> folded_parameters(const BlockParameters<float>& parameter
   folded.let = {};
   folded.upper = {};
   folded.lower = {};
+  folded.factor = {};
   return folded;
 }
 

@@ -50,8 +50,8 @@ class Learner {
     if (problem.samples.empty()) fail("learning: no calibration samples");
     refuse_operations();
     for (int64_t layer = 0; layer < layers(); ++layer) {
-      blocks_.push_back(
-          make_block(config_, rotary_, problem.blocks[static_cast<size_t>(layer)], problem.qcfg, layer));
+      blocks_.push_back(make_block(config_, rotary_, problem.blocks[static_cast<size_t>(layer)], problem.qcfg,
+                                   layer, problem.first));
     }
     state_ = initial_state(problem, settings);
     if (settings.relative_ranges) {
@@ -124,6 +124,14 @@ class Learner {
     return {first, first + std::ssize(sample) * n};
   }
 
+  /// Of the samples that this rank passes; the others' stay empty.
+  std::vector<Activations> float_outputs() {
+    std::vector<Activations> outputs;
+    for (size_t i = 0; i < problem_.samples.size(); ++i)
+      outputs.push_back(is_own(i) ? float_output(problem_.samples[i]) : Activations());
+    return outputs;
+  }
+
   Activations float_output(const std::vector<int32_t>& sample) {
     Activations x = embed(sample);
     for (int64_t layer = 0; layer < layers(); ++layer) float_forward(layer, x);
@@ -183,9 +191,8 @@ class Learner {
   }
 
   void learn_end_to_end() {
-    std::vector<Activations> targets;
-    for (size_t i = 0; i < problem_.samples.size(); ++i)
-      targets.push_back(is_own(i) ? float_output(problem_.samples[i]) : Activations());
+    const std::vector<Activations> targets =
+        problem_.targets.empty() ? float_outputs() : std::move(problem_.targets);
     const auto learned = [&] {
       std::vector<Parameter<float>*> all;
       for (int64_t layer = 0; layer < layers(); ++layer) {
@@ -424,7 +431,8 @@ std::string step_json(const StepRecord& record) {
 
 LearnState initial_state(const LearnProblem& problem, const LearnSettings& settings) {
   const LearnOptions options{.modified = settings.modified,
-                             .ranges = settings.method != LearnMethod::omniquant};
+                             .ranges = settings.method != LearnMethod::omniquant,
+                             .codes = problem.codes ? &*problem.codes : nullptr};
   const model::ModelConfig& config = problem.model->config;
   LearnState state;
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
@@ -443,13 +451,21 @@ std::vector<BlockParameters<float>> learn(LearnProblem& problem, const LearnSett
   return std::move(learner.state().parameters);
 }
 
+std::vector<std::vector<float>> float_targets(LearnProblem& problem, const LearnSettings& settings,
+                                              const Peers& peers) {
+  const LearnObserver observer;
+  return Learner(problem, settings, observer, peers).float_outputs();
+}
+
 Gradients end_to_end_gradients(LearnProblem problem, const LearnSettings& settings) {
   assert(settings.end_to_end());
   const LearnObserver observer;
   Learner learner(problem, settings, observer);
   const std::vector<int32_t>& sample = problem.samples.front();
   Gradients gradients;
-  gradients.loss = learner.end_to_end_pass(sample, learner.float_output(sample), 1);
+  const std::vector<float> target =
+      problem.targets.empty() ? learner.float_output(sample) : problem.targets.front();
+  gradients.loss = learner.end_to_end_pass(sample, target, 1);
   gradients.parameters = std::move(learner.state().parameters);
   return gradients;
 }

@@ -31,6 +31,8 @@ struct LearnSettings {
   /// The rates of the ranges are shares of each scale's start and of the codes' span (offsets), not numbers
   /// of their own: a step moves the ends of every range by about that share of its width.
   bool relative_ranges = false;
+  /// Weights become codes before learning (LearnProblem::codes); end to end only.
+  bool round_first = false;
   /// Activations kept for backward (bytes); beyond, a block's are computed a second time.
   int64_t activation_bytes = int64_t{1} << 30;
 
@@ -46,6 +48,14 @@ struct LearnProblem {
   QuantConfig qcfg;
   ActRanges ranges;                           ///< start; learn() puts the learned ones in their place
   std::vector<std::vector<int32_t>> samples;  ///< token ids
+  std::optional<FirstToken> first{};          ///< grids of position 0 (completed), which stay as they are
+  /// Where weights are codes that stay (LearnOptions::codes): their grids, which learn() leaves to the caller
+  /// to scale by the factors that it returns; the blocks have the codes' values.
+  std::optional<QuantConfig> codes{};
+  /// What the float model makes of each sample, [tokens, hidden] behind the last block; empty: what the
+  /// blocks make of it. Needed where the blocks' weights are rounded. Of samples that other ranks pass it is
+  /// empty.
+  std::vector<std::vector<float>> targets{};
 };
 
 /// One optimiser step, as a line of training.jsonl has it.
@@ -80,6 +90,10 @@ void require_backward_passes(const model::ModelConfig& config);
 
 /// Optimiser steps of a whole run.
 int64_t learning_steps(const LearnSettings& settings, int64_t samples, int64_t layers);
+
+/// LearnProblem::targets, of blocks that are still in float.
+std::vector<std::vector<float>> float_targets(LearnProblem& problem, const LearnSettings& settings,
+                                              const Peers& peers = {});
 
 /// The state before the first step.
 LearnState initial_state(const LearnProblem& problem, const LearnSettings& settings);

@@ -24,6 +24,7 @@ void visit_values(State& state, const Visit& visit) {
     all(block.let);
     all(block.upper);
     all(block.lower);
+    all(block.factor);
     all(block.scale);
     all(block.offset);
   }

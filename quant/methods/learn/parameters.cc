@@ -70,6 +70,7 @@ std::vector<Parameter<Real>*> BlockParameters<Real>::learned() {
   add(let);
   add(upper);
   add(lower);
+  add(factor);
   if (ranges_learned) {
     add(scale);
     add(offset);
@@ -85,6 +86,7 @@ void BlockParameters<Real>::clear_gradients() {
   clear(let);
   clear(upper);
   clear(lower);
+  clear(factor);
   clear(scale);
   clear(offset);
 }
@@ -100,6 +102,30 @@ void BlockParameters<Real>::bound_let() {
   }
 }
 
+namespace {
+
+/// Those of LearnOptions::codes.
+template <typename Real>
+void add_factors(const model::BlockGraph& block, const QuantConfig& codes, const Point& weight,
+                 const std::string& name, BlockParameters<Real>& parameters) {
+  if (const auto* norm = block.find<model::NormOp>(weight.module); norm != nullptr && norm->weighted) {
+    parameters.let.push_back(
+        {make_parameter<Real>(name + ".divisor", ParameterGroup::let, norm->weights(), 1),
+         {{weight.module, {}}, false}});
+  }
+  const auto* linear = block.find<model::LinearOp>(weight.module);
+  if (linear == nullptr || !codes[weight].enabled()) return;
+  const QuantSpec& spec = codes[weight];
+  const int64_t groups = spec.group_size > 0 ? (linear->cols + spec.group_size - 1) / spec.group_size : 1;
+  const auto m = static_cast<size_t>(weight.module);
+  parameters.codes[m] = spec;
+  parameters.factor[m] =
+      make_parameter<Real>(name + ".weight_quantizer.factor", ParameterGroup::lwc,
+                           spec.per_channel || spec.group_size > 0 ? linear->rows * groups : 1, 1);
+}
+
+}  // namespace
+
 template <typename Real>
 BlockParameters<Real> initial_parameters(const model::ModelConfig& config, const QuantConfig& qcfg,
                                          const ActRanges& ranges, int64_t layer,
@@ -107,15 +133,19 @@ BlockParameters<Real> initial_parameters(const model::ModelConfig& config, const
   BlockParameters<Real> parameters;
   parameters.ranges_learned = options.ranges;
   const model::BlockGraph& block = config.graph.block(layer);
-  for (LetEdge& edge : let_edges(block, options.modified)) {
-    parameters.let.push_back(
-        {make_parameter<Real>(fmt::format("{}.{}", layer, scale_name(edge)), ParameterGroup::let,
-                              output_features(block, edge.producer), 1),
-         std::move(edge)});
+  if (options.codes == nullptr) {
+    for (LetEdge& edge : let_edges(block, options.modified)) {
+      parameters.let.push_back(
+          {make_parameter<Real>(fmt::format("{}.{}", layer, scale_name(edge)), ParameterGroup::let,
+                                output_features(block, edge.producer), 1),
+           std::move(edge)});
+    }
   }
   for (int64_t m = 0; m < kBlockModules; ++m) {
     const auto module = static_cast<Module>(m);
     const std::string name = short_name(layer, module);
+    if (options.codes != nullptr)
+      add_factors(block, *options.codes, {layer, module, Slot::weight}, name, parameters);
     for (int64_t s = 0; s < kSlots; ++s) {
       const auto slot = static_cast<Slot>(s);
       const Point point{layer, module, slot};
@@ -128,6 +158,9 @@ BlockParameters<Real> initial_parameters(const model::ModelConfig& config, const
               "is_dynamic False",
               point_name(point));
         }
+        // Weights of 1, as a rotation leaves a norm's, are their own range: clipped, all of them would
+        // shrink.
+        if (is_norm(module) && (config.rotation || options.codes != nullptr)) continue;
         const int64_t grids = spec.per_channel ? output_features(block, module) : 1;
         const auto bound = [&](const char* which) {
           return make_parameter<Real>(fmt::format("{}.weight_quantizer.{}", name, which), ParameterGroup::lwc,

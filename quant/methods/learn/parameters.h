@@ -53,6 +53,10 @@ struct LetScale : Parameter<Real> {
 struct LearnOptions {
   bool modified = true;  ///< up → down as well (the paper's "Edge"); else the original OmniQuant
   bool ranges = false;   ///< the activation quantizers too
+  /// Where given, the linear maps' weights that it enables are codes on these grids, and stay: each grid has
+  /// a factor of its scale, and each norm with weights one of every weight; there are no other
+  /// transformations. qcfg leaves these weights alone.
+  const QuantConfig* codes = nullptr;
 };
 
 /// All learnable numbers of one block. Absent ones are empty vectors.
@@ -60,6 +64,8 @@ template <typename Real>
 struct BlockParameters {
   std::vector<LetScale<Real>> let;                          ///< one per edge
   std::array<Parameter<Real>, kBlockModules> upper, lower;  ///< of the modules with a quantized weight
+  std::array<Parameter<Real>, kBlockModules> factor;        ///< of the modules whose codes stay
+  std::array<QuantSpec, kBlockModules> codes{};             ///< those codes' grids
   std::array<Parameter<Real>, kBlockModules * kSlots> scale, offset;  ///< of the quantized activation points
   bool ranges_learned = false;
 

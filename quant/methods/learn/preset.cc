@@ -27,18 +27,21 @@ RateSchedules paper_rates(Family family) {
   return {{{1e-3, 1e-4}, {1e-2, 1e-3}, {1e-6, 1e-7}}};
 }
 
-enum class Preset : uint8_t { laptop, distill, paper };
+enum class Preset : uint8_t { laptop, distill, near_lossless, paper };
 
 std::optional<Preset> find_preset(std::string_view name, LearnMethod method) {
   if (name == "laptop") return Preset::laptop;
   if (name == "paper") return Preset::paper;
-  if (name == "distill" && method == LearnMethod::mobilequant) return Preset::distill;
+  if (method != LearnMethod::mobilequant) return std::nullopt;
+  if (name == "distill") return Preset::distill;
+  if (name == kNearLossless) return Preset::near_lossless;
   return std::nullopt;
 }
 
 Preset parse_preset(std::string_view name, LearnMethod method) {
   if (const auto preset = find_preset(name, method)) return *preset;
-  fail("{}: unknown preset; accepted: laptop, paper, and distill for mobilequant", printable(name));
+  fail("{}: unknown preset; accepted: laptop, paper, and for mobilequant distill, near-lossless",
+       printable(name));
 }
 
 }  // namespace
@@ -52,7 +55,13 @@ LearnSettings preset_settings(std::string_view preset, LearnMethod method, const
   settings.method = method;
   const Preset chosen = parse_preset(preset, method);
   const bool paper = chosen == Preset::paper;
-  if (chosen == Preset::distill) {
+  if (chosen == Preset::near_lossless) {
+    settings.loss = LearnLoss::logits;
+    settings.relative_ranges = true;
+    settings.round_first = true;
+    settings.rates = {{{1e-3, 1e-4}, {1e-3, 1e-4}, {2e-3, 1e-4}}};
+    settings.epochs = 4;
+  } else if (chosen == Preset::distill) {
     settings.loss = LearnLoss::logits;
     settings.relative_ranges = true;
     settings.rates = {{{1e-2, 5e-4}, {1e-2, 1e-3}, {2e-3, 1e-4}}};
@@ -73,6 +82,8 @@ int64_t preset_samples(std::string_view preset, LearnMethod method) {
       return 32;
     case Preset::distill:
       return 80;
+    case Preset::near_lossless:
+      return 64;
     case Preset::paper:
       break;
   }

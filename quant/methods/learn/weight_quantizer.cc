@@ -56,7 +56,7 @@ MinMax<Real> range_gradient(const QuantSpec& spec, const MinMax<Real>& clipped, 
 template <typename Real>
 struct Part {
   std::vector<Real> columns;  ///< Σᵢ dᵢⱼ · w'ᵢⱼ
-  double scale = 0;
+  double scale = 0;           ///< dL/dscale, or Σ dᵢⱼ · w'ᵢⱼ where the grid's codes stay
 };
 
 template <typename Real>
@@ -90,6 +90,8 @@ class WeightBackward {
       for (size_t j = 0; j < columns_.size(); ++j) columns_[j] += part.columns[j];
     }
     if (spec_.enabled() && !spec_.per_channel) add_tensor_extremes(static_cast<Real>(scale));
+    if (weight_.grid_factor != nullptr && weight_.per_tensor && out_.grid_factor != nullptr)
+      out_.grid_factor[0] += static_cast<Real>(scale) / weight_.grid_factor[0];
     finish();
   }
 
@@ -108,7 +110,23 @@ class WeightBackward {
         part.scale += static_cast<double>(scale);
       }
     }
-    row_sums_[static_cast<size_t>(r)] += kernel.product_sums(d, w, weight_.cols, part.columns.data());
+    Real& row_sum = row_sums_[static_cast<size_t>(r)];
+    if (weight_.grid_factor == nullptr) {
+      row_sum += kernel.product_sums(d, w, weight_.cols, part.columns.data());
+      return;
+    }
+    const int64_t group = weight_.group;
+    for (int64_t j = 0; j < weight_.cols; j += group) {
+      const Real sum =
+          kernel.product_sums(d + j, w + j, std::min(group, weight_.cols - j), part.columns.data() + j);
+      row_sum += sum;
+      if (weight_.per_tensor) {
+        part.scale += static_cast<double>(sum);
+      } else if (out_.grid_factor != nullptr) {
+        const auto index = weight_.factor_index(r, j / group);
+        out_.grid_factor[index] += sum / weight_.grid_factor[index];
+      }
+    }
   }
 
   /// Adds to the gradients of the bounds; returns what the smallest and the largest element of w' get.
@@ -200,6 +218,8 @@ void TransformedWeight<Real>::row(int64_t r, Real* out) const {
                                      row_divisor != nullptr ? row_divisor[r] : 1,
                                      row_multiplier != nullptr ? row_multiplier[r] : 1};
   train_kernels<Real>().transform(data + r * cols, cols, transform, out);
+  if (grid_factor == nullptr) return;
+  for (int64_t j = 0; j < cols; ++j) out[j] *= grid_factor[factor_index(r, j / group)];
 }
 
 template <typename Real>

@@ -19,7 +19,15 @@ struct TransformedWeight {
   const Real* column_divisor = nullptr;
   const Real* row_divisor = nullptr;
   const Real* row_multiplier = nullptr;
+  /// A factor for each grid of codes that stay (`group` columns of a row; per tensor: of all rows): w' = w ·
+  /// factor, which scales the grid. null: weights that are rounded here.
+  const Real* grid_factor = nullptr;
+  int64_t group = 0;
+  bool per_tensor = false;
 
+  int64_t factor_index(int64_t r, int64_t group_index) const {
+    return per_tensor ? 0 : r * ((cols + group - 1) / group) + group_index;
+  }
   void row(int64_t r, Real* out) const;
 };
 
@@ -59,6 +67,7 @@ struct WeightGradients {
   Real* column_divisor = nullptr;
   Real* row_divisor = nullptr;
   Real* row_multiplier = nullptr;
+  Real* grid_factor = nullptr;
 };
 
 /// Backward of quantize_weight ∘ weight_grids. `gradient` [rows, cols] is dL/d(quantized weight) on entry and

@@ -1,0 +1,115 @@
+// Rotations, position 0 apart and what learns from there, from the command line.
+#include <map>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "quantize_fixture.h"
+
+namespace qeval::test {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+class RotatedCli : public QuantizeCli {};
+
+/// What a rotation and a first token apart are asked for, made, said and refused by.
+TEST_F(RotatedCli, RotationsAndTheFirstTokenAreSettings) {
+  expect_success(quantize("rotated", {"--method", "rotate", "--rotate-keys", "--seed", "5"}));
+  const nlohmann::json settings = json("rotated/quantize.json")["settings"];
+  EXPECT_EQ(settings["rotate"], "online");
+  EXPECT_EQ(settings["rotate_keys"], true);
+  EXPECT_EQ(settings["rotate_seed"], 5);
+  EXPECT_EQ(settings["first_token"], "ranges");
+  EXPECT_EQ(settings["range"], "mse");
+  EXPECT_TRUE(json("rotated/act_dict.json")["model.layers.0.mlp.w2"]["first_token"].contains("input"));
+  const Outcome inspected = run({"inspect", "-m", path("rotated"), "--points"});
+  EXPECT_THAT(inspected.output, AllOf(HasSubstr("residual stream (R1), values (R2)"), HasSubstr("(R3)"),
+                                      HasSubstr("(R4)"), HasSubstr("at position 0")));
+  for (const std::string arithmetic : {"fake", "integer", "float"}) {
+    expect_success(run({"score", "-m", path("rotated"), "--arithmetic", arithmetic},
+                       "{\"id\": 1, \"context_ids\": [3], \"continuation_ids\": [4, 5]}\n"));
+  }
+  // Below 8 bits rounding to nearest is what would cost most.
+  EXPECT_FALSE(settings.contains("rounding"));
+  expect_success(quantize("rounded", {"--method", "rotate", "--scheme", "w4a8"}));
+  EXPECT_EQ(json("rounded/quantize.json")["settings"]["rounding"], "gptq");
+  EXPECT_EQ(json("rounded/quantize.json")["settings"]["weight_range"], "mse");
+  expect_success(quantize("nearest", {"--method", "rotate", "--scheme", "w4a8", "--rounding", "nearest"}));
+  EXPECT_FALSE(json("nearest/quantize.json")["settings"].contains("rounding"));
+  EXPECT_NE(scores("rounded", "rounded-eval"), scores("nearest", "nearest-eval"));
+  expect_success(quantize("weights", {"--method", "rotate", "--scheme", "w4a16", "--first-token", "shared"}));
+  EXPECT_EQ(json("weights/quantize.json")["settings"]["rounding"], "gptq");
+  expect_success(quantize("weights-nearest", {"--method", "rotate", "--scheme", "w4a16", "--first-token",
+                                              "shared", "--rounding", "nearest"}));
+  expect_one_line(quantize("out", {"--first-token", "prefix"}), 1, "prefix");
+  expect_one_line(quantize("out", {"--rotate", "offline", "--rotate-block", "4"}), 2, "--rotate-block");
+  expect_one_line(quantize("out", {"--scheme", "w4a16", "--first-token", "ranges"}), 1, "--first-token");
+}
+
+/// Learning behind rotations, with position 0 apart, before rounding and behind it.
+TEST_F(RotatedCli, LearningTakesRotatedModelsAndCodes) {
+  const auto settings = [&](std::vector<std::string> more) {
+    const std::vector<std::string> common{"--scheme", "w4a8-g8", "--rotate", "online",     "--first-token",
+                                          "ranges",   "--range", "mse",      "--rounding", "gptq"};
+    more.insert(more.begin(), common.begin(), common.end());
+    return more;
+  };
+  const std::vector<std::string> learned{
+      "--method", "mobilequant", "--no-smooth", "--loss", "logits", "--epochs", "3"};
+  expect_success(quantize("start", settings({})));
+  std::vector<std::string> first = learned;
+  first.emplace_back("--round-first");
+  expect_success(quantize("first", settings(first)));
+  EXPECT_EQ(json("first/quantize.json")["settings"]["round_first"], true);
+  EXPECT_EQ(json("first/quantize.json")["settings"]["first_token"], "ranges");
+  EXPECT_TRUE(json("first/act_dict.json")["model.layers.0.mlp.w2"]["first_token"].contains("input"));
+  EXPECT_NE(scores("first", "first-eval"), scores("start", "start-eval"));
+  expect_success(run({"score", "-m", path("first"), "--arithmetic", "integer"},
+                     "{\"id\": 1, \"context_ids\": [3], \"continuation_ids\": [4, 5]}\n"));
+  // Groups are no grids that clipping is learned of; a range for each channel is.
+  expect_one_line(quantize("out", settings(learned)), 1,
+                  "learned methods take weights per tensor or per channel");
+  std::vector<std::string> last = learned;
+  last.insert(last.end(),
+              {"--scheme", "w4a8", "--first-token", "ranges", "--rotate", "online", "--rounding", "gptq"});
+  expect_success(quantize("last", last));
+  EXPECT_FALSE(json("last/quantize.json")["settings"].contains("round_first"));
+  expect_one_line(quantize("out", {"--method", "mobilequant", "--round-first"}), 1, "--round-first");
+  expect_one_line(quantize("out", {"--method", "lrl", "--round-first", "--rounding", "gptq"}), 2,
+                  "--round-first");
+}
+
+/// A preset that is more than rates: what it makes of the rest, and what is said beside it stands.
+TEST_F(RotatedCli, NearLosslessIsARecipe) {
+  expect_success(quantize("near", {"--preset", "near-lossless", "--scheme", "w4a8", "--epochs", "1"}));
+  const nlohmann::json record = json("near/quantize.json"), settings = record["settings"];
+  EXPECT_EQ(record["method"], "mobilequant");
+  for (const auto& [key, value] : std::map<std::string, nlohmann::json>{{"rotate", "online"},
+                                                                        {"first_token", "ranges"},
+                                                                        {"range", "mse"},
+                                                                        {"rounding", "gptq"},
+                                                                        {"weight_range", "mse"},
+                                                                        {"weight_per_channel", true},
+                                                                        {"smooth", false},
+                                                                        {"round_first", true},
+                                                                        {"loss", "logits"},
+                                                                        {"lrl_relative", true}})
+    EXPECT_EQ(settings[key], value) << key;
+  expect_success(quantize("less", {"--method", "mobilequant", "--preset", "near-lossless", "--epochs", "1",
+                                   "--first-token", "shared", "--rotate", "offline", "--range", "minmax"}));
+  const nlohmann::json less = json("less/quantize.json")["settings"];
+  EXPECT_FALSE(less.contains("first_token"));
+  EXPECT_EQ(less["rotate"], "offline");
+  EXPECT_EQ(less["range"], "minmax");
+  expect_one_line(quantize("out", {"--method", "rtn", "--preset", "near-lossless"}), 2,
+                  "--preset: not used by method rtn");
+  expect_one_line(quantize("out", {"--preset", "near-lossless", "--alpha", "0.5"}), 2,
+                  "--alpha: not used with --preset near-lossless");
+  expect_one_line(quantize("out", {"--preset", "near-lossless", "--rounding", "nearest"}), 1,
+                  "--round-first");
+}
+
+}  // namespace
+}  // namespace qeval::test
