@@ -70,7 +70,9 @@ nlohmann::json translate_falcon_h1(const GgufSettings& settings) {
   return document;
 }
 
-void rename_gguf_falcon_h1(const GgufFile&, const ModelConfig& config, TensorNames& names) {
+void rename_gguf_falcon_h1(const GgufFile& file, const ModelConfig& config, TensorNames& names) {
+  // llama.cpp's converter leaves out ".weight" here, and llama.cpp asks for no other name.
+  names.modules[Module::post_attention_norm].bare = file.find("blk.0.ffn_norm.weight") == nullptr;
   name_gguf_mamba(config, names);
 }
 

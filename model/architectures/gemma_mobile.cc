@@ -250,7 +250,7 @@ nlohmann::json translate_gemma4(const GgufSettings& settings) {
     document["vocab_size_per_layer_input"] =
         settings.file().require("per_layer_token_embd.weight").shape.front();
   }
-  document["final_logit_softcapping"] = settings.number("final_logit_softcapping", 0.0);
+  document["final_logit_softcapping"] = settings.number("final_logit_softcapping", 30.0);
   const double base = settings.number("rope.freq_base", 10000.0);
   document["rope_parameters"] = {
       {"full_attention", translate_proportional(settings, full_dim)},

@@ -205,6 +205,14 @@ TEST_F(GgufArchitectures, Factors) {
   EXPECT_FLOAT_EQ(config(File("gemma3", 62).u32("attention.key_length", 16)).attention_scale,
                   std::pow(8.0F, -0.5F));
   EXPECT_EQ(config(File("gemma3")).logit_softcap, 0);
+  // What llama.cpp takes where a file does not say: of Gemma 4, too.
+  const File gemma4 = File("gemma4")
+                          .u32("attention.sliding_window", 8)
+                          .u32("attention.key_length", kDim)
+                          .u32("attention.key_length_swa", kDim)
+                          .flags("attention.sliding_window_pattern", {1, 0});
+  EXPECT_EQ(config(gemma4).logit_softcap, 30);
+  EXPECT_EQ(config(File(gemma4).f32("final_logit_softcapping", 5)).logit_softcap, 5);
 
   const ModelConfig granite = config(File("granite")
                                          .f32("logit_scale", 8)

@@ -182,6 +182,24 @@ TEST_F(GgufWeights, NormsByTheirPlaceInTheBlock) {
   EXPECT_EQ(norm(parallel, Module::q_norm), stored(stable, block + "attn_q_norm.weight"));
 }
 
+/// llama.cpp's converter writes the name of Falcon-H1's second norm without ".weight", and llama.cpp asks for
+/// it so.
+TEST_F(GgufWeights, ANormMayBeNamedWithoutWeight) {
+  for (const char* name : {"ffn_norm", "ffn_norm.weight"}) {
+    File file("falcon-h1");
+    file.u32("ssm.conv_kernel", 4).u32("ssm.state_size", 4).u32("ssm.group_count", 1);
+    file.u32("ssm.time_step_rank", 2).u32("ssm.inner_size", 8).u32("attention.key_length", kDim);
+    file.body().blocks("attn_norm.weight", {kHidden}).blocks(name, {kHidden});
+    file.blocks("ssm_in.weight", {26, kHidden})
+        .blocks("ssm_conv1d.weight", {16, 4})
+        .blocks("ssm_conv1d.bias", {16});
+    file.blocks("ssm_dt.bias", {2}).blocks("ssm_a", {2, 1}).blocks("ssm_d", {2, 1});
+    file.blocks("ssm_out.weight", {kHidden, 8});
+    const Model model = load(file);
+    EXPECT_EQ(std::ssize(model.layers[1].norm(Module::post_attention_norm).weight), kHidden) << name;
+  }
+}
+
 TEST_F(GgufWeights, XieluIsMetadata) {
   const auto apertus = [] {
     return File("apertus")
