@@ -87,6 +87,14 @@ FolderLayout layout_of(const TensorNames& names) {
   layout.head = names.head;
   for (const auto& [module, place] : names.modules) layout.modules[module] = names.root + place.name;
   for (const auto& [module, name] : names.vectors) layout.vectors[module] = names.root + name;
+  layout.state_decay = names.root + names.state_decay;
+  layout.state_step = names.root + names.state_step;
+  layout.state_skip = names.root + names.state_skip;
+  layout.layer_embedding = names.root + names.layer_embedding;
+  layout.layer_projection = names.root + names.layer_projection;
+  layout.layer_projection_norm = names.root + names.layer_projection_norm;
+  layout.root = names.root;
+  layout.block = names.root + names.layer;
   return layout;
 }
 
@@ -129,7 +137,8 @@ void write_without_eps(const ModelConfig& config, const Architecture& architectu
 /// Whether every module of the graph has a tensor of its own, as it is computed with.
 bool is_plain(const ModelConfig& config, const TensorNames& names) {
   if (names.interleaved || config.learned_positions || config.embedding_size != 0 || config.latent ||
-      config.activation == Activation::xielu || config.experts)  // which other programs hold in other forms
+      config.activation == Activation::xielu || config.experts ||  // which other programs hold in other forms
+      config.recurrence)
     return false;
   const auto plain = [&](Module module) {
     const TensorPlace& place = names.modules.at(module);
@@ -145,19 +154,6 @@ bool is_plain(const ModelConfig& config, const TensorNames& names) {
     }
   }
   return true;
-}
-
-/// What the unified layout has no place for, by name.
-void refuse_unwritten(const ModelConfig& config) {
-  const char* what = config.recurrence       ? "recurrent mixers"
-                     : config.altup          ? "several residual streams"
-                     : config.layer_inputs   ? "inputs of every layer"
-                     : config.layer_scalar   ? "factors of layers"
-                     : config.attention_gate ? "gates of the attention"
-                                             : nullptr;
-  if (what != nullptr) {
-    fail("{} model: folders are not written of {}; accepted: models without", config.architecture, what);
-  }
 }
 
 /// Whether −1 and +1 lead back to every norm's weights.
@@ -203,12 +199,55 @@ std::optional<FolderLayout> published_layout(const Model& model, const std::stri
   return layout;
 }
 
+namespace {
+
+/// What makes the inputs of layers and the streams beside the residual one.
+void add_beside_blocks(const Model& model, const FolderLayout& layout, Sources& sources) {
+  if (model.config.layer_inputs) {
+    sources.add({model.layer_embedding, layout.layer_embedding});
+    sources.add({.matrix = model.layer_projection.weight, .name = layout.layer_projection, .map = true});
+    sources.add_vector(layout.layer_projection_norm + ".weight", model.layer_projection_norm.weight);
+  }
+  for (const auto& [kind, maps] : {std::pair{"altup_projections", &model.altup_projections},
+                                   {"altup_unembed_projections", &model.altup_unembeddings}}) {
+    for (size_t j = 0; j < maps->size(); ++j)
+      sources.add(
+          {.matrix = (*maps)[j].weight, .name = fmt::format("{}{}.{}", layout.root, kind, j), .map = true});
+  }
+}
+
+/// A block's numbers besides matrices and norms.
+void add_numbers(const LayerWeights& layer, int64_t i, const FolderLayout& layout, Sources& sources) {
+  const auto in_layer = [i](const std::string& name) { return fmt::format(fmt::runtime(name), i); };
+  for (const auto& [module, values] : layer.vectors) {
+    const auto own = layout.vectors.find(module);
+    sources.add_vector(
+        own == layout.vectors.end() ? layout.name(i, module) + ".weight" : in_layer(own->second), values);
+  }
+  for (const auto& [module, values] : layer.biases)
+    sources.add_vector(layout.name(i, module) + ".bias", values);
+  for (const auto& [name, values] : {std::pair{&layout.state_decay, &layer.state.decay},
+                                     {&layout.state_step, &layer.state.step_bias},
+                                     {&layout.state_skip, &layer.state.skip}}) {
+    if (!values->empty()) sources.add_vector(in_layer(*name), *values);
+  }
+  if (!layer.altup) return;
+  for (const auto& [part, values] : {std::pair{"router_norm", &layer.altup->router_norm},
+                                     {"modality_router", &layer.altup->router},
+                                     {"prediction_coefs", &layer.altup->prediction},
+                                     {"correction_coefs", &layer.altup->correction}}) {
+    sources.add_vector(fmt::format("{}altup.{}.weight", in_layer(layout.block), part), *values);
+  }
+}
+
+}  // namespace
+
 std::vector<TensorSource> folder_tensors(
     const Model& model, const FolderLayout& layout,
     const std::function<void(const FolderMatrix& matrix, std::vector<TensorSource>& tensors)>& add) {
   Sources sources(layout, add);
-  refuse_unwritten(model.config);
   sources.add({model.embedding, layout.embedding});
+  add_beside_blocks(model, layout, sources);
   if (model.positions.rows > 0) sources.add({model.positions, model.positions.name});
   for (const auto& [module, weights] : {std::pair{Module::embedding_in, &model.embedding_in},
                                         {Module::embedding_out, &model.embedding_out}}) {
@@ -220,6 +259,8 @@ std::vector<TensorSource> folder_tensors(
       if (const auto* op = std::get_if<NormOp>(&operation); op != nullptr && op->weighted)
         sources.add(layout.name(i, op->module), layer.norm(op->module));
       if (const auto* op = std::get_if<LinearOp>(&operation)) {
+        // Values that are keys are stored once.
+        if (op->module == Module::v && model.config.layer(i).keys_as_values) continue;
         int64_t expert = 0;
         for (const LinearWeights* linear : layer.all(op->module))
           sources.add(layout.name(i, op->module, expert++), i, op->module, *linear);
@@ -227,8 +268,7 @@ std::vector<TensorSource> folder_tensors(
       if (std::holds_alternative<ActivateOp>(operation) && layer.xielu)
         sources.add(layout.name(i, Module::activation), *layer.xielu);
     }
-    for (const auto& [module, values] : layer.vectors)
-      sources.add_vector(fmt::format(fmt::runtime(layout.vectors.at(module)), i), values);
+    add_numbers(layer, i, layout, sources);
   }
   if (model.config.final_norm) sources.add(layout.name(0, Module::final_norm), model.final_norm);
   if (model.config.tie_word_embeddings) {

@@ -27,7 +27,12 @@ struct FolderLayout {
   bool norm_plus_one = false;             ///< norms are written less 1
   std::string embedding, head;            ///< without ".weight"
   std::map<Module, std::string> modules;  ///< "{}" is the layer, a second one the expert
-  std::map<Module, std::string> vectors;  ///< whole names of LayerWeights::vectors
+  /// Whole names of LayerWeights::vectors, but for those of convolutions, which have modules.
+  std::map<Module, std::string> vectors;
+  std::string state_decay, state_step, state_skip;  ///< whole names of LayerWeights::state
+  /// Inputs of layers: Model::layer_embedding, layer_projection, layer_projection_norm.
+  std::string layer_embedding, layer_projection, layer_projection_norm;
+  std::string block, root;  ///< in front of the modules of a block, and of all but the head
 
   std::string name(int64_t layer, Module module, int64_t expert = 0) const;
 };
@@ -44,7 +49,10 @@ struct FolderMatrix {
   const Matrix& matrix;
   std::string name;  ///< without ".weight"
   int64_t layer = 0;
-  std::optional<Module> module{};  ///< none: an embedding
+  std::optional<Module> module{};  ///< none: an embedding, or …
+  bool map = false;                ///< … a linear map that no point is of
+
+  bool is_linear() const { return module || map; }
 };
 /// All tensors of a model by a layout's names, a tied head left out; matrices as `add` makes them, whatever
 /// else there is as numbers. The model must outlive the result.

@@ -273,7 +273,13 @@ TensorNames unified_names() {
   names.vectors = {{Module::qk_product, names.layer + "self_attn.sinks"},
                    {Module::router, names.layer + "mlp.router.correction"},
                    {Module::expert_mix, names.layer + "mlp.experts.scale"},
-                   {Module::layer_scalar, names.layer + "layer_scalar"}};
+                   {Module::layer_scalar, names.layer + "layer_scalar"},
+                   {Module::output_scale, names.layer + std::string(module_name(Module::output_scale))}};
+  const std::string state = names.layer + std::string(module_name(Module::mixer_state));
+  names.state_decay = state + ".decay";
+  names.state_step = state + ".step_bias";
+  names.state_skip = state + ".skip";
+  names.decay_is_stored = true;
   names.modules[Module::final_norm].name = "norm";
   names.modules[Module::embedding_in].name = "embedding_in";
   names.modules[Module::embedding_out].name = "embedding_out";
@@ -287,6 +293,7 @@ TensorNames hugging_face_names(const ModelConfig& config) {
   rename_module(names, Module::up, "mlp.up_proj");
   rename_module(names, Module::down, "mlp.down_proj");
   names.norm_plus_one = config.norm_weight_plus_one;
+  names.decay_is_stored = false;
   return names;
 }
 

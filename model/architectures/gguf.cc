@@ -340,6 +340,7 @@ bool translate_windows(const GgufSettings& settings, int64_t default_window, int
 
 TensorNames gguf_names(const GgufFile& file, const ModelConfig& config) {
   TensorNames names = unified_names();
+  names.decay_is_stored = false;
   names.root = "";
   names.layer = "blk.{}.";
   names.embedding = "token_embd";

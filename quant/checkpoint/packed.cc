@@ -173,7 +173,7 @@ class PackedWriter {
           out.push_back(model::number_source(matrix));
           if (matrix.matrix.stored.coded() != nullptr) {
             add_codes(matrix, qcfg_[{matrix.layer, *matrix.module, Slot::weight}], out);
-          } else if (matrix.module) {
+          } else if (matrix.is_linear()) {
             left_in_float_.push_back(matrix.name);
           }
         });
@@ -207,9 +207,9 @@ class PackedWriter {
         matrix.module && (!is_after_blocks(*matrix.module) || *matrix.module == Module::head);
     const QuantSpec spec = has_point ? qcfg_[{matrix.layer, *matrix.module, Slot::weight}] : QuantSpec{};
     if (spec.bits <= 8 && add_codes(matrix, spec, out)) return;
-    if (!matrix.module && add_blocks(matrix, out)) return;
+    if (!matrix.is_linear() && add_blocks(matrix, out)) return;
     out.push_back(exact_numbers(matrix));
-    if (matrix.module) left_in_float_.push_back(matrix.name);
+    if (matrix.is_linear()) left_in_float_.push_back(matrix.name);
     if (&matrix.matrix == &model_.embedding && model_.config.tie_word_embeddings)
       left_in_float_.push_back(layout_.head);
   }
