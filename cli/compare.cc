@@ -197,7 +197,8 @@ eval::CommandSpelling spelling(const po::variables_map& arguments, const eval::C
 /// What depends on the model: calibration samples and the settings of learned methods.
 void read_model_options(const po::variables_map& arguments, eval::CompareOptions& options) {
   const model::Model model = model::load_model(options.session.model);
-  warn_of_own_rounding(model);
+  const bool keeps = std::ranges::find(options.schemes, quant::kStoredScheme) != options.schemes.end();
+  warn_of_own_rounding(model, keeps ? fmt::format(", but under the scheme {}", quant::kStoredScheme) : "");
   if (options.text && arguments["context"].defaulted())
     options.text->context = std::min(options.text->context, model.config.context());
   options.quantize.samples =

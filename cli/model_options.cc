@@ -79,11 +79,11 @@ eval::SessionOptions session_options(const po::variables_map& arguments) {
   return options;
 }
 
-void warn_of_own_rounding(const model::Model& model) {
+void warn_of_own_rounding(const model::Model& model, std::string_view but) {
   if (!model.rounds_activations()) return;
   std::cerr << fmt::format(
-      "qeval: warning: {}: rounds activations as quant_method {} says; here its weights alone count\n",
-      model.path.string(), model.quant_method);
+      "qeval: warning: {}: rounds activations as quant_method {} says; here its weights alone count{}\n",
+      model.path.string(), model.quant_method, but);
 }
 
 void print_warnings(const eval::Session& session) {

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <optional>
+#include <string_view>
 
 #include "cli/command.h"
 #include "eval/engine/session.h"
@@ -22,8 +23,9 @@ void add_scoring_options(po::options_description& options, bool several = false)
 void add_protocol_option(po::options_description& options);
 
 eval::SessionOptions session_options(const po::variables_map& arguments);
-/// Says on stderr that a model which asks for rounded activations is taken as its weights alone.
-void warn_of_own_rounding(const model::Model& model);
+/// Says on stderr that a model which asks for rounded activations is taken as its weights alone; `but` ends
+/// the sentence.
+void warn_of_own_rounding(const model::Model& model, std::string_view but = "");
 /// What is to be known of the session's model, on stderr.
 void print_warnings(const eval::Session& session);
 int64_t batch_tokens(const po::variables_map& arguments);

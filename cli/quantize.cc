@@ -96,6 +96,12 @@ void check_combinations(const po::variables_map& arguments, quant::Method method
 
 quant::Scheme scheme(const po::variables_map& arguments) {
   quant::Scheme scheme = quant::parse_scheme(arguments["scheme"].as<std::string>());
+  for (const char* option : {"weight-bits", "act-bits", "weight-group-size", "weight-per-channel",
+                             "weight-symmetric", "act-dynamic"}) {
+    if (scheme.stored && given(arguments, option))
+      refuse(option,
+             fmt::format("not used with --scheme {}, which is as the checkpoint says", quant::kStoredScheme));
+  }
   if (const auto bits = optional<int>(arguments, "weight-bits")) {
     scheme.weight.bits = in_range("weight-bits", *bits, 2, 16);
   }
@@ -201,8 +207,8 @@ int run(const po::variables_map& arguments) {
   quant::QuantizeRun run;
   together(peers(), [&] {
     model = load_model(arguments);
-    warn_of_own_rounding(model);
     run.options = quantize_options(arguments, model.config);
+    if (!run.options.scheme.stored) warn_of_own_rounding(model);
     run.scheme = arguments["scheme"].as<std::string>();
     run.format = quant::parse_checkpoint_format(arguments["format"].as<std::string>());
     run.act_ranges_file = optional<std::string>(arguments, "act-ranges").value_or("");

@@ -49,13 +49,13 @@ model::ModelConfig usual_config(const model::Architecture& architecture) {
   return config;
 }
 
-/// "yes", or a dash where `require` refuses the model.
+/// "yes", or `otherwise` where `require` refuses the model.
 const char* cell(const model::ModelConfig& config,
-                 const std::function<void(const model::ModelConfig&)>& require) {
+                 const std::function<void(const model::ModelConfig&)>& require, const char* otherwise = "–") {
   try {
     require(config);
   } catch (const Error&) {
-    return "–";
+    return otherwise;
   }
   return "yes";
 }
@@ -74,7 +74,7 @@ std::string supported_table() {
                     !own.empty()      ? own
                     : !within.empty() ? within
                                       : "–",
-                    cell(config, quant::require_points), cell(config, quant::require_integer_form),
+                    cell(config, quant::require_points, "weights"), cell(config, quant::require_integer_form),
                     cell(config, quant::require_backward_passes), cell(config, quant::require_graph_form));
   }
   return table;

@@ -91,7 +91,8 @@ struct RowPositions {
 struct Routing {
   int64_t rows = 0, used = 0;
   std::vector<int32_t> experts;  ///< [rows, used], ascending in each row
-  std::vector<float> weights;    ///< [rows, used]
+  std::vector<float> weights;    ///< [rows, used] …
+  std::vector<int32_t> codes;    ///< … or what an arithmetic of integers has instead
   // From them, by sort():
   std::vector<int64_t> first;   ///< [experts + 1]: where each expert's rows begin among the dispatched
   std::vector<int64_t> source;  ///< [rows · used]: the row behind each dispatched one

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <numeric>
 
+#include "model/expert_choice.h"
 #include "model/float_arithmetic.h"
 #include "model/kernels/gemm.h"
 #include "model/kernels/kernels.h"
@@ -18,18 +18,6 @@ constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
 float sigmoid(float x) {
   return 1.0F / (1.0F + std::exp(-x));
-}
-
-/// The indices of the `count` largest, of equals the lower ones.
-std::vector<int32_t> largest(std::span<const float> values, int64_t count) {
-  std::vector<int32_t> order(values.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::partial_sort(order.begin(), order.begin() + count, order.end(), [&](int32_t a, int32_t b) {
-    const float x = values[static_cast<size_t>(a)], y = values[static_cast<size_t>(b)];
-    return x != y ? x > y : a < b;
-  });
-  order.resize(static_cast<size_t>(count));
-  return order;
 }
 
 /// One row's choice.
@@ -61,7 +49,11 @@ class Choice {
     }
     std::vector<float> wanted = scores;
     for (int64_t e = 0; correction != nullptr && e < n; ++e) wanted[static_cast<size_t>(e)] += correction[e];
-    if (op_.used_groups < op_.groups) hide_groups(wanted, correction != nullptr);
+    // A group counts by its two best experts where they are corrected, else by its best.
+    if (op_.used_groups < op_.groups) {
+      const bool corrected = correction != nullptr;
+      hide_groups<float>(op_.groups, op_.used_groups, corrected ? 2 : 1, corrected ? 0.0F : kHidden, wanted);
+    }
     // Equal scores of unequal logits are not equal: what a softmax rounds away must not decide.
     const bool by_logits = correction == nullptr && op_.used_groups == op_.groups;
     float sum = 0;
@@ -73,25 +65,6 @@ class Choice {
     if (op_.normalize)
       sum = std::max(sum, static_cast<float>(op_.least_sum)) + static_cast<float>(op_.added_sum);
     for (auto& [expert, weight] : chosen_) weight = (op_.normalize ? weight / sum : weight) * op_.factor;
-  }
-
-  /// A group counts by its two best experts where they are corrected, else by its best.
-  void hide_groups(std::vector<float>& wanted, bool by_two) const {
-    const int64_t size = op_.experts / op_.groups;
-    std::vector<float> totals;
-    for (int64_t g = 0; g < op_.groups; ++g) {
-      const std::span own(wanted.data() + g * size, static_cast<size_t>(size));
-      float total = 0;
-      for (const int32_t best : largest(own, by_two ? std::min<int64_t>(2, size) : 1)) {
-        total += own[static_cast<size_t>(best)];
-      }
-      totals.push_back(total);
-    }
-    std::vector<bool> kept(totals.size(), false);
-    for (const int32_t g : largest(totals, op_.used_groups)) kept[static_cast<size_t>(g)] = true;
-    for (int64_t e = 0; e < op_.experts; ++e) {
-      if (!kept[static_cast<size_t>(e / size)]) wanted[static_cast<size_t>(e)] = by_two ? 0.0F : kHidden;
-    }
   }
 
   /// Phi-MoE: the best, then the best of the rest, each weighed against those that come near it.

@@ -168,25 +168,66 @@ bool is_read_later(const BlockGraph& block, size_t first, Value value) {
   return value == Value::residual;  // the next block reads it, or the final norm
 }
 
+namespace {
+
+/// The linear maps that read a norm's result, experts' included; nothing where something else reads it too,
+/// or nobody does.
+std::vector<Module> readers_of_norm(const std::vector<Operation>& operations, size_t norm) {
+  std::vector<Module> readers;
+  Value out = accesses(operations[norm]).writes;
+  const auto reads = [](const Accesses& access, Value value) {
+    return std::ranges::find(access.reads, value) != access.reads.end();
+  };
+  bool overwritten = false, dispatched = false;
+  for (size_t i = norm + 1; i < operations.size() && !(overwritten && !dispatched); ++i) {
+    const Accesses access = accesses(operations[i]);
+    const auto* linear = std::get_if<LinearOp>(&operations[i]);
+    if (dispatched && reads(access, Value::dispatched)) {
+      if (linear == nullptr) return {};
+      readers.push_back(linear->module);
+    } else if (!overwritten && reads(access, out)) {
+      if (linear != nullptr) {
+        readers.push_back(linear->module);
+      } else if (std::holds_alternative<DispatchOp>(operations[i])) {
+        dispatched = true;
+      } else {
+        return {};
+      }
+    }
+    overwritten = overwritten || access.writes == out;
+  }
+  return readers;
+}
+
+/// Whether nothing but the mix stands between what makes values and the output projection's input.
+bool values_reach_output(const BlockGraph& block) {
+  const auto* attention = block.find<AttentionOp>();
+  if (attention == nullptr || attention->heads != attention->kv_heads) return false;
+  if (attention->kv_from != 0 || attention->kv_lent) return false;
+  return std::ranges::all_of(block.operations, [](const Operation& operation) {
+    const auto* norm = std::get_if<NormOp>(&operation);
+    const auto* clamp = std::get_if<ClampOp>(&operation);
+    return !std::holds_alternative<SplitLatentOp>(operation) && (norm == nullptr || norm->out != Value::v) &&
+           (clamp == nullptr || clamp->value != Value::v);
+  });
+}
+
+}  // namespace
+
 std::vector<ScaleEdge> scale_edges(const BlockGraph& block) {
   std::vector<ScaleEdge> edges;
   const auto& operations = block.operations;
   for (size_t i = 0; i < operations.size(); ++i) {
     const auto* norm = std::get_if<NormOp>(&operations[i]);
-    if (norm == nullptr || norm->out != Value::normed) continue;
-    ScaleEdge edge{norm->module, {}};
-    for (size_t j = i + 1; j < operations.size(); ++j) {
-      const auto* linear = std::get_if<LinearOp>(&operations[j]);
-      if (linear != nullptr && linear->in == norm->out) edge.consumers.push_back(linear->module);
-      if (accesses(operations[j]).writes == norm->out) break;
-    }
-    edges.push_back(std::move(edge));
+    const bool in_front = norm != nullptr && (norm->out == Value::normed || norm->out == Value::experts_in);
+    if (!in_front) continue;
+    std::vector<Module> readers = readers_of_norm(operations, i);
+    if (!readers.empty()) edges.push_back({norm->module, std::move(readers)});
   }
-  const auto* attention = block.find<AttentionOp>();
-  const bool plain_values = block.find<SplitLatentOp>() == nullptr && attention != nullptr;
-  if (plain_values && attention->heads == attention->kv_heads) edges.push_back({Module::v, {Module::o}});
+  if (values_reach_output(block)) edges.push_back({Module::v, {Module::o}});
   const bool turned = block.hadamard(Value::gate) != nullptr;
   if (block.reads_product(Module::down) && !turned) edges.push_back({Module::up, {Module::down}});
+  if (block.reads_product(Module::shared_down)) edges.push_back({Module::shared_up, {Module::shared_down}});
   return edges;
 }
 

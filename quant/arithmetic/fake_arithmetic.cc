@@ -4,12 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
-#include "base/file.h"
-#include "base/hash.h"
-#include "base/setting.h"
 #include "model/kernels/kernels.h"
 #include "quant/grid/stored_codes.h"
 
@@ -45,18 +40,23 @@ bool has_points(const model::Operation& operation) {
   const auto* activate = std::get_if<model::ActivateOp>(&operation);
   const auto* multiply = std::get_if<model::MultiplyOp>(&operation);
   const auto* norm = std::get_if<model::NormOp>(&operation);
-  if (attention != nullptr) return attention->kv_from == 0;
-  if (activate != nullptr)
-    return activate->limit == 0 && activate->sparsity == 0 &&
-           activate->module != Module::layer_input_activation;
-  if (multiply != nullptr) {
-    return multiply->limit == 0 && multiply->offset == 0 && multiply->by == model::Value::up;
-  }
+  const auto* add = std::get_if<model::AddOp>(&operation);
+  if (attention != nullptr) return true;
+  if (activate != nullptr) return activate->limit == 0 && activate->sparsity == 0;
+  if (multiply != nullptr) return multiply->limit == 0 && multiply->offset == 0;
   if (norm != nullptr) return norm->module == Module::v_norm;
+  if (add != nullptr) return add->to == model::Value::update && add->in == model::Value::mlp_update;
+  if (const auto* scale = std::get_if<model::ScaleOp>(&operation)) return is_layer_factor(*scale);
   return std::holds_alternative<model::LinearOp>(operation) ||
          std::holds_alternative<model::RouteOp>(operation) ||
          std::holds_alternative<model::DispatchOp>(operation) ||
          std::holds_alternative<model::MixExpertsOp>(operation);
+}
+
+bool rounds_activations(const QuantConfig& qcfg, const model::ModelConfig& config) {
+  return std::ranges::any_of(all_points(config), [&](const Point& point) {
+    return point.slot != Slot::weight && qcfg[point].enabled();
+  });
 }
 
 }  // namespace
@@ -71,7 +71,7 @@ FakeArithmetic::FakeArithmetic(const model::Model& model, const QuantConfig& qcf
     : FloatArithmetic(model, max_positions),
       points_(make_points(model.config, qcfg, ranges)),
       erf_gelu_(rounded_gelu_is_erf(model.config)) {
-  require_points(model.config);
+  if (rounds_activations(qcfg, model.config)) require_points(model.config);
   if (first) {
     require_operations(model.config, "ranges of position 0",
                        [](const model::Operation& operation) { return !model::is_beyond_dense(operation); });
@@ -346,9 +346,17 @@ void FakeArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, const 
                               Tensor& gate) const {
   const bool turned =
       op.module == Module::down && config().graph.block(layer).hadamard(model::Value::gate) != nullptr;
+  const bool own_operand = op.by == model::Value::layer_inputs;
   parallel_ranges(gate.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    std::vector<float> operand(own_operand ? static_cast<size_t>(gate.cols) : 0);
     for (int64_t r = first; r < last; ++r) {
-      multiply_row(op, up.row<float>(r) + op.first, gate.row<float>(r), gate.cols);
+      const float* by = up.row<float>(r) + op.first;
+      if (own_operand) {
+        std::copy_n(by, gate.cols, operand.data());
+        of_row(gate, r).at(layer, op.module, Slot::input2)(operand.data(), gate.cols);
+        by = operand.data();
+      }
+      multiply_row(op, by, gate.row<float>(r), gate.cols);
       if (turned) continue;
       of_row(gate, r).at(layer, op.module, Slot::input)(gate.row<float>(r), gate.cols);
     }
@@ -417,84 +425,6 @@ void FakeArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, 
   }
   points_.at(0, Module::head, Slot::output)(logits, normed.rows * count);
   finish_logits(logits, normed.rows * count);
-}
-
-bool is_quantized_checkpoint(const std::filesystem::path& path) {
-  std::error_code code;
-  return std::filesystem::exists(path / "act_dict.json", code) &&
-         std::filesystem::exists(path / "default_qcfg.json", code);
-}
-
-std::string quantization_hash(const QuantConfig& qcfg, const ActRanges& known,
-                              const model::ModelConfig& config, const std::optional<FirstToken>& first) {
-  ActRanges used = complete_ranges(qcfg, known, config, "the ranges");
-  const Point end{0, Module::final_norm, Slot::input};
-  used[end] = known[end];
-  if (!first) return sha256_hex(qcfg_json(qcfg, config).dump() + act_ranges_json(used, config).dump());
-  ActRanges used_first = complete_ranges(first->qcfg, first->ranges, config, "the ranges of position 0");
-  used_first[end] = first->ranges[end];
-  return sha256_hex(qcfg_json(qcfg, config, &first->qcfg).dump() +
-                    act_ranges_json(used, config, &used_first).dump());
-}
-
-namespace {
-
-/// A checkpoint's codes are what its configuration asks for: any other would be a second rounding.
-void check_stored_codes(const model::Model& model, const QuantConfig& qcfg,
-                        const std::filesystem::path& file) {
-  if (!is_quantized_checkpoint(model.path)) return;
-  for (const Point& point : all_points(model.config)) {
-    if (point.slot != Slot::weight || is_norm(point.module)) continue;
-    const bool head = point.module == Module::head;
-    // Nothing writes codes of experts.
-    if (!head && !model.layers[static_cast<size_t>(point.layer)].linears.contains(point.module)) continue;
-    // A tied head has the codes of the embedding, which is no point.
-    if (head && model.config.tie_word_embeddings) continue;
-    const model::Matrix& matrix =
-        head ? model.head.weight : model.layers[static_cast<size_t>(point.layer)].linear(point.module).weight;
-    if (matrix.stored.coded() == nullptr || is_stored_as(matrix, qcfg[point])) continue;
-    fail("{}: {} is {}, but {} stores it as {}; accepted: what is stored", file.string(), point_name(point),
-         describe(qcfg[point]), model.path.string(), matrix.stored.format());
-  }
-}
-
-}  // namespace
-
-Quantization load_quantization(const model::Model& model, const std::optional<std::filesystem::path>& qcfg,
-                               const std::optional<std::filesystem::path>& act_ranges) {
-  std::error_code code;
-  const std::filesystem::path own_qcfg = model.path / "default_qcfg.json";
-  const std::filesystem::path own_ranges = model.path / "act_dict.json";
-  if (!qcfg && !std::filesystem::exists(own_qcfg, code)) {
-    fail(
-        "{}: no default_qcfg.json, which says how the fake-quantized model computes; make a checkpoint with "
-        "`qeval quantize`, or give {}",
-        model.path.string(), setting("qcfg"));
-  }
-  Quantization result;
-  result.qcfg = read_qcfg(qcfg ? *qcfg : own_qcfg, model.config);
-  check_stored_codes(model, result.qcfg, qcfg ? *qcfg : own_qcfg);
-  if (act_ranges || std::filesystem::exists(own_ranges, code)) {
-    const std::filesystem::path& file = act_ranges ? *act_ranges : own_ranges;
-    result.known_ranges = read_act_ranges(file, model.config);
-    result.ranges = complete_ranges(result.qcfg, result.known_ranges, model.config, file.string());
-  } else {  // weight-only schemes need none
-    result.known_ranges = ActRanges(model.config.num_layers);
-    result.ranges = complete_ranges(
-        result.qcfg, result.known_ranges, model.config,
-        fmt::format("{}: no act_dict.json and no {}", model.path.string(), setting("act-ranges")));
-  }
-  const std::filesystem::path& qcfg_file = qcfg ? *qcfg : own_qcfg;
-  if (std::optional<QuantConfig> first = read_first_qcfg(qcfg_file, result.qcfg, model.config)) {
-    const std::filesystem::path& ranges_file = act_ranges ? *act_ranges : own_ranges;
-    ActRanges known = read_first_ranges(ranges_file, model.config);
-    const Point end{0, Module::final_norm, Slot::input};
-    ActRanges ranges = complete_ranges(*first, known, model.config, ranges_file.string() + ": position 0");
-    ranges[end] = known[end];
-    result.first = FirstToken{std::move(*first), std::move(ranges)};
-  }
-  result.hash = quantization_hash(result.qcfg, result.known_ranges, model.config, result.first);
-  return result;
 }
 
 }  // namespace qeval::quant

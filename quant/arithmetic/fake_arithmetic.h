@@ -13,7 +13,7 @@
 namespace qeval::quant {
 
 /// Throws Error naming the first operation of the model whose points nothing defines
-/// (docs/specification.md#points, §7).
+/// (docs/specification.md#points). Where a configuration rounds weights alone, any operation will do.
 void require_points(const model::ModelConfig& config);
 
 /// A point ready to be applied: its spec and, where static, its grid.
@@ -36,7 +36,8 @@ struct ActivationQuantizer {
 class FakeArithmetic : public model::FloatArithmetic {
  public:
   /// `ranges` has every range that `qcfg` needs (complete_ranges), and so has `first`, where position 0 has
-  /// grids of its own. `model` must outlive the arithmetic.
+  /// grids of its own. `model` must outlive the arithmetic. Where activations are rounded, see
+  /// require_points().
   FakeArithmetic(const model::Model& model, const QuantConfig& qcfg, const ActRanges& ranges,
                  int64_t max_positions, const std::optional<FirstToken>& first = std::nullopt);
 

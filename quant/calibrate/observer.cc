@@ -104,6 +104,10 @@ void ObservedArithmetic::activate(int64_t layer, const model::ActivateOp& op, Te
 
 void ObservedArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, const Tensor& up,
                                   Tensor& gate) const {
+  if (op.by == model::Value::layer_inputs) {
+    observer_.observe({layer, op.module, Slot::input2}, up.row<float>(0) + op.first, up.rows, op.width,
+                      up.cols);
+  }
   FloatArithmetic::multiply(layer, op, up, gate);
   if (op.module != Module::down || config().graph.block(layer).hadamard(model::Value::gate) == nullptr)
     report({layer, op.module, Slot::input}, gate);

@@ -42,9 +42,11 @@ bool is_of_a_checkpoint(std::string_view name) {
 /// Whether weights were made codes that their floats need not round to.
 bool has_own_codes(const QuantizedModel& model) {
   return model.edited && std::ranges::any_of(model.model().layers, [](const model::LayerWeights& layer) {
-           return std::ranges::any_of(layer.linears, [](const auto& linear) {
-             return linear.second.weight.stored.coded() != nullptr;
+           bool coded = false;
+           layer.visit_linears([&](Module, const model::LinearWeights& linear) {
+             coded = coded || linear.weight.stored.coded() != nullptr;
            });
+           return coded;
          });
 }
 

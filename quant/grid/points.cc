@@ -194,6 +194,11 @@ Point made_at(const model::ModelConfig& config, const Point& point) {
   return point;
 }
 
+bool is_layer_factor(const model::ScaleOp& op) {
+  return op.in == model::Value::residual && op.out == model::Value::residual && op.stored &&
+         op.numbers == 1 && op.factor == 1;
+}
+
 std::string edge_name(const model::ScaleEdge& edge) {
   const auto word = [](Module module) -> std::string_view {
     if (is_norm(module)) return "norm";
@@ -229,7 +234,11 @@ bool has_point(const model::ModelConfig& config, const Point& point) {
   switch (point.module) {
     case Module::qk_product:
     case Module::pv_product:
+      // Keys and values of an earlier layer are rounded there.
+      if (point.slot == Slot::input2) return has_attention && block.attention().kv_from == 0;
       return point.slot != Slot::weight && has_attention;
+    case Module::layer_input_projection:
+      return block.find<model::LinearOp>(point.module) != nullptr;
     case Module::softcap:
       return point.slot == Slot::output && has_attention && block.attention().softcap != 0;
     case Module::expert_mix:

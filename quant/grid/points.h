@@ -16,7 +16,8 @@ using model::kBlockModules;
 using model::kModelModules;
 using model::Module;
 
-/// A tensor of an operation. `input2` is k of the scores, v of the mix, the sigmoid of SiLU.
+/// A tensor of an operation. `input2` is k of the scores, v of the mix, the sigmoid of SiLU, and what a
+/// layer's gate is multiplied by in front of its projection (Gemma 4).
 enum class Slot : uint8_t { input, input2, weight, output };
 inline constexpr int64_t kSlots = 4;
 
@@ -54,6 +55,9 @@ bool has_point(const model::ModelConfig& config, const Point& point);
 
 /// All points of a model, layer by layer in the order of Module and Slot.
 std::vector<Point> all_points(const model::ModelConfig& config);
+
+/// Whether an operation multiplies the residual stream by a stored number (Gemma 4): no point has the result.
+bool is_layer_factor(const model::ScaleOp& op);
 
 /// The point where what this point reads is made: several points see the same tensor (the norm's output is
 /// the input of q, k and v; v is the mix's input2). Itself where it is made here, or read from the residual

@@ -32,6 +32,7 @@ std::optional<int> default_activation_bits(const model::ModelConfig& config, con
     return slot == Slot::input || norm->is_of_update() ? 16 : 8;
   }
   const auto& linear = *block.find<model::LinearOp>(point.module);
+  if (slot == Slot::input2) return 8;  // an operand of the product that the map reads
   if (slot == Slot::input) {
     return block.reads_product(linear.module) || linear.in == model::Value::residual ? std::optional(8)
                                                                                      : std::nullopt;
@@ -84,6 +85,10 @@ std::optional<int64_t> group_of(std::string_view name) {
 std::optional<Scheme> plain_scheme(std::string_view name) {
   Scheme scheme;
   if (name == "w8a8") return scheme;
+  if (name == kStoredScheme) {
+    scheme.stored = true;
+    return scheme;
+  }
   if (name == "w8a16") {
     scheme.activation_bits = 16;
     return scheme;
@@ -118,6 +123,8 @@ Scheme parse_scheme(std::string_view name) {
   std::optional<Scheme> scheme = plain_scheme(scheme_stem(name));
   if (!scheme) fail("{}: unknown scheme; accepted: {}; {}", printable(name), kSchemeNames, kGroupsNote);
   if (const auto group = group_of(name)) {
+    if (scheme->stored)
+      fail("{}: unknown scheme; accepted: {}; groups are as stored", printable(name), kStoredScheme);
     scheme->weight.group_size = *group;
     scheme->weight.per_channel = true;
   }

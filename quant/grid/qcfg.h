@@ -25,16 +25,20 @@ struct Scheme {
   int activation_bits = 8;
   /// Every 8- and 16-bit activation point takes its range at run time, per row.
   bool dynamic_activations = false;
+  /// The codes and the static ranges that the checkpoint stores, as stored (stored_points.h); the rest as
+  /// above.
+  bool stored = false;
   bool operator==(const Scheme&) const = default;
 };
 
 /// "w8a8", "w4a8", "w4a8-sym", "w8a16" (every activation point 16-bit static), "w4a16", "w4a16-sym", "w3a16",
 /// "w3a16-sym", "w8a16-sym" (weights per channel, activations untouched); each also with "-gN" behind it,
-/// where weights have a grid per N inputs of a channel: "w4a8-g64". Anything else is an Error that lists
-/// them.
+/// where weights have a grid per N inputs of a channel: "w4a8-g64". "stored": what a quantized checkpoint
+/// stores, the rest as in w8a8. Anything else is an Error that lists them.
 Scheme parse_scheme(std::string_view name);
 inline constexpr std::string_view kSchemeNames =
-    "w8a8, w4a8, w4a8-sym, w8a16, w4a16, w4a16-sym, w3a16, w3a16-sym, w8a16-sym";
+    "w8a8, w4a8, w4a8-sym, w8a16, w4a16, w4a16-sym, w3a16, w3a16-sym, w8a16-sym, stored";
+inline constexpr std::string_view kStoredScheme = "stored";
 inline constexpr std::string_view kGroupsNote = "each also with groups of N inputs, -gN";
 /// A name of kSchemeNames, of a scheme's name with "-gN" or without; another name as it is.
 std::string_view scheme_stem(std::string_view name);

@@ -214,7 +214,7 @@ std::vector<Warning> scale_by_activations(EditableModel& model, const QuantConfi
         }
         inputs.clear();
       }};
-  for_each_block_inputs(model.model(), samples, visitor, progress);
+  for_each_block_inputs(model.model(), "AWQ", samples, visitor, progress);
   return check.warnings();
 }
 

@@ -27,9 +27,10 @@ void decode_into(model::Matrix& matrix, AlignedBuffer& buffer) {
 EditableModel::EditableModel(const model::Model& source) : model_(source) {
   for (model::LayerWeights& layer : model_.layers) {
     auto& weights = weights_.emplace_back();
+    auto& of_experts = experts_.emplace_back();
     for (auto& [module, linear] : layer.linears) decode_into(linear.weight, weights[module]);
     for (auto& [module, experts] : layer.experts) {
-      for (LinearWeights& expert : experts) decode_into(expert.weight, experts_.emplace_back());
+      for (LinearWeights& expert : experts) decode_into(expert.weight, of_experts[module].emplace_back());
     }
   }
 }
@@ -41,16 +42,33 @@ void EditableModel::edit_ends() {
 }
 
 EditableModel::Linear EditableModel::linear(int64_t layer, Module module) {
-  const auto l = static_cast<size_t>(layer);
-  LinearWeights& weights = model_.layers[l].linears.at(module);
-  assert(weights.weight.stored.coded() == nullptr);
-  return {weights.weight.rows, weights.weight.cols, weights_[l].at(module).as<float>(), weights.bias};
+  return linears(layer, module).front();
 }
 
-void EditableModel::set_codes(int64_t layer, Module module, const QuantizedMatrix& codes) {
+std::vector<EditableModel::Linear> EditableModel::linears(int64_t layer, Module module) {
   const auto l = static_cast<size_t>(layer);
-  model_.layers[l].linears.at(module).weight.stored = store_codes(codes);
-  weights_[l].at(module) = AlignedBuffer();
+  model::LayerWeights& weights = model_.layers[l];
+  std::vector<Linear> found;
+  const auto add = [&](LinearWeights& own, AlignedBuffer& buffer) {
+    assert(own.weight.stored.coded() == nullptr);
+    found.push_back({own.weight.rows, own.weight.cols, buffer.as<float>(), own.bias});
+  };
+  if (const auto own = weights.linears.find(module); own != weights.linears.end()) {
+    add(own->second, weights_[l].at(module));
+    return found;
+  }
+  std::vector<LinearWeights>& experts = weights.experts.at(module);
+  for (size_t e = 0; e < experts.size(); ++e) add(experts[e], experts_[l].at(module)[e]);
+  return found;
+}
+
+void EditableModel::set_codes(int64_t layer, Module module, const QuantizedMatrix& codes, int64_t expert) {
+  const auto l = static_cast<size_t>(layer), e = static_cast<size_t>(expert);
+  model::LayerWeights& weights = model_.layers[l];
+  const auto own = weights.linears.find(module);
+  const bool is_one = own != weights.linears.end();
+  (is_one ? own->second : weights.experts.at(module)[e]).weight.stored = store_codes(codes);
+  (is_one ? weights_[l].at(module) : experts_[l].at(module)[e]) = AlignedBuffer();
 }
 
 }  // namespace qeval::quant

@@ -34,11 +34,14 @@ class EditableModel {
     float* row(int64_t r) const { return weight + r * cols; }
   };
   Linear linear(int64_t layer, Module module);
-  const model::Matrix& weight(int64_t layer, Module module) const {
-    return model_.layers[static_cast<size_t>(layer)].linear(module).weight;
+  /// The same of a module of experts: all of them.
+  std::vector<Linear> linears(int64_t layer, Module module);
+  /// `expert`: which, of a module of experts.
+  const model::Matrix& weight(int64_t layer, Module module, int64_t expert = 0) const {
+    return model_.layers[static_cast<size_t>(layer)].all(module)[static_cast<size_t>(expert)]->weight;
   }
   /// A projection's weight becomes these codes, and cannot be edited any more.
-  void set_codes(int64_t layer, Module module, const QuantizedMatrix& codes);
+  void set_codes(int64_t layer, Module module, const QuantizedMatrix& codes, int64_t expert = 0);
   std::vector<float>& bias(int64_t layer, Module module) {
     return model_.layers[static_cast<size_t>(layer)].linears.at(module).bias;
   }
@@ -65,8 +68,8 @@ class EditableModel {
   model::Model model_;
   AlignedBuffer embedding_, positions_, head_;
   std::vector<float> no_bias_;
-  std::vector<std::map<Module, AlignedBuffer>> weights_;  ///< [layers], of the linears
-  std::vector<AlignedBuffer> experts_;                    ///< one after the other
+  std::vector<std::map<Module, AlignedBuffer>> weights_;               ///< [layers], of the linears
+  std::vector<std::map<Module, std::vector<AlignedBuffer>>> experts_;  ///< [layers]
 };
 
 }  // namespace qeval::quant

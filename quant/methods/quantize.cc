@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/setting.h"
+#include "quant/grid/stored_points.h"
 #include "quant/methods/awq.h"
 #include "quant/methods/mixed_precision.h"
 
@@ -141,6 +142,22 @@ void require_apart(const QuantizeOptions& options, const QuantConfig& qcfg, cons
   if (!any) fail("{}: no activation has a static range here; accepted: shared", what);
 }
 
+/// Stored codes and ranges stay what they are.
+void require_stored_scheme(const QuantizeOptions& options) {
+  const std::string what = fmt::format("{} {}", setting("scheme"), kStoredScheme);
+  if (options.method != Method::rtn || options.rotation.any()) {
+    fail("{}: method {}{} changes weights; accepted: {}", what, name(options.method),
+         options.rotation.any() ? " with a rotation" : "", name(Method::rtn));
+  }
+  if (weight_rounding(options).makes_codes())
+    fail("{}: {} and {} make new codes; accepted: those that are stored", what, setting("rounding"),
+         setting("weight-range"));
+  if (options.calibration.first_token_apart)
+    fail("{}: {} ranges: the ranges that are stored are of every position; accepted: {}", what,
+         setting("first-token"), name(FirstTokenMode::shared));
+  if (options.act_ranges) fail("{}: not used with {}", what, setting("act-ranges"));
+}
+
 /// The most sensitive points to 16 bits, on ranges that nothing was cut off: they were found on narrowed
 /// ones.
 void raise(QuantizedModel& model, int64_t count, const Samples& samples, const QuantizeOptions& options,
@@ -166,19 +183,21 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
                         ActRanges(model.config.num_layers),
                         std::nullopt,
                         {}};
+  if (options.scheme.stored) require_stored_scheme(options);
   // The simulation's RMSNorm has no eps in the blocks, so neither has the model that is measured, nor the one
   // that is written.
   result.base.config.l2norm_as_rmsnorm = model.config.norm == model::NormKind::rms;
   Observations own;
   Measurer measurer(samples, options, progress, observations != nullptr ? *observations : own, peers);
   // Codes of an earlier quantization are weights like any other to this one, which rounds them anew.
-  const bool from_codes = std::ranges::any_of(result.base.layers, [](const model::LayerWeights& layer) {
-    bool coded = false;
-    layer.visit_linears([&](Module, const model::LinearWeights& linear) {
-      coded = coded || linear.weight.stored.coded() != nullptr;
-    });
-    return coded;
-  });
+  const bool from_codes =
+      !options.scheme.stored && std::ranges::any_of(result.base.layers, [](const model::LayerWeights& layer) {
+        bool coded = false;
+        layer.visit_linears([&](Module, const model::LinearWeights& linear) {
+          coded = coded || linear.weight.stored.coded() != nullptr;
+        });
+        return coded;
+      });
   if (from_codes) result.edited.emplace(result.base);
   if (smooths(options)) {
     const Calibration& base = measurer.base(result);
@@ -194,7 +213,16 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
   }
   const model::ModelConfig& config = result.model().config;
   std::vector<int64_t> most_sensitive;  // how many points, of each such wish
-  result.qcfg = make_qcfg(config, options.scheme);
+  std::optional<StoredPoints> stored;
+  if (options.scheme.stored) {
+    stored = stored_points(result.base, options.scheme);
+    if (!stored->rounded.empty()) {
+      result.warnings.push_back(
+          {"weights of which the checkpoint stores no codes, rounded to 8 bits per channel",
+           stored->rounded});
+    }
+  }
+  result.qcfg = stored ? stored->qcfg : make_qcfg(config, options.scheme);
   for (const std::string& wish : options.keep_16bit) {
     if (const auto count = automatic_count(wish)) {
       most_sensitive.push_back(*count);
@@ -218,6 +246,9 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
     Calibration measured = measurer.ranges(result);
     result.ranges = std::move(measured.ranges);
     result.first = std::move(measured.first);
+  }
+  for (const Point& point : all_points(config)) {
+    if (stored && stored->ranges[point]) result.ranges[point] = stored->ranges[point];
   }
   for (const int64_t count : most_sensitive) raise(result, count, samples, options, measurer);
   if (!is_learned(options.method)) round_weights(result, samples, options, progress);

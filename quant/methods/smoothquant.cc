@@ -66,13 +66,6 @@ std::string_view name(Variant variant) {
 
 std::vector<Warning> smooth(EditableModel& model, const PointMap<std::vector<float>>& channel_maxima,
                             Variant variant, double alpha) {
-  for (const model::BlockGraph& block : model.model().config.graph.blocks) {
-    for (const model::Operation& operation : block.operations) {
-      if (!model::is_beyond_dense(operation)) continue;
-      fail("{} model: SmoothQuant has no {}; accepted: method rtn", model.model().config.architecture,
-           operation_name(operation));
-    }
-  }
   ScaleCheck check("smoothing scales");
   const auto a = static_cast<float>(alpha);
   for (int64_t layer = 0; layer < channel_maxima.num_layers(); ++layer) {
@@ -80,7 +73,9 @@ std::vector<Warning> smooth(EditableModel& model, const PointMap<std::vector<flo
       const bool from_norm = is_norm(edge.producer);
       if (variant == Variant::original && !from_norm) continue;
       std::vector<EditableModel::Linear> consumers;
-      for (const Module module : edge.consumers) consumers.push_back(model.linear(layer, module));
+      for (const Module module : edge.consumers) {
+        for (const EditableModel::Linear& linear : model.linears(layer, module)) consumers.push_back(linear);
+      }
       const std::vector<float> scales =
           smoothing_scales(consumers, channel_maxima[{layer, edge.consumers.front(), Slot::input}], a);
       check.add(layer, edge_name(edge), scales);
@@ -99,7 +94,9 @@ void apply_scales(EditableModel& model, int64_t layer, const model::ScaleEdge& e
   } else {
     divide_rows(model.linear(layer, edge.producer), scales);
   }
-  for (const Module module : edge.consumers) multiply_columns(model.linear(layer, module), scales);
+  for (const Module module : edge.consumers) {
+    for (const EditableModel::Linear& linear : model.linears(layer, module)) multiply_columns(linear, scales);
+  }
 }
 
 }  // namespace qeval::quant

@@ -91,6 +91,39 @@ TEST(Graph, EdgesJoinWhatMayBeRescaled) {
   EXPECT_THAT(edges(), ElementsAre("self_attn.v_proj self_attn.o_proj"));
 }
 
+/// A norm in front of experts feeds their router, the shared expert and all of theirs; where anything but a
+/// linear map reads it or stands behind the values, there is nothing to rescale.
+TEST(Graph, EdgesReachExpertsAndEndAtWhatIsNotLinear) {
+  TinyModel tiny;
+  const auto edges = [&] {
+    std::map<Module, std::vector<Module>> found;
+    for (const ScaleEdge& edge : scale_edges(make_graph(tiny.config).block(0)))
+      found[edge.producer] = edge.consumers;
+    return found;
+  };
+  tiny.config.experts.emplace();
+  tiny.config.experts->route = {.experts = 4, .used = 2};
+  tiny.config.experts->inner = tiny.config.experts->shared_inner = 8;
+  tiny.config.experts->shared_gate = true;
+  tiny.config.layers.assign(2, {.sparse = true});
+  EXPECT_THAT(edges().at(Module::post_attention_norm),
+              ElementsAre(Module::router, Module::shared_expert_gate, Module::shared_gate, Module::shared_up,
+                          Module::expert_gate, Module::expert_up));
+  EXPECT_THAT(edges().at(Module::shared_up), ElementsAre(Module::shared_down));
+  EXPECT_FALSE(edges().contains(Module::up));
+  tiny.config.num_kv_heads = tiny.config.num_heads;
+  EXPECT_TRUE(edges().contains(Module::v));
+  tiny.config.v_norm = true;
+  tiny.config.qk_norm = QkNorm::head;
+  EXPECT_FALSE(edges().contains(Module::v));
+  tiny.config.v_norm = false;
+  tiny.config.qkv_clip = 1;
+  EXPECT_FALSE(edges().contains(Module::v));
+  EXPECT_TRUE(edges().contains(Module::input_norm));
+  tiny.config.attention_in = 2;  // a factor reads the norm
+  EXPECT_FALSE(edges().contains(Module::input_norm));
+}
+
 /// Against the formulas (transformers' modeling_rope_utils), in double.
 TEST(RotaryScaling, StretchesFrequenciesByItsFormula) {
   Rotary rotary{.theta = 10000.0, .dim = 8, .scaling = {}};

@@ -1,5 +1,6 @@
 #include "quant/checkpoint/checkpoint.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
@@ -357,6 +358,63 @@ TEST(Export, ConvertsEveryLayoutToTheSameModel) {
   model::write_unified(source, folder / "unified", model::DType::f32);
   expect_same_weights(model::load_model(folder / "unified"), source);
 }
+
+namespace {
+
+std::vector<double> log_probabilities(const model::Model& model, const model::Arithmetic& arithmetic) {
+  std::vector<double> all;
+  for (const auto& answer : run_sample(model, arithmetic, samples()[0]))
+    all.push_back(answer.log_probability);
+  return all;
+}
+
+}  // namespace
+
+/// What stands in or beside blocks that are not dense: states, taps, factors, second embeddings, streams,
+/// experts.
+class ExportedFamily : public testing::TestWithParam<const char*> {
+ protected:
+  ExportedFamily() : source_(model::load_model(test::goldens() / "architectures" / GetParam())) {}
+
+  std::vector<double> in_float(const model::Model& model) const {
+    return log_probabilities(model, *model::make_float_arithmetic(model, 64));
+  }
+  TemporaryFolder folder_;
+  model::Model source_;
+};
+
+TEST_P(ExportedFamily, ConvertedComputesTheSameBits) {
+  std::filesystem::create_directories(folder_ / "out");
+  model::write_unified(source_, folder_ / "out", model::DType::f32);
+  EXPECT_EQ(in_float(model::load_model(folder_ / "out")), in_float(source_));
+}
+
+TEST_P(ExportedFamily, WeightsAloneMayBeQuantized) {
+  for (const CheckpointFormat format : {CheckpointFormat::packed, CheckpointFormat::mobilequant}) {
+    QuantizeOptions options;
+    options.scheme = parse_scheme("w4a16-sym");
+    const QuantizedModel made = quantize(source_, {}, options);
+    const FakeArithmetic fake(made.model(), made.qcfg, made.ranges, 64);
+    const std::vector<double> want = log_probabilities(made.model(), fake);
+    EXPECT_NE(want, in_float(source_));
+    const auto out = folder_ / name(format);
+    prepare_checkpoint_folder(out, source_);
+    write_checkpoint(out, made, {}, {{"method", "rtn"}}, format);
+    const model::Model read = model::load_model(out);
+    const Quantization q = load_quantization(read, {}, {});
+    EXPECT_EQ(log_probabilities(read, FakeArithmetic(read, q.qcfg, q.ranges, 64)), want);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, ExportedFamily,
+                         testing::Values("lfm2", "qwen3_next", "qwen3_5-nested", "falcon_h1",
+                                         "granitemoehybrid", "gemma3n", "gemma4-ple", "gemma4-moe",
+                                         "gemma4-nested", "gpt_oss", "qwen2_moe", "ernie4_5_moe", "minicpm3"),
+                         [](const auto& test) {
+                           std::string name = test.param;
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
 
 TEST(Export, AGgufsTokenizerComesAlong) {
   const auto vocabulary = test::goldens() / "tokenizers" / "ggml-vocab-gpt-2.gguf";

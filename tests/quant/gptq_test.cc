@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "model/checkpoint/checkpoint.h"
 #include "quant/grid/stored_codes.h"
+#include "quant/methods/layer_errors.h"
 #include "quant/methods/quantize.h"
 #include "tests/reference_data.h"
 #include "tests/tiny_model.h"
@@ -161,6 +162,44 @@ TEST(GptqGoldens, AWholeQuantizationHasTheSameCodes) {
       ASSERT_TRUE(is_stored_as(weight, spec));
       EXPECT_GE(golden.equal_codes(kind.name, quantized_weight(weight, spec)), 0.99);
     }
+  }
+}
+
+/// Every expert is rounded by the rows that it is given, and to nearest where it is given none.
+TEST(Gptq, RoundsExpertsByTheirOwnInputs) {
+  test::TinyModel tiny;
+  tiny.config.experts.emplace();
+  tiny.config.experts->route = {.experts = 4, .used = 1};
+  tiny.config.experts->inner = 24;
+  tiny.config.experts->router_bias = true;
+  tiny.config.layers.assign(2, {.sparse = true});
+  model::Model model = tiny.build();
+  for (model::LayerWeights& layer : model.layers) layer.linears.at(Module::router).bias = {0, 0, 0, -1000};
+  Samples samples(3);
+  for (size_t s = 0; s < samples.size(); ++s) {
+    for (size_t i = 0; i < 60; ++i) samples[s].push_back(static_cast<int32_t>((i * i + 7 * s) % 61));
+  }
+  const auto made = [&](Method method) {
+    QuantizeOptions options;
+    options.method = method;
+    options.scheme = parse_scheme("w3a16");
+    return quantize(model, samples, options);
+  };
+  const QuantizedModel nearest = made(Method::rtn), gptq = made(Method::gptq);
+  const auto sum = [&](const QuantizedModel& quantized) {
+    double total = 0;
+    for (const double error : layer_errors(quantized, samples)) total += error;
+    return total;
+  };
+  EXPECT_LT(sum(gptq), 0.8 * sum(nearest));
+  const QuantSpec& spec = gptq.qcfg[{0, Module::expert_up, Slot::weight}];
+  for (size_t e = 0; e < 4; ++e) {
+    const model::Matrix& own = model.layers[0].experts.at(Module::expert_up)[e].weight;
+    const model::Matrix& rounded = gptq.model().layers[0].experts.at(Module::expert_up)[e].weight;
+    ASSERT_TRUE(is_stored_as(rounded, spec));
+    const QuantizedMatrix got = quantized_weight(rounded, spec);
+    const QuantizedMatrix want = quantize_matrix(own, spec, weight_grids(own, spec, WeightRange::minmax));
+    EXPECT_EQ(std::memcmp(got.codes.data(), want.codes.data(), got.codes.size()) == 0, e == 3) << e;
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/decoder.h"
 #include "quant/arithmetic/integer/comparison.h"
@@ -272,6 +273,17 @@ class IntegerForms : public IntegerComparison,
                      public testing::WithParamInterface<void (*)(model::ModelConfig&)> {
  protected:
   void expect_one_step();
+  /// But for the stream's 28 bits, which the instrument has in float32: a code here and there is another.
+  void expect_taking_all_is_integers() const {
+    const ComparingArithmetic all(model_, *fake_, *integer_, [](const Point&) { return true; });
+    const std::vector<float> got = logits(all), want = logits(*integer_), simulated = logits(*fake_);
+    double distance = 0, apart = 0;
+    for (size_t i = 0; i < want.size(); ++i) {
+      distance += std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
+      apart += std::abs(static_cast<double>(simulated[i]) - static_cast<double>(want[i]));
+    }
+    EXPECT_LT(distance, 0.2 * apart);
+  }
 };
 
 TEST_P(IntegerForms, EveryOperationIsWithinOneStep) {
@@ -315,6 +327,82 @@ INSTANTIATE_TEST_SUITE_P(Forms, IntegerForms,
                                          test::factors_and_yarn, test::positions_and_relu, test::windows,
                                          test::rotated, test::rotated_without_a_gate, test::dynamic_and_xielu,
                                          test::longrope_and_relu2));
+
+/// What only the blocks of Gemma 4 have.
+class IntegerLayers : public IntegerForms {};
+
+TEST_P(IntegerLayers, EveryOperationIsWithinOneStep) {
+  expect_one_step();
+  expect_taking_all_is_integers();
+}
+
+INSTANTIATE_TEST_SUITE_P(Forms, IntegerLayers,
+                         testing::Values(test::inputs_of_layers, test::experts_beside_an_mlp));
+
+/// Factors of blocks are in the stream's unit, whatever they are; of 0 nothing would be left.
+TEST_F(IntegerComparison, FactorsOfTheStreamMayBeSmallOrNegative) {
+  test::inputs_of_layers(tiny_.config);
+  for (const float factor : {0.03F, -0.7F, 40.0F}) {
+    SCOPED_TRACE(factor);
+    model_ = tiny_.build();
+    for (model::LayerWeights& layer : model_.layers) layer.vectors.at(Module::layer_scalar) = {factor};
+    measure();
+    for (const auto& [point, difference] : compared()) {
+      const bool end = point == Point{0, Module::final_norm, Slot::output};
+      EXPECT_LE(end ? difference.mean() : difference.largest, end ? 2 : 1) << point_name(point);
+    }
+  }
+  model_ = tiny_.build();
+  model_.layers[1].vectors.at(Module::layer_scalar) = {0};
+  EXPECT_THROW(measure(), Error);
+}
+
+/// Experts, chosen by integers as the simulation chooses them.
+class IntegerExperts : public IntegerForms {};
+
+TEST_P(IntegerExperts, EveryOperationIsWithinOneStep) {
+  expect_one_step();
+  for (const Point& point :
+       {Point{0, Module::router, Slot::output}, Point{1, Module::expert_up, Slot::output},
+        Point{1, Module::expert_down, Slot::input}, Point{1, Module::expert_down, Slot::output},
+        Point{1, Module::expert_mix, Slot::input}, Point{1, Module::expert_mix, Slot::output}}) {
+    const PointMap<StepDifference> found = compare_operations(model_, *fake_, *integer_, samples_);
+    EXPECT_GT(found[point].values, 0) << point_name(point);
+  }
+  const ComparingArithmetic comparing(model_, *fake_, *integer_);
+  logits(comparing);
+  EXPECT_EQ(comparing.routed(), 2 * length_);
+  EXPECT_EQ(comparing.routed_otherwise(), 0);
+  expect_taking_all_is_integers();
+}
+
+TEST_P(IntegerExperts, DoNotDependOnTheBatch) {
+  GetParam()(tiny_.config);
+  build();
+  const std::vector<float> alone = logits(*integer_);
+  model::Decoder decoder(model_, *integer_);
+  std::vector<model::KvSpan> spans;
+  spans.reserve(samples_.size());
+  model::Batch batch;
+  std::vector<int64_t> rows;
+  for (const auto& sample : {samples_[2], samples_[0], samples_[1]}) {
+    spans.emplace_back(*integer_, length_, 1);
+    batch.segments.push_back(
+        {.first_row = std::ssize(batch.tokens), .length = length_, .first_position = 0, .kv = &spans.back()});
+    for (int32_t i = 0; i < length_; ++i) {
+      if (batch.segments.size() == 2) rows.push_back(std::ssize(batch.tokens));
+      batch.tokens.push_back(sample[static_cast<size_t>(i)]);
+      batch.positions.push_back(i);
+    }
+  }
+  decoder.forward(batch);
+  EXPECT_EQ(decoder.logits(rows), alone);
+}
+
+INSTANTIATE_TEST_SUITE_P(Forms, IntegerExperts,
+                         testing::Values(test::experts, test::normalized_experts_without_a_shared_one,
+                                         test::corrected_experts, test::experts_in_groups_of_a_sigmoid,
+                                         test::experts_in_plain_groups, test::experts_near_the_best));
 
 /// Integers end where the simulation does, but for the head's 8 bits and the final norm's 16, which the
 /// simulation leaves in float. (check_families.py holds the same of families that came later.)

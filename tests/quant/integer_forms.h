@@ -97,6 +97,81 @@ inline void rotated_without_a_gate(model::ModelConfig& c) {
   c.layers = {{.rotary = false}, {}};
 }
 
+/// Experts in every layer, chosen as `route` says.
+inline void set_experts(model::ModelConfig& c, const model::RouteOp& route, int64_t shared_inner = 0,
+                        bool shared_gate = false) {
+  c.experts.emplace();
+  c.experts->route = route;
+  c.experts->inner = 20;
+  c.experts->shared_inner = shared_inner;
+  c.experts->shared_gate = shared_gate;
+  c.layers = {{.sparse = true}, {.sparse = true}};
+}
+
+inline void experts(model::ModelConfig& c) {
+  set_experts(c, {.experts = 6, .used = 2}, 12, true);
+}
+
+inline void normalized_experts_without_a_shared_one(model::ModelConfig& c) {
+  set_experts(c, {.experts = 7, .used = 3, .normalize = true, .expert_scale = true});
+}
+
+/// What the best weigh together is often less than the least sum.
+inline void corrected_experts(model::ModelConfig& c) {
+  set_experts(c, {.experts = 8, .used = 2, .normalize = true, .least_sum = 0.6, .correction = true}, 16);
+  c.experts->router_bias = c.experts->expert_bias = c.experts->shared_bias = true;
+}
+
+inline void experts_in_groups_of_a_sigmoid(model::ModelConfig& c) {
+  set_experts(c, {.scores = model::RouteOp::Scores::sigmoid,
+                  .experts = 12,
+                  .used = 3,
+                  .normalize = true,
+                  .added_sum = 0.05,
+                  .factor = 2.5,
+                  .correction = true,
+                  .groups = 4,
+                  .used_groups = 2});
+}
+
+inline void experts_in_plain_groups(model::ModelConfig& c) {
+  set_experts(c, {.experts = 12, .used = 2, .factor = 0.5, .groups = 3, .used_groups = 1});
+}
+
+inline void experts_near_the_best(model::ModelConfig& c) {
+  set_experts(c, {.scores = model::RouteOp::Scores::sparse_mixer, .experts = 8, .used = 2, .jitter = 0.2F});
+  c.norm = model::NormKind::layer;
+}
+
+/// As Gemma 4 has them: layers that borrow keys and values, sizes of heads that differ, inputs and factors of
+/// layers.
+inline void inputs_of_layers(model::ModelConfig& c) {
+  c.form = model::BlockForm::sandwich;
+  c.activation = model::Activation::gelu_tanh;
+  c.scale_embedding = true;
+  c.attention_scale = 1;
+  c.qk_norm = model::QkNorm::head;
+  c.v_norm = true;
+  c.layer_inputs = model::LayerInputs{.size = 8, .vocab_size = 50};
+  c.layer_scalar = true;
+  c.num_layers = 4;
+  c.head_dim = 6;
+  c.rotary.dim = 10;
+  c.local_rotary = model::Rotary{.theta = 100, .dim = 6, .scaling = {}};
+  c.layers = {{.window = 7, .local_rotary = true, .kv_lent = true},
+              {.head_dim = 10, .num_kv_heads = 1, .keys_as_values = true, .kv_lent = true},
+              {.window = 7, .local_rotary = true, .intermediate_size = 80, .kv_from = 2},
+              {.head_dim = 10, .num_kv_heads = 1, .kv_from = 2}};
+}
+
+/// Experts beside the MLP, with a router that has a norm of its own.
+inline void experts_beside_an_mlp(model::ModelConfig& c) {
+  set_experts(c, {.experts = 6, .used = 2, .normalize = true, .expert_scale = true});
+  c.form = model::BlockForm::sandwich;
+  c.experts_beside_mlp = true;
+  c.layer_scalar = true;
+}
+
 inline void dynamic_and_xielu(model::ModelConfig& c) {
   c.gated_mlp = false;
   c.activation = model::Activation::xielu;

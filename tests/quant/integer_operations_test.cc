@@ -291,13 +291,13 @@ TEST_P(IntegerOperations, AdditionFeedsTheNextReader) {
 TEST_P(IntegerOperations, ActivationAndProduct) {
   const int64_t width = model_.config.intermediate_size;
   for_each<model::ActivateOp>([&](const model::ActivateOp& op) {
-    Input x = random_input(30, width, grids().activation);
+    Input x = random_input(30, width, grids().activations.at(Module::activation));
     integer_->activate(kLayer, op, x.codes);
     fake_->activate(kLayer, op, x.values);
-    expect_one_step(x.codes, x.values, grids().activation.out, "activation");
+    expect_one_step(x.codes, x.values, grids().activations.at(Module::activation).out, "activation");
   });
   for_each<model::MultiplyOp>([&](const model::MultiplyOp& op) {
-    const ProductGrids& grid = grids().product;
+    const ProductGrids& grid = grids().products.at(Module::down);
     Tensor codes = random_codes(30, width, grid.gate);
     const Tensor up = random_codes(30, width, grid.up);
     Tensor values = dequantized(codes, grid.gate);

@@ -148,14 +148,17 @@ TEST_F(IntegerRefusals, NameTheOperation) {
         c.num_kv_heads = c.num_heads;
       },
       "latent attention; accepted: float arithmetic");
+  expect([](model::ModelConfig& c) { c.qkv_clip = 1; }, "clamp; accepted: float arithmetic");
+  expect([](model::ModelConfig& c) { c.attention_sinks = true; }, "attention with sinks");
   expect(
       [](model::ModelConfig& c) {
         c.experts.emplace();
         c.experts->inner = 8;
         c.experts->route = {.experts = 4, .used = 2};
+        c.experts->limit = 7;
         c.layers.assign(2, {.sparse = true});
       },
-      "router of experts; accepted: float arithmetic");
+      "clamped SwiGLU; accepted: float arithmetic");
   expect([](model::ModelConfig& c) { c.form = model::BlockForm::after_add; }, "norm of the residual stream");
   expect([](model::ModelConfig& c) { c.final_norm = false; }, "head without a final norm");
   expect([](model::ModelConfig& c) { c.embedding_size = 12; }, "projection from an embedding");

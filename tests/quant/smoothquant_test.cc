@@ -60,6 +60,31 @@ TEST_P(SmoothQuantTest, KeepsTheFunction) {
   EXPECT_EQ(log_probabilities(base_), before);
 }
 
+/// A norm's scales go into the router, the shared expert and all others; every token keeps its experts.
+TEST(SmoothQuantExperts, KeepTheFunction) {
+  TinyModel tiny;
+  tiny.config.experts.emplace();
+  tiny.config.experts->route = {.experts = 5, .used = 2, .normalize = true};
+  tiny.config.experts->inner = 20;
+  tiny.config.experts->shared_inner = 12;
+  tiny.config.experts->shared_gate = true;
+  tiny.config.layers.assign(2, {.sparse = true});
+  const model::Model base = tiny.build();
+  const auto maxima = calibrate(base, samples(), make_qcfg(base.config, {}), {}).channel_maxima;
+  const std::vector<double> before = log_probabilities(base);
+  EditableModel edited(base);
+  smooth(edited, maxima, Variant::modified, 0.5);
+  const std::vector<double> after = log_probabilities(edited.model());
+  for (size_t i = 0; i < before.size(); ++i) EXPECT_NEAR(before[i], after[i], 1e-4);
+  const auto first = [](const model::Model& model, Module module) {
+    std::vector<float> row(24);
+    model.layers[1].all(module).back()->weight.decode_rows(0, 1, row.data());
+    return row;
+  };
+  for (const Module module : {Module::router, Module::shared_up, Module::expert_gate, Module::expert_up})
+    EXPECT_NE(first(edited.model(), module), first(base, module)) << model::module_name(module);
+}
+
 TEST_P(SmoothQuantTest, BalancesActivationsAndWeights) {
   // With α = 0.5 a channel's largest input and largest weight become equal; the original variant's pairs read
   // norms, which the model computes as before but for the division.

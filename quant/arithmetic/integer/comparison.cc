@@ -3,94 +3,18 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
-#include <numeric>
 
 #include "model/decoder.h"
+#include "quant/arithmetic/integer/comparison_codes.h"
 #include "quant/arithmetic/integer/run/kernels.h"
 
 namespace qeval::quant {
 
-using model::AttentionTile;
-using model::KvBlock;
-using model::KvPiece;
 using model::Tensor;
 
 namespace {
 
 constexpr int64_t kRowGrain = 16;
-
-void to_codes(const PointGrid& grid, const float* values, int64_t n, int16_t* codes) {
-  quant_kernels().quantize_i16(values, n, grid.grid, grid.offset, codes);
-}
-
-/// The codes of a tensor, each row on the grid that grid_of(row) gives.
-template <typename GridOf>
-Tensor to_codes(const GridOf& grid_of, const Tensor& values) {
-  Tensor codes;
-  codes.resize(values.rows, values.cols, sizeof(int16_t));
-  codes.first_rows = values.first_rows;
-  parallel_ranges(values.rows, kRowGrain, [&](int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r)
-      to_codes(grid_of(r), values.row<float>(r), values.cols, codes.row<int16_t>(r));
-  });
-  return codes;
-}
-
-template <typename GridOf>
-Tensor to_stream(const GridOf& grid_of, const Tensor& values) {
-  Tensor codes;
-  codes.resize(values.rows, values.cols, sizeof(int32_t));
-  codes.first_rows = values.first_rows;
-  parallel_ranges(values.rows, kRowGrain, [&](int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r) {
-      const StreamGrid& grid = grid_of(r);
-      for (int64_t i = 0; i < values.cols; ++i) codes.row<int32_t>(r)[i] = grid.code(values.row<float>(r)[i]);
-    }
-  });
-  return codes;
-}
-
-/// What an operation reads, as the integers have it; grids_of(row) are an OperationGrids.
-template <typename GridsOf>
-Tensor read_codes(const GridsOf& grids_of, const Tensor& values) {
-  if (values.rows > 0 && grids_of(0).stream)
-    return to_stream([&](int64_t r) -> const StreamGrid& { return *grids_of(r).stream; }, values);
-  return to_codes([&](int64_t r) -> const PointGrid& { return grids_of(r).in; }, values);
-}
-
-/// The integers' side of an attention tile, from scores() to mix().
-struct TileScratch {
-  AlignedBuffer scores, scratch;
-};
-TileScratch& tile_scratch() {
-  thread_local TileScratch scratch;
-  return scratch;
-}
-
-AttentionTile integer_tile(const AttentionTile& tile, std::span<const KvPiece> path) {
-  return {.layer = tile.layer,
-          .op = tile.op,
-          .kv_head = tile.kv_head,
-          .first_row = tile.first_row,
-          .query_count = tile.query_count,
-          .first_position = tile.first_position,
-          .first_key = tile.first_key,
-          .key_count = tile.key_count,
-          .path = path,
-          .scores = tile_scratch().scores,
-          .scratch = tile_scratch().scratch};
-}
-
-/// Calls body(row, first, count) for the rows of a tile, with the elements of the scores that each sees.
-template <typename Body>
-void for_each_row(const AttentionTile& tile, const Body& body) {
-  const int64_t group = tile.op->group();
-  for (int64_t r = 0; r < tile.query_count * group; ++r) {
-    const int64_t begin = tile.begin(r / group);
-    body(r, r * tile.key_count + begin, tile.end(r / group) - begin);
-  }
-}
 
 }  // namespace
 
@@ -194,21 +118,87 @@ void ComparingArithmetic::finish(const Tensor& residual, Tensor& out) const {
       codes, out);
 }
 
-void ComparingArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+template <typename Compute>
+void ComparingArithmetic::compare_linears(int64_t layer, const Tensor& in, std::span<const Target> targets,
+                                          const Compute& compute) const {
   std::vector<Tensor> codes(targets.size());
   std::vector<Target> integer_targets;
   for (size_t i = 0; i < targets.size(); ++i) integer_targets.push_back({targets[i].op, &codes[i]});
   const auto operation = [&](size_t target, int64_t r) -> const OperationGrids& {
     return grids(layer, in, r).modules.at(targets[target].op->module);
   };
-  integer_.linear(layer, read_codes([&](int64_t r) -> const OperationGrids& { return operation(0, r); }, in),
-                  integer_targets);
-  fake_.linear(layer, in, targets);
+  compute(read_codes([&](int64_t r) -> const OperationGrids& { return operation(0, r); }, in),
+          std::span<const Target>(integer_targets));
   for (size_t i = 0; i < targets.size(); ++i) {
     compare(
         grids(layer).modules.at(targets[i].op->module).point,
         [&](int64_t r) -> const PointGrid& { return operation(i, r).out; }, codes[i], *targets[i].out);
   }
+}
+
+void ComparingArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+  compare_linears(layer, in, targets, [&](const Tensor& codes, std::span<const Target> integers) {
+    integer_.linear(layer, codes, integers);
+    fake_.linear(layer, in, targets);
+  });
+}
+
+void ComparingArithmetic::expert_linear(int64_t layer, const Tensor& in, const model::Routing& routing,
+                                        std::span<const Target> targets) const {
+  compare_linears(layer, in, targets, [&](const Tensor& codes, std::span<const Target> integers) {
+    integer_.expert_linear(layer, codes, routing, integers);
+    fake_.expert_linear(layer, in, routing, targets);
+  });
+}
+
+void ComparingArithmetic::route(int64_t layer, const model::RouteOp& op, const Tensor& logits,
+                                model::Routing& routing) const {
+  const PointGrid &grid = grids(layer).router, &weights = grids(layer).mix.weights;
+  model::Routing integers;
+  integer_.route(layer, op, to_codes([&](int64_t) -> const PointGrid& { return grid; }, logits), integers);
+  fake_.route(layer, op, logits, routing);
+  routed_ += routing.rows;
+  const std::vector<int16_t> codes(integers.codes.begin(), integers.codes.end());
+  routing.codes.clear();
+  for (const float weight : routing.weights) routing.codes.push_back(weights.code(weight));
+  for (int64_t first = 0; first < std::ssize(codes); first += op.used) {
+    const auto same = [&](const std::vector<int32_t>& x, const std::vector<int32_t>& y) {
+      return std::equal(x.begin() + first, x.begin() + first + op.used, y.begin() + first);
+    };
+    if (same(routing.experts, integers.experts)) {
+      record({layer, Module::expert_mix, Slot::input}, weights, codes.data() + first,
+             routing.weights.data() + first, op.used);
+    } else {
+      ++routed_otherwise_;
+    }
+  }
+  if (!take_integer_ || !take_integer_({layer, Module::expert_mix, Slot::input})) return;
+  routing = std::move(integers);
+  routing.weights.clear();
+  for (const int32_t code : routing.codes) routing.weights.push_back(weights.value(code));
+}
+
+void ComparingArithmetic::dispatch(int64_t layer, const model::DispatchOp& op, const Tensor& in,
+                                   const model::Routing& routing, Tensor& out) const {
+  fake_.dispatch(layer, op, in, routing, out);
+}
+
+void ComparingArithmetic::mix_experts(int64_t layer, const model::MixExpertsOp& op,
+                                      const ExpertResults& results, const model::Routing& routing,
+                                      Tensor& out) const {
+  const MixGrids& grid = grids(layer).mix;
+  const auto codes_on = [](const PointGrid& on, const Tensor& values) {
+    return to_codes([&](int64_t) -> const PointGrid& { return on; }, values);
+  };
+  const Tensor experts = codes_on(grid.experts, results.experts);
+  const Tensor shared = op.shared ? codes_on(grid.shared, results.shared) : Tensor();
+  const Tensor gate = op.shared_gate ? codes_on(grid.gate, results.shared_gate) : Tensor();
+  Tensor codes;
+  integer_.mix_experts(layer, op, {experts, shared, gate}, routing, codes);
+  fake_.mix_experts(layer, op, results, routing, out);
+  compare(
+      Point{layer, op.module, Slot::output}, [&](int64_t) -> const PointGrid& { return grid.out; }, codes,
+      out);
 }
 
 void ComparingArithmetic::rotate(int64_t layer, const model::RotateOp& op, const model::RowPositions& rows,
@@ -233,94 +223,35 @@ void ComparingArithmetic::split_latent(int64_t layer, const model::SplitLatentOp
   fake_.split_latent(layer, op, latent, heads, k, v);
 }
 
-int64_t ComparingArithmetic::fake_kv_bytes(int64_t layer, int64_t tokens) const {
-  constexpr int64_t kAlignment = 64;
-  return (fake_.kv_bytes(layer, tokens) + kAlignment - 1) / kAlignment * kAlignment;
+void ComparingArithmetic::scale(int64_t layer, const model::ScaleOp& op, const Tensor& in,
+                                Tensor& out) const {
+  const FactorGrids& grid = grids(layer).factor.value();
+  Tensor stream = to_stream([&](int64_t) -> const StreamGrid& { return grid.before; }, in);
+  integer_.scale(layer, op, stream, stream);
+  fake_.scale(layer, op, in, out);
+  compare_stream(
+      grid.reader, [&](int64_t) -> const StreamGrid& { return grid.behind; }, stream, out);
 }
 
-int64_t ComparingArithmetic::kv_bytes(int64_t layer, int64_t tokens) const {
-  return fake_kv_bytes(layer, tokens) + integer_.kv_bytes(layer, tokens);
-}
-
-void ComparingArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row,
-                                   int64_t count, const KvBlock& block, int64_t at) const {
-  fake_.store_kv(layer, k, v, first_row, count, block, at);
-  integer_.store_kv(
-      layer, to_codes([&](int64_t r) -> const PointGrid& { return grids(layer, k, r).attention.k; }, k),
-      to_codes([&](int64_t r) -> const PointGrid& { return grids(layer, v, r).attention.v; }, v), first_row,
-      count, {block.data + fake_kv_bytes(layer, block.capacity), block.capacity}, at);
-}
-
-std::vector<KvPiece> ComparingArithmetic::integer_path(const AttentionTile& tile) const {
-  std::vector<KvPiece> path;
-  for (const KvPiece& piece : tile.path) {
-    path.push_back(
-        {piece.data + fake_kv_bytes(tile.layer, piece.capacity), piece.capacity, piece.length, piece.skip});
-  }
-  return path;
-}
-
-void ComparingArithmetic::scores(const AttentionTile& tile, const Tensor& q) const {
-  const AttentionGrids& grid = grids(tile.layer).attention;
-  Tensor codes;
-  codes.resize(q.rows, q.cols, sizeof(int16_t));
-  for (int64_t r = tile.first_row; r < tile.first_row + tile.query_count; ++r)
-    to_codes(grids(tile.layer, q, r).attention.q, q.row<float>(r), q.cols, codes.row<int16_t>(r));
-  const std::vector<KvPiece> path = integer_path(tile);
-  integer_.scores(integer_tile(tile, path), codes);
-  fake_.scores(tile, q);
-  for_each_row(tile, [&](int64_t r, int64_t first, int64_t count) {
-    if (is_alone(tile, r)) return;
-    compare({tile.layer, Module::qk_product, Slot::output}, grid.scores,
-            tile_scratch().scores.as<int16_t>() + first, tile.scores.as<float>() + first, count);
-  });
-}
-
-void ComparingArithmetic::softmax(const AttentionTile& tile) const {
-  const AttentionGrids& grid = grids(tile.layer).attention;
-  int16_t* codes = tile_scratch().scores.as<int16_t>();
-  for_each_row(tile, [&](int64_t, int64_t first, int64_t count) {
-    to_codes(grid.scores, tile.scores.as<float>() + first, count, codes + first);
-  });
-  const std::vector<KvPiece> path = integer_path(tile);
-  integer_.softmax(integer_tile(tile, path));
-  fake_.softmax(tile);
-  for_each_row(tile, [&](int64_t r, int64_t first, int64_t count) {
-    if (is_alone(tile, r)) return;
-    compare({tile.layer, Module::pv_product, Slot::input}, grid.probabilities, codes + first,
-            tile.scores.as<float>() + first, count);
-  });
-}
-
-void ComparingArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
-  const AttentionGrids& grid = grids(tile.layer).attention;
-  const std::vector<KvPiece> path = integer_path(tile);
-  const AttentionTile integers = integer_tile(tile, path);
-  int64_t* sums = integer_.probability_sums(integers);
-  for_each_row(tile, [&](int64_t r, int64_t first, int64_t count) {
-    int16_t* codes = integers.scores.as<int16_t>() + first;
-    sums[r] -= std::accumulate(codes, codes + count, int64_t{0});
-    to_codes(grid.probabilities, tile.scores.as<float>() + first, count, codes);
-    sums[r] += std::accumulate(codes, codes + count, int64_t{0});
-  });
-  Tensor mixed;
-  mixed.resize(out.rows, out.cols, sizeof(int16_t));
-  integer_.mix(integers, mixed);
-  fake_.mix(tile, out);
-  const int64_t width = tile.op->group() * tile.op->value_dim;
-  for (int64_t i = tile.first_row; i < tile.first_row + tile.query_count; ++i) {
-    const bool first = tile.first_position + i - tile.first_row == 0;
-    compare({tile.layer, Module::pv_product, Slot::output}, grids(tile.layer, first).attention.mixed,
-            mixed.row<int16_t>(i) + tile.kv_head * width, out.row<float>(i) + tile.kv_head * width, width);
-  }
-}
-
-void ComparingArithmetic::shape_mixed(const model::AttentionOp& op, int64_t rows, Tensor& out) const {
-  fake_.shape_mixed(op, rows, out);
+void ComparingArithmetic::embed_layers(std::span<const int32_t> tokens, const Tensor& embedded,
+                                       Tensor& out) const {
+  fake_.embed_layers(tokens, embedded, out);
 }
 
 void ComparingArithmetic::add(int64_t layer, const model::AddOp& op, const Tensor& update,
                               Tensor& residual) const {
+  if (op.to != model::Value::residual) {
+    const SumGrids& grid = grids(layer).sums.at(op.module);
+    const auto codes_on = [](const PointGrid& on, const Tensor& values) {
+      return to_codes([&](int64_t) -> const PointGrid& { return on; }, values);
+    };
+    Tensor codes = codes_on(grid.to, residual);
+    integer_.add(layer, op, codes_on(grid.in, update), codes);
+    fake_.add(layer, op, update, residual);
+    compare(
+        grid.reader, [&](int64_t) -> const PointGrid& { return grid.out; }, codes, residual);
+    return;
+  }
   const auto operation = [&](int64_t r) -> const AddGrids& {
     return grids(layer, residual, r).adds.at(op.module);
   };
@@ -334,19 +265,23 @@ void ComparingArithmetic::add(int64_t layer, const model::AddOp& op, const Tenso
 }
 
 void ComparingArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor& gate) const {
-  const auto operation = [&](int64_t r) -> const OperationGrids& { return grids(layer, gate, r).activation; };
+  const auto operation = [&](int64_t r) -> const OperationGrids& {
+    return grids(layer, gate, r).activations.at(op.module);
+  };
   Tensor codes = to_codes([&](int64_t r) -> const PointGrid& { return operation(r).in; }, gate);
   integer_.activate(layer, op, codes);
   fake_.activate(layer, op, gate);
   compare(
-      grids(layer).activation.point, [&](int64_t r) -> const PointGrid& { return operation(r).out; }, codes,
-      gate);
+      grids(layer).activations.at(op.module).point,
+      [&](int64_t r) -> const PointGrid& { return operation(r).out; }, codes, gate);
 }
 
 void ComparingArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, const Tensor& up,
                                    Tensor& gate) const {
-  const auto product = [&](int64_t r) -> const ProductGrids& { return grids(layer, gate, r).product; };
-  if (grids(layer).product.exact) {  // a rotation reads it
+  const auto product = [&](int64_t r) -> const ProductGrids& {
+    return grids(layer, gate, r).products.at(op.module);
+  };
+  if (grids(layer).products.at(op.module).exact) {  // a rotation reads it
     fake_.multiply(layer, op, up, gate);
     return;
   }
@@ -355,7 +290,7 @@ void ComparingArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, c
                     codes);
   fake_.multiply(layer, op, up, gate);
   compare(
-      Point{layer, Module::down, Slot::input}, [&](int64_t r) -> const PointGrid& { return product(r).out; },
+      Point{layer, op.module, Slot::input}, [&](int64_t r) -> const PointGrid& { return product(r).out; },
       codes, gate);
 }
 
@@ -381,8 +316,9 @@ Tensor ComparingArithmetic::to_products(int64_t layer, model::Value value, const
   for (int64_t r = 0; r < values.rows; ++r) {
     const bool first = first_ != nullptr && values.is_first(r);
     const ProductGrids& product = *grids(layer, first).hadamards.at(value).product;
-    const bool wide =
-        (first ? integers.first->layers : integers.layers)[static_cast<size_t>(layer)].product.wide;
+    const bool wide = (first ? integers.first->layers : integers.layers)[static_cast<size_t>(layer)]
+                          .products.at(Module::down)
+                          .wide;
     const double step = product.gate.scale() * product.up.scale();
     auto* out = products.row<int64_t>(r);
     for (int64_t i = 0; i < values.cols; ++i) {

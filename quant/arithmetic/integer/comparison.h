@@ -43,6 +43,9 @@ class ComparingArithmetic final : public model::Arithmetic {
 
   /// So far, by the point of the operation's output. Points that nothing was compared at have no values.
   const PointMap<StepDifference>& differences() const { return differences_; }
+  /// Rows that were given to experts, and those whose experts the integers chose otherwise.
+  int64_t routed() const { return routed_; }
+  int64_t routed_otherwise() const { return routed_otherwise_; }
 
   std::string name() const override { return "comparison"; }
   void embed(std::span<const int32_t> tokens, const model::RowPositions& rows,
@@ -54,7 +57,20 @@ class ComparingArithmetic final : public model::Arithmetic {
               model::Tensor& heads) const override;
   void split_latent(int64_t layer, const model::SplitLatentOp& op, const model::Tensor& latent,
                     const model::Tensor& heads, model::Tensor& k, model::Tensor& v) const override;
+  void route(int64_t layer, const model::RouteOp& op, const model::Tensor& logits,
+             model::Routing& routing) const override;
+  void dispatch(int64_t layer, const model::DispatchOp& op, const model::Tensor& in,
+                const model::Routing& routing, model::Tensor& out) const override;
+  void expert_linear(int64_t layer, const model::Tensor& in, const model::Routing& routing,
+                     std::span<const Target> targets) const override;
+  void mix_experts(int64_t layer, const model::MixExpertsOp& op, const ExpertResults& results,
+                   const model::Routing& routing, model::Tensor& out) const override;
   int64_t layers() const override { return fake_.layers(); }
+  void scale(int64_t layer, const model::ScaleOp& op, const model::Tensor& in,
+             model::Tensor& out) const override;
+  void embed_layers(std::span<const int32_t> tokens, const model::Tensor& embedded,
+                    model::Tensor& out) const override;
+  bool lends_kv(int64_t layer) const override { return fake_.lends_kv(layer); }
   int64_t kv_bytes(int64_t layer, int64_t tokens) const override;
   void store_kv(int64_t layer, const model::Tensor& k, const model::Tensor& v, int64_t first_row,
                 int64_t count, const model::KvBlock& block, int64_t at) const override;
@@ -82,6 +98,10 @@ class ComparingArithmetic final : public model::Arithmetic {
   const LayerGrids& grids(int64_t layer, const model::Tensor& tensor, int64_t r) const {
     return grids(layer, tensor.is_first(r));
   }
+  /// The results of maps that `compute` is given the integers' input and targets of.
+  template <typename Compute>
+  void compare_linears(int64_t layer, const model::Tensor& in, std::span<const Target> targets,
+                       const Compute& compute) const;
   const ModelGrids& model_grids(const model::Tensor& tensor, int64_t r) const {
     return first_ != nullptr && tensor.is_first(r) ? *first_ : grids_;
   }
@@ -116,6 +136,7 @@ class ComparingArithmetic final : public model::Arithmetic {
   Choice take_integer_;
   mutable std::mutex mutex_;
   mutable PointMap<StepDifference> differences_;
+  mutable int64_t routed_ = 0, routed_otherwise_ = 0;
 };
 
 /// The samples through a ComparingArithmetic, each on its own.

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "model/float_arithmetic.h"
 #include "quant/arithmetic/integer/prepare.h"
+#include "quant/arithmetic/integer/run/experts.h"
 
 namespace qeval::quant {
 
@@ -17,6 +18,7 @@ struct IntegerSeam {
   std::optional<ModelGrids> first_grids;
   std::vector<std::unique_ptr<AngleTables>> angles;
   double logit_scale = 0;
+  std::unique_ptr<model::FloatArithmetic> look_up;  ///< of layers' inputs, where there are any
   QuantSpec logit_spec;  ///< of the head's output, where the configuration names it
   Grid logit_grid;
 };
@@ -32,8 +34,10 @@ IntegerArithmetic::IntegerArithmetic(const model::Model& model, const QuantConfi
                                                     std::move(prepared.first_grids),
                                                     std::move(prepared.angles),
                                                     prepared.logit_scale,
+                                                    nullptr,
                                                     qcfg[logits],
                                                     {}});
+  if (model.config.layer_inputs) seam_->look_up = std::make_unique<model::FloatArithmetic>(model, 1);
   if (needs_range(qcfg, logits)) seam_->logit_grid = make_grid(qcfg[logits], ranges[logits].value());
 }
 
@@ -62,6 +66,23 @@ void IntegerArithmetic::rotate(int64_t layer, const model::RotateOp& op, const m
     angles[r] = table.row(rows.positions[r]);
   }
   rotate_rows(layer, op, usual->half, angles, heads);
+}
+
+void IntegerArithmetic::route(int64_t layer, const model::RouteOp& op, const model::Tensor& logits,
+                              model::Routing& routing) const {
+  const IntegerRouter& router = layer_at(layer).router;
+  routing.rows = logits.rows;
+  routing.used = op.used;
+  routing.experts.resize(static_cast<size_t>(logits.rows * op.used));
+  routing.codes.resize(routing.experts.size());
+  constexpr int64_t kRowGrain = 16;
+  parallel_ranges(logits.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      choose_experts(router, logits.row<int16_t>(r), routing.experts.data() + r * op.used,
+                     routing.codes.data() + r * op.used);
+    }
+  });
+  routing.sort(op.experts);
 }
 
 void IntegerArithmetic::embed(std::span<const int32_t> tokens, const model::RowPositions& rows,
@@ -100,6 +121,26 @@ void IntegerArithmetic::embed(std::span<const int32_t> tokens, const model::RowP
   });
 }
 
+void IntegerArithmetic::embed_layers(std::span<const int32_t> tokens, const model::Tensor&,
+                                     model::Tensor& out) const {
+  const std::vector<int32_t> positions(tokens.size(), 0);
+  model::Tensor embedded, values;
+  seam_->look_up->embed(tokens, {positions}, embedded);
+  seam_->look_up->embed_layers(tokens, embedded, values);
+  out.resize(values.rows, values.cols, sizeof(int16_t));
+  const int64_t n = values.cols / layers();
+  for (int64_t layer = 0; layer < layers(); ++layer) {
+    const PointGrid& grid =
+        grids().layers[static_cast<size_t>(layer)].products.at(model::Module::layer_input_projection).up;
+    parallel_ranges(values.rows, 16, [&](int64_t first, int64_t last) {
+      for (int64_t r = first; r < last; ++r) {
+        for (int64_t i = layer * n; i < (layer + 1) * n; ++i)
+          out.row<int16_t>(r)[i] = grid.code(values.row<float>(r)[i]);
+      }
+    });
+  }
+}
+
 const ModelGrids& IntegerArithmetic::grids() const {
   return seam_->grids;
 }
@@ -122,6 +163,9 @@ int64_t IntegerModel::byte_count() const {
   int64_t bytes = head.byte_count();
   for (const IntegerLayer& layer : layers) {
     for (const auto& [module, matrix] : layer.linears) bytes += matrix.byte_count();
+    for (const auto& [module, experts] : layer.experts) {
+      for (const IntegerMatrix& matrix : experts) bytes += matrix.byte_count();
+    }
   }
   if (!first) return bytes;
   for (const auto& linears : first->linears) {

@@ -48,7 +48,21 @@ class IntegerArithmetic final : public model::Arithmetic {
               model::Tensor& heads) const override;
   void split_latent(int64_t layer, const model::SplitLatentOp& op, const model::Tensor& latent,
                     const model::Tensor& heads, model::Tensor& k, model::Tensor& v) const override;
+  void route(int64_t layer, const model::RouteOp& op, const model::Tensor& logits,
+             model::Routing& routing) const override;
+  void dispatch(int64_t layer, const model::DispatchOp& op, const model::Tensor& in,
+                const model::Routing& routing, model::Tensor& out) const override;
+  void expert_linear(int64_t layer, const model::Tensor& in, const model::Routing& routing,
+                     std::span<const Target> targets) const override;
+  void mix_experts(int64_t layer, const model::MixExpertsOp& op, const ExpertResults& results,
+                   const model::Routing& routing, model::Tensor& out) const override;
   int64_t layers() const override { return static_cast<int64_t>(model_.layers.size()); }
+  void scale(int64_t layer, const model::ScaleOp& op, const model::Tensor& in,
+             model::Tensor& out) const override;
+  /// What depends on a token alone is looked up, and made in float like the embedding.
+  void embed_layers(std::span<const int32_t> tokens, const model::Tensor& embedded,
+                    model::Tensor& out) const override;
+  bool lends_kv(int64_t layer) const override { return layer_at(layer).attention.lends; }
   int64_t kv_bytes(int64_t layer, int64_t tokens) const override;
   void store_kv(int64_t layer, const model::Tensor& k, const model::Tensor& v, int64_t first_row,
                 int64_t count, const model::KvBlock& block, int64_t at) const override;

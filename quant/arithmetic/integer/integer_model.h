@@ -204,6 +204,7 @@ struct IntegerFirstKey {
 /// Scores, softmax and mix of one layer.
 struct IntegerAttention {
   int64_t kv_heads = 0, head_dim = 0, value_dim = 0;
+  bool lends = false, borrows = false;         ///< keys and values: to a later layer, of an earlier one
   int32_t q_zero_point = 0, k_zero_point = 0;  ///< of the codes as stored; k's as kept in the cache
   bool narrow_q = true, narrow_k = true, narrow_v = true;
   int32_t k_offset = 0, v_offset = 0;  ///< cache code = code − offset, so that a narrow one fits int8_t
@@ -244,14 +245,64 @@ struct IntegerHadamard {
   CodeRange output;
 };
 
+/// exp(−δ · step) of a difference δ ≥ 0 of codes, in 2^−kShareBits: fine[δ mod 2^8] · coarse[⌊δ / 2^8⌋], 0
+/// beyond the last.
+struct PowerTable {
+  std::vector<uint32_t> fine, coarse;
+};
+inline constexpr int32_t kShareBits = 31;
+inline constexpr int32_t kFineBits = 8;
+
+/// Which experts a row is given to by the codes of its router's logits (model::RouteOp), and the codes of
+/// their weights: rescale(share), a share in 2^−kShareBits.
+struct IntegerRouter {
+  model::RouteOp::Scores scores = model::RouteOp::Scores::softmax;
+  int64_t experts = 0, used = 0;
+  bool normalize = false;
+  int64_t groups = 1, used_groups = 1;
+  int32_t zero_point = 0;  ///< of the logits
+  PowerTable power{};
+  uint64_t least_sum = 0, added_sum = 0;  ///< in 2^−kShareBits
+  int64_t jitter = 0;                     ///< how near the best, twice RouteOp's, in 2^−kShareBits
+  std::vector<int64_t> correction{};      ///< [experts] in 2^−kShareBits, or empty
+  std::vector<Rescale> factors{};         ///< of all experts, or [experts]
+  CodeRange codes{};
+};
+
+/// out ← Σ weight · expert + share · shared, both parts rounded once, together.
+struct IntegerMix {
+  int32_t bits = 0;  ///< fractional bits of the parts
+  int32_t weight_zero_point = 0, expert_zero_point = 0, shared_zero_point = 0;
+  Rescale experts{};  ///< of Σ weight · expert
+  Rescale shared{};   ///< of the shared expert's codes, or of them times a share
+  PowerTable gate{};  ///< of the shared expert's gate, behind the sigmoid
+  int32_t gate_zero_point = 0;
+  CodeRange output{};
+};
+inline constexpr int32_t kMixBits = 12;
+
+/// to ← to + factor · in, where neither is the residual stream; both parts rounded once, together.
+struct IntegerSum {
+  int32_t bits = 0;  ///< fractional bits of the parts
+  int32_t to_zero_point = 0, in_zero_point = 0;
+  Rescale to, in;
+  CodeRange output;
+};
+
 struct IntegerLayer {
   std::map<model::Module, IntegerNorm> norms;
   std::map<model::Module, IntegerMatrix> linears;
+  std::map<model::Module, std::vector<IntegerMatrix>> experts;
+  IntegerRouter router;
+  IntegerMix mix;
   std::map<model::Value, IntegerRotary> rotations;
   IntegerAttention attention;
   std::map<model::Module, IntegerAdd> adds;  ///< by what made the update
-  CodeTable activation;
-  IntegerProduct product;
+  std::map<model::Module, IntegerSum> sums;
+  bool negates =
+      false;  ///< whether the factor of the residual stream, which else is in its unit, is negative
+  std::map<model::Module, CodeTable> activations;
+  std::map<model::Module, IntegerProduct> products;  ///< by what reads them
   std::map<model::Value, IntegerHadamard> hadamards;
 };
 

@@ -44,8 +44,12 @@ std::optional<Module> reading_module(const model::Operation& operation, Value va
 /// Walks one block, with the grid that every tensor is on.
 class LayerWalk {
  public:
-  LayerWalk(const GridSource& source, const model::BlockGraph& block, int64_t layer)
-      : source_(source), operations_(block.operations), layer_(layer), stream_(stream_from(0)) {}
+  LayerWalk(const GridSource& source, const model::BlockGraph& block, std::span<const LayerGrids> earlier)
+      : source_(source),
+        operations_(block.operations),
+        earlier_(earlier),
+        layer_(std::ssize(earlier)),
+        stream_(source.stream(layer_, 0)) {}
 
   LayerGrids walk() {
     for (at_ = 0; at_ < operations_.size(); ++at_) {
@@ -57,7 +61,6 @@ class LayerWalk {
  private:
   PointGrid& on(Value value) { return present_[static_cast<size_t>(value)]; }
   Point point(Module module, Slot slot) const { return {layer_, module, slot}; }
-  StreamGrid stream_from(size_t first) const { return source_.stream(source_.stream_reader(layer_, first)); }
 
   /// What `module` reads: the stream at its own point, or codes, which the point may round again.
   void read(Module module, Value value, bool needs_point, OperationGrids& op) {
@@ -105,8 +108,9 @@ class LayerWalk {
   void step(const model::HadamardOp& op) {
     HadamardGrids& grids = grids_.hadamards[op.value];
     grids.point = hadamard_point(layer_, op);
-    if (op.value == Value::gate && grids_.product.exact) {
-      grids.product = grids_.product;
+    const auto product = grids_.products.find(Module::down);
+    if (op.value == Value::gate && product != grids_.products.end() && product->second.exact) {
+      grids.product = product->second;
     } else {
       grids.in = on(op.value);
     }
@@ -114,31 +118,57 @@ class LayerWalk {
   }
   void step(const model::AttentionOp& op) {
     const PointGrid scores = source_.required(point(Module::qk_product, Slot::output));
+    const AttentionGrids* lender =
+        op.kv_from == 0 ? nullptr : &earlier_[static_cast<size_t>(layer_ - op.kv_from)].attention;
     grids_.attention = {
         .q = on(Value::q),
-        .k = on(Value::k),
-        .v = on(Value::v),
+        .k = lender == nullptr ? on(Value::k) : lender->k,
+        .v = lender == nullptr ? on(Value::v) : lender->v,
         .scores = scores,
         .capped = op.softcap == 0 ? scores : source_.required(point(Module::softcap, Slot::output)),
         .probabilities = source_.required(point(Module::pv_product, Slot::input)),
         .mixed = source_.required(point(Module::pv_product, Slot::output))};
     on(Value::mixed) = grids_.attention.mixed;
   }
-  void step(const model::ActivateOp&) {
-    OperationGrids& grids = grids_.activation;
-    read(Module::activation, Value::gate, false, grids);
-    write(Value::gate, Module::activation, model::Operand::none, grids);
+  void step(const model::ActivateOp& op) {
+    OperationGrids& grids = grids_.activations[op.module];
+    read(op.module, Value::gate, false, grids);
+    write(Value::gate, op.module, model::Operand::none, grids);
   }
-  void step(const model::MultiplyOp&) {
-    grids_.product = {.gate = on(Value::gate),
-                      .up = on(Value::up),
-                      .out = source_.required(point(Module::down, Slot::input)),
-                      .exact = is_hadamard_next(Value::gate)};
-    on(Value::gate) = grids_.product.out;
+  void step(const model::MultiplyOp& op) {
+    ProductGrids& grids = grids_.products[op.module];
+    grids = {
+        .gate = on(op.value),
+        .up = op.by == Value::layer_inputs ? source_.required(point(op.module, Slot::input2)) : on(op.by),
+        .out = source_.required(point(op.module, Slot::input)),
+        .exact = is_hadamard_next(op.value)};
+    on(op.value) = grids.out;
+  }
+  void step(const model::RouteOp&) { grids_.router = on(Value::router); }
+  void step(const model::DispatchOp& op) { on(Value::dispatched) = on(op.in); }
+  void step(const model::MixExpertsOp& op) {
+    grids_.mix = {.weights = source_.required(point(op.module, Slot::input)),
+                  .experts = on(Value::expert_out),
+                  .shared = on(Value::shared),
+                  .gate = on(Value::shared_gate),
+                  .out = source_.required(point(op.module, Slot::output))};
+    on(op.out) = grids_.mix.out;
+  }
+  void step(const model::ScaleOp&) {
+    const Point reader = source_.stream_reader(layer_, at_ + 1);
+    const StreamGrid behind = source_.stream(layer_, at_ + 1);
+    grids_.factor = FactorGrids{.before = stream_, .behind = behind, .reader = reader};
+    stream_ = behind;
   }
   void step(const model::AddOp& op) {
+    if (op.to != Value::residual) {
+      SumGrids& grids = grids_.sums[op.module];
+      grids = {.to = on(op.to), .in = on(op.in), .out = {}, .reader = reader_point(op.to)};
+      grids.out = on(op.to) = source_.required(grids.reader);
+      return;
+    }
     const Point reader = source_.stream_reader(layer_, at_ + 1);
-    const StreamGrid next = source_.stream(reader);
+    const StreamGrid next = source_.stream(layer_, at_ + 1);
     grids_.adds[op.module] = {.stream = stream_, .update = on(op.in), .next = next, .reader = reader};
     stream_ = next;
   }
@@ -167,6 +197,7 @@ class LayerWalk {
 
   const GridSource& source_;
   const std::vector<model::Operation>& operations_;
+  const std::span<const LayerGrids> earlier_;
   const int64_t layer_;
   size_t at_ = 0;
   StreamGrid stream_;
@@ -176,13 +207,21 @@ class LayerWalk {
 
 }  // namespace
 
-GridSource::GridSource(const model::ModelConfig& config, QuantConfig qcfg, const ActRanges& ranges,
+GridSource::GridSource(const model::Model& model, QuantConfig qcfg, const ActRanges& ranges,
                        int32_t guard_bits)
-    : config_(config),
+    : config_(model.config),
       qcfg_(std::move(qcfg)),
       final_(ranges[{0, Module::final_norm, Slot::input}]),
-      ranges_(complete_ranges(qcfg_, ranges, config, "activation ranges")),
-      guard_bits_(guard_bits) {}
+      ranges_(complete_ranges(qcfg_, ranges, config_, "activation ranges")),
+      guard_bits_(guard_bits) {
+  if (!config_.layer_scalar) return;
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    factors_.push_back(model.layers[static_cast<size_t>(layer)].vectors.at(Module::layer_scalar).front());
+    if (std::isfinite(factors_.back()) && factors_.back() != 0) continue;
+    fail("{}: is {}; integer arithmetic accepts a number other than 0",
+         module_name(layer, Module::layer_scalar), factors_.back());
+  }
+}
 
 PointGrid GridSource::required(const Point& point) const {
   const QuantSpec& spec = qcfg_[point];
@@ -222,6 +261,21 @@ StreamGrid GridSource::stream(const Point& reader) const {
   return stream;
 }
 
+StreamGrid GridSource::stream(int64_t layer, size_t first) const {
+  const Point reader = stream_reader(layer, first);
+  const int64_t last = reader.module == Module::final_norm ? config_.num_layers : reader.layer;
+  StreamGrid grid = stream(reader);
+  for (; layer <= last && layer < config_.num_layers; ++layer, first = 0) {
+    const auto& operations = config_.graph.block(layer).operations;
+    for (size_t i = first; i < operations.size(); ++i) {
+      if (layer == last && reading_module(operations[i], Value::residual)) return grid;
+      if (std::holds_alternative<model::ScaleOp>(operations[i]))
+        grid.grid.grid.scale /= std::abs(factors_[static_cast<size_t>(layer)]);
+    }
+  }
+  return grid;
+}
+
 Point GridSource::stream_reader(int64_t layer, size_t first) const {
   for (; layer < config_.num_layers; ++layer, first = 0) {
     const auto& operations = config_.graph.block(layer).operations;
@@ -238,13 +292,17 @@ Range GridSource::final_range() const {
   const int64_t last = config_.num_layers - 1;
   const auto& operations = config_.graph.block(last).operations;
   Range reach;
+  float scale = 1;
   for (size_t i = operations.size(); i-- > 0;) {
     const auto add_range = [&](const Point& point, float factor) {
       required(point);
       const Range range = ranges_[point].value();
-      reach = {reach.lo + factor * range.lo, reach.hi + factor * range.hi};
+      const float lo = scale * factor * range.lo, hi = scale * factor * range.hi;
+      reach = {reach.lo + std::min(lo, hi), reach.hi + std::max(lo, hi)};
     };
-    if (const auto* add = std::get_if<model::AddOp>(&operations[i])) {
+    if (std::holds_alternative<model::ScaleOp>(operations[i])) scale *= factors_.back();
+    if (const auto* add = std::get_if<model::AddOp>(&operations[i]);
+        add != nullptr && add->to == Value::residual) {
       add_range({last, add->module, Slot::output}, add->factor);
     } else if (const auto module = reading_module(operations[i], Value::residual)) {
       add_range({last, *module, Slot::input}, 1);
@@ -254,8 +312,8 @@ Range GridSource::final_range() const {
   return reach;
 }
 
-LayerGrids GridSource::layer(int64_t layer) const {
-  return LayerWalk(*this, config_.graph.block(layer), layer).walk();
+LayerGrids GridSource::layer(std::span<const LayerGrids> earlier) const {
+  return LayerWalk(*this, config_.graph.block(std::ssize(earlier)), earlier).walk();
 }
 
 }  // namespace qeval::quant

@@ -2,8 +2,10 @@
 
 #include <map>
 #include <optional>
+#include <span>
 #include <vector>
 
+#include "model/weights.h"
 #include "quant/arithmetic/integer/point_grid.h"
 #include "quant/grid/qcfg.h"
 
@@ -44,6 +46,11 @@ struct HadamardGrids {
   Point point{};
 };
 
+/// Of the experts' weighted sum. Without a shared expert, or a gate of it, those are what they are.
+struct MixGrids {
+  PointGrid weights, experts, shared, gate, out;
+};
+
 struct AddGrids {
   StreamGrid stream;
   PointGrid update;
@@ -51,14 +58,30 @@ struct AddGrids {
   Point reader;  ///< of the sum: the stream is on its grid
 };
 
+/// Of an addition to another tensor than the residual stream.
+struct SumGrids {
+  PointGrid to, in, out;
+  Point reader;  ///< of the sum, on whose grid it is
+};
+
+/// Of the residual stream before and behind its factor: the same numbers in another unit.
+struct FactorGrids {
+  StreamGrid before, behind;
+  Point reader;
+};
+
 struct LayerGrids {
   std::map<Module, OperationGrids> modules;  ///< norms and linear maps
   std::map<model::Value, OperationGrids> rotations;
   AttentionGrids attention;
-  OperationGrids activation;
-  ProductGrids product;
+  std::map<Module, OperationGrids> activations;
+  std::map<Module, ProductGrids> products;  ///< by what reads them
+  PointGrid router;                         ///< of the logits
+  MixGrids mix;
   std::map<model::Value, HadamardGrids> hadamards;
   std::map<Module, AddGrids> adds;  ///< by what made the update
+  std::map<Module, SumGrids> sums;
+  std::optional<FactorGrids> factor;
 };
 
 /// The same of a whole model: where the embedding's rows come to stand, its blocks, the final norm's input
@@ -75,8 +98,8 @@ struct ModelGrids {
 class GridSource {
  public:
   /// `qcfg` as integers compute it (integer_config); of `ranges`, the final norm's input is used where it is
-  /// there.
-  GridSource(const model::ModelConfig& config, QuantConfig qcfg, const ActRanges& ranges, int32_t guard_bits);
+  /// there. A factor of the residual stream that is 0 is an Error that names its tensor.
+  GridSource(const model::Model& model, QuantConfig qcfg, const ActRanges& ranges, int32_t guard_bits);
 
   const QuantSpec& spec(const Point& point) const { return qcfg_[point]; }
   /// The grid of an activation point, which integers cannot do without.
@@ -88,8 +111,11 @@ class GridSource {
   /// A 16-bit grid for all that a rotary embedding can make of codes of `grid`: pairs of channels turn, so
   /// that none grows by more than √2, and by the factors of the angles.
   PointGrid turned(const PointGrid& grid, const model::RotateOp& op) const;
-  /// Of block `layer`. Operations without an integer form have been refused.
-  LayerGrids layer(int64_t layer) const;
+  /// The residual stream from operation `first` of a block on: in a unit that factors on its way to its next
+  /// reader make that of the reader.
+  StreamGrid stream(int64_t layer, size_t first) const;
+  /// Of the block behind those of `earlier`. Operations without an integer form have been refused.
+  LayerGrids layer(std::span<const LayerGrids> earlier) const;
   /// Who reads the residual stream from operation `first` of a block on: the final norm where nobody else
   /// does.
   Point stream_reader(int64_t layer, size_t first) const;
@@ -99,6 +125,7 @@ class GridSource {
   Range final_range() const;
 
   const model::ModelConfig& config_;
+  std::vector<float> factors_;  ///< of the residual stream, a block each; empty where there are none
   QuantConfig qcfg_;
   std::optional<Range> final_;
   ActRanges ranges_;

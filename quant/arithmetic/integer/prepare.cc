@@ -24,9 +24,9 @@ class Preparer {
            int32_t guard_bits, const std::optional<FirstToken>& first)
       : model_(model),
         config_(model.config),
-        source_(model.config, integer_config(qcfg), ranges, guard_bits),
+        source_(model, integer_config(qcfg), ranges, guard_bits),
         positions_(max_positions) {
-    if (first) first_.emplace(model.config, integer_config(first->qcfg), first->ranges, guard_bits);
+    if (first) first_.emplace(model, integer_config(first->qcfg), first->ranges, guard_bits);
   }
 
   PreparedModel prepare() {
@@ -90,7 +90,9 @@ class Preparer {
   }
 
   IntegerNorm norm(int64_t layer, model::NormOp op, const OperationGrids& grids) const {
-    const QuantSpec& spec = weight_spec(layer, op.module);
+    // Ones are exact.
+    const QuantSpec spec =
+        op.weighted ? weight_spec(layer, op.module) : QuantSpec{.bits = 16, .symmetric = true};
     if (!spec.enabled()) {
       fail("{}.weight: left in float; integer arithmetic accepts 2 to 16 bits",
            module_name(layer, op.module));
@@ -103,8 +105,9 @@ class Preparer {
   ModelGrids walk(const GridSource& source) const {
     ModelGrids grids;
     grids.embedded_at = source.stream_reader(0, 0);
-    grids.embedded = source.stream(grids.embedded_at);
-    for (int64_t layer = 0; layer < config_.num_layers; ++layer) grids.layers.push_back(source.layer(layer));
+    grids.embedded = source.stream(0, 0);
+    for (int64_t layer = 0; layer < config_.num_layers; ++layer)
+      grids.layers.push_back(source.layer(grids.layers));
     return grids;
   }
 
@@ -136,7 +139,14 @@ class Preparer {
                     IntegerLayer& layer) const {
     const LayerGrids& grids = prepared.grids.layers[index(i)];
     if (const auto* linear_op = std::get_if<model::LinearOp>(&operation)) {
-      layer.linears[linear_op->module] = linear(i, linear_op->module, grids.modules.at(linear_op->module));
+      const model::LayerWeights& weights = model_.layers[index(i)];
+      const Module module = linear_op->module;
+      if (linear_op->experts == 0) {
+        layer.linears[module] = linear(i, module, weights.linear(module), grids.modules.at(module));
+        return;
+      }
+      for (const model::LinearWeights& expert : weights.experts.at(module))
+        layer.experts[module].push_back(linear(i, module, expert, grids.modules.at(module)));
     } else if (const auto* attention = std::get_if<model::AttentionOp>(&operation)) {
       const AttentionGrids* first =
           prepared.first_grids ? &prepared.first_grids->layers[index(i)].attention : nullptr;
@@ -145,9 +155,9 @@ class Preparer {
     }
   }
 
-  IntegerMatrix linear(int64_t layer, Module module, const OperationGrids& grids) const {
-    IntegerMatrix matrix = prepare_linear(model_.layers[index(layer)].linear(module),
-                                          weight_spec(layer, module), grids.rounded_in, grids.made);
+  IntegerMatrix linear(int64_t layer, Module module, const model::LinearWeights& weights,
+                       const OperationGrids& grids) const {
+    IntegerMatrix matrix = prepare_linear(weights, weight_spec(layer, module), grids.rounded_in, grids.made);
     if (grids.stream) {
       matrix.stream = prepare_read(*grids.stream, grids.rounded_in);
     } else {
@@ -159,12 +169,20 @@ class Preparer {
 
   CodeTable activation(int64_t layer, const model::ActivateOp& op, const GridSource& source,
                        const OperationGrids& grids) const {
-    const Point point{layer, Module::activation, Slot::input2};
+    const Point point{layer, op.module, Slot::input2};
     const bool rounds = op.kind == model::Activation::silu && source.spec(point).enabled();
     const bool erf = op.kind == model::Activation::gelu_tanh && rounded_gelu_is_erf(config_);
     return prepare_activation(erf ? model::Activation::gelu_erf : op.kind, grids,
                               rounds ? std::optional(source.required(point)) : std::nullopt,
                               model_.layers[index(layer)].xielu);
+  }
+
+  IntegerRouter router(int64_t layer, const model::RouteOp& op, const LayerGrids& grids) const {
+    const auto& vectors = model_.layers[index(layer)].vectors;
+    return prepare_router(op, grids.router, grids.mix.weights,
+                          op.correction ? &vectors.at(Module::router) : nullptr,
+                          op.expert_scale ? &vectors.at(Module::expert_mix) : nullptr,
+                          point_name({layer, Module::expert_mix, Slot::input}));
   }
 
   /// All but add_products().
@@ -183,20 +201,31 @@ class Preparer {
         rotary.angles = angles;
         layer.rotations[rotate->value] = rotary;
       } else if (const auto* activate = std::get_if<model::ActivateOp>(&operation)) {
-        layer.activation = activation(i, *activate, source, grids.activation);
-      } else if (std::holds_alternative<model::MultiplyOp>(operation)) {
-        layer.product = prepare_product(grids.product.gate, grids.product.up, grids.product.out);
+        layer.activations[activate->module] =
+            activation(i, *activate, source, grids.activations.at(activate->module));
+      } else if (const auto* multiply = std::get_if<model::MultiplyOp>(&operation)) {
+        const ProductGrids& g = grids.products.at(multiply->module);
+        layer.products[multiply->module] = prepare_product(g.gate, g.up, g.out);
       } else if (const auto* hadamard = std::get_if<model::HadamardOp>(&operation)) {
         const IntegerHadamard made = prepare_hadamard(hadamard->block, grids.hadamards.at(hadamard->value));
         if (made.source == RotationSource::products) {
-          layer.product.exact = true;
-          layer.product.wide = made.wide;
+          layer.products.at(Module::down).exact = true;
+          layer.products.at(Module::down).wide = made.wide;
         }
         layer.hadamards[hadamard->value] = made;
+      } else if (std::holds_alternative<model::ScaleOp>(operation)) {
+        layer.negates = model_.layers[index(i)].vectors.at(Module::layer_scalar).front() < 0;
+      } else if (const auto* sum = std::get_if<model::AddOp>(&operation);
+                 sum != nullptr && sum->to != model::Value::residual) {
+        layer.sums[sum->module] = prepare_sum(grids.sums.at(sum->module), sum->factor);
       } else if (const auto* add = std::get_if<model::AddOp>(&operation)) {
         const AddGrids& g = grids.adds.at(add->module);
         layer.adds[add->module] =
             prepare_add(g.stream, g.update, add->factor, g.next, point_name({i, add->module, Slot::output}));
+      } else if (const auto* route = std::get_if<model::RouteOp>(&operation)) {
+        layer.router = router(i, *route, grids);
+      } else if (const auto* mix = std::get_if<model::MixExpertsOp>(&operation)) {
+        layer.mix = prepare_mix(*mix, config_.experts->route.used, grids.mix);
       }
     }
     return layer;
@@ -245,6 +274,28 @@ class Preparer {
 
 }  // namespace
 
+namespace {
+
+/// Whether integers have the operation, whatever its settings.
+bool has_integer_form(const model::Operation& operation) {
+  if (!model::is_beyond_dense(operation)) return !std::holds_alternative<model::SplitLatentOp>(operation);
+  if (const auto* activate = std::get_if<model::ActivateOp>(&operation)) {
+    return activate->limit == 0 && activate->sparsity == 0;
+  }
+  if (const auto* multiply = std::get_if<model::MultiplyOp>(&operation))
+    return multiply->limit == 0 && multiply->offset == 0;
+  if (const auto* attention = std::get_if<model::AttentionOp>(&operation)) return !attention->sinks;
+  if (const auto* scale = std::get_if<model::ScaleOp>(&operation)) return is_layer_factor(*scale);
+  return std::holds_alternative<model::NormOp>(operation) ||
+         std::holds_alternative<model::AddOp>(operation) ||
+         std::holds_alternative<model::LinearOp>(operation) ||
+         std::holds_alternative<model::RouteOp>(operation) ||
+         std::holds_alternative<model::DispatchOp>(operation) ||
+         std::holds_alternative<model::MixExpertsOp>(operation);
+}
+
+}  // namespace
+
 void require_integer_form(const ModelConfig& config) {
   const auto refuse = [&](std::string_view what, std::string_view accepted = "float and fake arithmetic") {
     fail("{} model: integer arithmetic has no {}; accepted: {}", config.architecture, what, accepted);
@@ -252,9 +303,7 @@ void require_integer_form(const ModelConfig& config) {
   if (config.embedding_size != 0) refuse("projection from an embedding of another width than the model's");
   for (const model::BlockGraph& block : config.graph.blocks) {
     for (const model::Operation& operation : block.operations) {
-      if (model::is_beyond_dense(operation) || std::holds_alternative<model::SplitLatentOp>(operation)) {
-        refuse(operation_name(operation), "float arithmetic");
-      }
+      if (!has_integer_form(operation)) refuse(operation_name(operation), "float arithmetic");
       if (const auto* norm = std::get_if<model::NormOp>(&operation);
           norm != nullptr && norm->out == model::Value::residual) {
         refuse("norm of the residual stream that takes its place");
@@ -287,6 +336,10 @@ PreparedModel prepare_model(const model::Model& model, const QuantConfig& qcfg, 
                             int64_t max_positions, int32_t guard_bits,
                             const std::optional<FirstToken>& first) {
   require_integer_form(model.config);
+  if (first) {
+    require_operations(model.config, "integer arithmetic with ranges of position 0",
+                       [](const model::Operation& operation) { return !model::is_beyond_dense(operation); });
+  }
   return Preparer(model, qcfg, ranges, max_positions, guard_bits, first).prepare();
 }
 

@@ -65,8 +65,15 @@ IntegerNorm prepare_norm(const model::NormOp& op, const model::NormWeights& weig
 IntegerAdd prepare_add(const StreamGrid& stream, const PointGrid& update, float factor,
                        const StreamGrid& next, const std::string& point);
 /// `angle_bits`: fractional bits of the cosines and sines.
+IntegerSum prepare_sum(const SumGrids& grids, float factor);
 IntegerRotary prepare_rotary(const PointGrid& input, const PointGrid& output,
                              int32_t angle_bits = kAngleBits);
+/// How rows choose their experts. `correction` and `scales` as the float model has them, or nullptr. Numbers
+/// that shares have no room for are an Error that begins with `point`.
+IntegerRouter prepare_router(const model::RouteOp& op, const PointGrid& logits, const PointGrid& weights,
+                             const std::vector<float>* correction, const std::vector<float>* scales,
+                             const std::string& point);
+IntegerMix prepare_mix(const model::MixExpertsOp& op, int64_t used, const MixGrids& grids);
 IntegerProduct prepare_product(const PointGrid& gate, const PointGrid& up, const PointGrid& output);
 /// A rotation of blocks of `block` channels. Sums that exceed 64 bits are an Error that names the point.
 IntegerHadamard prepare_hadamard(int64_t block, const HadamardGrids& grids);

@@ -123,6 +123,21 @@ IntegerAdd prepare_add(const StreamGrid& stream, const PointGrid& update, float 
           .output = next.format()};
 }
 
+IntegerSum prepare_sum(const SumGrids& grids, float factor) {
+  const double to = grids.to.scale() / grids.out.scale();
+  const double in = grids.in.scale() * static_cast<double>(factor) / grids.out.scale();
+  IntegerSum sum{.bits = kAddBits,
+                 .to_zero_point = grids.to.codes.zero_point,
+                 .in_zero_point = grids.in.codes.zero_point,
+                 .to = {},
+                 .in = {},
+                 .output = grids.out.codes};
+  while (sum.bits > 0 && std::ldexp(std::max(to, in), sum.bits) >= 0x1p30) --sum.bits;
+  sum.to = make_rescale(std::ldexp(to, sum.bits), static_cast<double>(grids.to.reach()));
+  sum.in = make_rescale(std::ldexp(in, sum.bits), static_cast<double>(grids.in.reach()));
+  return sum;
+}
+
 IntegerRotary prepare_rotary(const PointGrid& input, const PointGrid& output, int32_t angle_bits) {
   const double factor = input.scale() / output.scale();
   const auto reach = static_cast<double>(input.reach());
@@ -218,6 +233,8 @@ IntegerAttention prepare_attention(const model::AttentionOp& op, int64_t keys, c
   a.kv_heads = op.kv_heads;
   a.head_dim = op.head_dim;
   a.value_dim = op.value_dim;
+  a.lends = op.kv_lent;
+  a.borrows = op.kv_from != 0;
   a.narrow_q = q.codes.narrow();
   a.narrow_k = k.codes.narrow();
   a.narrow_v = v.codes.narrow();

@@ -108,7 +108,7 @@ class Scratch {
 
 int64_t IntegerArithmetic::kv_bytes(int64_t layer, int64_t tokens) const {
   const IntegerAttention& attention = layer_at(layer).attention;
-  return attention.kv_heads * layout(attention, tokens).size;
+  return attention.borrows ? 0 : attention.kv_heads * layout(attention, tokens).size;
 }
 
 void IntegerArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row,

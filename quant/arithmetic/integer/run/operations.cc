@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
 
 #include "quant/arithmetic/integer/integer_arithmetic.h"
+#include "quant/arithmetic/integer/run/inputs.h"
 #include "quant/arithmetic/integer/run/kernels.h"
 #include "quant/arithmetic/integer/run/linear.h"
 #include "quant/arithmetic/integer/run/rowwise.h"
@@ -16,27 +16,6 @@ using model::Tensor;
 namespace {
 
 constexpr int64_t kRowGrain = 8;
-constexpr int64_t kTaskColumns = 64;
-constexpr int64_t kTaskRows = 1024;
-
-/// What a linear map reads. Projections that round the shared input again get a copy of their own, and so do
-/// those that read the residual stream on different grids.
-struct Input {
-  Tensor copy, bytes;
-  std::vector<int64_t> sums;
-  LinearInput view;
-  std::optional<StreamRead> stream;
-};
-
-/// Codes of one row for this map, in `copy` where they are not those of the input.
-void read_row(const IntegerMatrix& w, const Tensor& in, int64_t r, Tensor& copy) {
-  if (w.stream) {
-    read_stream_row(*w.stream, in.row<int32_t>(r), in.cols, copy.row<int16_t>(r));
-  } else if (!w.input_table.identity()) {
-    std::memcpy(copy.row<int16_t>(r), in.row<int16_t>(r), static_cast<size_t>(in.cols) * sizeof(int16_t));
-    apply_table(w.input_table, in.cols, copy.row<int16_t>(r));
-  }
-}
 
 template <typename Body>
 void for_each_row(int64_t rows, const Body& body) {
@@ -101,6 +80,7 @@ void IntegerArithmetic::first_linear(int64_t layer, const Tensor& in, std::span<
       apply_table(first.input_table, in.cols, codes.row<int16_t>(i));
     }
     const FirstInput input(w, codes);
+    constexpr int64_t kTaskColumns = 64;
     parallel_tasks((w.rows + kTaskColumns - 1) / kTaskColumns, [&](int64_t t) {
       const int64_t column = t * kTaskColumns;
       first_linear_codes(w, first, column, std::min(kTaskColumns, w.rows - column), input,
@@ -114,58 +94,14 @@ void IntegerArithmetic::first_linear(int64_t layer, const Tensor& in, std::span<
 }
 
 void IntegerArithmetic::main_linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
-  struct Task {
-    const IntegerMatrix* matrix;
-    const LinearInput* input;
-    Tensor* out;
-    int64_t first_column, first_row;
-  };
-  std::vector<std::unique_ptr<Input>> inputs;
-  std::vector<Task> tasks;
-  const Input* shared = nullptr;
-  const auto matrix = [&](const Target& target) -> const IntegerMatrix& {
-    return layer_at(layer).linears.at(target.op->module);
-  };
-  const bool sums_needed =
-      std::any_of(targets.begin(), targets.end(), [&](const Target& t) { return matrix(t).has_zero_points; });
+  LinearInputs inputs(in);
+  std::vector<LinearTask> tasks;
   for (const Target& target : targets) {
-    const IntegerMatrix& w = matrix(target);
-    const Input* input = shared;
-    if (input == nullptr || !w.input_table.identity() || w.stream != input->stream) {
-      inputs.push_back(std::make_unique<Input>());
-      Input* made = inputs.back().get();
-      made->sums.resize(static_cast<size_t>(in.rows));
-      made->bytes.resize(in.rows, byte_stride(in.cols), 1);
-      made->view = {in.rows, in.cols, in.row<int16_t>(0), made->sums.data(), made->bytes.row<uint8_t>(0)};
-      made->stream = w.stream;
-      if (w.stream || !w.input_table.identity()) {
-        made->copy.resize(in.rows, in.cols, sizeof(int16_t));
-        made->view.codes = made->copy.row<int16_t>(0);
-      }
-      for_each_row(in.rows, [&](int64_t r) {
-        read_row(w, in, r, made->copy);
-        if (sums_needed) row_sums(made->view.codes + r * in.cols, 1, in.cols, made->sums.data() + r);
-        if (w.narrow_input) {
-          to_bytes(made->view.codes + r * in.cols, in.cols, made->bytes.row<uint8_t>(r));
-        }
-      });
-      input = made;
-      if (w.input_table.identity()) shared = input;
-    }
-    target.out->resize(in.rows, w.rows, sizeof(int16_t));
-    for (int64_t row = 0; row < in.rows; row += kTaskRows) {
-      for (int64_t column = 0; column < w.rows; column += kTaskColumns) {
-        tasks.push_back({&w, &input->view, target.out, column, row});
-      }
-    }
+    const IntegerMatrix& map = layer_at(layer).linears.at(target.op->module);
+    target.out->resize(in.rows, map.rows, sizeof(int16_t));
+    add_tasks(map, inputs.read(map), 0, in.rows, *target.out, tasks);
   }
-  parallel_tasks(static_cast<int64_t>(tasks.size()), [&](int64_t t) {
-    const Task& task = tasks[static_cast<size_t>(t)];
-    linear_codes(*task.matrix, task.first_column,
-                 std::min(kTaskColumns, task.matrix->rows - task.first_column), *task.input, task.first_row,
-                 std::min(kTaskRows, in.rows - task.first_row),
-                 task.out->row<int16_t>(task.first_row) + task.first_column, task.matrix->rows);
-  });
+  run(tasks);
 }
 
 void IntegerArithmetic::rotate_rows(int64_t layer, const model::RotateOp& op, int64_t half,
@@ -182,24 +118,46 @@ void IntegerArithmetic::rotate_rows(int64_t layer, const model::RotateOp& op, in
 
 void IntegerArithmetic::add(int64_t layer, const model::AddOp& op, const Tensor& update,
                             Tensor& residual) const {
+  if (op.to != model::Value::residual) {
+    const IntegerSum& sum = layer_at(layer).sums.at(op.module);
+    for_each_row(residual.rows, [&](int64_t r) {
+      auto* to = residual.row<int16_t>(r);
+      const auto* in = update.row<int16_t>(r);
+      for (int64_t i = 0; i < residual.cols; ++i) {
+        const int64_t both =
+            rescale(to[i] - sum.to_zero_point, sum.to) + rescale(in[i] - sum.in_zero_point, sum.in);
+        to[i] = static_cast<int16_t>(std::clamp<int64_t>(
+            shift_rounded(both, sum.bits) + sum.output.zero_point, sum.output.lo, sum.output.hi));
+      }
+    });
+    return;
+  }
   for_each_row(residual.rows, [&](int64_t r) {
     const IntegerAdd& add = layer_of(layer, residual, r).adds.at(op.module);
     integer_kernels().add_row(add, update.row<int16_t>(r), residual.cols, residual.row<int32_t>(r));
   });
 }
 
-void IntegerArithmetic::activate(int64_t layer, const model::ActivateOp&, Tensor& gate) const {
-  for_each_row(gate.rows, [&](int64_t r) {
-    apply_table(layer_of(layer, gate, r).activation, gate.cols, gate.row<int16_t>(r));
+void IntegerArithmetic::scale(int64_t layer, const model::ScaleOp&, const Tensor&, Tensor& out) const {
+  if (!layer_at(layer).negates) return;
+  for_each_row(out.rows, [&](int64_t r) {
+    auto* stream = out.row<int32_t>(r);
+    for (int64_t i = 0; i < out.cols; ++i) stream[i] = -stream[i];
   });
 }
 
-void IntegerArithmetic::multiply(int64_t layer, const model::MultiplyOp&, const Tensor& up,
+void IntegerArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor& gate) const {
+  for_each_row(gate.rows, [&](int64_t r) {
+    apply_table(layer_of(layer, gate, r).activations.at(op.module), gate.cols, gate.row<int16_t>(r));
+  });
+}
+
+void IntegerArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, const Tensor& up,
                                  Tensor& gate) const {
-  if (!layer_at(layer).product.exact) {
+  if (!layer_at(layer).products.at(op.module).exact) {
     for_each_row(gate.rows, [&](int64_t r) {
-      const IntegerProduct& product = layer_of(layer, gate, r).product;
-      integer_kernels().multiply_row(product, up.row<int16_t>(r), gate.cols, gate.row<int16_t>(r));
+      const IntegerProduct& product = layer_of(layer, gate, r).products.at(op.module);
+      integer_kernels().multiply_row(product, up.row<int16_t>(r) + op.first, gate.cols, gate.row<int16_t>(r));
     });
     return;
   }
@@ -207,7 +165,7 @@ void IntegerArithmetic::multiply(int64_t layer, const model::MultiplyOp&, const 
   products.resize(gate.rows, gate.cols, sizeof(int64_t));
   products.first_rows = gate.first_rows;
   for_each_row(gate.rows, [&](int64_t r) {
-    const IntegerProduct& product = layer_of(layer, gate, r).product;
+    const IntegerProduct& product = layer_of(layer, gate, r).products.at(op.module);
     const auto* a = gate.row<int16_t>(r);
     const auto* b = up.row<int16_t>(r);
     const auto multiply = [&]<typename T>(T* out) {
