@@ -84,7 +84,8 @@ void read_rotation_options(const po::variables_map& arguments, quant::QuantizeOp
   quant::RotationOptions& rotation = options.rotation;
   rotation.kind = quant::parse_rotation_kind(
       optional<std::string>(arguments, "rotate").value_or(method ? "online" : "none"));
-  rotation.keys = given(arguments, "rotate-keys");
+  rotation.keys =
+      given(arguments, "rotate-keys") || (near_lossless && rotation.kind == quant::RotationKind::online);
   if (const auto block = optional<int64_t>(arguments, "rotate-block")) {
     if (rotation.kind != quant::RotationKind::online)
       refuse("rotate-block", "not used without --rotate online");

@@ -13,8 +13,8 @@ namespace qeval::cli {
 void add_rotation_options(po::options_description& options);
 /// Sets what they say of `options`, whose method is set; of method rotate and --preset near-lossless also
 /// what these are where they say nothing: rotations online, ranges of their own for position 0, ranges of
-/// least squared error, a grid for each output channel of the weights; of the preset GPTQ and no smoothing,
-/// too.
+/// least squared error, a grid for each output channel of the weights; of the preset GPTQ, no
+/// smoothing and, with rotations online, that of queries and keys.
 void read_rotation_options(const po::variables_map& arguments, quant::QuantizeOptions& options);
 /// Whether --preset near-lossless is that of this method.
 bool is_near_lossless(const po::variables_map& arguments, quant::Method method);

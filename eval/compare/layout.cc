@@ -129,6 +129,8 @@ quant::QuantizeRun CompareLayout::quantize_run(const MadeModel& made) const {
     run.options.calibration = options_.rotated.calibration;
     run.options.scheme.weight.per_channel = options_.rotated.scheme.weight.per_channel;
   }
+  if (options_.learns_from_codes(made.method) && run.options.rotation.kind == quant::RotationKind::online)
+    run.options.rotation.keys = true;
   run.scheme = made.scheme;
   run.resume = quant::QuantizeRun::Resume::if_interrupted;
   run.peers = options_.evaluation.peers;

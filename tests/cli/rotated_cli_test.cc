@@ -87,6 +87,7 @@ TEST_F(RotatedCli, NearLosslessIsARecipe) {
   const nlohmann::json record = json("near/quantize.json"), settings = record["settings"];
   EXPECT_EQ(record["method"], "mobilequant");
   for (const auto& [key, value] : std::map<std::string, nlohmann::json>{{"rotate", "online"},
+                                                                        {"rotate_keys", true},
                                                                         {"first_token", "ranges"},
                                                                         {"range", "mse"},
                                                                         {"rounding", "gptq"},
@@ -102,6 +103,7 @@ TEST_F(RotatedCli, NearLosslessIsARecipe) {
   const nlohmann::json less = json("less/quantize.json")["settings"];
   EXPECT_FALSE(less.contains("first_token"));
   EXPECT_EQ(less["rotate"], "offline");
+  EXPECT_EQ(less["rotate_keys"], false);
   EXPECT_EQ(less["range"], "minmax");
   expect_one_line(quantize("out", {"--method", "rtn", "--preset", "near-lossless"}), 2,
                   "--preset: not used by method rtn");
