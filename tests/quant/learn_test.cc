@@ -14,12 +14,8 @@
 #include "../model/fixtures.h"
 #include "../tiny_model.h"
 #include "base/error.h"
-#include "block_forms.h"
 #include "block_weights.h"
-#include "model/decoder.h"
-#include "quant/arithmetic/fake_arithmetic.h"
 #include "quant/calibrate/calibration.h"
-#include "quant/methods/learn/fold.h"
 #include "quant/methods/learn/learn_state.h"
 #include "tests/ranks.h"
 
@@ -29,7 +25,8 @@ namespace {
 /// A learning problem of its own weights, made anew for every run, since learning folds them.
 class Problem {
  public:
-  Problem() : model_(tiny_.build()) {
+  /// `codes`: the linear maps' weights count as codes that stay.
+  explicit Problem(bool codes = false) : model_(tiny_.build()) {
     for (int32_t s = 0; s < 5; ++s) {
       std::vector<int32_t> sample;
       for (int32_t i = 0; i < 12; ++i) sample.push_back((s * 17 + i * (s + 3)) % 61);
@@ -40,6 +37,12 @@ class Problem {
     const Calibration calibration = calibrate(model_, problem.samples, problem.qcfg, {});
     problem.ranges = complete_ranges(problem.qcfg, calibration.ranges, model_.config, "the test");
     problem.blocks = test::block_weights(model_, matrices_);
+    if (!codes) return;
+    problem.codes = problem.qcfg;
+    for (const Point& point : all_points(model_.config)) {
+      const bool linear = point.slot == Slot::weight && is_linear(point.module);
+      (linear ? problem.qcfg : *problem.codes)[point] = QuantSpec{};
+    }
   }
 
   LearnProblem problem;
@@ -72,7 +75,7 @@ struct Outcome {
 
 Outcome run(const LearnSettings& settings, const LearnState* resume = nullptr,
             const std::function<void(const LearnState&, bool)>& state = {}) {
-  Problem problem;
+  Problem problem(settings.round_first);
   Outcome outcome;
   learn(problem.problem, settings, {[&](const StepRecord& r) { outcome.records.push_back(r); }, state},
         resume);
@@ -147,8 +150,7 @@ TEST_P(Learn, EqualSamplesInABatchAreOne) {
 
 /// Whatever the step at which the state was saved, what follows is the same to the bit; the state goes
 /// through a file.
-TEST_P(Learn, AResumedRunIsTheUnbrokenOne) {
-  const LearnSettings chosen = settings(GetParam());
+void expect_resumes(const LearnSettings& chosen) {
   const model::fixtures::TemporaryFolder folder;
   const Outcome whole = run(chosen);
   const auto steps = std::ssize(whole.records);
@@ -157,7 +159,7 @@ TEST_P(Learn, AResumedRunIsTheUnbrokenOne) {
     run(chosen, nullptr, [&](const LearnState& state, bool) {
       if (state.step == stop) save_state(folder / "state", state, "this run");
     });
-    Problem problem;
+    Problem problem(chosen.round_first);
     LearnState state = initial_state(problem.problem, chosen);
     load_state(folder / "state", "this run", state);
     EXPECT_EQ(state.step, stop);
@@ -170,6 +172,19 @@ TEST_P(Learn, AResumedRunIsTheUnbrokenOne) {
     EXPECT_EQ(rest.weights, whole.weights);
     EXPECT_TRUE(rest.ranges == whole.ranges);
   }
+}
+
+TEST_P(Learn, AResumedRunIsTheUnbrokenOne) {
+  expect_resumes(settings(GetParam()));
+}
+
+TEST(LearnCodes, MoveByFactorsAndResume) {
+  LearnSettings chosen = settings(LearnMethod::mobilequant);
+  chosen.round_first = true;
+  expect_resumes(chosen);
+  const Outcome outcome = run(chosen);
+  EXPECT_LT(outcome.records.back().loss, 0.9 * outcome.records[outcome.records.size() / 3 - 1].loss);
+  EXPECT_NE(outcome.weights, Problem(true).weights());
 }
 
 /// With what the paper's code lacks as well: the loss on logits and rates relative to the ranges.
@@ -299,96 +314,6 @@ TEST_P(Learn, AStateAtTheEndOfABlockIsBoundedBeforeItIsFolded) {
   const Outcome below_it = run(chosen, &*last);
   EXPECT_EQ(below_it.weights, at_the_bound.weights);
   EXPECT_TRUE(below_it.ranges == at_the_bound.ranges);
-}
-
-class LearnedForm : public testing::TestWithParam<test::FormCase> {};
-INSTANTIATE_TEST_SUITE_P(Forms, LearnedForm, testing::ValuesIn(test::block_forms()),
-                         [](const auto& tested) { return tested.param.name; });
-
-/// Blocks at the starting point, nothing transformed or clipped, compute what the simulation does; float
-/// blocks what float arithmetic does.
-TEST_P(LearnedForm, ComputesWhatTheSimulationDoes) {
-  test::TinyModel tiny(5);
-  GetParam().change(tiny.config);
-  tiny.config.l2norm_as_rmsnorm = true;
-  model::Model model = tiny.build();
-  std::vector<std::unique_ptr<std::vector<float>>> matrices;
-  const std::vector<BlockWeights<float>> weights = test::block_weights(model, matrices);
-  constexpr int64_t kTokens = 20;
-  std::vector<int32_t> ids, positions, rows;
-  for (int32_t i = 0; i < kTokens; ++i) {
-    ids.push_back((i * i + 5 * i + 3) % 61);
-    positions.push_back(i);
-  }
-  const QuantConfig qcfg = make_qcfg(model.config, parse_scheme(GetParam().scheme));
-  const auto exact = model::make_float_arithmetic(model, kTokens);
-  const RotaryTables rotary(model.config, kTokens);
-  for (const std::string how : {"in float", "quantized", "position 0 apart"}) {
-    const bool quantized = how != "in float";
-    Calibration measured = calibrate(model, {ids}, qcfg, {.first_token_apart = how == "position 0 apart"});
-    const ActRanges ranges = complete_ranges(qcfg, measured.ranges, model.config, "the test");
-    if (measured.first) {
-      measured.first->ranges =
-          complete_ranges(measured.first->qcfg, measured.first->ranges, model.config, "the test");
-    }
-    const FakeArithmetic fake(model, qcfg, ranges, kTokens, measured.first);
-    const model::Arithmetic& arithmetic = quantized ? static_cast<const model::Arithmetic&>(fake) : *exact;
-    model::Tensor x, normed;
-    arithmetic.embed(ids, {positions, {}}, x);
-    Kept<float> kept;
-    Workspace<float> workspace;
-    for (int64_t layer = 0; layer < model.config.num_layers; ++layer) {
-      const Block<float> block =
-          make_block(model.config, rotary, weights[static_cast<size_t>(layer)], qcfg, layer, measured.first);
-      if (quantized) {
-        const auto parameters =
-            folded_parameters(initial_parameters<float>(model.config, qcfg, ranges, layer, {}));
-        block_forward(block, parameters, x.row<float>(0), kTokens, kept, workspace, x.row<float>(0));
-      } else {
-        float_block_forward(block, x.row<float>(0), kTokens, workspace, x.row<float>(0));
-      }
-    }
-    arithmetic.finish(x, normed);
-    std::vector<float> ours(kTokens * 61);
-    arithmetic.logits(normed, 0, 61, ours.data());
-
-    model::Decoder decoder(model, arithmetic);
-    model::KvSpan span(arithmetic, kTokens, model.config.num_layers);
-    decoder.forward({.tokens = ids, .positions = positions, .segments = {{.length = kTokens, .kv = &span}}});
-    const std::vector<float> theirs =
-        decoder.logits(std::vector<int64_t>(positions.begin(), positions.end()));
-    double difference = 0;
-    for (size_t i = 0; i < ours.size(); ++i) {
-      difference += static_cast<double>(std::abs(ours[i] - theirs[i])) / static_cast<double>(ours.size());
-    }
-    EXPECT_LT(difference, 1e-4) << how;
-  }
-}
-
-/// And what they learn lessens the loss.
-TEST_P(LearnedForm, TheLossFalls) {
-  test::TinyModel tiny(5);
-  GetParam().change(tiny.config);
-  model::Model model = tiny.build();
-  std::vector<std::unique_ptr<std::vector<float>>> matrices;
-  LearnProblem problem;
-  problem.model = &model;
-  problem.blocks = test::block_weights(model, matrices);
-  problem.samples = {{3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8}, {9, 7, 9, 3, 2, 3, 8, 4, 6, 2, 6, 4}};
-  problem.qcfg = make_qcfg(model.config, parse_scheme("w4a8"));
-  problem.ranges = complete_ranges(problem.qcfg, calibrate(model, problem.samples, problem.qcfg, {}).ranges,
-                                   model.config, "the test");
-  LearnSettings chosen = settings(LearnMethod::mobilequant);
-  chosen.epochs = 20;
-  chosen.rates = {{{1e-3, 1e-4}, {1e-2, 1e-3}, {1e-5, 1e-6}}};
-  if (tiny.config.rotation) {  // whose 4-bit roundings make noise of larger steps of the norms' scales
-    chosen.rates = {{{1e-4, 1e-5}, {1e-3, 1e-4}, {1e-6, 1e-7}}};
-    chosen.epochs = 40;
-  }
-  std::vector<double> losses;
-  learn(problem, chosen, {[&](const StepRecord& record) { losses.push_back(record.loss); }, {}});
-  const size_t n = losses.size();
-  EXPECT_LT((losses[n - 1] + losses[n - 2]) / (losses[0] + losses[1]), 0.97);
 }
 
 TEST(LearnRefusals, NameTheOperationAndTheLength) {
