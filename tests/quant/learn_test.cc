@@ -185,6 +185,23 @@ TEST(LearnCodes, MoveByFactorsAndResume) {
   const Outcome outcome = run(chosen);
   EXPECT_LT(outcome.records.back().loss, 0.9 * outcome.records[outcome.records.size() / 3 - 1].loss);
   EXPECT_NE(outcome.weights, Problem(true).weights());
+  // Relative rates move the ranges of coarse grids alone: of the others, up to a float's rounding, none.
+  chosen.relative_ranges = true;
+  const ActRanges moved = run(chosen).ranges;
+  const Problem start(true);
+  int64_t coarse = 0, fine = 0;
+  for (int64_t module = 0; module < kBlockModules; ++module) {
+    for (const Slot slot : {Slot::input, Slot::input2, Slot::output}) {
+      const Point point{1, static_cast<Module>(module), slot};
+      const auto& from = start.problem.ranges[point];
+      const QuantSpec& spec = start.problem.qcfg[point];
+      if (!from || !spec.enabled()) continue;
+      const float change = std::abs((moved[point]->hi - moved[point]->lo) / (from->hi - from->lo) - 1);
+      (spec.bits > 10 ? fine : coarse) += change > 1e-4F;
+    }
+  }
+  EXPECT_EQ(fine, 0);
+  EXPECT_GT(coarse, 5);
 }
 
 /// With what the paper's code lacks as well: the loss on logits and rates relative to the ranges.

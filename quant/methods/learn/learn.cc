@@ -26,6 +26,11 @@ namespace {
 
 using Activations = std::vector<float>;  // [tokens, hidden]
 
+/// With codes first and relative rates, ranges of finer grids stay: they have nothing to win, and a share of
+/// the width is much there. Of the probabilities, whose zeros lie at the end of theirs, a thousandth is what
+/// every masked key would get.
+constexpr int kFinestLearnedBits = 10;
+
 int64_t longest(const std::vector<std::vector<int32_t>>& samples) {
   size_t most = 1;
   for (const auto& sample : samples) most = std::max(most, sample.size());
@@ -178,6 +183,10 @@ class Learner {
       if (learned.scale[i].value.empty()) continue;
       learned.scale[i].rate_factor = std::abs(static_cast<double>(learned.scale[i].value[0]));
       const QuantSpec& spec = block(layer).specs[i];
+      if (settings_.round_first && spec.bits > kFinestLearnedBits) {
+        learned.scale[i].rate_factor = learned.offset[i].rate_factor = 0;
+        continue;
+      }
       const CodeLimits codes = code_limits(spec.bits, spec.symmetric);
       learned.offset[i].rate_factor = static_cast<double>(codes.q_max - codes.q_min);
     }
