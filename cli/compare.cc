@@ -194,9 +194,43 @@ eval::CommandSpelling spelling(const po::variables_map& arguments, const eval::C
           }};
 }
 
+/// Of the methods and schemes that nobody named, those that lack an operation of the model are left out, and
+/// a warning says so; others are refused before any work is done.
+void fit_to_model(const po::variables_map& arguments, const model::ModelConfig& config,
+                  eval::CompareOptions& options) {
+  const auto obstacle = [&](quant::Method method, const std::string& scheme) -> std::string {
+    try {
+      quant::require_method(config, method, quant::parse_scheme(scheme));
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const auto refuse_named = [&](const char* option, const std::string& reason) {
+    if (!arguments[option].defaulted()) throw Error(reason);
+  };
+  if (options.methods.empty()) return;
+  for (const std::string& scheme : options.schemes) {
+    const std::string reason = obstacle(quant::Method::rtn, scheme);
+    if (reason.empty()) continue;
+    refuse_named("schemes", reason);
+    options.schemes = {"w8a16-sym", "w4a16-sym"};
+    std::cerr << fmt::format("qeval: warning: schemes of weights alone (w8a16-sym, w4a16-sym): {}\n", reason);
+    break;
+  }
+  std::erase_if(options.methods, [&](quant::Method method) {
+    const std::string reason = obstacle(method, options.schemes.front());
+    if (reason.empty()) return false;
+    refuse_named("methods", reason);
+    std::cerr << fmt::format("qeval: warning: method {} left out: {}\n", quant::name(method), reason);
+    return true;
+  });
+}
+
 /// What depends on the model: calibration samples and the settings of learned methods.
 void read_model_options(const po::variables_map& arguments, eval::CompareOptions& options) {
   const model::Model model = model::load_model(options.session.model);
+  fit_to_model(arguments, model.config, options);
   const bool keeps = std::ranges::find(options.schemes, quant::kStoredScheme) != options.schemes.end();
   warn_of_own_rounding(model, keeps ? fmt::format(", but under the scheme {}", quant::kStoredScheme) : "");
   if (options.text && arguments["context"].defaulted())

@@ -137,8 +137,12 @@ void write_without_eps(const ModelConfig& config, const Architecture& architectu
 /// Whether every module of the graph has a tensor of its own, as it is computed with.
 bool is_plain(const ModelConfig& config, const TensorNames& names) {
   if (names.interleaved || config.learned_positions || config.embedding_size != 0 || config.latent ||
-      config.activation == Activation::xielu || config.experts ||  // which other programs hold in other forms
-      config.recurrence)
+      config.activation == Activation::xielu ||
+      config.recurrence)  // which other programs hold in other forms
+    return false;
+  // A correction is a row of a matrix there, where the scores are a softmax (ERNIE).
+  if (config.experts && config.experts->route.correction &&
+      config.experts->route.scores == RouteOp::Scores::softmax)
     return false;
   const auto plain = [&](Module module) {
     const TensorPlace& place = names.modules.at(module);

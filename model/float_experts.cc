@@ -50,10 +50,8 @@ class Choice {
     std::vector<float> wanted = scores;
     for (int64_t e = 0; correction != nullptr && e < n; ++e) wanted[static_cast<size_t>(e)] += correction[e];
     // A group counts by its two best experts where they are corrected, else by its best.
-    if (op_.used_groups < op_.groups) {
-      const bool corrected = correction != nullptr;
-      hide_groups<float>(op_.groups, op_.used_groups, corrected ? 2 : 1, corrected ? 0.0F : kHidden, wanted);
-    }
+    if (op_.used_groups < op_.groups)
+      hide_groups<float>(op_.groups, op_.used_groups, correction != nullptr ? 2 : 1, kHidden, wanted);
     // Equal scores of unequal logits are not equal: what a softmax rounds away must not decide.
     const bool by_logits = correction == nullptr && op_.used_groups == op_.groups;
     float sum = 0;

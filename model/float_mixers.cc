@@ -343,6 +343,9 @@ void FloatArithmetic::embed_layers(std::span<const int32_t> tokens, const Tensor
   project_layers(embedded, out);
   const float factor = 1.0F / std::sqrt(static_cast<float>(c.hidden_size));
   const float scale = std::sqrt(static_cast<float>(n)), half = std::sqrt(0.5F);
+  // Like the norms of the blocks, which other programs give the same eps.
+  constexpr float kNone = 1e-24F;
+  const float eps = c.l2norm_as_rmsnorm ? kNone : static_cast<float>(c.norm_eps);
   for_each_row(out.rows, [&](int64_t r) {
     auto* row = out.row<float>(r);
     std::vector<float> own(static_cast<size_t>(width)), normed(static_cast<size_t>(n));
@@ -350,8 +353,7 @@ void FloatArithmetic::embed_layers(std::span<const int32_t> tokens, const Tensor
     model_.layer_embedding.decode_rows(token < c.layer_inputs->vocab_size ? token : 0, 1, own.data());
     for (int64_t i = 0; i < width; ++i) row[i] *= factor;
     for (int64_t at = 0; at < width; at += n) {
-      kernels().rms_norm(row + at, model_.layer_projection_norm.weight.data(), static_cast<float>(c.norm_eps),
-                         n, normed.data());
+      kernels().rms_norm(row + at, model_.layer_projection_norm.weight.data(), eps, n, normed.data());
       for (int64_t i = 0; i < n; ++i) {
         row[at + i] = (normed[static_cast<size_t>(i)] + own[static_cast<size_t>(at + i)] * scale) * half;
       }

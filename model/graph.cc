@@ -260,8 +260,8 @@ bool is_beyond_dense(const Operation& operation) {
 std::string_view operation_name(const Operation& operation) {
   return std::visit(
       Overloaded{
-          [](const NormOp&) { return "norm"; },
-          [](const LinearOp&) { return "linear map"; },
+          [](const NormOp& op) { return op.weighted ? "norm" : "norm without weights"; },
+          [](const LinearOp& op) { return op.experts != 0 ? "linear map of experts" : "linear map"; },
           [](const RotateOp&) { return "rotary embedding"; },
           [](const SplitLatentOp&) { return "latent attention"; },
           [](const AttentionOp& op) {
@@ -273,6 +273,7 @@ std::string_view operation_name(const Operation& operation) {
             if (op.limit != 0) return "clamped SwiGLU";
             if (op.sparsity != 0) return "sparse activation";
             if (op.module == Module::layer_input_activation) return "inputs of layers";
+            if (op.module != Module::activation) return "activation of experts";
             return op.kind == Activation::xielu ? "xIELU" : "activation";
           },
           [](const MultiplyOp& op) { return op.limit != 0 || op.offset != 0 ? "clamped SwiGLU" : "gate"; },

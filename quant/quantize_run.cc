@@ -29,13 +29,15 @@ using Clock = std::chrono::steady_clock;
 ordered_json settings_json(const QuantizeRun& run) {
   const QuantizeOptions& options = run.options;
   const QuantSpec& weight = options.scheme.weight;
-  ordered_json json{{"scheme", run.scheme},
-                    {"weight_bits", weight.bits},
-                    {"weight_symmetric", weight.symmetric},
-                    {"weight_per_channel", weight.per_channel},
-                    {"weight_group_size", weight.group_size},
-                    {"act_bits", options.scheme.activation_bits},
-                    {"act_dynamic", options.scheme.dynamic_activations}};
+  ordered_json json{{"scheme", run.scheme}};
+  if (!options.scheme.stored) {  // else the checkpoint's own
+    json.update({{"weight_bits", weight.bits},
+                 {"weight_symmetric", weight.symmetric},
+                 {"weight_per_channel", weight.per_channel},
+                 {"weight_group_size", weight.group_size},
+                 {"act_bits", options.scheme.activation_bits},
+                 {"act_dynamic", options.scheme.dynamic_activations}});
+  }
   if (options.act_ranges) {
     json["act_ranges"] = printable(run.act_ranges_file, 4096);
   } else {

@@ -111,7 +111,12 @@ void FakeArithmetic::quantize_weights(const QuantConfig& qcfg) {
       if (const auto* linear = std::get_if<model::LinearOp>(&operation)) {
         const QuantSpec& spec = qcfg[{layer, linear->module, Slot::weight}];
         if (spec.enabled() && linear->experts != 0) {
-          for (const model::LinearWeights& expert : weights(layer).experts.at(linear->module)) {
+          const std::vector<model::LinearWeights>& experts = weights(layer).experts.at(linear->module);
+          // Stored codes stay in the file, so that only experts that some token is given to are read.
+          const bool stored = std::ranges::all_of(
+              experts, [&](const model::LinearWeights& expert) { return is_stored_as(expert.weight, spec); });
+          for (const model::LinearWeights& expert : experts) {
+            if (stored) break;
             block.experts[linear->module].push_back(quantized_weight(expert.weight, spec));
           }
         } else if (spec.enabled()) {

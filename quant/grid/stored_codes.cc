@@ -14,7 +14,7 @@ using model::CodedWeight;
 using model::StoredScales;
 using model::StoredZeros;
 
-/// What read_zero() reads: compressed-tensors' zero points, and none.
+/// Those whose layout a spec can say: compressed-tensors' zero points, and none.
 bool has_readable_zeros(const StoredZeros& zeros) {
   switch (zeros.layout) {
     case StoredZeros::Layout::none:
@@ -24,24 +24,6 @@ bool has_readable_zeros(const StoredZeros& zeros) {
     default:
       return false;
   }
-}
-
-/// What is subtracted from an unpacked code.
-int32_t read_zero(const StoredZeros& zeros, int64_t row, int64_t group) {
-  if (zeros.layout == StoredZeros::Layout::none) return zeros.constant;
-  if (zeros.layout == StoredZeros::Layout::int8) {
-    const auto byte = zeros.data[row * zeros.row_step + group * zeros.group_step];
-    return zeros.constant + static_cast<int8_t>(byte);
-  }
-  return zeros.constant +
-         static_cast<int32_t>(model::stream_code(zeros.data + 4 * group, zeros.bits, row, zeros.stride));
-}
-
-float read_scale(const StoredScales& scales, int64_t row, int64_t group) {
-  if (scales.type == StoredScales::Type::one) return scales.global;
-  float scale = 0;
-  std::memcpy(&scale, scales.data + (row * scales.row_step + group * scales.group_step) * 4, sizeof scale);
-  return scale;
 }
 
 }  // namespace
@@ -59,12 +41,14 @@ bool is_stored_as(const model::Matrix& matrix, const QuantSpec& spec) {
   if (coded == nullptr || !spec.enabled()) return false;
   const bool integers = coded->values == nullptr && !coded->flat && coded->group_of == nullptr &&
                         coded->factor == 1 && has_readable_zeros(coded->zeros);
-  const bool plain_scales = coded->scales.type == StoredScales::Type::one ||
-                            (coded->scales.type == StoredScales::Type::f32 && coded->scales.global == 1 &&
-                             coded->scales.rows_per_scale == 1);
+  const StoredScales& scales = coded->scales;
+  const bool numbers = scales.type == StoredScales::Type::f32 || scales.type == StoredScales::Type::f16 ||
+                       scales.type == StoredScales::Type::bf16;
+  const bool plain_scales =
+      scales.type == StoredScales::Type::one || (numbers && scales.global == 1 && scales.rows_per_scale == 1);
   // A part of a fused tensor has other rows; qeval writes none.
   if (!integers || !plain_scales || coded->rows != matrix.rows || matrix.block_rows != 0) return false;
-  const bool per_tensor = coded->scales.type == StoredScales::Type::one;
+  const bool per_tensor = scales.type == StoredScales::Type::one;
   const bool grouped = spec.group_size > 0;
   return coded->codes.bits == spec.bits &&
          (coded->zeros.layout == StoredZeros::Layout::none) == spec.symmetric &&
@@ -86,12 +70,13 @@ QuantizedMatrix quantized_weight(const model::Matrix& matrix, const QuantSpec& s
   const int64_t grid_rows = result.per_tensor ? 1 : matrix.rows;
   // Codes and zero points are stored as unsigned numbers, here both are less 2^(bits − 1).
   const int32_t half = 1 << (coded.codes.bits - 1);
+  result.scales.resize(static_cast<size_t>(grid_rows * groups));
+  result.zero_points.resize(result.scales.size());
   for (int64_t r = 0; r < grid_rows; ++r) {
-    for (int64_t g = 0; g < groups; ++g) {
-      result.scales.push_back(read_scale(coded.scales, matrix.stored_row(r), g));
-      result.zero_points.push_back(read_zero(coded.zeros, matrix.stored_row(r), g) - half);
-    }
+    const auto at = static_cast<size_t>(r * groups);
+    coded.read_grids(matrix.stored_row(r), 0, groups, &result.scales[at], &result.zero_points[at]);
   }
+  for (int32_t& zero : result.zero_points) zero -= half;
   constexpr int64_t kRowGrain = 16;
   parallel_ranges(matrix.rows, kRowGrain, [&](int64_t first, int64_t last) {
     std::vector<uint8_t> unpacked(static_cast<size_t>(matrix.cols));

@@ -92,8 +92,9 @@ class Collector {
     read(0, Module::head, {&model_.head});
     if (!any_) {
       fail(
-          "{} {}: {} stores neither codes nor ranges of activations that integers compute with; accepted: {}",
-          setting("scheme"), kStoredScheme, model_.path.string(), kSchemeNames);
+          "{} {}: {} stores neither codes nor ranges of activations that integers compute with; accepted: "
+          "another scheme",
+          setting("scheme"), kStoredScheme, model_.path.string());
     }
     const std::vector<Point> points = all_points(model_.config);
     round_makers(points);

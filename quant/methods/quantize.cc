@@ -5,8 +5,10 @@
 
 #include "base/error.h"
 #include "base/setting.h"
+#include "quant/arithmetic/fake_arithmetic.h"
 #include "quant/grid/stored_points.h"
 #include "quant/methods/awq.h"
+#include "quant/methods/learn/learn.h"
 #include "quant/methods/mixed_precision.h"
 
 namespace qeval::quant {
@@ -33,6 +35,16 @@ std::string_view name(Method method) {
 
 bool is_learned(Method method) {
   return method == Method::omniquant || method == Method::lrl || method == Method::mobilequant;
+}
+
+void require_method(const model::ModelConfig& config, Method method, const Scheme& scheme) {
+  if (scheme.activation_bits <= 16) require_points(config);
+  if (is_learned(method)) require_backward_passes(config);
+  if (method == Method::rotate) require_rotatable(config);
+  if (method == Method::awq) {
+    require_operations(config, "AWQ",
+                       [](const model::Operation& operation) { return !model::is_beyond_dense(operation); });
+  }
 }
 
 FirstTokenMode parse_first_token(std::string_view name) {

@@ -33,6 +33,10 @@ FirstTokenMode parse_first_token(std::string_view name);
 std::string_view name(FirstTokenMode mode);
 inline constexpr std::string_view kFirstTokenModes = "shared, ranges";
 
+/// Throws Error, before anything is computed, where a method or the points of a scheme lack an operation of
+/// the model: naming it.
+void require_method(const model::ModelConfig& config, Method method, const Scheme& scheme);
+
 struct QuantizeOptions {
   Method method = Method::rtn;
   Scheme scheme;

@@ -304,14 +304,18 @@ std::string_view name(RotationKind kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
+void require_rotatable(const model::ModelConfig& config) {
+  if (const Operation* operation = unknown_operation(config)) {
+    fail("{}: {} model: {}: no rotation goes through it yet; accepted: none", setting("rotate"),
+         config.architecture, operation_name(*operation));
+  }
+}
+
 RotationResult rotate(EditableModel& model, const RotationOptions& options) {
   RotationResult result;
   model::ModelConfig& config = model.config();
   if (config.rotation) fail("{}: is rotated already; accepted: a model that is not", config.architecture);
-  if (const Operation* operation = unknown_operation(config)) {
-    fail("{} {}: {} model: {}: no rotation goes through it yet; accepted: none", setting("rotate"),
-         name(options.kind), config.architecture, operation_name(*operation));
-  }
+  require_rotatable(config);
   model::Rotation rotation{.seed = options.seed};
   std::mt19937_64 random(options.seed);
   const auto allowed = [&](const char* what, const std::string& obstacle) {

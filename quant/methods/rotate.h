@@ -32,6 +32,9 @@ struct RotationResult {
   std::vector<std::string> left_out;
 };
 
+/// Throws Error naming the first operation of the model that no rotation goes through.
+void require_rotatable(const model::ModelConfig& config);
+
 /// Rotates a model: R = H · diag(±1) / √n, H a Hadamard matrix (model/hadamard.h), in blocks of the largest
 /// power of two where there is none of that order. Norms of the residual stream are folded into the linear
 /// maps behind them first (of LayerNorm, the mean into what writes the stream, the bias into what reads it),

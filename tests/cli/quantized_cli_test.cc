@@ -29,7 +29,7 @@ class QuantizedCli : public Cli {
     std::vector<std::string> arguments{"score", "-m", model};
     arguments.insert(arguments.end(), more.begin(), more.end());
     const Outcome outcome = run(arguments, request.dump() + "\n");
-    expect_success(outcome);
+    EXPECT_EQ(outcome.status, 0) << outcome.error;
     return json::parse(outcome.output)["token_logprobs"].get<std::vector<double>>();
   }
   static constexpr const char* kInt8 = "ct-w8a8-int-static";
@@ -65,6 +65,168 @@ TEST_F(QuantizedCli, IntegersAddUpTheCodesThatTheSimulationRounds) {
               integer)
         << name;
   }
+}
+
+/// Tiny models with a tokenizer for ASCII, compared from calibration to report.
+class ComparedCli : public QuantizedCli {
+ protected:
+  ComparedCli() {
+    std::string text;
+    for (int i = 0; i < 60; ++i) text += "Line " + std::to_string(i * 37 % 101) + " of a calibration text.\n";
+    write("calibration.txt", text);
+    json tokenizer = json::parse(byte_tokenizer());
+    json& vocabulary = tokenizer["model"]["vocab"];
+    for (auto entry = vocabulary.begin(); entry != vocabulary.end();) {
+      const bool kept = entry->get<int>() < kEnd || entry.key() == "<end>";
+      entry = kept ? std::next(entry) : vocabulary.erase(entry);
+    }
+    if (vocabulary.contains("<end>")) vocabulary["<end>"] = kEnd;
+    tokenizer["added_tokens"][0]["id"] = kEnd;
+    tokenizer_ = tokenizer.dump();
+  }
+
+  /// A copy of a golden's folder.
+  std::string model(const std::string& golden) const {
+    const std::string folder = path("golden");
+    std::filesystem::copy(goldens() / golden, folder, std::filesystem::copy_options::recursive);
+    write("golden/tokenizer.json", tokenizer_);
+    write("golden/tokenizer_config.json", R"({"eos_token": "<end>"})");
+    return folder;
+  }
+  Outcome compare(const std::string& model, const std::string& methods, const std::string& schemes) const {
+    return run({"compare",
+                "-m",
+                model,
+                "-d",
+                path("data"),
+                "-t",
+                "piqa",
+                "--samples",
+                "4",
+                "--sequence-length",
+                "48",
+                "--calibration",
+                path("calibration.txt"),
+                "--methods",
+                methods,
+                "--schemes",
+                schemes,
+                "--integer",
+                "all",
+                "-o",
+                path("out")});
+  }
+  /// Runs of the comparison by name.
+  std::vector<std::string> rows() const {
+    std::vector<std::string> names;
+    const json compared = json::parse(read("out/compare.json"));
+    for (const json& entry : compared["entries"]) names.push_back(entry["name"].get<std::string>());
+    return names;
+  }
+
+  static constexpr int kEnd = 127;
+  std::string tokenizer_;
+};
+
+TEST_F(ComparedCli, AMobileGemmaRunsInIntegersFromEmbeddingToLogits) {
+  for (const char* golden : {"quantized/gemma-quant-gemma4", "quantized/gemma-quant-gemma3"}) {
+    const std::string source = model(golden);
+    const Outcome compared = compare(source, "rtn", "stored");
+    EXPECT_EQ(compared.status, 0) << compared.error;
+    EXPECT_THAT(compared.error,
+                HasSubstr("its weights alone count, but under the scheme stored"));  // the base
+    EXPECT_THAT(rows(), testing::ElementsAre("fp", "rtn stored", "rtn stored integer"));
+    EXPECT_THAT(read("out/report.md"),
+                testing::AllOf(HasSubstr("RTN stored"), HasSubstr("RTN stored, integer")));
+    const std::string made = path("out/checkpoints/rtn-stored");
+    // Of modules_to_not_convert; Gemma 4's is no map of a block.
+    const json record = json::parse(read_file(std::filesystem::path(made) / "quantize.json"));
+    const bool some = std::string(golden).ends_with("gemma3");
+    EXPECT_EQ(record["warnings"].dump().find("stores no codes") != std::string::npos, some);
+    const std::vector<double> fake = scores(made, {"--arithmetic", "fake"});
+    const std::vector<double> integer = scores(made, {"--arithmetic", "integer"});
+    EXPECT_LT(mean_difference(integer, fake), 0.15) << golden;
+    EXPECT_NE(integer, fake);
+    EXPECT_EQ(scores(made, {"--arithmetic", "integer", "--batch-tokens", "7", "--threads", "1"}), integer);
+    // What the checkpoint says of itself is still there, in its own library's form.
+    EXPECT_LT(mean_difference(fake, scores(source, {})), 0.5) << golden;
+    std::filesystem::remove_all(path("golden"));
+    std::filesystem::remove_all(path("out"));
+  }
+}
+
+TEST_F(ComparedCli, AMixtureOfExpertsIsSmoothedAndRunsInIntegers) {
+  const std::string source = model("architectures/qwen2_moe");
+  expect_success(compare(source, "rtn,smoothquant", "w8a8"));
+  EXPECT_THAT(rows(), testing::ElementsAre("fp", "rtn w8a8", "rtn w8a8 integer", "smoothquant w8a8",
+                                           "smoothquant w8a8 integer"));
+  EXPECT_THAT(read("out/report.md"), HasSubstr("w8a8, integer"));
+  const std::string made = path("out/checkpoints/smoothquant-w8a8");
+  const std::vector<double> fake = scores(made, {"--arithmetic", "fake"});
+  EXPECT_LT(mean_difference(scores(made, {"--arithmetic", "integer"}), fake), 0.1);
+  EXPECT_LT(mean_difference(fake, scores(source, {})), 0.5);
+}
+
+/// The defaults name methods that know dense blocks alone, and schemes of activations.
+TEST_F(ComparedCli, DefaultsThatAModelLacksAreLeftOutAndSaid) {
+  const auto compare = [&](std::vector<std::string> more) {
+    std::vector<std::string> all{"compare",
+                                 "-m",
+                                 path("golden"),
+                                 "-d",
+                                 path("data"),
+                                 "-t",
+                                 "piqa",
+                                 "--samples",
+                                 "2",
+                                 "--sequence-length",
+                                 "24",
+                                 "--calibration",
+                                 path("calibration.txt"),
+                                 "-o",
+                                 path("out")};
+    all.insert(all.end(), more.begin(), more.end());
+    return run(all);
+  };
+  model("architectures/lfm2");
+  const Outcome hybrid = compare({});
+  EXPECT_EQ(hybrid.status, 0) << hybrid.error;
+  EXPECT_THAT(hybrid.error,
+              testing::AllOf(HasSubstr("schemes of weights alone (w8a16-sym, w4a16-sym): lfm2 model"),
+                             HasSubstr("method mobilequant left out: lfm2 model: learning has no"),
+                             HasSubstr("method rotate left out")));
+  EXPECT_THAT(rows(), testing::ElementsAre("fp", "rtn w8a16-sym", "smoothquant w8a16-sym", "rtn w4a16-sym",
+                                           "smoothquant w4a16-sym"));
+  std::filesystem::remove_all(path("out"));
+  expect_one_line(compare({"--methods", "mobilequant"}), kFailed, "learning has no");
+  expect_one_line(compare({"--schemes", "w8a8"}), kFailed, "fake-quantized arithmetic has no convolution");
+  EXPECT_FALSE(std::filesystem::exists(path("out")));
+}
+
+TEST_F(ComparedCli, StoredIsOfWhatIsStored) {
+  const auto quantize = [&](const std::string& model, std::vector<std::string> more) {
+    std::vector<std::string> all{"quantize",
+                                 "-m",
+                                 model,
+                                 "--scheme",
+                                 "stored",
+                                 "--calibration",
+                                 path("calibration.txt"),
+                                 "--samples",
+                                 "2",
+                                 "--sequence-length",
+                                 "24",
+                                 "-o",
+                                 path("x")};
+    all.insert(all.end(), more.begin(), more.end());
+    return run(all);
+  };
+  expect_one_line(quantize(path("model"), {}), kFailed, "stores neither codes nor ranges");
+  const std::string gemma = model("quantized/gemma-quant-gemma3");
+  expect_one_line(quantize(gemma, {"--method", "smoothquant"}), kFailed,
+                  "method smoothquant changes weights");
+  expect_one_line(quantize(gemma, {"--rounding", "gptq"}), kFailed, "make new codes");
+  expect_one_line(quantize(gemma, {"--weight-bits", "4"}), kWrongUsage, "--weight-bits");
 }
 
 TEST_F(QuantizedCli, WhatCannotBeComputedIsRefused) {

@@ -187,6 +187,28 @@ TEST(HybridArchitectures, GraniteWithoutExpertsHasTheSharedOneAlone) {
               ElementsAre(true, true, true));
 }
 
+TEST(ExpertArchitectures, Glm45ChoosesInGroupsByCorrectedSigmoids) {
+  const json glm =
+      with(llama(), R"({"model_type": "glm4_moe", "n_routed_experts": 12, "num_experts_per_tok": 3,
+      "moe_intermediate_size": 20, "n_shared_experts": 2, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.5,
+      "use_qk_norm": true})");
+  const ModelConfig config = parse(glm);
+  const RouteOp& route = config.experts->route;
+  EXPECT_EQ(route.scores, RouteOp::Scores::sigmoid);
+  EXPECT_TRUE(route.correction && route.normalize);
+  EXPECT_EQ(route.groups, 4);
+  EXPECT_EQ(route.used_groups, 2);
+  EXPECT_EQ(route.factor, 2.5F);
+  EXPECT_EQ(config.experts->shared_inner, 40);
+  EXPECT_FALSE(config.layer(0).sparse);  // the first is dense
+  EXPECT_TRUE(config.layer(1).sparse);
+  EXPECT_EQ(config.qk_norm, QkNorm::head);
+  EXPECT_EQ(config.rotary.dim, config.head_dim / 2);
+  EXPECT_FALSE(parse(with(glm, R"({"norm_topk_prob": false})")).experts->route.normalize);
+  EXPECT_THAT(refusal(with(glm, R"({"n_group": 5})")), HasSubstr("5 groups of experts"));
+  EXPECT_THAT(refusal(with(glm, R"({"n_shared_experts": 0})")), HasSubstr("n_shared_experts"));
+}
+
 json gemma4() {
   return with(llama(), R"({"model_type": "gemma4_text", "num_hidden_layers": 4, "head_dim": 8,
       "global_head_dim": 16, "hidden_size_per_layer_input": 0,

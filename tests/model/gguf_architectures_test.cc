@@ -63,6 +63,22 @@ TEST_F(GgufArchitectures, ExpertsAreFoundByTheirTensors) {
               HasSubstr("expert_weights_scale is 2.5; accepted: 1"));
 }
 
+TEST_F(GgufArchitectures, Glm45SaysHowItWeighsExperts) {
+  File file("glm4moe");
+  file.u32("expert_count", 6).u32("expert_used_count", 2).u32("expert_feed_forward_length", 12);
+  file.u32("expert_shared_count", 2).u32("leading_dense_block_count", 1).u32("rope.dimension_count", 4);
+  file.f32("expert_weights_scale", 1.5F).flag("expert_weights_norm", true);
+  const ModelConfig glm = config(file);
+  EXPECT_EQ(glm.architecture, "glm4_moe");
+  EXPECT_EQ(glm.experts->route.factor, 1.5F);
+  EXPECT_TRUE(glm.experts->route.normalize);
+  EXPECT_EQ(glm.experts->shared_inner, 24);
+  EXPECT_EQ(glm.qk_norm, QkNorm::none);
+  EXPECT_TRUE(glm.layer(1).sparse && !glm.layer(0).sparse);
+  EXPECT_EQ(again(glm).experts->route.factor, 1.5F);
+  EXPECT_THAT(refusal(File(file).u32("expert_gating_func", 1)), HasSubstr("accepted: 2 (sigmoid)"));
+}
+
 TEST_F(GgufArchitectures, RecurrentLayersAreFoundByTheirTensors) {
   File file("qwen35");
   file.u32("ssm.conv_kernel", 4).u32("ssm.state_size", 6).u32("ssm.group_count", 2);

@@ -291,6 +291,8 @@ TEST_F(RouterTest, OnlyOutOfTheBestGroups) {
   RouteOp corrected = plain;
   corrected.correction = true;
   EXPECT_THAT(route(corrected, {3, -9, 2.9F, 2.9F}, {0, 0, 0, 0}).experts, ElementsAre(2, 3));
+  // Out of the others none is chosen, however little the corrections leave of the best.
+  EXPECT_THAT(route(corrected, {3, -9, 2.9F, 2.9F}, {-8, -8, -2, -2}).experts, ElementsAre(2, 3));
 }
 
 TEST_F(RouterTest, FactorsOfExperts) {

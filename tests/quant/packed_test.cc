@@ -331,6 +331,27 @@ TEST(PackedLayout, HasTheNamesOfItsArchitecture) {
   EXPECT_TRUE(packed.model.config.l2norm_as_rmsnorm);
 }
 
+/// Experts are linear maps of their own where their architecture has them so, else those of the unified
+/// layout.
+TEST(PackedLayout, HasExpertsOneByOne) {
+  for (const auto& [family, expert, router] :
+       {std::tuple{"qwen2_moe", "mlp.experts.3.up_proj", "mlp.gate"},
+        {"mixtral", "block_sparse_moe.experts.3.w3", "block_sparse_moe.gate"},
+        {"granitemoe", "mlp.experts.3.w3", "mlp.router"}}) {
+    SCOPED_TRACE(family);
+    const model::Model source = model::load_model(test::goldens() / "architectures" / family);
+    const TemporaryFolder folder;
+    const Written packed(round_to_nearest(source, scheme("w4a16-sym")), folder / "packed",
+                         CheckpointFormat::packed);
+    const auto checkpoint = model::open_directory(folder / "packed");
+    EXPECT_NE(checkpoint->find(fmt::format("model.layers.1.{}.weight_packed", expert)), nullptr);
+    EXPECT_NE(checkpoint->find(fmt::format("model.layers.1.{}.weight", router)), nullptr);  // left in float
+    const json config = read_json(folder / "packed" / "config.json");
+    EXPECT_EQ(config["model_type"], family);
+    EXPECT_EQ(config["quantization_config"]["ignore"].dump().find("experts"), std::string::npos);
+  }
+}
+
 /// Token log-probabilities of each row of ids behind its first.
 std::vector<double> log_probabilities(const Written& written, const json& rows) {
   const FakeArithmetic fake(written.model, written.quantization.qcfg, written.quantization.ranges, 128);

@@ -8,6 +8,7 @@
 #include "quant/grid/quantized_matrix.h"
 #include "quant/grid/stored_codes.h"
 #include "tests/model/fixtures.h"
+#include "tests/reference_data.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {
@@ -119,6 +120,23 @@ TEST_F(StoredPointsTest, WhatIsNotStaticIsRefusedByName) {
   const model::Model plain = tiny.build();
   EXPECT_THAT(model::fixtures::error_of([&] { stored_points(plain, parse_scheme("stored")); }),
               HasSubstr("stores neither codes nor ranges"));
+}
+
+/// Scales of half precision are numbers like any other.
+TEST(StoredPointsGoldens, ACheckpointOfStaticInt8KeepsItsCodes) {
+  const model::Model model = model::load_model(test::goldens() / "quantized/ct-w8a8-int-static");
+  const StoredPoints stored = stored_points(model, parse_scheme("stored"));
+  EXPECT_THAT(stored.rounded, ElementsAre());
+  for (const auto& [module, own] : model.layers[0].linears) {
+    const QuantizedMatrix codes = quantized_weight(own.weight, stored.qcfg[{0, module, Slot::weight}]);
+    const int64_t rows = own.weight.rows, cols = own.weight.cols;
+    std::vector<float> want(static_cast<size_t>(rows * cols)), got(want.size());
+    own.weight.decode_rows(0, rows, want.data());
+    const model::WeightView made = view(codes, nullptr);
+    made.decode(made.context,
+                {.row = 0, .rows = rows, .col = 0, .cols = cols, .out = got.data(), .stride = cols});
+    EXPECT_EQ(got, want) << model::module_name(module);
+  }
 }
 
 }  // namespace

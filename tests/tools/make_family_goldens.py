@@ -23,6 +23,9 @@ SIZES = {"vocab_size": 200, "hidden_size": 48, "intermediate_size": 56, "num_hid
 MODELS = {
     "arcee": {"model_type": "arcee", "architectures": ["ArceeForCausalLM"], "rms_norm_eps": 0.01, "attention_bias": True, "mlp_bias": True,
               "rope_theta": 5000.0, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}},
+    "glm4_moe": {"model_type": "glm4_moe", "architectures": ["Glm4MoeForCausalLM"], "head_dim": 20, "rms_norm_eps": 0.01, "attention_bias": True,
+                 "use_qk_norm": True, "partial_rotary_factor": 0.4, "rope_theta": 500.0, "moe_intermediate_size": 18, "n_routed_experts": 12,
+                 "num_experts_per_tok": 3, "n_shared_experts": 2, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.7},
     "helium": {"model_type": "helium", "architectures": ["HeliumForCausalLM"], "head_dim": 12, "rms_norm_eps": 0.01, "attention_bias": True,
                "mlp_bias": True, "rope_theta": 500.0},
     "phimoe": {"model_type": "phimoe", "architectures": ["PhimoeForCausalLM"], "rms_norm_eps": 0.01, "attention_bias": True, "lm_head_bias": True,
@@ -45,6 +48,9 @@ def randomize(model):
             else:
                 values.normal_(0, 0.25 if "embed" in name else 1.3 / values.shape[-1] ** 0.5)
             values.copy_(values.to(torch.bfloat16))
+        for name, values in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                values.copy_((0.3 * torch.randn_like(values)).to(torch.bfloat16))
 
 
 def make(name, folder):
@@ -62,6 +68,7 @@ def make(name, folder):
         file.write(save(weights, metadata={"format": "pt"}))
 
     model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
+                                                         experts_implementation="eager",
                                                          output_loading_info=True)
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[what]:

@@ -66,8 +66,8 @@ std::pair<std::vector<Chosen>, uint64_t> choose_by_scores(const IntegerRouter& r
     }
   }
   if (grouped) {
-    const int64_t hidden = corrected ? 0 : std::numeric_limits<int64_t>::min();
-    model::hide_groups<int64_t>(router.groups, router.used_groups, corrected ? 2 : 1, hidden, wanted);
+    model::hide_groups<int64_t>(router.groups, router.used_groups, corrected ? 2 : 1,
+                                std::numeric_limits<int64_t>::min(), wanted);
   }
   std::vector<Chosen> chosen;
   uint64_t sum = 0;
