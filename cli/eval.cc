@@ -26,10 +26,12 @@ po::options_description options() {
   add("seed", po::value<uint64_t>()->value_name("N")->default_value(1234), "seed of the few-shot draw");
   add("keep-logprobs",
       "keep the 256 likeliest tokens of every scored position (2 KiB each), so that other runs can be "
-      "compared with this one by --base; of several --arithmetic, all keep them instead of the first only");
+      "compared with this one by --base; of several --arithmetic, all keep them instead of the first only; "
+      "of "
+      "tasks that generate nothing is kept, their texts are compared");
   add("base", po::value<std::string>()->value_name("DIR"),
       "results of the same tasks with --keep-logprobs: also measure how far the model's predictions are from "
-      "theirs (KL divergence, top-1 agreement)");
+      "theirs (KL divergence, top-1 agreement), or its texts, where tasks generate");
   add("shard", po::value<std::string>()->value_name("I/N"),
       "score only the I-th of N shares of the documents, for `qeval merge` (1/N to N/N, a folder each)");
   add("plan",

@@ -1,9 +1,12 @@
 #include "eval/base_run.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/setting.h"
 #include "eval/kept_distributions.h"
 #include "eval/results/protocol_difference.h"
+#include "eval/results/sample_file.h"
 
 namespace qeval::eval {
 
@@ -14,6 +17,20 @@ const TaskResults& BaseRun::task(const std::string& name) const {
   const TaskResults* found = results.find_task(name);
   if (found == nullptr) fail("{}: holds no results of task {}", directory.string(), name);
   return *found;
+}
+
+void BaseRun::require_same_prompts(const EncodedTask& task) const {
+  const std::string& name = task.task().name;
+  const std::vector<Scores> scored =
+      read_scores(directory / samples_file(name), this->task(name).samples_hash);
+  for (size_t i = 0; i < static_cast<size_t>(task.documents()); ++i) {
+    const int64_t doc_id = task.document(i).doc_id;
+    const auto found = std::ranges::lower_bound(scored, doc_id, {}, &Scores::doc_id);
+    if (found == scored.end() || found->doc_id != doc_id)
+      fail("task {}, document {}: the base did not score it", name, doc_id);
+    if (found->token_hash != token_hash(task.requests(i)))
+      fail("task {}, document {}: the base's prompt had other token ids", name, doc_id);
+  }
 }
 
 DivergenceBase BaseRun::identity(const std::string& name) const {

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <string>
 
+#include "eval/encoded_tasks.h"
 #include "eval/results/divergence.h"
 #include "eval/results/results.h"
 
@@ -14,6 +15,9 @@ struct BaseRun {
   explicit BaseRun(std::filesystem::path folder);
   /// Throws Error where the base did not score this task, or kept nothing of it.
   DivergenceBase identity(const std::string& task) const;
+  /// Of a task that generates: throws Error naming the first document whose prompt the base did not continue,
+  /// or that had other token ids there.
+  void require_same_prompts(const EncodedTask& task) const;
   /// Throws Error naming what differs unless the base was scored by the rules of `run` and on as many
   /// documents of each of its tasks: runs are compared document by document, and a difference in the end
   /// would be noticed only after all the work. Of `run`, only settings and counts of documents are looked at.

@@ -64,11 +64,7 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options, EncodedTasks
   }
   if ((options_.base || options_.keep_logprobs) && !options_.output)
     fail("log-probabilities are kept and compared in files: {}, a folder, is needed", setting("output"));
-  for (const auto& task : tasks_.tasks) {
-    if (!task->task().generation || (!options_.base && !options_.keep_logprobs)) continue;
-    fail("task {}: texts are generated, of which no distributions are kept or compared ({}, {})",
-         task->task().name, setting("keep-logprobs"), setting("base"));
-  }
+  warn_of_texts();
   if (options_.base) base_.emplace(*options_.base);
   check_base();
   for (const auto& run : runs_) observe(*run);
@@ -207,9 +203,25 @@ void Evaluation::check_overlap() {
   }
 }
 
+void Evaluation::warn_of_texts() {
+  if (!options_.keep_logprobs) return;
+  std::string names;
+  for (const auto& task : tasks_.tasks) {
+    if (task->task().generation) names += (names.empty() ? "" : ", ") + task->task().name;
+  }
+  if (names.empty()) return;
+  warnings_.push_back(
+      fmt::format("{} keeps nothing of tasks that generate ({}): of them runs are compared by their texts",
+                  setting("keep-logprobs"), names));
+}
+
 void Evaluation::observe(TaskRun& run) const {
-  if (!base_ && !options_.keep_logprobs) return;
   const std::string& task = run.task().name;
+  if (run.task().generation) {  // has no distributions; its texts are compared from the samples files
+    if (base_) base_->require_same_prompts(run.encoded());
+    return;
+  }
+  if (!base_ && !options_.keep_logprobs) return;
   std::unique_ptr<KeptDistributions> kept;
   bool identical = false;
   if (base_) {
@@ -225,12 +237,19 @@ void Evaluation::observe(TaskRun& run) const {
 
 std::vector<CompanionFormat> Evaluation::companions() const {
   std::vector<CompanionFormat> out;
+  std::set<std::string> scored;
+  for (const auto& task : tasks_.tasks) {
+    if (!task->task().generation) scored.insert(task->task().name);
+  }
   if (base_) {
     std::map<std::string, DivergenceBase> identities;
-    for (const std::string& task : tasks_.names()) identities[task] = base_->identity(task);
+    for (const std::string& task : scored) identities[task] = base_->identity(task);
     out.push_back(divergence_format(identities, kKeptTokens));
   }
-  if (options_.keep_logprobs) out.push_back(kept_format(session_.model().config.vocab_size));
+  if (options_.keep_logprobs) {
+    out.push_back(kept_format(session_.model().config.vocab_size));
+    out.back().tasks = scored;
+  }
   return out;
 }
 

@@ -85,7 +85,8 @@ Fingerprint run_fingerprint(Session& session, const EvaluationOptions& options, 
     print["prompts " + task.name] = encoded->loaded().prompt_hash;
     print["answers " + task.name] = encoded->loaded().answer_hash;
     print["data " + task.name] = data_hash(encoded->loaded());
-    if (base != nullptr) print["base " + task.name] = base->identity(task.name).samples_hash;
+    if (base != nullptr && !task.generation)
+      print["base " + task.name] = base->identity(task.name).samples_hash;
   }
   print["fewshot"] = fewshot_setting(examples);
   print.merge(tasks.chat.by_name());

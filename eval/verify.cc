@@ -297,7 +297,9 @@ void check_task(const Folder& folder, const TaskResults& task, Checks& checks) {
         found.insert(found.end(), samples.differences.begin(), samples.differences.end());
         return found;
       });
-  if (!missing_companions(folder, task).empty())
+  const bool generated =
+      !samples.documents.empty() && samples.documents.front().scoring == Scoring::generation;
+  if (!generated && !missing_companions(folder, task).empty())
     checks.check(folder.path / folder.record, "", [&] { return missing_companions(folder, task); });
   for (const auto& companion : task.companion_hashes) {
     const std::string &name = companion.first, &hash = companion.second;

@@ -83,6 +83,44 @@ std::optional<Divergence> divergence_of(const eval::RunDifference& run, std::spa
   return out;
 }
 
+/// Over the tasks of a column, all of which generate.
+std::optional<Texts> texts_of(const eval::RunDifference& run, std::span<const std::string> tasks) {
+  Texts out;
+  int64_t more_unended = 0, less_unended = 0, more_looping = 0, less_looping = 0;
+  for (const std::string& name : tasks) {
+    const eval::TaskDifference* task = run.find_task(name);
+    if (task == nullptr || !task->texts) return {};
+    const eval::WrittenTexts& texts = *task->texts;
+    const auto documents = static_cast<double>(texts.documents);
+    const auto without = [&](double share) { return std::llround((1 - share) * documents); };
+    out.documents += texts.documents;
+    out.equal += texts.equal;
+    out.agreement += texts.agreement * documents;
+    if (tasks.size() == 1) out.first_difference = texts.first_difference;
+    for (const eval::MetricComparison& habit : texts.habits) {
+      if (habit.metric == "tokens") {
+        out.base_tokens += habit.base * documents;
+        out.tokens += habit.other * documents;
+        continue;
+      }
+      const bool ended = habit.metric == "ended";
+      Texts::Habit& here = ended ? out.unended : out.looping;
+      here.base += without(habit.base);
+      here.here += without(habit.other);
+      (ended ? more_unended : more_looping) += std::ssize(habit.lost);
+      (ended ? less_unended : less_looping) += std::ssize(habit.gained);
+    }
+  }
+  if (out.documents == 0) return {};
+  const auto documents = static_cast<double>(out.documents);
+  out.agreement /= documents;
+  out.base_tokens /= documents;
+  out.tokens /= documents;
+  out.unended.p = eval::mcnemar_exact(more_unended, less_unended);
+  out.looping.p = eval::mcnemar_exact(more_looping, less_looping);
+  return out;
+}
+
 }  // namespace
 
 void add_differences(const eval::Comparison& comparison, Report& report) {
@@ -97,7 +135,9 @@ void add_differences(const eval::Comparison& comparison, Report& report) {
       std::optional<Cell>& cell = row.cells[c];
       add_to_cell(run, column, base.cells[c], cell);
       if (!cell) continue;
-      cell->divergence = divergence_of(run, eval::tasks_of(comparison.base.results, column.task));
+      const std::vector<std::string> tasks = eval::tasks_of(comparison.base.results, column.task);
+      cell->divergence = divergence_of(run, tasks);
+      cell->texts = texts_of(run, tasks);
       if (!cell->difference) continue;
       Difference& difference = *cell->difference;
       report.flips += difference.lost + difference.gained;

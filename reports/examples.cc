@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 
@@ -10,8 +11,8 @@
 namespace qeval::reports {
 namespace {
 
-constexpr size_t most_lost = 8, most_gained = 4;  // of each row and column
-constexpr size_t most_bytes = 2000;               // of a question; its end is kept
+constexpr size_t most_lost = 8, most_gained = 4, most_runaways = 4;  // of each row and column
+constexpr size_t most_bytes = 2000;                                  // of a question; its end is kept
 
 /// The last bytes of a text, from the start of a character on.
 std::string end_of(const std::string& text, size_t bytes) {
@@ -55,6 +56,28 @@ void add_choices(const eval::Sample& base, const eval::Sample& other, std::strin
   }
 }
 
+void add_texts(const eval::Sample& base, const eval::Sample& other, std::string_view metric,
+               Example& example) {
+  example.question = end_of(base.requests.at(0).context, most_bytes);
+  // "exact_match,strict-match" is of what the filter strict-match took out.
+  const size_t comma = metric.find(',');
+  const std::string_view filter = comma == std::string_view::npos ? "" : metric.substr(comma + 1);
+  const auto answer = [&](const eval::Sample& sample) {
+    const auto& filtered = sample.generated.filtered;
+    const auto found = std::ranges::find(filtered, filter, &std::pair<std::string, std::string>::first);
+    return cut(found == filtered.end() ? filtered.front().second : found->second, most_bytes);
+  };
+  const std::string &before = base.generated.responses.at(0), &after = other.generated.responses.at(0);
+  example.written = Example::Written{
+      .target =
+          cut(base.target.is_string() ? base.target.get<std::string>() : base.target.dump(), most_bytes),
+      .base = before,
+      .other = after,
+      .base_answer = answer(base),
+      .other_answer = answer(other),
+      .common = eval::common_prefix(before, after)};
+}
+
 using Samples = std::map<int64_t, eval::Sample>;
 
 Samples read_wanted(const std::filesystem::path& folder, const std::string& task,
@@ -67,18 +90,34 @@ Samples read_wanted(const std::filesystem::path& folder, const std::string& task
   return out;
 }
 
-/// The flips to show, without their text.
+/// Documents whose text ended, and without a loop, in the baseline alone, in ascending order; of those that
+/// flipped there are examples already.
+std::vector<int64_t> runaways(const eval::TaskDifference& task, const std::set<int64_t>& flipped) {
+  std::set<int64_t> out;
+  if (!task.texts) return {};
+  for (const eval::MetricComparison& habit : task.texts->habits) {
+    if (habit.right_or_wrong) out.insert(habit.lost.begin(), habit.lost.end());
+  }
+  std::vector<int64_t> rest;
+  std::ranges::set_difference(out, flipped, std::back_inserter(rest));
+  return rest;
+}
+
+/// The documents to show, without their text.
 std::vector<Example> choose(const eval::Comparison& comparison, const Report& report) {
   std::vector<Example> out;
   for (size_t row = 1; row < report.rows.size(); ++row) {
     const eval::RunDifference& run = comparison.differences[row - 1];
     for (size_t c = 0; c < report.columns.size(); ++c) {
-      size_t lost = 0, gained = 0;
+      size_t lost = 0, gained = 0, away = 0;
       for (const std::string& task : eval::tasks_of(comparison.base.results, report.columns[c].task)) {
         const eval::TaskDifference* difference = run.find_task(task);
         if (difference == nullptr) continue;
+        std::set<int64_t> flipped;
         for (const eval::MetricComparison& metric : difference->comparison.metrics) {
           if (metric.metric != eval::document_metric(report.columns[c].metric)) continue;
+          flipped.insert(metric.lost.begin(), metric.lost.end());
+          flipped.insert(metric.gained.begin(), metric.gained.end());
           for (const int64_t id : metric.lost) {
             if (lost++ < most_lost) out.push_back({.row = row, .column = c, .task = task, .doc_id = id});
           }
@@ -86,6 +125,10 @@ std::vector<Example> choose(const eval::Comparison& comparison, const Report& re
             if (gained++ < most_gained)
               out.push_back({.row = row, .column = c, .task = task, .doc_id = id, .gained = true});
           }
+        }
+        for (const int64_t id : runaways(*difference, flipped)) {
+          if (away++ < most_runaways)
+            out.push_back({.row = row, .column = c, .task = task, .doc_id = id, .runaway = true});
         }
       }
     }
@@ -111,8 +154,13 @@ void add_examples(std::span<const Source> sources, const eval::Comparison& compa
       const Samples other = read_wanted(sources[row].folder, task, ids);
       for (Example& example : report.examples) {
         if (example.row != row || example.task != task) continue;
-        add_choices(base.at(example.doc_id), other.at(example.doc_id),
-                    eval::document_metric(report.columns[example.column].metric), example);
+        const eval::Sample &before = base.at(example.doc_id), &after = other.at(example.doc_id);
+        const std::string_view metric = eval::document_metric(report.columns[example.column].metric);
+        if (before.scores.scoring == eval::Scoring::generation) {
+          add_texts(before, after, metric, example);
+        } else {
+          add_choices(before, after, metric, example);
+        }
       }
     }
   }

@@ -52,11 +52,28 @@ struct Divergence {
   double top1_agreement = 0;      ///< share of positions with the same most likely token
 };
 
+/// How far texts that the model wrote agree with the baseline's for the same prompts, as eval::WrittenTexts
+/// has it, over the tasks of a column.
+struct Texts {
+  int64_t documents = 0, equal = 0;
+  double agreement = 0;                    ///< mean of common prefix / longer text
+  std::optional<double> first_difference;  ///< median, code points; of a single task only
+  double base_tokens = 0, tokens = 0;      ///< generated per document
+  /// A habit of texts: documents that have it in the baseline and here, and the exact test's p.
+  struct Habit {
+    int64_t base = 0, here = 0;
+    double p = 1;
+  };
+  Habit unended;  ///< broken off at the most tokens that the task allows
+  Habit looping;  ///< with an end that says one thing over and over
+};
+
 struct Cell {
   double value = 0;
   std::optional<double> standard_error;
   std::optional<Difference> difference = {};  ///< absent for the baseline, and where nothing is compared
   std::optional<Divergence> divergence = {};
+  std::optional<Texts> texts = {};
 };
 
 /// How far a run's predictions are from the baseline's, over the whole text or all tasks.
@@ -138,14 +155,23 @@ struct Choice {
   bool gold = false, chosen_by_base = false, chosen_by_other = false;
 };
 
-/// A document that is right in one of two runs and wrong in the other.
+/// A document that is right in one of two runs and wrong in the other, or whose text no longer ends.
 struct Example {
   size_t row = 0, column = 0;  ///< of the report
   std::string task;            ///< the document's own, where the column is a group
   int64_t doc_id = 0;
   bool gained = false;  ///< wrong in the baseline, right here
+  /// Neither lost nor gained: its text ended by itself and free of loops in the baseline, and here does not.
+  bool runaway = false;
   std::string question = {};
   std::vector<Choice> choices = {};
+  /// Where the model wrote an answer: what it wrote, of which the first `common` bytes are the same, what was
+  /// taken out of it, and the right answer.
+  struct Written {
+    std::string target, base, other, base_answer, other_answer;
+    size_t common = 0;
+  };
+  std::optional<Written> written = {};
 };
 
 /// A row of the paper's tables beside ours, all values as in Cell and Difference (fractions, not percent).

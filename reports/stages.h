@@ -22,8 +22,8 @@ void add_differences(const eval::Comparison& comparison, Report& report);
 /// Nearness on the comparison's text, else on the tasks' scored positions; flips over all tasks; recovery.
 void add_nearness(const SourceList& sources, const eval::Comparison& comparison, Report& report);
 
-/// Documents that are right in one of two runs only, with their text from the samples files: of each row and
-/// column the first few.
+/// Documents that are right in one of two runs only, or whose text ends in the baseline only, with their text
+/// from the samples files: of each row and column the first few.
 void add_examples(std::span<const Source> sources, const eval::Comparison& comparison, Report& report);
 
 /// At most five sentences: what the runs cost by the sharpest measure that there is, which one is best and

@@ -54,7 +54,9 @@ CompareWork::CompareWork(CompareOptions options)
   evaluation.keep_logprobs = false;
   evaluation.peers = {};
   planned_ = std::make_unique<Evaluation>(*base_session_, evaluation, base_tasks_);
-  for (const Evaluation::TaskPlan& task : planned_->plan()) scored_tokens_ += task.tokens_scored;
+  for (const auto& task : base_tasks_.tasks) {
+    if (!task->task().generation) scored_tokens_ += task->tokens_scored();
+  }
   settings_ =
       compare_fingerprint(options_, base_->weight_hash(), planned_->fingerprint(), given_fingerprint());
 }

@@ -99,6 +99,7 @@ void check_files(const ShardFolder& shard, std::span<const CompanionFormat> comp
   for (const TaskResults& task : shard.record.run.tasks) {
     check(samples_file(task.name), task.samples_hash);
     for (const CompanionFormat& format : companions) {
+      if (!format.is_of(task.name)) continue;
       const std::string name = file_of_task(format.prefix, task.name, format.extension);
       const auto hash = task.companion_hashes.find(name);
       if (hash == task.companion_hashes.end())
@@ -108,7 +109,8 @@ void check_files(const ShardFolder& shard, std::span<const CompanionFormat> comp
   }
 }
 
-std::vector<CompanionFormat> companions(const ShardFolder& first) {
+std::vector<CompanionFormat> companions(const std::vector<ShardFolder>& shards) {
+  const ShardFolder& first = shards.front();
   std::vector<CompanionFormat> out;
   std::map<std::string, DivergenceBase> bases;
   int64_t kept = kKeptTokens;
@@ -119,7 +121,15 @@ std::vector<CompanionFormat> companions(const ShardFolder& first) {
     kept = divergence.kept;
   }
   if (!bases.empty()) out.push_back(divergence_format(bases, kept));
-  if (first.record.vocab_size > 0) out.push_back(kept_format(first.record.vocab_size));
+  if (first.record.vocab_size == 0) return out;
+  CompanionFormat kept_distributions = kept_format(first.record.vocab_size);
+  kept_distributions.tasks.emplace();  // a task that generates keeps none
+  for (const ShardFolder& shard : shards) {
+    for (const TaskResults& task : shard.record.run.tasks) {
+      if (task.companion_hashes.contains(kept_file(task.name))) kept_distributions.tasks->insert(task.name);
+    }
+  }
+  out.push_back(std::move(kept_distributions));
   return out;
 }
 
@@ -151,7 +161,7 @@ Merged merge_shards(std::span<const fs::path> folders, const fs::path& output, c
     shards.push_back(read_folder(path));
   }
   check_shards(shards);
-  const std::vector<CompanionFormat> formats = companions(shards.front());
+  const std::vector<CompanionFormat> formats = companions(shards);
   for (const ShardFolder& shard : shards) check_files(shard, formats);
   const ShardRecord& first = shards.front().record;
   std::vector<std::string> tasks;

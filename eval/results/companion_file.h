@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -44,6 +46,10 @@ struct CompanionFormat {
   std::function<uint64_t(std::string_view bytes, const std::string& where,
                          const std::function<void(int64_t doc_id, uint64_t length)>& visit)>
       scan;
+  /// The tasks that have such a file; nothing: all of the run's.
+  std::optional<std::set<std::string>> tasks = {};
+
+  bool is_of(const std::string& task) const { return !tasks || tasks->contains(task); }
 };
 
 /// A task's records while the run is under way (unfinished_PREFIX_TASK.EXTENSION, in the order they finish)

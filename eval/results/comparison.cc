@@ -70,6 +70,10 @@ class Comparer {
       TaskDifference difference{compare_documents(task.name, base, run, options_), {}};
       if (std::error_code code; std::filesystem::exists(run_.directory / divergence_file(task.name), code))
         difference.divergence = read_summary(base_, run_, task.name, run);
+      if (!base.empty() && base.front().scoring == Scoring::generation) {
+        difference.texts =
+            compare_texts(read_texts(base_.directory / file), read_texts(run_.directory / file), options_);
+      }
       out.tasks.push_back(std::move(difference));
       base_scores[task.name] = std::move(base);
       run_scores[task.name] = std::move(run);
@@ -158,7 +162,8 @@ Comparison ComparisonBuilder::finish() && {
 }
 
 size_t nearest_run(const Comparison& comparison, size_t first) {
-  const auto distance = [](const RunDifference& difference) {
+  const auto runs = std::span(comparison.differences).subspan(first);
+  const auto kl = [](const RunDifference& difference) {
     double sum = 0;
     int64_t positions = 0;
     for (const TaskDifference& task : difference.tasks) {
@@ -168,8 +173,21 @@ size_t nearest_run(const Comparison& comparison, size_t first) {
     }
     return positions == 0 || std::isnan(sum) ? INFINITY : sum / static_cast<double>(positions);
   };
+  const auto disagreement = [](const RunDifference& difference) {
+    double sum = 0, documents = 0;
+    for (const TaskDifference& task : difference.tasks) {
+      if (!task.texts) continue;
+      sum += (1 - task.texts->agreement) * static_cast<double>(task.texts->documents);
+      documents += static_cast<double>(task.texts->documents);
+    }
+    return documents == 0 ? INFINITY : sum / documents;
+  };
+  const bool diverged = std::ranges::any_of(runs, [](const RunDifference& difference) {
+    return std::ranges::any_of(difference.tasks,
+                               [](const auto& task) { return task.divergence.has_value(); });
+  });
   const auto nearest =
-      std::ranges::min_element(std::span(comparison.differences).subspan(first), {}, distance);
+      diverged ? std::ranges::min_element(runs, {}, kl) : std::ranges::min_element(runs, {}, disagreement);
   return static_cast<size_t>(&*nearest - comparison.differences.data());
 }
 

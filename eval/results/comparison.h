@@ -12,6 +12,7 @@
 #include "eval/results/comparison_file.h"
 #include "eval/results/divergence.h"
 #include "eval/results/results.h"
+#include "eval/results/written_texts.h"
 
 namespace qeval::eval {
 
@@ -27,6 +28,7 @@ struct TaskDifference {
   TaskComparison comparison;
   /// KL and agreement, where the run has divergence_TASK.jsonl.
   std::optional<DivergenceSummary> divergence;
+  std::optional<WrittenTexts> texts = {};  ///< of tasks that generate
 };
 
 /// A run against the base. Tasks in the base's order; groups that have metrics of their own, over the
@@ -75,8 +77,9 @@ class ComparisonBuilder {
 };
 
 /// Index of the run, from `first` on, whose predictions are nearest to the base's: with the least KL
-/// divergence, the mean over the scored positions of all its tasks. A run without divergences is farther than
-/// any other, and of equals the first is taken; at least one run.
+/// divergence, the mean over the scored positions of all its tasks; where no run has divergences, with the
+/// largest mean agreement of texts. A run without either is farther than any other, and of equals the first
+/// is taken; at least one run.
 size_t nearest_run(const Comparison& comparison, size_t first = 0);
 
 /// Reads the folders and compares each run with the base, document by document. Where both runs have a task,
@@ -86,12 +89,14 @@ size_t nearest_run(const Comparison& comparison, size_t first = 0);
 Comparison compare_runs(const ComparedRun& base, std::vector<ComparedRun> runs,
                         const BootstrapOptions& options = {});
 
-/// results.json of a comparison: {"comparison": 2, "base": {"name", "results"}, "runs": [{"name", "results"
+/// results.json of a comparison: {"comparison": 3, "base": {"name", "results"}, "runs": [{"name", "results"
 /// (as in its own results.json), "tasks": {TASK: {"documents", "metrics": {METRIC: {"base", "value", "delta",
 /// "interval_95"
 /// ([low, high], or null where there is none), "p", "test", "lost", "gained" (how many), "lost_documents",
 /// "gained_documents"}}, "divergence": {"documents", "positions", "mean_kl", "mean_kl_upper", "kl_99",
-/// "max_kl", "top1_agreement", "blocks" ([tokens, sum of KL] of each document)}}}, "groups": {likewise}}],
+/// "max_kl", "top1_agreement", "blocks" ([tokens, sum of KL] of each document)}, "texts": {"documents",
+/// "equal", "agreement", "first_difference" (or null), "metrics" (likewise, of WrittenTexts::habits)}}},
+/// "groups": {likewise}}],
 /// "tests":
 /// [{"run", "name", "metric", "p", "p_holm"}]}.
 nlohmann::ordered_json to_json(const Comparison& comparison);

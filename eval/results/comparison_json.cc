@@ -11,18 +11,18 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr int format_version = 2;  // 1 had no documents and blocks
+constexpr int format_version = 3;  // 1 had no documents and blocks, 2 no texts
 
 ordered_json interval_json(const std::optional<Interval>& interval) {
   if (!interval) return nullptr;
   return {number_to_json(interval->low), number_to_json(interval->high)};
 }
 
-ordered_json comparison_json(const TaskComparison& comparison) {
-  ordered_json out = {{"documents", comparison.documents}, {"metrics", ordered_json::object()}};
-  for (const MetricComparison& metric : comparison.metrics) {
+ordered_json metrics_json(std::span<const MetricComparison> metrics) {
+  ordered_json out = ordered_json::object();
+  for (const MetricComparison& metric : metrics) {
     const PairedDifference& difference = metric.difference;
-    ordered_json& json = out["metrics"][metric.metric];
+    ordered_json& json = out[metric.metric];
     json = {{"base", number_to_json(metric.base)},
             {"value", number_to_json(metric.other)},
             {"delta", number_to_json(difference.delta)},
@@ -36,6 +36,18 @@ ordered_json comparison_json(const TaskComparison& comparison) {
     json["gained_documents"] = metric.gained;
   }
   return out;
+}
+
+ordered_json comparison_json(const TaskComparison& comparison) {
+  return {{"documents", comparison.documents}, {"metrics", metrics_json(comparison.metrics)}};
+}
+
+ordered_json texts_json(const WrittenTexts& texts) {
+  return {{"documents", texts.documents},
+          {"equal", texts.equal},
+          {"agreement", texts.agreement},
+          {"first_difference", texts.first_difference ? ordered_json(*texts.first_difference) : nullptr},
+          {"metrics", metrics_json(texts.habits)}};
 }
 
 ordered_json divergence_json(const DivergenceSummary& summary) {
@@ -58,18 +70,18 @@ double number_in(const ordered_json& element, const OrderedJsonObject& fields, c
   return OrderedJsonObject(object, fields.where()).any_number(key);
 }
 
-TaskComparison comparison_from_json(const std::string& name, const OrderedJsonObject& fields) {
-  TaskComparison out{name, fields.count("documents"), {}};
+std::vector<MetricComparison> metrics_from_json(const OrderedJsonObject& fields, int64_t documents) {
+  std::vector<MetricComparison> out;
   for (const auto& [metric, json] : fields.at("metrics").items()) {
     const OrderedJsonObject own(json, fmt::format("{}, {}", fields.where(), printable(metric)));
-    MetricComparison& compared = out.metrics.emplace_back();
+    MetricComparison& compared = out.emplace_back();
     compared.metric = metric;
     compared.base = own.any_number("base");
     compared.other = own.any_number("value");
     PairedDifference& difference = compared.difference;
     difference.delta = own.any_number("delta");
     difference.p_value = own.any_number("p");
-    difference.documents = out.documents;
+    difference.documents = documents;
     if (const ordered_json& interval = own.at("interval_95"); !interval.is_null()) {
       if (!interval.is_array() || interval.size() != 2) own.refuse("interval_95", "two numbers, or null");
       difference.interval =
@@ -81,6 +93,22 @@ TaskComparison comparison_from_json(const std::string& name, const OrderedJsonOb
     compared.lost = own.counts("lost_documents");
     compared.gained = own.counts("gained_documents");
   }
+  return out;
+}
+
+TaskComparison comparison_from_json(const std::string& name, const OrderedJsonObject& fields) {
+  const int64_t documents = fields.count("documents");
+  return {name, documents, metrics_from_json(fields, documents)};
+}
+
+WrittenTexts texts_from_json(const OrderedJsonObject& fields) {
+  WrittenTexts out{.documents = fields.count("documents"),
+                   .equal = fields.count("equal"),
+                   .agreement = fields.any_number("agreement"),
+                   .first_difference = {},
+                   .habits = {}};
+  if (!fields.at("first_difference").is_null()) out.first_difference = fields.any_number("first_difference");
+  out.habits = metrics_from_json(fields, out.documents);
   return out;
 }
 
@@ -117,6 +145,7 @@ ordered_json to_json(const Comparison& comparison) {
       ordered_json& json = run["tasks"][task.comparison.task];
       json = comparison_json(task.comparison);
       if (task.divergence) json["divergence"] = divergence_json(*task.divergence);
+      if (task.texts) json["texts"] = texts_json(*task.texts);
     }
     for (const TaskComparison& group : comparison.differences[i].groups)
       run["groups"][group.task] = comparison_json(group);
@@ -171,6 +200,7 @@ std::optional<Comparison> read_comparison(const std::filesystem::path& directory
       if (own.find("divergence") != nullptr) {
         difference.tasks.back().divergence = divergence_from_json(own.object("divergence"));
       }
+      if (own.find("texts") != nullptr) difference.tasks.back().texts = texts_from_json(own.object("texts"));
     }
     for (const auto& [name, group] : run_fields.at("groups").items()) {
       const OrderedJsonObject own(group,

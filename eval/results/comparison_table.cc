@@ -57,6 +57,31 @@ std::vector<std::string> row(const std::string& run, const TaskComparison& compa
   return out;
 }
 
+/// "0.9500 → 0.8000, p 0.021": a habit of the texts in base and run.
+std::string habit_text(const MetricComparison& habit) {
+  return fmt::format("{} → {}, p {}", format_score(habit.base), format_score(habit.other),
+                     p_text(habit.difference.p_value));
+}
+
+/// Of the tasks that generate; empty where there is none.
+std::string render_texts(const Comparison& comparison) {
+  std::vector<std::vector<std::string>> rows{
+      {"run", "task", "texts", "equal", "agreement", "first difference", "ended", "free of loops", "tokens"}};
+  for (size_t run = 0; run < comparison.runs.size(); ++run) {
+    for (const TaskDifference& task : comparison.differences[run].tasks) {
+      if (!task.texts) continue;
+      const WrittenTexts& texts = *task.texts;
+      std::vector<std::string>& row = rows.emplace_back(std::vector{
+          printable(comparison.runs[run].name, 40), printable(task.comparison.task, 40),
+          std::to_string(texts.documents), std::to_string(texts.equal), format_score(texts.agreement),
+          texts.first_difference ? fmt::format("{}", *texts.first_difference) : "–"});
+      for (const MetricComparison& habit : texts.habits) row.push_back(habit_text(habit));
+    }
+  }
+  if (rows.size() == 1) return {};
+  return fmt::format("\n{}", render_rows(rows, {false, false, true, true, true, true, true, true, true}));
+}
+
 }  // namespace
 
 std::string render_comparison(const Comparison& comparison) {
@@ -71,7 +96,8 @@ std::string render_comparison(const Comparison& comparison) {
       rows.push_back(row(run, *difference.find_group(test.name), test, nullptr));
     }
   }
-  return render_rows(rows, {false, false, false, true, true, true, true, true, true, true, true, true});
+  return render_rows(rows, {false, false, false, true, true, true, true, true, true, true, true, true}) +
+         render_texts(comparison);
 }
 
 }  // namespace qeval::eval

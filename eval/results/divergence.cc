@@ -95,6 +95,8 @@ std::string divergence_file(std::string_view task) {
 }
 
 CompanionFormat divergence_format(const std::map<std::string, DivergenceBase>& base_of_task, int64_t kept) {
+  std::set<std::string> tasks;
+  for (const auto& [task, unused] : base_of_task) tasks.insert(task);
   return {"divergence", ".jsonl",
           [base_of_task, kept](std::string_view task) {
             return divergence_header(task, base_of_task.at(std::string(task)), kept) + "\n";
@@ -104,7 +106,8 @@ CompanionFormat divergence_format(const std::map<std::string, DivergenceBase>& b
             return for_each_line(bytes, where, Tail::drop, [&](const TextLine& line) {
               visit(parse_divergence_line(line.text, line.where).doc_id, line.text.size() + 1);
             });
-          }};
+          },
+          std::move(tasks)};
 }
 
 TaskDivergence read_divergence(const std::filesystem::path& path, std::string_view task) {

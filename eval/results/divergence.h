@@ -62,7 +62,7 @@ DocumentDivergence parse_divergence_line(std::string_view line, std::string_view
 /// and line.
 TaskDivergence read_divergence(const std::filesystem::path& path, std::string_view task);
 
-/// The file while a run writes it, document by document (run_directory.h).
+/// The file while a run writes it, document by document (run_directory.h), of the tasks that have a base.
 CompanionFormat divergence_format(const std::map<std::string, DivergenceBase>& base_of_task, int64_t kept);
 
 /// Over all scored positions of a task.

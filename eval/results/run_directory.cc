@@ -169,8 +169,10 @@ RunDirectory::RunDirectory(fs::path directory, Fingerprint fingerprint, const st
     auto task = std::make_unique<Task>();
     task->samples = directory_ / samples_file(name);
     task->journal = directory_ / journal_file(name);
-    for (const CompanionFormat& format : companions_)
-      task->companions.push_back(std::make_unique<CompanionFile>(directory_, format, name));
+    for (const CompanionFormat& format : companions_) {
+      if (format.is_of(name))
+        task->companions.push_back(std::make_unique<CompanionFile>(directory_, format, name));
+    }
     tasks_.emplace(name, std::move(task));
   }
   record_ = prepare(directory_, record_.fingerprint, resume);
@@ -253,6 +255,7 @@ void RunDirectory::absorb(const fs::path& folder) {
     Task& task = *entry.second;
     std::vector<std::unique_ptr<CompanionFile>> theirs;
     for (const CompanionFormat& format : companions_) {
+      if (!format.is_of(name)) continue;
       theirs.push_back(std::make_unique<CompanionFile>(folder, format, name));
       theirs.back()->load(true);
     }

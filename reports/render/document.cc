@@ -92,6 +92,7 @@ Document make_document(const Report& report) {
     flips.examples = !report.examples.empty();
     add(std::move(flips));
   }
+  add_table("texts", "Texts beside the baseline's", text_table(report));
   add_table("divergence", "Divergence from the baseline", divergence_table(report));
   Section layers{.id = "layers", .heading = "Layers"};
   if (Table table = layer_table(report); !table.rows.empty()) {

@@ -149,19 +149,40 @@ std::string filters(const Report& report) {
     if (columns[i]) out += option(std::to_string(i), report.columns[i].title);
   }
   return out + "</select></label>\n<label>Answer <select name=\"change\">" + option("", "lost or gained") +
-         option("lost", "lost") + option("gained", "gained") +
+         option("lost", "lost") + option("gained", "gained") + option("runaway", "no longer ends") +
          "</select></label>\n<output></output>\n</div>\n";
 }
 
+/// A text, its part behind the common beginning marked.
+std::string marked_text(const std::string& text, size_t common) {
+  const std::string rest = text.substr(common);
+  return html_text(text.substr(0, common)) + (rest.empty() ? "" : "<mark>" + html_text(rest) + "</mark>");
+}
+
+std::string written_html(const Example::Written& written, const std::string& label) {
+  const auto row = [&](const std::string& who, const std::string& text, const std::string& answer) {
+    return fmt::format("<tr><td>{}</td><td class=\"question\">{}</td><td>{}</td></tr>\n", who,
+                       marked_text(text, written.common), html_text(answer));
+  };
+  return fmt::format(
+             "<p>Right answer: {}</p>\n<div class=\"wide\"><table><thead><tr><th scope=\"col\"></th><th "
+             "scope=\"col\">Text, from its first difference on marked</th><th scope=\"col\">Taken out of "
+             "it</th></tr></thead>\n<tbody>\n",
+             html_text(written.target)) +
+         row("Baseline", written.base, written.base_answer) +
+         row(label, written.other, written.other_answer) + "</tbody></table></div>\n</details>\n";
+}
+
 std::string example_html(const Report& report, const Example& example) {
-  const char* change = example.gained ? "gained" : "lost";
+  const char* change = example.runaway ? "runaway" : example.gained ? "gained" : "lost";
   const std::string label = html_text(clean(report.rows[example.row].label, 80));
   std::string out = fmt::format(
       "<details class=\"example\" data-run=\"{}\" data-task=\"{}\" data-change=\"{}\">\n<summary>{} {} <span "
       "class=\"small\">{} by {} · {}</span></summary>\n",
       example.row, example.column, change, html_text(clean(task_title(example.task), 60)), example.doc_id,
-      change, label, html_text(clean(example.question, 90)));
+      example.runaway ? "no longer ended" : change, label, html_text(clean(example.question, 90)));
   if (!example.question.empty()) out += "<p class=\"question\">" + html_text(example.question) + "</p>\n";
+  if (example.written) return out + written_html(*example.written, label);
   out += fmt::format(
       "<div class=\"wide\"><table><thead><tr><th scope=\"col\"></th><th scope=\"col\">Choice</th><th "
       "scope=\"col\" class=\"n\">Baseline<span class=\"detail\">log-likelihood</span></th>"
@@ -182,11 +203,13 @@ std::string example_html(const Report& report, const Example& example) {
 }
 
 std::string examples_html(const Report& report) {
+  const auto runaways = std::ranges::count_if(report.examples, &Example::runaway);
   std::string out = fmt::format(
-      "<p class=\"caption\">{} of {} changed answers, with their text: ✓ is the right choice. A choice is "
+      "<p class=\"caption\">{} of {} changed answers, with their text{}: ✓ is the right choice. A choice is "
       "taken by the "
       "task's metric: acc_norm divides the log-likelihood by the choice's length.</p>\n",
-      count_text(std::ssize(report.examples)), count_text(report.flips));
+      count_text(std::ssize(report.examples) - runaways), count_text(report.flips),
+      runaways > 0 ? fmt::format(", and {} texts that no longer end", runaways) : "");
   out += filters(report);
   for (const Example& example : report.examples) out += example_html(report, example);
   return out;

@@ -40,6 +40,15 @@ ordered_json cell_json(const Column& column, const Cell& cell) {
                          {"kl_99", number_to_json(cell.divergence->kl_99)},
                          {"top1_agreement", number_to_json(cell.divergence->top1_agreement)}};
   }
+  if (cell.texts) {
+    const auto habit = [](const Texts::Habit& shown) {
+      return ordered_json{{"base", shown.base}, {"value", shown.here}, {"p", number_to_json(shown.p)}};
+    };
+    out["texts"] = {{"documents", cell.texts->documents},   {"equal", cell.texts->equal},
+                    {"agreement", cell.texts->agreement},   {"base_tokens", cell.texts->base_tokens},
+                    {"tokens", cell.texts->tokens},         {"unended", habit(cell.texts->unended)},
+                    {"looping", habit(cell.texts->looping)}};
+  }
   return out;
 }
 

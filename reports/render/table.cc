@@ -283,6 +283,50 @@ Table divergence_table(const Report& report) {
   return table;
 }
 
+Table text_table(const Report& report) {
+  Table table{.id = "texts"};
+  table.caption =
+      "Texts that the model wrote, beside the baseline's for the same prompts. Agreement is the mean of the "
+      "common prefix over the longer text; the first difference is the median place, in characters, where "
+      "texts part. Not ended: broken off at the most tokens that the task allows. Loops: texts whose end "
+      "says "
+      "one thing three times or more. p: exact McNemar test of this habit alone.";
+  table.headings = {words("Run"),
+                    words("Task"),
+                    figure("Equal"),
+                    figure("Agreement"),
+                    figure("First difference"),
+                    figure("Tokens", "baseline → run"),
+                    figure("Not ended", "baseline → run"),
+                    figure("p"),
+                    figure("Loops", "baseline → run"),
+                    figure("p")};
+  const auto change = [](int64_t base, int64_t here) {
+    return number_cell(count_text(base) + " → " + count_text(here), static_cast<double>(here - base));
+  };
+  for (const Row& row : report.rows) {
+    for (size_t c = 0; c < report.columns.size(); ++c) {
+      if (!row.cells[c] || !row.cells[c]->texts) continue;
+      const Texts& texts = *row.cells[c]->texts;
+      table.rows.push_back(
+          {text_cell(row.label), text_cell(report.columns[c].title, name_limit),
+           number_cell(fmt::format("{} of {}", count_text(texts.equal), count_text(texts.documents)),
+                       static_cast<double>(texts.equal)),
+           number_cell(percent_text(texts.agreement), texts.agreement),
+           texts.first_difference
+               ? number_cell(count_text(std::llround(*texts.first_difference)), *texts.first_difference)
+               : absent_cell(),
+           number_cell(fmt::format("{:.1f} → {:.1f}", texts.base_tokens, texts.tokens),
+                       texts.tokens - texts.base_tokens),
+           change(texts.unended.base, texts.unended.here),
+           number_cell(p_text(texts.unended.p), texts.unended.p),
+           change(texts.looping.base, texts.looping.here),
+           number_cell(p_text(texts.looping.p), texts.looping.p)});
+    }
+  }
+  return table;
+}
+
 Table layer_table(const Report& report) {
   Table table{.id = "layers",
               .caption =

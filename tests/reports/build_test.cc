@@ -77,6 +77,58 @@ TEST(BuildReport, TheVerdictNamesTheBestAndWhatWasLost) {
   EXPECT_THAT(report.verdict[3], HasSubstr("1 point would take"));
 }
 
+eval::Sample written(int64_t doc_id, const std::string& text, bool right, eval::TextEnd end) {
+  eval::Sample sample = question(doc_id, right);
+  sample.scores.scoring = eval::Scoring::generation;
+  sample.scores.metrics = {"exact_match,strict-match", "exact_match,flexible-extract"};
+  sample.scores.values = {right ? 1.0 : 0.0, 1.0};
+  sample.scores.facts = {};
+  sample.scores.answers = {{.tokens = 10, .input_tokens = 4, .end = end}};
+  sample.target = "18";
+  sample.requests.resize(1);
+  sample.requests[0].continuation.clear();
+  sample.generated = {{{"until", {"\n"}}},
+                      {text},
+                      {{"strict-match", right ? "18" : "[invalid]"}, {"flexible-extract", "18"}}};
+  return sample;
+}
+
+TEST(Build, TextsAreComparedAndShown) {
+  const TemporaryFolder folder;
+  std::string loop = "It is ";
+  while (loop.size() < 200) loop += "18, so it is ";
+  std::vector<eval::Sample> base, other;
+  for (int64_t i = 0; i < 10; ++i) {
+    base.push_back(written(i, "It is <18>.", true, eval::TextEnd::stop));
+    other.push_back(i == 0   ? written(i, loop, false, eval::TextEnd::length)
+                    : i == 1 ? written(i, loop, true, eval::TextEnd::length)
+                             : base.back());
+  }
+  SourceList sources;
+  sources.runs = {made_run("tiny", "float").add("gsm8k", base).write(folder.path() / "fp"),
+                  quantized_run("rtn", "w4a8").add("gsm8k", other).write(folder.path() / "rtn")};
+  const Report report = build_report(sources, {});
+  const Texts& texts = report.rows[1].cells[0]->texts.value();
+  EXPECT_EQ(texts.documents, 10);
+  EXPECT_EQ(texts.equal, 8);
+  EXPECT_EQ(texts.first_difference, 6);
+  EXPECT_EQ(texts.unended.base, 0);
+  EXPECT_EQ(texts.unended.here, 2);
+  EXPECT_EQ(texts.looping.here, 2);
+  EXPECT_EQ(texts.looping.p, 0.5);
+  ASSERT_EQ(report.examples.size(), 2U);
+  EXPECT_FALSE(report.examples[0].runaway);
+  EXPECT_EQ(report.examples[0].written->target, "18");
+  EXPECT_EQ(report.examples[0].written->other_answer, "[invalid]");
+  EXPECT_EQ(report.examples[0].written->common, 6U);
+  EXPECT_TRUE(report.examples[1].runaway);
+  EXPECT_EQ(report.examples[1].doc_id, 1);
+  const std::string html = to_html(make_document(report), report);
+  EXPECT_THAT(html, HasSubstr("It is <mark>&lt;18&gt;.</mark>"));
+  EXPECT_THAT(html, HasSubstr("1 of 1 changed answers, with their text, and 1 texts that no longer end"));
+  EXPECT_THAT(to_markdown(make_document(report), "plot"), HasSubstr("8 of 10"));
+}
+
 /// Chance led the verdict: the best score over a few documents. The divergence tells the runs apart.
 TEST(BuildReport, TheSharpestMeasureLeadsTheVerdict) {
   const TemporaryFolder folder;
