@@ -54,8 +54,18 @@ HttpResponse complete(serve::Completions& completions, const HttpRequest& reques
   }
 }
 
+HttpResponse chat(serve::Completions& completions, const HttpRequest& request,
+                  const std::function<bool()>& cancelled) {
+  try {
+    return {200, completions.answer(completions.parse_chat(request.body), cancelled)};
+  } catch (const serve::Cancelled&) {
+    return {503, R"({"error":{"message":"the server is ending","type":"server_error","code":503}})"};
+  }
+}
+
 constexpr Route kRoutes[] = {
     {"POST", "/v1/completions", complete},
+    {"POST", "/v1/chat/completions", chat},
     {"GET", "/v1/models",
      [](auto& c, auto&, auto&) {
        return HttpResponse{200, c.models()};

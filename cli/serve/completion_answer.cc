@@ -137,14 +137,21 @@ std::string Completions::body_of(const CompletionRequest& request, const std::ve
       std::ranges::for_each(answer.generated, [&](const Token& token) { lists.add(token); });
       logprobs = lists.take();
     }
+    if (request.chat) {
+      choices.push_back({{"index", i},
+                         {"message", {{"role", "assistant"}, {"content", text}}},
+                         {"logprobs", nullptr},
+                         {"finish_reason", answer.stopped ? "stop" : "length"}});
+      continue;
+    }
     choices.push_back({{"index", i},
                        {"text", text},
                        {"logprobs", std::move(logprobs)},
                        {"finish_reason", answer.stopped ? "stop" : "length"}});
   }
   const auto now = std::chrono::system_clock::now().time_since_epoch();
-  const json body{{"id", fmt::format("cmpl-{}", next_id_++)},
-                  {"object", "text_completion"},
+  const json body{{"id", fmt::format("{}-{}", request.chat ? "chatcmpl" : "cmpl", next_id_++)},
+                  {"object", request.chat ? "chat.completion" : "text_completion"},
                   {"created", std::chrono::duration_cast<std::chrono::seconds>(now).count()},
                   {"model", name_},
                   {"choices", std::move(choices)},

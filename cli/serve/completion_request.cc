@@ -9,6 +9,7 @@
 #include "base/strict_json.h"
 #include "base/unicode.h"
 #include "cli/serve/completions.h"
+#include "eval/engine/chat_template.h"
 
 namespace qeval::cli::serve {
 namespace {
@@ -196,6 +197,40 @@ CompletionRequest Completions::parse(std::string_view body) const {
   for (const auto& [field, value] : request.items()) read_field(field, value, out);
   if (out.prompts.empty()) fail("\"prompt\" is missing");
   (void)eval::Sampler(out.sampling);  // checks the settings
+  check_lengths(out);
+  return out;
+}
+
+CompletionRequest Completions::parse_chat(std::string_view body) const {
+  json request = object(body);
+  const auto take = [&](const char* field) {
+    const auto found = request.find(field);
+    json value = found == request.end() ? json() : *found;
+    if (found != request.end()) request.erase(found);
+    return value;
+  };
+  const json messages = take("messages"), arguments = take("chat_template_kwargs"),
+             most = take("max_completion_tokens");
+  if (!messages.is_array() || messages.empty())
+    fail("\"messages\": {}; accepted: a list of {{\"role\": ..., \"content\": ...}}", shown(messages));
+  if (!arguments.is_null() && !arguments.is_object())
+    fail("\"chat_template_kwargs\": {}; accepted: an object of variables for the template", shown(arguments));
+  for (const char* field : {"prompt", "echo", "logprobs"}) {
+    if (request.contains(field)) fail("\"{}\": not supported of conversations", field);
+  }
+  eval::ChatRequest chat{.messages = nlohmann::ordered_json::parse(messages.dump()),
+                         .now = eval::local_time_now()};
+  if (arguments.is_object()) chat.arguments = nlohmann::ordered_json::parse(arguments.dump());
+  std::string prompt = eval::chat_prompt(eval::load_chat_template(session_.model().path), chat);
+  CompletionRequest out;
+  out.chat = true;
+  for (const auto& [field, value] : request.items()) read_field(field, value, out);
+  if (!most.is_null()) out.max_tokens = integer(most, "max_completion_tokens", 0, max_length());
+  // Templates write the special tokens themselves.
+  out.prompts.push_back({tokenizer_.encode(prompt), std::move(prompt)});
+  if (most.is_null() && !request.contains("max_tokens"))
+    out.max_tokens = std::max<int64_t>(1, max_length() - std::ssize(out.prompts.front().ids));
+  (void)eval::Sampler(out.sampling);
   check_lengths(out);
   return out;
 }

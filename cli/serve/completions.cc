@@ -1,15 +1,22 @@
 #include "cli/serve/completions.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <exception>
+#include <mutex>
 #include <numeric>
 #include <span>
+#include <thread>
 
+#include "eval/engine/chat_template.h"
 #include "eval/engine/plan.h"
 #include "model/finite.h"
 
 namespace qeval::cli::serve {
 namespace {
+
+constexpr int64_t kKvBytes = int64_t{2} << 30;  // of all texts under way
 
 /// log Σ exp(logits)
 double log_sum_exp(std::span<const float> logits) {
@@ -53,10 +60,14 @@ Completions::Completions(eval::Session& session, std::string name, int64_t batch
     : session_(session),
       tokenizer_(session.tokenizer()),
       name_(std::move(name)),
-      batch_tokens_(batch_tokens) {}
+      batch_tokens_(batch_tokens),
+      shared_(session.decoder(), batch_tokens, kKvBytes),
+      answer_ends_(eval::answer_ends(session.model().path)) {}
 
 bool Completions::is_eos(int32_t token, const CompletionRequest& request) const {
-  return !request.ignore_eos && tokenizer_.eos_id() && *tokenizer_.eos_id() == token;
+  if (request.ignore_eos) return false;
+  if (request.chat && std::ranges::find(answer_ends_, token) != answer_ends_.end()) return true;
+  return tokenizer_.eos_id() && *tokenizer_.eos_id() == token;
 }
 
 /// Log-probabilities of all prompts in one plan, so that what they share is computed once. Where something is
@@ -122,7 +133,8 @@ void Completions::score_prompts(const CompletionRequest& request, std::vector<An
 
 void Completions::generate(const CompletionRequest& request, const std::vector<int32_t>& prompt,
                            Answer& answer, const std::function<bool()>& cancelled) {
-  eval::Generator generator(session_.decoder(), std::ssize(prompt) + request.max_tokens);
+  const auto check_it = [&] { check(cancelled); };
+  eval::SharedDecoder::Text text(shared_, std::ssize(prompt) + request.max_tokens, check_it);
   eval::Sampler sampler(request.sampling);
   std::vector<int32_t> all = prompt;
   const size_t prompt_bytes = tokenizer_.decode(prompt).size();
@@ -148,7 +160,49 @@ void Completions::generate(const CompletionRequest& request, const std::vector<i
     return std::ssize(answer.generated) < request.max_tokens ? std::optional(all.back()) : std::nullopt;
   };
   // The prompt in parts, so that a client who leaves is noticed.
-  eval::generate(generator, prompt, batch_tokens_, next, [&] { check(cancelled); });
+  std::vector<float> logits;
+  const std::span<const int32_t> whole = prompt;
+  for (size_t at = 0; at < whole.size(); at += static_cast<size_t>(batch_tokens_)) {
+    check_it();
+    logits = text.extend(whole.subspan(at, std::min(whole.size() - at, static_cast<size_t>(batch_tokens_))));
+  }
+  for (std::optional<int32_t> token = next(logits); token; token = next(logits)) {
+    check_it();
+    logits = text.extend({&*token, 1});
+  }
+}
+
+void Completions::generate_all(const CompletionRequest& request, std::vector<Answer>& answers,
+                               const std::function<bool()>& cancelled) {
+  if (answers.size() == 1) return generate(request, request.prompts[0].ids, answers[0], cancelled);
+  constexpr size_t kThreads = 32;  // of one request
+  std::atomic<size_t> next = 0, ended = 0;
+  std::atomic<bool> given_up = false;
+  std::mutex mutex;
+  std::exception_ptr error;
+  std::vector<std::thread> threads;
+  const size_t count = std::min(kThreads, answers.size());
+  for (size_t t = 0; t < count; ++t) {
+    threads.emplace_back([&] {
+      try {
+        for (size_t i = next++; i < answers.size() && !given_up; i = next++)
+          generate(request, request.prompts[i].ids, answers[i], [&] { return given_up.load(); });
+      } catch (...) {
+        const std::scoped_lock lock(mutex);
+        if (!error) error = std::current_exception();
+        given_up = true;
+      }
+      ++ended;
+    });
+  }
+  // The client is looked after by the thread that has its connection.
+  while (ended < count) {
+    if (cancelled()) given_up = true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  for (std::thread& thread : threads) thread.join();
+  if (error) std::rethrow_exception(error);
+  check(cancelled);
 }
 
 std::string Completions::text_behind(size_t bytes, const std::vector<int32_t>& ids) const {
@@ -171,21 +225,20 @@ void Completions::take_scored(const CompletionRequest& request, const std::vecto
 std::vector<Completions::Answer> Completions::compute(const CompletionRequest& request,
                                                       const std::function<bool()>& cancelled) {
   std::vector<Answer> answers(request.prompts.size());
-  const std::scoped_lock lock(working_);
   check(cancelled);
   const bool score = request.echo && request.logprobs;
-  if (score) score_prompts(request, answers, cancelled);
+  if (score) {
+    const eval::SharedDecoder::Alone alone(shared_);
+    score_prompts(request, answers, cancelled);
+  }
   const bool scoring_generates = score && request.max_tokens == 1 && request.sampling.temperature == 0;
   if (request.max_tokens == 0) return answers;
-  for (size_t i = 0; i < answers.size(); ++i) {
-    const std::vector<int32_t>& prompt = request.prompts[i].ids;
-    if (scoring_generates) {
-      take_scored(request, prompt, answers[i]);
-    } else {
-      answers[i].generated.clear();
-      generate(request, prompt, answers[i], cancelled);
-    }
+  if (!scoring_generates) {
+    for (Answer& answer : answers) answer.generated.clear();
+    generate_all(request, answers, cancelled);
+    return answers;
   }
+  for (size_t i = 0; i < answers.size(); ++i) take_scored(request, request.prompts[i].ids, answers[i]);
   return answers;
 }
 

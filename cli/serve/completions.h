@@ -3,7 +3,6 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,6 +13,7 @@
 
 #include "eval/engine/generation.h"
 #include "eval/engine/session.h"
+#include "eval/engine/shared_decoder.h"
 
 namespace qeval::cli::serve {
 
@@ -30,12 +30,14 @@ struct CompletionRequest {
   bool ignore_eos = false;
   std::vector<std::string> stop;
   eval::SamplingOptions sampling{.temperature = 1};
+  bool chat = false;  ///< a conversation's, and answered as one
 };
 
 /// The client has gone, or the server is ending: the work is given up.
 class Cancelled {};
 
-/// Answers requests of the completions API with one model, one at a time. Thread-safe.
+/// Answers requests of the completions API and of its form for conversations with one model; the texts of all
+/// requests under way are continued together. Thread-safe.
 class Completions {
  public:
   /// `name` is what the model is called in requests and answers. `session` must outlive the object.
@@ -47,6 +49,8 @@ class Completions {
   /// Reads a request's body. Throws Error naming the field, what it holds and what is accepted: anything that
   /// would change the answer and is not supported is refused, not ignored.
   CompletionRequest parse(std::string_view body) const;
+  /// Likewise of a conversation, which the model's chat template makes a prompt of.
+  CompletionRequest parse_chat(std::string_view body) const;
 
   /// The answer's body. `cancelled` is asked between batches and tokens, from the calling thread; where it
   /// says so, throws Cancelled.
@@ -80,6 +84,9 @@ class Completions {
                      const std::function<bool()>& cancelled);
   void generate(const CompletionRequest& request, const std::vector<int32_t>& prompt, Answer& answer,
                 const std::function<bool()>& cancelled);
+  /// All prompts of a request, side by side.
+  void generate_all(const CompletionRequest& request, std::vector<Answer>& answers,
+                    const std::function<bool()>& cancelled);
   void take_scored(const CompletionRequest& request, const std::vector<int32_t>& prompt,
                    Answer& answer) const;
   bool is_eos(int32_t token, const CompletionRequest& request) const;
@@ -96,7 +103,8 @@ class Completions {
   const model::Tokenizer& tokenizer_;
   std::string name_;
   int64_t batch_tokens_;
-  std::mutex working_;  ///< the decoder does one thing at a time
+  eval::SharedDecoder shared_;
+  std::vector<int32_t> answer_ends_;  ///< that end a turn, besides the tokenizer's EOS
   std::atomic<int64_t> next_id_{1};
 };
 

@@ -388,6 +388,66 @@ TEST_F(ServeCli, ManyClientsGetTheSameAnswers) {
   for (const json& answer : answers) EXPECT_EQ(answer, expected);
 }
 
+/// Texts of many lengths, continued together: each is what it is alone, and a short one does not wait for a
+/// long one that came before it.
+TEST_F(ServeCli, TextsUnderWayAreContinuedTogether) {
+  const auto server = serve();
+  const auto ask = [&](int64_t tokens, const std::string& prompt) {
+    json request = hello(tokens);
+    request["prompt"] = prompt;
+    request["echo"] = false;
+    request["temperature"] = tokens % 2 == 0 ? 0.0 : 1.5;
+    request["seed"] = tokens;
+    return server->complete(request).body["choices"];
+  };
+  std::vector<json> alone, together(40);
+  const auto prompt_of = [](size_t i) {
+    return std::string(1 + i * 3 % 11, static_cast<char>('a' + i % 26));
+  };
+  for (size_t i = 0; i < together.size(); ++i)
+    alone.push_back(ask(1 + static_cast<int64_t>(i % 9), prompt_of(i)));
+  std::vector<std::thread> clients;
+  for (size_t i = 0; i < together.size(); ++i)
+    clients.emplace_back([&, i] { together[i] = ask(1 + static_cast<int64_t>(i % 9), prompt_of(i)); });
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(together, alone);
+  // All prompts of one request, too.
+  json many = hello(5);
+  const json single = server->complete(many).body["choices"][0]["text"];
+  many["prompt"] = json(50, many["prompt"]);
+  for (const json& answer : server->complete(many).body["choices"]) EXPECT_EQ(answer["text"], single);
+}
+
+TEST_F(ServeCli, ConversationsGoThroughTheChatTemplate) {
+  const auto before = serve();
+  const auto chat = [](const Server& server, const json& request) {
+    return server.ask(post("/v1/chat/completions", request.dump()));
+  };
+  const json message{{"role", "user"}, {"content", "Hi"}};
+  const json request{{"messages", {message}}, {"max_tokens", 6}, {"temperature", 0}, {"ignore_eos", true}};
+  EXPECT_EQ(chat(*before, request).status, 400);  // the model has none
+  write("model/chat_template.jinja",
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ mark }}{% endfor %}{% if "
+        "add_generation_prompt %}"
+        "[assistant]{% endif %}");
+  const auto server = serve();
+  json plain = request;
+  plain.erase("messages");
+  plain["prompt"] = "[user]Hi[assistant]";
+  const Reply expected = server->complete(plain), reply = chat(*server, request);
+  ASSERT_EQ(reply.status, 200);
+  EXPECT_EQ(reply.body["object"], "chat.completion");
+  EXPECT_EQ(reply.body["choices"][0]["message"]["role"], "assistant");
+  EXPECT_EQ(reply.body["choices"][0]["message"]["content"], expected.body["choices"][0]["text"]);
+  EXPECT_EQ(reply.body["usage"], expected.body["usage"]);
+  json other = request;
+  other["chat_template_kwargs"] = {{"mark", "!"}};
+  EXPECT_EQ(chat(*server, other).body["usage"]["prompt_tokens"],
+            reply.body["usage"]["prompt_tokens"].get<int>() + 1);
+  other["echo"] = true;
+  EXPECT_EQ(chat(*server, other).status, 400);
+}
+
 /// Clients that leave while their answer is computed: the work is given up, others go on.
 TEST_F(ServeCli, ClientsMayLeaveInTheMiddle) {
   const auto server = serve();
