@@ -11,6 +11,7 @@
 #include "cli/option_values.h"
 #include "cli/ranks.h"
 #include "eval/results/table.h"
+#include "eval/tasks/registry.h"
 
 namespace qeval::cli {
 namespace {
@@ -124,9 +125,25 @@ void plan(const eval::SessionOptions& session_options, const eval::EvaluationOpt
   print_plan(evaluation);
 }
 
+/// What --keep-logprobs does not do.
+void warn_of_texts(const eval::EvaluationOptions& options) {
+  if (!options.keep_logprobs || !options.peers.is_first()) return;
+  std::string names;
+  for (const eval::Task& task : eval::resolve_tasks(options.tasks, options.protocol).tasks) {
+    if (task.generation) names += (names.empty() ? "" : ", ") + task.name;
+  }
+  if (names.empty()) return;
+  std::cerr << fmt::format(
+      "qeval: warning: --keep-logprobs keeps nothing of tasks that generate ({}): of them runs are compared "
+      "by their "
+      "texts\n",
+      names);
+}
+
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   const eval::EvaluationOptions options = evaluation_options(arguments, limit);
+  warn_of_texts(options);
   const std::vector<std::string> names = arithmetics(arguments);
   eval::SessionOptions session = session_options(arguments);
   const bool plans = arguments.count("plan") != 0;

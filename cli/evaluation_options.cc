@@ -5,6 +5,7 @@
 #include "cli/commit.h"
 #include "cli/model_options.h"
 #include "cli/option_values.h"
+#include "eval/tasks/generation_settings.h"
 
 namespace qeval::cli {
 namespace {
@@ -39,6 +40,12 @@ void add_task_options(po::options_description& options) {
   add("split", po::value<std::string>()->value_name("NAME"), "score this split instead of the task's own");
   add("limit", po::value<std::string>()->value_name("N"),
       "first N documents of a task, or a fraction below 1 of them");
+  add("gen-kwargs", po::value<std::string>()->value_name("K=V,..."),
+      "for tasks that generate, instead of their own settings: until, max_gen_toks, do_sample, temperature, "
+      "top_k, "
+      "top_p, seed, repeats (texts per document); or a JSON object");
+  add("confirm-run-unsafe-code",
+      "run the programs that a model writes for humaneval and mbpp, in a sandbox without network");
   add_chat_options(options);
 }
 
@@ -53,6 +60,9 @@ eval::EvaluationOptions task_options(const po::variables_map& arguments, const T
   options.load.num_fewshot = optional<int64_t>(arguments, "num-fewshot");
   in_range<int64_t>("num-fewshot", options.load.num_fewshot.value_or(0), 0, int64_t{1} << 20);
   options.load.limit = parse_limit(arguments);
+  options.load.run_code = arguments.count("confirm-run-unsafe-code") != 0;
+  if (const auto settings = optional<std::string>(arguments, "gen-kwargs"))
+    options.generation = eval::parse_generation_settings(*settings);
   options.limit = optional<std::string>(arguments, "limit").value_or("");
   options.load.style.system_instruction = optional<std::string>(arguments, "system-instruction").value_or("");
   options.chat = chat_options(arguments);

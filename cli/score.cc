@@ -25,6 +25,8 @@ po::options_description options() {
   add("data,d", po::value<std::string>()->value_name("DIR")->default_value("data"),
       "folder of task data, with --task");
   add("split", po::value<std::string>()->value_name("NAME"), "split that the texts belong to, with --task");
+  add("confirm-run-unsafe-code",
+      "with --task: run the texts of humaneval and mbpp, in a sandbox without network");
   return options;
 }
 
@@ -62,7 +64,7 @@ void check_options(const po::variables_map& arguments) {
   for (const auto& option : all.options()) {
     const std::string& name = option->long_name();
     if (!given(arguments, name.c_str()) || name == "task" || name == "protocol") continue;
-    const bool of_texts = name == "data" || name == "split";
+    const bool of_texts = name == "data" || name == "split" || name == "confirm-run-unsafe-code";
     if (texts && !of_texts) refuse(name.c_str(), "not used with --task, which judges texts without a model");
     if (!texts && of_texts) refuse(name.c_str(), "not used without --task");
   }

@@ -17,15 +17,21 @@ namespace {
 
 using nlohmann::ordered_json;
 
-using Texts = std::map<int64_t, std::string>;  ///< by doc_id
+using Texts = std::map<int64_t, std::vector<std::string>>;  ///< by doc_id
 
-std::string text_of(const OrderedJsonObject& line) {
-  if (line.has("text")) return line.string("text");
-  const ordered_json& responses = line.at("resps");
-  const bool one = responses.is_array() && responses.size() == 1 && responses[0].is_array() &&
-                   responses[0].size() == 1 && responses[0][0].is_string();
-  if (!one) line.refuse("resps", "[[\"text\"]]");
-  return responses[0][0].get<std::string>();
+/// All of a document's texts: ours stand in lists of their own, the harness's in one.
+std::vector<std::string> texts_of(const OrderedJsonObject& line) {
+  if (line.has("text")) return {line.string("text")};
+  std::vector<std::string> out;
+  for (const ordered_json& list : line.array("resps")) {
+    if (!list.is_array()) line.refuse("resps", "[[\"text\"]]");
+    for (const ordered_json& text : list) {
+      if (!text.is_string()) line.refuse("resps", "[[\"text\"]]");
+      out.push_back(text.get<std::string>());
+    }
+  }
+  if (out.empty()) line.refuse("resps", "[[\"text\"]]");
+  return out;
 }
 
 Texts read_texts(std::istream& input, size_t documents) {
@@ -39,9 +45,9 @@ Texts read_texts(std::istream& input, size_t documents) {
     const int64_t document = line.count("doc_id");
     if (document >= static_cast<int64_t>(documents))
       line.refuse("doc_id", fmt::format("0 to {}, the documents of the split", documents - 1));
-    const auto [found, is_new] = out.try_emplace(document, text_of(line));
+    const auto [found, is_new] = out.try_emplace(document, texts_of(line));
     // The harness's samples files have a line per filter.
-    if (!is_new && found->second != text_of(line))
+    if (!is_new && found->second != texts_of(line))
       fail("{}: document {} stands there twice, with two texts", where, document);
   }
   if (out.empty()) fail("standard input holds no text to judge");
@@ -62,13 +68,15 @@ const eval::Task& only_task(const eval::Selection& selection) {
 int score_texts(const po::variables_map& arguments) {
   const eval::Selection selection = eval::resolve_tasks(require(arguments, "task"), protocol(arguments));
   const eval::Task& task = only_task(selection);
-  const eval::LoadedTask loaded = load_documents(task, {.data = arguments["data"].as<std::string>(),
-                                                        .split = optional<std::string>(arguments, "split"),
-                                                        .num_fewshot = 0});
+  const eval::LoadedTask loaded =
+      load_documents(task, {.data = arguments["data"].as<std::string>(),
+                            .split = optional<std::string>(arguments, "split"),
+                            .num_fewshot = 0,
+                            .run_code = arguments.count("confirm-run-unsafe-code") != 0});
   std::vector<eval::Scores> all;
-  for (const auto& [document, text] : read_texts(std::cin, loaded.documents.size())) {
+  for (const auto& [document, texts] : read_texts(std::cin, loaded.documents.size())) {
     const eval::JudgedTexts judged =
-        judge_texts(*task.generation, loaded.documents[static_cast<size_t>(document)], {text});
+        judge_texts(*task.generation, loaded.documents[static_cast<size_t>(document)], texts);
     ordered_json line{{"doc_id", document}, {"filtered", ordered_json::object()}};
     for (const auto& [filter, filtered] : judged.filtered) line["filtered"][filter] = filtered;
     for (size_t i = 0; i < task.metrics.size(); ++i) line[task.metrics[i]] = judged.values[i];
@@ -78,6 +86,7 @@ int score_texts(const po::variables_map& arguments) {
     scores.scoring = task.scoring;
     scores.metrics = task.metrics;
     scores.values = judged.values;
+    scores.facts = loaded.documents[static_cast<size_t>(document)].facts;
   }
   ordered_json means{{"task", task.name}, {"version", task.version}, {"documents", all.size()}};
   for (const eval::MetricValue& metric : eval::compute_metrics(all)) {

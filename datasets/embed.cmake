@@ -1,5 +1,5 @@
-# cmake -DROOT=folder -DOUTPUT=file.cc -P embed.cmake: writes a source file that holds every file below ROOT, so that
-# the shipped samples need no data directory at run time.
+# cmake -DROOT=folder -DOUTPUT=file.cc -DFUNCTION=name -P embed.cmake: writes a source file that holds every file below
+# ROOT, which the function returns, so that what is shipped needs no data directory at run time.
 file(GLOB_RECURSE paths RELATIVE ${ROOT} ${ROOT}/*.jsonl ${ROOT}/*.txt)
 list(SORT paths)
 set(entries "")
@@ -10,7 +10,7 @@ foreach(path IN LISTS paths)
   string(REGEX REPLACE "([0-9a-f][0-9a-f])" "\\\\x\\1" bytes "${hex}")
   string(APPEND entries "    {\"${path}\",\n     \"${bytes}\"sv},\n")
 endforeach()
-file(WRITE ${OUTPUT} "// Written by datasets/embed.cmake from datasets/sample/.
+file(WRITE ${OUTPUT} "// Written by datasets/embed.cmake.
 #include \"datasets/sample_files.h\"
 
 #include <array>
@@ -25,7 +25,7 @@ ${entries}});
 
 }  // namespace
 
-std::span<const SampleFile> sample_files() { return kFiles; }
+std::span<const SampleFile> ${FUNCTION}() { return kFiles; }
 
 }  // namespace qeval::datasets
 ")

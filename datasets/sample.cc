@@ -1,5 +1,7 @@
 #include "datasets/sample.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "datasets/sample_files.h"
 
@@ -37,6 +39,21 @@ DataText shipped_sample(std::span<const std::string> patterns, std::string_view 
     if (tried.empty()) tried = path;
   }
   fail("{} (shipped): there is no such split; accepted: {}", printable(tried), splits(patterns));
+}
+
+std::vector<Json> shipped_definition(std::string_view name) {
+  const std::string path = fmt::format("{}.jsonl", name);
+  std::vector<Json> out;
+  for (const SampleFile& file : definitions_files()) {
+    if (file.path != path) continue;
+    for (size_t begin = 0; begin < file.text.size();) {
+      const size_t end = std::min(file.text.find('\n', begin), file.text.size());
+      out.push_back(Json::parse(file.text.substr(begin, end - begin)));
+      begin = end + 1;
+    }
+    return out;
+  }
+  fail("{} (shipped): there is no such file", printable(path));
 }
 
 }  // namespace qeval::datasets

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "eval/engine/chat_template.h"
+#include "eval/tasks/generation_settings.h"
 
 namespace qeval::eval {
 namespace {
@@ -21,11 +22,11 @@ EncodedDocument encode(const Document& document, const Task& task, const Request
   EncodedDocument out;
   const Scoring scoring = task.scoring;
   if (scoring == Scoring::generation) {
-    EncodedRequest encoded =
+    const EncodedRequest encoded =
         encoder.encode_prompt(document.requests.front().context, task.generation->max_tokens);
-    out.requests.push_back(std::move(encoded.tokens));
-    out.truncated.push_back(encoded.truncated);
-    out.encoded_apart.push_back(false);
+    out.requests.assign(document.requests.size(), encoded.tokens);
+    out.truncated.assign(document.requests.size(), encoded.truncated);
+    out.encoded_apart.assign(document.requests.size(), false);
     return out;
   }
   if (scoring == Scoring::rolling) {
@@ -131,7 +132,8 @@ EncodedTasks encode_tasks(Session& session, const EvaluationOptions& options) {
   }
   out.prefix_policy = encoder.prefix_policy();
   out.add_bos_policy = encoder.add_bos_policy();
-  for (const Task& task : out.selection.tasks) {
+  for (Task& task : out.selection.tasks) {
+    if (task.generation) task.generation = with_settings(*task.generation, options.generation);
     out.tasks.push_back(std::make_shared<const EncodedTask>(task, load_documents(task, load), encoder,
                                                             session.model().config, options.batch_tokens));
   }

@@ -64,7 +64,6 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options, EncodedTasks
   }
   if ((options_.base || options_.keep_logprobs) && !options_.output)
     fail("log-probabilities are kept and compared in files: {}, a folder, is needed", setting("output"));
-  warn_of_texts();
   if (options_.base) base_.emplace(*options_.base);
   check_base();
   for (const auto& run : runs_) observe(*run);
@@ -201,18 +200,6 @@ void Evaluation::check_overlap() {
         "task {}: about {:.2g} % of its {}-grams also stand in the text that the model was calibrated on",
         task->task().name, 100.0 * overlap.share(), quant::NgramSketch::kLength));
   }
-}
-
-void Evaluation::warn_of_texts() {
-  if (!options_.keep_logprobs) return;
-  std::string names;
-  for (const auto& task : tasks_.tasks) {
-    if (task->task().generation) names += (names.empty() ? "" : ", ") + task->task().name;
-  }
-  if (names.empty()) return;
-  warnings_.push_back(
-      fmt::format("{} keeps nothing of tasks that generate ({}): of them runs are compared by their texts",
-                  setting("keep-logprobs"), names));
 }
 
 void Evaluation::observe(TaskRun& run) const {

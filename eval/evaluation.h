@@ -79,7 +79,6 @@ class Evaluation {
   std::vector<CompanionFormat> companions() const;
   void check_base();
   void check_overlap();
-  void warn_of_texts();
   void observe(TaskRun& run) const;
   /// Per task, all documents: of this shard where there is one.
   DocumentSets documents() const;

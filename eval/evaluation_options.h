@@ -28,6 +28,8 @@ struct EvaluationOptions {
   LoadOptions load;                      ///< its style's `chat` and `fewshot_as_multiturn` follow from `chat`
   std::optional<ChatOptions> chat = {};  ///< put prompts into the model's chat template
   std::string limit;                     ///< as given, for the results
+  /// How tasks that generate do it, instead of their own settings (eval/tasks/generation_settings.h).
+  nlohmann::ordered_json generation = nlohmann::ordered_json::object();
   int64_t batch_tokens = 2048;
   int64_t kv_bytes = int64_t{1} << 30;  ///< of texts that are generated side by side; changes no result
   std::optional<std::filesystem::path>

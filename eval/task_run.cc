@@ -1,6 +1,7 @@
 #include "eval/task_run.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/error.h"
@@ -46,6 +47,10 @@ void TaskRun::start_documents(const TaskMeans& means, const std::vector<size_t>&
     if (std::ranges::find(stops_, spelt) == stops_.end()) stops_.push_back(spelt);
   }
   limits.stops = stops_;
+  const Generation& generation = *task().generation;
+  limits.sampling = {
+      .temperature = generation.temperature, .top_k = generation.top_k, .top_p = generation.top_p};
+  for (const auto& [document, request] : owner_) limits.seeds.push_back(seed_of(document, request));
   generation_ = std::make_unique<GenerationRun>(means.decoder, *tokenizer_, *plan_, std::move(limits),
                                                 means.batch_tokens, means.kv_bytes);
 }
@@ -62,10 +67,22 @@ std::vector<TaskRun::Finished> TaskRun::generate() {
                                        encoded_->document(document).doc_id, error.what()));
   }
   for (const int64_t request : requests) {
-    const size_t document = owner_[static_cast<size_t>(request)].first;
-    finished.push_back({make_generated_sample(document, generation_->take(request)), {}});
+    const auto [document, number] = owner_[static_cast<size_t>(request)];
+    std::vector<GeneratedText>& texts = written_[document];
+    texts.resize(encoded_->requests(document).size());
+    texts[number] = generation_->take(request);
+    if (--missing_[document] > 0) continue;
+    finished.push_back({make_generated_sample(document, texts), {}});
+    written_.erase(document);
   }
   return finished;
+}
+
+uint64_t TaskRun::seed_of(size_t document, size_t request) const {
+  const std::array<uint64_t, 3> parts{task().generation->seed,
+                                      static_cast<uint64_t>(encoded_->document(document).doc_id),
+                                      static_cast<uint64_t>(request)};
+  return combine(parts);
 }
 
 Sample TaskRun::begin_sample(size_t index) const {
@@ -83,25 +100,30 @@ Sample TaskRun::begin_sample(size_t index) const {
   return sample;
 }
 
-Sample TaskRun::make_generated_sample(size_t index, const GeneratedText& text) const {
+Sample TaskRun::make_generated_sample(size_t index, std::span<const GeneratedText> texts) const {
   constexpr std::pair<GeneratedText::End, TextEnd> kEnds[] = {{GeneratedText::End::stop, TextEnd::stop},
                                                               {GeneratedText::End::eos, TextEnd::eos},
                                                               {GeneratedText::End::length, TextEnd::length}};
   Sample sample = begin_sample(index);
   const Generation& generation = *task().generation;
   sample.generated.arguments = generation.arguments;
-  sample.generated.responses = {answer_text(*tokenizer_, text.tokens, stops_)};
+  std::vector<uint64_t> hashes;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const GeneratedText& text = texts[i];
+    sample.generated.responses.push_back(answer_text(*tokenizer_, text.tokens, stops_));
+    hashes.push_back(combine(text.logits_hashes));
+    Answer& answer = sample.scores.answers.emplace_back(
+        Answer{.tokens = std::ssize(text.tokens),
+               .truncated = encoded_->truncated(encoded_->first_request(index) + i),
+               .input_tokens = std::ssize(encoded_->requests(index)[i].input())});
+    for (const auto& [of_text, end] : kEnds) {
+      if (of_text == text.end) answer.end = end;
+    }
+  }
   JudgedTexts judged = judge_texts(generation, encoded_->document(index), sample.generated.responses);
   sample.generated.filtered = std::move(judged.filtered);
   sample.scores.values = std::move(judged.values);
-  sample.scores.logits_hash = fmt::format("{:016x}", combine(text.logits_hashes));
-  Answer answer{.tokens = std::ssize(text.tokens),
-                .truncated = encoded_->truncated(encoded_->first_request(index)),
-                .input_tokens = std::ssize(encoded_->requests(index).front().input())};
-  for (const auto& [of_text, end] : kEnds) {
-    if (of_text == text.end) answer.end = end;
-  }
-  sample.scores.answers = {answer};
+  sample.scores.logits_hash = fmt::format("{:016x}", hashes.size() == 1 ? hashes.front() : combine(hashes));
   return sample;
 }
 

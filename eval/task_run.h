@@ -75,7 +75,9 @@ class TaskRun {
  private:
   void start_documents(const TaskMeans& means, const std::vector<size_t>& open);
   std::vector<Finished> generate();
-  Sample make_generated_sample(size_t document, const GeneratedText& text) const;
+  Sample make_generated_sample(size_t document, std::span<const GeneratedText> texts) const;
+  /// Of a document's texts, which are drawn: the task's seed, document and number make it.
+  uint64_t seed_of(size_t document, size_t request) const;
   /// Of a document, whatever is computed of it: its texts and hash.
   Sample begin_sample(size_t document) const;
   [[noreturn]] void refuse_not_finite(size_t document, size_t request) const;
@@ -107,6 +109,7 @@ class TaskRun {
   const model::Tokenizer* tokenizer_ = nullptr;
   std::vector<std::string> stops_;  ///< that end a text
   std::unique_ptr<GenerationRun> generation_;
+  std::unordered_map<size_t, std::vector<GeneratedText>> written_;  ///< of the documents under way
 };
 
 }  // namespace qeval::eval

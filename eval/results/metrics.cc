@@ -21,8 +21,17 @@ constexpr MetricDefinition multiple_choice_metrics[] = {
     {"acc", mean, true}, {"acc_norm", mean, true}, {"acc_bytes", mean, true}};
 constexpr MetricDefinition multiple_true_metrics[] = {{"acc", mean, false}};
 constexpr MetricDefinition last_word_metrics[] = {{"acc", mean, true}, {"perplexity", perplexity}};
-constexpr MetricDefinition generation_metrics[] = {
-    {"exact_match", mean, true}, {"em", mean, true}, {"f1", mean, false}, {"contains", mean, true}};
+constexpr MetricDefinition generation_metrics[] = {{"exact_match", mean, true},
+                                                   {"em", mean, true},
+                                                   {"f1", mean, false},
+                                                   {"contains", mean, true},
+                                                   {"prompt_level_strict_acc", mean, true},
+                                                   {"inst_level_strict_acc", mean, false, true},
+                                                   {"prompt_level_loose_acc", mean, true},
+                                                   {"inst_level_loose_acc", mean, false, true},
+                                                   {"exact_match_original", mean, true},
+                                                   {"pass@1", mean, true},
+                                                   {"pass_at_1", mean, true}};
 constexpr MetricDefinition rolling_metrics[] = {{"word_perplexity", perplexity},
                                                 {"byte_perplexity", perplexity},
                                                 {"bits_per_byte", bits},
@@ -114,7 +123,7 @@ int64_t chosen(const Scores& scores, std::string_view metric) {
 }
 
 DocumentTerm document_term(const Scores& scores, std::string_view metric) {
-  find_metric(scores.scoring, metric);
+  const MetricDefinition& definition = find_metric(scores.scoring, metric);
   const auto weight = [](int64_t units) { return static_cast<double>(units); };
   switch (scores.scoring) {
     case Scoring::multiple_choice:
@@ -128,7 +137,9 @@ DocumentTerm document_term(const Scores& scores, std::string_view metric) {
       const auto found = std::ranges::find(scores.metrics, metric);
       if (found == scores.metrics.end())
         fail("document {} has no metric \"{}\"", scores.doc_id, printable(metric));
-      return {scores.values.at(static_cast<size_t>(found - scores.metrics.begin())), 1};
+      const double value = scores.values.at(static_cast<size_t>(found - scores.metrics.begin()));
+      if (!definition.of_parts) return {value, 1};
+      return {std::round(value * weight(scores.facts.parts)), weight(scores.facts.parts)};
     }
     case Scoring::rolling:
       break;
@@ -141,7 +152,7 @@ DocumentTerm document_term(const Scores& scores, std::string_view metric) {
 
 nlohmann::ordered_json document_metric_json(const Scores& scores, std::string_view metric) {
   const DocumentTerm term = document_term(scores, metric);
-  if (scores.scoring != Scoring::rolling) return number_to_json(term.value);
+  if (scores.scoring != Scoring::rolling) return number_to_json(term.value / term.weight);
   return nlohmann::ordered_json::array({number_to_json(term.value), static_cast<int64_t>(term.weight)});
 }
 
@@ -151,12 +162,13 @@ std::vector<MetricValue> compute_metrics(std::span<const Scores> documents,
   std::vector<MetricValue> out;
   if (documents.empty()) return out;
   for (const std::string& name : documents[0].metrics) {
-    const Aggregation aggregation = find_metric(documents[0].scoring, name).aggregation;
+    const MetricDefinition& definition = find_metric(documents[0].scoring, name);
+    const Aggregation aggregation = definition.aggregation;
     std::vector<DocumentTerm> terms;
     for (const Scores& scores : documents) terms.push_back(document_term(scores, name));
     MetricValue metric{name, aggregate(aggregation, terms), {}};
     if (terms.size() > 1 && std::isfinite(metric.value)) {
-      metric.standard_error = aggregation == Aggregation::mean
+      metric.standard_error = aggregation == Aggregation::mean && !definition.of_parts
                                   ? mean_standard_error(terms)
                                   : bootstrap_standard_error(aggregation, terms, bootstrap);
     }

@@ -18,12 +18,14 @@ struct MetricDefinition {
   std::string_view name;
   Aggregation aggregation = Aggregation::mean;
   bool right_or_wrong = false;  ///< 0 or 1 per document, so that runs can be compared by their flips
+  bool of_parts = false;        ///< a share of what a document is judged by, and weighted by how much that is
 };
 
 /// The metrics that documents of this scoring can give, in the order they are reported by default:
 /// multiple_choice: acc, acc_norm, acc_bytes · multiple_true: acc · last_word: acc, perplexity ·
 /// rolling: word_perplexity, byte_perplexity, bits_per_byte, token_perplexity · generation: exact_match, em,
-/// f1, contains.
+/// f1, contains, IFEval's four (prompt_level_strict_acc, inst_level_strict_acc and the loose ones),
+/// exact_match_original, pass@1, pass_at_1.
 std::span<const MetricDefinition> metrics_of(Scoring scoring);
 
 /// The one called `name`; throws Error naming the metrics there are. A generated text's metric may have the
@@ -44,7 +46,8 @@ int64_t chosen(const Scores& scores, std::string_view metric);
 
 /// Multiple choice: 1 if the choice that the metric takes is gold, else 0. multiple_true: Σ exp(ll) over gold
 /// / Σ exp(ll) over all. last_word: acc = greedy; perplexity: ll. rolling: ll with its words, bytes or
-/// tokens. generation: the value that the task gave.
+/// tokens. generation: the value that the task gave; of a metric of parts times their number, which is its
+/// weight.
 DocumentTerm document_term(const Scores& scores, std::string_view metric);
 
 /// The term as the samples file shows it: the value, or [value, weight] for a rolling document.

@@ -127,6 +127,7 @@ void write_own_fields(const Scores& scores, ordered_json& line) {
   if (!facts.gold.empty()) line["gold"] = facts.gold;
   if (!facts.choice_chars.empty()) line["choice_chars"] = facts.choice_chars;
   if (!facts.choice_bytes.empty()) line["choice_bytes"] = facts.choice_bytes;
+  if (facts.parts > 0) line["parts"] = facts.parts;
   if (rolling) line["words"] = facts.words;
   if (rolling) line["bytes"] = facts.bytes;
   line["tokens"] = sum(scores, &Answer::tokens);
@@ -146,7 +147,7 @@ void write_own_fields(const Scores& scores, ordered_json& line) {
 
 std::vector<TextRequest> read_requests(const OrderedJsonObject& line, Scoring scoring) {
   const bool rolling = scoring == Scoring::rolling, generated = scoring == Scoring::generation,
-             single = rolling || generated || scoring == Scoring::last_word;
+             single = rolling || scoring == Scoring::last_word;
   const OrderedJsonObject arguments = line.object("arguments");
   std::vector<TextRequest> out;
   for (size_t i = 0; i < arguments.value().size(); ++i) {
@@ -203,7 +204,9 @@ std::vector<Answer> read_answers(const OrderedJsonObject& line, size_t requests,
   const auto inputs = line.counts("input_tokens");
   const auto truncated = line.counts("truncated");
   for (const auto& [key, size] :
-       {std::pair{"filtered_resps", responses.is_array() ? responses.size() : 0},
+       {std::pair{"filtered_resps", generated              ? requests
+                                    : responses.is_array() ? responses.size()
+                                                           : 0},
         std::pair{"request_tokens", tokens.size()}, std::pair{"input_tokens", inputs.size()},
         std::pair{"truncated", truncated.size()}}) {
     if (size != requests)
@@ -250,6 +253,7 @@ DocumentFacts read_facts(const OrderedJsonObject& line, Scoring scoring, size_t 
     if (!lengths->empty() && lengths->size() != requests)
       line.refuse(key, "an array with an entry for each choice");
   }
+  if (scoring == Scoring::generation && line.has("parts")) facts.parts = line.count("parts");
   if (scoring == Scoring::rolling) {
     facts.words = line.count("words");
     facts.bytes = line.count("bytes");

@@ -39,6 +39,7 @@ struct DocumentFacts {
   std::vector<int64_t> choice_chars;  ///< code points per choice, without the joining space
   std::vector<int64_t> choice_bytes;  ///< UTF-8 bytes per choice, likewise
   int64_t words = 0, bytes = 0;       ///< rolling: of the raw document
+  int64_t parts = 0;  ///< generation: by how many things a text is judged, as IFEval's instructions; 0: one
   bool operator==(const DocumentFacts&) const = default;
 };
 

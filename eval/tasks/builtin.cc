@@ -203,6 +203,40 @@ Names arc_files(const std::string& folder, const std::string& release) {
   return {folder + "/{split}.jsonl", folder + "/" + release + "-{Split}.jsonl"};
 }
 
+/// MMLU's subjects in another form, all and by area.
+std::vector<Group> mmlu_groups(const std::string& form, const std::string& metric) {
+  Group all{.name = "mmlu_" + form, .description = "MMLU: the 57 subjects, " + form, .metrics = {metric}};
+  std::vector<Group> out;
+  for (const std::string_view area : mmlu_areas()) {
+    Group group = all;
+    group.tasks.clear();
+    group.name = fmt::format("mmlu_{}_{}", area, form);
+    group.description = "MMLU: the subjects of one area, " + form;
+    for (const std::string_view subject : mmlu_subjects(area))
+      group.tasks.push_back(fmt::format("mmlu_{}_{}", subject, form));
+    all.tasks.insert(all.tasks.end(), group.tasks.begin(), group.tasks.end());
+    out.push_back(std::move(group));
+  }
+  out.insert(out.begin(), std::move(all));
+  return out;
+}
+
+/// The tasks of the first Open LLM Leaderboard with its numbers of examples.
+Group open_llm() {
+  Group group{.name = "openllm",
+              .description = "the tasks of the first Open LLM Leaderboard, with its few-shot examples",
+              .tasks = {"arc_challenge", "hellaswag", "truthfulqa_mc1", "truthfulqa_mc2"},
+              .num_fewshot = {{"arc_challenge", 25}, {"hellaswag", 10}, {"winogrande", 5}, {"gsm8k", 5}}};
+  for (const std::string_view area : mmlu_areas()) {
+    for (const std::string_view subject : mmlu_subjects(area)) {
+      group.tasks.push_back(fmt::format("mmlu_{}", subject));
+      group.num_fewshot[group.tasks.back()] = 5;
+    }
+  }
+  group.tasks.insert(group.tasks.end(), {"winogrande", "gsm8k"});
+  return group;
+}
+
 }  // namespace
 
 // clang-format off
@@ -257,6 +291,7 @@ std::vector<Task> builtin_tasks(Protocol protocol) {
   };
   std::vector<Task> mmlu = mmlu_tasks(protocol);
   std::move(mmlu.begin(), mmlu.end(), std::back_inserter(tasks));
+  std::ranges::move(mmlu_forms(), std::back_inserter(tasks));
   std::ranges::move(generating_tasks(), std::back_inserter(tasks));
   return tasks;
 }
@@ -298,6 +333,21 @@ std::vector<Group> builtin_groups(Protocol protocol) {
                     .tasks = mmlu_pro_names(),
                     .metrics = {"exact_match,custom-extract"}});
   std::move(areas.begin(), areas.end(), std::back_inserter(groups));
+  for (const auto& [form, metric] :
+       {std::pair("generative", "exact_match,get_response"), {"continuation", "acc"}}) {
+    for (Group& group : mmlu_groups(form, metric)) groups.push_back(std::move(group));
+  }
+  for (std::vector<Group> more : {bbh_groups(), math_groups(), leaderboard_groups()})
+    std::ranges::move(more, std::back_inserter(groups));
+  Group leaderboard{.name = "leaderboard", .description = "the tasks of the second Open LLM Leaderboard"};
+  for (const char* part :
+       {"leaderboard_bbh", "leaderboard_gpqa", "leaderboard_musr", "leaderboard_math_hard"}) {
+    const auto found = std::ranges::find(groups, part, &Group::name);
+    leaderboard.tasks.insert(leaderboard.tasks.end(), found->tasks.begin(), found->tasks.end());
+  }
+  leaderboard.tasks.insert(leaderboard.tasks.end(), {"leaderboard_mmlu_pro", "leaderboard_ifeval"});
+  groups.push_back(std::move(leaderboard));
+  groups.push_back(open_llm());
   return groups;
 }
 

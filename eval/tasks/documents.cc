@@ -178,9 +178,10 @@ Document make_document(const Task& task, Row& row, int64_t doc_id, FewShot& exam
     document.facts.choice_bytes.push_back(static_cast<int64_t>(question.choices[i].size()));
   }
   if (task.scoring == Scoring::generation) {
-    document.requests.push_back({contexts.front(), ""});
+    document.requests.assign(static_cast<size_t>(task.generation->repeats), {contexts.front(), ""});
     document.references = std::move(question.references);
     document.judge = std::move(question.judge);
+    document.facts.parts = question.parts;
   }
   document.facts.gold = std::move(question.gold);
   if (task.scoring == Scoring::rolling) {
@@ -211,6 +212,11 @@ std::string hash_of_prompts(std::span<const Document> documents) {
 void hash_generation(Sha256& hash, const Generation& generation) {
   for (const std::string& stop : generation.until) hash_text(hash, stop);
   hash_text(hash, fmt::format("{} {}", generation.max_tokens, generation.judgement));
+  if (generation.repeats > 1) hash_text(hash, fmt::format("repeats {}", generation.repeats));
+  if (generation.temperature > 0) {
+    hash_text(hash, fmt::format("temperature {} top_k {} top_p {} seed {}", generation.temperature,
+                                generation.top_k, generation.top_p, generation.seed));
+  }
   for (const AnswerFilter& filter : generation.filters) {
     hash_text(hash, filter.name);
     for (const AnswerFilter::Step& step : filter.steps) hash_text(hash, step.description);
@@ -227,6 +233,7 @@ std::string hash_of_answers(const Task& task, std::span<const Document> document
     hash_text(hash, document.target.get<std::string>());
     hash_text(hash, fmt::format("{} {} {} {} {}", facts.gold, facts.choice_chars, facts.choice_bytes,
                                 facts.words, facts.bytes));
+    if (facts.parts > 0) hash_text(hash, std::to_string(facts.parts));
     for (const std::string& reference : document.references) hash_text(hash, reference);
   }
   return hash.hex();
@@ -252,6 +259,11 @@ LoadedTask load_documents(const Task& task, const LoadOptions& options) {
   if (options.split && *options.split != task.split && !names_split(files)) {
     fail("task {} reads one file and has no split \"{}\"; drop {}", task.name, printable(*options.split),
          setting("split"));
+  }
+  if (task.generation && task.generation->runs_code && !options.run_code) {
+    throw UsageError(
+        fmt::format("task {} runs the programs that the model writes, in a sandbox; accepted with {}",
+                    task.name, setting("confirm-run-unsafe-code")));
   }
   LoadedTask loaded{.documents = {},
                     .files = {},

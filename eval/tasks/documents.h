@@ -19,6 +19,7 @@ struct LoadOptions {
   uint64_t seed = 1234;                     ///< of the draw of examples
   std::optional<double> limit = {};  ///< documents from the front: a count (>= 1), or a fraction of all (< 1)
   PromptStyle style = {};            ///< running text has no prompt, and none of it
+  bool run_code = false;             ///< tasks that run what the model writes are wanted
 };
 
 /// A task ready to run.
@@ -38,7 +39,7 @@ struct LoadedTask {
 /// of a row are checked when it is scored or serves as an example. Throws Error naming the file, line and
 /// field for a row that cannot be asked, the path for a file that is missing, and what is there and what is
 /// needed for few-shot examples that cannot be had; UsageError for a limit that is neither a whole number of
-/// documents nor a fraction.
+/// documents nor a fraction, and for a task that runs what the model writes where that is not wanted.
 LoadedTask load_documents(const Task& task, const LoadOptions& options);
 
 /// How many of `count` documents the limit keeps: a fraction is rounded up. Throws UsageError as

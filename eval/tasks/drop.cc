@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 
+#include "base/characters.h"
 #include "base/unicode.h"
 #include "eval/engine/jinja/value.h"
 #include "eval/tasks/generating.h"
@@ -13,9 +14,25 @@
 namespace qeval::eval {
 namespace {
 
-/// Python's float(text), of digits of ASCII.
-std::optional<double> python_float(std::string_view text) {
-  text = strip(text);
+/// The text with the digits of every script as those of ASCII.
+std::string with_ascii_digits(std::string_view text) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint point = code_point_at(text, at);
+    const int digit = decimal_value(point.value);
+    if (digit >= 0) {
+      out += static_cast<char>('0' + digit);
+    } else {
+      out += text.substr(at, point.length);
+    }
+    at += point.length;
+  }
+  return out;
+}
+
+/// Python's float(text).
+std::optional<double> python_float(std::string_view given) {
+  const std::string text = with_ascii_digits(strip(given));
   std::string plain;
   for (size_t i = 0; i < text.size(); ++i) {
     const auto digit = [&](size_t at) { return at < text.size() && text[at] >= '0' && text[at] <= '9'; };

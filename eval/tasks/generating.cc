@@ -206,7 +206,11 @@ std::vector<Task> generating_tasks() {
                                 {{"until", {"\n\n"}}, {"do_sample", false}, {"temperature", 0}, {"max_gen_toks", 48}},
                                 "the value is in the text, case ignored")});
   for (const char* subject : kProSubjects) tasks.push_back(mmlu_pro(subject));
-  for (Task& task : tasks) task.metrics = task.generation->metric_names();
+  for (std::vector<Task> more : {ifeval_tasks(), bbh_tasks(), math_tasks(), program_tasks(), leaderboard_tasks()})
+    std::ranges::move(more, std::back_inserter(tasks));
+  for (Task& task : tasks) {
+    if (task.generation) task.metrics = task.generation->metric_names();
+  }
   return tasks;
 }
 // clang-format on

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "eval/tasks/registry.h"
 #include "eval/tasks/task.h"
 
 namespace qeval::eval {
@@ -16,7 +17,19 @@ std::shared_ptr<const Generation> generating(std::vector<AnswerFilter> filters,
 
 /// gsm8k and its variants.
 std::vector<Task> gsm8k_tasks();
-/// Every task whose answers are generated.
+/// ifeval and leaderboard_ifeval, whose language data lie beside the rows.
+std::vector<Task> ifeval_tasks();
+/// BIG-Bench Hard, MATH and the second leaderboard's tasks, in forms that generate and that score choices,
+/// and their groups.
+std::vector<Task> bbh_tasks();
+std::vector<Group> bbh_groups();
+std::vector<Task> math_tasks();
+std::vector<Group> math_groups();
+std::vector<Task> leaderboard_tasks();
+std::vector<Group> leaderboard_groups();
+/// humaneval and mbpp, whose answers are programs.
+std::vector<Task> program_tasks();
+/// Every task whose answers are generated, and what belongs to it.
 std::vector<Task> generating_tasks();
 /// The subjects of MMLU-Pro, as tasks.
 std::vector<std::string> mmlu_pro_names();

@@ -60,9 +60,9 @@ class ExactMatch {
 
 }  // namespace
 
-std::string AnswerFilter::apply(const Texts& texts) const {
+std::string AnswerFilter::apply(const Texts& texts, const Document& document) const {
   Texts out = texts;
-  for (const Step& step : steps) out = step.apply(std::move(out));
+  for (const Step& step : steps) out = step.apply(std::move(out), document);
   if (out.empty()) fail("filter {} leaves no text", name);
   return out.front();
 }
@@ -76,15 +76,34 @@ AnswerFilter::Step regex_step(const std::string& pattern, int64_t select, const 
       fail("the filter's pattern has {} matches, of which number {} is to be taken", matches.size(), select);
     return text_of(matches[static_cast<size_t>(at)], fallback);
   };
-  return {fmt::format("regex {} {} {}", pattern, select, fallback), [take](AnswerFilter::Texts texts) {
-            std::ranges::transform(texts, texts.begin(), take);
+  return each_step(fmt::format("regex {} {} {}", pattern, select, fallback), take);
+}
+
+AnswerFilter::Step each_step(std::string description, std::function<std::string(const std::string&)> change) {
+  return {std::move(description), [change = std::move(change)](AnswerFilter::Texts texts, const Document&) {
+            std::ranges::transform(texts, texts.begin(), change);
             return texts;
           }};
 }
 
 AnswerFilter::Step strip_step() {
-  return {"remove_whitespace", [](AnswerFilter::Texts texts) {
-            for (std::string& text : texts) text = std::string(strip(text));
+  return each_step("remove_whitespace", [](const std::string& text) { return std::string(strip(text)); });
+}
+
+AnswerFilter::Step majority_step() {
+  return {"majority_vote", [](AnswerFilter::Texts texts, const Document&) -> AnswerFilter::Texts {
+            const auto votes = [&](const std::string& text) { return std::ranges::count(texts, text); };
+            return {*std::ranges::max_element(texts, {}, votes)};  // the first of equals
+          }};
+}
+
+AnswerFilter::Step first_step(int64_t count) {
+  return {fmt::format("take_first_k {}", count), [count](AnswerFilter::Texts texts, const Document&) {
+            if (std::ssize(texts) < count)
+              fail(
+                  "the filter takes {} texts of each document, of which {} are written: ask for more repeats",
+                  count, texts.size());
+            texts.resize(static_cast<size_t>(count));
             return texts;
           }};
 }
@@ -102,7 +121,7 @@ JudgedTexts judge_texts(const Generation& generation, const Document& document,
                         const std::vector<std::string>& texts) {
   JudgedTexts out;
   for (const AnswerFilter& filter : generation.filters) {
-    std::string filtered = filter.apply(texts);
+    std::string filtered = filter.apply(texts, document);
     const std::vector<double> values = document.judge(filtered);
     out.values.insert(out.values.end(), values.begin(), values.end());
     out.filtered.emplace_back(filter.name, std::move(filtered));

@@ -10,19 +10,22 @@
 
 namespace qeval::eval {
 
+struct Document;
+
 /// What is taken out of the texts that a model wrote for a document, before they are judged: named steps, as
-/// lm-evaluation-harness's `filter_list` has them. Each makes new texts of the texts.
+/// lm-evaluation-harness's `filter_list` has them. Each makes new texts of the texts, of which there are as
+/// many as a document is asked for.
 struct AnswerFilter {
   using Texts = std::vector<std::string>;
   struct Step {
     std::string description;  ///< name and settings: results of other ones are not the same task's
-    std::function<Texts(Texts)> apply;
+    std::function<Texts(Texts, const Document& document)> apply;
   };
   std::string name;
   std::vector<Step> steps = {};
 
   /// What all steps leave, of which the first text counts (`take_first`).
-  std::string apply(const Texts& texts) const;
+  std::string apply(const Texts& texts, const Document& document) const;
 };
 
 /// The harness's filter `regex`: all matches of a Python pattern are found and one is selected, counted from
@@ -31,11 +34,25 @@ AnswerFilter::Step regex_step(const std::string& pattern, int64_t select = 0,
                               const std::string& fallback = "[invalid]");
 /// The harness's filter `remove_whitespace`: Python's str.strip().
 AnswerFilter::Step strip_step();
+/// The harness's filter `majority_vote`: the text that occurs most often, of equals the one that occurs
+/// first.
+AnswerFilter::Step majority_step();
+/// The harness's filter `take_first_k`: the first `count` of the texts.
+AnswerFilter::Step first_step(int64_t count);
+/// A step that makes each text another, whatever the document.
+AnswerFilter::Step each_step(std::string description, std::function<std::string(const std::string&)> change);
 
 /// How a task lets a model write, and reads what it wrote.
 struct Generation {
-  std::vector<std::string> until;    ///< a text ends before any of these
-  int64_t max_tokens = 256;          ///< at the latest
+  std::vector<std::string> until;  ///< a text ends before any of these
+  int64_t max_tokens = 256;        ///< at the latest
+  int64_t repeats = 1;             ///< texts that are written for a document
+  /// How tokens are drawn: greedily at temperature 0, else as SamplingOptions (eval/engine/generation.h) has
+  /// it.
+  double temperature = 0, top_p = 1;
+  int64_t top_k = 0;
+  uint64_t seed = 0;
+  bool runs_code = false;            ///< to judge a text is to run it as a program
   nlohmann::ordered_json arguments;  ///< the same as the harness's definition says it, for the samples
   std::vector<AnswerFilter> filters;
   std::vector<std::string> metrics;  ///< of each filtered text, in the order of Question::judge's values
@@ -46,7 +63,6 @@ struct Generation {
   std::vector<std::string> metric_names() const;
 };
 
-struct Document;
 /// What a document's texts become.
 struct JudgedTexts {
   std::vector<std::pair<std::string, std::string>> filtered;  ///< filter and text

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/unicode.h"
+#include "eval/tasks/generating.h"
 
 namespace qeval::eval {
 namespace {
@@ -129,7 +130,58 @@ Task subject_task(std::string_view subject, Protocol protocol) {
   return task;
 }
 
+/// The letter is written by the model.
+Question ask_written(const datasets::Row& row) {
+  Question question = ask_letters(row);
+  question.target = letters(kChoices)[static_cast<size_t>(question.gold.front())];
+  question.references = {question.target};
+  question.example = question.target;
+  question.judge = exact_match({.ignore_case = true, .ignore_punctuation = true}, question.references);
+  question.choices.clear();
+  question.gold.clear();
+  return question;
+}
+
+/// The answers' texts follow the question.
+Question ask_continued(const datasets::Row& row) {
+  return choose("Question: " + std::string(strip(row.text("question"))) + "\nAnswer:", four_choices(row),
+                gold_of(row));
+}
+
+Task generative(Task task) {
+  task.name += "_generative";
+  task.description += ", of which the model writes one";
+  task.version = 3;
+  task.scoring = Scoring::generation;
+  task.ask = ask_written;
+  task.generation =
+      generating({{"get_response", {regex_step("^(.*?)(?=\\n|$)"), strip_step(), regex_step("^(.*?)\\s*$")}}},
+                 {"exact_match"}, {{"until", {"</s>", "\n"}}}, "exact_match, case and punctuation ignored");
+  task.metrics = task.generation->metric_names();
+  return task;
+}
+
+Task continuation(Task task) {
+  task.name += "_continuation";
+  task.description += ", their texts scored";
+  task.metrics = {"acc", "acc_norm"};
+  task.ask = ask_continued;
+  const std::string kinds = "multiple choice questions";
+  task.preamble.replace(task.preamble.find(kinds), kinds.size(), "questions");
+  task.variant = true;
+  return task;
+}
+
 }  // namespace
+
+std::vector<Task> mmlu_forms() {
+  std::vector<Task> tasks;
+  for (const auto form : {generative, continuation}) {
+    for (const Subject& subject : kSubjects)
+      tasks.push_back(form(subject_task(subject.name, Protocol::lm_eval_0_4)));
+  }
+  return tasks;
+}
 
 std::vector<Task> mmlu_tasks(Protocol protocol) {
   std::vector<Task> tasks;

@@ -32,6 +32,11 @@ using MatchData = std::unique_ptr<pcre2_match_data, Freed<pcre2_match_data_free>
 /// Where a match and its groups lie: pairs of begin and end, PCRE2_UNSET for a group that took no part.
 using Visit = std::function<void(const PCRE2_SIZE* places)>;
 
+[[noreturn]] void refuse(const std::string& source, std::string_view text, int code) {
+  fail("pattern '{}' cannot be sought in a text of {} bytes: {}", printable(source, 200), text.size(),
+       message_of(code));
+}
+
 void for_each_match(const pcre2_code* code, std::string_view text, const std::string& source,
                     const Visit& visit) {
   const MatchData data(pcre2_match_data_create_from_pattern(code, nullptr));
@@ -41,10 +46,7 @@ void for_each_match(const pcre2_code* code, std::string_view text, const std::st
   while (start <= text.size()) {
     const int found = pcre2_match(code, subject, text.size(), start, options, data.get(), nullptr);
     if (found == PCRE2_ERROR_NOMATCH) return;
-    if (found < 0) {
-      fail("pattern '{}' cannot be sought in a text of {} bytes: {}", printable(source, 200), text.size(),
-           message_of(found));
-    }
+    if (found < 0) refuse(source, text, found);
     const PCRE2_SIZE* places = pcre2_get_ovector_pointer(data.get());
     visit(places);
     // Behind an empty match only one that is not empty may begin at its place.
@@ -90,6 +92,56 @@ PythonPattern PythonPattern::of_text(std::string_view text) {
     }
   }
   return PythonPattern(pattern, true);
+}
+
+std::vector<PythonPattern::Match> PythonPattern::matches(std::string_view text) const {
+  std::vector<Match> out;
+  for_each_match(code_->code.get(), text, source_, [&](const PCRE2_SIZE* places) {
+    Match& match = out.emplace_back();
+    match.begin = places[0];
+    match.end = places[1];
+    for (size_t group = 0; group <= groups_; ++group) {
+      const PCRE2_SIZE begin = places[2 * group], end = places[2 * group + 1];
+      match.groups.push_back(begin == PCRE2_UNSET ? std::string_view() : text.substr(begin, end - begin));
+    }
+  });
+  return out;
+}
+
+bool PythonPattern::is_in(std::string_view text) const {
+  const MatchData data(pcre2_match_data_create_from_pattern(code_->code.get(), nullptr));
+  const int found = pcre2_match(code_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0,
+                                PCRE2_NO_UTF_CHECK, data.get(), nullptr);
+  if (found < 0 && found != PCRE2_ERROR_NOMATCH) refuse(source_, text, found);
+  return found >= 0;
+}
+
+std::vector<std::string> PythonPattern::split(std::string_view text) const {
+  std::vector<std::string> out;
+  size_t begin = 0;
+  for (const Match& match : matches(text)) {
+    out.emplace_back(text.substr(begin, match.begin - begin));
+    begin = match.end;
+  }
+  out.emplace_back(text.substr(begin));
+  return out;
+}
+
+std::string PythonPattern::substitute(std::string_view text, std::string_view replacement) const {
+  std::string out;
+  size_t kept = 0;
+  for (const Match& match : matches(text)) {
+    out += text.substr(kept, match.begin - kept);
+    for (size_t i = 0; i < replacement.size(); ++i) {
+      if (replacement[i] == '\\' && i + 1 < replacement.size()) {
+        out += match.groups.at(static_cast<size_t>(replacement[++i] - '0'));
+      } else {
+        out += replacement[i];
+      }
+    }
+    kept = match.end;
+  }
+  return out += text.substr(kept);
 }
 
 std::vector<std::vector<std::string>> PythonPattern::find_all(std::string_view text) const {

@@ -3,8 +3,12 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
+#include <cmath>
+#include <numbers>
 #include <numeric>
+#include <optional>
 #include <unordered_set>
+#include <utility>
 
 namespace qeval::eval {
 
@@ -60,6 +64,19 @@ size_t PythonRandom::below(size_t bound) {
   uint32_t value = next() >> unused;
   while (value >= bound) value = next() >> unused;
   return value;
+}
+
+double PythonRandom::uniform() {
+  const uint32_t high = next() >> 5U, low = next() >> 6U;
+  return (high * 67108864.0 + low) / 9007199254740992.0;
+}
+
+double PythonRandom::gauss() {
+  if (next_gauss_) return *std::exchange(next_gauss_, std::nullopt);
+  const double angle = uniform() * 2.0 * std::numbers::pi;
+  const double radius = std::sqrt(-2.0 * std::log(1.0 - uniform()));
+  next_gauss_ = std::sin(angle) * radius;
+  return std::cos(angle) * radius;
 }
 
 std::vector<size_t> PythonRandom::sample(size_t count, size_t wanted) {

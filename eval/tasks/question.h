@@ -25,6 +25,7 @@ struct Question {
   std::vector<std::string> references = {};  ///< … the right answers, any of which will do, …
   /// … and what a text that was written and filtered is worth: a value per metric (generation.h).
   std::function<std::vector<double>(const std::string& answer)> judge = {};
+  int64_t parts = 0;  ///< generation: DocumentFacts::parts
 };
 
 /// A multiple-choice question with one right answer.

@@ -51,7 +51,12 @@ class Resolver {
     const auto contains = [&](const std::string& task) {
       return std::find(group.tasks.begin(), group.tasks.end(), task) != group.tasks.end();
     };
-    for (const std::string& name : group.tasks) add_task(*find(tasks_, name));
+    for (const std::string& name : group.tasks) {
+      Task task = *find(tasks_, name);
+      if (const auto found = group.num_fewshot.find(name); found != group.num_fewshot.end())
+        task.num_fewshot = found->second;
+      add_task(task);
+    }
     for (const Group& inner : groups_) {
       const bool is_inside =
           inner.name == group.name || (!inner.metrics.empty() && inner.tasks.size() < group.tasks.size() &&
@@ -65,11 +70,12 @@ class Resolver {
       throw UsageError(fmt::format("no task matches \"{}\"; `qeval tasks` lists all", printable(pattern)));
   }
 
-  /// Of the tasks that generate, or of the others; whether there was any.
-  bool add_matching(std::string_view pattern, bool generates) {
+  /// Of the tasks that generate or are other forms of a task, or of all others; whether there was any.
+  bool add_matching(std::string_view pattern, bool others) {
     bool any = false;
     for (const Task& task : tasks_) {
-      if ((task.scoring == Scoring::generation) != generates || !glob_matches(pattern, task.name)) continue;
+      const bool is_other = task.scoring == Scoring::generation || task.variant;
+      if (is_other != others || !glob_matches(pattern, task.name)) continue;
       add_task(task);
       any = true;
     }

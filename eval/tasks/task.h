@@ -57,6 +57,7 @@ struct Task {
   std::vector<datasets::Json> fewshot_rows = {};      ///< the examples themselves, instead of a split's
   std::string fewshot_ending = "\n\n";                ///< behind an example's answer
   std::shared_ptr<const Generation> generation = {};  ///< of scoring `generation`
+  bool variant = false;  ///< another form of a task: wildcards reach it only where they match no other
   /// The rows that belong to the task, of a file that several share; empty: all.
   std::function<bool(const datasets::Row&)> keep = {};
 

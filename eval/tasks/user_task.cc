@@ -10,6 +10,7 @@
 #include "base/unicode.h"
 #include "datasets/reader.h"
 #include "eval/results/metrics.h"
+#include "eval/tasks/generating.h"
 #include "eval/tasks/template.h"
 
 namespace qeval::eval {
@@ -18,11 +19,13 @@ namespace {
 using datasets::Json;
 using datasets::Row;
 
-/// Fields of every description, of multiple choice, and of perplexity.
+/// Fields of every description, of multiple choice, of answers that are written, and of perplexity.
 constexpr std::array<std::string_view, 5> kCommonFields = {"name", "data", "metrics", "description", "split"};
 constexpr std::array<std::string_view, 7> kChoiceFields = {"prompt",     "choices", "gold",    "labels",
                                                            "gold_start", "fewshot", "preamble"};
-constexpr std::string_view kTextField = "text";
+constexpr std::array<std::string_view, 9> kWritingFields = {
+    "answer", "prompt", "until", "max_gen_toks", "filters", "ignore", "repeats", "fewshot", "preamble"};
+constexpr std::string_view kTextField = "text", kAnswerField = "answer";
 
 /// A text of the description that becomes a text per row: a template, or, without a place, the path of a
 /// field.
@@ -43,6 +46,8 @@ class Description {
 
   /// What is scored is the text of rows, not choices.
   bool is_perplexity() const { return find(kTextField) != nullptr; }
+  /// The model writes an answer.
+  bool is_writing() const { return find(kAnswerField) != nullptr; }
 
   std::string where() const { return printable(path_, 4096); }
   [[noreturn]] void mistake(std::string_view field, std::string_view message) const {
@@ -78,11 +83,16 @@ class Description {
  private:
   void check_field(const std::string& field) const {
     if (std::ranges::find(kCommonFields, field) != kCommonFields.end() || field == kTextField) return;
-    if (std::ranges::find(kChoiceFields, field) == kChoiceFields.end()) {
-      mistake(field, fmt::format("unknown; the fields are {}, {}, or {} instead of those from {} on",
+    const bool of_choices = std::ranges::find(kChoiceFields, field) != kChoiceFields.end();
+    const bool of_writing = std::ranges::find(kWritingFields, field) != kWritingFields.end();
+    if (!of_choices && !of_writing) {
+      mistake(field, fmt::format("unknown; the fields are {}, {}, or {} instead of those from {} on, or {}",
                                  fmt::join(kCommonFields, ", "), fmt::join(kChoiceFields, ", "), kTextField,
-                                 kChoiceFields.front()));
+                                 kChoiceFields.front(), fmt::join(kWritingFields, ", ")));
     }
+    if (is_writing() && !of_writing) mistake(field, fmt::format("not used beside \"{}\"", kAnswerField));
+    if (!is_writing() && !of_choices && !is_perplexity())
+      mistake(field, fmt::format("not used without \"{}\"", kAnswerField));
     if (is_perplexity()) mistake(field, fmt::format("not used beside \"{}\"", kTextField));
   }
 
@@ -200,6 +210,7 @@ GoldSource gold_of(const Description& description) {
 std::vector<std::string> chosen_metrics(const Description& description, Scoring scoring) {
   std::vector<std::string> known;
   for (const MetricDefinition& metric : metrics_of(scoring)) known.emplace_back(metric.name);
+  if (scoring == Scoring::generation) known = {"exact_match"};  // of a description
   const Json* value = description.find("metrics");
   if (value == nullptr)
     return scoring == Scoring::multiple_choice ? std::vector<std::string>{"acc", "acc_norm"} : known;
@@ -235,6 +246,131 @@ std::function<Question(const Row&)> choice_question(const Description& descripti
   };
 }
 
+std::vector<std::string> strings(const Description& description, std::string_view field, const Json& list) {
+  std::vector<std::string> out;
+  const auto is_text = [](const Json& item) {
+    return item.is_string() && !item.get_ref<const std::string&>().empty();
+  };
+  if (!list.is_array() || !std::ranges::all_of(list, is_text))
+    description.mistake(field, "a list of texts, none of them empty, is expected");
+  for (const Json& item : list) out.push_back(item.get<std::string>());
+  return out;
+}
+
+int64_t count_or(const Description& description, std::string_view field, int64_t fallback) {
+  const Json* value = description.find(field);
+  if (value == nullptr) return fallback;
+  if (!value->is_number_integer() || *value < 1 || *value > (1 << 20))
+    description.mistake(field, "a whole number from 1 is expected");
+  return value->get<int64_t>();
+}
+
+/// One step of a filter: "strip", "majority_vote", {"take_first_k": 3} or {"regex": …, "select": …,
+/// "fallback": …}.
+AnswerFilter::Step step_of(const Description& description, const Json& step) {
+  const auto only = [&](std::initializer_list<std::string_view> keys) {
+    return step.is_object() && std::ranges::all_of(step.items(), [&](const auto& item) {
+             return std::ranges::find(keys, item.key()) != keys.end();
+           });
+  };
+  if (step == "strip") return strip_step();
+  if (step == "majority_vote") return majority_step();
+  if (only({"take_first_k"}) && step.contains("take_first_k") && step["take_first_k"].is_number_unsigned() &&
+      step["take_first_k"] > 0)
+    return first_step(step["take_first_k"].get<int64_t>());
+  const bool pattern = only({"regex", "select", "fallback"}) && step.contains("regex") &&
+                       step["regex"].is_string() &&
+                       (!step.contains("select") || step["select"].is_number_integer()) &&
+                       (!step.contains("fallback") || step["fallback"].is_string());
+  if (!pattern) {
+    description.mistake("filters",
+                        fmt::format("a step is {}; accepted: \"strip\", \"majority_vote\", "
+                                    "{{\"take_first_k\": N}}, {{\"regex\": PATTERN, \"select\": N, "
+                                    "\"fallback\": TEXT}}",
+                                    printable(step.dump(), 80)));
+  }
+  try {
+    return regex_step(step["regex"].get<std::string>(), step.value("select", int64_t{0}),
+                      step.value("fallback", "[invalid]"));
+  } catch (const Error& error) {
+    description.mistake("filters", error.what());
+  }
+}
+
+/// {"NAME": [STEP, …], …}; without the field, white space around the text goes.
+std::vector<AnswerFilter> filters_of(const Description& description) {
+  const Json* value = description.find("filters");
+  if (value == nullptr) return {{"none", {strip_step()}}};
+  if (!value->is_object() || value->empty())
+    description.mistake("filters", "an object of lists of steps, by the filters' names, is expected");
+  std::vector<AnswerFilter> out;
+  for (const auto& [name, steps] : value->items()) {
+    if (name.empty() || name.find(',') != std::string::npos || !steps.is_array())
+      description.mistake("filters", "a name without a comma, and a list of steps, are expected of each");
+    AnswerFilter& filter = out.emplace_back(AnswerFilter{name});
+    for (const Json& step : steps) filter.steps.push_back(step_of(description, step));
+  }
+  return out;
+}
+
+/// {"case": true, "punctuation": true, "patterns": [PATTERN, …]}: what does not count in a comparison.
+ExactMatchRules rules_of(const Description& description) {
+  ExactMatchRules rules;
+  const Json* value = description.find("ignore");
+  if (value == nullptr) return rules;
+  if (!value->is_object())
+    description.mistake("ignore", "an object of case, punctuation and patterns is expected");
+  for (const auto& [name, setting] : value->items()) {
+    if (name == "patterns") {
+      rules.regexes_to_ignore = strings(description, "ignore", setting);
+    } else if ((name == "case" || name == "punctuation") && setting.is_boolean()) {
+      (name == "case" ? rules.ignore_case : rules.ignore_punctuation) = setting.get<bool>();
+    } else {
+      description.mistake("ignore",
+                          fmt::format("\"{}\": case and punctuation (true, false) and patterns (a list) "
+                                      "are accepted",
+                                      printable(name, 40)));
+    }
+  }
+  return rules;
+}
+
+std::shared_ptr<const Generation> generation_of(const Description& description) {
+  const Json* until = description.find("until");
+  nlohmann::ordered_json arguments{
+      {"until", until == nullptr ? std::vector<std::string>{"\n\n"} : strings(description, "until", *until)},
+      {"max_gen_toks", count_or(description, "max_gen_toks", 256)},
+      {"do_sample", false}};
+  const ExactMatchRules rules = rules_of(description);
+  auto out = std::make_shared<Generation>(*generating(
+      filters_of(description), chosen_metrics(description, Scoring::generation), std::move(arguments),
+      fmt::format("exact_match, ignoring case {}, punctuation {}, patterns {}", rules.ignore_case,
+                  rules.ignore_punctuation, fmt::join(rules.regexes_to_ignore, " "))));
+  out->repeats = count_or(description, "repeats", 1);
+  return out;
+}
+
+std::function<Question(const Row&)> written_question(const Description& description) {
+  const std::string answer = description.text(kAnswerField);
+  ExactMatchRules rules = rules_of(description);
+  try {
+    exact_match(rules, {""});
+  } catch (const Error& error) {
+    description.mistake("ignore", error.what());
+  }
+  return [prompt = description.template_at("prompt", description.text("prompt")), answer,
+          one = description.template_at(kAnswerField, answer), rules](const Row& row) {
+    const Json* value = is_template(answer) ? nullptr : row.find(answer);
+    Question question{.contexts = {prompt.fill(row)}};
+    question.references =
+        value != nullptr && value->is_array() ? row.texts(answer) : std::vector<std::string>{one.fill(row)};
+    question.target = question.references.front();
+    question.example = question.references.front();
+    question.judge = exact_match(rules, question.references);
+    return question;
+  };
+}
+
 std::function<Question(const Row&)> text_question(const Description& description) {
   return [text = description.template_at(kTextField, description.text(kTextField))](const Row& row) {
     return running_text(text.fill(row));
@@ -248,14 +384,22 @@ Task read_user_task(const std::filesystem::path& path) {
   Task task{.name = name_of(description)};
   task.description = description.text_or("description", "a task of the user's: " + path.string());
   task.split = description.text_or("split", "test");
-  task.scoring = description.is_perplexity() ? Scoring::rolling : Scoring::multiple_choice;
+  task.scoring = description.is_perplexity() ? Scoring::rolling
+                 : description.is_writing()  ? Scoring::generation
+                                             : Scoring::multiple_choice;
   task.metrics = chosen_metrics(description, task.scoring);
+  if (description.is_writing()) {
+    task.generation = generation_of(description);
+    task.metrics = task.generation->metric_names();
+  }
   task.preamble = description.text_or("preamble", "");
   task.files = {description.text("data")};
   if (description.find("fewshot") != nullptr) task.fewshot_files = {description.text("fewshot")};
   task.root = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
   task.dev_is_other = true;
-  task.ask = description.is_perplexity() ? text_question(description) : choice_question(description);
+  task.ask = description.is_perplexity() ? text_question(description)
+             : description.is_writing()  ? written_question(description)
+                                         : choice_question(description);
   return task;
 }
 

@@ -80,8 +80,124 @@ TEST_F(GenerationCli, RunsThatGenerateAreCompared) {
       run({"report", path("a"), path("b"), "--baseline", path("a"), "-o", path("report.md")});
   expect_success(outcome);
   EXPECT_THAT(read("report.md"), HasSubstr("contains"));
-  expect_one_line(eval({"-t", "squad_completion", "-o", path("c"), "--keep-logprobs"}), kFailed,
-                  "task squad_completion: texts are generated");
+}
+
+TEST_F(GenerationCli, ABaseOfTextsIsComparedByThem) {
+  const Outcome kept = eval({"-t", "squad_completion,piqa", "-o", path("a"), "--keep-logprobs"});
+  EXPECT_EQ(kept.status, 0);
+  EXPECT_THAT(kept.error,
+              HasSubstr("--keep-logprobs keeps nothing of tasks that generate (squad_completion)"));
+  EXPECT_TRUE(std::filesystem::exists(path("a/logprobs_piqa.bin")));
+  EXPECT_FALSE(std::filesystem::exists(path("a/logprobs_squad_completion.bin")));
+  const Outcome compared = eval({"-t", "squad_completion,piqa", "-o", path("b"), "--base", path("a")});
+  expect_success(compared);
+  EXPECT_THAT(compared.output, AllOf(HasSubstr("free of loops"), HasSubstr("squad_completion")));
+  EXPECT_TRUE(std::filesystem::exists(path("b/divergence_piqa.jsonl")));
+  EXPECT_FALSE(std::filesystem::exists(path("b/divergence_squad_completion.jsonl")));
+  for (const char* name : {"a", "b"}) expect_success(run({"verify", path(name)}));
+  // Shards of both kinds are put together.
+  for (const char* shard : {"1/2", "2/2"}) {
+    const Outcome part = eval({"-t", "squad_completion,piqa", "-o", path(std::string("s") + shard[0]),
+                               "--base", path("a"), "--keep-logprobs", "--shard", shard});
+    EXPECT_EQ(part.status, 0) << part.error;
+  }
+  expect_success(run({"merge", path("s1"), path("s2"), "-o", path("merged")}));
+  EXPECT_EQ(read("merged/samples_squad_completion.jsonl"), read("b/samples_squad_completion.jsonl"));
+  EXPECT_EQ(read("merged/divergence_piqa.jsonl"), read("b/divergence_piqa.jsonl"));
+  // Another prompt is another document.
+  write("data/squad_completion/validation.jsonl", R"({"text": "The sea is", "value": "e"})"
+                                                  "\n");
+  expect_success(eval({"-t", "squad_completion", "-o", path("other")}));
+  EXPECT_NE(eval({"-t", "squad_completion", "-o", path("c"), "--base", path("a")}).status, 0);
+}
+
+TEST_F(GenerationCli, CompareRunsTasksThatGenerate) {
+  const std::vector<std::string> words{"compare",
+                                       "-m",
+                                       path("model"),
+                                       "-t",
+                                       "squad_completion",
+                                       "-d",
+                                       path("data"),
+                                       "-o",
+                                       path("out"),
+                                       "--methods",
+                                       "rtn",
+                                       "--schemes",
+                                       "w8a8",
+                                       "--samples",
+                                       "4",
+                                       "--sequence-length",
+                                       "24",
+                                       "--calibration",
+                                       path("calibration.txt")};
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += "Line " + std::to_string(i * 37 % 101) + " of a calibration text.\n";
+  write("calibration.txt", text);
+  const Outcome outcome = run(words);
+  expect_success(outcome);
+  const ordered_json compared = ordered_json::parse(read("out/results.json"));
+  const ordered_json& texts = compared["runs"][0]["tasks"]["squad_completion"]["texts"];
+  EXPECT_EQ(texts["documents"], 4);
+  EXPECT_TRUE(texts["metrics"].contains("free_of_loops"));
+}
+
+TEST_F(GenerationCli, SettingsOfTheTaskCanBeOthers) {
+  const auto texts = [&](const std::string& run) {
+    std::vector<std::string> out;
+    for (const ordered_json& line : samples(run + "/samples_squad_completion.jsonl")) {
+      for (const ordered_json& text : line["resps"]) out.push_back(text[0].get<std::string>());
+    }
+    return out;
+  };
+  const auto with = [&](const std::string& settings, const std::string& run,
+                        std::vector<std::string> more = {}) {
+    more.insert(more.begin(), {"-t", "squad_completion", "-o", path(run), "--gen-kwargs", settings});
+    return eval(more);
+  };
+  expect_success(with("max_gen_toks=3", "short"));
+  for (const ordered_json& line : samples("short/samples_squad_completion.jsonl")) {
+    EXPECT_LE(line["request_tokens"][0], 3);
+    EXPECT_EQ(line["arguments"]["gen_args_0"]["arg_1"]["max_gen_toks"], 3);
+  }
+  // Drawn texts depend on the seed, document and number alone.
+  const std::string drawn = "do_sample=true,temperature=2,seed=7,repeats=3";
+  expect_success(with(drawn, "a"));
+  expect_success(with(drawn, "b", {"--batch-tokens", "3", "--threads", "1"}));
+  EXPECT_EQ(texts("a").size(), 12U);
+  EXPECT_EQ(texts("a"), texts("b"));
+  EXPECT_NE(texts("a")[0], texts("a")[1]);
+  expect_success(with("do_sample=true,temperature=2,seed=8,repeats=3", "c"));
+  EXPECT_NE(texts("a"), texts("c"));
+  expect_success(run({"verify", path("a")}));
+  for (const char* shard : {"1/2", "2/2"})
+    expect_success(with(drawn, std::string("s") + shard[0], {"--shard", shard}));
+  expect_success(run({"merge", path("s1"), path("s2"), "-o", path("merged")}));
+  EXPECT_EQ(read("merged/samples_squad_completion.jsonl"), read("a/samples_squad_completion.jsonl"));
+  // Runs of other settings are not compared.
+  EXPECT_NE(with("max_gen_toks=4", "d", {"--base", path("short")}).status, 0);
+  expect_one_line(with("beams=2", "e"), kFailed, "--gen-kwargs: beams is unknown");
+}
+
+TEST_F(GenerationCli, ProgramsRunOnlyWhereThatIsWanted) {
+  write(
+      "data/mbpp/test.jsonl",
+      R"({"text": "Add one.", "code": "x", "test_list": ["assert f(1) == 2", "assert f(2) == 3", "assert f(0) == 1"]})"
+      "\n");
+  expect_one_line(eval({"-t", "mbpp", "-o", path("run")}), kWrongUsage,
+                  "task mbpp runs the programs that the model writes, in a sandbox; accepted with "
+                  "--confirm-run-unsafe-code");
+  const std::string texts = R"({"doc_id": 0, "text": "def f(x):\n  return x + 1\n"})";
+  expect_one_line(run({"score", "--task", "mbpp", "-d", path("data")}, texts), kWrongUsage,
+                  "--confirm-run-unsafe-code");
+  const Outcome judged =
+      run({"score", "--task", "mbpp", "-d", path("data"), "--confirm-run-unsafe-code"}, texts);
+  if (judged.status != 0) GTEST_SKIP() << judged.error;  // no namespaces here
+  EXPECT_THAT(judged.output, HasSubstr(R"("pass_at_1":1.0)"));
+  EXPECT_THAT(run({"score", "--task", "mbpp", "-d", path("data"), "--confirm-run-unsafe-code"},
+                  R"({"doc_id": 0, "text": "def f(x):\n  return x"})")
+                  .output,
+              HasSubstr(R"("pass_at_1":0.0)"));
 }
 
 TEST_F(GenerationCli, StoredTextsAreJudgedWithoutAModel) {

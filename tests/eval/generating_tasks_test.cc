@@ -11,9 +11,12 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "eval/engine/chat_template.h"
 #include "eval/tasks/documents.h"
 #include "eval/tasks/generating.h"
+#include "eval/tasks/generation_settings.h"
+#include "eval/tasks/program_run.h"
 #include "eval/tasks/python_pattern.h"
 #include "eval/tasks/python_random.h"
 #include "eval/tasks/registry.h"
@@ -62,6 +65,7 @@ class Loader {
                                         expected["system"].dump(), expected["chat"].dump());
     if (key == key_) return loaded_;
     LoadOptions options{.data = data_, .num_fewshot = expected["shots"].get<int64_t>()};
+    options.run_code = true;  // which no prompt does
     options.style.system_instruction = expected["system"].get<std::string>();
     if (expected["chat"].is_string()) {
       options.style.chat = [this](const nlohmann::ordered_json& messages) { return chat_(messages); };
@@ -94,20 +98,176 @@ void expect_judged(const Task& task, const Document& document, const json& answe
     EXPECT_DOUBLE_EQ(judged.values[i], answer["values"][task.metrics[i]].get<double>()) << task.metrics[i];
 }
 
+/// The lines that a script in tests/python writes into `folder`; nothing, and why in `said`, where Python
+/// lacks what it needs.
+std::string expected_lines(const std::string& script, const fs::path& folder, std::string& said) {
+  const char* python = std::getenv("QEVAL_PYTHON");
+  const auto log = folder / "log";
+  const std::string command =
+      fmt::format("'{}' '{}/python/{}' '{}' > '{}' 2>&1", python == nullptr ? "python3" : python,
+                  QEVAL_TESTS_DIR, script, folder.string(), log.string());
+  const int status = std::system(command.c_str());
+  said = read_file(log);
+  if (said.find("skip") != std::string::npos || said.find("not found") != std::string::npos) return {};
+  EXPECT_EQ(status, 0) << said;
+  return read_file(folder / "expected.jsonl");
+}
+
+/// IFEval's 25 kinds of instructions on odd responses, with the scores of the harness's own checkers
+/// (make_odd_instructions.py).
+TEST(GeneratingTasks, InstructionsAreCheckedAsTheHarnessChecksThem) {
+  const test::TemporaryFolder folder;
+  std::string said;
+  const std::string expected = expected_lines("make_odd_instructions.py", folder.path(), said);
+  if (expected.empty()) GTEST_SKIP() << said;
+  const Task task = resolve_tasks("ifeval").tasks.at(0);
+  const LoadedTask loaded = load_documents(task, {.data = folder.path() / "data"});
+  std::istringstream lines(expected);
+  size_t judged = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const json row = json::parse(line);
+    const Document& document = loaded.documents.at(row["doc_id"].get<size_t>());
+    SCOPED_TRACE(document.row.dump());
+    for (const json& answer : row["answers"]) {
+      expect_judged(task, document, answer);
+      ++judged;
+    }
+  }
+  EXPECT_GT(judged, 3000U);
+}
+
+/// A few of all these, for machines without the harness (tests/goldens/tasks).
+TEST(GeneratingTasks, TheGoldensAreAskedAndJudgedAsTheHarnessDoes) {
+  const fs::path goldens = fs::path(QEVAL_GOLDENS_DIR) / "tasks";
+  std::istringstream lines(read_file(goldens / "expected.jsonl"));
+  size_t documents = 0, judged = 0;
+  for (std::string line; std::getline(lines, line); ++documents) {
+    const json expected = json::parse(line);
+    const Task task = resolve_tasks(expected["task"].get<std::string>()).tasks.at(0);
+    const LoadedTask loaded = load_documents(
+        task, {.data = goldens / "data", .num_fewshot = expected["shots"].get<int64_t>(), .run_code = true});
+    const Document& document = loaded.documents.at(expected["doc_id"].get<size_t>());
+    SCOPED_TRACE(fmt::format("{}, document {}", task.name, document.doc_id));
+    EXPECT_EQ(sha256_hex(document.requests.at(0).context), expected["prompt_sha256"].get<std::string>());
+    for (const json& answer : expected["answers"]) {
+      expect_judged(task, document, answer);
+      ++judged;
+    }
+  }
+  EXPECT_GT(documents, 150U);
+  EXPECT_GT(judged, 800U);
+}
+
+TEST(GeneratingTasks, InstructionsThatCannotBeCheckedAreNamed) {
+  const test::TemporaryFolder folder;
+  const auto refused = [&](const std::string& kind, const std::string& arguments) {
+    folder.write(
+        "data/ifeval/train.jsonl",
+        fmt::format(R"({{"prompt": "x", "instruction_id_list": ["{}"], "kwargs": [{}]}})", kind, arguments));
+    return message_of(
+        [&] { load_documents(resolve_tasks("ifeval").tasks.at(0), {.data = folder.path() / "data"}); });
+  };
+  EXPECT_THAT(refused("keywords:rhymes", "{}"), HasSubstr("train.jsonl:1: field \"instruction_id_list.0\": "
+                                                          "\"keywords:rhymes\" is none of the kinds"));
+  EXPECT_THAT(refused("length_constraints:number_words", R"({"num_words": 0, "relation": "at least"})"),
+              HasSubstr("kwargs.0.num_words\": is missing or zero"));
+  EXPECT_THAT(refused("length_constraints:number_words", R"({"num_words": 3, "relation": "exactly"})"),
+              HasSubstr("\"less than\" or \"at least\""));
+  EXPECT_THAT(refused("language:response_language", R"({"language": "de"})"),
+              HasSubstr("langdetect: is missing: the profiles"));
+  EXPECT_THAT(
+      refused("length_constraints:number_sentences", R"({"num_sentences": 2, "relation": "at least"})"),
+      HasSubstr("punkt_english: is missing: NLTK's model"));
+  EXPECT_EQ(refused("punctuation:no_comma", "{}"), "");
+}
+
+/// What a program does is held against its tests, and its bounds hold.
+TEST(ProgramRun, PassesWhatRunsToItsEnd) {
+  try {
+    program_passes("x = 1");
+  } catch (const Error& error) {
+    GTEST_SKIP() << error.what();  // no namespaces, or no Python
+  }
+  EXPECT_TRUE(program_passes("def f(x):\n  return x + 1\nassert f(1) == 2"));
+  EXPECT_FALSE(program_passes("assert 1 == 2"));
+  EXPECT_FALSE(program_passes("def f(:"));
+  EXPECT_FALSE(program_passes("import sys; sys.exit(0)"));
+  EXPECT_FALSE(program_passes("import os; os._exit(0)"));
+  EXPECT_FALSE(program_passes("input()"));
+  EXPECT_TRUE(program_passes("print('\u00e4' * 1000000)"));
+  const ProgramLimits brief{.time = std::chrono::milliseconds(300), .memory_bytes = int64_t{256} << 20};
+  EXPECT_FALSE(program_passes("while True: pass", brief));
+  EXPECT_FALSE(program_passes("import time; time.sleep(60)", brief));
+  EXPECT_FALSE(program_passes("x = 'x' * (1 << 29)", brief));
+  // Neither network nor files of others, and what it starts ends with it.
+  EXPECT_TRUE(program_passes(
+      "import socket\ns = socket.socket()\ntry:\n  s.connect(('127.0.0.1', 22))\nexcept OSError as "
+      "e:\n  assert e.errno == 101, e\nelse:\n  assert False"));
+  const test::TemporaryFolder folder;
+  EXPECT_TRUE(
+      program_passes(fmt::format("try:\n  open('{}', 'w')\nexcept OSError:\n  pass\nelse:\n  assert False",
+                                 (folder.path() / "left").string())));
+  EXPECT_FALSE(fs::exists(folder.path() / "left"));
+  EXPECT_TRUE(program_passes(
+      "import os\nassert os.getcwd() == '/tmp' and os.listdir('.') == []\nopen('x', 'w').write('y')"));
+}
+
+TEST(GenerationSettings, AreTheHarnesses) {
+  const Generation own = *resolve_tasks("gsm8k").tasks.at(0).generation;
+  const auto with = [&](const std::string& text) {
+    return *with_settings(own, parse_generation_settings(text));
+  };
+  const Generation changed = with("max_gen_toks=7,temperature=0.5,top_k=3,top_p=0.9,seed=5,repeats=2");
+  EXPECT_EQ(changed.max_tokens, 7);
+  EXPECT_EQ(changed.temperature, 0.5);
+  EXPECT_EQ(changed.top_k, 3);
+  EXPECT_EQ(changed.top_p, 0.9);
+  EXPECT_EQ(changed.seed, 5U);
+  EXPECT_EQ(changed.repeats, 2);
+  EXPECT_EQ(changed.until, own.until);
+  EXPECT_EQ(changed.arguments["temperature"], 0.5);
+  EXPECT_EQ(with("do_sample=True").temperature, 1);
+  EXPECT_EQ(with("do_sample=false,temperature=0.7").temperature, 0);
+  EXPECT_EQ(with("temperature=0").temperature, 0);
+  EXPECT_THAT(with(R"({"until": ["a", "b"]})").until, ElementsAre("a", "b"));
+  EXPECT_THAT(with("until=x").until, ElementsAre("x"));
+  EXPECT_EQ(with("").max_tokens, own.max_tokens);
+  const auto refusal = [&](const std::string& text) { return message_of([&] { with(text); }); };
+  EXPECT_THAT(refusal("beams=4"), HasSubstr("beams is unknown; accepted: until"));
+  EXPECT_THAT(refusal("max_gen_toks=0"), HasSubstr("max_gen_toks is 0"));
+  EXPECT_THAT(refusal("top_p=2"), HasSubstr("top_p is 2"));
+  EXPECT_THAT(refusal("temperature=-1"), HasSubstr("temperature is -1"));
+  EXPECT_THAT(refusal("temperature"), HasSubstr("NAME=VALUE"));
+}
+
+TEST(AnswerFilter, TextsOfADocumentVote) {
+  const Document document;
+  const AnswerFilter vote{"maj", {strip_step(), majority_step()}};
+  EXPECT_EQ(vote.apply({"a", " b", "b", "a ", "c"}, document), "a");
+  EXPECT_EQ(vote.apply({"c", "b", "b"}, document), "b");
+  const AnswerFilter first{"maj@2", {first_step(2), majority_step()}};
+  EXPECT_EQ(first.apply({"c", "b", "b"}, document), "c");
+  EXPECT_THAT(message_of([&] { first.apply({"c"}, document); }), HasSubstr("takes 2 texts of each document"));
+}
+
+/// python3 -c "import random; r = random.Random(0); print(r.gauss(0, 1), r.gauss(0, 1), r.random(),
+/// r.choice(range(55)))"
+TEST(PythonRandom, DrawsNumbersAsPythonDoes) {
+  PythonRandom random(0);
+  EXPECT_DOUBLE_EQ(random.gauss(), 0.9417154046806644);
+  EXPECT_DOUBLE_EQ(random.gauss(), -1.3965781047011498);
+  EXPECT_DOUBLE_EQ(random.uniform(), 0.420571580830845);
+  EXPECT_EQ(random.below(55), 16U);
+}
+
 /// Odd rows and odd answers, with what the harness's definitions, samplers, filters and metrics make of them
 /// (make_odd_answers.py).
 TEST(GeneratingTasks, AskAndJudgeAsTheHarnessDoes) {
   const test::TemporaryFolder folder;
-  const char* python = std::getenv("QEVAL_PYTHON");
-  const auto log = folder.path() / "log";
-  const std::string command = fmt::format("'{}' '{}/python/make_odd_answers.py' '{}' > '{}' 2>&1",
-                                          python == nullptr ? "python3" : python, QEVAL_TESTS_DIR,
-                                          folder.path().string(), log.string());
-  const int status = std::system(command.c_str());
-  const std::string said = read_file(log);
-  if (said.starts_with("skip") || said.find("not found") != std::string::npos) GTEST_SKIP() << said;
-  ASSERT_EQ(status, 0) << said;
-  std::istringstream lines(read_file(folder.path() / "expected.jsonl"));
+  std::string said;
+  const std::string wanted = expected_lines("make_odd_answers.py", folder.path(), said);
+  if (wanted.empty()) GTEST_SKIP() << said;
+  std::istringstream lines(wanted);
   Loader loader(folder.path() / "data", folder.path() / "template.jinja");
   size_t prompts = 0, judged = 0;
   for (std::string line; std::getline(lines, line);) {

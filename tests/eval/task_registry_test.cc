@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -46,7 +47,28 @@ TEST(Registry, EntriesAreComplete) {
       for (const std::string& task : group.tasks) EXPECT_EQ(names.count(task), 1U) << task;
     }
   }
-  EXPECT_EQ(names.size(), 18U + 57U + 8U + 22U + 1U);  // 22 tasks that generate, and the group of MMLU-Pro
+  // MMLU has three forms; BIG-Bench Hard four of 27 tasks and the leaderboard's 24, MATH three of 7.
+  EXPECT_EQ(names.size(), 18U + 3 * 57U + 22U + 2U + 4 * 27U + 24U + 3 * 7U + 2U + 7U + 33U);
+}
+
+TEST(Registry, AGroupMayBringItsNumbersOfExamples) {
+  const Selection selection = resolve_tasks("openllm");
+  std::map<std::string, int64_t> examples;
+  for (const Task& task : selection.tasks) examples[task.name] = task.num_fewshot;
+  EXPECT_EQ(examples.size(), 6U + 57U);
+  EXPECT_EQ(examples["arc_challenge"], 25);
+  EXPECT_EQ(examples["hellaswag"], 10);
+  EXPECT_EQ(examples["truthfulqa_mc2"], 0);
+  EXPECT_EQ(examples["mmlu_anatomy"], 5);
+  EXPECT_EQ(examples["gsm8k"], 5);
+  EXPECT_EQ(resolve_tasks("arc_challenge").tasks[0].num_fewshot, 0);
+  EXPECT_EQ(resolve_tasks("leaderboard").tasks.size(), 24U + 3U + 3U + 7U + 2U);
+}
+
+TEST(Registry, WildcardsPassOverOtherForms) {
+  EXPECT_EQ(resolve_tasks("mmlu_a*").tasks.size(), 3U);  // of subjects, in their usual form
+  EXPECT_EQ(resolve_tasks("mmlu_a*_continuation").tasks.size(), 3U);
+  EXPECT_EQ(resolve_tasks("bbh_zeroshot_*").tasks.size(), 27U);
 }
 
 TEST(Registry, ReadsListsInOrderAndOnce) {

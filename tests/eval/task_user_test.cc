@@ -58,6 +58,61 @@ TEST(UserTask, FiveLinesAreEnough) {
               ElementsAre("acc", "acc_norm"));
 }
 
+TEST(UserTask, AnAnswerFieldLetsTheModelWrite) {
+  const TemporaryFolder folder;
+  const std::string description = R"json({
+    "name": "sums", "data": "rows.jsonl", "prompt": "Q: {{q}}\nA:", "answer": "{{a}}", "until": ["\n", "Q:"],
+    "max_gen_toks": 32, "repeats": 3, "ignore": {"case": true, "patterns": [","]},
+    "filters": {"number": [{"regex": "(-?[0-9,]+)",
+                    "select" : -1
+}, "majority_vote"], "first": [{"take_first_k": 1}, "strip"]
+}
+})json";
+  const LoadedTask loaded = load(folder, description, R"({"q": "1000 + 1?", "a": "1001"})");
+  const Document& document = loaded.documents.at(0);
+  ASSERT_EQ(document.requests.size(), 3U);
+  EXPECT_EQ(document.requests[2].context, "Q: 1000 + 1?\nA:");
+  const Task task = resolve_tasks((folder.path() / "task.json").string()).tasks.at(0);
+  EXPECT_THAT(task.metrics, ElementsAre("exact_match,number", "exact_match,first"));
+  EXPECT_EQ(task.generation->max_tokens, 32);
+  EXPECT_THAT(task.generation->until, ElementsAre("\n", "Q:"));
+  const JudgedTexts judged = judge_texts(*task.generation, document, {" 7", "It is 1,001.", "1,001"});
+  EXPECT_EQ(judged.filtered[0].second, "1,001");
+  EXPECT_THAT(judged.values, ElementsAre(1, 0));
+  // A list of right answers, any of which will do; without filters white space goes.
+  const LoadedTask several =
+      load(folder, R"({"name": "sums", "data": "rows.jsonl", "prompt": "q", "answer": "a"})",
+           R"({"q": "x", "a": ["one", "two"]})");
+  EXPECT_THAT(several.documents[0].judge("two"), ElementsAre(1));
+  EXPECT_EQ(several.documents[0].target, "one");
+}
+
+TEST(UserTask, WhatAWrittenAnswerCannotHaveIsNamed) {
+  const TemporaryFolder folder;
+  const auto refused = [&](const std::string& more) {
+    return message_of([&] {
+      load(folder, R"({"name": "m", "data": "rows.jsonl", "prompt": "q", "answer": "a", )" + more + "}",
+           R"({"q": "x", "a": "y"})");
+    });
+  };
+  EXPECT_THAT(refused(R"("choices": "o")"), HasSubstr("field \"choices\": not used beside \"answer\""));
+  EXPECT_THAT(refused(R"("until": [""])"), HasSubstr("field \"until\""));
+  EXPECT_THAT(refused(R"("filters": {"a": ["lower"]})"),
+              HasSubstr("a step is \"lower\"; accepted: \"strip\""));
+  EXPECT_THAT(refused(R"("filters": {"a": [{"regex": "(x"}]})"), HasSubstr("pattern '(x'"));
+  EXPECT_THAT(refused(R"("ignore": {"accents": true})"), HasSubstr("case and punctuation"));
+  EXPECT_THAT(refused(R"("repeats": 0)"), HasSubstr("field \"repeats\""));
+  EXPECT_THAT(refused(R"("metrics": ["acc"])"), HasSubstr("\"acc\" is none of exact_match"));
+  EXPECT_THAT(
+      message_of([&] {
+        load(
+            folder,
+            R"({"name": "m", "data": "rows.jsonl", "prompt": "q", "choices": "o", "gold": "g", "until": ["x"]})",
+            "{}");
+      }),
+      HasSubstr("field \"until\": not used without \"answer\""));
+}
+
 TEST(UserTask, ATextFieldAsksForPerplexity) {
   const TemporaryFolder folder;
   const LoadedTask loaded = load(folder, R"({"name": "news", "data": "rows.jsonl", "text": "body"})",

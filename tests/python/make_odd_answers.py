@@ -8,10 +8,12 @@ harness's filters and metrics (0.4.13) make of each. What its task class does wi
 needs the frameworks that models run in. Where Python lacks the harness, prints a line that begins with "skip".
 """
 import ast
+import importlib
 import json
 import random
 import re
 import sys
+import types
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,6 +26,15 @@ try:
     from lm_eval.api.utils import Message, maybe_delimit, messages_to_text, multiturn_to_singleturn
     from lm_eval.filters.extraction import RegexFilter, WhitespaceFilter
     from lm_eval.utils import apply_template
+
+    # Definitions import what is not asked here: what runs programs comes from the hub, and formulas are compared as texts.
+    sys.modules["evaluate"] = types.SimpleNamespace(load=lambda _: types.SimpleNamespace(compute=lambda **__: [{"pass@1": 0.0}]))
+    for absent in ("math_verify", "sympy", "sympy.parsing.latex", "antlr4", "word2number"):
+        try:
+            importlib.import_module(absent)
+        except ImportError as missing:
+            print(f"skip: the harness's definitions need {absent} ({missing})")
+            sys.exit(0)
 except ImportError as missing:
     print(f"skip: lm-evaluation-harness cannot be imported ({missing})")
     sys.exit(0)
@@ -40,13 +51,26 @@ TASKS = {
     "squad_completion": (None, "squad_completion", "validation", "validation", (0, 1)),
     "mmlu_pro_law": ("mmlu_pro/mmlu_pro_law.yaml", "mmlu_pro", "test", "validation", (5,)),
     "mmlu_pro_computer_science": ("mmlu_pro/mmlu_pro_computer_science.yaml", "mmlu_pro", "test", "validation", (0, 2)),
+    "mmlu_virology_generative": ("mmlu/generative/mmlu_virology.yaml", "mmlu/virology", "test", "dev", (0, 2)),
+    "hendrycks_math_algebra": ("hendrycks_math/hendrycks_math_algebra.yaml", "hendrycks_math/algebra", "test", "train", (0, 2)),
+    "minerva_math_algebra": ("minerva_math/minerva_math_algebra.yaml", "hendrycks_math/algebra", "test", None, (0, 4)),
+    "leaderboard_math_algebra_hard": ("leaderboard/math/math_algebra.yaml", "hendrycks_math/algebra", "test", None, (4,)),
+    "humaneval": ("humaneval/humaneval.yaml", "humaneval", "test", None, (0,)),
+    "mbpp": ("mbpp/mbpp.yaml", "mbpp", "test", None, (0, 3)),
 }
+BBH = ("boolean_expressions", "dyck_languages", "navigate", "object_counting", "snarks", "sports_understanding", "web_of_lies", "word_sorting")
+for bbh in BBH:
+    for form, examples in (("cot_fewshot", 3), ("cot_zeroshot", 0), ("fewshot", 3), ("zeroshot", 0)):
+        TASKS[f"bbh_{form}_{bbh}"] = (f"bbh/{form}/{bbh}.yaml", f"bbh/{bbh}", "test", None, (examples,))
 ROWS, TRAIN, ANSWERS = 24, 30, 8
 STYLES = [rows.PLAIN, {"system": "Be brief.", "chat": None}, {"system": "Be brief.", "chat": "turns"}, {"system": "", "chat": "one"}]
 PIECES = ["#### 42", "#### -1,234.50", "####", "The answer is 7.", "The answer is -3", "The final answer is $1,000", "$18", "18.0",
           "1,000", "3.", "-5", "answer is (B)", "answer is C", "answer is (b", "the", "The ", "a ", "An ", "an", "A", "B", "(C)", ".",
           ",", "!", "-", "--", "'", "\n", " ", "  ", "\t", "1_0", "1e5", "1e400", "inf", "nan", "Infinity", "+7", "7.", ".5", "٣", "\u00a0",
-          "Q:", "Question:", "\\n", "ÄÖ", "straße", "STRASSE", "İ", "\x00", "12:30", "U.S.", "twenty-one", "21"]
+          "True", "False", "Yes", "no", "valid", "not plausible", "yes, plausible", "is telling the truth", "(B", "the answer is", "The answer: ",
+          "so the answer is (A).", "twenty", "seven hundred and two", "two million three thousand", "two two", ") ]", "< ( > }", "apple", "pear apple",
+          "\\boxed{3}", "\\frac12", "\\frac{1}{2}", "$x=5$", "$", "1/2", "0.5", "\\sqrt2", "\\text{ cm}", "Final Answer: The final answer is $",
+          "Final Answer: The final answer is 12,345 ft. I hope it is correct.", "$. I hope it is correct.", "\\left(", "Q:", "Question:", "\\n", "ÄÖ", "straße", "STRASSE", "İ", "\x00", "12:30", "U.S.", "twenty-one", "21"]
 
 
 def answer_text(draw, hints):
@@ -78,7 +102,39 @@ def gsm8k(draw):
     return {"question": rows.text(draw), "answer": draw.choice(("2+3=<<2+3=5>>5\n#### 5", "x\n####  $1,234.50 ", "no mark", "a #### b\n#### -7."))}
 
 
+def bbh_row(draw, name):
+    if name == "word_sorting":
+        return {"input": "Sort the following words alphabetically: List: " + " ".join(draw.choice(("apple", "pear", "fig", "kiwi")) for _ in range(4)),
+                "target": "apple fig pear"}
+    if name == "snarks":
+        listed = "\n".join(f"({letter}) {rows.text(draw, 1)}" for letter in "ABC"[:draw.randint(0, 3)])
+        return {"input": rows.text(draw) + "\nOptions:\n" + listed, "target": draw.choice(("(A)", "(B)"))}
+    target = {"boolean_expressions": ("True", "False"), "dyck_languages": ("> )", "] }"), "navigate": ("Yes", "No"),
+              "object_counting": ("7", "20", "702"), "sports_understanding": ("yes", "no"), "web_of_lies": ("Yes", "No")}[name]
+    return {"input": rows.text(draw), "target": draw.choice(target)}
+
+
+FORMULAS = ("3", "\\frac12", "\\frac{1}{2}", "1/2", "0.5", ".5", "x=5", "\\sqrt2", "\\sqrt[3]8", "\\text{odd}", "12,345", "0,1", "5\\text{ cm}", "90^\\circ",
+            "\\left(1,2\\right)", "\\$5", "50\\%", "\\mathrm{th}", "\\dfrac{a}{b}", "-3", "\\frac", "a/b", "3 feet", "\\!7", "{a}{b}", "")
+
+
+def math(draw):
+    answer = draw.choice(FORMULAS)
+    boxed = draw.choice(("\\boxed{%s}", "\\boxed{%s}", "\\boxed %s$ and so on", "\\boxed{1} or \\boxed{%s}")) % answer
+    return {"problem": rows.text(draw), "level": draw.choice(("Level 5", "Level 2")), "type": "Algebra", "solution": f"So ${boxed}$."}
+
+
+def program(draw):
+    return {"task_id": draw.randint(0, 9), "prompt": "def f(x):\n    " + rows.text(draw), "test": "def check(f):\n    assert f(1) == 2", "entry_point": "f",
+            "text": rows.text(draw), "code": "def f(x):\r\n  return x", "test_list": [rows.text(draw, 1) for _ in range(3)]}
+
+
 MAKERS = {
+    "humaneval": program,
+    "mbpp": program,
+    "hendrycks_math/algebra": math,
+    "mmlu/virology": rows.mmlu,
+    **{f"bbh/{name}": (lambda draw, name=name: bbh_row(draw, name)) for name in BBH},
     "gsm8k": gsm8k,
     "triviaqa": lambda draw: {"question": rows.text(draw), "answer": {"value": "x", "aliases": [word(draw) for _ in range(draw.randint(1, 4))]}},
     "nq_open": lambda draw: {"question": rows.text(draw), "answer": [word(draw) for _ in range(draw.randint(1, 3))]},
@@ -88,6 +144,10 @@ MAKERS = {
                               "category": draw.choice(("law", "computer science", "math")),
                               "cot_content": draw.choice(("A: Let's think step by step. So (B).", "No opening. The answer is (A)."))},
 }
+
+
+def not_asked(*_, **__):
+    raise TypeError("formulas are compared as texts")
 
 
 class Squad:
@@ -105,7 +165,8 @@ class Task:
         self.config = dict(Squad.config) if self.squad else rows.definition(self.path)
         self.fewshot = dict(self.config.get("fewshot_config", {}))
         self.first = self.fewshot.get("sampler") == "first_n"
-        self.examples = self.fewshot.get("samples") or self.processed(examples)
+        samples = self.function(self.fewshot.get("samples"))
+        self.examples = (samples() if callable(samples) else samples) or self.processed(examples)
         own = self.config.get("fewshot_split")
         tested = self.config.get("test_split")
         self.beside = own == tested
@@ -127,6 +188,8 @@ class Task:
         if self.squad:
             return row["text" if name == "doc_to_text" else "value"].strip()
         value = self.function(self.fewshot.get(name, self.config[name]) if fewshot else self.config[name])
+        if not isinstance(value, str) and not callable(value):
+            return value
         if callable(value):
             return value(row)
         if value in row:
@@ -167,6 +230,8 @@ class Task:
                     steps.append(RegexFilter(**settings))
                 elif step["function"] == "remove_whitespace":
                     steps.append(WhitespaceFilter())
+                elif isinstance(step["function"], rows.Function):
+                    steps.append(self.function(step["function"])(**settings))
             yield entry["name"], steps
 
     def judged(self, doc, text):
@@ -186,7 +251,11 @@ class Task:
             return {"contains": int(bool(found))}
         process = self.function(self.config.get("process_results"))
         if process:
-            return process(doc, [answer])
+            # What is left when nobody asks sympy or math_verify whether two formulas are equal.
+            process.__globals__["parse_latex"] = not_asked
+            process.__globals__["parse"] = process.__globals__["verify"] = lambda *_, **__: None
+            wanted = "exact_match_original" if "exact_match_original" in str(self.config["metric_list"]) else None
+            return {name: value for name, value in process(doc, [answer]).items() if name != "math_verify" and wanted in (None, name)}
         gold = self.field("doc_to_target", doc)
         golds = gold if isinstance(gold, list) else [gold]
         settings = {key: value for key, value in self.config["metric_list"][0].items()
@@ -221,7 +290,7 @@ def main():
                     for index, doc in enumerate(task.processed(made[folder][split])):
                         line = {"task": name, "split": split, "shots": count, "doc_id": index, **style, "prompt": task.prompt(doc, style),
                                 "arguments": task.config["generation_kwargs"], "answers": []}
-                        if style is rows.PLAIN and count == shots[0]:
+                        if style is rows.PLAIN and count == shots[0] and name not in ("humaneval", "mbpp"):
                             texts = [answer_text(draw, task.hints(doc)) for _ in range(ANSWERS)]
                             line["answers"] = [task.judged(doc, text) for text in texts]
                         out.write(json.dumps(line) + "\n")

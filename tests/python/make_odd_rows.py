@@ -8,6 +8,7 @@ engine; what its task class does with them is repeated here, since that class ne
 Where Python has no lm_eval, prints a line that begins with "skip" and ends with success.
 """
 import ast
+import functools
 import importlib.util
 import json
 import random
@@ -46,9 +47,18 @@ DEFINITIONS = {
     "lambada_openai": ("lambada/lambada_openai.yaml", "test", "train"),
     "mmlu_virology": ("mmlu/default/mmlu_virology.yaml", "test", "dev"),
     "mmlu_high_school_us_history": ("mmlu/default/mmlu_high_school_us_history.yaml", "test", "dev"),
+    "mmlu_astronomy_continuation": ("mmlu/continuation/mmlu_astronomy.yaml", "test", "dev"),
+    "leaderboard_bbh_boolean_expressions": ("leaderboard/bbh_mc/boolean_expressions.yaml", "test", None),
+    "leaderboard_bbh_snarks": ("leaderboard/bbh_mc/snarks.yaml", "test", None),
+    "leaderboard_musr_murder_mysteries": ("leaderboard/musr/musr_murder_mysteries.yaml", "murder_mysteries", None),
+    "leaderboard_mmlu_pro": ("leaderboard/mmlu_pro/mmlu_pro.yaml", "test", "validation"),
+    "leaderboard_gpqa_main": ("leaderboard/gpqa/gpqa_main_zeroshot.yaml", "train", None),
 }
 FOLDERS = {"truthfulqa_mc1": "truthfulqa", "truthfulqa_mc2": "truthfulqa", "mmlu_virology": "mmlu/virology",
-           "mmlu_high_school_us_history": "mmlu/high_school_us_history", "wikitext": "wikitext2"}
+           "mmlu_high_school_us_history": "mmlu/high_school_us_history", "wikitext": "wikitext2",
+           "mmlu_astronomy_continuation": "mmlu/astronomy", "leaderboard_bbh_boolean_expressions": "bbh/boolean_expressions",
+           "leaderboard_bbh_snarks": "bbh/snarks", "leaderboard_musr_murder_mysteries": "musr", "leaderboard_mmlu_pro": "mmlu_pro",
+           "leaderboard_gpqa_main": "gpqa/gpqa_main"}
 ROWS = 60
 # How prompts are made: a system instruction, and whether a chat template is applied, to the examples as turns or not.
 PLAIN = {"system": "", "chat": None}
@@ -105,7 +115,27 @@ def arc(draw):
     return draw.choice((lambda: labelled(draw, "question", 4, list("ABCD")), lambda: labelled(draw, "question", 3, list("123"))))()
 
 
+def story(draw):
+    told = choices(draw, draw.randint(2, 4))
+    return {"narrative": text(draw), "question": text(draw), "choices": repr(told), "answer_index": 0, "answer_choice": draw.choice(told)}
+
+
+def lettered(draw):
+    count = draw.randint(2, 11)
+    return {"question": text(draw), "options": choices(draw, count), "answer": "ABCDEFGHIJK"[draw.randrange(count)], "category": "law"}
+
+
+def graduate(draw):
+    answers = {f"Incorrect Answer {number}": draw.choice((text(draw), None)) for number in (1, 2, 3)}
+    return {"Question": text(draw), "Correct Answer": text(draw), **answers}
+
+
 MAKERS = {
+    "leaderboard_bbh_boolean_expressions": lambda draw: {"input": text(draw), "target": draw.choice(("True", "False"))},
+    "leaderboard_bbh_snarks": lambda draw: {"input": text(draw), "target": draw.choice(("(A)", "(B)"))},
+    "leaderboard_musr_murder_mysteries": story,
+    "leaderboard_mmlu_pro": lettered,
+    "leaderboard_gpqa_main": graduate,
     "arc_easy": arc,
     "arc_challenge": arc,
     "hellaswag": lambda draw: {"activity_label": text(draw), "ctx_a": text(draw), "ctx_b": text(draw),
@@ -126,6 +156,7 @@ MAKERS = {
     "truthfulqa_mc2": truthful,
     "lambada_openai": lambda draw: {"text": text(draw) + " " + text(draw, 1).replace(" ", "") + "w"},
     "mmlu_virology": mmlu,
+    "mmlu_astronomy_continuation": mmlu,
     "mmlu_high_school_us_history": mmlu,
 }
 
@@ -148,6 +179,7 @@ def definition(path):
     return {**base, **values}
 
 
+@functools.cache
 def function(path, name):
     module, attribute = name.rsplit(".", 1)
     if "datasets" not in sys.modules and importlib.util.find_spec("datasets") is None:  # named in annotations only
@@ -273,13 +305,18 @@ def main():
                     rows = [json.loads(line) for line in shared.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
                 else:
                     write_rows(shared, rows, draw)
+            if "gpqa" in name:  # whose choices are shuffled when the set is read
+                random.seed(0)
+                rows, task.process = task.process(Documents(rows)), None
             example = MAKERS[name](draw) if example_split else None
+            own = task.config.get("fewshot_config", {}).get("samples")
             if example:
                 write_rows(folder / f"{example_split}.jsonl", [example], draw)
-            for shots in (0, 1) if example else (0,):
+            for shots in (0, 1) if example else (0, len(own)) if own else (0,):
                 for style in STYLES:
                     for index, row in enumerate(rows if style is PLAIN else rows[:STYLED_ROWS]):
-                        wanted = task.expected(row, task.example(example) if shots else [], style)
+                        turns = [turn for each in (own or [example])[:shots] for turn in task.example(each)]
+                        wanted = task.expected(row, turns, style)
                         out.write(json.dumps({"task": name, "split": split, "shots": shots, "doc_id": index, **style, **wanted})
                                   + "\n")
 
