@@ -117,6 +117,8 @@ TEST_F(GenerationCli, CompareRunsTasksThatGenerate) {
                                        path("model"),
                                        "-t",
                                        "squad_completion",
+                                       "--gen-kwargs",
+                                       "max_gen_toks=5",
                                        "-d",
                                        path("data"),
                                        "-o",
@@ -139,6 +141,8 @@ TEST_F(GenerationCli, CompareRunsTasksThatGenerate) {
   const ordered_json compared = ordered_json::parse(read("out/results.json"));
   const ordered_json& texts = compared["runs"][0]["tasks"]["squad_completion"]["texts"];
   EXPECT_EQ(texts["documents"], 4);
+  EXPECT_LE(texts["metrics"]["tokens"]["value"].get<double>(), 5);
+  EXPECT_THAT(read("out/compare.json"), AllOf(HasSubstr("--gen-kwargs"), HasSubstr("max_gen_toks=5")));
   EXPECT_TRUE(texts["metrics"].contains("free_of_loops"));
 }
 
