@@ -1,15 +1,16 @@
 #include "cli/compared_models.h"
 
-#include <algorithm>
-#include <array>
-
 #include "base/error.h"
 #include "cli/option_values.h"
+#include "quant/arithmetic/ggml_arithmetic.h"
 
 namespace qeval::cli {
 namespace {
 
-constexpr std::array<std::string_view, 3> kArithmetics{"float", "fake", "integer"};
+/// Whether a session knows it; a type of keys and values that there is not is an error of its own.
+bool is_arithmetic(std::string_view name) {
+  return name == "float" || name == "fake" || name == "integer" || quant::parse_ggml_arithmetic(name);
+}
 
 bool exists(std::string_view path) {
   std::error_code code;
@@ -27,7 +28,8 @@ ComparedModel path_and_arithmetic(std::string_view text) {
 
 void add_with_option(po::options_description& options) {
   options.add_options()("with", po::value<std::vector<std::string>>()->value_name("PATH[@A][=LABEL]"),
-                        "a model to compare with the base, in arithmetic A (float, fake, integer), shown as "
+                        "a model to compare with the base, in arithmetic A (float, fake, integer, ggml, "
+                        "ggml-q8_0 and others), shown as "
                         "LABEL (default: what its weights are stored as); may be given several times");
 }
 
@@ -47,9 +49,9 @@ ComparedModel parse_compared_model(std::string_view text) {
     if (out.label.empty()) refuse("with", fmt::format("{}: the label behind '=' is empty", printable(text)));
   }
   const bool has_arithmetic = path_and_arithmetic(text.substr(0, end)).path.string().size() < end;
-  if (has_arithmetic && std::ranges::find(kArithmetics, out.arithmetic) == kArithmetics.end()) {
-    refuse("with", fmt::format("{}: arithmetic {}: unknown; accepted: float, fake, integer", printable(text),
-                               printable(out.arithmetic)));
+  if (has_arithmetic && !is_arithmetic(out.arithmetic)) {
+    refuse("with", fmt::format("{}: arithmetic {}: unknown; accepted: float, fake, integer, ggml",
+                               printable(text), printable(out.arithmetic)));
   }
   return out;
 }

@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "cli/option_values.h"
+#include "quant/arithmetic/ggml_rounding.h"
 
 namespace qeval::cli {
 
@@ -20,18 +21,21 @@ model::Model load_model(const po::variables_map& arguments) {
 
 void add_arithmetic_options(po::options_description& options, bool several) {
   auto add = options.add_options();
-  constexpr std::string_view kNames = "float, fake, integer";
+  constexpr std::string_view kNames = "float, fake, integer, ggml";
   const std::string text =
       "how the model computes: float, fake (quantization simulated; default where the folder has "
       "act_dict.json and default_qcfg.json, or weights whose format rounds activations) or integer (no "
       "floating point between embedding and logits; of weights whose format rounds activations: int8 linear "
-      "maps in integers, the rest in float)";
+      "maps in integers, the rest in float) or ggml (a GGUF file as llama.cpp's CPU code computes it: inputs "
+      "of products rounded in blocks)";
   if (several) {
     add("arithmetic", some_of("LIST", kNames),
         (text + "; several, with commas, are run one after the other and compared").c_str());
   } else {
     add("arithmetic", one_of("A", kNames), text.c_str());
   }
+  add("kv-type", one_of("TYPE", quant::kGgmlKvTypes),
+      "of --arithmetic ggml: how keys and values are stored, as llama.cpp's -ctk and -ctv (default: f16)");
   add("precision", one_of("P", "f32, bf16")->default_value("f32"),
       "of float arithmetic: f32, or bf16 (less exact: linear maps by bfloat16 dot products, "
       "where "
@@ -75,6 +79,11 @@ eval::SessionOptions session_options(const po::variables_map& arguments) {
   options.gptq_zeros = optional<std::string>(arguments, "gptq-zeros").value_or("");
   if (const auto file = optional<std::string>(arguments, "qcfg")) options.qcfg = *file;
   if (const auto file = optional<std::string>(arguments, "act-ranges")) options.act_ranges = *file;
+  if (const auto type = optional<std::string>(arguments, "kv-type")) {
+    if (options.arithmetic != "ggml")
+      refuse("kv-type", fmt::format("{}: used by --arithmetic ggml only", *type));
+    if (*type != "f16") options.arithmetic += "-" + *type;
+  }
   if (const auto precision = optional<std::string>(arguments, "precision")) options.precision = *precision;
   return options;
 }

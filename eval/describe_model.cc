@@ -8,6 +8,7 @@
 #include "base/strict_json.h"
 #include "eval/results/sample_file.h"
 #include "quant/arithmetic/checkpoint_arithmetic.h"
+#include "quant/arithmetic/ggml_arithmetic.h"
 #include "quant/checkpoint/checkpoint.h"
 
 namespace qeval::eval {
@@ -175,6 +176,10 @@ ModelDetails describe_model(const Session& session) {
     const bool rounds = session.arithmetic().name() == "fake" || session.arithmetic().name() == "integer";
     details.scheme = rounds ? session.model().quant_method : "float";
     if (rounds) details.activation_bits = rounded_bits(session.model());
+    if (const auto* ggml = dynamic_cast<const quant::GgmlArithmetic*>(&session.arithmetic())) {
+      details.scheme = ggml->name();
+      details.activation_bits = ggml->input_bits();
+    }
     if (const auto* integers = dynamic_cast<const quant::CheckpointIntegerArithmetic*>(&session.arithmetic()))
       details.integer_linears = fmt::format("{} of {}", integers->integer_linears(), integers->linears());
     return details;

@@ -7,6 +7,7 @@
 #include "model/float_arithmetic.h"
 #include "model/kernels/cpu.h"
 #include "quant/arithmetic/checkpoint_arithmetic.h"
+#include "quant/arithmetic/ggml_arithmetic.h"
 #include "quant/arithmetic/integer/integer_arithmetic.h"
 #include "quant/arithmetic/integer/prepare.h"
 #include "quant/methods/warnings.h"
@@ -111,8 +112,11 @@ Session::Session(const SessionOptions& options, std::shared_ptr<LoadedModel> loa
     arithmetic_ = std::make_unique<quant::IntegerArithmetic>(model(), quantization_->qcfg,
                                                              quantization_->known_ranges, max_length_,
                                                              quant::kStreamGuardBits, quantization_->first);
+  } else if (const auto kv_type = quant::parse_ggml_arithmetic(arithmetic)) {
+    arithmetic_ = std::make_unique<quant::GgmlArithmetic>(model(), max_length_, *kv_type, arithmetic);
   } else {
-    fail("{} {}: unknown; accepted: float, fake, integer", setting("arithmetic"), printable(arithmetic));
+    fail("{} {}: unknown; accepted: float, fake, integer, ggml", setting("arithmetic"),
+         printable(arithmetic));
   }
   if (quantization_ && model().rounds_activations()) {
     warnings_.push_back(

@@ -17,8 +17,8 @@ namespace qeval::eval {
 /// How a model is to be run.
 struct SessionOptions {
   std::filesystem::path model;
-  /// "float", "fake" or "integer"; empty: fake where the folder has act_dict.json and default_qcfg.json or
-  /// its weights' format rounds activations, else float.
+  /// "float", "fake", "integer", "ggml"; empty: fake where the folder has act_dict.json and
+  /// default_qcfg.json or its weights' format rounds activations, else float.
   std::string arithmetic;
   /// "f32", or "bf16": float arithmetic by bfloat16 dot products.
   std::string precision = "f32";

@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "cli_fixture.h"
+#include "tests/model/fixtures.h"
 #include "tests/reference_data.h"
 
 namespace qeval::test {
@@ -65,6 +66,32 @@ TEST_F(QuantizedCli, IntegersAddUpTheCodesThatTheSimulationRounds) {
               integer)
         << name;
   }
+}
+
+/// Of weights in floats nothing but keys and values is rounded.
+TEST_F(QuantizedCli, GgmlRoundsAsTheFilesTypesSay) {
+  write("tiny.gguf", model::fixtures::gguf(model::fixtures::tiny_gguf()));
+  const std::string request = R"({"id": 0, "context_ids": [1], "continuation_ids": [2, 3, 1, 0, 4, 2, 3]})";
+  const auto score = [&](std::vector<std::string> more, const std::string& model = "tiny.gguf") {
+    more.insert(more.begin(), {"score", "-m", model == "tiny.gguf" ? path(model) : model});
+    return run(more, request + "\n");
+  };
+  const auto values = [&](const Outcome& outcome) {
+    EXPECT_EQ(outcome.status, 0) << outcome.error;
+    return json::parse(outcome.output)["token_logprobs"].get<std::vector<double>>();
+  };
+  const std::vector<double> floats = values(score({"--arithmetic", "float"}));
+  EXPECT_EQ(values(score({"--arithmetic", "ggml", "--kv-type", "f32"})), floats);
+  const std::vector<double> halves = values(score({"--arithmetic", "ggml"}));
+  EXPECT_NE(halves, floats);
+  EXPECT_LT(mean_difference(halves, floats), 1e-2);
+  EXPECT_EQ(values(score({"--arithmetic", "ggml", "--kv-type", "f16", "--threads", "1"})), halves);
+  expect_one_line(score({"--arithmetic", "float", "--kv-type", "q8_0"}), kWrongUsage,
+                  "--kv-type: q8_0: used by --arithmetic ggml only");
+  expect_one_line(score({"--arithmetic", "ggml", "--kv-type", "q9"}), kWrongUsage, "q9");
+  expect_one_line(score({"--arithmetic", "ggml", "--kv-type", "q8_0"}), kFailed, "multiples of 32");
+  expect_one_line(score({"--arithmetic", "ggml"}, golden(kInt8)), kFailed,
+                  "is a folder; accepted: a GGUF file");
 }
 
 /// Tiny models with a tokenizer for ASCII, compared from calibration to report.

@@ -1,0 +1,174 @@
+#include "quant/arithmetic/ggml_arithmetic.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "base/setting.h"
+
+namespace qeval::quant {
+namespace {
+
+using model::Tensor;
+
+constexpr int64_t kRowGrain = 16;
+constexpr int64_t kLeastRotation = 64;  // llama.cpp rotates heads of a multiple of so many channels
+
+GgmlRow input_type(const model::LinearWeights& weights) {
+  return dot_type(*weights.weight.stored.plain_type()).value();
+}
+
+Tensor rounded(GgmlRow type, const Tensor& in) {
+  Tensor out;
+  out.resize(in.rows, in.cols, sizeof(float));
+  parallel_ranges(in.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    std::memcpy(out.row<float>(first), in.row<float>(first),
+                static_cast<size_t>((last - first) * in.cols) * sizeof(float));
+    for (int64_t r = first; r < last; ++r) round_row(type, out.row<float>(r), in.cols);
+  });
+  return out;
+}
+
+/// The largest power of two that divides a head's size.
+int64_t rotation_order(int64_t dim) {
+  return dim & -dim;
+}
+
+}  // namespace
+
+std::optional<GgmlRow> parse_ggml_arithmetic(std::string_view name) {
+  constexpr std::string_view kName = "ggml";
+  if (name == kName) return GgmlRow::f16;
+  if (!name.starts_with("ggml-")) return std::nullopt;
+  const std::string_view type = name.substr(kName.size() + 1);
+  if (const auto found = find_kv_type(type)) return found;
+  fail("{} {}: keys and values of type {}: unknown; accepted: {}", setting("arithmetic"), printable(name),
+       printable(type), kGgmlKvTypes);
+}
+
+GgmlArithmetic::GgmlArithmetic(const model::Model& model, int64_t max_positions, GgmlRow kv_type,
+                               std::string name)
+    : FloatArithmetic(model, max_positions), kv_type_(kv_type), name_(std::move(name)) {
+  const std::string path = model.path.string();
+  if (std::error_code code; std::filesystem::is_directory(model.path, code))
+    fail("{} {}: {} is a folder; accepted: a GGUF file", setting("arithmetic"), name_, path);
+  const auto check = [&](const model::LinearWeights& weights) {
+    const model::DType* dtype = weights.weight.stored.plain_type();
+    const std::optional<GgmlRow> type = dtype == nullptr ? std::nullopt : dot_type(*dtype);
+    if (!type)
+      fail("{} {}: {}: ggml has no product with such weights", setting("arithmetic"), name_,
+           weights.weight.name);
+    if (weights.weight.cols % block_size(*type) != 0) {
+      fail("{} {}: {} has {} columns; accepted: a multiple of {}", setting("arithmetic"), name_,
+           weights.weight.name, weights.weight.cols, block_size(*type));
+    }
+    return *type;
+  };
+  for (const model::LayerWeights& layer : model.layers) {
+    layer.visit_linears([&](model::Module, const model::LinearWeights& weights) {
+      input_bits_ = std::min(input_bits_, bits(check(weights)));
+    });
+  }
+  check(model.head);
+  for (int64_t i = 0; i < model.config.num_layers; ++i) {
+    const auto* op = model.config.graph.block(i).find<model::AttentionOp>();
+    if (op != nullptr &&
+        (op->head_dim % block_size(kv_type) != 0 || op->value_dim % block_size(kv_type) != 0)) {
+      fail("{} {}: heads of {} and {} channels; accepted with these keys and values: multiples of {}",
+           setting("arithmetic"), name_, op->head_dim, op->value_dim, block_size(kv_type));
+    }
+  }
+}
+
+void GgmlArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
+  std::vector<Target> left(targets.begin(), targets.end());
+  while (!left.empty()) {
+    const GgmlRow type = input_type(weights(layer, *left.front().op));
+    const auto others = std::stable_partition(left.begin(), left.end(), [&](const Target& target) {
+      return input_type(weights(layer, *target.op)) == type;
+    });
+    const std::span<const Target> alike(left.begin(), others);
+    if (type == GgmlRow::f32) {
+      FloatArithmetic::linear(layer, in, alike);
+    } else {
+      FloatArithmetic::linear(layer, rounded(type, in), alike);
+    }
+    left.erase(left.begin(), others);
+  }
+}
+
+void GgmlArithmetic::expert_linear(int64_t layer, const Tensor& in, const model::Routing& routing,
+                                   std::span<const Target> targets) const {
+  for (const Target& target : targets) {
+    // A file keeps all experts of a module in one tensor, of one type.
+    const GgmlRow type = input_type(weights(layer).experts.at(target.op->module).front());
+    FloatArithmetic::expert_linear(layer, rounded(type, in), routing, {&target, 1});
+  }
+}
+
+bool GgmlArithmetic::rotates(int64_t dim) const {
+  return block_size(kv_type_) > 1 && dim % kLeastRotation == 0;
+}
+
+void GgmlArithmetic::round_heads(GgmlRow type, float* x, int64_t heads, int64_t dim) const {
+  if (!rotates(dim)) return round_row(type, x, heads * dim);
+  const int64_t order = rotation_order(dim);
+  const model::HadamardMatrix h{.order = order};
+  const float factor = 1 / std::sqrt(static_cast<float>(order));
+  const auto turn = [&](float* block) {  // its own inverse
+    model::multiply_hadamard<float>(h, block, nullptr);
+    for (int64_t i = 0; i < order; ++i) block[i] *= factor;
+  };
+  for (float* block = x; block < x + heads * dim; block += order) {
+    turn(block);
+    round_row(type, block, order);
+    turn(block);
+  }
+}
+
+void GgmlArithmetic::store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row,
+                              int64_t count, const model::KvBlock& block, int64_t at) const {
+  const model::AttentionOp& op = config().graph.block(layer).attention();
+  const auto copy = [&](const Tensor& from, int64_t dim) {
+    Tensor out;
+    out.resize(count, from.cols, sizeof(float));
+    for (int64_t r = 0; r < count; ++r) {
+      std::memcpy(out.row<float>(r), from.row<float>(first_row + r),
+                  static_cast<size_t>(from.cols) * sizeof(float));
+      round_heads(kv_type_, out.row<float>(r), op.kv_heads, dim);
+    }
+    return out;
+  };
+  FloatArithmetic::store_kv(layer, copy(k, op.head_dim), copy(v, op.value_dim), 0, count, block, at);
+}
+
+void GgmlArithmetic::scores(const model::AttentionTile& tile, const Tensor& q) const {
+  // Of keys in blocks the product reads queries in blocks of 8 bits. (Beside halves queries stay floats, as
+  // where a prompt is computed.)
+  if (block_size(kv_type_) == 1) return FloatArithmetic::scores(tile, q);
+  thread_local Tensor own;
+  const int64_t width = tile.op->group() * tile.op->head_dim, start = tile.kv_head * width;
+  own.resize(tile.query_count, q.cols, sizeof(float));
+  for (int64_t i = 0; i < tile.query_count; ++i) {
+    float* row = own.row<float>(i) + start;
+    std::memcpy(row, q.row<float>(tile.first_row + i) + start, static_cast<size_t>(width) * sizeof(float));
+    round_heads(GgmlRow::q8_0, row, tile.op->group(), tile.op->head_dim);
+  }
+  model::AttentionTile here = tile;
+  here.first_row = 0;
+  FloatArithmetic::scores(here, own);
+}
+
+void GgmlArithmetic::project_layers(const Tensor& embedded, Tensor& out) const {
+  FloatArithmetic::project_layers(rounded(input_type(model().layer_projection), embedded), out);
+}
+
+void GgmlArithmetic::finish(const Tensor& residual, Tensor& out) const {
+  FloatArithmetic::finish(residual, out);
+  const GgmlRow type = input_type(model().head);
+  if (type != GgmlRow::f32) out = rounded(type, out);
+}
+
+}  // namespace qeval::quant

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/float_arithmetic.h"
+#include "model/hadamard.h"
+#include "quant/arithmetic/ggml_rounding.h"
+
+namespace qeval::quant {
+
+/// A GGUF file as llama.cpp's CPU code computes it: inputs of products rounded to the type that the weights'
+/// products read, keys and values stored as a type of their own (llama.cpp's -ctk and -ctv, both), everything
+/// else in float32. Keys and values in blocks are rotated by a Hadamard matrix first, where the head's size
+/// is a multiple of 64, as there. Sums are float32 sums of the rounded numbers, in this program's order.
+class GgmlArithmetic final : public model::FloatArithmetic {
+ public:
+  /// Throws Error where the file is not GGUF, or holds what ggml has no product or no such keys for: naming
+  /// it. `model` must outlive the arithmetic.
+  GgmlArithmetic(const model::Model& model, int64_t max_positions, GgmlRow kv_type, std::string name);
+
+  /// "ggml", and "ggml-TYPE" where keys and values are not halves.
+  std::string name() const override { return name_; }
+  void linear(int64_t layer, const model::Tensor& in, std::span<const Target> targets) const override;
+  void expert_linear(int64_t layer, const model::Tensor& in, const model::Routing& routing,
+                     std::span<const Target> targets) const override;
+  void store_kv(int64_t layer, const model::Tensor& k, const model::Tensor& v, int64_t first_row,
+                int64_t count, const model::KvBlock& block, int64_t at) const override;
+  void scores(const model::AttentionTile& tile, const model::Tensor& q) const override;
+  void finish(const model::Tensor& residual, model::Tensor& out) const override;
+
+  /// Bits of the inputs of the blocks' products, the fewest.
+  int input_bits() const { return input_bits_; }
+
+ protected:
+  void project_layers(const model::Tensor& embedded, model::Tensor& out) const override;
+
+ private:
+  /// x [heads · dim]: each head rotated where keys and values are, rounded, and (keys and values) turned
+  /// back.
+  void round_heads(GgmlRow type, float* x, int64_t heads, int64_t dim) const;
+  bool rotates(int64_t dim) const;
+
+  GgmlRow kv_type_;
+  std::string name_;
+  int input_bits_ = 32;
+};
+
+/// The type of keys and values of an arithmetic's name, "ggml" (f16) or "ggml-TYPE"; nothing for other names.
+/// Throws Error for a type that there is not.
+std::optional<GgmlRow> parse_ggml_arithmetic(std::string_view name);
+
+}  // namespace qeval::quant
