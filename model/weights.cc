@@ -1,15 +1,32 @@
 #include "model/weights.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "model/checkpoint/gguf.h"
 
 namespace qeval::model {
 namespace {
+
+/// What a GGUF file calls its mixture of types ("Q4_K_M"), by llama.cpp's numbers (general.file_type); empty
+/// for other files and numbers.
+std::string gguf_mixture(const Checkpoint& checkpoint) {
+  constexpr std::array<std::string_view, 42> kNames{
+      "",      "",        "Q4_0",   "Q4_1",   "",       "",        "",       "Q8_0",   "Q5_0",
+      "Q5_1",  "Q2_K",    "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S",  "Q4_K_M", "Q5_K_S", "Q5_K_M",
+      "Q6_K",  "IQ2_XXS", "IQ2_XS", "Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ1_S",  "IQ4_NL", "IQ3_S",
+      "IQ3_M", "IQ2_S",   "IQ2_M",  "IQ4_XS", "IQ1_M",  "",        "",       "",       "",
+      "TQ1_0", "TQ2_0",   "MXFP4",  "NVFP4",  "Q1_0",   "Q2_0"};
+  const auto* file = dynamic_cast<const GgufFile*>(&checkpoint);
+  if (file == nullptr) return {};
+  const int64_t number = file->integer_or("general.file_type", 0);
+  return number < 0 || number >= std::ssize(kNames) ? "" : std::string(kNames[static_cast<size_t>(number)]);
+}
 
 /// Calls `visit(Matrix)`, `visit(name, vector)` for everything the model computes with, tied weights once.
 template <typename Visitor>
@@ -156,6 +173,14 @@ std::string Model::weight_format() const {
   }
   std::vector<std::pair<std::string, int64_t>> formats(elements.begin(), elements.end());
   std::ranges::stable_sort(formats, std::greater{}, &std::pair<std::string, int64_t>::second);
+  if (formats.size() > 1) {
+    const std::string mixture = gguf_mixture(*checkpoint);
+    const bool fits = std::ranges::any_of(formats, [&](const auto& own) {
+      return !mixture.empty() &&
+             own.first.substr(0, own.first.find('_')) == mixture.substr(0, mixture.find('_'));
+    });
+    if (fits) return mixture;
+  }
   std::string text;
   for (const auto& [own, count] : formats) text += (text.empty() ? "" : " + ") + own;
   return text;

@@ -55,6 +55,26 @@ TEST_F(GgufWeights, FusedTensorsAreSlices) {
   EXPECT_EQ(row(layer.linear(Module::up).weight, 3), stored_row(file, up, kInner + 3));
 }
 
+/// Several types: the file's own name for them, where one of them fits it.
+TEST_F(GgufWeights, AMixtureHasTheFilesName) {
+  const auto format = [&](uint32_t file_type) {
+    File file =
+        File("llama").body().blocks("attn_norm.weight", {kHidden}).blocks("ffn_norm.weight", {kHidden});
+    file.add(fixtures::gguf_u32("general.file_type", file_type));
+    fixtures::GgufParts parts = file.parts();
+    for (auto& tensor : parts.tensors) {
+      if (tensor.name.find("attn_q") == std::string::npos) continue;
+      tensor.dtype = DType::q8_0;  // 34 bytes for 32 elements
+      tensor.bytes.assign(static_cast<size_t>(kHeads * kDim * kHidden / 32 * 34), '\0');
+    }
+    fixtures::write(folder_ / "x.gguf", fixtures::gguf(parts));
+    return load_model(folder_ / "x.gguf").weight_format();
+  };
+  EXPECT_EQ(format(7), "Q8_0");
+  EXPECT_EQ(format(15), "F32 + Q8_0") << "nothing in it is of 4 bits";
+  EXPECT_EQ(format(1000), "F32 + Q8_0");
+}
+
 /// Which row of the file is row 1 of a head of eight that rotate: 2 where they lie in pairs.
 TEST_F(GgufWeights, RowsInPairs) {
   const auto pre = [&](File file, bool gated = true) {
