@@ -212,21 +212,23 @@ void fit_to_model(const po::variables_map& arguments, const model::ModelConfig& 
     if (!arguments[option].defaulted()) throw Error(reason);
   };
   if (options.methods.empty()) return;
+  std::string warnings;  // printed once nothing is refused
   for (const std::string& scheme : options.schemes) {
     const std::string reason = obstacle(quant::Method::rtn, scheme);
     if (reason.empty()) continue;
     refuse_named("schemes", reason);
     options.schemes = {"w8a16-sym", "w4a16-sym"};
-    std::cerr << fmt::format("qeval: warning: schemes of weights alone (w8a16-sym, w4a16-sym): {}\n", reason);
+    warnings += fmt::format("qeval: warning: schemes of weights alone (w8a16-sym, w4a16-sym): {}\n", reason);
     break;
   }
   std::erase_if(options.methods, [&](quant::Method method) {
     const std::string reason = obstacle(method, options.schemes.front());
     if (reason.empty()) return false;
     refuse_named("methods", reason);
-    std::cerr << fmt::format("qeval: warning: method {} left out: {}\n", quant::name(method), reason);
+    warnings += fmt::format("qeval: warning: method {} left out: {}\n", quant::name(method), reason);
     return true;
   });
+  std::cerr << warnings;
 }
 
 /// What depends on the model: calibration samples and the settings of learned methods.
