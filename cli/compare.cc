@@ -156,6 +156,12 @@ eval::CompareOptions compare_options(const po::variables_map& arguments, const T
   quantize.options.smooth = !given(arguments, "no-smooth");
   options.rotated.method = quant::Method::rotate;
   read_rotation_options(arguments, options.rotated);
+  for (const std::string& scheme : options.schemes) {
+    if (quant::parse_scheme(scheme).activation_bits > 16 &&
+        optional<std::string>(arguments, "first-token") == "ranges") {
+      refuse("first-token", fmt::format("ranges: not with scheme {}, whose activations have none", scheme));
+    }
+  }
   quantize.save_interval = save_interval(arguments);
   quantize.version = QEVAL_VERSION;
   quantize.threads = limit.threads();

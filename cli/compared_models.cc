@@ -53,6 +53,7 @@ ComparedModel parse_compared_model(std::string_view text) {
     refuse("with", fmt::format("{}: arithmetic {}: unknown; accepted: float, fake, integer, ggml",
                                printable(text), printable(out.arithmetic)));
   }
+  out.arithmetic = quant::canonical_arithmetic(out.arithmetic);
   return out;
 }
 

@@ -68,12 +68,6 @@ eval::EvaluationOptions evaluation_options(const po::variables_map& arguments, c
   return options;
 }
 
-/// "fake,integer" as a list; one empty name where nothing was asked for.
-std::vector<std::string> arithmetics(const po::variables_map& arguments) {
-  const std::string text = optional<std::string>(arguments, "arithmetic").value_or("");
-  return text.empty() ? std::vector<std::string>{""} : split_list(text);
-}
-
 void print_plan(const eval::Evaluation& evaluation) {
   std::cout << fmt::format("{:<34} {:>10} {:>16} {:>15} {:>6}\n", "task", "documents", "tokens requested",
                            "computed", "ratio");
@@ -107,8 +101,8 @@ void run_one(const eval::SessionOptions& session_options, const eval::Evaluation
 
 /// What every single run of several arithmetics has on its command line.
 std::string shared_arguments(const po::variables_map& arguments) {
-  constexpr std::array<std::string_view, 8> kOwn{"arithmetic", "output", "resume", "keep-logprobs",
-                                                 "base",       "shard",  "plan",   "log-samples"};
+  constexpr std::array<std::string_view, 9> kOwn{
+      "arithmetic", "kv-type", "output", "resume", "keep-logprobs", "base", "shard", "plan", "log-samples"};
   const po::options_description all = options();
   std::vector<const char*> names;
   for (const auto& option : all.options()) {
@@ -145,7 +139,7 @@ int run(const po::variables_map& arguments) {
   const eval::EvaluationOptions options = evaluation_options(arguments, limit);
   warn_of_texts(options);
   const std::vector<std::string> names = arithmetics(arguments);
-  eval::SessionOptions session = session_options(arguments);
+  const eval::SessionOptions session = session_options(arguments);
   const bool plans = arguments.count("plan") != 0;
   if (names.size() > 1) {
     const Arithmetics several(names, session, options, shared_arguments(arguments));
@@ -157,7 +151,6 @@ int run(const po::variables_map& arguments) {
     plan(several.session(several.base()), several.evaluation(several.base()));
     return 0;
   }
-  session.arithmetic = names.front();
   if (plans) {
     plan(session, options);
   } else {

@@ -92,9 +92,11 @@ void read_rotation_options(const po::variables_map& arguments, quant::QuantizeOp
     rotation.block = in_range<int64_t>("rotate-block", *block, 2, int64_t{1} << 20);
   }
   if (draws_signs(arguments)) rotation.seed = optional<uint64_t>(arguments, "seed").value_or(0);
+  // Ranges of position 0 are for activations that have static ones.
+  const bool ranges = options.scheme.activation_bits <= 16 && !options.scheme.dynamic_activations;
   options.calibration.first_token_apart =
       quant::parse_first_token(
-          optional<std::string>(arguments, "first-token").value_or(method ? "ranges" : "shared")) ==
+          optional<std::string>(arguments, "first-token").value_or(method && ranges ? "ranges" : "shared")) ==
       quant::FirstTokenMode::ranges;
   if (!method) return;
   if (!given(arguments, "range")) options.calibration.estimator = quant::RangeEstimator::mse;

@@ -1,9 +1,10 @@
 #include "cli/model_options.h"
 
+#include <algorithm>
 #include <iostream>
 
 #include "cli/option_values.h"
-#include "quant/arithmetic/ggml_rounding.h"
+#include "quant/arithmetic/ggml_arithmetic.h"
 
 namespace qeval::cli {
 
@@ -22,6 +23,7 @@ model::Model load_model(const po::variables_map& arguments) {
 void add_arithmetic_options(po::options_description& options, bool several) {
   auto add = options.add_options();
   constexpr std::string_view kNames = "float, fake, integer, ggml";
+  constexpr OpenEnd kGgml{quant::ggml_stem, quant::kGgmlNote};
   const std::string text =
       "how the model computes: float, fake (quantization simulated; default where the folder has "
       "act_dict.json and default_qcfg.json, or weights whose format rounds activations) or integer (no "
@@ -29,10 +31,10 @@ void add_arithmetic_options(po::options_description& options, bool several) {
       "maps in integers, the rest in float) or ggml (a GGUF file as llama.cpp's CPU code computes it: inputs "
       "of products rounded in blocks)";
   if (several) {
-    add("arithmetic", some_of("LIST", kNames),
+    add("arithmetic", some_of("LIST", kNames, kGgml),
         (text + "; several, with commas, are run one after the other and compared").c_str());
   } else {
-    add("arithmetic", one_of("A", kNames), text.c_str());
+    add("arithmetic", one_of("A", kNames, kGgml), text.c_str());
   }
   add("kv-type", one_of("TYPE", quant::kGgmlKvTypes),
       "of --arithmetic ggml: how keys and values are stored, as llama.cpp's -ctk and -ctv (default: f16)");
@@ -71,19 +73,26 @@ void add_protocol_option(po::options_description& options) {
                         "whose conventions scores follow: lm-eval-0.4, or lm-eval-0.3 (the paper's)");
 }
 
+std::vector<std::string> arithmetics(const po::variables_map& arguments) {
+  const std::string text = optional<std::string>(arguments, "arithmetic").value_or("");
+  std::vector<std::string> names = text.empty() ? std::vector<std::string>{""} : split_list(text);
+  for (std::string& name : names) name = quant::canonical_arithmetic(name);
+  const auto type = optional<std::string>(arguments, "kv-type");
+  if (!type) return names;
+  const auto ggml = std::ranges::find(names, "ggml");
+  if (ggml == names.end()) refuse("kv-type", fmt::format("{}: used by --arithmetic ggml only", *type));
+  *ggml = quant::canonical_arithmetic("ggml-" + *type);
+  return names;
+}
+
 eval::SessionOptions session_options(const po::variables_map& arguments) {
   eval::SessionOptions options{.model = require(arguments, "model"),
-                               .arithmetic = optional<std::string>(arguments, "arithmetic").value_or(""),
+                               .arithmetic = arithmetics(arguments).front(),
                                .max_length = optional<int64_t>(arguments, "max-length")};
   // Commands without these options have none.
   options.gptq_zeros = optional<std::string>(arguments, "gptq-zeros").value_or("");
   if (const auto file = optional<std::string>(arguments, "qcfg")) options.qcfg = *file;
   if (const auto file = optional<std::string>(arguments, "act-ranges")) options.act_ranges = *file;
-  if (const auto type = optional<std::string>(arguments, "kv-type")) {
-    if (options.arithmetic != "ggml")
-      refuse("kv-type", fmt::format("{}: used by --arithmetic ggml only", *type));
-    if (*type != "f16") options.arithmetic += "-" + *type;
-  }
   if (const auto precision = optional<std::string>(arguments, "precision")) options.precision = *precision;
   return options;
 }

@@ -22,6 +22,9 @@ void add_encoding_options(po::options_description& options);
 void add_scoring_options(po::options_description& options, bool several = false);
 void add_protocol_option(po::options_description& options);
 
+/// The arithmetics asked for, of which --kv-type makes "ggml" "ggml-TYPE"; one empty name where none was.
+std::vector<std::string> arithmetics(const po::variables_map& arguments);
+/// With the first of arithmetics().
 eval::SessionOptions session_options(const po::variables_map& arguments);
 /// Says on stderr that a model which asks for rounded activations is taken as its weights alone; `but` ends
 /// the sentence.

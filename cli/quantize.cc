@@ -33,7 +33,9 @@ po::options_description options() {
   add("scheme", one_of("SCHEME", quant::kSchemeNames, scheme_groups())->default_value("w8a8"),
       "bits of weights and activations: w8a8, w4a8, w4a8-sym, w8a16; of weights alone: w4a16, w4a16-sym, "
       "w3a16, "
-      "w3a16-sym, w8a16-sym; with groups of N inputs that share a grid: w4a8-g64");
+      "w3a16-sym, w8a16-sym; with groups of N inputs that share a grid: w4a8-g64; stored: codes and ranges "
+      "as the "
+      "checkpoint has them, the rest as in w8a8");
   add("rounding", one_of("ROUNDING", quant::kRoundingNames),
       "of weights of 8 bits or fewer: nearest, gptq (so that the linear maps' outputs on calibration text "
       "change least); default: gptq of method gptq, and of rotate below 8 bits, else nearest");
@@ -97,7 +99,7 @@ void check_combinations(const po::variables_map& arguments, quant::Method method
 quant::Scheme scheme(const po::variables_map& arguments) {
   quant::Scheme scheme = quant::parse_scheme(arguments["scheme"].as<std::string>());
   for (const char* option : {"weight-bits", "act-bits", "weight-group-size", "weight-per-channel",
-                             "weight-symmetric", "act-dynamic"}) {
+                             "weight-symmetric", "act-dynamic", "keep-16bit"}) {
     if (scheme.stored && given(arguments, option))
       refuse(option,
              fmt::format("not used with --scheme {}, which is as the checkpoint says", quant::kStoredScheme));

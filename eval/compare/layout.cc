@@ -127,6 +127,8 @@ quant::QuantizeRun CompareLayout::quantize_run(const MadeModel& made) const {
   if (options_.is_rotated(made.method)) {
     run.options.rotation = options_.rotated.rotation;
     run.options.calibration = options_.rotated.calibration;
+    // Weights alone have no ranges.
+    if (run.options.scheme.activation_bits > 16) run.options.calibration.first_token_apart = false;
     run.options.scheme.weight.per_channel = options_.rotated.scheme.weight.per_channel;
   }
   if (options_.learns_from_codes(made.method) && run.options.rotation.kind == quant::RotationKind::online)

@@ -14,6 +14,7 @@ namespace {
 using model::Tensor;
 
 constexpr int64_t kRowGrain = 16;
+constexpr std::string_view kName = "ggml", kPrefix = "ggml-";
 constexpr int64_t kLeastRotation = 64;  // llama.cpp rotates heads of a multiple of so many channels
 
 GgmlRow input_type(const model::LinearWeights& weights) {
@@ -38,11 +39,18 @@ int64_t rotation_order(int64_t dim) {
 
 }  // namespace
 
+std::string_view ggml_stem(std::string_view name) {
+  return name.starts_with(kPrefix) && find_kv_type(name.substr(kPrefix.size())) ? kName : name;
+}
+
+std::string canonical_arithmetic(std::string_view name) {
+  return std::string(name == "ggml-f16" ? kName : name);
+}
+
 std::optional<GgmlRow> parse_ggml_arithmetic(std::string_view name) {
-  constexpr std::string_view kName = "ggml";
   if (name == kName) return GgmlRow::f16;
-  if (!name.starts_with("ggml-")) return std::nullopt;
-  const std::string_view type = name.substr(kName.size() + 1);
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  const std::string_view type = name.substr(kPrefix.size());
   if (const auto found = find_kv_type(type)) return found;
   fail("{} {}: keys and values of type {}: unknown; accepted: {}", setting("arithmetic"), printable(name),
        printable(type), kGgmlKvTypes);

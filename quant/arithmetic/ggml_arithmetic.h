@@ -48,6 +48,11 @@ class GgmlArithmetic final : public model::FloatArithmetic {
   int input_bits_ = 32;
 };
 
+/// "ggml" of "ggml" and of "ggml-TYPE" with a type that there is, other names as they are.
+std::string_view ggml_stem(std::string_view name);
+inline constexpr std::string_view kGgmlNote = "ggml also with the type of keys and values: ggml-q8_0";
+/// "ggml-f16" as "ggml", other names as they are: one name for one arithmetic.
+std::string canonical_arithmetic(std::string_view name);
 /// The type of keys and values of an arithmetic's name, "ggml" (f16) or "ggml-TYPE"; nothing for other names.
 /// Throws Error for a type that there is not.
 std::optional<GgmlRow> parse_ggml_arithmetic(std::string_view name);

@@ -98,6 +98,20 @@ Remains CompareCli::remains() const {
   return out;
 }
 
+/// Ready-made checkpoints are no methods of the comparison; weights alone have no ranges of position 0.
+TEST_F(CompareCli, ReadyMadeRunsAndRotatedWeightsAloneFollowFromTheirResults) {
+  expect_success(
+      run({"quantize", "-m", path("model"), "--method", "rtn", "--scheme", "w4a8", "--calibration",
+           path("calibration.txt"), "--samples", "2", "--sequence-length", "24", "-o", path("q4")}));
+  expect_success(
+      compare(calibrated({"-t", "sample_qa", "--with", path("q4"), "--with", path("q4") + "@integer",
+                          "--methods", "rtn,rotate", "--schemes", "w4a16"})));
+  expect_success(run({"verify", path("out")}));
+  expect_one_line(compare(calibrated({"-t", "sample_qa", "--methods", "rotate", "--schemes", "w4a16",
+                                      "--first-token", "ranges"})),
+                  kWrongUsage, "--first-token: ranges: not with scheme w4a16");
+}
+
 TEST_F(CompareCli, ARunAgainstItselfIsExactlyZero) {
   expect_success(eval({"-t", "piqa,sample", "-o", path("base"), "--keep-logprobs"}));
   const Outcome again =

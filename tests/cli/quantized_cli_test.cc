@@ -86,6 +86,7 @@ TEST_F(QuantizedCli, GgmlRoundsAsTheFilesTypesSay) {
   EXPECT_NE(halves, floats);
   EXPECT_LT(mean_difference(halves, floats), 1e-2);
   EXPECT_EQ(values(score({"--arithmetic", "ggml", "--kv-type", "f16", "--threads", "1"})), halves);
+  EXPECT_EQ(values(score({"--arithmetic", "ggml-f32"})), floats);
   expect_one_line(score({"--arithmetic", "float", "--kv-type", "q8_0"}), kWrongUsage,
                   "--kv-type: q8_0: used by --arithmetic ggml only");
   expect_one_line(score({"--arithmetic", "ggml", "--kv-type", "q9"}), kWrongUsage, "q9");
