@@ -50,7 +50,7 @@ class GgmlArithmetic final : public model::FloatArithmetic {
 
 /// "ggml" of "ggml" and of "ggml-TYPE" with a type that there is, other names as they are.
 std::string_view ggml_stem(std::string_view name);
-inline constexpr std::string_view kGgmlNote = "ggml also with the type of keys and values: ggml-q8_0";
+inline constexpr std::string_view kGgmlNote = "ggml-TYPE for other keys and values than f16";
 /// "ggml-f16" as "ggml", other names as they are: one name for one arithmetic.
 std::string canonical_arithmetic(std::string_view name);
 /// The type of keys and values of an arithmetic's name, "ggml" (f16) or "ggml-TYPE"; nothing for other names.

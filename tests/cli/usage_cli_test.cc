@@ -86,10 +86,14 @@ TEST_F(UsageCli, EveryOptionOfNamesRefusesAnother) {
       expect_one_line(run({option.command, option.option, value}), kWrongUsage,
                       fmt::format("{} {} (see qeval {} --help)", option.option, message, option.command));
     };
-    // Schemes take an end that no list of names holds.
-    const bool schemes = std::ranges::find(option.names, "w4a8-sym") != option.names.end();
+    // Schemes and ggml take an end that no list of names holds.
+    const auto has = [&](const char* name) {
+      return std::ranges::find(option.names, name) != option.names.end();
+    };
     const std::string accepted = fmt::format("unknown; accepted: {}{}", fmt::join(option.names, ", "),
-                                             schemes ? "; each also with groups of N inputs, -gN" : "");
+                                             has("w4a8-sym") ? "; each also with groups of N inputs, -gN"
+                                             : has("ggml") ? "; ggml-TYPE for other keys and values than f16"
+                                                           : "");
     const std::string first = option.names.front(), twice = fmt::format("{0},{0}", first);
     refuses("fou", "fou: " + accepted);
     refuses("", ": " + accepted);
