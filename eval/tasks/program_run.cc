@@ -6,7 +6,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <string_view>
+#include <filesystem>
 #include <thread>
 
 #include <fcntl.h>
@@ -329,15 +329,29 @@ void fill(const File& file, const std::string& text) {
   lseek(file.number, 0, SEEK_SET);
 }
 
+/// The user's folder; empty where that is one of the system's, as users of services have it, since Python
+/// lives there.
+std::string private_home() {
+  namespace fs = std::filesystem;
+  const char* named = std::getenv("HOME");
+  if (named == nullptr || *named != '/') return {};
+  std::error_code error;
+  const fs::path home = fs::canonical(named, error);
+  if (error || home == home.root_path()) return {};
+  const fs::path first = *std::next(home.begin());
+  for (const char* system : {"usr", "bin", "sbin", "lib", "lib64"})
+    if (first == system) return {};
+  return home.string();
+}
+
 Job make_job(const ProgramLimits& limits) {
   Job out;
   out.limits = limits;
   // Not root inside either, so that exec gives nothing back.
   fmt::format_to_n(out.users.data(), out.users.size() - 1, "1000 {} 1", geteuid());
   fmt::format_to_n(out.groups.data(), out.groups.size() - 1, "1000 {} 1", getegid());
-  const char* home = std::getenv("HOME");
-  if (home != nullptr && home[0] == '/' && std::string_view(home).find_first_not_of('/') != std::string::npos)
-    std::strncpy(out.home.data(), home, out.home.size() - 1);
+  const std::string home = private_home();
+  home.copy(out.home.data(), out.home.size() - 1);
   return out;
 }
 

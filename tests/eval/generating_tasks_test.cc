@@ -289,6 +289,22 @@ TEST_F(ProgramRun, LeavesNoProcessBehind) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(1000));
 }
 
+/// The user's folder is hidden, but Python is found where that is the system's.
+TEST_F(ProgramRun, HidesTheUsersFolder) {
+  const char* home = std::getenv("HOME");
+  const std::string before = home == nullptr ? "" : home;
+  setenv("HOME", "/etc", 1);
+  EXPECT_TRUE(program_passes("import os\nassert os.listdir('/etc') == []"));
+  for (const char* other : {"/usr", "/bin", "/", "//", "", "relative", "/no/such"}) {
+    setenv("HOME", other, 1);
+    EXPECT_TRUE(program_passes("import os\nassert os.listdir('/etc') != []")) << other;
+  }
+  if (home == nullptr)
+    unsetenv("HOME");
+  else
+    setenv("HOME", before.c_str(), 1);
+}
+
 /// Neither processes nor sockets nor folders of others.
 TEST_F(ProgramRun, SeesNothingOfOthers) {
   EXPECT_TRUE(program_passes(
