@@ -62,6 +62,7 @@ Table read_rows(const Task& task, const std::filesystem::path& path) {
   if (!labels.empty() && !table.rows.front().has("label") && !table.rows.front().has("answer")) {
     datasets::attach_labels(table, datasets::read_text(labels));
   }
+  if (task.see_all) task.see_all(table.rows);
   if (!task.keep) return table;
   std::erase_if(table.rows, [&](const Row& row) { return !task.keep(row); });
   if (table.rows.empty()) fail("{}: no row of task {}", printable(path.string(), 4096), task.name);

@@ -5,6 +5,8 @@
 #include <array>
 #include <map>
 #include <mutex>
+#include <span>
+#include <utility>
 
 #include "base/error.h"
 #include "base/unicode.h"
@@ -52,23 +54,33 @@ Question ask_musr(const Row& row) {
 }
 
 /// The orders in which random.shuffle puts the four choices of one row after another, begun with seed 0, as
-/// the harness does when it reads a set for the first time.
+/// the harness does when it reads a set for the first time: a row's order follows from where it stands in its
+/// file, whichever rows are asked and in whatever order.
 class Shuffles {
  public:
   using Order = std::array<size_t, 4>;
-  /// Of the row at a line; rows are asked in their order.
-  Order of_line(int64_t line) {
+  /// All rows of a file, in their order.
+  void read(std::span<const Row> rows) {
     const std::scoped_lock lock(mutex_);
-    const auto [found, is_new] = orders_.try_emplace(line, Order{0, 1, 2, 3});
-    Order& order = found->second;
-    for (size_t i = order.size() - 1; is_new && i > 0; --i) std::swap(order[i], order[random_.below(i + 1)]);
-    return order;
+    PythonRandom random(0);
+    for (const Row& row : rows) {
+      Order order{0, 1, 2, 3};
+      for (size_t i = order.size() - 1; i > 0; --i) std::swap(order[i], order[random.below(i + 1)]);
+      orders_[{row.file(), row.line()}] = order;
+    }
+  }
+  /// Of a row that was read.
+  Order of(const Row& row) {
+    const std::scoped_lock lock(mutex_);
+    const auto found = orders_.find({row.file(), row.line()});
+    if (found == orders_.end())
+      fail("{}:{}: is not among the rows that were read", printable(row.file(), 4096), row.line());
+    return found->second;
   }
 
  private:
   std::mutex mutex_;
-  PythonRandom random_{0};
-  std::map<int64_t, Order> orders_;
+  std::map<std::pair<std::string, int64_t>, Order> orders_;  ///< by file and line
 };
 
 std::string cleaned(const Row& row, const char* field) {
@@ -90,7 +102,7 @@ Question ask_gpqa(const Row& row, Shuffles& shuffles) {
   const std::array<std::string, 4> texts = {
       cleaned(row, "Incorrect Answer 1"), cleaned(row, "Incorrect Answer 2"),
       cleaned(row, "Incorrect Answer 3"), cleaned(row, "Correct Answer")};
-  const Shuffles::Order order = shuffles.of_line(row.line());
+  const Shuffles::Order order = shuffles.of(row);
   std::string prompt = "What is the correct answer to this question:" + row.text("Question") + "\nChoices:\n";
   std::vector<std::string> names;
   int64_t gold = -1;
@@ -112,14 +124,14 @@ constexpr std::array kMusr = {"murder_mysteries", "object_placements", "team_all
 std::vector<Task> leaderboard_tasks() {
   std::vector<Task> out;
   for (const char* set : kGpqa) {
+    const auto shuffles = std::make_shared<Shuffles>();
     out.push_back({.name = fmt::format("leaderboard_gpqa_{}", set),
                    .description = "GPQA: questions that a search does not answer",
                    .folder = fmt::format("gpqa/gpqa_{}", set),
                    .split = "train",
                    .metrics = {"acc_norm"},
-                   .ask = [shuffles = std::make_shared<Shuffles>()](const Row& row) {
-                     return ask_gpqa(row, *shuffles);
-                   }});
+                   .ask = [shuffles](const Row& row) { return ask_gpqa(row, *shuffles); },
+                   .see_all = [shuffles](std::span<const Row> rows) { shuffles->read(rows); }});
   }
   for (const char* set : kMusr) {
     out.push_back({.name = fmt::format("leaderboard_musr_{}", set),

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,9 @@ struct Task {
   bool variant = false;  ///< another form of a task: wildcards reach it only where they match no other
   /// The rows that belong to the task, of a file that several share; empty: all.
   std::function<bool(const datasets::Row&)> keep = {};
+  /// Is shown all rows of every file that is read, in their order, before any of them is asked: for a task
+  /// whose questions depend on where a row stands.
+  std::function<void(std::span<const datasets::Row>)> see_all = {};
 
   /// Where the rows are: paths below the data directory, in the order they are tried, `{split}` and `{Split}`
   /// standing for the split's name. Empty: FOLDER/{split}.jsonl. Read as JSONL, MMLU's CSV (.csv) or, of a

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -226,6 +227,44 @@ TEST(TaskPrompts, WikitextCountsTheRawPage) {
   EXPECT_EQ(loaded.documents[0].requests[0].continuation, " = A =\nOne, two. ");
   EXPECT_EQ(loaded.documents[0].facts.words, 9);
   EXPECT_EQ(loaded.documents[0].facts.bytes, 21);
+}
+
+/// Orders of random.Random(0).shuffle([0, 1, 2, 3]), one after another.
+TEST(TaskPrompts, GpqaShufflesARowByWhereItStands) {
+  const TemporaryFolder folder;
+  std::string rows;
+  for (int i = 0; i < 12; ++i) {
+    rows += fmt::format(
+        R"({{"Question": "Q{0}", "Incorrect Answer 1": "w{0}", "Incorrect Answer 2": "x{0}", "Incorrect Answer 3": "y{0}", "Correct Answer": "z{0}"}})"
+        "\n\n",
+        i);
+  }
+  folder.write("gpqa/gpqa_main/train.jsonl", rows);
+  const Task task = resolve_tasks("leaderboard_gpqa_main").tasks.at(0);
+  const auto contexts = [&](LoadOptions options) {
+    options.data = folder.path();
+    std::vector<std::string> out;
+    for (const Document& document : load_documents(task, options).documents)
+      out.push_back(document.requests.at(0).context);
+    return out;
+  };
+  const std::vector<std::string> plain = contexts({});
+  EXPECT_THAT(plain.at(0), HasSubstr("(A) y0\n(B) w0\n(C) x0\n(D) z0\n"));
+  EXPECT_THAT(plain.at(1), HasSubstr("(A) w1\n(B) x1\n(C) z1\n(D) y1\n"));
+  for (const int64_t shots : {1, 3}) {
+    const std::vector<std::string> behind_examples = contexts({.num_fewshot = shots});
+    for (size_t i = 0; i < plain.size(); ++i) {
+      EXPECT_TRUE(behind_examples[i].ends_with(plain[i])) << behind_examples[i];
+      // The examples, which are rows of the same file, have their own orders too.
+      for (const std::string& other : plain) {
+        const std::string question = other.substr(0, other.find('\n') + 1);
+        if (behind_examples[i].find(question) != std::string::npos) {
+          EXPECT_THAT(behind_examples[i], HasSubstr(other));
+        }
+      }
+    }
+  }
+  EXPECT_THAT(contexts({.limit = 2}), ElementsAre(plain[0], plain[1]));
 }
 
 TEST(TaskPrompts, SampleNeedsNoData) {
