@@ -83,7 +83,7 @@ std::shared_ptr<const SentenceSplitter> LanguageData::sentences(const std::files
   if (std::error_code code; !std::filesystem::is_directory(model, code)) {
     fail(
         "{}: is missing: NLTK's model of English sentences, its punkt_tab/english, by which sentences and "
-        "words in capitals are counted; scripts/fetch_datasets.py ifeval fetches it",
+        "words in capitals are counted; scripts/fetch_datasets.py --tasks ifeval fetches it",
         model.string());
   }
   return sentences_ = std::make_shared<const SentenceSplitter>(model);
@@ -96,8 +96,7 @@ std::shared_ptr<const LanguageDetector> LanguageData::languages(const std::files
   if (std::error_code code; !std::filesystem::is_directory(model, code)) {
     fail(
         "{}: is missing: the profiles of the Python package langdetect, by which the language of an answer "
-        "is "
-        "told; scripts/fetch_datasets.py ifeval fetches them",
+        "is told; scripts/fetch_datasets.py --tasks ifeval fetches them",
         model.string());
   }
   return languages_ = std::make_shared<const LanguageDetector>(model);
