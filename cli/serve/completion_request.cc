@@ -108,6 +108,60 @@ void check_inert(const std::string& field, const json& value) {
   }
 }
 
+/// A message's content as the text that templates print: of a list of parts the texts, a line apart, as vLLM
+/// and llama.cpp join them.
+std::string content_text(const json& content, const std::string& field) {
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array() || content.empty()) {
+    fail("\"{}\": {}; accepted: a string, or a list of {{\"type\": \"text\", \"text\": ...}}", field,
+         shown(content));
+  }
+  std::string out;
+  for (size_t i = 0; i < content.size(); ++i) {
+    const std::string part = fmt::format("{}[{}]", field, i);
+    if (!content[i].is_object())
+      fail("\"{}\": {}; accepted: {{\"type\": \"text\", \"text\": ...}}", part, shown(content[i]));
+    const json type = content[i].value("type", json());
+    if (type != "text") fail("\"{}.type\": {}; accepted: \"text\"", part, shown(type));
+    if (i > 0) out += '\n';
+    out += text(content[i].value("text", json()), part + ".text");
+  }
+  return out;
+}
+
+nlohmann::ordered_json conversation(const json& messages) {
+  if (!messages.is_array() || messages.empty())
+    fail("\"messages\": {}; accepted: a list of {{\"role\": ..., \"content\": ...}}", shown(messages));
+  nlohmann::ordered_json out = nlohmann::ordered_json::parse(messages.dump());
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const json& message = messages[i];
+    const std::string at = fmt::format("messages[{}]", i);
+    if (!message.is_object())
+      fail("\"{}\": {}; accepted: {{\"role\": ..., \"content\": ...}}", at, shown(message));
+    if (text(message.value("role", json()), at + ".role").empty())
+      fail("\"{}.role\": an empty string; accepted: \"user\", or another that the template knows", at);
+    const json content = message.value("content", json());
+    // An answer that is nothing but calls of tools has no text.
+    if (content.is_null() && message.contains("tool_calls")) continue;
+    out[i]["content"] = content_text(content, at + ".content");
+  }
+  return out;
+}
+
+/// Variables for the template besides those that the request itself gives it.
+nlohmann::ordered_json template_arguments(const json& value) {
+  if (value.is_null()) return nlohmann::ordered_json::object();
+  if (!value.is_object())
+    fail("\"chat_template_kwargs\": {}; accepted: an object of variables for the template", shown(value));
+  for (const auto& [name, unused] : value.items()) {
+    if (eval::is_reserved_variable(name)) {
+      fail("\"chat_template_kwargs.{}\": set by the server; accepted: other variables of the template",
+           printable(name, 60));
+    }
+  }
+  return nlohmann::ordered_json::parse(value.dump());
+}
+
 }  // namespace
 
 std::vector<int32_t> Completions::with_bos(std::vector<int32_t> ids) const {
@@ -211,16 +265,12 @@ CompletionRequest Completions::parse_chat(std::string_view body) const {
   };
   const json messages = take("messages"), arguments = take("chat_template_kwargs"),
              most = take("max_completion_tokens");
-  if (!messages.is_array() || messages.empty())
-    fail("\"messages\": {}; accepted: a list of {{\"role\": ..., \"content\": ...}}", shown(messages));
-  if (!arguments.is_null() && !arguments.is_object())
-    fail("\"chat_template_kwargs\": {}; accepted: an object of variables for the template", shown(arguments));
   for (const char* field : {"prompt", "echo", "logprobs"}) {
     if (request.contains(field)) fail("\"{}\": not supported of conversations", field);
   }
-  eval::ChatRequest chat{.messages = nlohmann::ordered_json::parse(messages.dump()),
-                         .now = eval::local_time_now()};
-  if (arguments.is_object()) chat.arguments = nlohmann::ordered_json::parse(arguments.dump());
+  const eval::ChatRequest chat{.messages = conversation(messages),
+                               .arguments = template_arguments(arguments),
+                               .now = eval::local_time_now()};
   std::string prompt = eval::chat_prompt(eval::load_chat_template(session_.model().path), chat);
   CompletionRequest out;
   out.chat = true;

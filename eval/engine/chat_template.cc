@@ -159,6 +159,13 @@ ChatTemplate load_chat_template(const fs::path& path, std::string_view name) {
   return out;
 }
 
+bool is_reserved_variable(std::string_view name) {
+  constexpr std::string_view kOfARequest[] = {"messages", "tools", "documents", "add_generation_prompt",
+                                              "continue_final_message"};
+  return std::ranges::find(kOfARequest, name) != std::end(kOfARequest) ||
+         std::ranges::find(model::kSpecialTokenRoles, name) != std::end(model::kSpecialTokenRoles);
+}
+
 std::string render_chat(const jinja::Template& parsed, const ChatTemplate& chat, const ChatRequest& request) {
   nlohmann::ordered_json variables = {{"messages", request.messages},
                                       {"tools", nullptr},

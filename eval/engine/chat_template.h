@@ -37,6 +37,9 @@ struct ChatRequest {
       nlohmann::ordered_json::object();  ///< more variables, such as enable_thinking
   std::tm now{};                         ///< local time
 };
+/// Whether templates know a variable of this name that is not an argument of the user's: the conversation and
+/// what belongs to it, special tokens.
+bool is_reserved_variable(std::string_view name);
 /// Raises jinja::TemplateError.
 std::string render_chat(const jinja::Template& parsed, const ChatTemplate& chat, const ChatRequest& request);
 /// Parses and renders; Error naming the template and its line.
