@@ -63,6 +63,15 @@ const eval::Task& only_task(const eval::Selection& selection) {
   return task;
 }
 
+eval::JudgedTexts judge(const eval::Task& task, const eval::Document& document,
+                        const std::vector<std::string>& texts) {
+  try {
+    return judge_texts(*task.generation, document, texts);
+  } catch (const Error& error) {
+    fail("task {}, {}", task.name, error.what());
+  }
+}
+
 }  // namespace
 
 int score_texts(const po::variables_map& arguments) {
@@ -75,8 +84,7 @@ int score_texts(const po::variables_map& arguments) {
                             .run_code = arguments.count("confirm-run-unsafe-code") != 0});
   std::vector<eval::Scores> all;
   for (const auto& [document, texts] : read_texts(std::cin, loaded.documents.size())) {
-    const eval::JudgedTexts judged =
-        judge_texts(*task.generation, loaded.documents[static_cast<size_t>(document)], texts);
+    const eval::JudgedTexts judged = judge(task, loaded.documents[static_cast<size_t>(document)], texts);
     ordered_json line{{"doc_id", document}, {"filtered", ordered_json::object()}};
     for (const auto& [filter, filtered] : judged.filtered) line["filtered"][filter] = filtered;
     for (size_t i = 0; i < task.metrics.size(); ++i) line[task.metrics[i]] = judged.values[i];

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "base/setting.h"
 #include "eval/engine/chat_template.h"
 #include "eval/tasks/generation_settings.h"
 
@@ -114,10 +115,36 @@ std::shared_ptr<ChatRenderer> use_template(const Session& session, const ChatOpt
   return renderer;
 }
 
+/// The task's generation with the settings that were given; warnings name the task.
+std::shared_ptr<const Generation> settled(const Task& task, const nlohmann::ordered_json& settings,
+                                          std::vector<std::string>& warnings) {
+  std::vector<std::string> said;
+  std::shared_ptr<const Generation> out;
+  try {
+    out = with_settings(*task.generation, settings, said);
+  } catch (const Error& error) {
+    fail("task {}: {}", task.name, error.what());
+  }
+  for (const std::string& warning : said) warnings.push_back(fmt::format("task {}: {}", task.name, warning));
+  return out;
+}
+
+void require_generation(const Selection& selection, const EvaluationOptions& options) {
+  const auto generates = [](const Task& task) { return task.generation != nullptr; };
+  if (options.generation.empty() || std::ranges::any_of(selection.tasks, generates)) return;
+  const std::string who =
+      selection.tasks.size() == 1
+          ? fmt::format("task {} does not let the model write", selection.tasks.front().name)
+          : fmt::format("none of the {} tasks lets the model write", selection.tasks.size());
+  throw UsageError(
+      fmt::format("{}: {}; accepted with tasks that generate (docs/tasks.md)", setting("gen-kwargs"), who));
+}
+
 }  // namespace
 
 EncodedTasks encode_tasks(Session& session, const EvaluationOptions& options) {
   EncodedTasks out{resolve_tasks(options.tasks, options.protocol), {}, {}, {}, {}, {}};
+  require_generation(out.selection, options);
   const RequestEncoder encoder(session.tokenizer(), options.protocol, options.prefix, session.max_length(),
                                options.add_bos, options.chat.has_value());
   LoadOptions load = options.load;
@@ -133,7 +160,7 @@ EncodedTasks encode_tasks(Session& session, const EvaluationOptions& options) {
   out.prefix_policy = encoder.prefix_policy();
   out.add_bos_policy = encoder.add_bos_policy();
   for (Task& task : out.selection.tasks) {
-    if (task.generation) task.generation = with_settings(*task.generation, options.generation);
+    if (task.generation) task.generation = settled(task, options.generation, out.warnings);
     out.tasks.push_back(std::make_shared<const EncodedTask>(task, load_documents(task, load), encoder,
                                                             session.model().config, options.batch_tokens));
   }

@@ -120,7 +120,12 @@ Sample TaskRun::make_generated_sample(size_t index, std::span<const GeneratedTex
       if (of_text == text.end) answer.end = end;
     }
   }
-  JudgedTexts judged = judge_texts(generation, encoded_->document(index), sample.generated.responses);
+  JudgedTexts judged;
+  try {
+    judged = judge_texts(generation, encoded_->document(index), sample.generated.responses);
+  } catch (const Error& error) {
+    fail("task {}, {}", task().name, error.what());
+  }
   sample.generated.filtered = std::move(judged.filtered);
   sample.scores.values = std::move(judged.values);
   sample.scores.logits_hash = fmt::format("{:016x}", hashes.size() == 1 ? hashes.front() : combine(hashes));

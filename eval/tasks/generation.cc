@@ -60,7 +60,18 @@ class ExactMatch {
 
 }  // namespace
 
+void AnswerFilter::check(int64_t count) const {
+  for (const Step& step : steps) {
+    if (step.leaves > count) {
+      fail("a step takes {} texts of each document, of which {}: ask for more repeats", step.leaves,
+           count == 1 ? "one is written" : fmt::format("{} are written", count));
+    }
+    if (step.leaves > 0) count = step.leaves;
+  }
+}
+
 std::string AnswerFilter::apply(const Texts& texts, const Document& document) const {
+  check(std::ssize(texts));
   Texts out = texts;
   for (const Step& step : steps) out = step.apply(std::move(out), document);
   if (out.empty()) fail("filter {} leaves no text", name);
@@ -68,12 +79,13 @@ std::string AnswerFilter::apply(const Texts& texts, const Document& document) co
 }
 
 AnswerFilter::Step regex_step(const std::string& pattern, int64_t select, const std::string& fallback) {
-  const auto take = [compiled = PythonPattern(pattern), select, fallback](const std::string& text) {
+  const auto take = [compiled = PythonPattern(pattern), pattern, select, fallback](const std::string& text) {
     const auto matches = compiled.find_all(text);
     const int64_t at = select < 0 ? std::ssize(matches) + select : select;
     if (matches.empty()) return fallback;
     if (at < 0 || at >= std::ssize(matches))
-      fail("the filter's pattern has {} matches, of which number {} is to be taken", matches.size(), select);
+      fail("the pattern {} has {} in the text, of which number {} is to be taken", printable(pattern, 80),
+           matches.size() == 1 ? "one match" : fmt::format("{} matches", matches.size()), select);
     return text_of(matches[static_cast<size_t>(at)], fallback);
   };
   return each_step(fmt::format("regex {} {} {}", pattern, select, fallback), take);
@@ -91,21 +103,43 @@ AnswerFilter::Step strip_step() {
 }
 
 AnswerFilter::Step majority_step() {
-  return {"majority_vote", [](AnswerFilter::Texts texts, const Document&) -> AnswerFilter::Texts {
+  return {"majority_vote",
+          [](AnswerFilter::Texts texts, const Document&) -> AnswerFilter::Texts {
             const auto votes = [&](const std::string& text) { return std::ranges::count(texts, text); };
             return {*std::ranges::max_element(texts, {}, votes)};  // the first of equals
-          }};
+          },
+          1};
 }
 
 AnswerFilter::Step first_step(int64_t count) {
-  return {fmt::format("take_first_k {}", count), [count](AnswerFilter::Texts texts, const Document&) {
-            if (std::ssize(texts) < count)
-              fail(
-                  "the filter takes {} texts of each document, of which {} are written: ask for more repeats",
-                  count, texts.size());
+  return {fmt::format("take_first_k {}", count),
+          [count](AnswerFilter::Texts texts, const Document&) {
             texts.resize(static_cast<size_t>(count));
             return texts;
-          }};
+          },
+          count};
+}
+
+void Generation::check_filters() const {
+  for (const AnswerFilter& filter : filters) {
+    try {
+      filter.check(repeats);
+    } catch (const Error& error) {
+      fail("filter {}: {}", printable(filter.name, 60), error.what());
+    }
+  }
+}
+
+nlohmann::ordered_json Generation::settings() const {
+  nlohmann::ordered_json out{
+      {"until", until}, {"max_gen_toks", max_tokens}, {"do_sample", temperature > 0}, {"repeats", repeats}};
+  if (temperature > 0) {
+    out["temperature"] = temperature;
+    out["top_k"] = top_k;
+    out["top_p"] = top_p;
+    out["seed"] = seed;
+  }
+  return out;
 }
 
 std::vector<std::string> Generation::metric_names() const {
@@ -121,7 +155,12 @@ JudgedTexts judge_texts(const Generation& generation, const Document& document,
                         const std::vector<std::string>& texts) {
   JudgedTexts out;
   for (const AnswerFilter& filter : generation.filters) {
-    std::string filtered = filter.apply(texts, document);
+    std::string filtered;
+    try {
+      filtered = filter.apply(texts, document);
+    } catch (const Error& error) {
+      fail("document {}, filter {}: {}", document.doc_id, printable(filter.name, 60), error.what());
+    }
     const std::vector<double> values = document.judge(filtered);
     out.values.insert(out.values.end(), values.begin(), values.end());
     out.filtered.emplace_back(filter.name, std::move(filtered));

@@ -20,10 +20,13 @@ struct AnswerFilter {
   struct Step {
     std::string description;  ///< name and settings: results of other ones are not the same task's
     std::function<Texts(Texts, const Document& document)> apply;
+    int64_t leaves = 0;  ///< so many of the texts, of which there must be as many; 0: all
   };
   std::string name;
   std::vector<Step> steps = {};
 
+  /// Throws Error where a step needs more texts than the `count` of a document leave it.
+  void check(int64_t count) const;
   /// What all steps leave, of which the first text counts (`take_first`).
   std::string apply(const Texts& texts, const Document& document) const;
 };
@@ -42,6 +45,9 @@ AnswerFilter::Step first_step(int64_t count);
 /// A step that makes each text another, whatever the document.
 AnswerFilter::Step each_step(std::string description, std::function<std::string(const std::string&)> change);
 
+/// The most texts of a document.
+constexpr int64_t kMostRepeats = 1000;
+
 /// How a task lets a model write, and reads what it wrote.
 struct Generation {
   std::vector<std::string> until;  ///< a text ends before any of these
@@ -58,12 +64,18 @@ struct Generation {
   std::vector<std::string> metrics;  ///< of each filtered text, in the order of Question::judge's values
   std::string judgement = {};        ///< by what rules, in a few words: part of what results depend on
 
+  /// Throws Error naming a filter that needs more than `repeats` texts.
+  void check_filters() const;
+  /// How texts come to be, by the harness's names in one order, whatever was given in which: runs whose tasks
+  /// agree in it are comparable.
+  nlohmann::ordered_json settings() const;
   /// "METRIC,FILTER" of every filter, or "METRIC" where the only filter is called "none", in the harness's
   /// order.
   std::vector<std::string> metric_names() const;
 };
 
-/// What a document's texts become.
+/// What a document's texts become. judge_texts() throws Error naming document and filter where a filter
+/// cannot be applied.
 struct JudgedTexts {
   std::vector<std::pair<std::string, std::string>> filtered;  ///< filter and text
   std::vector<double> values;                                 ///< parallel to metric_names()

@@ -276,7 +276,7 @@ AnswerFilter::Step step_of(const Description& description, const Json& step) {
   if (step == "strip") return strip_step();
   if (step == "majority_vote") return majority_step();
   if (only({"take_first_k"}) && step.contains("take_first_k") && step["take_first_k"].is_number_unsigned() &&
-      step["take_first_k"] > 0)
+      step["take_first_k"] > 0 && step["take_first_k"] <= kMostRepeats)
     return first_step(step["take_first_k"].get<int64_t>());
   const bool pattern = only({"regex", "select", "fallback"}) && step.contains("regex") &&
                        step["regex"].is_string() &&
@@ -347,6 +347,8 @@ std::shared_ptr<const Generation> generation_of(const Description& description) 
       fmt::format("exact_match, ignoring case {}, punctuation {}, patterns {}", rules.ignore_case,
                   rules.ignore_punctuation, fmt::join(rules.regexes_to_ignore, " "))));
   out->repeats = count_or(description, "repeats", 1);
+  if (out->repeats > kMostRepeats)
+    description.mistake("repeats", fmt::format("a whole number from 1 to {} is expected", kMostRepeats));
   return out;
 }
 

@@ -179,8 +179,21 @@ TEST_F(GenerationCli, SettingsOfTheTaskCanBeOthers) {
   expect_success(run({"merge", path("s1"), path("s2"), "-o", path("merged")}));
   EXPECT_EQ(read("merged/samples_squad_completion.jsonl"), read("a/samples_squad_completion.jsonl"));
   // Runs of other settings are not compared.
-  EXPECT_NE(with("max_gen_toks=4", "d", {"--base", path("short")}).status, 0);
+  expect_one_line(with("max_gen_toks=4", "d", {"--base", path("short")}), kFailed,
+                  "squad_completion max_gen_toks (3 there, 4 here)");
+  expect_success(with("max_gen_toks=4", "four"));
+  expect_one_line(run({"report", path("short"), path("four"), "--baseline", path("short"), "-o", path("r")}),
+                  kFailed, "cannot stand in one report: squad_completion max_gen_toks 3 and 4");
+  EXPECT_THAT(read("merged/results.json"), HasSubstr("generation_kwargs"));
   expect_one_line(with("beams=2", "e"), kFailed, "--gen-kwargs: beams is unknown");
+  expect_one_line(with("repeats=100000000", "e"), kFailed, "task squad_completion: --gen-kwargs: repeats is");
+  expect_one_line(with(",", "e"), kFailed, "has no setting");
+  const Outcome greedy = with("temperature=2,max_gen_toks=3", "greedy");
+  EXPECT_EQ(greedy.status, 0);
+  EXPECT_THAT(greedy.error, HasSubstr("temperature=2 has no effect where do_sample is false"));
+  EXPECT_EQ(texts("greedy"), texts("short"));
+  expect_one_line(eval({"-t", "sample_qa", "-o", path("f"), "--gen-kwargs", "max_gen_toks=3"}), kWrongUsage,
+                  "--gen-kwargs: task sample_qa does not let the model write");
 }
 
 TEST_F(GenerationCli, ProgramsRunOnlyWhereThatIsWanted) {

@@ -31,6 +31,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -176,10 +177,12 @@ TEST(GeneratingTasks, InstructionsThatCannotBeCheckedAreNamed) {
   EXPECT_THAT(refused("length_constraints:number_words", R"({"num_words": 3, "relation": "exactly"})"),
               HasSubstr("\"less than\" or \"at least\""));
   EXPECT_THAT(refused("language:response_language", R"({"language": "de"})"),
-              HasSubstr("langdetect: is missing: the profiles"));
+              AllOf(HasSubstr("langdetect: is missing: the profiles"),
+                    HasSubstr("is told; scripts/fetch_datasets.py --tasks ifeval fetches them")));
   EXPECT_THAT(
       refused("length_constraints:number_sentences", R"({"num_sentences": 2, "relation": "at least"})"),
-      HasSubstr("punkt_english: is missing: NLTK's model"));
+      AllOf(HasSubstr("punkt_english: is missing: NLTK's model"),
+            HasSubstr("scripts/fetch_datasets.py --tasks ifeval fetches it")));
   EXPECT_EQ(refused("punctuation:no_comma", "{}"), "");
 }
 
@@ -328,9 +331,11 @@ TEST_F(ProgramRun, SeesNothingOfOthers) {
 TEST(GenerationSettings, AreTheHarnesses) {
   const Generation own = *resolve_tasks("gsm8k").tasks.at(0).generation;
   const auto with = [&](const std::string& text) {
-    return *with_settings(own, parse_generation_settings(text));
+    std::vector<std::string> warnings;
+    return *with_settings(own, parse_generation_settings(text), warnings);
   };
-  const Generation changed = with("max_gen_toks=7,temperature=0.5,top_k=3,top_p=0.9,seed=5,repeats=2");
+  const Generation changed =
+      with("max_gen_toks=7,do_sample=true,temperature=0.5,top_k=3,top_p=0.9,seed=5,repeats=2");
   EXPECT_EQ(changed.max_tokens, 7);
   EXPECT_EQ(changed.temperature, 0.5);
   EXPECT_EQ(changed.top_k, 3);
@@ -344,13 +349,88 @@ TEST(GenerationSettings, AreTheHarnesses) {
   EXPECT_EQ(with("temperature=0").temperature, 0);
   EXPECT_THAT(with(R"({"until": ["a", "b"]})").until, ElementsAre("a", "b"));
   EXPECT_THAT(with("until=x").until, ElementsAre("x"));
-  EXPECT_EQ(with("").max_tokens, own.max_tokens);
+  EXPECT_EQ(with("max_new_tokens=9").max_tokens, 9);
   const auto refusal = [&](const std::string& text) { return message_of([&] { with(text); }); };
   EXPECT_THAT(refusal("beams=4"), HasSubstr("beams is unknown; accepted: until"));
+  for (const char* nothing : {"", " ", ",", " , ,", "{}"})
+    EXPECT_THAT(refusal(nothing), HasSubstr("has no setting; NAME=VALUE")) << nothing;
+  EXPECT_THAT(refusal("top_k=1,top_k=2"), HasSubstr("top_k is given twice"));
+  EXPECT_THAT(refusal("max_gen_toks=1,max_new_tokens=2"), HasSubstr("max_gen_toks is given twice"));
+  EXPECT_THAT(refusal("repeats=1001"), HasSubstr("repeats is 1001; accepted: a number of texts per document, "
+                                                 "1 to 1000"));
   EXPECT_THAT(refusal("max_gen_toks=0"), HasSubstr("max_gen_toks is 0"));
   EXPECT_THAT(refusal("top_p=2"), HasSubstr("top_p is 2"));
   EXPECT_THAT(refusal("temperature=-1"), HasSubstr("temperature is -1"));
   EXPECT_THAT(refusal("temperature"), HasSubstr("NAME=VALUE"));
+}
+
+/// normalize_gen_kwargs() of lm-evaluation-harness: do_sample, the task's own too, goes before a temperature.
+TEST(GenerationSettings, WhatHasNoEffectIsSaidAndRecordedAsItIsDone) {
+  std::vector<std::string> warnings;
+  const auto with = [&](const char* task, const std::string& text) {
+    warnings.clear();
+    return with_settings(*resolve_tasks(task).tasks.at(0).generation, parse_generation_settings(text),
+                         warnings);
+  };
+  auto made = with("gsm8k", "temperature=0.7");  // do_sample: false
+  EXPECT_EQ(made->temperature, 0);
+  EXPECT_EQ(made->arguments["temperature"], 0.0);
+  EXPECT_EQ(made->settings()["do_sample"], false);
+  EXPECT_THAT(warnings,
+              ElementsAre(HasSubstr("temperature=0.7 has no effect where do_sample is false, as the "
+                                    "task says")));
+  made = with("drop", "temperature=0.7");  // says nothing of do_sample
+  EXPECT_EQ(made->temperature, 0.7);
+  EXPECT_THAT(warnings, ElementsAre());
+  made = with("gsm8k", "do_sample=true,temperature=0");
+  EXPECT_EQ(made->temperature, 0);
+  EXPECT_THAT(warnings, ElementsAre(HasSubstr("do_sample=true with temperature=0")));
+  with("gsm8k", "repeats=2,top_k=4");
+  EXPECT_THAT(warnings,
+              ElementsAre(HasSubstr("top_k without drawing"), HasSubstr("repeats=2 without drawing")));
+  made = with("gsm8k", "do_sample=true");
+  EXPECT_EQ(made->arguments["temperature"], 1.0);
+  EXPECT_THAT(warnings, ElementsAre());
+}
+
+TEST(GenerationSettings, TheirOrderIsNotRecorded) {
+  const Generation own = *resolve_tasks("drop").tasks.at(0).generation;
+  std::vector<std::string> warnings;
+  const auto arguments = [&](const std::string& text) {
+    return with_settings(own, parse_generation_settings(text), warnings)->arguments.dump();
+  };
+  EXPECT_EQ(arguments("top_k=20,temperature=0.9,max_gen_toks=5"),
+            arguments("max_new_tokens=5,temperature=0.9,top_k=20"));
+  EXPECT_EQ(arguments(R"({"seed": 3, "do_sample": true})"), arguments("do_sample=true,seed=3"));
+}
+
+TEST(AnswerFilter, WhatCannotBeAppliedIsNamed) {
+  Document document;
+  document.doc_id = 7;
+  document.judge = exact_match({}, {"1"});
+  Generation generation;
+  generation.repeats = 3;
+  generation.filters = {{"second", {regex_step("[0-9]+", 1)}}};
+  generation.metrics = {"exact_match"};
+  EXPECT_THAT(message_of([&] { judge_texts(generation, document, {"only 1"}); }),
+              HasSubstr("document 7, filter second: the pattern [0-9]+ has one match in the text, of which "
+                        "number 1 is to be taken"));
+  // Whether there are enough texts is known before there are any.
+  generation.check_filters();
+  generation.filters.push_back({"maj@4", {strip_step(), first_step(4), majority_step()}});
+  const auto refusal = [&] {
+    return message_of([&] {
+      std::vector<std::string> warnings;
+      with_settings(generation, nlohmann::ordered_json::object(), warnings);
+    });
+  };
+  EXPECT_THAT(refusal(),
+              HasSubstr("filter maj@4: a step takes 4 texts of each document, of which 3 are written"));
+  generation.repeats = 4;
+  generation.check_filters();
+  generation.filters.back().steps = {majority_step(), first_step(2)};
+  EXPECT_THAT(refusal(),
+              HasSubstr("filter maj@4: a step takes 2 texts of each document, of which one is written"));
 }
 
 TEST(AnswerFilter, TextsOfADocumentVote) {

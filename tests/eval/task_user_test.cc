@@ -102,6 +102,7 @@ TEST(UserTask, WhatAWrittenAnswerCannotHaveIsNamed) {
   EXPECT_THAT(refused(R"("filters": {"a": [{"regex": "(x"}]})"), HasSubstr("pattern '(x'"));
   EXPECT_THAT(refused(R"("ignore": {"accents": true})"), HasSubstr("case and punctuation"));
   EXPECT_THAT(refused(R"("repeats": 0)"), HasSubstr("field \"repeats\""));
+  EXPECT_THAT(refused(R"("repeats": 1001)"), HasSubstr("a whole number from 1 to 1000 is expected"));
   EXPECT_THAT(refused(R"("metrics": ["acc"])"), HasSubstr("\"acc\" is none of exact_match"));
   EXPECT_THAT(
       message_of([&] {
