@@ -61,6 +61,7 @@ TaskResults task_settings(const EncodedTask& encoded) {
   task.prompt_hash = loaded.prompt_hash;
   task.answer_hash = loaded.answer_hash;
   task.first_request_ids = encoded.first_request_ids();
+  if (encoded.task().generation) task.config["generation_kwargs"] = encoded.task().generation->settings();
   return task;
 }
 

@@ -17,6 +17,20 @@ class FirstDifference {
   std::optional<ProtocolDifference> found_;
 };
 
+/// How texts were generated; results of before it was recorded have no such settings.
+void compare_generation(const TaskResults& first, const TaskResults& second, FirstDifference& difference) {
+  constexpr const char* kField = "generation_kwargs";
+  if (!first.config.contains(kField) || !second.config.contains(kField)) return;
+  const nlohmann::ordered_json &one = first.config[kField], &other = second.config[kField];
+  const auto of = [](const nlohmann::ordered_json& settings, const std::string& name) {
+    return settings.contains(name) ? settings[name].dump() : "none";
+  };
+  for (const auto* settings : {&one, &other}) {
+    for (const auto& [name, unused] : settings->items())
+      difference.compare(first.name + " " + name, of(one, name), of(other, name));
+  }
+}
+
 }  // namespace
 
 std::optional<ProtocolDifference> protocol_difference(const RunResults& first, const RunResults& second) {
@@ -44,6 +58,7 @@ std::optional<ProtocolDifference> protocol_difference(const RunResults& first, c
     difference.compare(task.name + " split", task.split, other->split);
     difference.compare(task.name + " few-shot", std::to_string(task.num_fewshot),
                        std::to_string(other->num_fewshot));
+    compare_generation(task, *other, difference);
   }
   return difference.found();
 }

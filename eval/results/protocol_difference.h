@@ -13,8 +13,8 @@ struct ProtocolDifference {
 };
 
 /// The first of the rules by which two runs differ, so that their figures must not stand side by side:
-/// protocol, prefix policy, chat settings, maximum length, and of the tasks that both have version, split and
-/// few-shot count.
+/// protocol, prefix policy, chat settings, maximum length, and of the tasks that both have version, split,
+/// few-shot count and settings of generation.
 std::optional<ProtocolDifference> protocol_difference(const RunResults& first, const RunResults& second);
 
 }  // namespace qeval::eval
