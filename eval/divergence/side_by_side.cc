@@ -9,8 +9,8 @@ namespace qeval::eval {
 namespace {
 
 /// Tokens that a model computes at once, and bytes of logits that are held of each model: bounds of memory,
-/// no number depends on them.
-constexpr int64_t kStretch = 512, kHeldBytes = int64_t{8} << 20;
+/// no number depends on them. The head's weights are decoded anew for each such piece.
+constexpr int64_t kStretch = 512, kHeldBytes = int64_t{32} << 20;
 
 }  // namespace
 

@@ -20,7 +20,7 @@ struct Scheme {
   /// Weights of the projections. The down projection's are per output channel whatever this says; the block
   /// norms' weights are 16-bit per tensor wherever activations are quantized.
   QuantSpec weight{.bits = 8};
-  /// Bits of the points that §2 lists with 8 (its 16-bit points stay at 16); above 16 the activations and the
+  /// Bits of the points that have 8 by default (those with 16 stay at 16); above 16 the activations and the
   /// norms' weights are left alone.
   int activation_bits = 8;
   /// Every 8- and 16-bit activation point takes its range at run time, per row.
@@ -62,7 +62,7 @@ std::optional<QuantConfig> read_first_qcfg(const std::filesystem::path& path, co
                                            const model::ModelConfig& config);
 QuantConfig parse_qcfg(std::string_view text, const model::ModelConfig& config, const std::string& where);
 
-/// The file's content: every enabled point, and the disabled ones that §2 enables by default; every enabled
+/// The file's content: every enabled point, and the disabled ones that are enabled by default; every enabled
 /// activation point of position 0, where that has a configuration.
 nlohmann::ordered_json qcfg_json(const QuantConfig& qcfg, const model::ModelConfig& config,
                                  const QuantConfig* first = nullptr);
