@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "base/setting.h"
+#include "model/kernels/kernels.h"
 
 namespace qeval::quant {
 namespace {
@@ -30,6 +31,10 @@ Tensor rounded(GgmlRow type, const Tensor& in) {
     for (int64_t r = first; r < last; ++r) round_row(type, out.row<float>(r), in.cols);
   });
   return out;
+}
+
+const float* bias_of(const model::LinearWeights& weights) {
+  return weights.bias.empty() ? nullptr : weights.bias.data();
 }
 
 /// The largest power of two that divides a head's size.
@@ -80,6 +85,7 @@ GgmlArithmetic::GgmlArithmetic(const model::Model& model, int64_t max_positions,
     });
   }
   check(model.head);
+  if (model.layer_projection.weight.rows > 0) check(model.layer_projection);
   for (int64_t i = 0; i < model.config.num_layers; ++i) {
     const auto* op = model.config.graph.block(i).find<model::AttentionOp>();
     if (op != nullptr &&
@@ -88,17 +94,44 @@ GgmlArithmetic::GgmlArithmetic(const model::Model& model, int64_t max_positions,
            setting("arithmetic"), name_, op->head_dim, op->value_dim, block_size(kv_type));
     }
   }
+  for (const model::LayerWeights& layer : model.layers) {
+    layer.visit_linears([&](model::Module, const model::LinearWeights& weights) { keep_blocks(weights); });
+  }
+  keep_blocks(model.head);
+  keep_blocks(model.layer_projection);
+}
+
+void GgmlArithmetic::keep_blocks(const model::LinearWeights& weights) {
+  if (auto made = BlockMatrix::make(weights.weight)) blocks_.emplace(&weights, std::move(*made));
+}
+
+const BlockMatrix* GgmlArithmetic::blocks(const model::LinearWeights& weights) const {
+  const auto found = blocks_.find(&weights);
+  return found == blocks_.end() ? nullptr : &found->second;
 }
 
 void GgmlArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const {
   std::vector<Target> left(targets.begin(), targets.end());
   while (!left.empty()) {
-    const GgmlRow type = input_type(weights(layer, *left.front().op));
+    const model::LinearWeights& first = weights(layer, *left.front().op);
+    const GgmlRow type = input_type(first);
+    const bool coded = blocks(first) != nullptr;
     const auto others = std::stable_partition(left.begin(), left.end(), [&](const Target& target) {
-      return input_type(weights(layer, *target.op)) == type;
+      const model::LinearWeights& own = weights(layer, *target.op);
+      return input_type(own) == type && (blocks(own) != nullptr) == coded;
     });
     const std::span<const Target> alike(left.begin(), others);
-    if (type == GgmlRow::f32) {
+    if (coded) {
+      Tensor buffer;
+      const BlockRows rows = encode_rows(type, in, buffer);
+      std::vector<BlockTarget> products;
+      for (const Target& target : alike) {
+        const model::LinearWeights& own = weights(layer, *target.op);
+        target.out->resize(in.rows, own.weight.rows, sizeof(float));
+        products.push_back({blocks(own), bias_of(own), target.out->row<float>(0), rows});
+      }
+      quant::multiply(products);
+    } else if (type == GgmlRow::f32) {
       FloatArithmetic::linear(layer, in, alike);
     } else {
       FloatArithmetic::linear(layer, rounded(type, in), alike);
@@ -111,8 +144,25 @@ void GgmlArithmetic::expert_linear(int64_t layer, const Tensor& in, const model:
                                    std::span<const Target> targets) const {
   for (const Target& target : targets) {
     // A file keeps all experts of a module in one tensor, of one type.
-    const GgmlRow type = input_type(weights(layer).experts.at(target.op->module).front());
-    FloatArithmetic::expert_linear(layer, rounded(type, in), routing, {&target, 1});
+    const std::vector<model::LinearWeights>& experts = weights(layer).experts.at(target.op->module);
+    const GgmlRow type = input_type(experts.front());
+    if (blocks(experts.front()) == nullptr) {
+      FloatArithmetic::expert_linear(layer, rounded(type, in), routing, {&target, 1});
+      continue;
+    }
+    Tensor buffer;
+    const BlockRows rows = encode_rows(type, in, buffer);
+    target.out->resize(in.rows, target.op->rows, sizeof(float));
+    std::vector<BlockTarget> products;
+    for (size_t e = 0; e < experts.size(); ++e) {
+      const int64_t first = routing.first[e], count = routing.first[e + 1] - first;
+      if (count == 0) continue;
+      products.push_back({blocks(experts[e]),
+                          bias_of(experts[e]),
+                          target.out->row<float>(first),
+                          {rows.layout, count, rows.data + first * rows.ld, rows.ld}});
+    }
+    quant::multiply(products);
   }
 }
 
@@ -170,13 +220,49 @@ void GgmlArithmetic::scores(const model::AttentionTile& tile, const Tensor& q) c
 }
 
 void GgmlArithmetic::project_layers(const Tensor& embedded, Tensor& out) const {
-  FloatArithmetic::project_layers(rounded(input_type(model().layer_projection), embedded), out);
+  const model::LinearWeights& projection = model().layer_projection;
+  const GgmlRow type = input_type(projection);
+  const BlockMatrix* matrix = blocks(projection);
+  if (matrix == nullptr) return FloatArithmetic::project_layers(rounded(type, embedded), out);
+  Tensor buffer;
+  const BlockTarget target{matrix, bias_of(projection), out.row<float>(0),
+                           encode_rows(type, embedded, buffer)};
+  quant::multiply({&target, 1});
 }
 
 void GgmlArithmetic::finish(const Tensor& residual, Tensor& out) const {
   FloatArithmetic::finish(residual, out);
   const GgmlRow type = input_type(model().head);
-  if (type != GgmlRow::f32) out = rounded(type, out);
+  if (blocks(model().head) == nullptr) {
+    if (type != GgmlRow::f32) out = rounded(type, out);
+    return;
+  }
+  const BlockRowLayout layout(type, out.cols);
+  Tensor both;
+  both.first_rows = out.first_rows;
+  both.resize(out.rows, out.cols + layout.stride / static_cast<int64_t>(sizeof(float)), sizeof(float));
+  parallel_ranges(out.rows, kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      auto* row = both.row<float>(r);
+      std::copy_n(out.row<float>(r), out.cols, row);
+      encode_row(layout, row, reinterpret_cast<std::byte*>(row + out.cols));
+    }
+  });
+  out = std::move(both);
+}
+
+void GgmlArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
+  const model::LinearWeights& head = model().head;
+  const BlockMatrix* matrix = blocks(head);
+  if (matrix == nullptr) return FloatArithmetic::logits(normed, first, count, logits);
+  const BlockRows rows{BlockRowLayout(input_type(head), matrix->cols()), normed.rows,
+                       reinterpret_cast<const std::byte*>(normed.row<float>(0) + matrix->cols()),
+                       normed.cols * static_cast<int64_t>(sizeof(float))};
+  matrix->multiply(rows, 0, normed.rows, first, count, logits, count);
+  if (const float* bias = bias_of(head)) {
+    for (int64_t r = 0; r < normed.rows; ++r) model::kernels().add(bias + first, count, logits + r * count);
+  }
+  finish_logits(logits, normed.rows * count);
 }
 
 }  // namespace qeval::quant

@@ -3,10 +3,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "model/float_arithmetic.h"
 #include "model/hadamard.h"
+#include "quant/arithmetic/blocks/block_matrix.h"
 #include "quant/arithmetic/ggml_rounding.h"
 
 namespace qeval::quant {
@@ -14,7 +16,8 @@ namespace qeval::quant {
 /// A GGUF file as llama.cpp's CPU code computes it: inputs of products rounded to the type that the weights'
 /// products read, keys and values stored as a type of their own (llama.cpp's -ctk and -ctv, both), everything
 /// else in float32. Keys and values in blocks are rotated by a Hadamard matrix first, where the head's size
-/// is a multiple of 64, as there. Sums are float32 sums of the rounded numbers, in this program's order.
+/// is a multiple of 64, as there. Products of kCodeProductTypes are those of the stored codes with the
+/// input's, exact within a block (blocks/kernels.h); others are float32 sums of the rounded numbers.
 class GgmlArithmetic final : public model::FloatArithmetic {
  public:
   /// Throws Error where the file is not GGUF, or holds what ggml has no product or no such keys for: naming
@@ -29,7 +32,9 @@ class GgmlArithmetic final : public model::FloatArithmetic {
   void store_kv(int64_t layer, const model::Tensor& k, const model::Tensor& v, int64_t first_row,
                 int64_t count, const model::KvBlock& block, int64_t at) const override;
   void scores(const model::AttentionTile& tile, const model::Tensor& q) const override;
+  /// Where the head's products are those of codes, out has the rows' codes behind their floats.
   void finish(const model::Tensor& residual, model::Tensor& out) const override;
+  void logits(const model::Tensor& normed, int64_t first, int64_t count, float* logits) const override;
 
   /// Bits of the inputs of the blocks' products, the fewest.
   int input_bits() const { return input_bits_; }
@@ -42,7 +47,11 @@ class GgmlArithmetic final : public model::FloatArithmetic {
   /// back.
   void round_heads(GgmlRow type, float* x, int64_t heads, int64_t dim) const;
   bool rotates(int64_t dim) const;
+  /// The codes of a weight matrix of the model, or null.
+  const BlockMatrix* blocks(const model::LinearWeights& weights) const;
+  void keep_blocks(const model::LinearWeights& weights);
 
+  std::unordered_map<const model::LinearWeights*, BlockMatrix> blocks_;
   GgmlRow kv_type_;
   std::string name_;
   int input_bits_ = 32;

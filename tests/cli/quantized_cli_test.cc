@@ -68,6 +68,17 @@ TEST_F(QuantizedCli, IntegersAddUpTheCodesThatTheSimulationRounds) {
   }
 }
 
+/// Sums of codes are exact in a block, and of blocks in one order.
+TEST_F(QuantizedCli, GgmlProductsOfCodesAreTheSameOnEveryPath) {
+  for (const char* name : {"gguf-iq4-nl/model.gguf", "gguf-mxfp4/model.gguf"}) {
+    const std::string model = golden(name);
+    const std::vector<double> own = scores(model, {"--arithmetic", "ggml"});
+    EXPECT_NE(scores(model, {"--arithmetic", "float"}), own);
+    EXPECT_LT(mean_difference(scores(model, {"--arithmetic", "float"}), own), 0.1);
+    EXPECT_EQ(scores(model, {"--arithmetic", "ggml", "--batch-tokens", "5", "--threads", "1"}), own) << name;
+  }
+}
+
 /// Of weights in floats nothing but keys and values is rounded.
 TEST_F(QuantizedCli, GgmlRoundsAsTheFilesTypesSay) {
   write("tiny.gguf", model::fixtures::gguf(model::fixtures::tiny_gguf()));
