@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +14,15 @@
 
 namespace qeval::quant {
 
+/// Some of the roundings of a GGUF file, for a model that may have other weights: to tell what each costs.
+struct GgmlParts {
+  const model::Model& file;  ///< whose types say what inputs are rounded to; of the other's shape
+  /// Whether the input of the layer's linear maps of this module is; of the head's with `layers`.
+  std::function<bool(int64_t layer, model::Module)> rounds_input;
+  std::function<bool(int64_t layer)> rounds_kv;
+  GgmlRow kv_type = GgmlRow::f16;
+};
+
 /// A GGUF file as llama.cpp's CPU code computes it: inputs of products rounded to the type that the weights'
 /// products read, keys and values stored as a type of their own (llama.cpp's -ctk and -ctv, both), everything
 /// else in float32. Keys and values in blocks are rotated by a Hadamard matrix first, where the head's size
@@ -23,6 +33,10 @@ class GgmlArithmetic final : public model::FloatArithmetic {
   /// Throws Error where the file is not GGUF, or holds what ggml has no product or no such keys for: naming
   /// it. `model` must outlive the arithmetic.
   GgmlArithmetic(const model::Model& model, int64_t max_positions, GgmlRow kv_type, std::string name);
+
+  /// Of any model, which must outlive the arithmetic, as the parts' file does: only what the parts say is
+  /// rounded, and all products are float32 sums. Throws Error as above, of the parts' file.
+  GgmlArithmetic(const model::Model& model, int64_t max_positions, const GgmlParts& parts);
 
   /// "ggml", and "ggml-TYPE" where keys and values are not halves.
   std::string name() const override { return name_; }
@@ -43,17 +57,19 @@ class GgmlArithmetic final : public model::FloatArithmetic {
   void project_layers(const model::Tensor& embedded, model::Tensor& out) const override;
 
  private:
-  /// x [heads · dim]: each head rotated where keys and values are, rounded, and (keys and values) turned
+  /// x [heads · dim] to `type`: each head rotated where keys and values of the layer are, rounded, and turned
   /// back.
-  void round_heads(GgmlRow type, float* x, int64_t heads, int64_t dim) const;
-  bool rotates(int64_t dim) const;
+  void round_heads(int64_t layer, GgmlRow type, float* x, int64_t heads, int64_t dim) const;
   /// The codes of a weight matrix of the model, or null.
   const BlockMatrix* blocks(const model::LinearWeights& weights) const;
   void keep_blocks(const model::LinearWeights& weights);
+  GgmlRow input_type(const model::LinearWeights& weights) const { return inputs_.at(&weights); }
+  GgmlRow kv_type(int64_t layer) const { return kv_types_[static_cast<size_t>(layer)]; }
 
-  std::unordered_map<const model::LinearWeights*, BlockMatrix> blocks_;
-  GgmlRow kv_type_;
   std::string name_;
+  std::unordered_map<const model::LinearWeights*, GgmlRow> inputs_;
+  std::unordered_map<const model::LinearWeights*, BlockMatrix> blocks_;
+  std::vector<GgmlRow> kv_types_;  // of each layer
   int input_bits_ = 32;
 };
 

@@ -11,6 +11,7 @@
 
 #include "model/checkpoint/block_formats.h"
 #include "quant/arithmetic/blocks/read_block.h"
+#include "tests/model/block_halves.h"
 #include "tests/quant/emulated/kernels.h"
 
 namespace qeval::quant {
@@ -21,31 +22,6 @@ using model::DType;
 constexpr DType kTypes[] = {DType::q8_0,   DType::q4_0,   DType::q4_1, DType::q5_0, DType::q5_1,
                             DType::q2_k,   DType::q3_k,   DType::q4_k, DType::q5_k, DType::q6_k,
                             DType::iq4_nl, DType::iq4_xs, DType::mxfp4};
-
-/// Where a type's halves are in its block.
-std::vector<size_t> halves_of(DType type) {
-  switch (type) {
-    case DType::q8_0:
-    case DType::q4_0:
-    case DType::q5_0:
-    case DType::iq4_nl:
-    case DType::iq4_xs:
-      return {0};
-    case DType::q4_1:
-    case DType::q5_1:
-    case DType::q4_k:
-    case DType::q5_k:
-      return {0, 2};
-    case DType::q2_k:
-      return {80, 82};
-    case DType::q3_k:
-      return {108};
-    case DType::q6_k:
-      return {208};
-    default:
-      return {};
-  }
-}
 
 /// A stored matrix of random blocks whose scales are numbers.
 struct Stored {
@@ -63,7 +39,7 @@ struct Stored {
     std::uniform_real_distribution<float> scale(-0.02F, 0.02F);
     for (int64_t b = 0; b < blocks; ++b) {
       std::byte* block = bytes.data() + b * info.block_bytes;
-      for (const size_t at : halves_of(type)) {
+      for (const size_t at : model::fixtures::halves_of(type)) {
         const uint16_t half = model::narrow_f16(scale(random));
         std::memcpy(block + at, &half, sizeof(half));
       }
@@ -241,7 +217,7 @@ TEST(BlockMatrix, IsGgmlsOwnDotProduct) {
     for (std::byte& b : bytes) b = static_cast<std::byte>(next() >> 24U);
     for (int64_t b = 0; b < blocks; ++b) {
       std::byte* block = bytes.data() + b * info.block_bytes;
-      for (const size_t at : halves_of(c.type)) {
+      for (const size_t at : model::fixtures::halves_of(c.type)) {
         const uint16_t half = model::narrow_f16(unit() * 0.01F);
         std::memcpy(block + at, &half, sizeof(half));
       }
