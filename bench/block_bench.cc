@@ -6,6 +6,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include "model/kernels/gemm.h"
 #include "quant/arithmetic/blocks/block_matrix.h"
 
 namespace {
@@ -43,6 +44,31 @@ void BM_BlockProduct(benchmark::State& state, DType type) {
   state.counters["weights B/s"] = rate(static_cast<double>(blocks->byte_count()));
 }
 
+/// A single row in float, which reads blocks as they are stored.
+void BM_FloatRow(benchmark::State& state, DType type) {
+  const qeval::model::DTypeInfo& info = qeval::model::info(type);
+  const int64_t bytes = kRows * kCols / info.block_size * info.block_bytes;
+  std::mt19937 random(1);
+  std::vector<uint32_t> words(static_cast<size_t>(bytes / 4 + 1));
+  for (uint32_t& word : words) word = random() & 0x3BFF3BFFU;
+  const qeval::model::Matrix matrix{
+      .name = "",
+      .rows = kRows,
+      .cols = kCols,
+      .stored = qeval::model::StoredWeight(type, kCols, reinterpret_cast<const std::byte*>(words.data()))};
+  std::vector<float> x(kCols, 0.5F), out(kRows);
+  for (auto _ : state) {
+    for (int64_t first = 0; first < kRows; first += 64)  // as a product's tasks
+      qeval::model::multiply_block(view(matrix), first, 64, x.data(), kCols, 1, out.data() + first, kRows);
+    benchmark::DoNotOptimize(out.data());
+  }
+  const auto rate = [&](int64_t amount) {
+    return benchmark::Counter(static_cast<double>(state.iterations() * amount), benchmark::Counter::kIsRate);
+  };
+  state.counters["MAC/s"] = rate(kRows * kCols);
+  state.counters["weights B/s"] = rate(bytes);
+}
+
 void BM_Encode(benchmark::State& state, GgmlRow type) {
   std::vector<float> x(kCols);
   for (float& v : x) v = static_cast<float>(&v - x.data()) - 700;
@@ -66,6 +92,10 @@ void BM_Encode(benchmark::State& state, GgmlRow type) {
           ->Arg(m);
     }
   }
+  for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1,
+                           DType::q5_0, DType::q4_k, DType::q6_k, DType::iq2_xs})
+    benchmark::RegisterBenchmark(("float_row/" + std::string(qeval::model::info(type).name)).c_str(),
+                                 BM_FloatRow, type);
   benchmark::RegisterBenchmark("encode/q8_0", BM_Encode, GgmlRow::q8_0);
   benchmark::RegisterBenchmark("encode/q8_k", BM_Encode, GgmlRow::q8_k);
   return true;

@@ -33,7 +33,8 @@ void print_rows(std::string_view title, const std::vector<eval::NamedLosses>& ro
 void add_inspect_losses_options(po::options_description& options) {
   auto add = options.add_options();
   add("losses",
-      "of a GGUF file, on the calibration text: what its weights, its activations as llama.cpp rounds them, "
+      "of a GGUF file, on the calibration text (default: 4 samples): what its weights, its activations as "
+      "llama.cpp rounds them, "
       "and "
       "keys and values cost, each alone, by layer and by class of matrices, in nats per token from --base; a "
       "run over the text per figure");

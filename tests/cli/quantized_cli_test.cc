@@ -81,7 +81,7 @@ TEST_F(QuantizedCli, GgmlProductsOfCodesAreTheSameOnEveryPath) {
 
 TEST_F(QuantizedCli, InspectTakesALossApart) {
   const std::string model = golden("gguf-iq4-nl/model.gguf");
-  write("ids.json", "[[1, 17, 99, 4, 56], [1, 5, 9]]");
+  write("ids.json", "[1, 17, 99, 4, 56]\n[1, 5, 9]\n");
   const std::vector<std::string> losses{"inspect", "-m", model, "--losses", "--base", model};
   const auto with = [&](std::vector<std::string> more) {
     more.insert(more.begin(), losses.begin(), losses.end());

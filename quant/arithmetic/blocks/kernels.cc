@@ -4,6 +4,7 @@ namespace qeval::quant {
 
 const BlockKernels& block_kernels(IntegerCpu cpu) {
   switch (cpu) {
+#ifdef __x86_64__
     case IntegerCpu::avx512_vnni:
       return block_kernels_avx512_vnni();
     case IntegerCpu::avx512:
@@ -12,10 +13,10 @@ const BlockKernels& block_kernels(IntegerCpu cpu) {
       return block_kernels_avx_vnni();
     case IntegerCpu::avx2:
       return block_kernels_avx2();
-    case IntegerCpu::portable:
-      break;
+#endif
+    default:
+      return block_kernels_portable();
   }
-  return block_kernels_portable();
 }
 
 const BlockKernels& block_kernels() {
