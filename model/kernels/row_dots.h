@@ -16,7 +16,8 @@ struct RowDots {
   const void* const* rows = nullptr;  ///< [count], each k numbers of `type`, of any alignment
   DType type = DType::f32;
   float* sums = nullptr;  ///< [count]
-  /// Bytes from a row to what will be asked for next, which is fetched into the cache meanwhile.
+  /// Bytes from a row to what will be asked for next, which is fetched into the second-level cache meanwhile:
+  /// the first one has no room for it.
   int64_t ahead = 0;
 };
 inline constexpr int64_t kRowDots = 8;

@@ -88,7 +88,7 @@ inline void row_dots_side_by_side(const RowDots& d, int64_t first) {
     // So many rows side by side are no pattern that a processor foresees.
     if (i % kLine == 0) {
       for (int j = 0; j < 8 * groups; ++j)
-        _mm_prefetch(reinterpret_cast<const char*>(rows[j] + i) + d.ahead, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(rows[j] + i) + d.ahead, _MM_HINT_T1);
     }
 #pragma GCC unroll 4
     for (int g = 0; g < groups; ++g) {

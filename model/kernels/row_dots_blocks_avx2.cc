@@ -347,7 +347,7 @@ inline void side_by_side(const RowDots& d, int64_t first) {
       add_run<Type, groups>(blocks, scales, run, d.x + i + kRun * run, sums);
     for (int j = 0; j < 8 * groups; ++j) {
       for (int line = 0; line < Type::kBytes; line += 64)
-        _mm_prefetch(blocks[j] + d.ahead + line, _MM_HINT_T0);
+        _mm_prefetch(blocks[j] + d.ahead + line, _MM_HINT_T1);
       blocks[j] += Type::kBytes;
     }
   }
