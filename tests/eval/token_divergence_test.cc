@@ -137,6 +137,33 @@ TEST_F(MeasureTest, StoredPredictionsStandForTheBase) {
               HasSubstr("other ids than the base's in window 2"));
 }
 
+/// Windows that are computed at once, and stretches of one that is too long for that, give the same bits as
+/// windows alone.
+TEST_F(MeasureTest, WindowsSideBySideGiveTheSameBits) {
+  Session twin({.model = folder_ / "model", .arithmetic = "float", .max_length = {}}, loaded_);
+  std::vector<int32_t> ids = session_->tokenizer().encode(text_);
+  while (std::ssize(ids) < 500) ids.insert(ids.end(), ids.begin(), ids.end());
+  std::vector<TokenRequest> windows;
+  for (int64_t i = 0; i < 12; ++i) {
+    const int64_t first = 7 * i, length = 3 + (i * 37) % std::min<int64_t>(180, session_->max_length() - 3);
+    windows.push_back({{ids.begin() + first, ids.begin() + first + length}, 1 + (length - 2) / (i + 1)});
+  }
+  using Seen = std::vector<std::pair<std::vector<int32_t>, std::vector<std::vector<float>>>>;
+  const auto visit = [](Seen& seen) {
+    return [&seen](std::span<const int32_t> targets, std::span<const std::vector<float>> logits) {
+      seen.emplace_back(std::vector(targets.begin(), targets.end()),
+                        std::vector(logits.begin(), logits.end()));
+    };
+  };
+  Seen together, alone;
+  SideBySide lanes({session_.get(), &twin}, session_->max_length());
+  EXPECT_EQ(lanes.run(windows, visit(together)), std::ssize(windows));
+  for (const TokenRequest& window : windows) EXPECT_EQ(lanes.run({&window, 1}, visit(alone)), 1);
+  EXPECT_EQ(together, alone);
+  EXPECT_EQ(together.front().first,
+            std::vector<int32_t>(windows[0].tokens.end() - windows[0].scored, windows[0].tokens.end()));
+}
+
 /// Beyond the longest input there are no angles of the rotary embedding.
 TEST_F(MeasureTest, RefusesWindowsThatTheSessionIsNotPreparedFor) {
   EXPECT_THAT(message_of([&] { SideBySide({session_.get()}, session_->max_length() + 1); }),

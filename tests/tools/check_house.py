@@ -29,7 +29,7 @@ MAY_KNOW = {
     "eval/engine/jinja": ["base"],
     "eval/engine": ["model", "quant", "base"],
     "eval/compare": ["eval", "model", "quant", "base"],
-    "eval/divergence": ["eval/engine", "eval/results", "eval", "model", "base"],
+    "eval/divergence": ["datasets", "eval/engine", "eval/results", "eval", "model", "base"],
     "eval": ["model", "quant", "datasets", "base"],
     "reports": ["eval/results", "base"],
     "cli": ["model", "quant", "datasets", "eval", "reports", "base"],
