@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "model/decoder.h"
 #include "quant/calibrate/calibration.h"
+#include "quant/methods/editable_model.h"
 #include "tests/quant/reference_forward.h"
 #include "tests/quant/tiny_ranges.h"
 #include "tests/tiny_model.h"
@@ -148,17 +149,18 @@ class FakeArithmeticTest : public testing::TestWithParam<void (*)(model::ModelCo
     ranges_ = calibrate(model_, {tokens(40), tokens(23)}, qcfg_, {}).ranges;
   }
 
-  void expect_the_reference(const QuantConfig& qcfg, double tolerance = 2e-4) {
+  void expect_the_reference(const QuantConfig& qcfg, double tolerance = 2e-4, int64_t alike = 3) {
     const ActRanges ranges = complete_ranges(qcfg, ranges_, model_.config, "test");
     const FakeArithmetic arithmetic(model_, qcfg, ranges, 64);
-    // A flip at a first token moves all that follow: one sequence of several must be free of such.
-    double least = INFINITY;
+    // A flip at a first token moves all that follow: `alike` of five sequences must be free of such.
+    std::vector<double> differences;
     for (int64_t start = 1; start < 6; ++start) {
       const std::vector<int32_t> ids = tokens(33, start);
-      least = std::min(least, median_difference(decoder_logits(model_, arithmetic, ids),
-                                                reference_logits(model_, qcfg, ranges, ids)));
+      differences.push_back(median_difference(decoder_logits(model_, arithmetic, ids),
+                                              reference_logits(model_, qcfg, ranges, ids)));
     }
-    EXPECT_LT(least, tolerance);
+    EXPECT_GE(std::ranges::count_if(differences, [&](double d) { return d < tolerance; }), alike)
+        << testing::PrintToString(differences);
   }
 
   std::vector<Point> quantized_points_of_blocks() const {
@@ -249,7 +251,7 @@ TEST_P(FakeArithmeticTest, RoundsDynamicallyRowByRow) {
     qcfg[{layer, Module::qk_product, Slot::output}].dynamic = false;
     qcfg[{layer, Module::pv_product, Slot::input}].dynamic = false;
   }
-  expect_the_reference(qcfg);
+  expect_the_reference(qcfg, 2e-4, 2);  // a grid per row: more values stand near a step
 }
 
 TEST_P(FakeArithmeticTest, GivesTheSameBitsForAnyThreadsAndBatches) {
@@ -296,12 +298,22 @@ TEST(FakeArithmetic, RoundsTheHeadWhereTheConfigurationNamesIt) {
   const std::vector<float> before = decoder_logits(model, FakeArithmetic(model, qcfg, none, 64), tokens(9));
   qcfg[{0, Module::head, Slot::weight}] = {.bits = 8, .per_channel = true};
   const std::vector<float> after = decoder_logits(model, FakeArithmetic(model, qcfg, none, 64), tokens(9));
-  double largest = 0;
-  for (size_t i = 0; i < before.size(); ++i) {
-    largest = std::max(largest, std::abs(static_cast<double>(before[i]) - static_cast<double>(after[i])));
+  EditableModel rounded(model);
+  rounded.edit_ends();
+  const EditableModel::Linear head = rounded.head();
+  for (int64_t r = 0; r < head.rows; ++r) {
+    const auto [lo, hi] = std::minmax_element(head.row(r), head.row(r) + head.cols);
+    quantize_in_range({.bits = 8}, {*lo, *hi}, head.row(r), head.cols);
   }
-  EXPECT_GT(largest, 1e-4);
-  EXPECT_LT(largest, 0.1);
+  const std::vector<float> expected = decoder_logits(
+      rounded.model(), FakeArithmetic(rounded.model(), QuantConfig(model.config.num_layers), none, 64),
+      tokens(9));
+  double moved = 0;
+  for (size_t i = 0; i < after.size(); ++i) {
+    EXPECT_NEAR(after[i], expected[i], 1e-5);
+    moved = std::max(moved, std::abs(static_cast<double>(before[i]) - static_cast<double>(after[i])));
+  }
+  EXPECT_GT(moved, 1e-4);
 }
 
 /// A mixture of one expert, to which every token is given whole, is a dense MLP: with its weights, points and

@@ -1,7 +1,11 @@
 #include "quant/methods/layer_errors.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include <gtest/gtest.h>
 
+#include "tests/quant/reference_forward.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {
@@ -38,6 +42,44 @@ TEST(LayerErrors, GrowAsBitsGo) {
     EXPECT_GT(w8a8[layer], 0);
     EXPECT_LT(w4a8[layer], 2);
   }
+}
+
+/// Σ (quantized − float)² / Σ float² behind every block, by the slow reference. Weights are rounded to 4 bits
+/// by their rows' own ranges and nothing else, so that no value can fall on the other side of a step.
+TEST(LayerErrors, AreThoseOfTheSlowReference) {
+  test::TinyModel tiny;
+  tiny.config.l2norm_as_rmsnorm = true;
+  const model::Model model = tiny.build();
+  Scheme scheme;
+  scheme.weight = {.bits = 4, .per_channel = true};
+  scheme.activation_bits = 32;
+  const std::vector<double> got = errors(model, scheme);
+  std::vector<double> wrong(2), size(2);
+  for (const auto& sample : samples()) {
+    test::ReferenceForward exact(model, [](const Point&, test::Rows&) {});
+    test::ReferenceForward rounded(model, [](const Point& point, test::Rows& x) {
+      if (point.slot != Slot::weight || x.rows == 1) return;  // norms keep their weights
+      for (int64_t r = 0; r < x.rows; ++r) {
+        float* row = &x.at(r, 0);
+        const auto [lo, hi] = std::minmax_element(row, row + x.cols);
+        const float step = (*hi - *lo) / 15, zero = -std::nearbyint(*lo / step);
+        for (float* w = row; w < row + x.cols; ++w)
+          *w = (std::clamp(std::nearbyint(*w / step) + zero, 0.0F, 15.0F) - zero) * step;
+      }
+    });
+    exact.logits(sample);
+    rounded.logits(sample);
+    for (size_t layer = 0; layer < 2; ++layer) {
+      for (size_t i = 0; i < exact.streams[layer].values.size(); ++i) {
+        const double x = exact.streams[layer].values[i], y = rounded.streams[layer].values[i];
+        wrong[layer] += (y - x) * (y - x);
+        size[layer] += x * x;
+      }
+    }
+  }
+  ASSERT_EQ(got.size(), 2U);
+  for (size_t layer = 0; layer < 2; ++layer)
+    EXPECT_NEAR(got[layer] * size[layer] / wrong[layer], 1, 1e-3) << layer;
 }
 
 }  // namespace

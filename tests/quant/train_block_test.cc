@@ -134,17 +134,12 @@ TEST(TrainOps, SoftmaxGradient) {
   check_gradient("x", x, gradient, loss);
 }
 
-struct WeightCase {
-  QuantSpec spec;
-  bool clipped;
-};
+class WeightGradient : public testing::TestWithParam<QuantSpec> {};
 
-class WeightGradient : public testing::TestWithParam<WeightCase> {};
-
-/// The offset is a constant of the backward pass: its value at the point is kept while the rest moves.
+/// Clipped: unclipped, the extremes stand exactly at the ends of the codes, where the derivative jumps. The
+/// offset is a constant of the backward pass: its value at the point is kept while the rest moves.
 TEST_P(WeightGradient, OfFactorsAndBounds) {
-  const QuantSpec spec = GetParam().spec;
-  const bool clipped = GetParam().clipped;
+  const QuantSpec spec = GetParam();
   constexpr int64_t kRows = 5;
   constexpr int64_t kCols = 6;
   Numbers numbers(3);
@@ -159,8 +154,7 @@ TEST_P(WeightGradient, OfFactorsAndBounds) {
   const std::vector<double> upstream = numbers.vector(kRows * kCols);
   const TransformedWeight<double> weight{
       w.data(), kRows, kCols, columns.data(), nullptr, divisors.data(), multipliers.data()};
-  const Clipping<double> clipping =
-      clipped ? Clipping<double>{upper.data(), lower.data()} : Clipping<double>{};
+  const Clipping<double> clipping = {upper.data(), lower.data()};
   const WeightGrids<double> start = weight_grids(weight, spec, clipping);
   const auto loss = [&] {
     WeightGrids<double> grids = weight_grids(weight, spec, clipping);
@@ -181,8 +175,6 @@ TEST_P(WeightGradient, OfFactorsAndBounds) {
                             .column_multiplier = d_columns.data(),
                             .row_divisor = d_divisors.data(),
                             .row_multiplier = d_multipliers.data()});
-  // Unclipped, the extremes stand exactly at the ends of the codes, where the derivative jumps.
-  if (!clipped) return;
   check_gradient("columns", columns, d_columns, loss);
   check_gradient("row divisors", divisors, d_divisors, loss);
   check_gradient("row multipliers", multipliers, d_multipliers, loss);
@@ -190,11 +182,10 @@ TEST_P(WeightGradient, OfFactorsAndBounds) {
   check_gradient("lower", lower, d_lower, loss);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Specs, WeightGradient,
-    testing::Values(WeightCase{{.bits = 4, .per_channel = true}, true}, WeightCase{{.bits = 8}, true},
-                    WeightCase{{.bits = 4, .symmetric = true, .per_channel = true}, true},
-                    WeightCase{{.bits = 8, .symmetric = true}, true}));
+INSTANTIATE_TEST_SUITE_P(Specs, WeightGradient,
+                         testing::Values(QuantSpec{.bits = 4, .per_channel = true}, QuantSpec{.bits = 8},
+                                         QuantSpec{.bits = 4, .symmetric = true, .per_channel = true},
+                                         QuantSpec{.bits = 8, .symmetric = true}));
 
 /// Equal extremes share the gradient of the range.
 TEST(TrainOps, TiesShareTheGradientEqually) {
