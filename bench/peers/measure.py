@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-WORKS = ("float", "torch", "integer", "integer-float", "choice", "training")
+WORKS = ("float", "torch", "integer", "integer-float", "choice", "generation", "training")
 
 
 def child(command, stdin=""):
@@ -178,6 +178,53 @@ def run_choice(arguments):
         table("Multiple choice", note, len(requests), "requests", runs)
 
 
+def read_prompts(folder):
+    """Prompts with their settings, and our texts, of a samples file."""
+    prompts, texts = [], []
+    for path in sorted(folder.glob("samples_*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            sample = json.loads(line)
+            given = sample["arguments"]["gen_args_0"]
+            prompts.append([given["arg_0"], given["arg_1"]])
+            texts.append(sample["resps"][0][0])
+    return prompts, texts
+
+
+def run_generation(arguments):
+    """A task that generates; without its data nothing is run."""
+    f16 = arguments.work / "f16.gguf"
+    for task in arguments.generating.split(","):
+        if not any((arguments.data / name).exists() for name in (task, task.split("_")[0])):
+            print(f"### Texts: {task}\n\nNo data of {task} in {arguments.data}.\n", flush=True)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            count = 0
+
+            def evaluate():
+                nonlocal count
+                count += 1
+                out = folder / str(count)
+                command = [arguments.bin / "qeval", "eval", "-m", f16, "-t", task, "-d", arguments.data]
+                command += ["--limit", arguments.limit, "--threads", arguments.threads, "-o", out]
+                seconds, cpu, peak, _ = child(command)
+                return Run(seconds, cpu, peak, {"texts": read_prompts(out)[1]})
+
+            evaluate()
+            prompts, ours = read_prompts(folder / "1")
+            (folder / "prompts.json").write_text(json.dumps(prompts))
+            runs = alternate(arguments, {
+                "lm-evaluation-harness": lambda: peer(arguments, "harness_texts.py", f16, folder / "prompts.json",
+                                                      arguments.threads, 1),
+                "llama.cpp F16": lambda: peer(arguments, "llama_texts.py", f16, folder / "prompts.json", arguments.threads),
+                "qeval eval": evaluate,
+            })
+            same = {name: sum(a == b for a, b in zip(own[0].result["texts"], ours)) for name, own in runs.items()}
+            note = (f"Greedy texts of {len(prompts)} documents, {statistics.mean(map(len, ours)):.0f} characters on average; "
+                    f"equal to ours: " + ", ".join(f"{name} {n}" for name, n in same.items()) + ". qeval's time includes loading.")
+            table(f"Texts: {task}", note, len(prompts), "documents", runs)
+
+
 def last_step(lines):
     return json.loads(lines.strip().splitlines()[-1])
 
@@ -217,6 +264,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--context", type=int, default=2048, help="tokens of the window")
+    parser.add_argument("--generating", default="gsm8k,gsm8k_cot", metavar="TASK,...", help="tasks of the work generation")
     parser.add_argument("--harness-batch", default="1", metavar="N,...")
     parser.add_argument("--only", default=",".join(WORKS), help="of " + ", ".join(WORKS))
     arguments = parser.parse_args()
