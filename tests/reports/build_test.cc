@@ -6,9 +6,9 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "report_fixture.h"
 #include "reports/render/document.h"
 #include "tests/message_of.h"
+#include "tests/reports/report_fixture.h"
 
 namespace qeval::reports {
 namespace {
