@@ -268,8 +268,7 @@ const Command inspect_command{
     .summary = "What a model is: architecture, types, sizes, tokenizer, hashes",
     .usage =
         "--supported | -m MODEL [--tensors] [--points [PATTERN]] [--errors | --sensitivity | --compare "
-        "fake,integer "
-        "--calibration FILE]",
+        "fake,integer | --losses --base MODEL --calibration FILE]",
     .example = "qeval inspect -m model.gguf",
     .options = options,
     .run = run,

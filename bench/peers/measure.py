@@ -8,6 +8,7 @@ without loading. qeval's seconds are those of its whole run: for a window of tex
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,10 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-WORKS = ("float", "torch", "integer", "integer-float", "choice", "generation", "training")
+WORKS = ("float", "torch", "integer", "integer-float", "ggml", "choice", "generation", "training")
+GGML_FILES = {"F16": ("f16.gguf", "float"), "Q8_0": ("q8_0.gguf", "ggml"), "Q4_0": ("q4_0.gguf", "ggml"),
+              "Q4_K_M": ("q4_k_m.gguf", "ggml")}
+GGML_WORKS = (("pp", 512), ("pp", 2047), ("tg", 128))
 
 
 def child(command, stdin=""):
@@ -49,8 +53,8 @@ def peer(arguments, script, *rest):
     return Run(answer["seconds"], answer["cpu_seconds"], peak, answer)
 
 
-def qeval_score(arguments, model, *options):
-    ids = json.loads(arguments.ids.read_text())
+def qeval_score(arguments, model, *options, tokens=None):
+    ids = json.loads(arguments.ids.read_text())[:tokens and tokens + 1]
     command = [arguments.bin / "qeval", "score", "-m", model, "--threads", arguments.threads, "--max-length", len(ids)]
     command += options
 
@@ -131,6 +135,43 @@ def run_integer_float(arguments):
         "qeval float": lambda: qeval_score(arguments, arguments.work / "f16.gguf"),
         "qeval integer w8a8": lambda: qeval_score(arguments, arguments.work / "w8a8", "--arithmetic", "integer"),
     })
+
+
+def qeval_generate(arguments, model, arithmetic, count):
+    """Of `generate`, the seconds of the tokens behind the first; CPU seconds and peak are of the whole run."""
+    command = [arguments.bin / "qeval", "generate", "-m", model, "--arithmetic", arithmetic, "--threads", arguments.threads]
+    command += ["-p", "The history of the town", "-n", count + 1, "--ignore-eos", "--stats", "--max-length", count + 64]
+    with tempfile.TemporaryFile("w+") as stats:
+        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=stats)
+        _, status, usage = os.wait4(process.pid, 0)
+        stats.seek(0)
+        text = stats.read()
+    found = re.search(r"^generation +(\d+) tokens, ([\d.]+) tokens/s", text, re.M)
+    if status or not found or int(found[1]) != count:
+        sys.exit(f"measure.py: qeval generate -m {model} failed: {text.strip()}")
+    return Run(count / float(found[2]), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, {})
+
+
+def run_ggml(arguments):
+    """llama-bench's pp and tg by type of file."""
+    print("### GGUF files: prompts and generation\n\npp: a prompt of so many tokens, logits of all; tg: so many tokens one at "
+          "a time. qeval in --arithmetic ggml, F16 in float.\n")
+    print("| file | work | llama.cpp, tokens/s | qeval, tokens/s | ratio |\n| --- | --- | ---: | ---: | ---: |")
+    for name, (file, arithmetic) in GGML_FILES.items():
+        model = arguments.work / file
+        for kind, count in GGML_WORKS:
+            runs = alternate(arguments, {
+                f"llama.cpp {name} {kind}{count}": lambda: peer(
+                    arguments, "llama_speed.py", model, arguments.ids, arguments.threads, kind, count),
+                f"qeval {name} {kind}{count}": lambda: qeval_score(
+                    arguments, model, "--arithmetic", arithmetic, tokens=count) if kind == "pp" else qeval_generate(
+                    arguments, model, arithmetic, count),
+            })
+            theirs, ours = runs.values()
+            rates = [mean_range([count / run.seconds for run in own], 0) for own in (theirs, ours)]
+            ratio = mean_range([a.seconds / b.seconds for a, b in zip(theirs, ours)])
+            print(f"| {name} | {kind}{count} | {rates[0]} | {rates[1]} | {ratio} |", flush=True)
+    print()
 
 
 def read_requests(folder):
@@ -257,7 +298,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", type=Path, required=True, metavar="DIR")
     parser.add_argument("--model", type=Path, required=True, metavar="FILE.gguf")
-    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="f16.gguf, q8_0.gguf and w8a8")
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="f16.gguf, q8_0.gguf, q4_0.gguf, q4_k_m.gguf and w8a8")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--tasks", required=True)
     parser.add_argument("--limit", type=int, default=25, help="documents of each task (default: 25)")

@@ -83,7 +83,13 @@ inline void row_dots_side_by_side(const RowDots& d, int64_t first) {
   __m256 sums[groups];
   for (int g = 0; g < groups; ++g) sums[g] = _mm256_loadu_ps(d.sums + first + 8 * g);
   int64_t i = 0;
+  constexpr int64_t kLine = 64 / sizeof(Number);
   for (; i + Rows::step <= d.k; i += Rows::step) {
+    // So many rows side by side are no pattern that a processor foresees.
+    if (i % kLine == 0) {
+      for (int j = 0; j < 8 * groups; ++j)
+        _mm_prefetch(reinterpret_cast<const char*>(rows[j] + i) + d.ahead, _MM_HINT_T0);
+    }
 #pragma GCC unroll 4
     for (int g = 0; g < groups; ++g) {
       Rows::columns(rows + 8 * g, i, [&](int64_t j, __m256 column) {
@@ -110,14 +116,20 @@ inline void row_dots_of(const RowDots& d) {
 
 }  // namespace
 
+bool reads_rows_of(DType type) {
+  return type == DType::f32 || type == DType::f16 || type == DType::bf16 || block_row_dots(type) != nullptr;
+}
+
 void row_dots(const RowDots& d) {
   switch (d.type) {
-    case RowType::f32:
+    case DType::f32:
       return row_dots_of<F32Rows>(d);
-    case RowType::f16:
+    case DType::f16:
       return row_dots_of<Rows16<WidenF16>>(d);
-    case RowType::bf16:
+    case DType::bf16:
       return row_dots_of<Rows16<WidenBf16>>(d);
+    default:
+      return block_row_dots(d.type)(d);
   }
 }
 

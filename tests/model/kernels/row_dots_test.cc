@@ -9,6 +9,7 @@
 
 #include <gtest/gtest.h>
 
+#include "block_halves.h"
 #include "model/kernels/gemm.h"
 
 namespace qeval::model {
@@ -23,6 +24,17 @@ std::vector<std::byte> weight_bytes(DType dtype, int64_t numbers, std::mt19937& 
     for (size_t i = 0; i < bytes.size(); i += 4) {
       const float value = normal(random);
       std::memcpy(&bytes[i], &value, 4);
+    }
+    return bytes;
+  }
+  if (type.block_size > 1) {
+    for (std::byte& b : bytes) b = static_cast<std::byte>(random());
+    for (size_t block = 0; block < bytes.size(); block += static_cast<size_t>(type.block_bytes)) {
+      for (const size_t at : fixtures::halves_of(dtype)) {
+        const uint16_t half = narrow_f16(normal(random));
+        std::memcpy(&bytes[block + at], &half, 2);
+      }
+      if (dtype == DType::mxfp4) bytes[block] = static_cast<std::byte>(120 + random() % 8);
     }
     return bytes;
   }
@@ -76,7 +88,13 @@ INSTANTIATE_TEST_SUITE_P(Types, RowProduct,
                                          Case{DType::f16, 64, 1600, 0}, Case{DType::f16, 37, 777, 0},
                                          Case{DType::f16, 40, 48, 20}, Case{DType::bf16, 45, 801, 0},
                                          Case{DType::f32, 44, 24, 22}, Case{DType::q4_0, 35, 1600, 0},
-                                         Case{DType::q8_0, 12, 800, 0}));
+                                         Case{DType::q8_0, 12, 800, 0}, Case{DType::q4_1, 45, 96, 0},
+                                         Case{DType::q5_0, 43, 160, 0}, Case{DType::q5_1, 65, 64, 0},
+                                         Case{DType::q2_k, 37, 512, 0}, Case{DType::q3_k, 9, 1024, 0},
+                                         Case{DType::q4_k, 70, 768, 0}, Case{DType::q5_k, 33, 512, 0},
+                                         Case{DType::q6_k, 41, 768, 0}, Case{DType::iq4_nl, 40, 96, 20},
+                                         Case{DType::iq4_xs, 36, 256, 0}, Case{DType::mxfp4, 38, 224, 0},
+                                         Case{DType::iq2_xs, 7, 256, 0}));
 
 /// The kernel itself against the chain written down.
 TEST(RowDots, AreChainsOfFusedMultiplyAdds) {

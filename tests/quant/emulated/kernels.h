@@ -1,5 +1,6 @@
 #pragma once
 
+#include "quant/arithmetic/blocks/kernels.h"
 #include "quant/arithmetic/integer/run/kernels.h"
 
 namespace qeval::quant {
@@ -8,5 +9,6 @@ namespace qeval::quant {
 const IntegerKernels& emulated_kernels_avx_vnni();
 const IntegerKernels& emulated_kernels_avx512();
 const IntegerKernels& emulated_kernels_avx512_vnni();
+const BlockKernels& emulated_block_kernels_avx_vnni();
 
 }  // namespace qeval::quant
