@@ -14,7 +14,7 @@
 namespace qeval::cli {
 namespace {
 
-constexpr std::array<const char*, 3> kGroups{"let", "lwc", "lrl"};
+constexpr std::array<const char*, quant::kParameterGroups> kGroups{"let", "lwc", "lrl", "code"};
 
 int64_t count(const std::optional<int64_t>& value, const char* option, int64_t otherwise, int64_t least,
               int64_t most) {
@@ -65,6 +65,10 @@ void add_learn_options(po::options_description& options) {
   add("lrl-lr", rate(), "learning rate of the activations' scales and offsets (lrl, mobilequant)");
   add("lrl-min-lr", rate(), "what it falls to");
   add("lrl-relative", "lrl-lr as a share of each range instead of an absolute step (lrl, mobilequant)");
+  add("code-lr", rate(),
+      "learning rate of the codes themselves of weights of fewer than 8 bits, in steps of their grids "
+      "(mobilequant with --round-first; 0: they stay)");
+  add("code-min-lr", rate(), "what it falls to");
   add("no-smooth", "learn from the model as it is, without SmoothQuant first");
   add("round-first",
       "round weights (--rounding gptq) before learning, which then learns the scales of their grids in place "
@@ -118,6 +122,8 @@ quant::LearnSettings learn_settings(const po::variables_map& arguments, quant::M
   settings.relative_ranges = settings.relative_ranges || applies(arguments, "lrl-relative", method);
   settings.round_first = settings.round_first || applies(arguments, "round-first", method);
   for (size_t g = 0; g < kGroups.size(); ++g) read_schedule(arguments, kGroups[g], method, settings.rates[g]);
+  if (settings.rates[static_cast<size_t>(quant::ParameterGroup::code)].rate > 0 && !settings.round_first)
+    refuse("code-lr", "not used without --round-first, which makes codes before learning");
   return settings;
 }
 

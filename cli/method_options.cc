@@ -37,6 +37,7 @@ constexpr std::array kOptions{
     MethodOption{"let-min-lr", kLearned},       MethodOption{"lwc-lr", kLearned},
     MethodOption{"lwc-min-lr", kLearned},       MethodOption{"lrl-lr", kRangesLearned},
     MethodOption{"lrl-min-lr", kRangesLearned}, MethodOption{"lrl-relative", kRangesLearned},
+    MethodOption{"code-lr", kEndToEnd},         MethodOption{"code-min-lr", kEndToEnd},
     MethodOption{"no-smooth", kLearned},        MethodOption{"round-first", kEndToEnd},
     MethodOption{"save-minutes", kLearned},     MethodOption{"activation-memory", kEndToEnd}};
 

@@ -174,6 +174,15 @@ quant::QuantizeOptions quantize_options(const po::variables_map& arguments,
   return options;
 }
 
+/// --code-lr where no code would move.
+void check_code_rate(const po::variables_map& arguments, const quant::LearnSettings& settings,
+                     const quant::Scheme& scheme) {
+  if (!given(arguments, "code-lr") || scheme.weight.bits < quant::kFewestBitsThatStay) return;
+  if (settings.rates[static_cast<size_t>(quant::ParameterGroup::code)].rate == 0) return;
+  refuse("code-lr", fmt::format("codes of {} bits stay; accepted: 0, or weights of fewer than {} bits",
+                                scheme.weight.bits, quant::kFewestBitsThatStay));
+}
+
 /// Calibration text is missing and would be used.
 void require_samples(const quant::Samples& samples, const quant::QuantizeOptions& options,
                      const model::ModelConfig& config) {
@@ -220,6 +229,7 @@ int run(const po::variables_map& arguments) {
     run.calibration = calibration_json(arguments, run.samples);
     if (quant::is_learned(run.options.method)) {
       run.learning = learn_settings(arguments, run.options.method, run.options.variant, model.config);
+      check_code_rate(arguments, *run.learning, run.options.scheme);
       run.save_interval = save_interval(arguments);
       warn_of_idle_ranks(*run.learning);
     }

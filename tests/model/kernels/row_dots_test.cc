@@ -9,7 +9,7 @@
 
 #include <gtest/gtest.h>
 
-#include "block_halves.h"
+#include "tests/model/block_halves.h"
 #include "model/kernels/gemm.h"
 
 namespace qeval::model {

@@ -204,6 +204,18 @@ TEST(LearnCodes, MoveByFactorsAndResume) {
   EXPECT_GT(coarse, 5);
 }
 
+/// A share of a fine grid's range is many of its steps: those stay, and so do masked keys' probabilities.
+TEST(LearnEndToEnd, RelativeRatesLeaveFineGridsAlone) {
+  LearnSettings chosen = settings(LearnMethod::mobilequant);
+  chosen.relative_ranges = true;
+  chosen.rates[2] = {1e-2, 1e-3};
+  const ActRanges moved = run(chosen).ranges;
+  const Problem start;
+  const Point probabilities{1, Module::pv_product, Slot::input}, values{1, Module::v, Slot::output};
+  EXPECT_FLOAT_EQ(moved[probabilities]->lo, start.problem.ranges[probabilities]->lo);
+  EXPECT_NE(moved[values]->hi, start.problem.ranges[values]->hi);
+}
+
 /// With what the paper's code lacks as well: the loss on logits and rates relative to the ranges.
 TEST(LearnEndToEnd, ContinuesWithTheSameBitsOnLogitsAndRelativeRates) {
   LearnSettings chosen = settings(LearnMethod::mobilequant);
