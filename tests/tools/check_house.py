@@ -33,6 +33,7 @@ MAY_KNOW = {
     "eval": ["model", "quant", "datasets", "base"],
     "reports": ["eval/results", "base"],
     "cli": ["model", "quant", "datasets", "eval", "reports", "base"],
+    "python": ["cli", "model", "quant", "datasets", "eval", "base"],
 }
 MOST_LINES = 500
 
