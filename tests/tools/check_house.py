@@ -34,13 +34,14 @@ MAY_KNOW = {
     "eval": ["model", "quant", "datasets", "base"],
     "reports": ["eval/results", "base"],
     "cli": ["model", "quant", "datasets", "eval", "reports", "base"],
+    "python": ["cli", "model", "quant", "datasets", "eval", "base"],
 }
 MOST_LINES = 500
 # Tests of several sources, in the folder of what they have in common.
 TESTS_OF_SEVERAL = {
     "base/base", "eval/evaluation_parts", "eval/tasks/generating", "model/mixers", "model/architectures/expert_architectures",
     "model/checkpoint/gguf_weights", "model/checkpoint/quantized/refusals", "model/tokenizer/bpe_files",
-    "model/tokenizer/character_files", "model/tokenizer/vectors", "quant/methods/learn/goldens", "quant/methods/learn/learned_forms",
+    "model/tokenizer/character_files", "model/tokenizer/vectors", "quant/methods/learn/goldens", "quant/methods/learn/learned_codes", "quant/methods/learn/learned_forms",
 }
 
 
