@@ -1,7 +1,7 @@
 """llama.cpp through llama-cpp-python: greedy texts of the requests, one after another.
 
 usage: llama_texts.py MODEL.gguf REQUESTS.json THREADS
-REQUESTS.json: [[context, settings], ...]. Prints {"seconds", "cpu_seconds", "texts"}, loading left out.
+REQUESTS.json: [[context, settings], ...]. Prints {"seconds", "cpu_seconds", "answers"}, loading left out.
 """
 
 import json
@@ -23,7 +23,7 @@ def main():
         answer = llama(context, max_tokens=settings.get("max_gen_toks", 256), stop=settings["until"], temperature=0)
         texts.append(answer["choices"][0]["text"])
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(json.dumps({"seconds": wall, "cpu_seconds": cpu, "texts": texts}))
+    print(json.dumps({"seconds": wall, "cpu_seconds": cpu, "answers": texts}))
 
 
 if __name__ == "__main__":

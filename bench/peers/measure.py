@@ -208,12 +208,13 @@ def run_choice(arguments):
         (folder / "requests.json").write_text(json.dumps(requests))
         contestants = {
             f"lm-evaluation-harness, batch {batch}": lambda batch=batch: peer(
-                arguments, "harness_requests.py", arguments.model, folder / "requests.json", arguments.threads, batch)
+                arguments, "harness_requests.py", arguments.model, folder / "requests.json", arguments.threads, batch,
+                "loglikelihood")
             for batch in arguments.harness_batch.split(",")
         }
         contestants["qeval eval"] = evaluate
         runs = alternate(arguments, contestants)
-        differences = [abs(a - b) for a, b in zip(runs[next(iter(runs))][0].result["scores"], ours)]
+        differences = [abs(a - b) for a, b in zip(runs[next(iter(runs))][0].result["answers"], ours)]
         note = (f"{len(requests)} requests, {arguments.limit} documents of each of {arguments.tasks}. Log-likelihoods differ by "
                 f"{statistics.mean(differences):.1e} on average, {max(differences):.1e} at most. qeval's time includes loading.")
         table("Multiple choice", note, len(requests), "requests", runs)
@@ -249,18 +250,18 @@ def run_generation(arguments):
                 command = [arguments.bin / "qeval", "eval", "-m", f16, "-t", task, "-d", arguments.data]
                 command += ["--limit", arguments.limit, "--threads", arguments.threads, "-o", out]
                 seconds, cpu, peak, _ = child(command)
-                return Run(seconds, cpu, peak, {"texts": read_prompts(out)[1]})
+                return Run(seconds, cpu, peak, {"answers": read_prompts(out)[1]})
 
             evaluate()
             prompts, ours = read_prompts(folder / "1")
             (folder / "prompts.json").write_text(json.dumps(prompts))
             runs = alternate(arguments, {
-                "lm-evaluation-harness": lambda: peer(arguments, "harness_texts.py", f16, folder / "prompts.json",
-                                                      arguments.threads, 1),
+                "lm-evaluation-harness": lambda: peer(arguments, "harness_requests.py", f16, folder / "prompts.json",
+                                                      arguments.threads, 1, "generate_until"),
                 "llama.cpp F16": lambda: peer(arguments, "llama_texts.py", f16, folder / "prompts.json", arguments.threads),
                 "qeval eval": evaluate,
             })
-            same = {name: sum(a == b for a, b in zip(own[0].result["texts"], ours)) for name, own in runs.items()}
+            same = {name: sum(a == b for a, b in zip(own[0].result["answers"], ours)) for name, own in runs.items()}
             note = (f"Greedy texts of {len(prompts)} documents, {statistics.mean(map(len, ours)):.0f} characters on average; "
                     f"equal to ours: " + ", ".join(f"{name} {n}" for name, n in same.items()) + ". qeval's time includes loading.")
             table(f"Texts: {task}", note, len(prompts), "documents", runs)
