@@ -228,7 +228,7 @@ int run(const po::variables_map& arguments) {
 
 const Command bench_command{
     .name = "bench",
-    .summary = "Latency, speed and memory of a model, float and quantized, at the paper's settings",
+    .summary = "Latency, speed and memory of a model, float and quantized, at MobileQuant's settings",
     .usage = "-m MODEL [--schemes LIST] [options]",
     .example = "qeval bench -m model.gguf -o bench.json",
     .options = options,

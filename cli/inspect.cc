@@ -22,7 +22,7 @@ po::options_description options() {
   add_weight_options(options);
   options.add_options()("tensors", "list every tensor with type and shape")(
       "supported",
-      "print a table of all architectures and of what takes them, and nothing else; needs no model");
+      "print only a table of all architectures and the arithmetics that support them; needs no model");
   add_inspect_quantization_options(options);
   return options;
 }

@@ -293,7 +293,8 @@ std::vector<Evaluation::TaskPlan> Evaluation::plan() const {
   for (const auto& task : tasks_.tasks) {
     if (!task) continue;
     plans.push_back({task->task().name, task->documents(), task->plan().tokens_requested(),
-                     task->plan().tokens_computed(), task->tokens_scored()});
+                     task->plan().tokens_computed(), task->tokens_scored(),
+                     task->task().generation != nullptr});
   }
   return plans;
 }

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-WORKS = ("float", "torch", "integer", "integer-float", "ggml", "choice", "training")
+WORKS = ("float", "torch", "integer", "integer-float", "ggml", "choice", "generation", "training")
 GGML_FILES = {"F16": ("f16.gguf", "float"), "Q8_0": ("q8_0.gguf", "ggml"), "Q4_0": ("q4_0.gguf", "ggml"),
               "Q4_K_M": ("q4_k_m.gguf", "ggml")}
 GGML_WORKS = (("pp", 512), ("pp", 2047), ("tg", 128))
@@ -208,15 +208,63 @@ def run_choice(arguments):
         (folder / "requests.json").write_text(json.dumps(requests))
         contestants = {
             f"lm-evaluation-harness, batch {batch}": lambda batch=batch: peer(
-                arguments, "harness_requests.py", arguments.model, folder / "requests.json", arguments.threads, batch)
+                arguments, "harness_requests.py", arguments.model, folder / "requests.json", arguments.threads, batch,
+                "loglikelihood")
             for batch in arguments.harness_batch.split(",")
         }
         contestants["qeval eval"] = evaluate
         runs = alternate(arguments, contestants)
-        differences = [abs(a - b) for a, b in zip(runs[next(iter(runs))][0].result["scores"], ours)]
+        differences = [abs(a - b) for a, b in zip(runs[next(iter(runs))][0].result["answers"], ours)]
         note = (f"{len(requests)} requests, {arguments.limit} documents of each of {arguments.tasks}. Log-likelihoods differ by "
                 f"{statistics.mean(differences):.1e} on average, {max(differences):.1e} at most. qeval's time includes loading.")
         table("Multiple choice", note, len(requests), "requests", runs)
+
+
+def read_prompts(folder):
+    """Prompts with their settings, and our texts, of a samples file."""
+    prompts, texts = [], []
+    for path in sorted(folder.glob("samples_*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            sample = json.loads(line)
+            given = sample["arguments"]["gen_args_0"]
+            prompts.append([given["arg_0"], given["arg_1"]])
+            texts.append(sample["resps"][0][0])
+    return prompts, texts
+
+
+def run_generation(arguments):
+    """A task that generates; without its data nothing is run."""
+    f16 = arguments.work / "f16.gguf"
+    for task in arguments.generating.split(","):
+        if not any((arguments.data / name).exists() for name in (task, task.split("_")[0])):
+            print(f"### Texts: {task}\n\nNo data of {task} in {arguments.data}.\n", flush=True)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            count = 0
+
+            def evaluate():
+                nonlocal count
+                count += 1
+                out = folder / str(count)
+                command = [arguments.bin / "qeval", "eval", "-m", f16, "-t", task, "-d", arguments.data]
+                command += ["--limit", arguments.limit, "--threads", arguments.threads, "-o", out]
+                seconds, cpu, peak, _ = child(command)
+                return Run(seconds, cpu, peak, {"answers": read_prompts(out)[1]})
+
+            evaluate()
+            prompts, ours = read_prompts(folder / "1")
+            (folder / "prompts.json").write_text(json.dumps(prompts))
+            runs = alternate(arguments, {
+                "lm-evaluation-harness": lambda: peer(arguments, "harness_requests.py", f16, folder / "prompts.json",
+                                                      arguments.threads, 1, "generate_until"),
+                "llama.cpp F16": lambda: peer(arguments, "llama_texts.py", f16, folder / "prompts.json", arguments.threads),
+                "qeval eval": evaluate,
+            })
+            same = {name: sum(a == b for a, b in zip(own[0].result["answers"], ours)) for name, own in runs.items()}
+            note = (f"Greedy texts of {len(prompts)} documents, {statistics.mean(map(len, ours)):.0f} characters on average; "
+                    f"equal to ours: " + ", ".join(f"{name} {n}" for name, n in same.items()) + ". qeval's time includes loading.")
+            table(f"Texts: {task}", note, len(prompts), "documents", runs)
 
 
 def last_step(lines):
@@ -258,6 +306,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--context", type=int, default=2048, help="tokens of the window")
+    parser.add_argument("--generating", default="gsm8k,gsm8k_cot", metavar="TASK,...", help="tasks of the work generation")
     parser.add_argument("--harness-batch", default="1", metavar="N,...")
     parser.add_argument("--only", default=",".join(WORKS), help="of " + ", ".join(WORKS))
     arguments = parser.parse_args()
