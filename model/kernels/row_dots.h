@@ -19,7 +19,7 @@ struct RowDots {
 };
 inline constexpr int64_t kRowDots = 8;
 
-/// Whether the path in force (cpu_path()) has row_dots: AVX2 and AVX-512 do.
+/// Whether the path in force (cpu_path()) has row_dots: all but the portable one do.
 bool has_row_dots();
 /// Precondition: has_row_dots().
 void row_dots(const RowDots& product);
