@@ -1,6 +1,8 @@
 #!/bin/sh
 # Installs the Debian packages that qeval is built from and tested with (made for Debian 12).
 # Does nothing, and needs no rights, where they are all there.
+#
+# usage: scripts/install_deps.sh [PACKAGE...]: these besides
 set -eu
 
 packages="
@@ -10,6 +12,7 @@ packages="
   libutf8proc-dev libssl-dev libfmt-dev libeigen3-dev libonnx-dev libprotobuf-dev protobuf-compiler libcpp-httplib-dev
   libgtest-dev libgmock-dev libbenchmark-dev dpkg-dev file
   libopenmpi-dev openmpi-bin
+  $*
 "
 
 if ! command -v dpkg-query >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>&1; then
