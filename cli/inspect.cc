@@ -12,6 +12,7 @@
 #include "model/kernels/cpu.h"
 #include "model/tokenizer/tokenizer.h"
 #include "model/weights.h"
+#include "quant/arithmetic/integer/run/cpu.h"
 
 namespace qeval::cli {
 namespace {
@@ -255,7 +256,7 @@ int run(const po::variables_map& arguments) {
   const model::Model model = load_model(arguments);
   print_model(model);
   print_tokenizer(model.path);
-  row("this CPU", fmt::format("{} ({})", model::cpu_name(), model::name(model::cpu_path())));
+  row("this CPU", fmt::format("{} ({})", model::cpu_name(), quant::kernels_in_force()));
   if (arguments.count("tensors") != 0) print_tensors(model);
   inspect_quantization(arguments, model);
   return 0;

@@ -24,7 +24,7 @@ mkdir -p $work/licenses dist
 for library in "${libraries[@]}"; do
   cp "/usr/share/doc/$library/copyright" "$work/licenses/$library.txt"
 done
-"$python" -m build --wheel --no-isolation --outdir $work/dist -Cbuild-dir=$work/build \
+"$python" -m build --wheel --no-isolation --outdir $work/dist -Cbuild-dir=build/wheel_gcc \
   -Ccmake.define.QEVAL_LICENSES="$PWD/$work/licenses" >$work/build.log 2>&1 || {
   tail -n 40 $work/build.log >&2
   exit 1

@@ -22,15 +22,16 @@ struct RowDots {
 };
 inline constexpr int64_t kRowDots = 8;
 
-/// Whether the path in force (cpu_path()) has row_dots: AVX2 and AVX-512 do.
+/// Whether the path in force (cpu_path()) has row_dots: all but the portable one do.
 bool has_row_dots();
-/// Whether they read rows of the type: floats, and most of GGUF's blocks. Precondition: has_row_dots().
-bool reads_rows_of(DType type);
-/// Precondition: has_row_dots(), reads_rows_of(product.type).
-void row_dots(const RowDots& product);
-
-/// Those of a type of blocks, or null.
+/// Those of a type of blocks, or null: most of GGUF's with AVX2, none with NEON.
 using RowDotsKernel = void (*)(const RowDots&);
 RowDotsKernel block_row_dots(DType type);
+/// Whether rows of the type are read: floats, and those blocks. Precondition: has_row_dots().
+inline bool reads_rows_of(DType type) {
+  return type == DType::f32 || type == DType::f16 || type == DType::bf16 || block_row_dots(type) != nullptr;
+}
+/// Precondition: has_row_dots(), reads_rows_of(product.type).
+void row_dots(const RowDots& product);
 
 }  // namespace qeval::model

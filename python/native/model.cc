@@ -79,7 +79,15 @@ void Model::warn(std::span<const std::string> warnings, const Observer& observer
 }
 
 ordered_json Model::call(std::string_view name, const ordered_json& request, const Observer& observer) {
+  const std::thread::id self = std::this_thread::get_id();
+  if (caller_ == self)
+    fail("the model is computing in this thread: it cannot be called from within its own call");
   const std::lock_guard lock(mutex_);
+  caller_ = self;
+  const struct Leave {
+    std::atomic<std::thread::id>& caller;
+    ~Leave() { caller = std::thread::id(); }
+  } leave{caller_};
   const cli::ThreadLimit limit(arguments_);
   if (name == "describe") return describe();
   if (name == "score") return score(request, observer);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -9,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include <boost/program_options/variables_map.hpp>
@@ -36,7 +38,8 @@ class Model {
   /// the program does.
   Model(std::vector<std::string> words, const Observer& observer);
 
-  /// Answers a request; throws Error, or what the observer throws. Each request is an object:
+  /// Answers a request; throws Error, or what the observer throws, which may not call the model itself
+  /// (Error). Each request is an object:
   /// - describe {} → {path, arithmetic, max_length, context, vocab_size, weight_hash}
   /// - score {requests: as `qeval score` reads them, composed, details} → a list of {logprob, is_greedy},
   /// with
@@ -74,6 +77,7 @@ class Model {
   void warn(std::span<const std::string> warnings, const Observer& observer);
 
   std::mutex mutex_;
+  std::atomic<std::thread::id> caller_;  ///< who has the mutex
   std::vector<std::string> words_;
   boost::program_options::variables_map arguments_;
   std::unique_ptr<eval::Session> session_;

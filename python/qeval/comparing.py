@@ -2,6 +2,7 @@
 and started again without the interpreter that waits for it."""
 
 import os
+import signal
 import subprocess
 import warnings
 from collections.abc import Sequence
@@ -61,7 +62,8 @@ def _run(arguments: Sequence[str], progress: Optional[bool]) -> None:
                 else:
                     last = line.removeprefix("qeval: ").rstrip("\n")
         except KeyboardInterrupt:
-            child.wait()  # Ctrl-C reaches it, too: it keeps what is finished
+            child.send_signal(signal.SIGINT)  # it keeps what is finished
+            child.wait()
             raise
     if child.returncode:
         reason = last or f"qeval ended with status {child.returncode}"

@@ -23,14 +23,13 @@ def _flag(value: Any) -> Any:
 
 class QevalLM(LM):  # type: ignore[misc]  # the harness has no types
     """The arguments are those of qeval.load, `pretrained` being the path. Scores do not depend on the batch, so the
-    harness's batch sizes are taken and not used: `batch_tokens` is qeval's own, for speed and memory."""
+    harness's batch sizes are taken and not used: `batch_tokens` is qeval's own, for speed and memory. Nor is its
+    device, which it names ("cuda:0") where nobody has: qeval computes on the CPU."""
 
     def __init__(self, pretrained: str, arithmetic: Optional[str] = None, batch_size: Any = None,
                  max_batch_size: Any = None, device: Optional[str] = None, chat_template_args: Any = None,
                  add_bos_token: Any = None, **options: Any) -> None:
         super().__init__()
-        if device not in (None, "cpu"):
-            raise UsageError(f"device {device}: accepted: cpu")
         if isinstance(chat_template_args, str):
             chat_template_args = json.loads(chat_template_args)
         self.model = load(pretrained, arithmetic, add_bos_token=_flag(add_bos_token), **options)

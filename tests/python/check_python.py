@@ -188,6 +188,10 @@ class Checks:
         for thread in threads:
             thread.join()
         assert answers[0] is not None and answers[0] == answers[1] == answers[2]
+        # From within its own call it would wait for itself.
+        request = json.dumps({"texts": ["Hello"]})
+        self.refuses(self.qeval.Error, "the model is computing in this thread: it cannot be called from within its own call",
+                     lambda: self.model._native.call("rolling", request, lambda *_: self.model.score(PAIRS)))
 
     def check_module(self):
         listed = subprocess.run([sys.executable, "-m", "qeval", "--version"], capture_output=True, text=True, check=True)

@@ -250,8 +250,12 @@ TEST_P(KernelsTest, HalfPrecisionWidensExactly) {
   EXPECT_EQ(wide[0xC049], -3.140625F);
 }
 
-INSTANTIATE_TEST_SUITE_P(Paths, KernelsTest,
-                         testing::Values(CpuPath::portable, CpuPath::avx2, CpuPath::avx512),
+#if defined(__aarch64__)
+constexpr std::array kPaths{CpuPath::portable, CpuPath::neon};
+#else
+constexpr std::array kPaths{CpuPath::portable, CpuPath::avx2, CpuPath::avx512};
+#endif
+INSTANTIATE_TEST_SUITE_P(Paths, KernelsTest, testing::ValuesIn(kPaths),
                          [](const auto& path) { return std::string(name(path.param)); });
 
 TEST(Gemm, BlocksOfAStoredMatrixMatchTheWholeAndAddTheBias) {

@@ -25,11 +25,7 @@ std::vector<const IntegerKernels*> paths() {
   for (const IntegerCpu cpu : kIntegerCpus) {
     if (cpu_supports(cpu)) paths.push_back(&integer_kernels(cpu));
   }
-  if (cpu_supports(IntegerCpu::avx2)) {
-    for (const auto* kernels :
-         {&emulated_kernels_avx_vnni(), &emulated_kernels_avx512(), &emulated_kernels_avx512_vnni()})
-      paths.push_back(kernels);
-  }
+  for (const IntegerKernels* kernels : emulated_kernels()) paths.push_back(kernels);
   return paths;
 }
 

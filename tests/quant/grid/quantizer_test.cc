@@ -16,7 +16,7 @@ using model::CpuPath;
 
 std::vector<CpuPath> paths() {
   std::vector<CpuPath> supported;
-  for (const CpuPath path : {CpuPath::portable, CpuPath::avx2, CpuPath::avx512}) {
+  for (const CpuPath path : {CpuPath::portable, CpuPath::avx2, CpuPath::avx512, CpuPath::neon}) {
     if (model::cpu_supports(path)) supported.push_back(path);
   }
   return supported;

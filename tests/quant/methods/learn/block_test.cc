@@ -103,7 +103,7 @@ TEST(TrainOps, FloatPathsAgree) {
   const auto& reference = train_kernels_portable();
   reference.fake_quantize(x.data(), 53, grid, want.data());
   const auto of_grid = reference.fake_quantize_backward(x.data(), 53, grid, want_gradient.data());
-  for (const auto path : {model::CpuPath::avx2, model::CpuPath::avx512}) {
+  for (const auto path : {model::CpuPath::avx2, model::CpuPath::avx512, model::CpuPath::neon}) {
     if (!model::cpu_supports(path)) continue;
     const auto& kernel = train_kernels(path);
     std::vector<float> y(x.size());

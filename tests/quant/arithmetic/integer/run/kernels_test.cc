@@ -29,11 +29,8 @@ std::vector<Path> paths() {
     paths.push_back({std::string(name(cpu)), integer_kernels(cpu)});
     EXPECT_EQ(paths.back().kernels.cpu, cpu);
   }
-  if (cpu_supports(IntegerCpu::avx2)) {
-    paths.push_back({"emulated avx-vnni", emulated_kernels_avx_vnni()});
-    paths.push_back({"emulated avx512", emulated_kernels_avx512()});
-    paths.push_back({"emulated avx512-vnni", emulated_kernels_avx512_vnni()});
-  }
+  for (const IntegerKernels* kernels : emulated_kernels())
+    paths.push_back({"emulated " + std::string(name(kernels->cpu)), *kernels});
   return paths;
 }
 

@@ -3,8 +3,6 @@
 // The operations of 256- and 512-bit vectors under one name, for kernels that are written for either.
 // Compiled once per CPU path; no floating point. Emulated instructions (the tests') leave 256 bits.
 
-#ifdef __AVX2__
-
 #include <cstdint>
 
 #include <immintrin.h>
@@ -12,8 +10,16 @@
 namespace qeval::quant {
 namespace {
 
+using Eight = __m256i;       ///< lanes of 32 bits
+using EightCodes = __m128i;  ///< of 16 bits
+using ShiftCount = __m128i;
+
+inline ShiftCount shift_count(int32_t count) {
+  return _mm_cvtsi32_si128(count);
+}
+
 struct Bits256 {
-  using Vector = __m256i;
+  using Vector = Eight;
   static __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
   /// int16_t as int32_t.
   static __m256i widen(const int16_t* from) {
@@ -66,16 +72,16 @@ inline __m256i even_products(__m256i a, __m256i b) {
 inline __m256i even_products_unsigned(__m256i a, __m256i b) {
   return _mm256_mul_epu32(a, b);
 }
-inline __m256i left32(__m256i x, __m128i count) {
+inline __m256i left32(__m256i x, ShiftCount count) {
   return _mm256_sll_epi32(x, count);
 }
-inline __m256i right32(__m256i x, __m128i count) {
+inline __m256i right32(__m256i x, ShiftCount count) {
   return _mm256_srl_epi32(x, count);
 }
 inline __m256i right32(__m256i x, __m256i counts) {
   return _mm256_srlv_epi32(x, counts);
 }
-inline __m256i signed_right32(__m256i x, __m128i count) {
+inline __m256i signed_right32(__m256i x, ShiftCount count) {
   return _mm256_sra_epi32(x, count);
 }
 /// The upper halves of the 32-bit lanes, zeros above them.
@@ -115,6 +121,53 @@ inline int64_t sum64(__m256i x) {
 inline int64_t sum32(__m256i x) {
   return sum64(_mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(x)),
                                 _mm256_cvtepi32_epi64(_mm256_extracti128_si256(x, 1))));
+}
+
+/// Low words of the 64-bit lanes of `even` and of `odd`, side by side.
+inline __m256i interleave(__m256i even, __m256i odd) {
+  return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+}
+/// The low words of 64-bit lanes, zeros above them.
+inline __m256i lower32(__m256i x) {
+  return _mm256_and_si256(x, _mm256_set1_epi64x(UINT32_MAX));
+}
+inline __m256i sub64(__m256i a, __m256i b) {
+  return _mm256_sub_epi64(a, b);
+}
+inline __m256i left64(__m256i x, __m256i counts) {
+  return _mm256_sllv_epi64(x, counts);
+}
+inline __m256i right64(__m256i x, ShiftCount count) {
+  return _mm256_srl_epi64(x, count);
+}
+inline __m256i signed_right32(__m256i x, __m256i counts) {
+  return _mm256_srav_epi32(x, counts);
+}
+inline __m256i clamp64(__m256i x, __m256i lo, __m256i hi) {
+  const __m256i raised = _mm256_blendv_epi8(x, lo, _mm256_cmpgt_epi64(lo, x));
+  return _mm256_blendv_epi8(raised, hi, _mm256_cmpgt_epi64(raised, hi));
+}
+inline __m256i max16(__m256i a, __m256i b) {
+  return _mm256_max_epi16(a, b);
+}
+/// Eight numbers as the 64-bit products of even and of odd lanes have them.
+inline void load_apart(const int64_t* from, __m256i& even, __m256i& odd) {
+  const __m256i low = Bits256::load(from), high = Bits256::load(from + 4);
+  even = _mm256_permute4x64_epi64(_mm256_unpacklo_epi64(low, high), 0xD8);  // of 0 4 2 6
+  odd = _mm256_permute4x64_epi64(_mm256_unpackhi_epi64(low, high), 0xD8);   // of 1 5 3 7
+}
+inline EightCodes all_codes(int16_t x) {
+  return _mm_set1_epi16(x);
+}
+inline EightCodes clamp_codes(EightCodes x, EightCodes lo, EightCodes hi) {
+  return _mm_min_epi16(_mm_max_epi16(x, lo), hi);
+}
+/// Saturated.
+inline EightCodes narrow(__m256i x) {
+  return _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+}
+inline void store_codes(void* to, EightCodes x) {
+  _mm_storeu_si128(static_cast<__m128i*>(to), x);
 }
 
 #if defined(__AVX512BW__) && !defined(QEVAL_EMULATE_AVX512)
@@ -169,16 +222,16 @@ inline __m512i even_products(__m512i a, __m512i b) {
 inline __m512i even_products_unsigned(__m512i a, __m512i b) {
   return _mm512_mul_epu32(a, b);
 }
-inline __m512i left32(__m512i x, __m128i count) {
+inline __m512i left32(__m512i x, ShiftCount count) {
   return _mm512_sll_epi32(x, count);
 }
-inline __m512i right32(__m512i x, __m128i count) {
+inline __m512i right32(__m512i x, ShiftCount count) {
   return _mm512_srl_epi32(x, count);
 }
 inline __m512i right32(__m512i x, __m512i counts) {
   return _mm512_srlv_epi32(x, counts);
 }
-inline __m512i signed_right32(__m512i x, __m128i count) {
+inline __m512i signed_right32(__m512i x, ShiftCount count) {
   return _mm512_sra_epi32(x, count);
 }
 inline __m512i upper16(__m512i x) {
@@ -217,9 +270,5 @@ using Widest = Bits256;
 
 #endif
 
-using WideVector = Widest::Vector;
-
 }  // namespace
 }  // namespace qeval::quant
-
-#endif
