@@ -42,13 +42,15 @@ po::options_description options() {
 }
 
 void print_plan(const eval::Evaluation& evaluation) {
-  std::cout << fmt::format("{:<34} {:>10} {:>16} {:>15} {:>6}\n", "task", "documents", "tokens requested",
-                           "computed", "ratio");
+  std::cout << fmt::format("{:<34} {:>10} {:>16} {:>15} {:>6} {:>20}\n", "task", "documents",
+                           "tokens requested", "computed", "ratio", "scored");
   for (const eval::Evaluation::TaskPlan& plan : evaluation.plan()) {
-    std::cout << fmt::format("{:<34} {:>10} {:>16} {:>15} {:>6.3f}\n", plan.task, plan.documents,
+    std::cout << fmt::format("{:<34} {:>10} {:>16} {:>15} {:>6.3f} {:>20}\n", plan.task, plan.documents,
                              plan.tokens_requested, plan.tokens_computed,
                              static_cast<double>(plan.tokens_computed) /
-                                 static_cast<double>(std::max<int64_t>(1, plan.tokens_requested)));
+                                 static_cast<double>(std::max<int64_t>(1, plan.tokens_requested)),
+                             plan.generates ? fmt::format("{} new at most", plan.tokens_scored)
+                                            : fmt::format("{}", plan.tokens_scored));
   }
 }
 

@@ -10,6 +10,7 @@
 #include "cli/commit.h"
 #include "cli/parse.h"
 #include "cli/ranks.h"
+#include "quant/arithmetic/integer/run/cpu.h"
 
 namespace qeval::cli {
 namespace {
@@ -76,7 +77,8 @@ int dispatch(int argc, char** argv) {
   }
   if (name == "--version") {
     constexpr std::string_view commit = QEVAL_COMMIT;
-    std::cout << "qeval " QEVAL_VERSION << (commit.empty() ? "" : " (commit " QEVAL_COMMIT ")") << '\n';
+    std::cout << "qeval " QEVAL_VERSION << (commit.empty() ? "" : " (commit " QEVAL_COMMIT ")")
+              << "\nkernels: " << quant::kernels_in_force() << '\n';
     return 0;
   }
   if (name.empty()) {

@@ -26,8 +26,8 @@ po::options_description options() {
   const auto count = [](const char* name) { return po::value<int64_t>()->value_name(name); };
   add("output,o", text("DIR"), "folder for the quantized checkpoint, which `qeval eval` reads");
   add("method", one_of("METHOD", quant::kMethodNames)->default_value("rtn"),
-      "rtn (round to nearest), gptq (rtn with --rounding gptq), awq (scale channels and clip weights by what "
-      "activations make of their errors), smoothquant (move outliers from activations to weights), and "
+      "rtn (round to nearest), gptq (rtn with --rounding gptq), awq (scale channels and clip weights so that "
+      "outputs change least), smoothquant (move outliers from activations to weights), and "
       "learned ones: omniquant, lrl (block by block), mobilequant (end to end); rotate (rotations, ranges of "
       "its own for the first token, ranges of least squared error; GPTQ below 8 bits)");
   add("scheme", one_of("SCHEME", quant::kSchemeNames, scheme_groups())->default_value("w8a8"),
@@ -174,6 +174,15 @@ quant::QuantizeOptions quantize_options(const po::variables_map& arguments,
   return options;
 }
 
+/// --code-lr where no code would move.
+void check_code_rate(const po::variables_map& arguments, const quant::LearnSettings& settings,
+                     const quant::Scheme& scheme) {
+  if (!given(arguments, "code-lr") || scheme.weight.bits < quant::kFewestBitsThatStay) return;
+  if (settings.rates[static_cast<size_t>(quant::ParameterGroup::code)].rate == 0) return;
+  refuse("code-lr", fmt::format("codes of {} bits stay; accepted: 0, or weights of fewer than {} bits",
+                                scheme.weight.bits, quant::kFewestBitsThatStay));
+}
+
 /// Calibration text is missing and would be used.
 void require_samples(const quant::Samples& samples, const quant::QuantizeOptions& options,
                      const model::ModelConfig& config) {
@@ -220,6 +229,7 @@ int run(const po::variables_map& arguments) {
     run.calibration = calibration_json(arguments, run.samples);
     if (quant::is_learned(run.options.method)) {
       run.learning = learn_settings(arguments, run.options.method, run.options.variant, model.config);
+      check_code_rate(arguments, *run.learning, run.options.scheme);
       run.save_interval = save_interval(arguments);
       warn_of_idle_ranks(*run.learning);
     }

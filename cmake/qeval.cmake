@@ -20,9 +20,19 @@ target_compile_options(qeval_settings INTERFACE
   # Fused multiply-adds are written where they are meant: the compiler must not fuse one code path and
   # not another, or a score would depend on the tile a row fell into.
   -ffp-contract=off)
+# Kernels are written for two architectures. Each has translation units of its own, by the names of their files;
+# qeval_leave_out() takes those of the other from a list of sources.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   target_compile_options(qeval_settings INTERFACE -march=x86-64-v2)
+  set(QEVAL_FOREIGN_SOURCES "_neon[a-z0-9_]*\\.cc$")
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  set(QEVAL_FOREIGN_SOURCES "_avx[a-z0-9_]*\\.cc$")
+else()
+  message(FATAL_ERROR "qeval is written for x86-64 and AArch64, not for ${CMAKE_SYSTEM_PROCESSOR}")
 endif()
+macro(qeval_leave_out list)
+  list(FILTER ${list} EXCLUDE REGEX ${QEVAL_FOREIGN_SOURCES})
+endmacro()
 if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   # GCC's names are used here and there, and assert(!"why").
   target_compile_options(qeval_settings INTERFACE -Wno-unknown-warning-option -Wno-string-conversion)
@@ -50,6 +60,7 @@ function(qeval_library name)
     list(APPEND patterns ${CMAKE_CURRENT_SOURCE_DIR}/${dir}/*.cc)
   endforeach()
   file(GLOB sources CONFIGURE_DEPENDS ${patterns})
+  qeval_leave_out(sources)
   if(sources)
     add_library(${name} STATIC ${sources})
     target_link_libraries(${name} PUBLIC qeval_settings ${ARG_LINK})

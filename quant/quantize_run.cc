@@ -5,12 +5,11 @@
 #include <exception>
 #include <fstream>
 
-#include <sys/resource.h>
-
 #include "base/directory_lock.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/memory.h"
 #include "base/setting.h"
 #include "model/export.h"
 #include "quant/arithmetic/fake_arithmetic.h"
@@ -18,6 +17,7 @@
 #include "quant/grid/stored_codes.h"
 #include "quant/methods/gptq.h"
 #include "quant/methods/layer_errors.h"
+#include "quant/methods/learn/fold.h"
 #include "quant/methods/learn/learn_state.h"
 
 namespace qeval::quant {
@@ -70,12 +70,6 @@ ordered_json settings_json(const QuantizeRun& run) {
   if (options.calibration.first_token_apart) json["first_token"] = name(FirstTokenMode::ranges);
   if (!options.keep_16bit.empty()) json["keep_16bit"] = options.keep_16bit;
   return json;
-}
-
-int64_t peak_rss_bytes() {
-  struct rusage usage {};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
 }
 
 /// Lines of training.jsonl: of a resumed run those of the steps done stay.
@@ -136,36 +130,46 @@ std::vector<Warning> learned_scale_warnings(const std::vector<BlockParameters<fl
   return check.warnings();
 }
 
-/// Scales the grids of codes by what was learned of them.
-void scale_codes(const std::vector<BlockParameters<float>>& learned, EditableModel& model) {
+/// Gives the weights the codes that were learned, and their grids the scales.
+void take_codes(const std::vector<BlockParameters<float>>& learned, EditableModel& model) {
   for (size_t layer = 0; layer < learned.size(); ++layer) {
     for (size_t m = 0; m < learned[layer].factor.size(); ++m) {
-      const std::vector<float>& factors = learned[layer].factor[m].value;
-      if (factors.empty()) continue;
+      const Parameter<float>& factor = learned[layer].factor[m];
+      if (factor.value.empty()) continue;
       const auto module = static_cast<Module>(m);
       const auto l = static_cast<int64_t>(layer);
       QuantizedMatrix codes = quantized_weight(model.weight(l, module), learned[layer].codes[m]);
-      for (size_t i = 0; i < factors.size(); ++i)
-        codes.scales[i] = std::clamp(codes.scales[i] * factors[i], kMinScale, kMaxScale);
+      take_learned(learned[layer].code[m], factor, codes);
       model.set_codes(l, module, codes);
     }
   }
+}
+
+/// Those of the run, without a rate for codes where these stay.
+LearnSettings applied_settings(const QuantizeRun& run) {
+  LearnSettings settings = *run.learning;
+  if (run.options.scheme.weight.bits >= kFewestBitsThatStay)
+    settings.rates[static_cast<size_t>(ParameterGroup::code)] = {};
+  return settings;
 }
 
 /// Learns, from the beginning or from the state in the folder.
 void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
                      const std::filesystem::path& folder, bool resume, const TokenProgress& progress,
                      const ProgressFunction& report, QuantizedModel& model) {
-  const LearnSettings& settings = *run.learning;
+  const LearnSettings settings = applied_settings(run);
   const std::filesystem::path state_file = folder / kStateFile;
   std::vector<AlignedBuffer> values;
   LearnProblem problem = settings.round_first ? coded_learn_problem(run.samples, model, run.options, settings,
                                                                     values, report, run.peers)
                                               : learn_problem(run.samples, model);
-  LearnState start = initial_state(problem, settings);
+  LearnState start;
   std::optional<TrainingLog> log;
   together(run.peers, [&] {
-    if (resume) load_state(state_file, fingerprint, start);
+    if (resume) {
+      start = initial_state(problem, settings);
+      load_state(state_file, fingerprint, start);
+    }
     if (run.peers.is_first()) log.emplace(folder / kTrainingFile, start.step);
   });
   Clock::time_point saved = Clock::now();
@@ -193,7 +197,7 @@ void learn_in_folder(const QuantizeRun& run, const std::string& fingerprint,
       }};
   const std::vector<BlockParameters<float>> learned =
       learn(problem, settings, observer, resume ? &start : nullptr, run.peers);
-  if (problem.codes) scale_codes(learned, *model.edited);
+  if (problem.codes) take_codes(learned, *model.edited);
   for (Warning& warning : learned_scale_warnings(learned)) model.warnings.push_back(std::move(warning));
   // What learning does not touch (the final norm, the head) keeps its measured ranges.
   for (const Point& point : all_points(problem.model->config)) {
@@ -232,12 +236,13 @@ void add_layer_errors(const QuantizedModel& model, const Samples& samples, order
 }  // namespace
 
 ordered_json learn_json(const LearnSettings& settings) {
-  constexpr std::array<const char*, 3> kGroups{"let", "lwc", "lrl"};
+  constexpr std::array<const char*, kParameterGroups> kGroups{"let", "lwc", "lrl", "code"};
   ordered_json json{{"loss", loss_name(settings.loss)},
                     {"epochs", settings.epochs},
                     {"batch_size", settings.batch_size},
                     {"warmup_epochs", settings.warmup_epochs}};
   for (size_t g = 0; g < kGroups.size(); ++g) {
+    if (g == static_cast<size_t>(ParameterGroup::code) && settings.rates[g].rate == 0) continue;
     json[fmt::format("{}_lr", kGroups[g])] = settings.rates[g].rate;
     json[fmt::format("{}_min_lr", kGroups[g])] = settings.rates[g].minimum;
   }
@@ -353,7 +358,7 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
     return quantization_hash(quantized.qcfg, quantized.ranges, quantized.model().config, quantized.first);
   };
   if (run.learning) {
-    settings.update(learn_json(*run.learning));
+    settings.update(learn_json(applied_settings(run)));
     const std::string identity = fmt::format("{} {} {} {} {}", name(run.options.method), settings.dump(),
                                              model.weight_hash(), samples_hash(run.samples), hash());
     learn_in_folder(run, sha256_hex(identity), folder, resume, progress, report, quantized);
@@ -379,7 +384,7 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
     warnings.insert(warnings.end(), quantized.warnings.begin(), quantized.warnings.end());
     record["warnings"] = warnings_json(warnings);
     record["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
-    record["peak_rss_bytes"] = peak_rss_bytes();
+    record["peak_rss_bytes"] = peak_memory();
     write_checkpoint(folder, quantized, run.samples, record, run.format);
     std::error_code code;
     std::filesystem::remove(folder / kStateFile, code);  // only now: killed before, learning would start anew

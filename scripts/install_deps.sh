@@ -1,7 +1,8 @@
 #!/bin/sh
-# Installs the Debian packages that qeval is built from and tested with (made for Debian 12), or those named.
-# usage: scripts/install_deps.sh [PACKAGE...]
+# Installs the Debian packages that qeval is built from and tested with (made for Debian 12), or those named instead.
 # Does nothing, and needs no rights, where they are all there.
+#
+# usage: scripts/install_deps.sh [PACKAGE...]
 set -eu
 
 packages="

@@ -98,6 +98,7 @@ TEST_F(RotatedCli, NearLosslessIsARecipe) {
                                                                         {"loss", "logits"},
                                                                         {"lrl_relative", true}})
     EXPECT_EQ(settings[key], value) << key;
+  EXPECT_GT(settings["code_lr"], 0);
   expect_success(quantize("less", {"--method", "mobilequant", "--preset", "near-lossless", "--epochs", "1",
                                    "--first-token", "shared", "--rotate", "offline", "--range", "minmax"}));
   const nlohmann::json less = json("less/quantize.json")["settings"];
@@ -105,6 +106,11 @@ TEST_F(RotatedCli, NearLosslessIsARecipe) {
   EXPECT_EQ(less["rotate"], "offline");
   EXPECT_EQ(less["rotate_keys"], false);
   EXPECT_EQ(less["range"], "minmax");
+  EXPECT_FALSE(less.contains("code_lr"));  // of w8a8
+  expect_one_line(quantize("out", {"--preset", "near-lossless", "--code-lr", "0.1"}), 2,
+                  "--code-lr: codes of 8 bits stay; accepted: 0, or weights of fewer than 8 bits");
+  expect_one_line(quantize("out", {"--method", "mobilequant", "--scheme", "w4a8", "--code-lr", "0.1"}), 2,
+                  "--code-lr: not used without --round-first");
   expect_one_line(quantize("out", {"--method", "rtn", "--preset", "near-lossless"}), 2,
                   "--preset: not used by method rtn");
   expect_one_line(quantize("out", {"--preset", "near-lossless", "--alpha", "0.5"}), 2,

@@ -310,6 +310,7 @@ class Backward : public BlockPass<Real> {
       out.lower = learned_.lower[m].gradient.data();
     }
     if (!learned_.factor[m].value.empty()) out.grid_factor = learned_.factor[m].gradient.data();
+    if (!learned_.code[m].value.empty()) out.code = learned_.code[m].gradient.data();
     for (LetScale<Real>& let : learned_.let) {
       Real* factor = let.gradient.data();
       if (let.edge.producer == module) (is_norm(module) ? out.column_divisor : out.row_divisor) = factor;

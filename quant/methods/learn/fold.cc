@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "quant/grid/stored_codes.h"
 #include "quant/methods/learn/block_pass.h"
 
 namespace qeval::quant {
@@ -41,12 +42,54 @@ void fold_block(const Block<float>& block, const BlockParameters<float>& paramet
   }
 }
 
+CodedWeights::CodedWeights(const model::Model& coded, const BlockParameters<float>& parameters,
+                           int64_t layer) {
+  for (size_t m = 0; m < grids_.size(); ++m) {
+    if (parameters.code[m].value.empty()) continue;
+    const model::LayerWeights& weights = coded.layers[static_cast<size_t>(layer)];
+    grids_[m] = quantized_weight(weights.linears.at(static_cast<Module>(m)).weight, parameters.codes[m]);
+    grids_[m].codes = AlignedBuffer();
+  }
+}
+
+void CodedWeights::apply(BlockParameters<float>& parameters, BlockWeights<float>& weights) const {
+  for (size_t m = 0; m < grids_.size(); ++m) {
+    std::vector<float>& code = parameters.code[m].value;
+    if (code.empty()) continue;
+    const QuantizedMatrix& grids = grids_[m];
+    const CodeLimits limits = code_limits(grids.spec.bits, grids.spec.symmetric);
+    const auto least = static_cast<float>(limits.q_min - grids.code_offset());
+    const auto most = static_cast<float>(limits.q_max - grids.code_offset());
+    float* out = weights.linear(static_cast<Module>(m)).weight;
+    parallel_ranges(grids.rows, kRowsPerTask, [&](int64_t first, int64_t last) {
+      for (int64_t j = first * grids.cols; j < last * grids.cols; j += grids.group) {
+        const auto grid = static_cast<size_t>(grids.grid_index(j / grids.cols, j % grids.cols));
+        const float scale = grids.scales[grid];
+        const auto zero = static_cast<float>(grids.zero_points[grid]);
+        float* c = code.data() + j;
+        for (int64_t i = 0; i < grids.group; ++i) {
+          c[i] = std::min(std::max(c[i], least), most);
+          out[j + i] = (std::nearbyint(c[i]) - zero) * scale;
+        }
+      }
+    });
+  }
+}
+
+void take_learned(const Parameter<float>& code, const Parameter<float>& factor, QuantizedMatrix& matrix) {
+  std::ranges::transform(code.value, matrix.codes.as<int8_t>(),
+                         [](float c) { return static_cast<int8_t>(std::nearbyint(c)); });
+  for (size_t i = 0; i < factor.value.size(); ++i)
+    matrix.scales[i] = std::clamp(matrix.scales[i] * factor.value[i], kMinScale, kMaxScale);
+}
+
 BlockParameters<float> folded_parameters(const BlockParameters<float>& parameters) {
   BlockParameters<float> folded = parameters;
   folded.let = {};
   folded.upper = {};
   folded.lower = {};
   folded.factor = {};
+  folded.code = {};
   return folded;
 }
 

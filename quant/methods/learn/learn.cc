@@ -6,8 +6,6 @@
 #include <cstring>
 #include <optional>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
 #include "model/float_arithmetic.h"
 #include "quant/methods/learn/fold.h"
@@ -26,9 +24,9 @@ namespace {
 
 using Activations = std::vector<float>;  // [tokens, hidden]
 
-/// With codes first and relative rates, ranges of finer grids stay: they have nothing to win, and a share of
-/// the width is much there. Of the probabilities, whose zeros lie at the end of theirs, a thousandth is what
-/// every masked key would get.
+/// With relative rates, ranges of finer grids stay: they have nothing to win, and a share of the width is
+/// much there. Of the probabilities, whose zeros lie at the end of theirs, a thousandth is what every masked
+/// key would get.
 constexpr int kFinestLearnedBits = 10;
 
 int64_t longest(const std::vector<std::vector<int32_t>>& samples) {
@@ -59,6 +57,8 @@ class Learner {
                                    layer, problem.first));
     }
     state_ = initial_state(problem, settings);
+    for (int64_t layer = 0; layer < layers(); ++layer)
+      coded_.emplace_back(*problem.model, parameters(layer), layer);
     if (settings.relative_ranges) {
       for (int64_t layer = 0; layer < layers(); ++layer) make_rates_relative(layer);
     }
@@ -183,7 +183,7 @@ class Learner {
       if (learned.scale[i].value.empty()) continue;
       learned.scale[i].rate_factor = std::abs(static_cast<double>(learned.scale[i].value[0]));
       const QuantSpec& spec = block(layer).specs[i];
-      if (settings_.round_first && spec.bits > kFinestLearnedBits) {
+      if (spec.bits > kFinestLearnedBits) {
         learned.scale[i].rate_factor = learned.offset[i].rate_factor = 0;
         continue;
       }
@@ -210,9 +210,16 @@ class Learner {
       }
       return all;
     };
+    for (int64_t layer = 0; layer < layers(); ++layer) take_codes(layer);  // a resumed run's have moved
     optimize(learned(), -1, 0, batches() * settings_.epochs,
              [&](size_t i, double share) { return end_to_end_pass(problem_.samples[i], targets[i], share); });
     for (int64_t layer = 0; layer < layers(); ++layer) fold(layer);
+  }
+
+  /// The weights become what learned codes stand for.
+  void take_codes(int64_t layer) {
+    const auto l = static_cast<size_t>(layer);
+    coded_[l].apply(parameters(layer), problem_.blocks[l]);
   }
 
   /// The last step leaves the scales as they fell out, and so does a state that was saved after it.
@@ -270,7 +277,6 @@ class Learner {
     }
     resumed_ = false;
     good_.reset();  // of the optimisation before
-    take_moments(optimizer);
     const auto samples = static_cast<int64_t>(problem_.samples.size());
     const int64_t all_steps = learning_steps(settings_, samples, layers());
     const int64_t warmup = batches() * settings_.warmup_epochs;
@@ -287,10 +293,12 @@ class Learner {
         record.rates[g] = settings_.rates[g].at(t, steps, warmup);
       remember(optimizer);
       optimizer.step(record.rates);
+      for (int64_t l = 0; l < layers(); ++l) {
+        if (layer < 0 || l == layer) take_codes(l);
+      }
       state_.step = first + t + 1;
-      take_moments(optimizer);
       if (observer_.step) observer_.step(record);
-      if (observer_.state) observer_.state(state_, false);
+      show_state(optimizer, false);
     }
   }
 
@@ -344,24 +352,40 @@ class Learner {
     return loss;
   }
 
-  void take_moments(AdamW& optimizer) {
-    state_.moments = optimizer.moments();
+  /// Shows the observer the state with the optimiser's part, which is the optimiser's otherwise: there may be
+  /// as many moments as the model has weights.
+  void show_state(AdamW& optimizer, bool failing) {
+    if (!observer_.state) return;
     state_.optimizer_steps = optimizer.steps();
+    std::swap(state_.moments, optimizer.moments());
+    observer_.state(state_, failing);
+    std::swap(state_.moments, optimizer.moments());
   }
 
-  /// Keeps the state before a step, whose loss is known to be finite.
-  void remember(const AdamW& optimizer) {
-    good_ = Good{state_.step, {}, std::move(state_.moments), state_.optimizer_steps};
-    for (const Parameter<float>* p : optimizer.parameters()) good_->values.push_back(p->value);
+  /// Keeps the state before a step, whose loss is known to be finite. Of codes nothing is kept: they cannot
+  /// leave their grids, and there are too many.
+  void remember(AdamW& optimizer) {
+    if (!good_) good_.emplace();
+    good_->step = state_.step;
+    good_->optimizer_steps = optimizer.steps();
+    good_->kept.resize(optimizer.parameters().size());
+    for (size_t i = 0; i < good_->kept.size(); ++i) {
+      const Parameter<float>& p = *optimizer.parameters()[i];
+      if (p.group != ParameterGroup::code) good_->kept[i] = {p.value, optimizer.moments()[i]};
+    }
   }
 
   /// Back to what was kept. At an optimisation's first step the state is as it was found.
-  void restore(const AdamW& optimizer) {
+  void restore(AdamW& optimizer) {
     if (!good_) return;
-    for (size_t i = 0; i < good_->values.size(); ++i) optimizer.parameters()[i]->value = good_->values[i];
+    for (size_t i = 0; i < good_->kept.size(); ++i) {
+      Parameter<float>& p = *optimizer.parameters()[i];
+      if (p.group == ParameterGroup::code) continue;
+      p.value = good_->kept[i].value;
+      optimizer.moments()[i] = good_->kept[i].moments;
+    }
     state_.step = good_->step;
-    state_.moments = std::move(good_->moments);
-    state_.optimizer_steps = good_->optimizer_steps;
+    optimizer.set_steps(good_->optimizer_steps);
     good_.reset();
   }
 
@@ -379,7 +403,7 @@ class Learner {
     }
     if (what.empty()) return;
     restore(optimizer);
-    if (observer_.state) observer_.state(state_, true);
+    show_state(optimizer, true);
     throw JointError(fmt::format(  // the sum, and so the failure, is every rank's
         "learning stopped at step {}: {}; the last good state is kept, but continues with these rates only: "
         "start anew with lower ones",
@@ -398,10 +422,12 @@ class Learner {
 
   /// What of the state one step changes, before it.
   struct Good {
-    int64_t step = 0;
-    std::vector<std::vector<float>> values;  ///< of the optimiser's parameters
-    std::vector<AdamW::Moments> moments;
-    int64_t optimizer_steps = 0;
+    struct Kept {
+      std::vector<float> value;
+      AdamW::Moments moments;
+    };
+    int64_t step = 0, optimizer_steps = 0;
+    std::vector<Kept> kept;  ///< by parameter of the optimiser
   };
 
   LearnProblem& problem_;
@@ -413,6 +439,7 @@ class Learner {
   RotaryTables rotary_;
   std::vector<Block<float>> blocks_;
   LearnState state_;
+  std::vector<CodedWeights> coded_;
   std::optional<LogitLoss<float>> logit_loss_;
   bool resumed_ = false;
   std::optional<Good> good_;
@@ -426,29 +453,6 @@ class Learner {
 int64_t learning_steps(const LearnSettings& settings, int64_t samples, int64_t layers) {
   const int64_t batches = (samples + settings.batch_size - 1) / settings.batch_size;
   return batches * settings.epochs * (settings.end_to_end() ? 1 : layers);
-}
-
-std::string step_json(const StepRecord& record) {
-  nlohmann::ordered_json line{{"step", record.step}, {"epoch", record.epoch}};
-  line["layer"] = record.layer >= 0 ? nlohmann::ordered_json(record.layer) : nullptr;
-  line["loss"] = record.loss;
-  line["let_lr"] = record.rates[0];
-  line["lwc_lr"] = record.rates[1];
-  line["lrl_lr"] = record.rates[2];
-  return line.dump();
-}
-
-LearnState initial_state(const LearnProblem& problem, const LearnSettings& settings) {
-  const LearnOptions options{.modified = settings.modified,
-                             .ranges = settings.method != LearnMethod::omniquant,
-                             .codes = problem.codes ? &*problem.codes : nullptr};
-  const model::ModelConfig& config = problem.model->config;
-  LearnState state;
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    state.parameters.push_back(
-        initial_parameters<float>(config, problem.qcfg, problem.ranges, layer, options));
-  }
-  return state;
 }
 
 std::vector<BlockParameters<float>> learn(LearnProblem& problem, const LearnSettings& settings,

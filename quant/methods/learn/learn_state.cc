@@ -27,6 +27,7 @@ void visit_values(State& state, const Visit& visit) {
     all(block.factor);
     all(block.scale);
     all(block.offset);
+    all(block.code);
   }
 }
 
@@ -61,6 +62,32 @@ Header take_header(std::span<const std::byte>& rest, const std::string& file) {
 }
 
 }  // namespace
+
+std::string step_json(const StepRecord& record) {
+  nlohmann::ordered_json line{{"step", record.step}, {"epoch", record.epoch}};
+  line["layer"] = record.layer >= 0 ? nlohmann::ordered_json(record.layer) : nullptr;
+  line["loss"] = record.loss;
+  line["let_lr"] = record.rates[0];
+  line["lwc_lr"] = record.rates[1];
+  line["lrl_lr"] = record.rates[2];
+  if (record.rates[3] > 0) line["code_lr"] = record.rates[3];
+  return line.dump();
+}
+
+LearnState initial_state(const LearnProblem& problem, const LearnSettings& settings) {
+  const bool learns_codes = settings.rates[static_cast<size_t>(ParameterGroup::code)].rate > 0;
+  const LearnOptions options{.modified = settings.modified,
+                             .ranges = settings.method != LearnMethod::omniquant,
+                             .codes = problem.codes ? &*problem.codes : nullptr,
+                             .coded = learns_codes ? problem.model : nullptr};
+  const model::ModelConfig& config = problem.model->config;
+  LearnState state;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    state.parameters.push_back(
+        initial_parameters<float>(config, problem.qcfg, problem.ranges, layer, options));
+  }
+  return state;
+}
 
 void save_state(const std::filesystem::path& file, const LearnState& state, const std::string& fingerprint) {
   std::vector<size_t> sizes;

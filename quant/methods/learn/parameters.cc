@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "quant/grid/stored_codes.h"
 
 namespace qeval::quant {
 namespace {
@@ -75,6 +76,7 @@ std::vector<Parameter<Real>*> BlockParameters<Real>::learned() {
     add(scale);
     add(offset);
   }
+  add(code);
   return all;
 }
 
@@ -89,6 +91,7 @@ void BlockParameters<Real>::clear_gradients() {
   clear(factor);
   clear(scale);
   clear(offset);
+  clear(code);
 }
 
 template <typename Real>
@@ -106,8 +109,9 @@ namespace {
 
 /// Those of LearnOptions::codes.
 template <typename Real>
-void add_factors(const model::BlockGraph& block, const QuantConfig& codes, const Point& weight,
+void add_factors(const model::BlockGraph& block, const LearnOptions& options, const Point& weight,
                  const std::string& name, BlockParameters<Real>& parameters) {
+  const QuantConfig& codes = *options.codes;
   if (const auto* norm = block.find<model::NormOp>(weight.module); norm != nullptr && norm->weighted) {
     parameters.let.push_back(
         {make_parameter<Real>(name + ".divisor", ParameterGroup::let, norm->weights(), 1),
@@ -122,6 +126,12 @@ void add_factors(const model::BlockGraph& block, const QuantConfig& codes, const
   parameters.factor[m] =
       make_parameter<Real>(name + ".weight_quantizer.factor", ParameterGroup::lwc,
                            spec.per_channel || spec.group_size > 0 ? linear->rows * groups : 1, 1);
+  if (options.coded == nullptr || spec.bits >= kFewestBitsThatStay) return;
+  const model::LayerWeights& layer = options.coded->layers[static_cast<size_t>(weight.layer)];
+  const QuantizedMatrix matrix = quantized_weight(layer.linears.at(weight.module).weight, spec);
+  parameters.code[m] = make_parameter<Real>(name + ".weight_quantizer.code", ParameterGroup::code,
+                                            matrix.rows * matrix.cols, 0);
+  std::copy_n(matrix.codes.as<int8_t>(), matrix.rows * matrix.cols, parameters.code[m].value.begin());
 }
 
 }  // namespace
@@ -145,7 +155,7 @@ BlockParameters<Real> initial_parameters(const model::ModelConfig& config, const
     const auto module = static_cast<Module>(m);
     const std::string name = short_name(layer, module);
     if (options.codes != nullptr)
-      add_factors(block, *options.codes, {layer, module, Slot::weight}, name, parameters);
+      add_factors(block, options, {layer, module, Slot::weight}, name, parameters);
     for (int64_t s = 0; s < kSlots; ++s) {
       const auto slot = static_cast<Slot>(s);
       const Point point{layer, module, slot};

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "model/weights.h"
 #include "quant/grid/qcfg.h"
 #include "quant/methods/learn/train_kernels.h"
 
@@ -16,9 +17,10 @@ namespace qeval::quant {
 enum class ParameterGroup : uint8_t {
   let,  ///< scales of weight-equivalent transformations
   lwc,  ///< bounds of the weights' clipping
-  lrl   ///< scales and offsets of the activations' quantizers
+  lrl,  ///< scales and offsets of the activations' quantizers
+  code  ///< weights that are rounded to codes of grids that stay
 };
-inline constexpr int64_t kParameterGroups = 3;
+inline constexpr int64_t kParameterGroups = 4;
 
 /// A learnable vector and the gradient of the loss with respect to it.
 template <typename Real>
@@ -57,7 +59,12 @@ struct LearnOptions {
   /// a factor of its scale, and each norm with weights one of every weight; there are no other
   /// transformations. qcfg leaves these weights alone.
   const QuantConfig* codes = nullptr;
+  /// With `codes`, where given: the model whose weights they are, and of which those of fewer than
+  /// kFewestBitsThatStay bits are learned too.
+  const model::Model* coded = nullptr;
 };
+/// Of 8 bits a step is so small that no other code would say more.
+inline constexpr int kFewestBitsThatStay = 8;
 
 /// All learnable numbers of one block. Absent ones are empty vectors.
 template <typename Real>
@@ -66,6 +73,10 @@ struct BlockParameters {
   std::array<Parameter<Real>, kBlockModules> upper, lower;  ///< of the modules with a quantized weight
   std::array<Parameter<Real>, kBlockModules> factor;        ///< of the modules whose codes stay
   std::array<QuantSpec, kBlockModules> codes{};             ///< those codes' grids
+  /// Of the modules whose codes are learned, [rows, cols]: where a weight stands, in steps of its grid as
+  /// codes are stored (QuantizedMatrix); it is rounded to the nearest. The gradient is with respect to the
+  /// weight: of a step it would be that times the step, and Adam knows signs and ratios only.
+  std::array<Parameter<Real>, kBlockModules> code;
   std::array<Parameter<Real>, kBlockModules * kSlots> scale, offset;  ///< of the quantized activation points
   bool ranges_learned = false;
 

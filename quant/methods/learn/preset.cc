@@ -59,7 +59,7 @@ LearnSettings preset_settings(std::string_view preset, LearnMethod method, const
     settings.loss = LearnLoss::logits;
     settings.relative_ranges = true;
     settings.round_first = true;
-    settings.rates = {{{2e-4, 2e-5}, {2e-4, 2e-5}, {4e-3, 2e-4}}};
+    settings.rates = {{{2e-4, 2e-5}, {2e-4, 2e-5}, {4e-3, 2e-4}, {2e-2, 1e-3}}};
     settings.epochs = 4;
   } else if (chosen == Preset::distill) {
     settings.loss = LearnLoss::logits;

@@ -115,6 +115,10 @@ class WeightBackward {
       row_sum += kernel.product_sums(d, w, weight_.cols, part.columns.data());
       return;
     }
+    if (out_.code != nullptr) {
+      Real* code = out_.code + r * weight_.cols;
+      for (int64_t j = 0; j < weight_.cols; ++j) code[j] += d[j];
+    }
     const int64_t group = weight_.group;
     for (int64_t j = 0; j < weight_.cols; j += group) {
       const Real sum =

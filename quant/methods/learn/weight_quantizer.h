@@ -68,6 +68,7 @@ struct WeightGradients {
   Real* row_divisor = nullptr;
   Real* row_multiplier = nullptr;
   Real* grid_factor = nullptr;
+  Real* code = nullptr;  ///< [rows, cols], of the weights themselves, factors aside
 };
 
 /// Backward of quantize_weight ∘ weight_grids. `gradient` [rows, cols] is dL/d(quantized weight) on entry and
