@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the Python package as a wheel that needs no other packages where it is installed: the libraries are put into
-# it. Made for a bare Debian 12 of either processor, whose glibc (2.36) is then the oldest that the wheel runs on.
+# it. Made for a bare Debian 12 of either processor, of whose glibc the wheel then needs what 2.35 has.
 #
-# usage: scripts/wheel.sh     -> dist/qeval-VERSION-cp39-abi3-manylinux_2_36_ARCHITECTURE.whl
+# usage: scripts/wheel.sh     -> dist/qeval-VERSION-cp39-abi3-manylinux_2_35_ARCHITECTURE.whl
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

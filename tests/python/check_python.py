@@ -110,12 +110,12 @@ class Checks:
             expected = self.qeval.load_results(f"{folder}/program", samples=True)
             found = self.model.evaluate(["sample_qa", "sample_letters"], output=f"{folder}/python", samples=True, **options)
             assert self.qeval.load_results(f"{folder}/python", samples=True) == found
+            scratch = self.model.evaluate("sample_qa,sample_letters", samples=True, **options)
             # The command that it records gives the same results again.
-            arguments = shlex.split(found["command"])[1:]
-            assert self.run(*arguments, "-o", f"{folder}/again")[0], arguments
+            arguments = [*shlex.split(scratch["command"])[1:], "-o", f"{folder}/again"]
+            assert self.run(*arguments)[0], arguments
             again = self.qeval.load_results(f"{folder}/again", samples=True)
         plain = self.model.evaluate("sample_qa,sample_letters", **options)
-        scratch = self.model.evaluate("sample_qa,sample_letters", samples=True, **options)
         assert "samples" not in plain and scratch["samples"] == expected["samples"]
         for key in ("results", "configs", "versions", "n-shot", "n-samples", "higher_is_better", "samples"):
             for other in (found, again):
@@ -198,13 +198,11 @@ class Checks:
         assert listed.stdout.split()[1] == self.qeval.__version__
 
     def check_harness(self):
-        from lm_eval.api.instance import Instance
-        from lm_eval.api.registry import get_model
-
-        import _qeval_lm_eval  # noqa: F401  (an installed package does this when Python starts)
-
-        for name in [name for name in sys.modules if name.startswith("lm_eval")]:
+        # As Python starts: nothing of the harness is there yet, and the package's line is read.
+        for name in [name for name in sys.modules if name.startswith("lm_eval") or name == "_qeval_lm_eval"]:
             del sys.modules[name]
+        import _qeval_lm_eval  # noqa: F401
+        from lm_eval.api.instance import Instance
         from lm_eval.api.registry import get_model
 
         lm = get_model("qeval").create_from_arg_string(f"pretrained={self.path}", {"batch_size": 1, "device": None})
