@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shlex
 import subprocess
 import sys
@@ -72,7 +73,8 @@ def hashes(command, model, arithmetic, limit, environment=None):
 
 def compare_hashes(case, first, other, model, limit):
     want = hashes(first, model, "integer", limit)
-    for path in (None, "neon", "portable"):
+    kernels = re.search(r"kernels: (\w+)", run(other, ["--version"])).group(1)
+    for path in (None, kernels, "portable"):
         environment = {"QEVAL_CPU": path} if path else None
         got = hashes(other, model, "integer", limit, environment)
         report(f"{case}, {path or 'best kernels'}", got != want or not want,
