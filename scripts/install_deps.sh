@@ -1,9 +1,8 @@
 #!/bin/sh
-# Installs the Debian packages that qeval is built from and tested with (made for Debian 12), or those named.
-# usage: scripts/install_deps.sh [PACKAGE...]
+# Installs the Debian packages that qeval is built from and tested with (made for Debian 12), or those named instead.
 # Does nothing, and needs no rights, where they are all there.
 #
-# usage: scripts/install_deps.sh [PACKAGE...]: these besides
+# usage: scripts/install_deps.sh [PACKAGE...]
 set -eu
 
 packages="
@@ -13,7 +12,6 @@ packages="
   libutf8proc-dev libssl-dev libfmt-dev libeigen3-dev libonnx-dev libprotobuf-dev protobuf-compiler libcpp-httplib-dev
   libgtest-dev libgmock-dev libbenchmark-dev dpkg-dev file
   libopenmpi-dev openmpi-bin
-  $*
 "
 packages=${*:-$packages}
 

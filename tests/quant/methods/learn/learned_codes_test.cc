@@ -6,15 +6,15 @@
 
 #include <gtest/gtest.h>
 
-#include "../model/fixtures.h"
-#include "../tiny_model.h"
-#include "block_weights.h"
 #include "quant/calibrate/calibration.h"
 #include "quant/grid/stored_codes.h"
 #include "quant/methods/editable_model.h"
 #include "quant/methods/learn/fold.h"
 #include "quant/methods/learn/learn.h"
 #include "quant/methods/learn/learn_state.h"
+#include "tests/model/fixtures.h"
+#include "tests/quant/block_weights.h"
+#include "tests/tiny_model.h"
 
 namespace qeval::quant {
 namespace {
