@@ -56,8 +56,10 @@ fi
 
 step "Scores of both architectures"
 model=()
-if [ -n "${QEVAL_SMOLLM2_GGUF:-}" ]; then
-  model=(--model "$QEVAL_SMOLLM2_GGUF")
+if file=${QEVAL_SMOLLM2_GGUF:-$(scripts/fetch_model.py)}; then
+  model=(--model "$file")
+else
+  echo "scores of a real model: left out, it cannot be fetched"
 fi
 status=0
 python3 tests/tools/compare_programs.py "$qeval" "$program" --run-other "${run[*]}" "${model[@]}" </dev/null \
