@@ -93,7 +93,7 @@ def verdict(tree, mutant):
     try:
         if build(tree, program).returncode:
             return "does not build", ""
-        tested = run([f"build/release/bin/{program}", "--gtest_brief=1"], cwd=tree, timeout=1800)
+        tested = run([f"build/release/bin/{program}", "--gtest_brief=1", "--gtest_fail_fast"], cwd=tree, timeout=1800)
         killers = re.findall(r"^\[  FAILED  \] ([\w./]+)", tested.stdout, re.M)
         if tested.returncode == 0:
             return "survived", ""
