@@ -29,7 +29,7 @@ MUTANTS = [
     ("cap", "the cap of scores in front of their scale", "model/float_arithmetic.cc",
      "op.softcap * std::tanh(row[i] * op.scale / op.softcap)", "op.softcap * std::tanh(row[i] / op.softcap) * op.scale",
      "model_test"),
-    ("experts", "of equal router logits the higher expert", "model/float_experts.cc",
+    ("experts", "of equal router logits the higher expert", "model/expert_choice.h",
      "x != y ? x > y : a < b", "x != y ? x > y : a > b", "model_test"),
     ("merge", "of equal merges the rightmost first", "model/tokenizer/bpe_model.cc",
      "a.position > b.position", "a.position < b.position", "model_test"),
