@@ -67,8 +67,8 @@ class Models {
     const std::shared_ptr<eval::LoadedModel>& model = load(path);
     const int64_t most = model->model().config.context();
     if (context > most)
-      refuse("context",
-             fmt::format("{}: accepted: 1 to {}, the context of {}", context, most, path.string()));
+      throw UsageError(
+          fmt::format("--context {}: accepted: 1 to {}, the context of {}", context, most, path.string()));
     sessions_.push_back(std::make_unique<eval::Session>(
         eval::SessionOptions{.model = path, .arithmetic = arithmetic, .max_length = context}, model));
     for (const std::string& warning : sessions_.back()->warnings())

@@ -1,5 +1,6 @@
 #include "cli/inspect_quantization.h"
 
+#include <filesystem>
 #include <iostream>
 #include <map>
 
@@ -130,6 +131,11 @@ void inspect_quantization(const po::variables_map& arguments, const model::Model
   for (const char* option : {"base", "kv-type"}) {
     if (!losses && given(arguments, option)) refuse(option, "not used without --losses");
   }
+  for (const char* option : {"points", "qcfg", "act-ranges"}) {
+    if (losses && given(arguments, option)) refuse(option, "not used with --losses");
+  }
+  if (losses && std::filesystem::is_directory(model.path))
+    refuse("losses", fmt::format("{} is a folder; a GGUF file is expected", model.path.string()));
   if (losses && !given(arguments, "base")) refuse("losses", "needs --base, the original to measure from");
   const bool list = given(arguments, "points") && !measure;
   const quant::Samples samples = read_samples(arguments, model, losses ? 4 : kCalibrationSamples);

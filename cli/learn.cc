@@ -32,9 +32,8 @@ void read_schedule(const po::variables_map& arguments, const std::string& group,
   schedule.rate = read(rate, schedule.rate);
   schedule.minimum = read(minimum, std::min(schedule.minimum, schedule.rate));
   if (schedule.minimum > schedule.rate) {
-    refuse(minimum.c_str(),
-           fmt::format("{} is above the rate that falls to it; accepted: 0 to {}, --{} of {}",
-                       schedule.minimum, schedule.rate, rate, quant::name(method)));
+    refuse(minimum.c_str(), fmt::format("{} is above --{}, the rate that it ends; accepted for {}: 0 to {}",
+                                        schedule.minimum, rate, quant::name(method), schedule.rate));
   }
 }
 

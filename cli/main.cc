@@ -76,6 +76,7 @@ int dispatch(int argc, char** argv) {
     return 0;
   }
   if (name == "--version") {
+    if (argc > 2) throw UsageError("--version stands alone");
     constexpr std::string_view commit = QEVAL_COMMIT;
     std::cout << "qeval " QEVAL_VERSION << (commit.empty() ? "" : " (commit " QEVAL_COMMIT ")")
               << "\nkernels: " << quant::kernels_in_force() << '\n';

@@ -244,6 +244,11 @@ PartLosses interaction(const PartLosses& whole, std::span<const NamedLosses> row
 
 FileLosses file_losses(const LossInput& input) {
   require_same_models(input);
+  for (const auto& sample : input.samples) {
+    if (sample.size() < 2)
+      fail("a sample of {} token{} has none to predict; at least 2 are needed", sample.size(),
+           sample.size() == 1 ? "" : "s");
+  }
   return Measurement(input).run();
 }
 

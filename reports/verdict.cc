@@ -185,9 +185,10 @@ std::string untold(const Report& report) {
   if (documents == 0) return {};
   const double least = eval::detectable_loss(documents, flips);
   std::string out = fmt::format(
-      "{} documents cannot detect losses of accuracy below {} points (80 % power, up to {:.1f} % of the "
+      "{} cannot detect losses of accuracy below {} points (80 % power, up to {:.1f} % of the "
       "answers flip)",
-      count_text(documents), score_text(least, Unit::fraction), 100 * flips);
+      documents == 1 ? "1 document" : count_text(documents) + " documents", score_text(least, Unit::fraction),
+      100 * flips);
   const int64_t needed = eval::documents_to_detect(report.margin, flips);
   if (needed > documents)
     out += fmt::format("; {} would take {} documents", points(report.margin), count_text(needed));

@@ -1,9 +1,24 @@
 #include "eval/divergence/chat_windows.h"
 
+#include <limits>
+
 #include "base/error.h"
+#include "base/setting.h"
 #include "eval/requests.h"
 
 namespace qeval::eval {
+namespace {
+
+std::string render(ChatRenderer& renderer, const datasets::Json& messages, bool add_generation_prompt,
+                   const std::string& where) {
+  try {
+    return renderer(messages, add_generation_prompt);
+  } catch (const Error& error) {
+    fail("{}: {}", where, error.what());
+  }
+}
+
+}  // namespace
 
 std::vector<AssistantTurn> assistant_turns(ChatRenderer& renderer, const datasets::Table& conversations) {
   std::vector<AssistantTurn> out;
@@ -16,9 +31,9 @@ std::vector<AssistantTurn> assistant_turns(ChatRenderer& renderer, const dataset
       const std::string at = fmt::format("messages.{}", i);
       if (row.text(at + ".role") == "assistant") {
         const std::string where = fmt::format("{}:{}: message {}", row.file(), row.line(), i + 1);
-        const std::string prompt = renderer(so_far);
+        const std::string prompt = render(renderer, so_far, true, where);
         so_far.push_back(messages[i]);
-        const std::string whole = renderer(so_far, false);
+        const std::string whole = render(renderer, so_far, false, where);
         if (!whole.starts_with(prompt)) {
           fail(
               "{}: the chat template writes what precedes this answer otherwise once the answer is there, so "
@@ -37,15 +52,19 @@ std::vector<AssistantTurn> assistant_turns(ChatRenderer& renderer, const dataset
 
 TextWindows chat_windows(const model::Tokenizer& tokenizer, std::span<const AssistantTurn> turns,
                          std::span<const int32_t> ends, int64_t context, int64_t& cut) {
-  const RequestEncoder encoder(tokenizer, Protocol::lm_eval_0_4, PrefixToken::automatic, context,
-                               std::nullopt, true);
+  constexpr int64_t kWhole = std::numeric_limits<int64_t>::max() / 2;  // cut below
+  const RequestEncoder encoder(tokenizer, Protocol::lm_eval_0_4, PrefixToken::automatic, kWhole, std::nullopt,
+                               true);
   TextWindows out{TextProtocol::chat, context, {}, {}};
   cut = 0;
   for (const AssistantTurn& turn : turns) {
     try {
-      EncodedRequest request = encoder.encode_answer(turn.prompt, turn.answer, ends);
-      cut += request.truncated > 0 ? 1 : 0;
-      out.windows.push_back(std::move(request.tokens));
+      TokenRequest request = encoder.encode_answer(turn.prompt, turn.answer, ends).tokens;
+      if (request.scored > context) {
+        fail("the answer has {} tokens, more than the {} of {}", request.scored, context, setting("context"));
+      }
+      cut += truncate_left(request, context) > 0 ? 1 : 0;
+      out.windows.push_back(std::move(request));
     } catch (const Error& error) {
       fail("{}: {}", turn.where, error.what());
     }

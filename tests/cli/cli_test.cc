@@ -56,6 +56,7 @@ TEST_F(Cli, VersionIsPrinted) {
   expect_success(outcome);
   EXPECT_THAT(outcome.output, StartsWith("qeval "));
   EXPECT_THAT(outcome.output, HasSubstr("\nkernels: ")) << "and what it would compute with here";
+  expect_one_line(run({"--version", "x"}), kWrongUsage, "--version stands alone");
 }
 
 TEST_F(Cli, WithoutACommandTheOverviewGoesToStderr) {

@@ -126,6 +126,9 @@ TEST_F(DivergenceCli, OfConversationsTheAssistantsTurnsAreScored) {
   EXPECT_EQ(cut.status, 0);
   EXPECT_THAT(cut.error, HasSubstr("1 of 2 turns have more than 40 tokens"));
   expect_one_line(divergence({"-m", path("model"), "--with", path("other"), "--chat", path("talk.jsonl"),
+                              "--context", "4"}),
+                  kFailed, "talk.jsonl:1: message 2: the answer has 8 tokens, more than the 4 of --context");
+  expect_one_line(divergence({"-m", path("model"), "--with", path("other"), "--chat", path("talk.jsonl"),
                               "-f", path("page.txt")}),
                   kWrongUsage, "not with --file");
   expect_one_line(divergence({"-m", path("model"), "--with", path("other"), "-f", path("page.txt"),

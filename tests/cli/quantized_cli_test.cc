@@ -101,6 +101,14 @@ TEST_F(QuantizedCli, InspectTakesALossApart) {
   expect_one_line(run({"inspect", "-m", model, "--losses", "--base", golden(kInt8), "--calibration-ids",
                        path("ids.json")}),
                   kFailed, "losses are of one model in two types");
+  expect_one_line(with({"--calibration-ids", path("ids.json"), "--points", "*"}), kWrongUsage,
+                  "--points: not used with --losses");
+  write("short.json", "[1]\n[2, 3]\n");
+  expect_one_line(with({"--calibration-ids", path("short.json")}), kFailed,
+                  "a sample of 1 token has none to predict");
+  expect_one_line(run({"inspect", "-m", golden(kInt8), "--losses", "--base", model, "--calibration-ids",
+                       path("ids.json")}),
+                  kWrongUsage, "is a folder; a GGUF file is expected");
 }
 
 /// Of weights in floats nothing but keys and values is rounded.

@@ -50,7 +50,7 @@ TEST(AssistantTurns, ErrorsNameTheLine) {
   EXPECT_THAT(
       error(kTalk, "{{ messages | length }}{% if add_generation_prompt %}?{% endif %}"),
       HasSubstr("talk.jsonl:1: message 2: the chat template writes what precedes this answer otherwise"));
-  EXPECT_THAT(error(kTalk, "{{ raise_exception('no') }}"), HasSubstr("chat.jinja"));
+  EXPECT_THAT(error(kTalk, "{{ raise_exception('no') }}"), HasSubstr("talk.jsonl:1: message 2: chat.jinja"));
 }
 
 }  // namespace
