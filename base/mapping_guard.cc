@@ -39,6 +39,12 @@ void say(const char* text) {
   }
 }
 
+/// Asked for beforehand: AArch64 has pages of 4, 16 and 64 KiB.
+size_t page_size() {
+  static const auto size = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  return size;
+}
+
 /// Only calls that are safe in a signal handler.
 void on_lost_mapping(int signal, siginfo_t* info, void*) {
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
@@ -46,7 +52,7 @@ void on_lost_mapping(int signal, siginfo_t* info, void*) {
     const size_t size = slot.size.load(std::memory_order_acquire);
     const uintptr_t begin = slot.begin.load(std::memory_order_relaxed);
     // The last page of a file is mapped whole.
-    constexpr size_t page = 4096;
+    const size_t page = page_size();
     if (size == 0 || address < begin || address - begin >= (size + page - 1) / page * page) continue;
     static std::atomic_flag said;
     if (said.test_and_set()) _exit(1);  // another thread is at it
@@ -62,7 +68,8 @@ void on_lost_mapping(int signal, siginfo_t* info, void*) {
 }  // namespace
 
 void report_lost_mappings() {
-  slots();  // made before the handler could want it
+  slots();  // made before the handler could want them
+  page_size();
   struct sigaction action {};
   action.sa_sigaction = on_lost_mapping;
   action.sa_flags = SA_SIGINFO;

@@ -7,6 +7,11 @@
 #include <optional>
 #include <string>
 
+#include <sys/resource.h>
+#if defined(__APPLE__)
+#include <mach/mach.h>
+#endif
+
 #include "base/error.h"
 
 namespace qeval {
@@ -104,15 +109,61 @@ MemoryLimit left_by_control_groups(const MemorySources& sources) {
   return least;
 }
 
+#if defined(__APPLE__)
+
+/// What the machine would give without writing to its disk.
+std::optional<int64_t> left_by_machine(const MemorySources&) {
+  vm_statistics64 pages{};
+  mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
+  vm_size_t page = 0;
+  if (::host_page_size(::mach_host_self(), &page) != KERN_SUCCESS ||
+      ::host_statistics64(::mach_host_self(), HOST_VM_INFO64, reinterpret_cast<host_info64_t>(&pages),
+                          &count) != KERN_SUCCESS)
+    return {};
+  return (int64_t{pages.free_count} + pages.inactive_count + pages.purgeable_count) *
+         static_cast<int64_t>(page);
+}
+
+#else
+
+std::optional<int64_t> left_by_machine(const MemorySources& sources) {
+  const auto kilobytes = field(sources.machine, "MemAvailable:");
+  if (!kilobytes || *kilobytes >= kUnlimited / 1024) return {};
+  return *kilobytes * 1024;
+}
+
+#endif
+
 }  // namespace
 
 MemoryLimit available_memory(const MemorySources& sources) {
   MemoryLimit least{kUnlimited, "the machine"};
-  if (const auto kilobytes = field(sources.machine, "MemAvailable:");
-      kilobytes && *kilobytes < kUnlimited / 1024)
-    least.bytes = *kilobytes * 1024;
+  if (const auto bytes = left_by_machine(sources)) least.bytes = *bytes;
   if (const MemoryLimit left = left_by_control_groups(sources); left.bytes < least.bytes) least = left;
   return least;
+}
+
+int64_t peak_memory() {
+  struct rusage usage {};
+  ::getrusage(RUSAGE_SELF, &usage);
+#if defined(__APPLE__)
+  return usage.ru_maxrss;
+#else
+  return int64_t{usage.ru_maxrss} * 1024;
+#endif
+}
+
+int64_t own_memory() {
+#if defined(__APPLE__)
+  task_vm_info_data_t info{};
+  mach_msg_type_number_t count = TASK_VM_INFO_COUNT;
+  if (::task_info(::mach_task_self(), TASK_VM_INFO, reinterpret_cast<task_info_t>(&info), &count) !=
+      KERN_SUCCESS)
+    return 0;
+  return static_cast<int64_t>(info.phys_footprint);
+#else
+  return field("/proc/self/status", "RssAnon:").value_or(0) * 1024;
+#endif
 }
 
 void require_memory(int64_t bytes, std::string_view what, std::string_view remedy) {

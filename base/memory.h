@@ -24,6 +24,12 @@ struct MemorySources {
 /// much as an int64_t holds.
 MemoryLimit available_memory(const MemorySources& sources = {});
 
+/// The most memory that this process has had resident, mapped files included.
+int64_t peak_memory();
+
+/// What it has now besides mapped files; 0 where the system does not say.
+int64_t own_memory();
+
 /// Throws Error where `bytes` more are not available: "WHAT: needs about 12.3 GB of memory, 4.5 GB are
 /// available (the machine): end other programs, take a machine with more memory, or REMEDY". `what` names the
 /// file or folder, or what is kept in memory.

@@ -1,11 +1,12 @@
 #include <algorithm>
 #include <iostream>
 
-#include <fcntl.h>
-#include <malloc.h>
 #include <nlohmann/json.hpp>
 #include <sys/wait.h>
 #include <unistd.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "base/error.h"
 #include "base/file.h"
@@ -15,6 +16,7 @@
 #include "eval/engine/session.h"
 #include "model/kernels/cpu.h"
 #include "quant/arithmetic/integer/integer_arithmetic.h"
+#include "quant/arithmetic/integer/run/cpu.h"
 #include "quant/calibrate/calibration.h"
 
 namespace qeval::cli {
@@ -117,7 +119,9 @@ ordered_json measure(const Job& job) {
       arithmetic = std::make_unique<quant::FakeArithmetic>(model, q.qcfg, q.ranges, positions, q.first);
     }
   }
+#if defined(__GLIBC__)
   ::malloc_trim(0);  // what preparing needed is no part of the model's memory
+#endif
   model::Decoder decoder(model, *arithmetic);
   ordered_json result =
       to_json(measure_latency(decoder, job.settings, EnergyCounters(job.settings.powercap)));
@@ -128,7 +132,7 @@ ordered_json measure(const Job& job) {
 /// Runs `measure` in a child, so that each scheme has its own memory. The child's failure is this one's.
 ordered_json measure_apart(const Job& job) {
   int pipe[2];
-  if (::pipe2(pipe, O_CLOEXEC) != 0) fail("cannot make a pipe");
+  if (::pipe(pipe) != 0) fail("cannot make a pipe");
   const pid_t child = ::fork();
   if (child < 0) fail("cannot start a process");
   if (child == 0) {
@@ -208,7 +212,7 @@ int run(const po::variables_map& arguments) {
   // The children start threads of their own, to this limit, which they inherit.
   const ThreadLimit limit(arguments);
   report.machine =
-      fmt::format("{}, {}, {} threads", model::cpu_name(), model::name(model::cpu_path()), limit.threads());
+      fmt::format("{}, {}, {} threads", model::cpu_name(), quant::kernels_in_force(), limit.threads());
   report.settings = settings;
   report.energy_note = EnergyCounters(settings.powercap).reason();
   for (const std::string& scheme : schemes) {
@@ -228,7 +232,7 @@ int run(const po::variables_map& arguments) {
 
 const Command bench_command{
     .name = "bench",
-    .summary = "Latency, speed and memory of a model, float and quantized, at the paper's settings",
+    .summary = "Latency, speed and memory of a model, float and quantized, at MobileQuant's settings",
     .usage = "-m MODEL [--schemes LIST] [options]",
     .example = "qeval bench -m model.gguf -o bench.json",
     .options = options,

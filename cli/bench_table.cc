@@ -100,7 +100,7 @@ std::string to_text(const BenchReport& report) {
                      row.prompt_mj ? fmt::format("{:.0f}", *row.prompt_mj) : "–",
                      fmt::format("{:.0f}", row.token_ms)});
   }
-  out += fmt::format("\nAnother machine and another model, for the order of things only: {}.\n\n{}",
+  out += fmt::format("\nAnother machine and another model, for comparison of magnitudes only: {}.\n\n{}",
                      kPhoneName, aligned(phone));
   return out;
 }

@@ -6,17 +6,14 @@
 #include "base/unicode.h"
 #include "cli/model_options.h"
 #include "cli/option_values.h"
+#include "eval/engine/chat_template.h"
 
 namespace qeval::cli {
 
-po::typed_value<std::string>* template_arguments_value() {
-  return po::value<std::string>()->value_name("K=V,...");
-}
+namespace {
 
-nlohmann::ordered_json template_arguments(const po::variables_map& arguments) {
+nlohmann::ordered_json parse_template_arguments(std::string_view left) {
   nlohmann::ordered_json out = nlohmann::ordered_json::object();
-  const auto given = optional<std::string>(arguments, "chat-template-args");
-  std::string_view left = given ? std::string_view(*given) : std::string_view();
   if (left.starts_with('{')) {
     nlohmann::ordered_json object = nlohmann::ordered_json::parse(left, nullptr, false);
     if (!object.is_object()) refuse("chat-template-args", fmt::format("{}: no JSON object", printable(left)));
@@ -40,6 +37,23 @@ nlohmann::ordered_json template_arguments(const po::variables_map& arguments) {
     } else {
       place = value;
     }
+  }
+  return out;
+}
+
+}  // namespace
+
+po::typed_value<std::string>* template_arguments_value() {
+  return po::value<std::string>()->value_name("K=V,...");
+}
+
+nlohmann::ordered_json template_arguments(const po::variables_map& arguments) {
+  const auto given = optional<std::string>(arguments, "chat-template-args");
+  nlohmann::ordered_json out =
+      parse_template_arguments(given ? std::string_view(*given) : std::string_view());
+  for (const auto& [key, value] : out.items()) {
+    if (eval::is_reserved_variable(key))
+      refuse("chat-template-args", fmt::format("{}: the template has it from the conversation", key));
   }
   return out;
 }

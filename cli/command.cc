@@ -1,8 +1,8 @@
 #include "cli/command.h"
 
-#include <algorithm>
-#include <array>
+#include <filesystem>
 #include <memory>
+#include <new>
 
 #include <tbb/global_control.h>
 
@@ -13,13 +13,12 @@
 
 namespace qeval::cli {
 
-std::span<const Command> commands() {
-  static const std::array table{eval_command,    merge_command,      score_command,    quantize_command,
-                                compare_command, divergence_command, convert_command,  report_command,
-                                verify_command,  generate_command,   bench_command,    serve_command,
-                                export_command,  tokenize_command,   template_command, inspect_command,
-                                tasks_command,   completion_command, man_command};
-  return table;
+std::string message_of(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr)
+    return "out of memory; a smaller --batch-tokens or --max-length needs less";
+  if (const auto* file = dynamic_cast<const std::filesystem::filesystem_error*>(&error))
+    return fmt::format("{}: {}", file->path1().string(), file->code().message());
+  return error.what();
 }
 
 void add_help_option(po::options_description& options) {

@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <span>
@@ -34,6 +34,9 @@ extern const Command eval_command, merge_command, score_command, quantize_comman
     divergence_command, convert_command, report_command, verify_command, generate_command, bench_command,
     serve_command, export_command, tokenize_command, template_command, inspect_command, tasks_command,
     completion_command, man_command;
+
+/// The one line that says why a command failed, behind "qeval: ".
+std::string message_of(const std::exception& error);
 
 /// --help, which every command has.
 void add_help_option(po::options_description& options);

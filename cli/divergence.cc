@@ -7,12 +7,15 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "cli/chat_options.h"
 #include "cli/command.h"
 #include "cli/compared_models.h"
 #include "cli/interrupt.h"
 #include "cli/option_values.h"
 #include "cli/progress.h"
+#include "datasets/reader.h"
 #include "eval/describe_model.h"
+#include "eval/divergence/chat_windows.h"
 #include "eval/divergence/measure.h"
 #include "eval/results/divergence_results.h"
 #include "eval/results/folder_use.h"
@@ -29,8 +32,14 @@ po::options_description options() {
   add_with_option(options);
   auto add = options.add_options();
   add("file,f", po::value<std::string>()->value_name("FILE"), "the text, UTF-8");
+  add("chat", po::value<std::string>()->value_name("FILE"),
+      "instead of a text: conversations, a .jsonl with \"messages\" on each line, in the base's chat "
+      "template; "
+      "the assistant's turns alone are scored");
+  add("chat-template-args", template_arguments_value(),
+      "variables for the template, with --chat: enable_thinking=false");
   add("context", po::value<int64_t>()->value_name("N")->default_value(512),
-      "tokens per window; the default is less where a model's context is");
+      "tokens per window; the default is less where a model's context is, and 2048 with --chat");
   add("protocol", one_of("NAME", eval::kTextProtocolNames)->default_value("qeval"),
       "qeval: every token of the text is predicted once; llama.cpp: what llama-perplexity --kl-divergence "
       "does and prints (whole chunks, the second half of each, predictions of the base in 16 bits)");
@@ -73,6 +82,39 @@ class Models {
   std::vector<std::unique_ptr<eval::Session>> sessions_;
 };
 
+/// The conversations of --chat in the base's template, which is the same text for all models.
+class Conversations {
+ public:
+  Conversations(const po::variables_map& arguments, const std::string& file, const std::string& text) {
+    const fs::path model = require(arguments, "model");
+    eval::ChatRenderer renderer(eval::load_chat_template(model), template_arguments(arguments));
+    for (const std::string& warning : renderer.chat().warnings) warn(warning);
+    turns_ = assistant_turns(renderer, datasets::read_jsonl({file, text}));
+    if (renderer.dropped_system())
+      warn(fmt::format("{}: knows no system messages; they are left out", renderer.chat().where));
+    ends_ = eval::answer_ends(model);
+  }
+
+  eval::TextWindows windows(const model::Tokenizer& tokenizer, int64_t context) const {
+    std::vector<int32_t> ends = ends_;
+    if (tokenizer.eos_id()) ends.push_back(*tokenizer.eos_id());
+    int64_t cut = 0;
+    eval::TextWindows out = chat_windows(tokenizer, turns_, ends, context, cut);
+    if (cut > 0)
+      warn(
+          fmt::format("{} of {} turns have more than {} tokens before their end; their conversations lose "
+                      "the left end (--context)",
+                      cut, turns_.size(), context));
+    return out;
+  }
+
+ private:
+  static void warn(const std::string& warning) { std::cerr << "qeval: warning: " << warning << '\n'; }
+
+  std::vector<eval::AssistantTurn> turns_;
+  std::vector<int32_t> ends_;
+};
+
 eval::DivergenceRun describe(eval::Session& session, const std::string& label) {
   eval::DivergenceRun run{label, session.model().path.string(), eval::model_info(session), {}};
   run.model.details = to_json(describe_model(session));
@@ -106,6 +148,11 @@ void check(const po::variables_map& arguments, bool llama) {
   const bool reads = given(arguments, "kl-divergence-base") && !given(arguments, "model");
   if (reads && given(arguments, "file"))
     refuse("file", "not used without -m: the file of --kl-divergence-base has the text's tokens");
+  if (given(arguments, "chat") && given(arguments, "file"))
+    refuse("chat", "not with --file: one text or the other");
+  if (given(arguments, "chat") && (llama || reads)) refuse("chat", "only with --protocol qeval");
+  if (!given(arguments, "chat") && given(arguments, "chat-template-args"))
+    refuse("chat-template-args", "not used without --chat");
   if (reads && !arguments["context"].defaulted())
     refuse("context", "not used without -m: the file of --kl-divergence-base says it");
   if (!given(arguments, "with") && (reads || !given(arguments, "kl-divergence-base")))
@@ -142,8 +189,13 @@ int run(const po::variables_map& arguments) {
   const bool reads = stored_file && !given(arguments, "model");
   std::optional<eval::LogitsReader> stored;
   if (reads) stored.emplace(*stored_file);
-  const auto wanted = in_range<int64_t>("context", arguments["context"].as<int64_t>(), 1, 1 << 24);
-  const std::string text_file = stored ? "" : require(arguments, "file");
+  const auto chat_file = optional<std::string>(arguments, "chat");
+  constexpr int64_t kChatContext = 2048;
+  const bool by_default = arguments["context"].defaulted();
+  const auto wanted = chat_file && by_default
+                          ? kChatContext
+                          : in_range<int64_t>("context", arguments["context"].as<int64_t>(), 1, 1 << 24);
+  const std::string text_file = stored ? "" : chat_file ? *chat_file : require(arguments, "file");
 
   const auto output = optional<std::string>(arguments, "output");
   if (output && eval::folder_use(*output) != eval::FolderUse::none)
@@ -153,9 +205,9 @@ int run(const po::variables_map& arguments) {
   if (!stored) models.load(require(arguments, "model"));
   for (const ComparedModel& model : with) models.load(model.path);
   // A default that a model is too short for is nobody's wish.
-  const int64_t context = stored                             ? stored->header().context
-                          : arguments["context"].defaulted() ? std::min(wanted, models.shortest_context())
-                                                             : wanted;
+  const int64_t context = stored       ? stored->header().context
+                          : by_default ? std::min(wanted, models.shortest_context())
+                                       : wanted;
   eval::Session* base = stored ? nullptr : &models.open(require(arguments, "model"), "float", context);
   std::vector<eval::Session*> others;
   for (const ComparedModel& model : with)
@@ -166,8 +218,13 @@ int run(const po::variables_map& arguments) {
          first.model().path.string(), first.model().config.vocab_size);
   }
 
-  const std::string text = stored ? "" : read_file(text_file);
+  const std::string text = stored      ? ""
+                           : chat_file ? datasets::read_text(text_file).text
+                                       : read_file(text_file);
+  std::optional<Conversations> conversations;
+  if (chat_file) conversations.emplace(arguments, text_file, text);
   const auto windows_of = [&](eval::Session& session) {
+    if (conversations) return conversations->windows(session.tokenizer(), context);
     return stored ? stored_windows(session.tokenizer(), stored->header())
                   : text_windows(session.tokenizer(), {text_file, text}, protocol, context);
   };
@@ -226,7 +283,7 @@ int run(const po::variables_map& arguments) {
 const Command divergence_command{
     .name = "divergence",
     .summary = "How far models' predictions of a text are from a base's, side by side",
-    .usage = "-m BASE --with PATH[@A][=LABEL]... -f TEXT [options]",
+    .usage = "-m BASE --with PATH[@A][=LABEL]... -f TEXT | --chat CONVERSATIONS [options]",
     .example = "qeval divergence -m model.gguf --with smoothed -f page.txt",
     .options = options,
     .run = run,

@@ -9,7 +9,6 @@
 #include "cli/evaluation_options.h"
 #include "cli/model_options.h"
 #include "cli/option_values.h"
-#include "cli/ranks.h"
 #include "eval/results/table.h"
 #include "eval/tasks/registry.h"
 
@@ -42,40 +41,16 @@ po::options_description options() {
   return options;
 }
 
-eval::EvaluationOptions evaluation_options(const po::variables_map& arguments, const ThreadLimit& limit) {
-  eval::EvaluationOptions options = task_options(arguments, limit);
-  options.load.seed = arguments["seed"].as<uint64_t>();
-  if (const auto output = optional<std::string>(arguments, "output")) options.output = *output;
-  options.resume = arguments.count("resume") != 0;
-  options.keep_logprobs = arguments.count("keep-logprobs") != 0;
-  if (const auto base = optional<std::string>(arguments, "base")) options.base = *base;
-  options.peers = peers();
-  if (const auto shard = optional<std::string>(arguments, "shard")) {
-    try {
-      options.shard = eval::parse_shard(*shard);
-    } catch (const Error& error) {
-      throw UsageError(std::string("--") + error.what());
-    }
-    if (!peers().alone())
-      throw UsageError("--shard: several ranks split the documents themselves; start shards without mpirun");
-  }
-  if (!peers().alone() && !options.output && arguments.count("plan") == 0)
-    throw UsageError("several ranks need the output folder: -o DIR");
-  for (const char* option : {"resume", "log-samples", "keep-logprobs", "base", "shard"}) {
-    if (arguments.count(option) != 0 && !options.output)
-      throw UsageError(fmt::format("--{} needs the output folder: -o DIR", option));
-  }
-  return options;
-}
-
 void print_plan(const eval::Evaluation& evaluation) {
-  std::cout << fmt::format("{:<34} {:>10} {:>16} {:>15} {:>6}\n", "task", "documents", "tokens requested",
-                           "computed", "ratio");
+  std::cout << fmt::format("{:<34} {:>10} {:>16} {:>15} {:>6} {:>20}\n", "task", "documents",
+                           "tokens requested", "computed", "ratio", "scored");
   for (const eval::Evaluation::TaskPlan& plan : evaluation.plan()) {
-    std::cout << fmt::format("{:<34} {:>10} {:>16} {:>15} {:>6.3f}\n", plan.task, plan.documents,
+    std::cout << fmt::format("{:<34} {:>10} {:>16} {:>15} {:>6.3f} {:>20}\n", plan.task, plan.documents,
                              plan.tokens_requested, plan.tokens_computed,
                              static_cast<double>(plan.tokens_computed) /
-                                 static_cast<double>(std::max<int64_t>(1, plan.tokens_requested)));
+                                 static_cast<double>(std::max<int64_t>(1, plan.tokens_requested)),
+                             plan.generates ? fmt::format("{} new at most", plan.tokens_scored)
+                                            : fmt::format("{}", plan.tokens_scored));
   }
 }
 
@@ -136,7 +111,7 @@ void warn_of_texts(const eval::EvaluationOptions& options) {
 
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
-  const eval::EvaluationOptions options = evaluation_options(arguments, limit);
+  const eval::EvaluationOptions options = run_options(arguments, limit);
   warn_of_texts(options);
   const std::vector<std::string> names = arithmetics(arguments);
   const eval::SessionOptions session = session_options(arguments);

@@ -5,6 +5,7 @@
 #include "cli/commit.h"
 #include "cli/model_options.h"
 #include "cli/option_values.h"
+#include "cli/ranks.h"
 #include "eval/tasks/generation_settings.h"
 
 namespace qeval::cli {
@@ -71,6 +72,32 @@ eval::EvaluationOptions task_options(const po::variables_map& arguments, const T
   options.version = QEVAL_VERSION;
   options.commit = QEVAL_COMMIT;
   options.threads = limit.threads();
+  return options;
+}
+
+eval::EvaluationOptions run_options(const po::variables_map& arguments, const ThreadLimit& limit) {
+  eval::EvaluationOptions options = task_options(arguments, limit);
+  options.load.seed = arguments["seed"].as<uint64_t>();
+  if (const auto output = optional<std::string>(arguments, "output")) options.output = *output;
+  options.resume = arguments.count("resume") != 0;
+  options.keep_logprobs = arguments.count("keep-logprobs") != 0;
+  if (const auto base = optional<std::string>(arguments, "base")) options.base = *base;
+  options.peers = peers();
+  if (const auto shard = optional<std::string>(arguments, "shard")) {
+    try {
+      options.shard = eval::parse_shard(*shard);
+    } catch (const Error& error) {
+      throw UsageError(std::string("--") + error.what());
+    }
+    if (!peers().alone())
+      throw UsageError("--shard: several ranks split the documents themselves; start shards without mpirun");
+  }
+  if (!peers().alone() && !options.output && arguments.count("plan") == 0)
+    throw UsageError("several ranks need the output folder: -o DIR");
+  for (const char* option : {"resume", "log-samples", "keep-logprobs", "base", "shard"}) {
+    if (arguments.count(option) != 0 && !options.output)
+      throw UsageError(fmt::format("--{} needs the output folder: -o DIR", option));
+  }
   return options;
 }
 

@@ -14,4 +14,7 @@ void add_task_options(po::options_description& options);
 /// What they say, and the protocol, prefix and batch of the scoring options; no output folder.
 eval::EvaluationOptions task_options(const po::variables_map& arguments, const ThreadLimit& limit);
 
+/// What the options of `qeval eval` say: those, seed, output folder, and who shares the work.
+eval::EvaluationOptions run_options(const po::variables_map& arguments, const ThreadLimit& limit);
+
 }  // namespace qeval::cli

@@ -3,9 +3,9 @@
 #include <iterator>
 
 #include <nlohmann/json.hpp>
-#include <sys/resource.h>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/unicode.h"
 #include "cli/calibration_options.h"
 #include "cli/chat_options.h"
@@ -81,8 +81,6 @@ std::vector<int32_t> stop_tokens(const po::variables_map& arguments, const model
 }
 
 void print_stats(size_t prompt_tokens, eval::GenerationSeconds seconds, const eval::Generator& generator) {
-  struct rusage usage {};
-  getrusage(RUSAGE_SELF, &usage);
   std::cerr << fmt::format("prompt       {} tokens, {:.1f} tokens/s, {:.1f} ms to the first new one\n",
                            prompt_tokens, static_cast<double>(prompt_tokens) / seconds.prompt,
                            1e3 * seconds.prompt);
@@ -99,7 +97,7 @@ void print_stats(size_t prompt_tokens, eval::GenerationSeconds seconds, const ev
         latencies.size(), static_cast<double>(latencies.size()) / total, at(0.5), at(0.95));
   }
   std::cerr << fmt::format("memory       {:.1f} MiB at most; keys and values of {} tokens {:.1f} MiB\n",
-                           static_cast<double>(usage.ru_maxrss) / 1024, generator.capacity(),
+                           static_cast<double>(peak_memory()) / (1 << 20), generator.capacity(),
                            static_cast<double>(generator.kv_bytes()) / (1 << 20));
 }
 

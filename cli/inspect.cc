@@ -12,6 +12,7 @@
 #include "model/kernels/cpu.h"
 #include "model/tokenizer/tokenizer.h"
 #include "model/weights.h"
+#include "quant/arithmetic/integer/run/cpu.h"
 
 namespace qeval::cli {
 namespace {
@@ -22,7 +23,7 @@ po::options_description options() {
   add_weight_options(options);
   options.add_options()("tensors", "list every tensor with type and shape")(
       "supported",
-      "print a table of all architectures and of what takes them, and nothing else; needs no model");
+      "print only a table of all architectures and the arithmetics that support them; needs no model");
   add_inspect_quantization_options(options);
   return options;
 }
@@ -255,7 +256,7 @@ int run(const po::variables_map& arguments) {
   const model::Model model = load_model(arguments);
   print_model(model);
   print_tokenizer(model.path);
-  row("this CPU", fmt::format("{} ({})", model::cpu_name(), model::name(model::cpu_path())));
+  row("this CPU", fmt::format("{} ({})", model::cpu_name(), quant::kernels_in_force()));
   if (arguments.count("tensors") != 0) print_tensors(model);
   inspect_quantization(arguments, model);
   return 0;
@@ -268,8 +269,7 @@ const Command inspect_command{
     .summary = "What a model is: architecture, types, sizes, tokenizer, hashes",
     .usage =
         "--supported | -m MODEL [--tensors] [--points [PATTERN]] [--errors | --sensitivity | --compare "
-        "fake,integer "
-        "--calibration FILE]",
+        "fake,integer | --losses --base MODEL --calibration FILE]",
     .example = "qeval inspect -m model.gguf",
     .options = options,
     .run = run,

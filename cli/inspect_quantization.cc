@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "cli/calibration_options.h"
 #include "cli/inspect_compare.h"
+#include "cli/inspect_losses.h"
 #include "cli/progress.h"
 #include "quant/arithmetic/analysis.h"
 #include "quant/arithmetic/fake_arithmetic.h"
@@ -113,6 +114,7 @@ void add_inspect_quantization_options(po::options_description& options) {
       "first; "
       "a run over the text per point");
   add_inspect_compare_options(options);
+  add_inspect_losses_options(options);
   add("qcfg", po::value<std::string>()->value_name("FILE"), "instead of the model's default_qcfg.json");
   add("act-ranges", po::value<std::string>()->value_name("FILE"), "instead of the model's act_dict.json");
   add_calibration_options(options, false);
@@ -120,22 +122,33 @@ void add_inspect_quantization_options(po::options_description& options) {
 
 void inspect_quantization(const po::variables_map& arguments, const model::Model& model) {
   const bool errors = given(arguments, "errors"), sensitivity = given(arguments, "sensitivity"),
-             compare = given(arguments, "compare");
+             compare = given(arguments, "compare"), losses = given(arguments, "losses");
   if (compare && split_list(arguments["compare"].as<std::string>()).size() != 2)
     throw UsageError("--compare " + arguments["compare"].as<std::string>() + ": accepted: fake,integer");
   const bool measure = errors || sensitivity || compare;
+  if (losses && measure) refuse("losses", "goes with none of --errors, --sensitivity and --compare");
+  for (const char* option : {"base", "kv-type"}) {
+    if (!losses && given(arguments, option)) refuse(option, "not used without --losses");
+  }
+  if (losses && !given(arguments, "base")) refuse("losses", "needs --base, the original to measure from");
   const bool list = given(arguments, "points") && !measure;
-  const quant::Samples samples = read_samples(arguments, model);
-  if (measure) {
+  const quant::Samples samples = read_samples(arguments, model, losses ? 4 : kCalibrationSamples);
+  if (measure || losses) {
     if (samples.empty()) {
       refuse(errors        ? "errors"
              : sensitivity ? "sensitivity"
-                           : "compare",
+             : compare     ? "compare"
+                           : "losses",
              "needs --calibration or --calibration-ids to measure on");
     }
   } else if (!samples.empty()) {
     refuse(given(arguments, "calibration") ? "calibration" : "calibration-ids",
-           "not used without --errors, --sensitivity or --compare");
+           "not used without --errors, --sensitivity, --compare or --losses");
+  }
+  if (losses) {
+    std::cout << '\n';
+    inspect_losses(arguments, model, samples);
+    return;
   }
   const bool files = given(arguments, "qcfg") || given(arguments, "act-ranges");
   const bool wanted = list || measure || files;

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <random>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "eval/engine/generation.h"
 
 namespace qeval::cli {
@@ -65,18 +65,6 @@ Spread spread(std::vector<double> values) {
   return out;
 }
 
-int64_t anonymous_bytes() {
-  std::ifstream status("/proc/self/status");
-  std::string word;
-  while (status >> word) {
-    if (word != "RssAnon:") continue;
-    int64_t kib = 0;
-    status >> kib;
-    return kib * 1024;
-  }
-  return 0;
-}
-
 Latency measure_latency(model::Decoder& decoder, const LatencySettings& settings,
                         const EnergyCounters& energy) {
   Latency result;
@@ -118,9 +106,9 @@ Latency measure_latency(model::Decoder& decoder, const LatencySettings& settings
       result.generation.push_back({context, spread(std::move(tokens)), joules});
     }
     result.kv_bytes = generator.kv_bytes();
-    result.memory_bytes = anonymous_bytes();
+    result.memory_bytes = own_memory();
   } else {
-    result.memory_bytes = anonymous_bytes();
+    result.memory_bytes = own_memory();
   }
   return result;
 }

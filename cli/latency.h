@@ -47,9 +47,6 @@ struct Latency {
 Latency measure_latency(model::Decoder& decoder, const LatencySettings& settings,
                         const EnergyCounters& energy);
 
-/// Memory of this process that no file backs, now.
-int64_t anonymous_bytes();
-
 nlohmann::ordered_json to_json(const Latency& latency);
 Latency latency_from_json(const nlohmann::ordered_json& json);
 

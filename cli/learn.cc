@@ -48,9 +48,9 @@ void add_learn_options(po::options_description& options) {
       "settings of learned methods to start from, and how many samples of --calibration: laptop (default: "
       "minutes), paper (its rates, epochs and samples), distill (mobilequant: half an hour for a small "
       "model, "
-      "on next-token distributions), near-lossless (mobilequant, which it makes the method: as rotate, "
-      "rounded "
-      "by GPTQ, then half an hour of learning ranges and scales)");
+      "on next-token distributions), near-lossless (selects mobilequant: rotations as in "
+      "rotate, "
+      "GPTQ rounding, then half an hour of learning ranges and scales)");
   add("loss", one_of("NAME", "output, logits"),
       "what mobilequant minimises: output (squared error of the last block's output, the paper's), logits "
       "(divergence of the next-token distributions)");
@@ -59,24 +59,25 @@ void add_learn_options(po::options_description& options) {
   add("warmup-epochs", number(), "passes during which the rates rise from 0 (default: 0)");
   add("let-lr", rate(), "learning rate of the transformations' scales");
   add("let-min-lr", rate(),
-      "what it falls to, along half a cosine (default: the preset's, at most the rate)");
+      "final value of --let-lr, reached by cosine decay (default: the preset's, at most --let-lr)");
   add("lwc-lr", rate(), "learning rate of the weights' clipping bounds");
-  add("lwc-min-lr", rate(), "what it falls to");
+  add("lwc-min-lr", rate(), "final value of --lwc-lr");
   add("lrl-lr", rate(), "learning rate of the activations' scales and offsets (lrl, mobilequant)");
-  add("lrl-min-lr", rate(), "what it falls to");
-  add("lrl-relative", "lrl-lr as a share of each range instead of an absolute step (lrl, mobilequant)");
+  add("lrl-min-lr", rate(), "final value of --lrl-lr");
+  add("lrl-relative", "--lrl-lr is relative to each range instead of an absolute step (lrl, mobilequant)");
   add("code-lr", rate(),
-      "learning rate of the codes themselves of weights of fewer than 8 bits, in steps of their grids "
-      "(mobilequant with --round-first; 0: they stay)");
-  add("code-min-lr", rate(), "what it falls to");
+      "learning rate of the codes of weights of fewer than 8 bits, in steps of their grids (mobilequant "
+      "with --round-first; 0: the codes do not change)");
+  add("code-min-lr", rate(), "final value of --code-lr");
   add("no-smooth", "learn from the model as it is, without SmoothQuant first");
   add("round-first",
       "round weights (--rounding gptq) before learning, which then learns the scales of their grids in place "
       "of "
       "transformations and clipping (mobilequant)");
-  add("save-minutes", number(), "how often the state that a continued run reads is saved (default: 5)");
+  add("save-minutes", number(),
+      "minutes between saves of the state that a continued run starts from (default: 5)");
   add("activation-memory", number(),
-      "MiB for activations that mobilequant keeps for the backward pass; beyond, they are computed twice "
+      "MiB for activations that mobilequant keeps for the backward pass; if more, they are computed twice "
       "(default: 1024)");
 }
 

@@ -1,20 +1,16 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
-#include <filesystem>
 #include <iostream>
-#include <limits>
-#include <new>
-#include <sstream>
 
 #include "base/error.h"
 #include "base/mapping_guard.h"
-#include "base/near_names.h"
 #include "base/setting.h"
 #include "cli/command.h"
 #include "cli/commit.h"
-#include "cli/option_text.h"
+#include "cli/parse.h"
 #include "cli/ranks.h"
+#include "quant/arithmetic/integer/run/cpu.h"
 
 namespace qeval::cli {
 namespace {
@@ -30,15 +26,9 @@ void print_overview(std::ostream& out) {
   out << "\n`qeval COMMAND --help` shows a command's options, `qeval --version` the version.\n";
 }
 
-po::options_description options_of(const Command& command) {
-  po::options_description options = command.options();
-  add_help_option(options);
-  return options;
-}
-
 void print_help(const Command& command) {
   std::cout << fmt::format("{}\n\nUsage: qeval {} {}\n\n", command.summary, command.name, command.usage)
-            << options_of(command) << "\nExample:\n  " << command.example << "\n";
+            << all_options(command) << "\nExample:\n  " << command.example << "\n";
 }
 
 std::string shared_commands() {
@@ -49,68 +39,8 @@ std::string shared_commands() {
   return names;
 }
 
-/// "; near names: --limit", or nothing.
-std::string near_options(const Command& command, const std::string& wrong) {
-  std::vector<std::string> names;
-  for (const OptionText& option : option_texts(command)) names.push_back(option.long_name);
-  const std::vector<std::string> near = near_names(wrong, names);
-  return near.empty() ? "" : fmt::format("; near names: {}", fmt::join(near, ", "));
-}
-
-/// The option library reads "-1" as the largest number that an unsigned option can hold.
-void refuse_negatives(const po::parsed_options& parsed, const po::options_description& options) {
-  for (const po::option& option : parsed.options) {
-    const auto* known = options.find_nothrow(option.string_key, false);
-    const auto* typed =
-        known == nullptr ? nullptr : dynamic_cast<const po::typed_value_base*>(known->semantic().get());
-    if (typed == nullptr || typed->value_type() != typeid(uint64_t)) continue;
-    for (const std::string& value : option.value) {
-      if (!value.starts_with('-')) continue;
-      throw UsageError(fmt::format("--{} {}: accepted: 0 to {}", option.string_key, printable(value),
-                                   std::numeric_limits<uint64_t>::max()));
-    }
-  }
-}
-
-/// The words of a command line, the value of an option that may stand alone joined to its name: the option
-/// library takes no other for one.
-std::vector<std::string> joined_words(const po::options_description& options, int argc, char** argv) {
-  std::vector<std::string> words;
-  for (int i = 1; i < argc; ++i) {
-    words.emplace_back(argv[i]);
-    const std::string& word = words.back();
-    if (!word.starts_with("--") || i + 1 == argc || argv[i + 1][0] == '-' || argv[i + 1][0] == '\0') continue;
-    const po::option_description* option = options.find_nothrow(word.substr(2), false);
-    if (option == nullptr) continue;
-    const auto value = option->semantic();
-    if (value->min_tokens() == 0 && value->max_tokens() == 1) words.back() += fmt::format("={}", argv[++i]);
-  }
-  return words;
-}
-
 int run_command(const Command& command, int argc, char** argv) {
-  const po::options_description options = options_of(command);
-  po::positional_options_description positional;
-  if (command.positional != nullptr) positional.add(command.positional, -1);
-  po::variables_map arguments;
-  try {
-    const po::parsed_options parsed =
-        po::command_line_parser(joined_words(options, argc, argv))
-            .options(options)
-            .positional(positional)
-            .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
-            .run();
-    refuse_negatives(parsed, options);
-    po::store(parsed, arguments);
-    po::notify(arguments);
-  } catch (const po::unknown_option& error) {
-    throw UsageError(error.what() + near_options(command, error.get_option_name()));
-  } catch (const po::too_many_positional_options_error&) {
-    throw UsageError(fmt::format("an argument stands without its option; usage: qeval {} {}", command.name,
-                                 command.usage));
-  } catch (const po::error& error) {
-    throw UsageError(error.what());
-  }
+  const po::variables_map arguments = parse_arguments(command, {argv + 1, argv + argc});
   if (arguments.count("help") != 0) {
     print_help(command);
     return 0;
@@ -147,7 +77,8 @@ int dispatch(int argc, char** argv) {
   }
   if (name == "--version") {
     constexpr std::string_view commit = QEVAL_COMMIT;
-    std::cout << "qeval " QEVAL_VERSION << (commit.empty() ? "" : " (commit " QEVAL_COMMIT ")") << '\n';
+    std::cout << "qeval " QEVAL_VERSION << (commit.empty() ? "" : " (commit " QEVAL_COMMIT ")")
+              << "\nkernels: " << quant::kernels_in_force() << '\n';
     return 0;
   }
   if (name.empty()) {
@@ -186,12 +117,8 @@ int main(int argc, char** argv) {
   } catch (const qeval::JointError& error) {
     if (qeval::cli::peers().is_first()) std::fprintf(stderr, "qeval: %s\n", error.what());
     return qeval::cli::leave_ranks(qeval::cli::kFailed, true);
-  } catch (const std::bad_alloc&) {
-    qeval::cli::complain("out of memory; a smaller --batch-tokens or --max-length needs less");
-  } catch (const std::filesystem::filesystem_error& error) {
-    qeval::cli::complain(fmt::format("{}: {}", error.path1().string(), error.code().message()));
   } catch (const std::exception& error) {
-    qeval::cli::complain(error.what());
+    qeval::cli::complain(qeval::cli::message_of(error));
   }
   return qeval::cli::leave_ranks(qeval::cli::kFailed, false);
 }

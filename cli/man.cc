@@ -61,9 +61,9 @@ std::string manual_page() {
          ".SH EXIT STATUS\n.TP\n0\ndone\n.TP\n1\nsomething failed; one line on standard error says what, "
          "where, "
          "and what would be accepted\n.TP\n2\nthe command line was wrong\n"
-         ".SH ENVIRONMENT\n.TP\n.B QEVAL_CPU\navx512, avx2 or portable: the kernels to use instead of the "
-         "best "
-         "that the CPU has\n"
+         ".SH ENVIRONMENT\n.TP\n.B QEVAL_CPU\navx512, avx2, neon or portable: the kernels to use instead of "
+         "the "
+         "best that the CPU has\n"
          ".SH FILES\nThe documentation is in the folder docs of the source, and installed in "
          "share/doc/qeval.\n";
 }

@@ -67,15 +67,15 @@ std::vector<Method> users(const po::variables_map& arguments, const MethodOption
 void add_rotation_options(po::options_description& options) {
   auto add = options.add_options();
   add("rotate", one_of("KIND", quant::kRotationKinds),
-      "rotations by Hadamard matrices: none (default), offline (of the residual stream and the values, in "
-      "the "
-      "weights), online (and in front of the down projection, an operation of the model)");
-  add("rotate-keys", "rotate queries and keys behind the rotary embedding, an operation as well");
+      "rotations by Hadamard matrices: none (default), offline (of the residual stream and the values, "
+      "folded "
+      "into the weights), online (also in front of the down projection, as an operation of the model)");
+  add("rotate-keys", "rotate queries and keys after the rotary embedding, also an operation of the model");
   add("rotate-block", po::value<int64_t>()->value_name("N"),
       "channels of a block of the online rotation (default: all, where there is a Hadamard matrix of that "
       "order)");
   add("first-token", po::value<std::string>()->value_name("MODE"),
-      "position 0: shared (default), or ranges (16-bit ranges of its own; the others are measured without "
+      "position 0: shared (default), or ranges (its own 16-bit ranges; all others are measured without "
       "it)");
 }
 

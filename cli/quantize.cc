@@ -26,8 +26,8 @@ po::options_description options() {
   const auto count = [](const char* name) { return po::value<int64_t>()->value_name(name); };
   add("output,o", text("DIR"), "folder for the quantized checkpoint, which `qeval eval` reads");
   add("method", one_of("METHOD", quant::kMethodNames)->default_value("rtn"),
-      "rtn (round to nearest), gptq (rtn with --rounding gptq), awq (scale channels and clip weights by what "
-      "activations make of their errors), smoothquant (move outliers from activations to weights), and "
+      "rtn (round to nearest), gptq (rtn with --rounding gptq), awq (scale channels and clip weights so that "
+      "outputs change least), smoothquant (move outliers from activations to weights), and "
       "learned ones: omniquant, lrl (block by block), mobilequant (end to end); rotate (rotations, ranges of "
       "its own for the first token, ranges of least squared error; GPTQ below 8 bits)");
   add("scheme", one_of("SCHEME", quant::kSchemeNames, scheme_groups())->default_value("w8a8"),

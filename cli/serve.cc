@@ -24,19 +24,18 @@ po::options_description options() {
   add_arithmetic_options(options);
   auto add = options.add_options();
   add("host", po::value<std::string>()->value_name("HOST")->default_value("127.0.0.1"),
-      "address to listen on; any but the loopback lets everybody in who can reach it: there are no "
-      "passwords");
-  add("port", po::value<int>()->value_name("N")->default_value(8000),
-      "port to listen on; 0: any that is free");
+      "address to listen on; with another than the loopback address, anyone who can reach it can use the "
+      "server: there is no authentication");
+  add("port", po::value<int>()->value_name("N")->default_value(8000), "port to listen on; 0: any free port");
   add("name", po::value<std::string>()->value_name("NAME"),
       "what the model is called in requests (default: the last part of its path)");
   add("max-length", po::value<int64_t>()->value_name("N"),
       "longest text in tokens, prompt and answer (default: 2048, or the model's context if shorter)");
   add("batch-tokens", po::value<int64_t>()->value_name("N")->default_value(512),
-      "tokens computed at once, between two looks at whether the client is still there; never changes a "
-      "number");
+      "tokens computed at once, between two checks that the client is still connected; never changes a "
+      "result");
   add("client-seconds", po::value<int64_t>()->value_name("N")->default_value(30),
-      "time a client has to send a request, and to take the answer");
+      "time that a client has to send a request, and to receive the answer");
   return options;
 }
 
@@ -131,8 +130,9 @@ int run(const po::variables_map& arguments) {
                              fail("no such path");
                            });
   if (!server.is_loopback()) {
-    std::cerr << fmt::format("qeval: {} is not the loopback: whoever can reach it may use it\n",
-                             server.address());
+    std::cerr << fmt::format(
+        "qeval: {} is not the loopback address: anyone who can reach it can use the server\n",
+        server.address());
   }
   std::cout << fmt::format("{} in {} arithmetic at http://{}/v1/completions\n", completions.name(),
                            session.arithmetic().name(), server.address())

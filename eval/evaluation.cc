@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
-#include <sys/resource.h>
-
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/setting.h"
 #include "eval/describe_model.h"
 #include "eval/distributed/shard_record.h"
@@ -23,12 +22,6 @@ double seconds_since_epoch() {
 
 double monotonic_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-int64_t peak_rss_bytes() {
-  struct rusage usage {};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
 }
 
 /// One of the two files of a quantized checkpoint, which alone say nothing.
@@ -293,7 +286,8 @@ std::vector<Evaluation::TaskPlan> Evaluation::plan() const {
   for (const auto& task : tasks_.tasks) {
     if (!task) continue;
     plans.push_back({task->task().name, task->documents(), task->plan().tokens_requested(),
-                     task->plan().tokens_computed(), task->tokens_scored()});
+                     task->plan().tokens_computed(), task->tokens_scored(),
+                     task->task().generation != nullptr});
   }
   return plans;
 }
@@ -307,12 +301,12 @@ Evaluation::Progress Evaluation::progress() const {
 
 RunResults Evaluation::finish() {
   const Peers& peers = options_.peers;
-  if (peers.alone()) return collect(peak_rss_bytes());
+  if (peers.alone()) return collect(peak_memory());
   together(peers, [&] {
     if (!peers.is_first()) folder_.close();
   });
   int64_t peak = 0;
-  for (const std::string& of_rank : gather(peers, std::to_string(peak_rss_bytes())))
+  for (const std::string& of_rank : gather(peers, std::to_string(peak_memory())))
     peak = std::max(peak, int64_t{std::stoll(of_rank)});
   RunResults run;
   on_first(peers, [&] {

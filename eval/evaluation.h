@@ -47,10 +47,12 @@ class Evaluation {
   std::vector<std::vector<DocumentCost>> costs(const TokenCosts& token) const;
 
   /// What a task takes when nothing of it is finished. `tokens_requested` counts the input tokens of every
-  /// request alone, `tokens_computed` those that sharing leaves, `tokens_scored` the continuations'.
+  /// request alone, `tokens_computed` those that sharing leaves, `tokens_scored` the continuations', or the most
+  /// that may be written where the task `generates`.
   struct TaskPlan {
     std::string task;
     int64_t documents, tokens_requested, tokens_computed, tokens_scored;
+    bool generates;
   };
   std::vector<TaskPlan> plan() const;
   /// The cost of the costliest of `parts` shares that the documents are divided into.

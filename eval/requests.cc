@@ -136,6 +136,23 @@ EncodedRequest RequestEncoder::encode_prompt(std::string_view prompt, int64_t ma
   return out;
 }
 
+EncodedRequest RequestEncoder::encode_answer(std::string_view prompt, std::string_view answer,
+                                             std::span<const int32_t> ends) const {
+  const std::vector<int32_t> before = encode_with_special(prompt);
+  std::vector<int32_t> whole = encode_with_special(fmt::format("{}{}", prompt, answer));
+  const auto first = std::ranges::mismatch(whole, before).in1 - whole.begin();
+  if (first == 0) fail("the prompt has no tokens: there is nothing to predict the answer from");
+  // What a template writes behind the end of a turn is not the model's.
+  const auto last = std::find_first_of(whole.rbegin(), whole.rend() - first, ends.begin(), ends.end());
+  if (last != whole.rend() - first) whole.erase(last.base(), whole.end());
+  EncodedRequest out;
+  out.tokens.scored = std::ssize(whole) - first;
+  if (out.tokens.scored == 0) fail("the answer has no tokens: nothing to score");
+  out.tokens.tokens = std::move(whole);
+  out.truncated = truncate_left(out.tokens, max_length_);
+  return out;
+}
+
 std::vector<TokenRequest> RequestEncoder::windows(std::string_view document) const {
   std::vector<int32_t> ids = tokenizer_.encode(document);
   std::vector<TokenRequest> windows;

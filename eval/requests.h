@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,6 +46,12 @@ class RequestEncoder {
   /// max_length; its tokens and one more, that is no input. Throws Error where there is no prompt, or no room
   /// for any.
   EncodedRequest encode_prompt(std::string_view prompt, int64_t max_tokens) const;
+
+  /// An answer behind a prompt that a chat template wrote: scored are the tokens of the whole text that the
+  /// prompt alone does not have, up to the last of `ends` among them. Throws Error where none are left, or
+  /// they exceed max_length.
+  EncodedRequest encode_answer(std::string_view prompt, std::string_view answer,
+                               std::span<const int32_t> ends) const;
 
   /// The windows of a document, in order; none for an empty one.
   std::vector<TokenRequest> windows(std::string_view document) const;

@@ -11,6 +11,23 @@
 
 namespace qeval::eval {
 
+TextLimits text_limits(const Generation& generation, const model::Tokenizer& tokenizer,
+                       const std::filesystem::path& model) {
+  TextLimits limits{
+      .stops = generation.until,
+      .end_ids = answer_ends(model),
+      .max_tokens = generation.max_tokens,
+      .sampling = {
+          .temperature = generation.temperature, .top_k = generation.top_k, .top_p = generation.top_p}};
+  if (const auto eos = tokenizer.eos_id()) {
+    limits.end_ids.push_back(*eos);
+    // The harness takes it for a stop string as well, should the model spell it out.
+    const std::string spelt = tokenizer.decode({{*eos}});
+    if (std::ranges::find(limits.stops, spelt) == limits.stops.end()) limits.stops.push_back(spelt);
+  }
+  return limits;
+}
+
 TaskRun::TaskRun(std::shared_ptr<const EncodedTask> encoded)
     : encoded_(std::move(encoded)), scores_(loaded().documents.size()), missing_(loaded().documents.size()) {}
 
@@ -37,19 +54,8 @@ void TaskRun::start_documents(const TaskMeans& means, const std::vector<size_t>&
     return;
   }
   tokenizer_ = &means.tokenizer;
-  stops_ = task().generation->until;
-  TextLimits limits{
-      .stops = {}, .end_ids = answer_ends(means.model), .max_tokens = task().generation->max_tokens};
-  if (const auto eos = tokenizer_->eos_id()) {
-    limits.end_ids.push_back(*eos);
-    // The harness takes it for a stop string as well, should the model spell it out.
-    const std::string spelt = tokenizer_->decode({{*eos}});
-    if (std::ranges::find(stops_, spelt) == stops_.end()) stops_.push_back(spelt);
-  }
-  limits.stops = stops_;
-  const Generation& generation = *task().generation;
-  limits.sampling = {
-      .temperature = generation.temperature, .top_k = generation.top_k, .top_p = generation.top_p};
+  TextLimits limits = text_limits(*task().generation, *tokenizer_, means.model);
+  stops_ = limits.stops;
   for (const auto& [document, request] : owner_) limits.seeds.push_back(seed_of(document, request));
   generation_ = std::make_unique<GenerationRun>(means.decoder, *tokenizer_, *plan_, std::move(limits),
                                                 means.batch_tokens, means.kv_bytes);

@@ -27,6 +27,10 @@ struct TaskMeans {
   int64_t batch_tokens, kv_bytes;
 };
 
+/// How long an answer of `model`, whose files say where one ends, is written; without seeds.
+TextLimits text_limits(const Generation& generation, const model::Tokenizer& tokenizer,
+                       const std::filesystem::path& model);
+
 /// One task under way: its documents scored, or answered, batch by batch.
 class TaskRun {
  public:

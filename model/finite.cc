@@ -168,7 +168,9 @@ class Watch final : public Arithmetic {
   }
   void finish(const Tensor& residual, Tensor& out) const override {
     inner_.finish(residual, out);
-    look(out, [&] { return "the output of " + model_.final_norm.name; });
+    // Behind the head's input an arithmetic may keep it in a form of its own.
+    look(
+        out, [&] { return "the output of " + model_.final_norm.name; }, model_.head.weight.cols);
   }
   void gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const override {
     inner_.gather(residual, rows, out);
@@ -192,9 +194,14 @@ class Watch final : public Arithmetic {
 
   template <typename What>
   void look(const Tensor& tensor, const What& what) const {
+    look(tensor, what, tensor.cols);
+  }
+  /// At the first `cols` columns.
+  template <typename What>
+  void look(const Tensor& tensor, const What& what, int64_t cols) const {
     if (found_ || !inner_.has_float_tensors()) return;
     for (int64_t r = 0; r < tensor.rows; ++r) {
-      if (all_finite({tensor.row<float>(r), static_cast<size_t>(tensor.cols)})) continue;
+      if (all_finite({tensor.row<float>(r), static_cast<size_t>(cols)})) continue;
       found_ = {what(), r};
       return;
     }

@@ -5,12 +5,11 @@
 #include <exception>
 #include <fstream>
 
-#include <sys/resource.h>
-
 #include "base/directory_lock.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/memory.h"
 #include "base/setting.h"
 #include "model/export.h"
 #include "quant/arithmetic/fake_arithmetic.h"
@@ -71,12 +70,6 @@ ordered_json settings_json(const QuantizeRun& run) {
   if (options.calibration.first_token_apart) json["first_token"] = name(FirstTokenMode::ranges);
   if (!options.keep_16bit.empty()) json["keep_16bit"] = options.keep_16bit;
   return json;
-}
-
-int64_t peak_rss_bytes() {
-  struct rusage usage {};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
 }
 
 /// Lines of training.jsonl: of a resumed run those of the steps done stay.
@@ -391,7 +384,7 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
     warnings.insert(warnings.end(), quantized.warnings.begin(), quantized.warnings.end());
     record["warnings"] = warnings_json(warnings);
     record["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
-    record["peak_rss_bytes"] = peak_rss_bytes();
+    record["peak_rss_bytes"] = peak_memory();
     write_checkpoint(folder, quantized, run.samples, record, run.format);
     std::error_code code;
     std::filesystem::remove(folder / kStateFile, code);  // only now: killed before, learning would start anew

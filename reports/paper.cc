@@ -1,80 +1,59 @@
-// The figures of Tan et al., "MobileQuant: Mobile-friendly Quantization for On-device Language Models", arXiv
-// 2408.13933v2 (4 Oct 2024): the rows with four columns are those of its Table 4, the others the WikiText
-// figures of its comparisons of static with mobile-friendly methods and of its ablations. "Static" there is
-// variant original here, "edge" is modified, ARL is lrl.
+// The tables of the MobileQuant paper (reports/paper_tables.json, which the build puts into the program)
+// beside a report's rows.
 
 #include <array>
 #include <cmath>
 #include <limits>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include <nlohmann/json.hpp>
+
+#include "base/strict_json.h"
 #include "base/unicode.h"
 #include "reports/format.h"
+#include "reports/paper_tables.h"
 #include "reports/stages.h"
 
 namespace qeval::reports {
 namespace {
 
-constexpr double none = std::numeric_limits<double>::quiet_NaN();
 constexpr double beyond = 1000;  // printed as ">1e3"
 constexpr size_t figures = 4;    // WikiText word perplexity, ARC-C, HellaSwag, MMLU in percent
 
 struct Published {
-  const char* method;   ///< empty: FP16
-  const char* variant;  ///< empty where the paper does not distinguish
-  const char* scheme;
-  std::array<double, figures> values;
+  std::string method;   ///< empty: FP16
+  std::string variant;  ///< empty where the paper does not distinguish
+  std::string scheme;
+  std::array<double, figures> values;  ///< NaN: not given
 };
 
 struct PublishedModel {
-  const char* name;
-  const char* family;  ///< part of the name of any model of the family, in lower case
-  std::array<Published, 12> rows;
+  std::string name;
+  std::string family;  ///< part of the name of any model of the family, in lower case
+  std::vector<Published> rows;
 };
 
-constexpr PublishedModel models[] = {
-    {"TinyLlama-1.1B-Chat-v1.0",
-     "tinyllama",
-     {{{"", "", "", {14.9, 33, 60, 25}},
-       {"smoothquant", "original", "w8a8", {177, none, none, none}},
-       {"smoothquant", "modified", "w8a8", {27.1, 29.6, 52.8, 24.9}},
-       {"omniquant", "original", "w8a8", {51.0, none, none, none}},
-       {"omniquant", "modified", "w8a8", {16.3, 31.7, 58.4, 24.9}},
-       {"lrl", "", "w8a8", {15.9, none, none, none}},
-       {"mobilequant", "", "w8a8", {15.5, 31.9, 59.2, 25.0}},
-       {"omniquant", "original", "w4a8", {416.3, none, none, none}},
-       {"omniquant", "modified", "w4a8", {18.8, 28.8, 56.4, 25.5}},
-       {"lrl", "", "w4a8", {18.3, none, none, none}},
-       {"mobilequant", "", "w4a8", {17.1, 32.3, 57.0, 25.5}},
-       {"mobilequant", "", "w4a8-sym", {17.5, none, none, none}}}}},
-    {"StableLM-2 1.6B",
-     "stablelm-2",
-     {{{"", "", "", {28.4, 39, 65, 32}},
-       {"smoothquant", "original", "w8a8", {583, none, none, none}},
-       {"smoothquant", "modified", "w8a8", {70.2, 35.9, 61.8, 26.0}},
-       {"omniquant", "original", "w8a8", {298.6, none, none, none}},
-       {"omniquant", "modified", "w8a8", {30.9, 36.3, 63.4, 29.3}},
-       {"lrl", "", "w8a8", {30.5, none, none, none}},
-       {"mobilequant", "", "w8a8", {29.7, 37.1, 63.6, 30.0}},
-       {"omniquant", "original", "w4a8", {258.5, none, none, none}},
-       {"omniquant", "modified", "w4a8", {36.0, 34.9, 60.2, 25.9}},
-       {"lrl", "", "w4a8", {35.4, none, none, none}},
-       {"mobilequant", "", "w4a8", {33.6, 35.6, 60.5, 24.1}},
-       {"mobilequant", "", "w4a8-sym", {36.4, none, none, none}}}}},
-    {"Gemma 2B",
-     "gemma-2b",
-     {{{"", "", "", {18.0, 23, 42, 28}},
-       {"smoothquant", "original", "w8a8", {beyond, none, none, none}},
-       {"smoothquant", "modified", "w8a8", {45.3, 23.0, 39.0, 25.8}},
-       {"omniquant", "original", "w8a8", {beyond, none, none, none}},
-       {"omniquant", "modified", "w8a8", {23.4, 22.4, 39.9, 26.8}},
-       {"lrl", "", "w8a8", {22.8, none, none, none}},
-       {"mobilequant", "", "w8a8", {20.3, 21.8, 40.9, 25.8}},
-       {"omniquant", "original", "w4a8", {beyond, none, none, none}},
-       {"omniquant", "modified", "w4a8", {23.9, 23.1, 38.1, 25.5}},
-       {"lrl", "", "w4a8", {23.0, none, none, none}},
-       {"mobilequant", "", "w4a8", {21.4, 23.0, 38.9, 25.6}},
-       {"mobilequant", "", "w4a8-sym", {24.7, none, none, none}}}}},
-};
+std::vector<PublishedModel> read_tables() {
+  std::vector<PublishedModel> out;
+  const nlohmann::json json = parse_strict_json(paper_tables_json(), "the paper's tables");
+  for (const nlohmann::json& model : json.at("models")) {
+    PublishedModel published{model.at("name"), model.at("family"), {}};
+    for (const nlohmann::json& row : model.at("rows")) {
+      Published one{row.at(0), row.at(1), row.at(2), {}};
+      for (size_t i = 0; i < figures; ++i) {
+        const nlohmann::json& value = row.at(3 + i);
+        one.values[i] = value.is_null()     ? std::numeric_limits<double>::quiet_NaN()
+                        : value.is_string() ? beyond
+                                            : value.get<double>();
+      }
+      published.rows.push_back(std::move(one));
+    }
+    out.push_back(std::move(published));
+  }
+  return out;
+}
 
 constexpr std::array<const char*, figures> task_names{"wikitext", "arc_challenge", "hellaswag", "mmlu"};
 /// MMLU there is the plain mean of the subjects.
@@ -92,12 +71,11 @@ const Cell* find_cell(const Report& report, const Row& row, size_t figure) {
 }
 
 bool matches(const Published& published, const Row& row) {
-  if (*published.method == '\0') return row.method.empty();
+  if (published.method.empty()) return row.method.empty();
   const bool same_variant =
-      *published.variant == '\0'
+      published.variant.empty()
           ? row.variant != "original"
-          : row.variant == published.variant ||
-                (row.variant.empty() && published.variant == std::string_view("modified"));
+          : row.variant == published.variant || (row.variant.empty() && published.variant == "modified");
   return row.method == published.method && row.scheme == published.scheme && same_variant;
 }
 
@@ -125,10 +103,10 @@ PaperTable make_table(const Report& report, const PublishedModel& model, bool sa
   }
   for (const Published& published : model.rows) {
     PaperRow row;
-    const bool base = *published.method == '\0';
+    const bool base = published.method.empty();
     row.label = base ? "FP16" : method_title(published.method);
-    if (published.variant == std::string_view("original")) row.label += " (original)";
-    if (!base) row.label += std::string(" ") + published.scheme;
+    if (published.variant == "original") row.label += " (original)";
+    if (!base) row.label += " " + published.scheme;
     row.beyond = published.values[0] == beyond;
     const Row* ours = find_row(report, published);
     for (size_t i = 0; i < figures; ++i) {
@@ -155,6 +133,7 @@ PaperTable make_table(const Report& report, const PublishedModel& model, bool sa
 std::vector<PaperTable> paper_tables(const Report& report) {
   std::string name;
   for (const char c : report.title) name += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  const std::vector<PublishedModel> models = read_tables();
   for (const PublishedModel& model : models) {
     if (name.find(model.family) != std::string::npos) return {make_table(report, model, true)};
   }

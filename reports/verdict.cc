@@ -166,8 +166,9 @@ std::string equivalence(const Report& report) {
   }
   if (pooled == 0) return {};
   const std::string margin = "±" + points(report.margin);
-  if (shown.empty()) return fmt::format("Equal accuracy within {} is shown of no run (TOST, 5 %).", margin);
-  return fmt::format("Equal accuracy within {}, over all tasks' documents, is shown of: {} (TOST, 5 %).",
+  if (shown.empty())
+    return fmt::format("No run has been shown to be equal in accuracy within {} (TOST, 5 %).", margin);
+  return fmt::format("Shown to be equal in accuracy within {}, over all tasks' documents: {} (TOST, 5 %).",
                      margin, listed(shown, ", ", 8));
 }
 
@@ -184,7 +185,7 @@ std::string untold(const Report& report) {
   if (documents == 0) return {};
   const double least = eval::detectable_loss(documents, flips);
   std::string out = fmt::format(
-      "Not told by {} documents: losses of accuracy below {} points (80 % power, up to {:.1f} % of the "
+      "{} documents cannot detect losses of accuracy below {} points (80 % power, up to {:.1f} % of the "
       "answers flip)",
       count_text(documents), score_text(least, Unit::fraction), 100 * flips);
   const int64_t needed = eval::documents_to_detect(report.margin, flips);

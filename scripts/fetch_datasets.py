@@ -59,6 +59,7 @@ TASKS = {
     "lambada_openai": Source("EleutherAI/lambada_openai", "default", ("test",)),
     # * stands for every subject.
     "mmlu": Source("cais/mmlu", "*", ("test", "dev"), "hails/mmlu_no_train", ("test", "dev", "validation")),
+    "tinyMMLU": Source("tinyBenchmarks/tinyMMLU", "all", ("test", "dev")),
     "gsm8k": Source("openai/gsm8k", "main", ("test", "train"), "gsm8k/gold_bpb_5shot", ("test",), ("question", "answer")),
     "triviaqa": Source("mandarjoshi/trivia_qa", "rc.nocontext", ("validation", "train"), "trivia_qa/rc.wikipedia.nocontext"),
     "nq_open": Source("google-research-datasets/nq_open", "nq_open", ("validation", "train"), "nq_open/none"),

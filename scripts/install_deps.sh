@@ -1,16 +1,19 @@
 #!/bin/sh
-# Installs the Debian packages that qeval is built from and tested with (made for Debian 12).
+# Installs the Debian packages that qeval is built from and tested with (made for Debian 12), or those named instead.
 # Does nothing, and needs no rights, where they are all there.
+#
+# usage: scripts/install_deps.sh [PACKAGE...]
 set -eu
 
 packages="
   g++ cmake ninja-build ccache pkg-config git
-  ca-certificates python3 python3-venv
+  ca-certificates python3 python3-venv python3-dev
   libtbb-dev libsentencepiece-dev nlohmann-json3-dev libboost-program-options-dev libpcre2-dev
   libutf8proc-dev libssl-dev libfmt-dev libeigen3-dev libonnx-dev libprotobuf-dev protobuf-compiler libcpp-httplib-dev
   libgtest-dev libgmock-dev libbenchmark-dev dpkg-dev file
   libopenmpi-dev openmpi-bin
 "
+packages=${*:-$packages}
 
 if ! command -v dpkg-query >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>&1; then
   # shellcheck disable=SC2086  # joins the lines

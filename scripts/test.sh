@@ -13,7 +13,8 @@ reference_tasks="arc_easy,piqa"           # what check_reference.py is run for
 sanitized_tests="base datasets model"     # the tests that run under the address and undefined sanitizers too
 shared=${1:-}
 # What tests compare with: the harness's table maker and aggregations, without the frameworks it runs models by.
-compared_packages=(safetensors numpy jinja2 pyyaml pytablewriter requests sacrebleu --alone lm_eval==0.4.13)
+# Its interface of models, and pandas, are used by the tests of the Python package.
+compared_packages=(safetensors numpy jinja2 pyyaml pytablewriter requests sacrebleu tqdm pandas --alone lm_eval==0.4.13)
 model_file=""
 skipped_tests=""                          # of the last run_ctest, one a line
 
@@ -103,6 +104,13 @@ fi
 if [ -n "${QEVAL_SMOLLM2_GGUF:-}" ]; then
   step "README's examples"
   run_check "README's examples" python3 tests/python/check_readme.py build/release/bin/qeval "$QEVAL_SMOLLM2_GGUF"
+fi
+
+if [ -n "${QEVAL_SMOLLM2_GGUF:-}" ] && [ -n "${QEVAL_PYTHON:-}" ]; then
+  step "Python package"
+  # By the interpreter that has the module built in, with the packages of .venv.
+  packages=$("$QEVAL_PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  run_check "Python package" env PYTHONPATH="$packages" build/release/bin/qeval_python tests/python/check_python.py "$QEVAL_SMOLLM2_GGUF" build/release/python
 fi
 
 step "Tests under the sanitizers"

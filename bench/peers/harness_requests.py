@@ -1,7 +1,8 @@
-"""lm-evaluation-harness on its Hugging Face CPU backend, float32: log-likelihoods of the requests in samples files.
+"""lm-evaluation-harness on its Hugging Face CPU backend, float32: the answers to the requests in samples files.
 
-usage: harness_requests.py MODEL.gguf REQUESTS.json THREADS BATCH
-REQUESTS.json: [[context, continuation], ...]. Prints {"seconds", "cpu_seconds", "scores"}, loading left out.
+usage: harness_requests.py MODEL.gguf REQUESTS.json THREADS BATCH loglikelihood|generate_until
+REQUESTS.json: [[context, continuation or settings], ...]. Prints {"seconds", "cpu_seconds", "answers"}, log-likelihoods or
+texts, loading left out.
 """
 
 import json
@@ -15,7 +16,7 @@ from lm_eval.models.huggingface import HFLM
 
 
 def main():
-    path, requests_file, threads, batch = sys.argv[1:]
+    path, requests_file, threads, batch, kind = sys.argv[1:]
     torch.set_num_threads(int(threads))
     with open(requests_file, encoding="utf-8") as file:
         requests = json.load(file)
@@ -23,13 +24,14 @@ def main():
     model = HFLM(pretrained=folder, gguf_file=name, device="cpu", dtype="float32",
                  batch_size=int(batch), max_length=2048)
     instances = [
-        Instance(request_type="loglikelihood", doc={}, arguments=tuple(request), idx=i)
+        Instance(request_type=kind, doc={}, arguments=tuple(request), idx=i)
         for i, request in enumerate(requests)
     ]
     wall, cpu = time.perf_counter(), time.process_time()
-    answers = model.loglikelihood(instances, disable_tqdm=True)
+    answers = getattr(model, kind)(instances, disable_tqdm=True)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(json.dumps({"seconds": wall, "cpu_seconds": cpu, "scores": [score for score, _ in answers]}))
+    answers = [answer[0] if kind == "loglikelihood" else answer for answer in answers]
+    print(json.dumps({"seconds": wall, "cpu_seconds": cpu, "answers": answers}))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""The same model as F16 and as Q8_0, as the peers' users have it.
+"""The same model in types as the peers' users have it.
 
-usage: make_gguf.py MODEL.gguf FOLDER      writes FOLDER/f16.gguf and FOLDER/q8_0.gguf unless they are there
+usage: make_gguf.py MODEL.gguf FOLDER      writes FOLDER/f16.gguf, q8_0.gguf, q4_0.gguf and q4_k_m.gguf unless they
+are there, the last two by llama.cpp's own quantizer
 """
 
+import ctypes
 import os
 import sys
 
+import llama_cpp
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
 from gguf import GGUFReader, GGUFValueType, GGUFWriter, LlamaFileType, dequantize, quantize
@@ -41,6 +44,15 @@ def write(reader, path, kind):
     os.replace(part, path)
 
 
+def quantize_by_llama(source, path, file_type):
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype = file_type
+    part = path + ".part"
+    if llama_cpp.llama_model_quantize(source.encode(), part.encode(), ctypes.byref(parameters)) != 0:
+        sys.exit(f"make_gguf.py: {source} cannot be quantized")
+    os.replace(part, path)
+
+
 def main():
     source, folder = sys.argv[1:]
     reader = GGUFReader(source)
@@ -48,6 +60,10 @@ def main():
         path = os.path.join(folder, kind.name.lower() + ".gguf")
         if not os.path.exists(path):
             write(reader, path, kind)
+    for name, file_type in (("q4_0", llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0), ("q4_k_m", llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M)):
+        path = os.path.join(folder, name + ".gguf")
+        if not os.path.exists(path):
+            quantize_by_llama(os.path.join(folder, "f16.gguf"), path, file_type)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ without loading. qeval's seconds are those of its whole run: for a window of tex
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,10 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-WORKS = ("float", "torch", "integer", "integer-float", "choice", "training")
+WORKS = ("float", "torch", "integer", "integer-float", "ggml", "choice", "generation", "training")
+GGML_FILES = {"F16": ("f16.gguf", "float"), "Q8_0": ("q8_0.gguf", "ggml"), "Q4_0": ("q4_0.gguf", "ggml"),
+              "Q4_K_M": ("q4_k_m.gguf", "ggml")}
+GGML_WORKS = (("pp", 512), ("pp", 2047), ("tg", 128))
 
 
 def child(command, stdin=""):
@@ -49,8 +53,8 @@ def peer(arguments, script, *rest):
     return Run(answer["seconds"], answer["cpu_seconds"], peak, answer)
 
 
-def qeval_score(arguments, model, *options):
-    ids = json.loads(arguments.ids.read_text())
+def qeval_score(arguments, model, *options, tokens=None):
+    ids = json.loads(arguments.ids.read_text())[:tokens and tokens + 1]
     command = [arguments.bin / "qeval", "score", "-m", model, "--threads", arguments.threads, "--max-length", len(ids)]
     command += options
 
@@ -133,6 +137,43 @@ def run_integer_float(arguments):
     })
 
 
+def qeval_generate(arguments, model, arithmetic, count):
+    """Of `generate`, the seconds of the tokens behind the first; CPU seconds and peak are of the whole run."""
+    command = [arguments.bin / "qeval", "generate", "-m", model, "--arithmetic", arithmetic, "--threads", arguments.threads]
+    command += ["-p", "The history of the town", "-n", count + 1, "--ignore-eos", "--stats", "--max-length", count + 64]
+    with tempfile.TemporaryFile("w+") as stats:
+        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=stats)
+        _, status, usage = os.wait4(process.pid, 0)
+        stats.seek(0)
+        text = stats.read()
+    found = re.search(r"^generation +(\d+) tokens, ([\d.]+) tokens/s", text, re.M)
+    if status or not found or int(found[1]) != count:
+        sys.exit(f"measure.py: qeval generate -m {model} failed: {text.strip()}")
+    return Run(count / float(found[2]), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, {})
+
+
+def run_ggml(arguments):
+    """llama-bench's pp and tg by type of file."""
+    print("### GGUF files: prompts and generation\n\npp: a prompt of so many tokens, logits of all; tg: so many tokens one at "
+          "a time. qeval in --arithmetic ggml, F16 in float.\n")
+    print("| file | work | llama.cpp, tokens/s | qeval, tokens/s | ratio |\n| --- | --- | ---: | ---: | ---: |")
+    for name, (file, arithmetic) in GGML_FILES.items():
+        model = arguments.work / file
+        for kind, count in GGML_WORKS:
+            runs = alternate(arguments, {
+                f"llama.cpp {name} {kind}{count}": lambda: peer(
+                    arguments, "llama_speed.py", model, arguments.ids, arguments.threads, kind, count),
+                f"qeval {name} {kind}{count}": lambda: qeval_score(
+                    arguments, model, "--arithmetic", arithmetic, tokens=count) if kind == "pp" else qeval_generate(
+                    arguments, model, arithmetic, count),
+            })
+            theirs, ours = runs.values()
+            rates = [mean_range([count / run.seconds for run in own], 0) for own in (theirs, ours)]
+            ratio = mean_range([a.seconds / b.seconds for a, b in zip(theirs, ours)])
+            print(f"| {name} | {kind}{count} | {rates[0]} | {rates[1]} | {ratio} |", flush=True)
+    print()
+
+
 def read_requests(folder):
     """The requests of samples files, and our log-likelihoods of them."""
     requests, scores = [], []
@@ -167,15 +208,63 @@ def run_choice(arguments):
         (folder / "requests.json").write_text(json.dumps(requests))
         contestants = {
             f"lm-evaluation-harness, batch {batch}": lambda batch=batch: peer(
-                arguments, "harness_requests.py", arguments.model, folder / "requests.json", arguments.threads, batch)
+                arguments, "harness_requests.py", arguments.model, folder / "requests.json", arguments.threads, batch,
+                "loglikelihood")
             for batch in arguments.harness_batch.split(",")
         }
         contestants["qeval eval"] = evaluate
         runs = alternate(arguments, contestants)
-        differences = [abs(a - b) for a, b in zip(runs[next(iter(runs))][0].result["scores"], ours)]
+        differences = [abs(a - b) for a, b in zip(runs[next(iter(runs))][0].result["answers"], ours)]
         note = (f"{len(requests)} requests, {arguments.limit} documents of each of {arguments.tasks}. Log-likelihoods differ by "
                 f"{statistics.mean(differences):.1e} on average, {max(differences):.1e} at most. qeval's time includes loading.")
         table("Multiple choice", note, len(requests), "requests", runs)
+
+
+def read_prompts(folder):
+    """Prompts with their settings, and our texts, of a samples file."""
+    prompts, texts = [], []
+    for path in sorted(folder.glob("samples_*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            sample = json.loads(line)
+            given = sample["arguments"]["gen_args_0"]
+            prompts.append([given["arg_0"], given["arg_1"]])
+            texts.append(sample["resps"][0][0])
+    return prompts, texts
+
+
+def run_generation(arguments):
+    """A task that generates; without its data nothing is run."""
+    f16 = arguments.work / "f16.gguf"
+    for task in arguments.generating.split(","):
+        if not any((arguments.data / name).exists() for name in (task, task.split("_")[0])):
+            print(f"### Texts: {task}\n\nNo data of {task} in {arguments.data}.\n", flush=True)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            count = 0
+
+            def evaluate():
+                nonlocal count
+                count += 1
+                out = folder / str(count)
+                command = [arguments.bin / "qeval", "eval", "-m", f16, "-t", task, "-d", arguments.data]
+                command += ["--limit", arguments.limit, "--threads", arguments.threads, "-o", out]
+                seconds, cpu, peak, _ = child(command)
+                return Run(seconds, cpu, peak, {"answers": read_prompts(out)[1]})
+
+            evaluate()
+            prompts, ours = read_prompts(folder / "1")
+            (folder / "prompts.json").write_text(json.dumps(prompts))
+            runs = alternate(arguments, {
+                "lm-evaluation-harness": lambda: peer(arguments, "harness_requests.py", f16, folder / "prompts.json",
+                                                      arguments.threads, 1, "generate_until"),
+                "llama.cpp F16": lambda: peer(arguments, "llama_texts.py", f16, folder / "prompts.json", arguments.threads),
+                "qeval eval": evaluate,
+            })
+            same = {name: sum(a == b for a, b in zip(own[0].result["answers"], ours)) for name, own in runs.items()}
+            note = (f"Greedy texts of {len(prompts)} documents, {statistics.mean(map(len, ours)):.0f} characters on average; "
+                    f"equal to ours: " + ", ".join(f"{name} {n}" for name, n in same.items()) + ". qeval's time includes loading.")
+            table(f"Texts: {task}", note, len(prompts), "documents", runs)
 
 
 def last_step(lines):
@@ -210,13 +299,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", type=Path, required=True, metavar="DIR")
     parser.add_argument("--model", type=Path, required=True, metavar="FILE.gguf")
-    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="f16.gguf, q8_0.gguf and w8a8")
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="f16.gguf, q8_0.gguf, q4_0.gguf, q4_k_m.gguf and w8a8")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--tasks", required=True)
     parser.add_argument("--limit", type=int, default=25, help="documents of each task (default: 25)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--context", type=int, default=2048, help="tokens of the window")
+    parser.add_argument("--generating", default="gsm8k,gsm8k_cot", metavar="TASK,...", help="tasks of the work generation")
     parser.add_argument("--harness-batch", default="1", metavar="N,...")
     parser.add_argument("--only", default=",".join(WORKS), help="of " + ", ".join(WORKS))
     arguments = parser.parse_args()

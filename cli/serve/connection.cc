@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,6 +17,17 @@ constexpr auto kLinger = std::chrono::seconds(2);
 constexpr ssize_t kLingerBytes = ssize_t{64} << 20;
 
 }  // namespace
+
+int keep_to_itself(int descriptor) {
+  if (descriptor < 0) return descriptor;
+  ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+  ::fcntl(descriptor, F_SETFL, ::fcntl(descriptor, F_GETFL) | O_NONBLOCK);
+#if defined(SO_NOSIGPIPE)
+  const int one = 1;
+  ::setsockopt(descriptor, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
+#endif
+  return descriptor;
+}
 
 Connection::Connection(int socket, int stop, std::chrono::seconds patience, size_t most_bytes)
     : socket_(socket),
@@ -71,7 +83,7 @@ ssize_t Connection::write(const char* data, size_t size) {
   size_t sent = 0;
   while (sent < size) {
     if (!wait(POLLOUT, write_until_, false)) return -1;
-    const ssize_t count = ::send(socket_, data + sent, size - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t count = ::send(socket_, data + sent, size - sent, kNoSignal | MSG_DONTWAIT);
     if (count < 0 && errno != EINTR && errno != EAGAIN) return -1;
     if (count > 0) sent += static_cast<size_t>(count);
   }

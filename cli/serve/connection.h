@@ -5,8 +5,21 @@
 #include <string>
 
 #include <httplib.h>
+#include <sys/socket.h>
 
 namespace qeval::cli::serve {
+
+/// Flag of send(): a client that has gone is an error, no signal. Where the system has none, keep_to_itself()
+/// says so of the socket.
+#if defined(MSG_NOSIGNAL)
+inline constexpr int kNoSignal = MSG_NOSIGNAL;
+#else
+inline constexpr int kNoSignal = 0;
+#endif
+
+/// The descriptor, now closed in programs that this one starts, and never waited for. Not by flags of the
+/// calls that make it: not every system has those.
+int keep_to_itself(int descriptor);
 
 /// A client's socket as httplib reads and writes it, with one deadline and one byte limit for a whole
 /// request, and one deadline for its answer: a client that sends a byte now and then does not live for ever.

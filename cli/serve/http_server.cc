@@ -14,7 +14,6 @@
 #include <netdb.h>
 #include <nlohmann/json.hpp>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -134,7 +133,8 @@ struct HttpServer::State {
   Lookup lookup;
   Handler handler;
   int listener = -1;
-  int stop = -1;  ///< an eventfd; readable from stop() on
+  int stop = -1;  ///< a pipe's end; readable from stop() on
+  int stopper = -1;
   std::string address;
   bool loopback = false;
   std::atomic<bool> stopping{false};
@@ -145,6 +145,7 @@ struct HttpServer::State {
   ~State() {
     if (listener >= 0) ::close(listener);
     if (stop >= 0) ::close(stop);
+    if (stopper >= 0) ::close(stopper);
   }
 
   void serve(int socket) {
@@ -161,12 +162,12 @@ struct HttpServer::State {
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\n"
         "Connection: close\r\n\r\n{}",
         body.size(), body);
-    (void)::send(socket, answer.data(), answer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)::send(socket, answer.data(), answer.size(), kNoSignal | MSG_DONTWAIT);
     ::close(socket);
   }
 
   void accept_one() {
-    const int socket = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    const int socket = keep_to_itself(::accept(listener, nullptr, nullptr));
     if (socket < 0) {
       // Out of descriptors or memory: others will be given back. The rest are connections that have gone.
       if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
@@ -215,7 +216,7 @@ HttpServer::HttpServer(const std::string& host, int port, const HttpLimits& limi
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> addresses(found, ::freeaddrinfo);
   std::string reason = "no address";
   for (const addrinfo* a = found; a != nullptr && state_->listener < 0; a = a->ai_next) {
-    const int socket = ::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
+    const int socket = keep_to_itself(::socket(a->ai_family, a->ai_socktype, a->ai_protocol));
     const int one = 1;
     if (socket >= 0 && ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0 &&
         ::bind(socket, a->ai_addr, a->ai_addrlen) == 0 && ::listen(socket, kBacklog) == 0) {
@@ -226,8 +227,10 @@ HttpServer::HttpServer(const std::string& host, int port, const HttpLimits& limi
     if (socket >= 0) ::close(socket);
   }
   if (state_->listener < 0) fail("{} port {}: cannot listen: {}", printable(host), port, reason);
-  state_->stop = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (state_->stop < 0) fail("cannot make an event descriptor: {}", std::strerror(errno));
+  int ends[2];
+  if (::pipe(ends) != 0) fail("cannot make a pipe: {}", std::strerror(errno));
+  state_->stop = keep_to_itself(ends[0]);
+  state_->stopper = keep_to_itself(ends[1]);
   sockaddr_storage bound{};
   socklen_t length = sizeof bound;
   ::getsockname(state_->listener, reinterpret_cast<sockaddr*>(&bound), &length);
@@ -258,7 +261,8 @@ void HttpServer::run() {
 
 void HttpServer::stop() {
   state_->stopping = true;
-  ::eventfd_write(state_->stop, 1);
+  // A full pipe is readable, too.
+  [[maybe_unused]] const ssize_t written = ::write(state_->stopper, "", 1);
 }
 
 }  // namespace qeval::cli::serve

@@ -46,17 +46,16 @@ class Measurement {
       longest = std::max(longest, std::ssize(window.input()));
     SideBySide lanes(models, longest);
     const auto total = std::ssize(in_.windows.windows);
-    for (window_ = 0; window_ < total; ++window_) {
-      if (in_.progress) in_.progress(window_, total);
-      row_ = 0;
-      lanes.run(in_.windows.windows[static_cast<size_t>(window_)],
-                [&](std::span<const int32_t> targets, std::span<const std::vector<float>> logits) {
-                  visit(targets, logits);
-                });
-      for (size_t i = 0; i < tallies_.size(); ++i) {
-        tallies_[i].end_window();
-        if (llama_) measured_[i].chunk_lines.push_back(measured_[i].llama.chunk_line(window_ + 1));
-      }
+    const std::span<const TokenRequest> windows = in_.windows.windows;
+    for (int64_t first = 0; first < total;) {
+      if (in_.progress) in_.progress(first, total);
+      const auto rest = windows.subspan(static_cast<size_t>(first));
+      window_ = first;
+      first +=
+          lanes.run(rest, [&](std::span<const int32_t> targets, std::span<const std::vector<float>> logits) {
+            visit(targets, logits);
+            if (row_ == windows[static_cast<size_t>(window_)].scored) end_window();
+          });
     }
     for (size_t i = 0; i < tallies_.size(); ++i) measured_[i].divergence = std::move(tallies_[i]).finish();
     return std::move(measured_);
@@ -70,6 +69,15 @@ class Measurement {
     std::vector<LlamaToken> llama;
     int not_finite = -1;  ///< a model, the base being 0
   };
+
+  void end_window() {
+    ++window_;
+    row_ = 0;
+    for (size_t i = 0; i < tallies_.size(); ++i) {
+      tallies_[i].end_window();
+      if (llama_) measured_[i].chunk_lines.push_back(measured_[i].llama.chunk_line(window_));
+    }
+  }
 
   void visit(std::span<const int32_t> targets, std::span<const std::vector<float>> logits) {
     const size_t others = in_.others.size(), first_other = in_.base != nullptr ? 1 : 0;
@@ -145,7 +153,15 @@ TextProtocol parse_text_protocol(std::string_view name) {
 }
 
 std::string_view name(TextProtocol protocol) {
-  return protocol == TextProtocol::qeval ? "qeval" : "llama.cpp";
+  switch (protocol) {
+    case TextProtocol::qeval:
+      return "qeval";
+    case TextProtocol::llama_cpp:
+      return "llama.cpp";
+    case TextProtocol::chat:
+      break;
+  }
+  return "chat";
 }
 
 TextWindows text_windows(const model::Tokenizer& tokenizer, const NamedText& text, TextProtocol protocol,

@@ -21,9 +21,10 @@ enum class TextProtocol : uint8_t {
   qeval,      ///< as rolling log-likelihoods are: every token is predicted once (RequestEncoder::windows)
   llama_cpp,  ///< llama-perplexity's: whole chunks, BOS in the place of a chunk's first token where the
               ///< tokenizer adds it, the second half scored without its last token
+  chat,       ///< no text but conversations: the assistant's turns, a window each (chat_windows.h)
 };
 inline constexpr std::string_view kTextProtocolNames = "qeval, llama.cpp";
-/// Throws Error for another name.
+/// Throws Error for another name; conversations are none of them.
 TextProtocol parse_text_protocol(std::string_view name);
 std::string_view name(TextProtocol protocol);
 

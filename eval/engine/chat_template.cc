@@ -206,8 +206,11 @@ ChatRenderer::ChatRenderer(ChatTemplate chat, nlohmann::ordered_json arguments)
       now_(local_time_now()),
       parsed_(parse(chat_)) {}
 
-std::string ChatRenderer::operator()(const nlohmann::ordered_json& messages) {
-  ChatRequest request{.messages = messages, .arguments = arguments_, .now = now_};
+std::string ChatRenderer::operator()(const nlohmann::ordered_json& messages, bool add_generation_prompt) {
+  ChatRequest request{.messages = messages,
+                      .add_generation_prompt = add_generation_prompt,
+                      .arguments = arguments_,
+                      .now = now_};
   try {
     return render_chat(parsed_, chat_, request);
   } catch (const jinja::TemplateError& error) {

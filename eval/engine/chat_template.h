@@ -52,8 +52,9 @@ class ChatRenderer {
   /// `arguments`: more variables. Error naming the template and its line where it cannot be parsed.
   ChatRenderer(ChatTemplate chat, nlohmann::ordered_json arguments);
 
-  /// The conversation as a prompt that an answer follows. Error naming the template and its line.
-  std::string operator()(const nlohmann::ordered_json& messages);
+  /// The conversation as a prompt that an answer follows, or as it stands. Error naming the template and its
+  /// line.
+  std::string operator()(const nlohmann::ordered_json& messages, bool add_generation_prompt = true);
 
   const ChatTemplate& chat() const { return chat_; }
   const nlohmann::ordered_json& arguments() const { return arguments_; }

@@ -32,6 +32,12 @@ Question ask_arc(const Row& row) {
   return choose("Question: " + arc.question + "\nAnswer:", std::move(arc.choices), arc.gold);
 }
 
+/// The prompt comes with the row, examples included.
+Question ask_tiny_mmlu(const Row& row) {
+  constexpr int64_t kChoices = 4;
+  return choose(row.text("input_formatted"), letters(kChoices), row.index("answer", kChoices));
+}
+
 Question ask_openbookqa(const Row& row) {
   LabelledRow item = labelled_row(row, "question_stem", true);
   return choose(item.question, std::move(item.choices), item.gold);
@@ -264,6 +270,9 @@ std::vector<Task> builtin_tasks(Protocol protocol) {
        .folder = "boolq", .split = "validation", .metrics = kAccuracy, .ask = ask_boolq},
       {.name = "sciq", .description = "SciQ: science examination questions with a supporting text",
        .folder = "sciq", .split = "test", .metrics = kAccuracies, .ask = ask_sciq},
+      {.name = "tinyMMLU", .description = "tinyBenchmarks' MMLU: 100 questions that stand for all, with their examples",
+       .folder = "tinyMMLU", .split = "test", .version = 0, .metrics = kAccuracies, .ask = ask_tiny_mmlu,
+       .fewshot_split = "dev", .fewshot_first = true},
       {.name = "commonsense_qa", .description = "CommonsenseQA: five lettered choices",
        .folder = "commonsense_qa", .split = "validation", .metrics = kAccuracy, .ask = ask_commonsense_qa},
       {.name = "copa", .description = "COPA: the likelier cause or effect",

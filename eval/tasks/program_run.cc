@@ -1,5 +1,7 @@
 #include "eval/tasks/program_run.h"
 
+#if defined(__linux__)
+
 #include <array>
 #include <cerrno>
 #include <climits>
@@ -383,3 +385,5 @@ bool program_passes(const std::string& program, const ProgramLimits& limits) {
 }
 
 }  // namespace qeval::eval
+
+#endif

@@ -63,50 +63,49 @@ void decode_q8_0(const uint8_t* block, float* out) {
 
 void decode_q4_0(const uint8_t* block, float* out) {
   const float d = load_half(block);
-  const __m128i q = load_16(block + 2), eight = _mm_set1_epi8(8);
-  scale_16_bytes(_mm_sub_epi8(low_nibbles(q), eight), d, out);
-  scale_16_bytes(_mm_sub_epi8(high_nibbles(q), eight), d, out + 16);
+  const Bytes q = load_16(block + 2);
+  scale_16_bytes(low_nibbles(q) - 8, d, out);
+  scale_16_bytes(high_nibbles(q) - 8, d, out + 16);
 }
 
 void decode_q4_1(const uint8_t* block, float* out) {
   const float d = load_half(block), m = load_half(block + 2);
-  const __m128i q = load_16(block + 4);
+  const Bytes q = load_16(block + 4);
   scale_and_shift_16_bytes(low_nibbles(q), d, m, out);
   scale_and_shift_16_bytes(high_nibbles(q), d, m, out + 16);
 }
 
 /// 16 bytes for the bits of the two bytes at `bits`: `value` where one is set, else 0.
-inline __m128i where_set(const uint8_t* bits, char value) {
-  const __m128i eights = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-  const __m128i each = _mm_set1_epi64x(static_cast<int64_t>(0x8040201008040201U));
-  const __m128i spread = _mm_shuffle_epi8(_mm_cvtsi32_si128(load_u16(bits)), eights);
-  return _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(spread, each), each), _mm_set1_epi8(value));
+inline Bytes where_set(const uint8_t* bits, uint8_t value) {
+  constexpr Bytes kEights{0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+  constexpr Bytes kEach{1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  return equal(look_up(bytes_of(load_u16(bits), 0), kEights) & kEach, kEach) & value;
 }
 
 /// 16 bytes: `value` where bit `bit` of the byte is set, else 0.
-inline __m128i where_set(__m128i bytes, int bit, char value) {
-  const __m128i wanted = _mm_set1_epi8(static_cast<char>(1 << bit));
-  return _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(bytes, wanted), wanted), _mm_set1_epi8(value));
+inline Bytes where_set(Bytes bytes, int bit, uint8_t value) {
+  const Bytes wanted = all_bytes(static_cast<uint8_t>(1 << bit));
+  return equal(bytes & wanted, wanted) & value;
 }
 
-inline __m128i nibbles(__m128i bytes, int upper) {
+inline Bytes nibbles(Bytes bytes, int upper) {
   return upper != 0 ? high_nibbles(bytes) : low_nibbles(bytes);
 }
 
 void decode_q5_0(const uint8_t* block, float* out) {
   const float d = load_half(block);
-  const __m128i q = load_16(block + 6), sixteen = _mm_set1_epi8(16);
-  const __m128i low = _mm_or_si128(low_nibbles(q), where_set(block + 2, 16));
-  const __m128i high = _mm_or_si128(high_nibbles(q), where_set(block + 4, 16));
-  scale_16_bytes(_mm_sub_epi8(low, sixteen), d, out);
-  scale_16_bytes(_mm_sub_epi8(high, sixteen), d, out + 16);
+  const Bytes q = load_16(block + 6);
+  const Bytes low = low_nibbles(q) | where_set(block + 2, 16);
+  const Bytes high = high_nibbles(q) | where_set(block + 4, 16);
+  scale_16_bytes(low - 16, d, out);
+  scale_16_bytes(high - 16, d, out + 16);
 }
 
 void decode_q5_1(const uint8_t* block, float* out) {
   const float d = load_half(block), m = load_half(block + 2);
-  const __m128i q = load_16(block + 8);
-  scale_and_shift_16_bytes(_mm_or_si128(low_nibbles(q), where_set(block + 4, 16)), d, m, out);
-  scale_and_shift_16_bytes(_mm_or_si128(high_nibbles(q), where_set(block + 6, 16)), d, m, out + 16);
+  const Bytes q = load_16(block + 8);
+  scale_and_shift_16_bytes(low_nibbles(q) | where_set(block + 4, 16), d, m, out);
+  scale_and_shift_16_bytes(high_nibbles(q) | where_set(block + 6, 16), d, m, out + 16);
 }
 
 void decode_q2_k(const uint8_t* block, float* out) {
@@ -115,7 +114,7 @@ void decode_q2_k(const uint8_t* block, float* out) {
   for (int sub = 0; sub < 16; ++sub) {  // 16 elements each; 8 sub-blocks share 32 bytes of crumbs
     const float scale = d * static_cast<float>(scales[sub] & 15);
     const float minimum = dm * static_cast<float>(scales[sub] >> 4);
-    const __m128i q = load_16(quants + 32 * (sub / 8) + 16 * (sub % 2));
+    const Bytes q = load_16(quants + 32 * (sub / 8) + 16 * (sub % 2));
     scale_and_shift_16_bytes(crumbs(q, sub % 8 / 2), scale, -minimum, out + 16 * sub);
   }
 }
@@ -127,11 +126,9 @@ void decode_q3_k(const uint8_t* block, float* out) {
     const int low = (packed[sub % 8] >> (sub < 8 ? 0 : 4)) & 15;
     const int high = (packed[8 + sub % 4] >> (2 * (sub / 4))) & 3;
     const float scale = d * static_cast<float>((low | (high << 4)) - 32);
-    const __m128i q = load_16(quants + 32 * (sub / 8) + 16 * (sub % 2));
-    const __m128i h = load_16(mask + 16 * (sub % 2)), four = _mm_set1_epi8(4);
-    const __m128i third_bit = where_set(h, sub / 2, 4);
-    scale_16_bytes(_mm_sub_epi8(_mm_or_si128(crumbs(q, sub % 8 / 2), third_bit), four), scale,
-                   out + 16 * sub);
+    const Bytes q = load_16(quants + 32 * (sub / 8) + 16 * (sub % 2));
+    const Bytes third_bit = where_set(load_16(mask + 16 * (sub % 2)), sub / 2, 4);
+    scale_16_bytes((crumbs(q, sub % 8 / 2) | third_bit) - 4, scale, out + 16 * sub);
   }
 }
 
@@ -170,8 +167,8 @@ void decode_q5_k(const uint8_t* block, float* out) {
   for (int sub = 0; sub < 8; ++sub) {
     const float scale = d * scales.scale[sub], minimum = dm * scales.minimum[sub];
     for (int i = 0; i < 32; i += 16) {
-      const __m128i q = load_16(quants + 32 * (sub / 2) + i);
-      const __m128i value = _mm_or_si128(nibbles(q, sub % 2), where_set(load_16(high + i), sub, 16));
+      const Bytes q = load_16(quants + 32 * (sub / 2) + i);
+      const Bytes value = nibbles(q, sub % 2) | where_set(load_16(high + i), sub, 16);
       scale_and_shift_16_bytes(value, scale, -minimum, out + 32 * sub + i);
     }
   }
@@ -185,11 +182,11 @@ void decode_q6_k(const uint8_t* block, float* out) {
     // Elements come in runs of 32: four runs per 64 bytes of nibbles (low, low, high, high) and 32 bytes of
     // crumbs.
     const int run = sub / 2, half = sub / 8, within = 16 * (sub % 2);
-    const __m128i q = load_16(low + 64 * half + 32 * (run % 2) + within);
-    const __m128i h = load_16(high + 32 * half + within);
+    const Bytes q = load_16(low + 64 * half + 32 * (run % 2) + within);
+    const Bytes h = load_16(high + 32 * half + within);
     const float scale = d * static_cast<float>(scales[sub]);
-    const __m128i value = _mm_or_si128(nibbles(q, run % 4 / 2), _mm_slli_epi16(crumbs(h, run % 4), 4));
-    scale_16_bytes(_mm_sub_epi8(value, _mm_set1_epi8(32)), scale, out + 16 * sub);
+    const Bytes value = nibbles(q, run % 4 / 2) | shift_left(crumbs(h, run % 4), 4);
+    scale_16_bytes(value - 32, scale, out + 16 * sub);
   }
 }
 

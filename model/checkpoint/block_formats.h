@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include <immintrin.h>
+#include "model/kernels/bytes.h"
 
 namespace qeval::model {
 
@@ -35,46 +35,6 @@ inline uint32_t load_u32(const uint8_t* source) {
 
 inline float load_half(const uint8_t* source) {
   return half_to_float(load_u16(source));
-}
-
-inline __m128i load_16(const void* source) {
-  return _mm_loadu_si128(static_cast<const __m128i*>(source));
-}
-
-inline __m128i low_nibbles(__m128i bytes) {
-  return _mm_and_si128(bytes, _mm_set1_epi8(15));
-}
-
-inline __m128i high_nibbles(__m128i bytes) {
-  return low_nibbles(_mm_srli_epi16(bytes, 4));
-}
-
-/// Crumb `crumb` (0 … 3, the lowest first) of each of 16 bytes.
-inline __m128i crumbs(__m128i bytes, int crumb) {
-  return _mm_and_si128(_mm_srl_epi16(bytes, _mm_cvtsi32_si128(2 * crumb)), _mm_set1_epi8(3));
-}
-
-/// out[i] = scale · values[i], i = 0 … 3, for the four lowest of 16 signed bytes.
-inline void scale_4_bytes(__m128i values, __m128 scale, float* out) {
-  _mm_storeu_ps(out, _mm_mul_ps(_mm_cvtepi32_ps(_mm_cvtepi8_epi32(values)), scale));
-}
-
-/// The same for all 16.
-inline void scale_16_bytes(__m128i values, float scale, float* out) {
-  const __m128 factor = _mm_set1_ps(scale);
-  scale_4_bytes(values, factor, out);
-  scale_4_bytes(_mm_srli_si128(values, 4), factor, out + 4);
-  scale_4_bytes(_mm_srli_si128(values, 8), factor, out + 8);
-  scale_4_bytes(_mm_srli_si128(values, 12), factor, out + 12);
-}
-
-/// out[i] = scale · values[i] + offset, both operations rounded, for 16 signed bytes.
-inline void scale_and_shift_16_bytes(__m128i values, float scale, float offset, float* out) {
-  const __m128 factor = _mm_set1_ps(scale), summand = _mm_set1_ps(offset);
-  for (int i = 0; i < 4; ++i, values = _mm_srli_si128(values, 4)) {
-    const __m128 four = _mm_cvtepi32_ps(_mm_cvtepi8_epi32(values));
-    _mm_storeu_ps(out + 4 * i, _mm_add_ps(_mm_mul_ps(factor, four), summand));
-  }
 }
 
 // Decoders of one block whose codes stand for values of a table, or are -1, 0, 1 (block_formats_codes.cc).

@@ -50,11 +50,11 @@ constexpr std::array<float, 256> kHalfScales = half_scales();
 
 /// The table's values for the low and the high nibbles of 16 bytes.
 struct LookedUp {
-  __m128i low, high;
+  Bytes low, high;
   LookedUp(const std::array<int8_t, 16>& values, const uint8_t* q) {
-    const __m128i codes = load_16(q), table = load_16(values.data());
-    low = _mm_shuffle_epi8(table, low_nibbles(codes));
-    high = _mm_shuffle_epi8(table, high_nibbles(codes));
+    const Bytes codes = load_16(q), table = load_16(values.data());
+    low = look_up(table, low_nibbles(codes));
+    high = look_up(table, high_nibbles(codes));
   }
 };
 
@@ -91,8 +91,10 @@ void decode_nvfp4(const uint8_t* block, float* out) {
   for (int pair = 0; pair < 2; ++pair) {
     const LookedUp found(kDoubledE2m1, block + 4 + 16 * pair);
     const uint8_t* scales = block + 2 * pair;
-    scale_16_bytes(_mm_unpacklo_epi64(found.low, found.high), kHalfScales[scales[0]], out + 32 * pair);
-    scale_16_bytes(_mm_unpackhi_epi64(found.low, found.high), kHalfScales[scales[1]], out + 32 * pair + 16);
+    const auto low = std::bit_cast<std::array<uint64_t, 2>>(found.low),
+               high = std::bit_cast<std::array<uint64_t, 2>>(found.high);
+    for (size_t i = 0; i < 2; ++i)
+      scale_16_bytes(bytes_of(low[i], high[i]), kHalfScales[scales[i]], out + 32 * pair + 16 * i);
   }
 }
 
@@ -100,15 +102,8 @@ namespace {
 
 /// Values −1, 0, 1 for the leading digit of 16 bytes x, which is 3x / 256 rounded down: 1 from 86 on, 2 from
 /// 171.
-__m128i leading_digits(__m128i x) {
-  const __m128i one = _mm_set1_epi8(86), two = _mm_set1_epi8(static_cast<char>(171));
-  const __m128i from_one = _mm_cmpeq_epi8(_mm_max_epu8(x, one), x);  // -1 where so
-  const __m128i from_two = _mm_cmpeq_epi8(_mm_max_epu8(x, two), x);
-  return _mm_sub_epi8(_mm_set1_epi8(-1), _mm_add_epi8(from_one, from_two));
-}
-
-__m128i tripled(__m128i x) {
-  return _mm_add_epi8(x, _mm_add_epi8(x, x));
+Bytes leading_digits(Bytes x) {
+  return std::bit_cast<Bytes>(x < 86) - std::bit_cast<Bytes>(x >= 171);  // -1 where so
 }
 
 }  // namespace
@@ -117,57 +112,59 @@ void decode_tq1_0(const uint8_t* block, float* out) {
   const float d = load_half(block + 52);
   const auto run = [&](const uint8_t* q, int bytes) {
     for (int m = 0; m < bytes; m += 16) {
-      __m128i x = load_16(q + m);
-      for (int k = 0; k < 5; ++k, x = tripled(x)) scale_16_bytes(leading_digits(x), d, out + k * bytes + m);
+      Bytes x = load_16(q + m);
+      for (int k = 0; k < 5; ++k, x = x + x + x) scale_16_bytes(leading_digits(x), d, out + k * bytes + m);
     }
     out += 5 * bytes;
   };
   run(block, 32);
   run(block + 32, 16);
-  __m128i last = _mm_cvtsi32_si128(static_cast<int>(load_u32(block + 48)));
-  for (int k = 0; k < 4; ++k, last = tripled(last))
-    scale_4_bytes(leading_digits(last), _mm_set1_ps(d), out + 4 * k);
+  Bytes last = bytes_of(load_u32(block + 48), 0);
+  for (int k = 0; k < 4; ++k, last = last + last + last) {
+    Floats4 wide[4];
+    widen_16_bytes(leading_digits(last), wide);
+    store_4(out + 4 * k, wide[0] * d);
+  }
 }
 
 void decode_tq2_0(const uint8_t* block, float* out) {
   const float d = load_half(block + 64);
-  const __m128i one = _mm_set1_epi8(1);
   for (int half = 0; half < 4; ++half) {  // 16 bytes, half a run
-    const __m128i bytes = load_16(block + 16 * half);
+    const Bytes bytes = load_16(block + 16 * half);
     float* x = out + 128 * (half / 2) + 16 * (half % 2);
-    scale_16_bytes(_mm_sub_epi8(crumbs(bytes, 0), one), d, x);
-    scale_16_bytes(_mm_sub_epi8(crumbs(bytes, 1), one), d, x + 32);
-    scale_16_bytes(_mm_sub_epi8(crumbs(bytes, 2), one), d, x + 64);
-    scale_16_bytes(_mm_sub_epi8(crumbs(bytes, 3), one), d, x + 96);
+    scale_16_bytes(crumbs(bytes, 0) - 1, d, x);
+    scale_16_bytes(crumbs(bytes, 1) - 1, d, x + 32);
+    scale_16_bytes(crumbs(bytes, 2) - 1, d, x + 64);
+    scale_16_bytes(crumbs(bytes, 3) - 1, d, x + 96);
   }
 }
 
 void decode_q1_0(const uint8_t* block, float* out) {
-  const __m128 d = _mm_set1_ps(load_half(block)), sign = _mm_set1_ps(-0.0F);
-  const __m128i low = _mm_setr_epi32(1, 2, 4, 8), high = _mm_setr_epi32(16, 32, 64, 128);
-  const auto select = [&](__m128i byte, __m128i bits, float* x) {
-    const __m128i clear = _mm_cmpeq_epi32(_mm_and_si128(byte, bits), _mm_setzero_si128());
-    _mm_storeu_ps(x, _mm_xor_ps(d, _mm_and_ps(_mm_castsi128_ps(clear), sign)));
+  using Four [[gnu::vector_size(16)]] = uint32_t;
+  const Four d = Four{} + std::bit_cast<uint32_t>(load_half(block));
+  constexpr Four kLow{1, 2, 4, 8}, kHigh{16, 32, 64, 128};
+  const auto select = [&](uint32_t byte, Four bits, float* x) {
+    const auto clear = std::bit_cast<Four>((bits & byte) == 0);
+    store_4(x, std::bit_cast<Floats4>(d ^ (clear & 0x80000000U)));
   };
   for (int i = 0; i < 16; ++i) {
-    const __m128i byte = _mm_set1_epi32(block[2 + i]);
-    select(byte, low, out + 8 * i);
-    select(byte, high, out + 8 * i + 4);
+    select(block[2 + i], kLow, out + 8 * i);
+    select(block[2 + i], kHigh, out + 8 * i + 4);
   }
 }
 
 void decode_q2_0(const uint8_t* block, float* out) {
   const float d = load_half(block);
-  const __m128i bytes = load_16(block + 2), one = _mm_set1_epi8(1);
-  const __m128i first = crumbs(bytes, 0), second = crumbs(bytes, 1), third = crumbs(bytes, 2),
-                fourth = crumbs(bytes, 3);
+  const Bytes bytes = load_16(block + 2);
   // Bytes of four vectors to the order of elements.
-  const auto write = [&](__m128i pairs, __m128i further, float* x) {
-    scale_16_bytes(_mm_sub_epi8(_mm_unpacklo_epi16(pairs, further), one), d, x);
-    scale_16_bytes(_mm_sub_epi8(_mm_unpackhi_epi16(pairs, further), one), d, x + 16);
-  };
-  write(_mm_unpacklo_epi8(first, second), _mm_unpacklo_epi8(third, fourth), out);
-  write(_mm_unpackhi_epi8(first, second), _mm_unpackhi_epi8(third, fourth), out + 32);
+  const Bytes even[] = {interleave_first(crumbs(bytes, 0), crumbs(bytes, 2)),
+                        interleave_second(crumbs(bytes, 0), crumbs(bytes, 2))};
+  const Bytes odd[] = {interleave_first(crumbs(bytes, 1), crumbs(bytes, 3)),
+                       interleave_second(crumbs(bytes, 1), crumbs(bytes, 3))};
+  for (int i = 0; i < 2; ++i) {
+    scale_16_bytes(interleave_first(even[i], odd[i]) - 1, d, out + 32 * i);
+    scale_16_bytes(interleave_second(even[i], odd[i]) - 1, d, out + 32 * i + 16);
+  }
 }
 
 }  // namespace qeval::model

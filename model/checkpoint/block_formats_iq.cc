@@ -51,23 +51,17 @@ uint64_t two_entries(const auto& grid, unsigned first, unsigned second) {
 
 /// A group: `values` with the signs of `signs`, times the scale.
 void write_group(uint64_t values, unsigned signs, float scale, float* out) {
-  const __m128i negated = _mm_cvtsi64_si128(static_cast<int64_t>(kNegated[signs]));
-  const __m128i positive = _mm_cvtsi64_si128(static_cast<int64_t>(values));
-  const __m128i bytes = _mm_sub_epi8(_mm_xor_si128(positive, negated), negated);
-  const __m128 factor = _mm_set1_ps(scale);
-  scale_4_bytes(bytes, factor, out);
-  scale_4_bytes(_mm_srli_si128(bytes, 4), factor, out + 4);
+  const Bytes negated = bytes_of(kNegated[signs], 0);
+  Floats4 wide[4];
+  widen_16_bytes((bytes_of(values, 0) ^ negated) - negated, wide);
+  for (int i = 0; i < 2; ++i) store_4(out + 4 * i, wide[i] * scale);
 }
 
 /// A group of IQ1: values and `delta`, times the scale.
 void write_shifted_group(uint64_t values, float delta, float scale, float* out) {
-  const __m128i bytes = _mm_cvtsi64_si128(static_cast<int64_t>(values));
-  const __m128 factor = _mm_set1_ps(scale), shift = _mm_set1_ps(delta);
-  const auto write = [&](__m128i four, float* x) {
-    _mm_storeu_ps(x, _mm_mul_ps(factor, _mm_add_ps(_mm_cvtepi32_ps(_mm_cvtepi8_epi32(four)), shift)));
-  };
-  write(bytes, out);
-  write(_mm_srli_si128(bytes, 4), out + 4);
+  Floats4 wide[4];
+  widen_16_bytes(bytes_of(values, 0), wide);
+  for (int i = 0; i < 2; ++i) store_4(out + 4 * i, scale * (wide[i] + delta));
 }
 
 /// What is added to values of IQ1, by the bit that says its sign: a branch on random bits costs more than the

@@ -63,9 +63,10 @@ void multiply_words(Bf16Kernel kernel, const WeightView& w, int64_t first, int64
 }  // namespace
 
 Bf16Kernel bf16_kernel() {
-  __builtin_cpu_init();
-  if (cpu_path() != CpuPath::avx512 || !__builtin_cpu_supports("avx512bf16")) return nullptr;
-  return bf16_gemm_avx512;
+#if defined(__x86_64__)
+  if (cpu_path() == CpuPath::avx512 && cpu_has(CpuFeature::avx512_bf16)) return bf16_gemm_avx512;
+#endif
+  return nullptr;
 }
 
 void narrow_bf16(const float* x, int64_t n, uint16_t* out) {

@@ -26,20 +26,10 @@ struct Scratch {
 };
 
 /// The stored type, where the kernels read rows of it as they are.
-std::optional<RowType> row_type(const WeightView& w) {
+std::optional<DType> row_type(const WeightView& w) {
   if (w.decode != decode_matrix) return std::nullopt;
   const DType* type = static_cast<const Matrix*>(w.context)->stored.plain_type();
-  if (type == nullptr) return std::nullopt;
-  switch (*type) {
-    case DType::f32:
-      return RowType::f32;
-    case DType::f16:
-      return RowType::f16;
-    case DType::bf16:
-      return RowType::bf16;
-    default:
-      return std::nullopt;
-  }
+  return type != nullptr && reads_rows_of(*type) ? std::optional(*type) : std::nullopt;
 }
 
 /// multiply_block for one row of A. Weights are read once, in their stored type where the kernels can, else a
@@ -47,7 +37,7 @@ std::optional<RowType> row_type(const WeightView& w) {
 void multiply_row(const WeightView& w, int64_t first, int64_t count, const float* a, float* c) {
   constexpr int64_t kRows = 4 * kRowDots;  // decoded at once: 96 KiB, which stay in the second-level cache
   thread_local Scratch scratch;
-  const std::optional<RowType> stored = row_type(w);
+  const std::optional<DType> stored = row_type(w);
   for (int64_t row = 0; row < count; row += kRows) {
     const int64_t in_block = std::min(kRows, count - row);
     const int64_t padded = (in_block + kRowDots - 1) / kRowDots * kRowDots;
@@ -58,7 +48,13 @@ void multiply_row(const WeightView& w, int64_t first, int64_t count, const float
     if (stored) {
       const auto& matrix = *static_cast<const Matrix*>(w.context);
       for (int64_t r = 0; r < padded; ++r) rows[r] = matrix.stored.row(matrix.stored_row(source(r)));
-      row_dots({.count = padded, .k = w.cols, .x = a, .rows = rows, .type = *stored, .sums = sums});
+      row_dots({.count = padded,
+                .k = w.cols,
+                .x = a,
+                .rows = rows,
+                .type = *stored,
+                .sums = sums,
+                .ahead = kRows * (matrix.stored.row(1) - matrix.stored.row(0))});
     } else {
       scratch.rows.resize(static_cast<size_t>(kRows * kColumnBlock) * sizeof(float));
       auto* decoded = scratch.rows.as<float>();
@@ -66,7 +62,7 @@ void multiply_row(const WeightView& w, int64_t first, int64_t count, const float
       for (int64_t col = 0; col < w.cols; col += kColumnBlock) {
         const int64_t k = std::min(kColumnBlock, w.cols - col);
         w.decode(w.context, {first + row, in_block, col, k, decoded, kColumnBlock});
-        row_dots({.count = padded, .k = k, .x = a + col, .rows = rows, .type = RowType::f32, .sums = sums});
+        row_dots({.count = padded, .k = k, .x = a + col, .rows = rows, .sums = sums});
       }
     }
     std::copy_n(sums, in_block, c + row);

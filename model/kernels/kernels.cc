@@ -4,14 +4,18 @@ namespace qeval::model {
 
 const Kernels& kernels(CpuPath path) {
   switch (path) {
+#if defined(__x86_64__)
     case CpuPath::avx512:
       return kernels_avx512();
     case CpuPath::avx2:
       return kernels_avx2();
-    case CpuPath::portable:
-      break;
+#elif defined(__aarch64__)
+    case CpuPath::neon:
+      return kernels_neon();
+#endif
+    default:
+      return kernels_portable();
   }
-  return kernels_portable();
 }
 
 const Kernels& kernels() {

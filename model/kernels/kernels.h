@@ -94,5 +94,6 @@ const Kernels& kernels(CpuPath path);
 const Kernels& kernels_portable();
 const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
+const Kernels& kernels_neon();
 
 }  // namespace qeval::model

@@ -83,38 +83,14 @@ void gemm(const Gemm& g) {
   gemm_remainder<kTileRows - 1>(g, row);
 }
 
-#if defined(__AVX2__)
-inline void transpose_8x8(const float* in, int64_t ld, float* out, int64_t ld_out) {
-  __m256 r[8];
-  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(in + i * ld);
-  __m256 t[8];
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 8; i += 4) {
-    r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-    r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
-    r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
-  }
-  for (int i = 0; i < 4; ++i) {
-    _mm256_storeu_ps(out + i * ld_out, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-    _mm256_storeu_ps(out + (i + 4) * ld_out, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-  }
-}
-#endif
-
 void pack_panel(const float* rows, int64_t ld, int64_t row_count, int64_t k, float* out) {
   int64_t i = 0;
-#if defined(__AVX2__)
   if (row_count == kPanel) {
-    for (; i + 8 <= k; i += 8) {
-      for (int64_t r = 0; r < kPanel; r += 8)
-        transpose_8x8(rows + r * ld + i, ld, out + i * kPanel + r, kPanel);
+    for (; i + kSquare <= k; i += kSquare) {
+      for (int64_t r = 0; r < kPanel; r += kSquare)
+        transpose(rows + r * ld + i, ld, out + i * kPanel + r, kPanel);
     }
   }
-#endif
   for (; i < k; ++i) {
     for (int64_t r = 0; r < kPanel; ++r) out[i * kPanel + r] = r < row_count ? rows[r * ld + i] : 0.0F;
   }
@@ -168,10 +144,6 @@ void softmax(float* x, int64_t n, float scale) {
   // true ones as float32 can.
   const Vec sum = broadcast(row_sum(x, n, [](Vec v) { return v; }));
   map(x, n, x, [&](Vec v) { return v / sum; });
-}
-
-inline float square_root(float x) {
-  return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
 }
 
 inline float sum_of_squares(const float* x, int64_t n) {
@@ -308,36 +280,23 @@ LogitTile logit_tile(const float* x, int64_t n) {
   return tile;
 }
 
-inline float bits_to_float(uint32_t bits) {
-  float value = 0;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-inline float widen_half(uint16_t h) {
-  const uint32_t sign = static_cast<uint32_t>(h & 0x8000U) << 16;
-  const uint32_t exponent = (h >> 10) & 0x1FU;
-  const uint32_t mantissa = h & 0x3FFU;
-  if (exponent == 0) {  // zero and subnormals: mantissa · 2⁻²⁴
-    const float magnitude = static_cast<float>(mantissa) * 5.9604644775390625e-8F;
-    return sign != 0 ? -magnitude : magnitude;
-  }
-  if (exponent == 31) return bits_to_float(sign | 0x7F800000U | (mantissa << 13));
-  return bits_to_float(sign | ((exponent + 112) << 23) | (mantissa << 13));
-}
-
 void widen_f16(const uint16_t* x, int64_t n, float* y) {
   int64_t i = 0;
-#if defined(__F16C__)
-  for (; i + 8 <= n; i += 8) {
-    _mm256_storeu_ps(y + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i))));
-  }
-#endif
-  for (; i < n; ++i) y[i] = widen_half(x[i]);
+  for (; i + 8 <= n; i += 8) widen_eight_f16(x + i, y + i);
+  if (i == n) return;
+  uint16_t last[8] = {};
+  float wide[8];
+  const auto left = static_cast<size_t>(n - i);
+  std::memcpy(last, x + i, left * sizeof *last);
+  widen_eight_f16(last, wide);
+  std::memcpy(y + i, wide, left * sizeof *wide);
 }
 
 void widen_bf16(const uint16_t* x, int64_t n, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] = bits_to_float(static_cast<uint32_t>(x[i]) << 16);
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t bits = static_cast<uint32_t>(x[i]) << 16;
+    std::memcpy(y + i, &bits, sizeof bits);
+  }
 }
 
 constexpr Kernels make_kernels(CpuPath path) {

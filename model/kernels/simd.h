@@ -1,158 +1,37 @@
 // A vector of floats for the CPU path that the including translation unit is compiled for. Included by the
 // kernels_*.cc files only. Everything is in an anonymous namespace: code compiled for a newer instruction set
 // must never be merged by the linker with the same function elsewhere.
+//
+// What each of simd_*.h defines:
+//   Vec               Vec::width floats, with + − · / in float32
+//   load, store, broadcast
+//   max, min          the second operand where one is NaN
+//   fma(a, b, c)      a · b + c, rounded once (portable: twice)
+//   round_even        to an integer, half to even
+//   where_equal(a, b, x)   x where a = b, else 0
+//   power_of_two(n)   2ⁿ for an integer n in the range of normal exponents
+//   square_root       of one float
+//   transpose         of kSquare rows of kSquare floats
+//   Codes             Vec::width int32: widen_codes (of bytes), all_codes, load_codes, difference (as floats)
+//   Table16, Table256 values of a table for Vec::width bytes
+//   widen_eight_f16   eight IEEE halves to floats
+//   store_eight       eight integers that are held in floats, as codes of 8 or 16 bits
+//   scale_eight       (code − zero_point) · scale of eight codes
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-#include <immintrin.h>
+#if defined(__AVX2__)
+#include "model/kernels/simd_x86.h"
+#elif defined(QEVAL_NEON)
+#include "model/kernels/simd_neon.h"
+#else
+#include "model/kernels/simd_portable.h"
+#endif
 
 namespace qeval::model {
 namespace {
-
-#if defined(__AVX512F__)
-
-struct Vec {
-  static constexpr int64_t width = 16;
-  __m512 v;
-};
-inline Vec load(const float* p) {
-  return {_mm512_loadu_ps(p)};
-}
-inline void store(float* p, Vec x) {
-  _mm512_storeu_ps(p, x.v);
-}
-inline Vec broadcast(float x) {
-  return {_mm512_set1_ps(x)};
-}
-inline Vec operator+(Vec a, Vec b) {
-  return {_mm512_add_ps(a.v, b.v)};
-}
-inline Vec operator-(Vec a, Vec b) {
-  return {_mm512_sub_ps(a.v, b.v)};
-}
-inline Vec operator*(Vec a, Vec b) {
-  return {_mm512_mul_ps(a.v, b.v)};
-}
-inline Vec operator/(Vec a, Vec b) {
-  return {_mm512_div_ps(a.v, b.v)};
-}
-inline Vec max(Vec a, Vec b) {
-  return {_mm512_max_ps(a.v, b.v)};
-}
-inline Vec min(Vec a, Vec b) {
-  return {_mm512_min_ps(a.v, b.v)};
-}
-inline Vec fma(Vec a, Vec b, Vec c) {
-  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
-}
-inline Vec round_even(Vec a) {
-  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
-/// x where a = b, else 0.
-inline Vec where_equal(Vec a, Vec b, Vec x) {
-  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ), x.v)};
-}
-inline Vec power_of_two(Vec n) {
-  return {_mm512_castsi512_ps(
-      _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
-}
-
-#elif defined(__AVX2__)
-
-struct Vec {
-  static constexpr int64_t width = 8;
-  __m256 v;
-};
-inline Vec load(const float* p) {
-  return {_mm256_loadu_ps(p)};
-}
-inline void store(float* p, Vec x) {
-  _mm256_storeu_ps(p, x.v);
-}
-inline Vec broadcast(float x) {
-  return {_mm256_set1_ps(x)};
-}
-inline Vec operator+(Vec a, Vec b) {
-  return {_mm256_add_ps(a.v, b.v)};
-}
-inline Vec operator-(Vec a, Vec b) {
-  return {_mm256_sub_ps(a.v, b.v)};
-}
-inline Vec operator*(Vec a, Vec b) {
-  return {_mm256_mul_ps(a.v, b.v)};
-}
-inline Vec operator/(Vec a, Vec b) {
-  return {_mm256_div_ps(a.v, b.v)};
-}
-inline Vec max(Vec a, Vec b) {
-  return {_mm256_max_ps(a.v, b.v)};
-}
-inline Vec min(Vec a, Vec b) {
-  return {_mm256_min_ps(a.v, b.v)};
-}
-inline Vec fma(Vec a, Vec b, Vec c) {
-  return {_mm256_fmadd_ps(a.v, b.v, c.v)};
-}
-inline Vec round_even(Vec a) {
-  return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
-inline Vec where_equal(Vec a, Vec b, Vec x) {
-  return {_mm256_and_ps(_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ), x.v)};
-}
-inline Vec power_of_two(Vec n) {
-  return {_mm256_castsi256_ps(
-      _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};
-}
-
-#else
-
-struct Vec {
-  static constexpr int64_t width = 4;
-  __m128 v;
-};
-inline Vec load(const float* p) {
-  return {_mm_loadu_ps(p)};
-}
-inline void store(float* p, Vec x) {
-  _mm_storeu_ps(p, x.v);
-}
-inline Vec broadcast(float x) {
-  return {_mm_set1_ps(x)};
-}
-inline Vec operator+(Vec a, Vec b) {
-  return {_mm_add_ps(a.v, b.v)};
-}
-inline Vec operator-(Vec a, Vec b) {
-  return {_mm_sub_ps(a.v, b.v)};
-}
-inline Vec operator*(Vec a, Vec b) {
-  return {_mm_mul_ps(a.v, b.v)};
-}
-inline Vec operator/(Vec a, Vec b) {
-  return {_mm_div_ps(a.v, b.v)};
-}
-inline Vec max(Vec a, Vec b) {
-  return {_mm_max_ps(a.v, b.v)};
-}
-inline Vec min(Vec a, Vec b) {
-  return {_mm_min_ps(a.v, b.v)};
-}
-inline Vec fma(Vec a, Vec b, Vec c) {
-  return {_mm_add_ps(_mm_mul_ps(a.v, b.v), c.v)};
-}
-inline Vec round_even(Vec a) {
-  return {_mm_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
-inline Vec where_equal(Vec a, Vec b, Vec x) {
-  return {_mm_and_ps(_mm_cmpeq_ps(a.v, b.v), x.v)};
-}
-inline Vec power_of_two(Vec n) {
-  return {_mm_castsi128_ps(_mm_slli_epi32(_mm_add_epi32(_mm_cvtps_epi32(n.v), _mm_set1_epi32(127)), 23))};
-}
-
-#endif
 
 /// The first `count` < width elements; the others are `fill`.
 inline Vec load_partial(const float* p, int64_t count, float fill) {

@@ -130,5 +130,13 @@ TEST_F(Memory, TooMuchIsRefusedWithTheFigures) {
                              testing::HasSubstr("GB are available ("), testing::EndsWith("or fewer tokens")));
 }
 
+/// In bytes: this program has more than a megabyte and less than a terabyte.
+TEST_F(Memory, ThisProcessSaysWhatItHas) {
+  EXPECT_GT(peak_memory(), int64_t{1} << 20);
+  EXPECT_LT(peak_memory(), int64_t{1} << 40);
+  EXPECT_GT(own_memory(), int64_t{1} << 16);
+  EXPECT_LE(own_memory(), peak_memory());
+}
+
 }  // namespace
 }  // namespace qeval

@@ -55,6 +55,7 @@ TEST_F(Cli, VersionIsPrinted) {
   const Outcome outcome = run({"--version"});
   expect_success(outcome);
   EXPECT_THAT(outcome.output, StartsWith("qeval "));
+  EXPECT_THAT(outcome.output, HasSubstr("\nkernels: ")) << "and what it would compute with here";
 }
 
 TEST_F(Cli, WithoutACommandTheOverviewGoesToStderr) {

@@ -217,7 +217,7 @@ TEST_F(CompareCli, IntegerLogitsHaveOneHashOnEveryCpuPath) {
   const std::string portable = hash("portable", "integer", "512");
   EXPECT_EQ(portable.size(), 16U);
   EXPECT_EQ(hash("portable", "integer", "7"), portable);
-  for (const model::CpuPath path : {model::CpuPath::avx2, model::CpuPath::avx512}) {
+  for (const model::CpuPath path : {model::CpuPath::avx2, model::CpuPath::avx512, model::CpuPath::neon}) {
     if (!model::cpu_supports(path)) continue;
     EXPECT_EQ(hash(std::string(model::name(path)), "integer", "512"), portable);
   }

@@ -104,6 +104,40 @@ TEST_F(DivergenceCli, WrongUseIsOneLine) {
                   "choose another");
 }
 
+/// Raw text misjudges a chat model: of conversations its own turns are scored alone.
+TEST_F(DivergenceCli, OfConversationsTheAssistantsTurnsAreScored) {
+  write("model/chat_template.jinja",
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }};\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}");
+  write("talk.jsonl",
+        R"({"messages":[{"role":"user","content":"How many?"},{"role":"assistant","content":"Twelve"},)"
+        R"({"role":"user","content":"Sure?"},{"role":"assistant","content":"Yes"}]})"
+        "\n");
+  const std::vector<std::string> arguments{"-m",     path("model"),      "--with", path("other"),
+                                           "--chat", path("talk.jsonl"), "-o",     path("out")};
+  const Outcome outcome = divergence(arguments);
+  expect_success(outcome);
+  // A token a byte: "Twelve;\n" and "Yes;\n", each a window.
+  EXPECT_THAT(outcome.output, HasSubstr("talk.jsonl: 13 tokens predicted in 2 windows of up to"));
+  EXPECT_THAT(outcome.output, HasSubstr("protocol chat"));
+  EXPECT_EQ(json("out/divergence.json")["text"]["protocol"], "chat");
+  const Outcome cut = divergence(
+      {"-m", path("model"), "--with", path("other"), "--chat", path("talk.jsonl"), "--context", "40"});
+  EXPECT_EQ(cut.status, 0);
+  EXPECT_THAT(cut.error, HasSubstr("1 of 2 turns have more than 40 tokens"));
+  expect_one_line(divergence({"-m", path("model"), "--with", path("other"), "--chat", path("talk.jsonl"),
+                              "-f", path("page.txt")}),
+                  kWrongUsage, "not with --file");
+  expect_one_line(divergence({"-m", path("model"), "--with", path("other"), "-f", path("page.txt"),
+                              "--chat-template-args", "a=1"}),
+                  kWrongUsage, "not used without --chat");
+  expect_one_line(divergence({"-m", path("model"), "--with", path("other"), "--chat", path("talk.jsonl"),
+                              "--chat-template-args", "messages=1"}),
+                  kWrongUsage, "messages: the template has it from the conversation");
+  expect_one_line(divergence({"-m", path("model"), "--with", path("other"), "--chat", path("page.txt")}),
+                  kFailed, "page.txt");
+}
+
 /// Who has ready-made files needed a command for each, and a report over all of them.
 TEST_F(DivergenceCli, ReadyMadeModelsAreComparedByOneCommand) {
   const std::vector<std::string> arguments{"compare",

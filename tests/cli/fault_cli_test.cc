@@ -46,8 +46,8 @@ class FaultCli : public Cli {
   }
 
   std::string command(const std::string& more) const {
-    return fmt::format("{} eval -m {} -d {} -t piqa --batch-tokens 256 {}", QEVAL_BINARY, path("model"),
-                       path("data"), more);
+    return fmt::format("{} eval -m {} -d {} -t {} --batch-tokens 256 {}", QEVAL_BINARY, path("model"),
+                       path("data"), task_, more);
   }
   /// A script in the user's folder.
   Running start(const std::string& script) const {
@@ -55,25 +55,26 @@ class FaultCli : public Cli {
   }
   Outcome shell(const std::string& script) const { return wait_for(start(script)); }
 
+  std::string samples(const std::string& folder) const { return folder + "/samples_" + task_ + ".jsonl"; }
   /// The samples of a run that nothing happened to.
   const std::string& unbroken() {
     if (unbroken_.empty()) {
       expect_success(shell(command("-o unbroken")));
-      unbroken_ = read("unbroken/samples_piqa.jsonl");
+      unbroken_ = read(samples("unbroken"));
     }
     return unbroken_;
   }
   /// Continues what lies in the folder and compares.
   void expect_resumes(const std::string& folder) {
     expect_success(shell(command("--resume -o " + folder)));
-    EXPECT_EQ(read(folder + "/samples_piqa.jsonl"), unbroken());
+    EXPECT_EQ(read(samples(folder)), unbroken());
     expect_success(run({"verify", path(folder)}));
   }
   /// Waits until the run has finished documents of so many bytes.
   void wait_for_journal(const Running& running, const std::string& folder, uintmax_t bytes) const {
     std::error_code code;
     while (::kill(running.process, 0) == 0) {
-      const auto size = fs::file_size(path(folder + "/journal_piqa.jsonl"), code);
+      const auto size = fs::file_size(path(folder + "/journal_" + task_ + ".jsonl"), code);
       if ((!code && size >= bytes) || fs::exists(path(folder + "/results.json"), code)) return;
       int state = 0;
       if (::waitid(P_PID, static_cast<id_t>(running.process), nullptr, WEXITED | WNOHANG | WNOWAIT) != 0)
@@ -84,6 +85,7 @@ class FaultCli : public Cli {
   }
 
   static constexpr int kQuestions = 1500;
+  std::string task_ = "piqa";
 
  private:
   std::string unbroken_;
@@ -191,6 +193,29 @@ TEST_F(FaultCli, SignalsAtRandomMomentsLoseNothing) {
     }
   }
   EXPECT_GT(interrupted, 0);
+}
+
+TEST_F(FaultCli, TextsKilledAtTenMomentsAreTheSameTexts) {
+  task_ = "squad_completion";
+  std::string rows;
+  for (int i = 0; i < 150; ++i)
+    rows += fmt::format(R"({{"text": "Thing number {} of {} is", "value": "e"}})"
+                        "\n",
+                        i * 7, i % 4);
+  write("data/squad_completion/validation.jsonl", rows);
+  (void)unbroken();
+  std::minstd_rand random(11);
+  int killed = 0;
+  for (int round = 0; killed < 10 && round < 40; ++round) {
+    const std::string folder = fmt::format("k{}", round);
+    SCOPED_TRACE(folder);
+    const Running running = start("exec " + command("-o " + folder));
+    wait_for_journal(running, folder, 1 + random() % unbroken().size());
+    ::kill(running.process, SIGKILL);
+    killed += wait_for(running).status == 128 + SIGKILL ? 1 : 0;
+    expect_resumes(folder);
+  }
+  EXPECT_EQ(killed, 10);
 }
 
 TEST_F(FaultCli, ASecondRunIntoTheFolderIsToldWhoIsThere) {

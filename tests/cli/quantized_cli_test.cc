@@ -68,6 +68,41 @@ TEST_F(QuantizedCli, IntegersAddUpTheCodesThatTheSimulationRounds) {
   }
 }
 
+/// Sums of codes are exact in a block, and of blocks in one order.
+TEST_F(QuantizedCli, GgmlProductsOfCodesAreTheSameOnEveryPath) {
+  for (const char* name : {"gguf-iq4-nl/model.gguf", "gguf-mxfp4/model.gguf"}) {
+    const std::string model = golden(name);
+    const std::vector<double> own = scores(model, {"--arithmetic", "ggml"});
+    EXPECT_NE(scores(model, {"--arithmetic", "float"}), own);
+    EXPECT_LT(mean_difference(scores(model, {"--arithmetic", "float"}), own), 0.1);
+    EXPECT_EQ(scores(model, {"--arithmetic", "ggml", "--batch-tokens", "5", "--threads", "1"}), own) << name;
+  }
+}
+
+TEST_F(QuantizedCli, InspectTakesALossApart) {
+  const std::string model = golden("gguf-iq4-nl/model.gguf");
+  write("ids.json", "[1, 17, 99, 4, 56]\n[1, 5, 9]\n");
+  const std::vector<std::string> losses{"inspect", "-m", model, "--losses", "--base", model};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), losses.begin(), losses.end());
+    return run(more);
+  };
+  const Outcome outcome = with({"--calibration-ids", path("ids.json")});
+  expect_success(outcome);
+  EXPECT_THAT(outcome.output, HasSubstr("nats per token, 6 tokens\nweights                       +0.000000"));
+  EXPECT_THAT(outcome.output,
+              HasSubstr("\nlayer alone                     weights  activations keys, values\n"
+                        "layer 0                       +0.000000"));
+  EXPECT_THAT(outcome.output, HasSubstr("\nself_attn.q_proj"));
+  expect_one_line(with({}), kWrongUsage, "--losses: needs --calibration or --calibration-ids");
+  expect_one_line(run({"inspect", "-m", model, "--losses"}), kWrongUsage, "--losses: needs --base");
+  expect_one_line(run({"inspect", "-m", model, "--base", model}), kWrongUsage,
+                  "--base: not used without --losses");
+  expect_one_line(run({"inspect", "-m", model, "--losses", "--base", golden(kInt8), "--calibration-ids",
+                       path("ids.json")}),
+                  kFailed, "losses are of one model in two types");
+}
+
 /// Of weights in floats nothing but keys and values is rounded.
 TEST_F(QuantizedCli, GgmlRoundsAsTheFilesTypesSay) {
   write("tiny.gguf", model::fixtures::gguf(model::fixtures::tiny_gguf()));

@@ -99,7 +99,7 @@ TEST_F(ReproducibilityCli, FloatScoresOfTheCpuPathsAgreeToATenthOfAThousandth) {
   };
   const std::vector<double> portable = score("portable");
   ASSERT_EQ(portable.size(), 8U);
-  for (const model::CpuPath cpu : {model::CpuPath::avx2, model::CpuPath::avx512}) {
+  for (const model::CpuPath cpu : {model::CpuPath::avx2, model::CpuPath::avx512, model::CpuPath::neon}) {
     if (!model::cpu_supports(cpu)) continue;
     const std::vector<double> scores = score(std::string(model::name(cpu)));
     ASSERT_EQ(scores.size(), portable.size());

@@ -353,7 +353,7 @@ TEST_F(ServeCli, ListensOnTheLoopbackUnlessToldOtherwise) {
   }
   const auto server = serve({"--host", "0.0.0.0"});
   EXPECT_THAT(server->line(), HasSubstr("http://0.0.0.0:"));
-  EXPECT_THAT(read("serve.stderr"), HasSubstr("whoever can reach it"));
+  EXPECT_THAT(read("serve.stderr"), HasSubstr("anyone who can reach it"));
   expect_one_line(run({"serve", "-m", path("model"), "--port", std::to_string(server->port())}), kFailed,
                   "cannot listen");
   expect_one_line(run({"serve", "-m", path("model"), "--port", "70000"}), kWrongUsage, "--port");

@@ -64,6 +64,25 @@ TEST(RequestEncoder, ATokenAcrossTheJoinThatLeavesNothingIsEncodedApartAndSaidSo
   EXPECT_EQ(out.tokens.scored, 1);
 }
 
+/// What a template writes behind the end of a turn is not scored, and what it opens the answer with is not.
+TEST(RequestEncoder, AnAnswersTokensAreThoseThatThePromptLacks) {
+  const std::vector<int32_t> ends{'>', '|'};
+  const auto out = encoder(kWithBos).encode_answer("<u>q<m>\n", "yes>\n", ends);
+  EXPECT_EQ(out.tokens.tokens, (Ids{1, '<', 'u', '>', 'q', '<', 'm', '>', '\n', 'y', 'e', 's', '>'}));
+  EXPECT_EQ(out.tokens.scored, 4);
+  EXPECT_EQ(encoder(kNamesBos).encode_answer("q", "no end\n", ends).tokens.scored, 7);
+  // A token across the join is predicted whole: x ab, not x a b.
+  const auto joined = encoder(kNamesBos).encode_answer("xa", "b|", ends);
+  EXPECT_EQ(joined.tokens.tokens, (Ids{'x', 1000, '|'}));
+  EXPECT_EQ(joined.tokens.scored, 2);
+  const auto cut = encoder(kNamesBos, 4).encode_answer("12345", "yn|", ends);
+  EXPECT_EQ(cut.tokens.tokens, (Ids{'4', '5', 'y', 'n', '|'}));
+  EXPECT_EQ(cut.truncated, 3);
+  EXPECT_THROW(encoder(kNamesBos, 2).encode_answer("12345", "yn|", ends), Error);
+  EXPECT_THROW(encoder(kNamesBos).encode_answer("q", "", ends), Error);
+  EXPECT_THROW(encoder(kNamesBos).encode_answer("", "x", ends), Error);
+}
+
 TEST(RequestEncoder, BosStandsInFrontOnceWhereTheTokenizerAddsIt) {
   EXPECT_EQ(encoder(kWithBos).encode({"q", "x"}).tokens.tokens, (Ids{1, 'q', 'x'}));
   EXPECT_EQ(encoder(kWithBos).encode({"\x01q", "x"}).tokens.tokens, (Ids{1, 'q', 'x'}));

@@ -5,8 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "fixtures.h"
 #include "model/config.h"
+#include "tests/model/fixtures.h"
 
 /// Small config.json documents, for tests of what they come to.
 namespace qeval::model::fixtures {

@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "config_builder.h"
 #include "model/checkpoint/gguf.h"
+#include "tests/model/config_builder.h"
 
 namespace qeval::model {
 namespace {

@@ -5,9 +5,9 @@
 
 #include <gtest/gtest.h>
 
-#include "fixtures.h"
 #include "model/checkpoint/gguf.h"
 #include "model/weights.h"
+#include "tests/model/fixtures.h"
 
 /// Tiny GGUF files of any architecture, for tests of what they come to.
 namespace qeval::model::fixtures {

@@ -9,8 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
-#include "fixtures.h"
 #include "model/weights.h"
+#include "tests/model/fixtures.h"
 #include "tests/reference_data.h"
 
 namespace qeval::model {

@@ -7,7 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "fixtures.h"
+#include "tests/model/fixtures.h"
 #include "tests/reference_data.h"
 
 namespace qeval::model {

@@ -5,7 +5,7 @@ With --schemes, quantizes the model by round-to-nearest in each of these weight-
 scored as it is. transformers loads the folder (with compressed-tensors, or whatever library its quant_method needs)
 in float32, and every token's log-probability must be that of `qeval score` within 2e-3 + 1e-4 * |value|.
 --record writes ids, transformers' answers and the hash of the weights that they belong to as JSON, which
-tests/quant/packed_test.cc compares with where there is no transformers (tests/goldens/packed).
+tests/quant/checkpoint/packed_test.cc compares with where there is no transformers (tests/goldens/packed).
 The ids are read from --ids (a JSON array per line), or drawn at random (--seed).
 Where Python lacks a package, prints a line that begins with "skip" and names it, and ends with success.
 """

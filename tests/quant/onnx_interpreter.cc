@@ -1,4 +1,4 @@
-#include "onnx_interpreter.h"
+#include "tests/quant/onnx_interpreter.h"
 
 #include <algorithm>
 #include <cmath>

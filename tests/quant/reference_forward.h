@@ -33,6 +33,9 @@ class ReferenceForward {
 
   ReferenceForward(const model::Model& model, Visitor visit) : model_(model), visit_(std::move(visit)) {}
 
+  /// Of the last call of logits(): the residual stream behind every block.
+  std::vector<Rows> streams;
+
   /// Logits [tokens, vocabulary]; the points of final norm and head are not visited.
   Rows logits(const std::vector<int32_t>& tokens) {
     const model::ModelConfig& c = model_.config;
@@ -43,7 +46,11 @@ class ReferenceForward {
       const float scale = c.scale_embedding ? std::sqrt(static_cast<float>(c.hidden_size)) : 1.0F;
       for (int64_t i = 0; i < c.hidden_size; ++i) residual.at(t, i) *= scale;
     }
-    for (int64_t layer = 0; layer < c.num_layers; ++layer) block(layer, residual);
+    streams.clear();
+    for (int64_t layer = 0; layer < c.num_layers; ++layer) {
+      block(layer, residual);
+      streams.push_back(residual);
+    }
     const Rows normed = norm(residual, model_.final_norm.weight, model_.final_norm.bias, true);
     Rows head(model_.head.weight.rows, c.hidden_size);
     model_.head.weight.decode_rows(0, head.rows, head.values.data());

@@ -6,9 +6,9 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "report_fixture.h"
 #include "reports/render/document.h"
 #include "tests/message_of.h"
+#include "tests/reports/report_fixture.h"
 
 namespace qeval::reports {
 namespace {
@@ -72,8 +72,8 @@ TEST(BuildReport, TheVerdictNamesTheBestAndWhatWasLost) {
   EXPECT_THAT(report.verdict[0], ContainsRegex("MobileQuant w8a8 .3.0 % .*; RTN w8a8 .35.0 %"));
   EXPECT_THAT(report.verdict[1], HasSubstr("Significant losses in"));
   EXPECT_THAT(report.verdict[1], HasSubstr("RTN w8a8 on WikiText (+35.0 %)"));
-  EXPECT_THAT(report.verdict[2], HasSubstr("within ±1 point is shown of no run"));
-  EXPECT_THAT(report.verdict[3], HasSubstr("Not told by 400 documents: losses of accuracy below"));
+  EXPECT_THAT(report.verdict[2], HasSubstr("equal in accuracy within ±1 point"));
+  EXPECT_THAT(report.verdict[3], HasSubstr("400 documents cannot detect losses of accuracy below"));
   EXPECT_THAT(report.verdict[3], HasSubstr("1 point would take"));
 }
 
@@ -258,7 +258,7 @@ TEST(BuildReport, AFewAnswersThatDidNotFlipRuleLittleOut) {
   const Report report = build_report(
       {.runs = {base.write(folder.path() / "a"), other.write(folder.path() / "b")}, .unfinished = {}});
   EXPECT_NEAR(difference(report, 1, 0).interval.value().low, -0.6576, 1e-4);
-  EXPECT_THAT(report.verdict.back(), HasSubstr("Not told by 402 documents"));
+  EXPECT_THAT(report.verdict.back(), HasSubstr("402 documents cannot detect"));
 }
 
 TEST(BuildReport, KeepsExamplesOnlyWhereAsked) {

@@ -1,4 +1,4 @@
-#include "markup.h"
+#include "tests/reports/markup.h"
 
 #include <algorithm>
 #include <array>

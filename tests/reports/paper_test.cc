@@ -6,9 +6,9 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "report_fixture.h"
 #include "reports/render/table.h"
 #include "tests/reference_data.h"
+#include "tests/reports/report_fixture.h"
 
 namespace qeval::reports {
 namespace {

@@ -1,4 +1,4 @@
-#include "report_fixture.h"
+#include "tests/reports/report_fixture.h"
 
 #include <fstream>
 

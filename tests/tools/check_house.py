@@ -2,7 +2,8 @@
 """Draws the include graph and checks it: no cycle of files, no folder that includes what it may not know
 (docs/architecture.md), no file of more than 500 lines, no link in the documents and no reference to them in the code that leads
 nowhere, no document that
-README.md does not name, no text of others' data sets in the example of a report. With --draw: the graph of folders,
+README.md does not name, no text of others' data sets in the example of a report, no test that lies elsewhere than what it
+tests: the test of a/b/c.cc is tests/a/b/c_test.cc. With --draw: the graph of folders,
 for Graphviz."""
 
 import re
@@ -29,12 +30,19 @@ MAY_KNOW = {
     "eval/engine/jinja": ["base"],
     "eval/engine": ["model", "quant", "base"],
     "eval/compare": ["eval", "model", "quant", "base"],
-    "eval/divergence": ["eval/engine", "eval/results", "eval", "model", "base"],
+    "eval/divergence": ["datasets", "eval/engine", "eval/results", "eval", "model", "base"],
     "eval": ["model", "quant", "datasets", "base"],
     "reports": ["eval/results", "base"],
     "cli": ["model", "quant", "datasets", "eval", "reports", "base"],
+    "python": ["cli", "model", "quant", "datasets", "eval", "base"],
 }
 MOST_LINES = 500
+# Tests of several sources, in the folder of what they have in common.
+TESTS_OF_SEVERAL = {
+    "base/base", "eval/evaluation_parts", "eval/tasks/generating", "model/mixers", "model/architectures/expert_architectures",
+    "model/checkpoint/gguf_weights", "model/checkpoint/quantized/refusals", "model/tokenizer/bpe_files",
+    "model/tokenizer/character_files", "model/tokenizer/vectors", "quant/methods/learn/goldens", "quant/methods/learn/learned_codes", "quant/methods/learn/learned_forms",
+}
 
 
 def room(path):
@@ -98,8 +106,20 @@ def check_references(path, text):
     return wrong
 
 
+def check_tests():
+    """The program as a whole (tests/cli, tests/mpi) is tested command by command."""
+    wrong = []
+    for test in sorted((ROOT / "tests").rglob("*_test.cc")):
+        name = str(test.relative_to(ROOT / "tests"))[:-len("_test.cc")]
+        if name.split("/")[0] in ("cli", "mpi") or name in TESTS_OF_SEVERAL:
+            continue
+        if not any((ROOT / (name + suffix)).exists() for suffix in (".cc", ".h")):
+            wrong.append(f"tests/{name}_test.cc: there is no {name}.cc or .h that it tests")
+    return wrong
+
+
 def main():
-    wrong = check_documents()
+    wrong = check_documents() + check_tests()
     files = [p.relative_to(ROOT) for top in {name.split("/")[0] for name in MAY_KNOW}
              for p in (ROOT / top).rglob("*") if p.suffix in (".h", ".cc")]
     graph, folders = {}, Counter()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the expectations of tests/model/block_formats_test.cc, computed by the gguf package (needs gguf, numpy).
+"""Prints the expectations of tests/model/checkpoint/block_formats_test.cc, computed by the gguf package (needs gguf, numpy).
 
 Blocks hold bytes of a linear congruential generator, the same as in the test; the bytes with the exponent of a scale
 have its top bit cleared, so that no value is infinite. Printed per type: first element, last element, SHA-256 of all floats.

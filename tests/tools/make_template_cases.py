@@ -10,7 +10,7 @@ import json
 
 from transformers.utils import chat_template_utils
 
-NOW = datetime.datetime(2026, 1, 2, 3, 4, 5)  # as tests/eval/jinja_test.cc has it
+NOW = datetime.datetime(2026, 1, 2, 3, 4, 5)  # as tests/eval/engine/jinja/template_test.cc has it
 
 VARIABLES = {
     "s": "Hello World", "space": "  a b\t\n", "u": "ümläut 你好 ß", "e": "", "n": 3, "z": 0, "m": -7, "f": 2.5,

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Breaks one chosen line after the other and asks the unit tests whether they see it: a mutant that all tests of its
-part pass has survived, and names a weak test. Works in a git worktree of its own (build/mutants), so that the sources
-beside it stay as they are. Writes the table of docs/reliability.md ("Mutants") with --table.
+part pass has survived, and names a weak test. Works in a git worktree of its own (build/mutants, or --tree), so that
+the sources beside it stay as they are. Writes the table of docs/reliability.md ("Mutants") with --table.
 
-    tests/tools/mutate.py [--only NAME] [--table]
+    tests/tools/mutate.py [--only NAME] [--table] [--tree DIR]
 """
 
 import argparse
@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TREE = ROOT / "build" / "mutants"
 
 # Name, what is broken, file, the line's part as it is, as it becomes, test program. Each part stands once in its file.
 MUTANTS = [
@@ -30,7 +29,7 @@ MUTANTS = [
     ("cap", "the cap of scores in front of their scale", "model/float_arithmetic.cc",
      "op.softcap * std::tanh(row[i] * op.scale / op.softcap)", "op.softcap * std::tanh(row[i] / op.softcap) * op.scale",
      "model_test"),
-    ("experts", "of equal router logits the higher expert", "model/float_experts.cc",
+    ("experts", "of equal router logits the higher expert", "model/expert_choice.h",
      "x != y ? x > y : a < b", "x != y ? x > y : a > b", "model_test"),
     ("merge", "of equal merges the rightmost first", "model/tokenizer/bpe_model.cc",
      "a.position > b.position", "a.position < b.position", "model_test"),
@@ -80,21 +79,21 @@ def run(command, **options):
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
-def build(target):
-    return run(["cmake", "--build", "build/release", "--target", target], cwd=TREE)
+def build(tree, target):
+    return run(["cmake", "--build", "build/release", "--target", target], cwd=tree)
 
 
-def verdict(mutant):
+def verdict(tree, mutant):
     name, _, file, old, new, program = mutant
-    path = TREE / file
+    path = tree / file
     source = path.read_text(encoding="utf-8")
     if source.count(old) != 1:
         return "not found", ""
     path.write_text(source.replace(old, new), encoding="utf-8")
     try:
-        if build(program).returncode:
+        if build(tree, program).returncode:
             return "does not build", ""
-        tested = run([f"build/release/bin/{program}", "--gtest_brief=1"], cwd=TREE, timeout=1800)
+        tested = run([f"build/release/bin/{program}", "--gtest_brief=1", "--gtest_fail_fast"], cwd=tree, timeout=1800)
         killers = re.findall(r"^\[  FAILED  \] ([\w./]+)", tested.stdout, re.M)
         if tested.returncode == 0:
             return "survived", ""
@@ -109,20 +108,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", action="append", help="a mutant's name; may be given several times")
     parser.add_argument("--table", action="store_true", help="print the table of docs/reliability.md")
+    parser.add_argument("--tree", type=Path, default=ROOT / "build" / "mutants", help="the worktree (build/mutants)")
     arguments = parser.parse_args()
+    tree = arguments.tree
     chosen = [m for m in MUTANTS if not arguments.only or m[0] in arguments.only]
-    if not TREE.exists():
-        subprocess.run(["git", "worktree", "add", "--detach", str(TREE), "HEAD"], cwd=ROOT, check=True)
+    if not tree.exists():
+        subprocess.run(["git", "worktree", "add", "--detach", str(tree), "HEAD"], cwd=ROOT, check=True)
     else:
         subprocess.run(["git", "checkout", "--quiet", "--detach", run(["git", "rev-parse", "HEAD"], cwd=ROOT).stdout.strip()],
-                       cwd=TREE, check=True)
-    subprocess.run(["cmake", "--preset", "release"], cwd=TREE, check=True, stdout=subprocess.DEVNULL)
+                       cwd=tree, check=True)
+    subprocess.run(["cmake", "--preset", "release"], cwd=tree, check=True, stdout=subprocess.DEVNULL)
     for program in sorted({m[5] for m in chosen}):
-        if build(program).returncode or run([f"build/release/bin/{program}", "--gtest_brief=1"], cwd=TREE).returncode:
+        if build(tree, program).returncode or run([f"build/release/bin/{program}", "--gtest_brief=1"], cwd=tree).returncode:
             sys.exit(f"{program} does not pass without a mutant")
     wrong, rows = 0, []
     for mutant in chosen:
-        outcome, test = verdict(mutant)
+        outcome, test = verdict(tree, mutant)
         wrong += outcome != "seen"
         rows.append(f"| {mutant[1]} (`{mutant[2]}`) | {f'`{test}`' if outcome == 'seen' else outcome} |")
         print(f"{outcome:15} {mutant[0]:12} {test}", flush=True)

@@ -23,12 +23,14 @@ namespace {
 std::string machine_and_cores() {
   char host[256] = "";
   ::gethostname(host, sizeof host - 1);
+  std::string cores;
+#if defined(__linux__)
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
-  std::string cores;
   if (::sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
     for (int core = 0; core < CPU_SETSIZE; ++core) cores += CPU_ISSET(core, &allowed) ? '1' : '0';
   }
+#endif
   return std::string(host) + '\n' + cores;
 }
 

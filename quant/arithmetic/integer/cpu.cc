@@ -2,24 +2,12 @@
 
 #include <cstdlib>
 
-#include <cpuid.h>
-
 #include "quant/arithmetic/integer/run/cpu.h"
 
 namespace qeval::quant {
 
+using model::CpuFeature;
 using model::CpuPath;
-
-namespace {
-
-/// Asked of the CPU itself: not every compiler's __builtin_cpu_supports knows the name.
-bool has_avx_vnni() {
-  constexpr unsigned kLeaf = 7, kSubleaf = 1, kBit = 1U << 4;
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid_count(kLeaf, kSubleaf, &eax, &ebx, &ecx, &edx) != 0 && (eax & kBit) != 0;
-}
-
-}  // namespace
 
 std::string_view name(IntegerCpu cpu) {
   switch (cpu) {
@@ -33,23 +21,34 @@ std::string_view name(IntegerCpu cpu) {
       return "avx512";
     case IntegerCpu::avx512_vnni:
       return "avx512-vnni";
+    case IntegerCpu::neon:
+      return "neon";
+    case IntegerCpu::neon_dot:
+      return "neon-dot";
+    case IntegerCpu::neon_i8mm:
+      return "neon-i8mm";
   }
   return "?";
 }
 
 bool cpu_supports(IntegerCpu cpu) {
-  __builtin_cpu_init();
   switch (cpu) {
     case IntegerCpu::portable:
       return true;
     case IntegerCpu::avx2:
       return model::cpu_supports(CpuPath::avx2);
     case IntegerCpu::avx_vnni:
-      return model::cpu_supports(CpuPath::avx2) && has_avx_vnni();
+      return model::cpu_supports(CpuPath::avx2) && model::cpu_has(CpuFeature::avx_vnni);
     case IntegerCpu::avx512:
       return model::cpu_supports(CpuPath::avx512);
     case IntegerCpu::avx512_vnni:
-      return model::cpu_supports(CpuPath::avx512) && __builtin_cpu_supports("avx512vnni");
+      return model::cpu_supports(CpuPath::avx512) && model::cpu_has(CpuFeature::avx512_vnni);
+    case IntegerCpu::neon:
+      return model::cpu_supports(CpuPath::neon);
+    case IntegerCpu::neon_dot:
+      return model::cpu_has(CpuFeature::dot_product);
+    case IntegerCpu::neon_i8mm:
+      return model::cpu_has(CpuFeature::int8_matrix);
   }
   return false;
 }
@@ -57,15 +56,24 @@ bool cpu_supports(IntegerCpu cpu) {
 IntegerCpu integer_cpu() {
   const char* wanted = std::getenv("QEVAL_CPU");
   const bool forced = wanted != nullptr && *wanted != '\0';
+  const auto unless_forced = [&](IntegerCpu better, IntegerCpu otherwise) {
+    return !forced && cpu_supports(better) ? better : otherwise;
+  };
   switch (model::cpu_path()) {
     case CpuPath::portable:
       return IntegerCpu::portable;
     case CpuPath::avx2:
-      return !forced && cpu_supports(IntegerCpu::avx_vnni) ? IntegerCpu::avx_vnni : IntegerCpu::avx2;
+      return unless_forced(IntegerCpu::avx_vnni, IntegerCpu::avx2);
     case CpuPath::avx512:
-      break;
+      return unless_forced(IntegerCpu::avx512_vnni, IntegerCpu::avx512);
+    case CpuPath::neon:
+      return unless_forced(IntegerCpu::neon_i8mm, unless_forced(IntegerCpu::neon_dot, IntegerCpu::neon));
   }
-  return !forced && cpu_supports(IntegerCpu::avx512_vnni) ? IntegerCpu::avx512_vnni : IntegerCpu::avx512;
+  return IntegerCpu::portable;
+}
+
+std::string kernels_in_force() {
+  return std::string(model::name(model::cpu_path())) + ", integers " + std::string(name(integer_cpu()));
 }
 
 }  // namespace qeval::quant

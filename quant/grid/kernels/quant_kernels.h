@@ -48,5 +48,6 @@ const QuantKernels& quant_kernels(model::CpuPath path);
 const QuantKernels& quant_kernels_portable();
 const QuantKernels& quant_kernels_avx2();
 const QuantKernels& quant_kernels_avx512();
+const QuantKernels& quant_kernels_neon();
 
 }  // namespace qeval::quant

@@ -58,31 +58,6 @@ Range range(const float* x, int64_t n) {
   return {0.0F - horizontal_max(zero - lo), horizontal_max(hi)};
 }
 
-#if defined(__AVX2__)
-
-/// Eight codes (integers held in floats) to 16-bit integers.
-inline __m128i narrow_to_i16(const float* codes) {
-  const __m256i wide = _mm256_cvtps_epi32(_mm256_loadu_ps(codes));
-  return _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
-}
-inline void store_codes(const float* codes, int8_t* out) {
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(out),
-                   _mm_packs_epi16(narrow_to_i16(codes), _mm_setzero_si128()));
-}
-inline void store_codes(const float* codes, int16_t* out) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), narrow_to_i16(codes));
-}
-inline __m256 widen(const int8_t* codes, __m256i zero_point) {
-  const __m256i wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
-  return _mm256_cvtepi32_ps(_mm256_sub_epi32(wide, zero_point));
-}
-inline __m256 widen(const int16_t* codes, __m256i zero_point) {
-  const __m256i wide = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
-  return _mm256_cvtepi32_ps(_mm256_sub_epi32(wide, zero_point));
-}
-
-#endif
-
 template <typename Code>
 inline void quantize(const float* x, int64_t n, const Grid& grid, int32_t offset, Code* codes) {
   const Coder code(grid);
@@ -93,9 +68,7 @@ inline void quantize(const float* x, int64_t n, const Grid& grid, int32_t offset
     const Vec v = count == Vec::width ? load(x + i) : load_partial(x + i, count, 0.0F);
     store(lanes, code(v) - shift);
     int64_t j = 0;
-#if defined(__AVX2__)
-    for (; j + 8 <= count; j += 8) store_codes(lanes + j, codes + i + j);
-#endif
+    for (; j + 8 <= count; j += 8) model::store_eight(lanes + j, codes + i + j);
     for (; j < count; ++j) codes[i + j] = static_cast<Code>(lanes[j]);
   }
 }
@@ -104,11 +77,7 @@ inline void quantize(const float* x, int64_t n, const Grid& grid, int32_t offset
 template <typename Code>
 inline void dequantize(const Code* codes, int64_t n, float scale, int32_t zero_point, float* y) {
   int64_t i = 0;
-#if defined(__AVX2__)
-  const __m256i zero = _mm256_set1_epi32(zero_point);
-  const __m256 s = _mm256_set1_ps(scale);
-  for (; i + 8 <= n; i += 8) _mm256_storeu_ps(y + i, _mm256_mul_ps(widen(codes + i, zero), s));
-#endif
+  for (; i + 8 <= n; i += 8) model::scale_eight(codes + i, zero_point, scale, y + i);
   for (; i < n; ++i) y[i] = static_cast<float>(codes[i] - zero_point) * scale;
 }
 

@@ -4,14 +4,18 @@ namespace qeval::quant {
 
 const TrainKernels<float>& train_kernels(model::CpuPath path) {
   switch (path) {
+#if defined(__x86_64__)
     case model::CpuPath::avx512:
       return train_kernels_avx512();
     case model::CpuPath::avx2:
       return train_kernels_avx2();
-    case model::CpuPath::portable:
-      break;
+#elif defined(__aarch64__)
+    case model::CpuPath::neon:
+      return train_kernels_neon();
+#endif
+    default:
+      return train_kernels_portable();
   }
-  return train_kernels_portable();
 }
 
 template <>

@@ -68,6 +68,7 @@ const TrainKernels<float>& train_kernels(model::CpuPath path);
 const TrainKernels<float>& train_kernels_portable();
 const TrainKernels<float>& train_kernels_avx2();
 const TrainKernels<float>& train_kernels_avx512();
+const TrainKernels<float>& train_kernels_neon();
 const TrainKernels<double>& train_kernels_smooth();
 
 }  // namespace qeval::quant

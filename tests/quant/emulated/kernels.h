@@ -1,5 +1,8 @@
 #pragma once
 
+#include <vector>
+
+#include "quant/arithmetic/blocks/kernels.h"
 #include "quant/arithmetic/integer/run/kernels.h"
 
 namespace qeval::quant {
@@ -8,5 +11,15 @@ namespace qeval::quant {
 const IntegerKernels& emulated_kernels_avx_vnni();
 const IntegerKernels& emulated_kernels_avx512();
 const IntegerKernels& emulated_kernels_avx512_vnni();
+const BlockKernels& emulated_block_kernels_avx_vnni();
+
+/// Those that this CPU can emulate.
+inline std::vector<const IntegerKernels*> emulated_kernels() {
+#if defined(__x86_64__)
+  if (cpu_supports(IntegerCpu::avx2))
+    return {&emulated_kernels_avx_vnni(), &emulated_kernels_avx512(), &emulated_kernels_avx512_vnni()};
+#endif
+  return {};
+}
 
 }  // namespace qeval::quant

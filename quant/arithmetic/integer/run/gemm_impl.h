@@ -7,12 +7,9 @@
 #include <cstring>
 #include <utility>
 
-#ifdef __AVX2__
-#include <immintrin.h>
-#endif
-
 #include "base/parallel.h"
 #include "quant/arithmetic/integer/run/kernels.h"
+#include "quant/arithmetic/integer/run/vector_path.h"
 
 namespace qeval::quant {
 namespace {
@@ -20,76 +17,11 @@ namespace {
 // Products of an int16_t and an int8_t that an int32_t lane can add up in pairs: 255 · 2 · 2^22 < 2^31.
 constexpr int64_t kWideChunk = 480;
 
-#if defined(__AVX512BW__)
-
-constexpr int64_t kTileRows = 12;
-
-/// kPanel sums, and what is multiplied into them at a step: pairs of 16-bit codes of each column.
-struct Sums {
-  __m512i all;
-};
-inline Sums load_sums(const int32_t* from) {
-  return {_mm512_loadu_si512(from)};
-}
-inline void store_sums(int32_t* to, const Sums& sums) {
-  _mm512_storeu_si512(to, sums.all);
-}
-inline Sums load_pairs(const int8_t* b) {
-  return {_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)))};
-}
-inline void add_pairs(Sums& sums, int32_t pair, const Sums& codes) {
-#ifdef __AVX512VNNI__
-  sums.all = _mm512_dpwssd_epi32(sums.all, _mm512_set1_epi32(pair), codes.all);
-#else
-  sums.all = _mm512_add_epi32(sums.all, _mm512_madd_epi16(_mm512_set1_epi32(pair), codes.all));
-#endif
-}
-
-#elif defined(__AVX2__)
-
-// Two registers of sums a row, two of B, one of A and one for the product: six rows fit sixteen registers.
-constexpr int64_t kTileRows = 6;
-
-/// kPanel sums, and what is multiplied into them at a step: pairs of 16-bit codes of each column.
-struct Sums {
-  __m256i left, right;
-};
-inline Sums load_sums(const int32_t* from) {
-  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)),
-          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + 8))};
-}
-inline void store_sums(int32_t* to, const Sums& sums) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), sums.left);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 8), sums.right);
-}
-inline Sums load_pairs(const int8_t* b) {
-  return {_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b))),
-          _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b + 16)))};
-}
-inline void add_pairs(Sums& sums, int32_t pair, const Sums& codes) {
-  const __m256i x = _mm256_set1_epi32(pair);
-#ifdef __AVXVNNI__
-  sums.left = _mm256_dpwssd_avx_epi32(sums.left, x, codes.left);
-  sums.right = _mm256_dpwssd_avx_epi32(sums.right, x, codes.right);
-#else
-  sums.left = _mm256_add_epi32(sums.left, _mm256_madd_epi16(x, codes.left));
-  sums.right = _mm256_add_epi32(sums.right, _mm256_madd_epi16(x, codes.right));
-#endif
-}
-
-#else
-
+#ifndef QEVAL_VECTORS
 constexpr int64_t kTileRows = 4;
-
 #endif
 
-#ifdef __AVX2__
-
-inline int32_t load_int32(const void* from) {
-  int32_t x = 0;
-  std::memcpy(&x, from, sizeof(x));
-  return x;
-}
+#ifdef QEVAL_VECTORS
 
 /// c [ROWS, kPanel] (+)= A [ROWS, k] · one panel, modulo 2^32. Rows are a pack rather than a loop: indices
 /// that are known before the compiler places the sums keep these in registers.
@@ -100,7 +32,7 @@ void panel_product(std::index_sequence<ROW...>, const int16_t* a, int64_t lda, c
   Sums sums[] = {load_sums(accumulate ? c + static_cast<int64_t>(ROW) * ldc : kNothing)...};
   const int16_t* rows[] = {(a + static_cast<int64_t>(ROW) * lda)...};
   for (int64_t i = 0; i + 1 < k; i += 2) {
-    const Sums codes = load_pairs(b + i * kPanel);
+    const Pairs codes = load_pairs(b + i * kPanel);
     (add_pairs(sums[ROW], load_int32(rows[ROW] + i), codes), ...);
   }
   (store_sums(c + static_cast<int64_t>(ROW) * ldc, sums[ROW]), ...);
@@ -112,7 +44,7 @@ void panel_product(const int16_t* a, int64_t lda, const int8_t* b, int64_t k, in
   panel_product(std::make_index_sequence<ROWS>(), a, lda, b, k, c, ldc, accumulate);
   if (k % 2 == 0) return;
   // The last pair has one input only. Apart, so that it costs the loop above no registers.
-  const Sums codes = load_pairs(b + (k - 1) * kPanel);
+  const Pairs codes = load_pairs(b + (k - 1) * kPanel);
   for (int r = 0; r < ROWS; ++r) {
     Sums sums = load_sums(c + r * ldc);
     add_pairs(sums, static_cast<uint16_t>(a[r * lda + k - 1]), codes);
@@ -190,14 +122,14 @@ struct TwoPanels {
     Sums left[] = {before(ROW, 0)...};
     Sums right[] = {before(ROW, kPanel)...};
     const int16_t* rows[] = {(a + static_cast<int64_t>(ROW) * g.lda)...};
-    const auto add = [&](size_t row, int64_t i, const Sums& codes, const Sums& codes2) {
+    const auto add = [&](size_t row, int64_t i, const Pairs& codes, const Pairs& codes2) {
       const int32_t pair = load_int32(rows[row] + i);
       add_pairs(left[row], pair, codes);
       add_pairs(right[row], pair, codes2);
     };
     for (int64_t i = 0; i < g.k; i += 2) {
-      const Sums codes = load_pairs(b + i * kPanel);
-      const Sums codes2 = load_pairs(b + g.panel_stride + i * kPanel);
+      const Pairs codes = load_pairs(b + i * kPanel);
+      const Pairs codes2 = load_pairs(b + g.panel_stride + i * kPanel);
       (add(ROW, i, codes, codes2), ...);
     }
     (store_sums(c + static_cast<int64_t>(ROW) * g.ldc, left[ROW]), ...);
@@ -273,53 +205,33 @@ void gemm_wide16(const IntegerGemm& g) {
   }
 }
 
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#ifdef QEVAL_BYTE_PRODUCTS
 
-// vpdpbusd multiplies four 8-bit codes a lane: A as bytes, B as quads [k / 4, kPanel, 4]. It adds up in 32
-// bits without saturating on the way (vpdpbusds would).
+#ifdef QEVAL_SIGNED_PRODUCTS
 
-inline Sums load_quads(const int8_t* b) {
-#ifdef __AVX512VNNI__
-  return {_mm512_loadu_si512(b)};
-#else
-  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)),
-          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + 32))};
-#endif
-}
-#ifdef __AVX512VNNI__
-using Broadcast = __m512i;
-inline Broadcast broadcast_int32(const void* from) {
-  return _mm512_set1_epi32(load_int32(from));
-}
-#else
-using Broadcast = __m256i;
-inline Broadcast broadcast_int32(const void* from) {
-  return _mm256_set1_epi32(load_int32(from));
-}
-#endif
-inline void add_quads(Sums& sums, Broadcast quad, const Sums& codes) {
-#ifdef __AVX512VNNI__
-  sums.all = _mm512_dpbusd_epi32(sums.all, quad, codes.all);
-#else
-  sums.left = _mm256_dpbusd_avx_epi32(sums.left, quad, codes.left);
-  sums.right = _mm256_dpbusd_avx_epi32(sums.right, quad, codes.right);
-#endif
+/// c [m, columns] += what its sums of a panel's products lack; `quad(e)` are the panel's codes of inputs 4e …
+/// 4e + 3.
+template <typename Quad>
+void add_offsets(int32_t* c, int64_t ldc, int64_t m, int64_t columns, int64_t entries, const Quad& quad) {
+  int32_t offsets[kPanel] = {};
+  Sums sums = load_sums(offsets);
+  for (int64_t e = 0; e < entries; ++e) add_offsets(sums, quad(e));
+  store_sums(offsets, sums);
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < columns; ++j) {
+      int32_t& sum = c[i * ldc + j];
+      sum = static_cast<int32_t>(static_cast<uint32_t>(sum) + static_cast<uint32_t>(offsets[j]));
+    }
+  }
 }
 
-/// The same from a panel's pairs [2, kPanel, 2].
-inline Sums load_pairs_as_quads(const int8_t* b) {
-#ifdef __AVX512VNNI__
-  alignas(64) static constexpr int16_t kOrder[] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
-                                                   21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
-                                                   11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  return {_mm512_permutexvar_epi16(_mm512_loadu_si512(kOrder), _mm512_loadu_si512(b))};
-#else
-  const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
-  const __m256i second = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + 2 * kPanel));
-  const __m256i low = _mm256_unpacklo_epi16(first, second);
-  const __m256i high = _mm256_unpackhi_epi16(first, second);
-  return {_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31)};
 #endif
+
+/// The last of an odd number of pairs, with a pair of zeros.
+inline Quads load_last_pair(const int8_t* b) {
+  int8_t last[4 * kPanel] = {};
+  std::memcpy(last, b, sizeof(last) / 2);
+  return load_pairs_as_quads(last);
 }
 
 struct NarrowProduct {
@@ -329,13 +241,11 @@ struct NarrowProduct {
     static constexpr int32_t kNothing[kPanel] = {};
     Sums sums[] = {load_sums(accumulate ? c + static_cast<int64_t>(ROW) * ldc : kNothing)...};
     for (int64_t p = 0; p + 1 < pairs; p += 2, a += 4, b += 4 * kPanel) {
-      const Sums codes = load_pairs_as_quads(b);
+      const Quads codes = load_pairs_as_quads(b);
       (add_quads(sums[ROW], broadcast_int32(a + static_cast<int64_t>(ROW) * lda), codes), ...);
     }
     if (pairs % 2 != 0) {
-      int8_t last[4 * kPanel] = {};
-      std::memcpy(last, b, sizeof(last) / 2);
-      const Sums codes = load_pairs_as_quads(last);
+      const Quads codes = load_last_pair(b);
       (add_quads(sums[ROW], broadcast_int32(a + static_cast<int64_t>(ROW) * lda), codes), ...);
     }
     (store_sums(c + static_cast<int64_t>(ROW) * ldc, sums[ROW]), ...);
@@ -350,12 +260,7 @@ struct NarrowProduct {
 /// bytes [stride] ← codes [n] of 0 … 255, zeros behind them.
 inline void codes_to_bytes(const int16_t* codes, int64_t n, uint8_t* bytes, int64_t stride) {
   int64_t i = 0;
-  for (; i + 32 <= n; i += 32) {
-    const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + i));
-    const __m256i second = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + i + 16));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(bytes + i),
-                        _mm256_permute4x64_epi64(_mm256_packus_epi16(first, second), 0xD8));
-  }
+  for (; i + 32 <= n; i += 32) narrow_32(codes + i, bytes + i);
   for (; i < n; ++i) bytes[i] = static_cast<uint8_t>(codes[i]);
   for (; i < stride; ++i) bytes[i] = 0;
 }
@@ -368,16 +273,24 @@ void gemm_narrow(const IntegerGemm& g) {
   bytes.resize(static_cast<size_t>(g.m * lda));
   auto* a = bytes.as<uint8_t>();
   for (int64_t i = 0; i < g.m; ++i) codes_to_bytes(g.a + i * g.lda, g.k, a + i * lda, lda);
+  const int64_t pairs = (g.k + 1) / 2;
   for (int64_t j = 0; j < g.n; j += kPanel) {
     const int8_t* panel = static_cast<const int8_t*>(g.b) + j / kPanel * g.panel_stride;
     for (int64_t i = 0; i < g.m; i += kTileRows) {
       const int64_t rows = std::min(kTileRows, g.m - i);
       into(static_cast<int32_t*>(g.c) + i * g.ldc + j, g.ldc, rows, std::min(kPanel, g.n - j), g.accumulate,
            [&](int32_t* c, int64_t ldc, bool accumulate) {
-             with_rows<NarrowProduct>(rows, static_cast<const uint8_t*>(a + i * lda), lda, panel,
-                                      (g.k + 1) / 2, c, ldc, accumulate);
+             with_rows<NarrowProduct>(rows, static_cast<const uint8_t*>(a + i * lda), lda, panel, pairs, c,
+                                      ldc, accumulate);
            });
     }
+#ifdef QEVAL_SIGNED_PRODUCTS
+    add_offsets(static_cast<int32_t*>(g.c) + j, g.ldc, g.m, std::min(kPanel, g.n - j), lda / 4,
+                [&](int64_t e) {
+                  const int8_t* b = panel + e * 4 * kPanel;
+                  return 2 * e + 1 < pairs ? load_pairs_as_quads(b) : load_last_pair(b);
+                });
+#endif
   }
 }
 

@@ -4,6 +4,7 @@ namespace qeval::quant {
 
 const IntegerKernels& integer_kernels(IntegerCpu cpu) {
   switch (cpu) {
+#if defined(__x86_64__)
     case IntegerCpu::avx512_vnni:
       return integer_kernels_avx512_vnni();
     case IntegerCpu::avx512:
@@ -12,10 +13,17 @@ const IntegerKernels& integer_kernels(IntegerCpu cpu) {
       return integer_kernels_avx_vnni();
     case IntegerCpu::avx2:
       return integer_kernels_avx2();
-    case IntegerCpu::portable:
-      break;
+#elif defined(__aarch64__)
+    case IntegerCpu::neon_i8mm:
+      return integer_kernels_neon_i8mm();
+    case IntegerCpu::neon_dot:
+      return integer_kernels_neon_dot();
+    case IntegerCpu::neon:
+      return integer_kernels_neon();
+#endif
+    default:
+      return integer_kernels_portable();
   }
-  return integer_kernels_portable();
 }
 
 const IntegerKernels& integer_kernels() {

@@ -115,5 +115,8 @@ const IntegerKernels& integer_kernels_avx2();
 const IntegerKernels& integer_kernels_avx_vnni();
 const IntegerKernels& integer_kernels_avx512();
 const IntegerKernels& integer_kernels_avx512_vnni();
+const IntegerKernels& integer_kernels_neon();
+const IntegerKernels& integer_kernels_neon_dot();
+const IntegerKernels& integer_kernels_neon_i8mm();
 
 }  // namespace qeval::quant

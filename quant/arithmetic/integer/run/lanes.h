@@ -2,31 +2,21 @@
 
 // Pieces that the vector kernels share. Compiled once per CPU path; no floating point.
 
-#ifdef __AVX2__
+#include "quant/arithmetic/integer/run/vector_path.h"
+
+#ifdef QEVAL_VECTORS
 
 #include <cstdint>
 
-#include <immintrin.h>
-
 #include "quant/arithmetic/integer/fixed_point.h"
-#include "quant/arithmetic/integer/run/vectors.h"
 
 namespace qeval::quant {
 namespace {
 
-inline __m256i load(const void* from) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(from));
-}
-/// Eight int16_t as int32_t.
-inline __m256i load_codes(const int16_t* from) {
-  return _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-}
-inline void store(void* to, __m128i x) {
-  _mm_storeu_si128(static_cast<__m128i*>(to), x);
-}
-/// Low words of `even` and of `odd`, side by side.
-inline __m256i interleave(__m256i even, __m256i odd) {
-  return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+using WideVector = Widest::Vector;
+
+inline Eight load(const void* from) {
+  return Bits256::load(from);
 }
 
 /// x / 2^shift, half up, of |x| < 2^62 in 64-bit lanes; 0 ≤ shift ≤ 62. There is no arithmetic shift of
@@ -34,50 +24,45 @@ inline __m256i interleave(__m256i even, __m256i odd) {
 class RoundingShift {
  public:
   explicit RoundingShift(int32_t shift)
-      : count_(_mm_cvtsi32_si128(shift)),
-        before_(_mm256_set1_epi64x((INT64_C(1) << 62) + (shift == 0 ? 0 : INT64_C(1) << (shift - 1)))),
-        after_(_mm256_set1_epi64x(INT64_C(1) << (62 - shift))) {}
+      : count_(shift_count(shift)),
+        before_(Bits256::all64((INT64_C(1) << 62) + (shift == 0 ? 0 : INT64_C(1) << (shift - 1)))),
+        after_(Bits256::all64(INT64_C(1) << (62 - shift))) {}
 
-  __m256i operator()(__m256i x) const {
-    return _mm256_sub_epi64(_mm256_srl_epi64(_mm256_add_epi64(x, before_), count_), after_);
-  }
+  Eight operator()(Eight x) const { return sub64(right64(add64(x, before_), count_), after_); }
 
  private:
-  __m128i count_;
-  __m256i before_, after_;
+  ShiftCount count_;
+  Eight before_, after_;
 };
 
 /// rescale() of 64-bit lanes within the bound of the factor.
 class LaneRescale {
  public:
   explicit LaneRescale(const Rescale& factor)
-      : pre_(factor.pre_shift), post_(factor.shift), multiplier_(_mm256_set1_epi64x(factor.multiplier)) {}
+      : pre_(factor.pre_shift), post_(factor.shift), multiplier_(Bits256::all64(factor.multiplier)) {}
 
-  __m256i operator()(__m256i x) const { return post_(_mm256_mul_epi32(pre_(x), multiplier_)); }
+  Eight operator()(Eight x) const { return post_(even_products(pre_(x), multiplier_)); }
   /// The same of what fits 32 bits already, by a factor without a first shift.
-  __m256i narrow(__m256i x) const { return post_(_mm256_mul_epi32(x, multiplier_)); }
+  Eight narrow(Eight x) const { return post_(even_products(x, multiplier_)); }
 
  private:
   RoundingShift pre_, post_;
-  __m256i multiplier_;
+  Eight multiplier_;
 };
 
 /// What 32-bit lanes hold, raised by a zero point and clamped to 16-bit codes.
 class LaneCodes {
  public:
   explicit LaneCodes(const CodeRange& codes)
-      : zero_point_(_mm256_set1_epi32(codes.zero_point)),
-        lo_(_mm256_set1_epi16(static_cast<int16_t>(codes.lo))),
-        hi_(_mm256_set1_epi16(static_cast<int16_t>(codes.hi))) {}
+      : zero_point_(Bits256::all32(codes.zero_point)),
+        lo_(all_codes(static_cast<int16_t>(codes.lo))),
+        hi_(all_codes(static_cast<int16_t>(codes.hi))) {}
 
-  __m128i operator()(__m256i x) const {
-    x = _mm256_add_epi32(x, zero_point_);
-    const __m128i codes = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    return _mm_min_epi16(_mm_max_epi16(codes, _mm256_castsi256_si128(lo_)), _mm256_castsi256_si128(hi_));
-  }
+  EightCodes operator()(Eight x) const { return clamp_codes(narrow(add32(x, zero_point_)), lo_, hi_); }
 
  private:
-  __m256i zero_point_, lo_, hi_;
+  Eight zero_point_;
+  EightCodes lo_, hi_;
 };
 
 /// The same of two vectors, the one's lanes before the other's.
@@ -108,8 +93,8 @@ class LaneScale {
   explicit LaneScale(const Rescale& factor)
       : multiplier_(Of::all64(factor.multiplier)),
         half_(Of::all64(INT64_C(1) << (factor.shift + factor.lift() - 1))),
-        lift_(_mm_cvtsi32_si128(factor.lift())),
-        count_(_mm_cvtsi32_si128(factor.shift + factor.lift() - 32)) {}
+        lift_(shift_count(factor.lift())),
+        count_(shift_count(factor.shift + factor.lift() - 32)) {}
 
   Vector operator()(Vector sums) const {
     sums = left32(sums, lift_);
@@ -120,7 +105,7 @@ class LaneScale {
 
  private:
   Vector multiplier_, half_;
-  __m128i lift_, count_;
+  ShiftCount lift_, count_;
 };
 
 /// Codes of sums by one fast() factor.
@@ -139,7 +124,8 @@ class LaneRequantize {
       store(out + i, to_codes_(scale_(sums.template operator()<Widest>(i)),
                                scale_(sums.template operator()<Widest>(i + kCount / 2))));
     }
-    for (; i + 8 <= n; i += 8) store(out + i, to_codes8_(scale8_(sums.template operator()<Bits256>(i))));
+    for (; i + 8 <= n; i += 8)
+      store_codes(out + i, to_codes8_(scale8_(sums.template operator()<Bits256>(i))));
     return i;
   }
 

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cassert>
 
-#include <emmintrin.h>
-
+#include "model/kernels/bytes.h"
 #include "quant/arithmetic/integer/run/kernels.h"
 #include "quant/arithmetic/integer/run/rowwise.h"
 
@@ -16,16 +15,13 @@ constexpr int64_t kRows = 48;
 constexpr int64_t kColumns = 4 * kPanel;
 
 /// Two codes a byte: of sixteen bytes first the lower halves, then the upper ones, each less offsets[its
-/// place % 64], modulo 2^8. `bytes` is a multiple of 16. SSE2, which every path has: it is as fast as memory.
+/// place % 64], modulo 2^8. `bytes` is a multiple of 16. Of 16 bytes on every path: it is as fast as memory.
 void unpack(const uint8_t* packed, int64_t bytes, const int8_t* offsets, int8_t* codes) {
-  const __m128i mask = _mm_set1_epi8(15);
-  const auto load = [](const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); };
-  const auto store = [](int8_t* to, __m128i x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), x); };
   for (int64_t i = 0; i < bytes; i += 16) {
     const int8_t* less = offsets + 2 * i % kQuadEntry;
-    const __m128i both = load(packed + i);
-    store(codes + 2 * i, _mm_sub_epi8(_mm_and_si128(both, mask), load(less)));
-    store(codes + 2 * i + 16, _mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(both, 4), mask), load(less + 16)));
+    const model::Bytes both = model::load_16(packed + i);
+    model::store_16(codes + 2 * i, model::low_nibbles(both) - model::load_16(less));
+    model::store_16(codes + 2 * i + 16, model::high_nibbles(both) - model::load_16(less + 16));
   }
 }
 

@@ -9,15 +9,9 @@
 namespace qeval::quant {
 namespace {
 
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#ifdef QEVAL_BYTE_PRODUCTS
 
 constexpr PanelLayout kQuadLayout = PanelLayout::quads;
-
-#ifdef __AVX512VNNI__
-constexpr int64_t kQuadPanels = 2;  ///< whose sums, 24 registers, wait for the same broadcasts of A
-#else
-constexpr int64_t kQuadPanels = 1;
-#endif
 
 template <size_t PANELS>
 struct WholePanels {
@@ -29,7 +23,7 @@ struct WholePanels {
     if constexpr (PANELS == 1) {
       Sums sums[] = {nothing(ROW)...};
       for (int64_t e = 0; e < g.entries; ++e, a += 4, b += kQuadEntry) {
-        const Sums codes = load_quads(b);
+        const Quads codes = load_quads(b);
         (add_quads(sums[ROW], broadcast_int32(a + static_cast<int64_t>(ROW) * g.lda), codes), ...);
       }
       (store_sums(c + static_cast<int64_t>(ROW) * g.ldc, sums[ROW]), ...);
@@ -37,14 +31,14 @@ struct WholePanels {
       Sums left[] = {nothing(ROW)...};
       Sums right[] = {nothing(ROW)...};
       const int64_t panel = g.entries * kQuadEntry;
-      const auto add = [&](size_t row, const Sums& codes, const Sums& codes2) {
+      const auto add = [&](size_t row, const Quads& codes, const Quads& codes2) {
         const auto x = broadcast_int32(a + static_cast<int64_t>(row) * g.lda);
         add_quads(left[row], x, codes);
         add_quads(right[row], x, codes2);
       };
       for (int64_t e = 0; e < g.entries; ++e, a += 4, b += kQuadEntry) {
-        const Sums codes = load_quads(b);
-        const Sums codes2 = load_quads(b + panel);
+        const Quads codes = load_quads(b);
+        const Quads codes2 = load_quads(b + panel);
         (add(ROW, codes, codes2), ...);
       }
       (store_sums(c + static_cast<int64_t>(ROW) * g.ldc, left[ROW]), ...);
@@ -70,9 +64,16 @@ void gemm_quads(const QuadGemm& g) {
   int64_t p = 0;
   for (; p + kQuadPanels <= g.panels; p += kQuadPanels) gemm_panels<kQuadPanels>(g, p);
   for (; p < g.panels; ++p) gemm_panels<1>(g, p);
+#ifdef QEVAL_SIGNED_PRODUCTS
+  for (p = 0; p < g.panels; ++p) {
+    const int8_t* panel = g.b + p * g.entries * kQuadEntry;
+    add_offsets(g.c + p * kPanel, g.ldc, g.m, kPanel, g.entries,
+                [&](int64_t e) { return load_quads(panel + e * kQuadEntry); });
+  }
+#endif
 }
 
-#elif defined(__AVX2__)
+#elif defined(QEVAL_GROUPED_QUADS)
 
 constexpr PanelLayout kQuadLayout = PanelLayout::grouped_quads;
 
@@ -84,40 +85,6 @@ struct Listed {
   const int32_t* inputs;
   int64_t operator()(int64_t entry) const { return inputs[entry]; }
 };
-
-#ifdef __AVX512BW__
-
-constexpr int64_t kQuadRows = 6;
-template <int GROUP, typename Inputs>
-inline void add_group(Sums& sums, const uint8_t* a, const Inputs& input, int64_t entry, const int8_t* b) {
-  __m512i lanes = _mm512_setzero_si512();
-  for (int t = 0; t < GROUP; ++t) {
-    lanes = _mm512_add_epi16(lanes, _mm512_maddubs_epi16(_mm512_set1_epi32(load_int32(a + input(entry + t))),
-                                                         _mm512_loadu_si512(b + t * kQuadEntry)));
-  }
-  sums.all = _mm512_add_epi32(sums.all, _mm512_madd_epi16(lanes, _mm512_set1_epi16(1)));
-}
-
-#else
-
-constexpr int64_t kQuadRows = 6;
-template <int GROUP, typename Inputs>
-inline void add_group(Sums& sums, const uint8_t* a, const Inputs& input, int64_t entry, const int8_t* b) {
-  const auto codes = [&](int64_t at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + at)); };
-  __m256i x = _mm256_set1_epi32(load_int32(a + input(entry)));
-  __m256i left = _mm256_maddubs_epi16(x, codes(0));
-  __m256i right = _mm256_maddubs_epi16(x, codes(32));
-  for (int t = 1; t < GROUP; ++t) {
-    x = _mm256_set1_epi32(load_int32(a + input(entry + t)));
-    left = _mm256_add_epi16(left, _mm256_maddubs_epi16(x, codes(t * kQuadEntry)));
-    right = _mm256_add_epi16(right, _mm256_maddubs_epi16(x, codes(t * kQuadEntry + 32)));
-  }
-  const __m256i ones = _mm256_set1_epi16(1);
-  sums.left = _mm256_add_epi32(sums.left, _mm256_madd_epi16(left, ones));
-  sums.right = _mm256_add_epi32(sums.right, _mm256_madd_epi16(right, ones));
-}
-
-#endif
 
 template <int GROUP, typename Inputs>
 struct GroupProduct {

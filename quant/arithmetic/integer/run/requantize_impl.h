@@ -16,25 +16,23 @@ namespace {
 template <typename Sink, typename Sink8>
 void rescale_totals(const Requantization& r, const Sink& sink, [[maybe_unused]] const Sink8& sink8) {
   int64_t j = 0;
-#ifdef __AVX2__
-  const __m256i factor = _mm256_set1_epi32(r.weight_factor);
-  const __m256i one = _mm256_set1_epi64x(1);
-  const __m256i below = _mm256_set1_epi64x(31);
-  const __m256i low_word = _mm256_set1_epi64x(UINT32_MAX);
-  const __m128i lift = _mm_cvtsi32_si128(r.fast.lift);
+#ifdef QEVAL_VECTORS
+  const Eight factor = Bits256::all32(r.weight_factor);
+  const Eight one = Bits256::all64(1);
+  const Eight below = Bits256::all64(31);
+  const ShiftCount lift = shift_count(r.fast.lift);
   for (; j + 8 <= r.n; j += 8) {
-    __m256i sum = load(r.sums + j);
-    if (r.weight != nullptr) sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(load(r.weight + j), factor));
-    sum = _mm256_add_epi32(_mm256_sll_epi32(sum, lift), load(r.constant + j));
-    const __m256i multiplier = load(r.fast.multiplier + j);
-    const __m256i shift = load(r.fast.shift + j);
+    Eight sum = load(r.sums + j);
+    if (r.weight != nullptr) sum = sub32(sum, product32(load(r.weight + j), factor));
+    sum = add32(left32(sum, lift), load(r.constant + j));
+    const Eight multiplier = load(r.fast.multiplier + j);
+    const Eight shift = load(r.fast.shift + j);
     // 64-bit products of the even and of the odd columns, half a unit added; what counts is above bit 32.
-    const __m256i even_half =
-        _mm256_sllv_epi64(one, _mm256_add_epi64(_mm256_and_si256(shift, low_word), below));
-    const __m256i odd_half = _mm256_sllv_epi64(one, _mm256_add_epi64(odd_lanes(shift), below));
-    const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(sum, multiplier), even_half);
-    const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(odd_lanes(sum), odd_lanes(multiplier)), odd_half);
-    sink8(j, _mm256_srav_epi32(_mm256_blend_epi32(odd_lanes(even), odd, 0xAA), shift));
+    const Eight even_half = left64(one, add64(lower32(shift), below));
+    const Eight odd_half = left64(one, add64(odd_lanes(shift), below));
+    const Eight even = add64(even_products(sum, multiplier), even_half);
+    const Eight odd = add64(even_products(odd_lanes(sum), odd_lanes(multiplier)), odd_half);
+    sink8(j, signed_right32(high_words(even, odd), shift));
   }
 #endif
   for (; j < r.n; ++j) {
@@ -49,14 +47,12 @@ void rescale_totals(const Requantization& r, const Sink& sink, [[maybe_unused]] 
   }
 }
 
-#ifdef __AVX2__
-using Eight = __m256i;
-#else
+#ifndef QEVAL_VECTORS
 using Eight = int64_t;
 #endif
 
 void requantize_row(const Requantization& r, int16_t* out) {
-#ifdef __AVX2__
+#ifdef QEVAL_VECTORS
   const LaneCodes to_codes(r.output);
 #endif
   rescale_totals(
@@ -66,8 +62,8 @@ void requantize_row(const Requantization& r, int16_t* out) {
             static_cast<int16_t>(std::clamp<int64_t>(scaled + r.output.zero_point, r.output.lo, r.output.hi));
       },
       [&]([[maybe_unused]] int64_t j, [[maybe_unused]] Eight scaled) {
-#ifdef __AVX2__
-        store(out + j, to_codes(scaled));
+#ifdef QEVAL_VECTORS
+        store_codes(out + j, to_codes(scaled));
 #endif
       });
 }
@@ -76,23 +72,23 @@ void rescale_row(const Requantization& r, int32_t* out) {
   rescale_totals(
       r, [&](int64_t j, int64_t scaled) { out[j] = static_cast<int32_t>(scaled); },
       [&]([[maybe_unused]] int64_t j, [[maybe_unused]] Eight scaled) {
-#ifdef __AVX2__
+#ifdef QEVAL_VECTORS
         store(out + j, scaled);
 #endif
       });
 }
 
 void requantize_uniform(const UniformRequantization& r, int16_t* out, int64_t out_ld) {
-#ifdef __AVX2__
+#ifdef QEVAL_VECTORS
   const LaneRequantize to_codes(r.factor, r.output);
-  const __m128i raise = _mm_cvtsi32_si128(r.raise);
+  const ShiftCount raise = shift_count(r.raise);
 #endif
   for (int64_t i = 0; i < r.rows; ++i) {
     const int32_t* sums = r.sums + i * r.ld;
     const int32_t base = r.bases == nullptr ? 0 : r.bases[i];
     int16_t* codes = out + i * out_ld;
     int64_t j = 0;
-#ifdef __AVX2__
+#ifdef QEVAL_VECTORS
     // Most sums are not raised: those of attention, and of projections without a bias.
     if (r.raise == 0) {
       j = to_codes(r.n, codes, [&]<typename Of>(int64_t at) {

@@ -16,7 +16,7 @@ namespace {
 constexpr uint32_t kThird = 1893;   ///< ln 2/8 / 3 · 2^16
 constexpr uint32_t kSecond = 2839;  ///< ln 2/8 / 2 · 2^16
 
-#ifdef __AVX2__
+#ifdef QEVAL_VECTORS
 
 /// 2^−y of the differences to `largest`, two vectors at a time, and their sum.
 class LanePowers {
@@ -29,8 +29,8 @@ class LanePowers {
         high_(Of::all32(static_cast<int32_t>(exp.high))),
         low_(Of::all32(static_cast<int32_t>(exp.low))),
         half_(Of::all32(1 << (exp.fraction_bits - 20))),
-        whole_shift_(_mm_cvtsi32_si128(exp.fraction_bits)),
-        fraction_shift_(_mm_cvtsi32_si128(exp.fraction_bits - 19)),
+        whole_shift_(shift_count(exp.fraction_bits)),
+        fraction_shift_(shift_count(exp.fraction_bits - 19)),
         powers_(Of::table(exp.powers.data())),
         slopes_(Of::table(exp.slopes.data())) {}
 
@@ -64,7 +64,7 @@ class LanePowers {
   }
   void finish(WideVector y, WideVector fraction, WideVector slope, uint32_t* out) {
     const WideVector index = upper16(fraction);  // of which the table reads three bits
-    const WideVector drop = right32(product32(look_up(slopes_, index), slope), _mm_cvtsi32_si128(4));
+    const WideVector drop = right32(product32(look_up(slopes_, index), slope), shift_count(4));
     const WideVector powers = right32(sub32(look_up(powers_, index), drop), right32(y, whole_shift_));
     both_ = add64(both_, powers);
     odd_ = add64(odd_, odd_lanes(powers));
@@ -72,7 +72,7 @@ class LanePowers {
   }
 
   WideVector top_, limit_, high_, low_, half_;
-  __m128i whole_shift_, fraction_shift_;
+  ShiftCount whole_shift_, fraction_shift_;
   WideVector powers_, slopes_;
   WideVector both_ = Of::all32(0);
   WideVector odd_ = Of::all32(0);
@@ -82,10 +82,10 @@ int32_t largest_code(const int16_t* row, int64_t n) {
   int32_t largest = row[0];
   int64_t i = 0;
   if (n >= 16) {
-    __m256i most = load(row);
-    for (; i + 16 <= n; i += 16) most = _mm256_max_epi16(most, load(row + i));
-    alignas(32) int16_t parts[16];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(parts), most);
+    Eight most = load(row);
+    for (; i + 16 <= n; i += 16) most = max16(most, load(row + i));
+    int16_t parts[16];
+    store(parts, most);
     largest = *std::max_element(parts, parts + 16);
   }
   for (; i < n; ++i) largest = std::max<int32_t>(largest, row[i]);
@@ -140,12 +140,12 @@ int64_t shares(const uint32_t* powers, int64_t n, uint32_t reciprocal, int32_t s
   const uint64_t half = UINT64_C(1) << (shift - 1);
   int64_t i = 0;
   int64_t sum = 0;
-#ifdef __AVX2__
+#ifdef QEVAL_VECTORS
   using Of = Widest;
   constexpr int64_t kCount = WideCodes::kCount;
   const WideVector factor = Of::all64(reciprocal);
   const WideVector halves = Of::all64(static_cast<int64_t>(half));
-  const __m128i count = _mm_cvtsi32_si128(shift - 32);
+  const ShiftCount count = shift_count(shift - 32);
   const WideCodes to_codes(codes);
   const WideVector ones = Of::all16(1);
   const auto share = [&](const uint32_t* from) {

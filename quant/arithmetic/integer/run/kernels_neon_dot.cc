@@ -1,0 +1,10 @@
+#include "quant/arithmetic/integer/run/kernels_impl.h"
+
+namespace qeval::quant {
+
+const IntegerKernels& integer_kernels_neon_dot() {
+  static constexpr IntegerKernels table = make_integer_kernels(IntegerCpu::neon_dot);
+  return table;
+}
+
+}  // namespace qeval::quant
