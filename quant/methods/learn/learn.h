@@ -49,8 +49,8 @@ struct LearnProblem {
   ActRanges ranges;                           ///< start; learn() puts the learned ones in their place
   std::vector<std::vector<int32_t>> samples;  ///< token ids
   std::optional<FirstToken> first{};          ///< grids of position 0 (completed), which stay as they are
-  /// Where weights are codes that stay (LearnOptions::codes): their grids, which learn() leaves to the caller
-  /// to scale by the factors that it returns; the blocks have the codes' values.
+  /// Where weights are codes (LearnOptions::codes): their grids. The blocks have the codes' values; learn()
+  /// leaves it to the caller to take the factors and codes that it returns (take_learned).
   std::optional<QuantConfig> codes{};
   /// What the float model makes of each sample, [tokens, hidden] behind the last block; empty: what the
   /// blocks make of it. Needed where the blocks' weights are rounded. Of samples that other ranks pass it is

@@ -17,8 +17,8 @@ bool has_preset(std::string_view preset, LearnMethod method);
 /// Settings to start from: "paper" has the paper's rates for the model's family and its number of epochs
 /// (docs/specification.md#methods; days on a CPU), "laptop" few epochs for minutes; "distill" (mobilequant
 /// only) learns on the divergence of the next-token distributions, with higher rates, relative for the
-/// ranges: half an hour for a model of 135 M parameters; "near-lossless" (likewise) the ranges and the scales
-/// of codes. Anything else is an Error that lists them.
+/// ranges: half an hour for a model of 135 M parameters; "near-lossless" (likewise) the ranges, the scales
+/// of codes and, of fewer than 8 bits, these. Anything else is an Error that lists them.
 LearnSettings preset_settings(std::string_view preset, LearnMethod method, const model::ModelConfig& config);
 /// Calibration samples that a preset asks for. Errors as above.
 int64_t preset_samples(std::string_view preset, LearnMethod method);
