@@ -31,17 +31,22 @@ class _Loader:
 
 
 class _Finder:
+    """Stays where it is: a module may be looked for without being run, and taking it out would make another thread that
+    is going through the finders miss one."""
+
     @classmethod
     def find_spec(cls, name, path=None, target=None):
         if name != _MODULE:
             return None
-        sys.meta_path.remove(cls)
-        from importlib.util import find_spec
-
-        spec = find_spec(name)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
-        return spec
+        finders = list(sys.meta_path)
+        for finder in finders[finders.index(cls) + 1 if cls in finders else 0:]:
+            find = getattr(finder, "find_spec", None)
+            spec = find(name, path, target) if find is not None else None
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = _Loader(spec.loader)
+                return spec
+        return None
 
 
 sys.meta_path.insert(0, _Finder)

@@ -61,8 +61,9 @@ def _run(arguments: Sequence[str], progress: Optional[bool]) -> None:
                     warnings.warn(line.removeprefix("qeval: warning: ").rstrip("\n"), stacklevel=3)
                 else:
                     last = line.removeprefix("qeval: ").rstrip("\n")
-        except KeyboardInterrupt:
+        except BaseException:  # Ctrl-C, or a warning that is an error
             child.send_signal(signal.SIGINT)  # it keeps what is finished
+            child.stderr.read()  # a full pipe would hold it up
             child.wait()
             raise
     if child.returncode:
