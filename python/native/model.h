@@ -54,7 +54,8 @@ class Model {
   /// - answer {prompts, settings, composed} → a list of texts as tasks that generate get them, by the
   /// settings
   ///   of --gen-kwargs
-  /// - evaluate {words, command} → results.json; `words`: more options of `qeval eval`, as words_of reads them
+  /// - evaluate {words, command} → results.json; `words`: more options of `qeval eval`, as words_of reads
+  /// them
   /// - template {name} → the source of a chat template; chat {conversations, name, arguments, prompt} → a
   /// list
   ///   of prompts, which an answer follows unless `prompt` is false

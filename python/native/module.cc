@@ -93,8 +93,9 @@ bool carry_out(PyObject* observer, const Work& work) {
   } catch (const UsageError& error) {
     return raise(usage_error_type, error.what());
   } catch (const nlohmann::json::exception& error) {  // the package checks what it sends
-    return raise(usage_error_type,
-                 fmt::format("internal error: a request is not of the form expected (JSON error {})", error.id));
+    return raise(
+        usage_error_type,
+        fmt::format("internal error: a request is not of the form expected (JSON error {})", error.id));
   } catch (const std::exception& error) {
     return raise(error_type, cli::message_of(error));
   }

@@ -136,8 +136,7 @@ ordered_json continue_texts(eval::Session& session, const eval::RequestEncoder& 
 ordered_json answer_prompts(eval::Session& session, const eval::RequestEncoder& encoder, int64_t batch_tokens,
                             const ordered_json& request, std::vector<std::string>& warnings,
                             const Observer& observer) {
-  const std::shared_ptr<const eval::Generation> generation =
-      generation_of(request.at("settings"), warnings);
+  const std::shared_ptr<const eval::Generation> generation = generation_of(request.at("settings"), warnings);
   const model::Tokenizer& tokenizer = session.tokenizer();
   eval::TextLimits limits = text_limits(*generation, tokenizer, session.model().path);
   const std::vector<eval::TokenRequest> requests =
