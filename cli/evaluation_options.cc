@@ -28,6 +28,18 @@ std::optional<double> parse_limit(const po::variables_map& arguments) {
   return value;
 }
 
+/// What --gen-kwargs says, its values in range for any task.
+nlohmann::ordered_json generation_settings(const std::string& text) {
+  try {
+    nlohmann::ordered_json settings = eval::parse_generation_settings(text);
+    std::vector<std::string> unused;  // what a task makes of them is not known yet
+    eval::with_settings(eval::Generation{}, settings, unused);
+    return settings;
+  } catch (const Error& error) {  // which names the option
+    throw UsageError(error.what());
+  }
+}
+
 }  // namespace
 
 void add_task_options(po::options_description& options) {
@@ -63,7 +75,7 @@ eval::EvaluationOptions task_options(const po::variables_map& arguments, const T
   options.load.limit = parse_limit(arguments);
   options.load.run_code = arguments.count("confirm-run-unsafe-code") != 0;
   if (const auto settings = optional<std::string>(arguments, "gen-kwargs"))
-    options.generation = eval::parse_generation_settings(*settings);
+    options.generation = generation_settings(*settings);
   options.limit = optional<std::string>(arguments, "limit").value_or("");
   options.load.style.system_instruction = optional<std::string>(arguments, "system-instruction").value_or("");
   options.chat = chat_options(arguments);

@@ -9,6 +9,7 @@
 #include "cli/parse.h"
 #include "cli/score_request.h"
 #include "eval/evaluation.h"
+#include "python/native/fields.h"
 #include "python/native/texts.h"
 
 namespace qeval::python {
@@ -64,6 +65,13 @@ auto of_request(const char* what, size_t index, const Make& make) {
 
 }  // namespace
 
+std::vector<std::string> words_of(const ordered_json& list) {
+  std::vector<std::string> words;
+  for (const auto& bytes : list.get<std::vector<std::vector<uint8_t>>>())
+    words.emplace_back(bytes.begin(), bytes.end());
+  return words;
+}
+
 Model::Model(std::vector<std::string> words, const Observer& observer)
     : words_(std::move(words)), arguments_(cli::parse_arguments(kLoad, words_)) {
   const cli::ThreadLimit limit(arguments_);
@@ -100,11 +108,13 @@ ordered_json Model::call(std::string_view name, const ordered_json& request, con
   if (name == "encode") return session_->tokenizer().encode(request.at("text").get<std::string>());
   if (name == "decode") {
     const int32_t size = session_->tokenizer().vocab_size();
-    const auto ids = request.at("ids").get<std::vector<int64_t>>();
-    for (const int64_t id : ids) {
+    std::vector<int32_t> ids;
+    for (const ordered_json& one : request.at("ids")) {
+      const auto id = whole_number<int64_t>(one, "ids");
       if (id < 0 || id >= size) fail("{} is no token id of this model (0 to {})", id, size - 1);
+      ids.push_back(static_cast<int32_t>(id));
     }
-    return session_->tokenizer().decode(std::vector<int32_t>(ids.begin(), ids.end()));
+    return session_->tokenizer().decode(ids);
   }
   fail("{}: unknown request", name);
 }
@@ -194,7 +204,7 @@ ordered_json Model::answer(const ordered_json& request, const Observer& observer
 
 ordered_json Model::evaluate(const ordered_json& request, const Observer& observer) {
   std::vector<std::string> words = words_;
-  for (const ordered_json& word : request.at("words")) words.push_back(word.get<std::string>());
+  std::ranges::copy(words_of(request.at("words")), std::back_inserter(words));
   const po::variables_map arguments = cli::parse_arguments(cli::eval_command, words);
   const cli::ThreadLimit limit(arguments);
   eval::EvaluationOptions options = cli::run_options(arguments, limit);

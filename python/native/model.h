@@ -29,6 +29,9 @@ struct Observer {
   std::function<void(const std::string& warning)> warning;
 };
 
+/// The words of a command line, each a list of its bytes: paths are not always UTF-8, which JSON needs.
+std::vector<std::string> words_of(const nlohmann::ordered_json& list);
+
 /// A loaded model as the Python package uses it: requests and answers are JSON, options are words of the
 /// program's command line, so that all that the program checks is checked here. Thread-safe: one call at a
 /// time computes, the others wait.
@@ -51,7 +54,8 @@ class Model {
   /// - answer {prompts, settings, composed} → a list of texts as tasks that generate get them, by the
   /// settings
   ///   of --gen-kwargs
-  /// - evaluate {words, command} → results.json; `words`: more options of `qeval eval`
+  /// - evaluate {words, command} → results.json; `words`: more options of `qeval eval`, as words_of reads
+  /// them
   /// - template {name} → the source of a chat template; chat {conversations, name, arguments, prompt} → a
   /// list
   ///   of prompts, which an answer follows unless `prompt` is false

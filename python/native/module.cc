@@ -92,6 +92,10 @@ bool carry_out(PyObject* observer, const Work& work) {
     return false;
   } catch (const UsageError& error) {
     return raise(usage_error_type, error.what());
+  } catch (const nlohmann::json::exception& error) {  // the package checks what it sends
+    return raise(
+        usage_error_type,
+        fmt::format("internal error: a request is not of the form expected (JSON error {})", error.id));
   } catch (const std::exception& error) {
     return raise(error_type, cli::message_of(error));
   }
@@ -117,7 +121,7 @@ PyObject* new_model(PyTypeObject* type, PyObject* arguments, PyObject* keywords)
   Model*& model = reinterpret_cast<ModelObject*>(self)->model;
   model = nullptr;
   const bool loaded = carry_out(observer, [&](const Observer& told) {
-    model = new Model(nlohmann::json::parse(text).get<std::vector<std::string>>(), told);
+    model = new Model(words_of(nlohmann::ordered_json::parse(text)), told);
   });
   if (loaded) return self;
   Py_DECREF(self);

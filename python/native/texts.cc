@@ -5,10 +5,12 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "cli/option_values.h"
 #include "eval/engine/chat_template.h"
 #include "eval/engine/generation_run.h"
 #include "eval/task_run.h"
 #include "eval/tasks/generation_settings.h"
+#include "python/native/fields.h"
 
 namespace qeval::python {
 namespace {
@@ -73,22 +75,40 @@ std::string continuation(const model::Tokenizer& tokenizer, std::span<const int3
   return text;
 }
 
+/// UsageError with the option's name where one is out of range.
+void check_sampling(const eval::SamplingOptions& options) {
+  try {
+    const eval::Sampler sampler(options);
+  } catch (const Error& error) {  // which names the setting
+    throw UsageError(std::string("--") + error.what());
+  }
+}
+
+std::shared_ptr<const eval::Generation> generation_of(const ordered_json& settings,
+                                                      std::vector<std::string>& warnings) {
+  try {
+    return with_settings(eval::Generation{}, settings, warnings);
+  } catch (const Error& error) {  // which names the option
+    throw UsageError(error.what());
+  }
+}
+
 }  // namespace
 
 ordered_json continue_texts(eval::Session& session, const eval::RequestEncoder& encoder, int64_t batch_tokens,
                             const ordered_json& request, const Observer& observer) {
-  const auto max_tokens = request.at("max_tokens").get<int64_t>();
-  if (max_tokens < 1) throw UsageError(fmt::format("--tokens {}: accepted: 1 or more", max_tokens));
+  const auto max_tokens = cli::in_range<int64_t>(
+      "tokens", whole_number<int64_t>(request.at("max_tokens"), "--tokens"), 1, int64_t{1} << 32);
   const model::Tokenizer& tokenizer = session.tokenizer();
   eval::TextLimits limits{.stops = request.at("stop").get<std::vector<std::string>>(),
                           .end_ids = {},
                           .max_tokens = max_tokens,
-                          .sampling = {.temperature = request.at("temperature").get<double>(),
-                                       .top_k = request.at("top_k").get<int64_t>(),
-                                       .top_p = request.at("top_p").get<double>()}};
+                          .sampling = {.temperature = real_number(request.at("temperature"), "--temperature"),
+                                       .top_k = whole_number<int64_t>(request.at("top_k"), "--top-k"),
+                                       .top_p = real_number(request.at("top_p"), "--top-p")}};
   if (std::ranges::any_of(limits.stops, [](const std::string& stop) { return stop.empty(); }))
     throw UsageError("stop: an empty text ends nothing");
-  const eval::Sampler check(limits.sampling);
+  check_sampling(limits.sampling);
   if (!request.at("ignore_eos").get<bool>()) {
     if (tokenizer.eos_id()) limits.end_ids.push_back(*tokenizer.eos_id());
     if (request.at("composed").get<bool>()) {
@@ -97,7 +117,7 @@ ordered_json continue_texts(eval::Session& session, const eval::RequestEncoder& 
   }
   const std::vector<eval::TokenRequest> requests =
       encode(encoder, request.at("prompts"), limits.max_tokens, false);
-  const auto seed = request.at("seed").get<uint64_t>();
+  const auto seed = whole_number<uint64_t>(request.at("seed"), "--seed");
   for (uint64_t i = 0; i < requests.size(); ++i) limits.seeds.push_back(seed + i);
   const std::vector<std::string> stops = limits.stops;
   const std::vector<eval::GeneratedText> texts =
@@ -116,8 +136,7 @@ ordered_json continue_texts(eval::Session& session, const eval::RequestEncoder& 
 ordered_json answer_prompts(eval::Session& session, const eval::RequestEncoder& encoder, int64_t batch_tokens,
                             const ordered_json& request, std::vector<std::string>& warnings,
                             const Observer& observer) {
-  const std::shared_ptr<const eval::Generation> generation =
-      with_settings(eval::Generation{}, request.at("settings"), warnings);
+  const std::shared_ptr<const eval::Generation> generation = generation_of(request.at("settings"), warnings);
   const model::Tokenizer& tokenizer = session.tokenizer();
   eval::TextLimits limits = text_limits(*generation, tokenizer, session.model().path);
   const std::vector<eval::TokenRequest> requests =

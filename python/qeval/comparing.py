@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from . import _arguments as check
 from ._native import Error, UsageError
 from ._program import PROGRAM
 from ._words import words
@@ -80,12 +81,17 @@ def compare(model: PathLike, tasks: Union[str, Sequence[str]], *, output: PathLi
     with what `methods` make of it by `schemes`, calibrated on a text; `text` is one on which predictions are compared.
     This is `qeval compare`: any other of its options is accepted by its name with underscores, and the same call
     continues a comparison that was interrupted in `output`. `progress`: whether the program's own lines are shown."""
-    listed = [others] if isinstance(others, (str, os.PathLike)) else list(others)
+    for name in ("help", "with"):
+        if name in options:
+            raise UsageError(f"{name}: no argument of compare" + ("; others=… is --with" if name == "with" else ""))
+    one = isinstance(others, (str, bytes, os.PathLike))
+    listed = [others] if one else check.listed(others, "others", "paths")
     given = words({"model": model, "tasks": tasks, "data": data, "limit": limit, "methods": methods,
                    "schemes": schemes, "calibration": calibration, "text": text, **options, "output": output})
     for other in listed:
         given += words({"with": other})
     _run(["compare", *given], progress)
-    comparison = Comparison(_read(Path(output) / "results.json"))
-    comparison.folder = Path(output)
+    folder = Path(os.fsdecode(output))
+    comparison = Comparison(_read(folder / "results.json"))
+    comparison.folder = folder
     return comparison

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -136,14 +137,100 @@ class Checks:
         ):
             usage = subprocess.run([self.program, *map(str, arguments)], capture_output=True, check=False).returncode == 2
             self.refuses(self.qeval.UsageError if usage else self.qeval.Error, self.complaint(arguments), call)
-        for call in (lambda: self.model.score(["text"]), lambda: self.model.generate("text"), lambda: self.model.score([("a", [1])])):
-            try:
-                call()
-            except TypeError:
-                continue
-            raise AssertionError("not refused")
         self.refuses(self.qeval.Error, "request 1: the continuation has no tokens: nothing to score",
                      lambda: self.model.score([("a", "b"), ("a", "")]))
+
+    def check_arguments(self):
+        model, whole, inf = self.model, "a whole number is expected, not", float("inf")
+        for complaint, call in (
+            # What is no list, pair or text.
+            ("request 0: a pair (context, continuation) is expected", lambda: model.score(["text"])),
+            ("request 0: a pair (context, continuation) is expected", lambda: model.score([b"ab"])),
+            ("request 0: context and continuation are both texts, or both lists of token ids", lambda: model.score([("a", [1])])),
+            ("request 1, context: a list of token ids is expected, not bytes", lambda: model.score([("a", "b"), (b"ab", b"cd")])),
+            ("request 0, continuation: a list of token ids is expected, not int", lambda: model.score([([1], 2)])),
+            ("requests: a list of pairs is expected, not NoneType", lambda: model.score(None)),
+            ("prompt: a list of texts is expected, not str", lambda: model.generate("text")),
+            ("prompt 0: a str is expected, not int", lambda: model.generate([1])),
+            ("messages: a list of messages is expected, not str", lambda: model.chat_prompt("hi")),
+            ("message 0: a mapping is expected, not str", lambda: model.chat_prompt(["hi"])),
+            ("chat: True or False is expected, not NoneType", lambda: model.score(PAIRS, chat=None)),
+            ("others: a list of paths is expected, not int", lambda: self.qeval.compare(self.path, "sample", others=1, output="x")),
+            ("help: no argument of compare", lambda: self.qeval.compare(self.path, "sample", help=True, output="x")),
+            # Numbers.
+            (f"request 0, continuation, token 1: {whole} float", lambda: model.score([([1], [2, 1.5])])),
+            (f"request 0, context, token 0: {whole} bool", lambda: model.score([([True], [2])])),
+            (f"ids, token 0: {whole} float", lambda: model.decode([3.7])),
+            ("ids, token 0: 10000000000000000000000000; accepted: -9223372036854775808 to 9223372036854775807", lambda: model.decode([10**25])),
+            ("ids, token 0: a number of 33220 bits; accepted: -9223372036854775808 to 9223372036854775807", lambda: model.decode([10**10000])),
+            (f"max_tokens: {whole} float", lambda: model.generate(["a"], max_tokens=2.7)),
+            (f"max_tokens: {whole} str", lambda: model.generate(["a"], max_tokens="3")),
+            (f"max_tokens: {2**70}; accepted: -9223372036854775808 to 9223372036854775807", lambda: model.generate(["a"], max_tokens=2**70)),
+            ("--tokens 0: accepted: 1 to 4294967296", lambda: model.generate(["a"], max_tokens=0)),
+            (f"seed: {whole} float", lambda: model.generate(["a"], seed=1.9)),
+            (f"seed: {whole} NoneType", lambda: model.generate(["a"], seed=None)),
+            ("seed: -1; accepted: 0 to 18446744073709551615", lambda: model.generate(["a"], seed=-1)),
+            ("seed: 18446744073709551616; accepted: 0 to 18446744073709551615", lambda: model.generate(["a"], seed=2**64)),
+            ("temperature: inf; a finite number is expected", lambda: model.generate(["a"], temperature=inf)),
+            ("temperature: nan; a finite number is expected", lambda: model.generate(["a"], temperature=inf - inf)),
+            ("temperature: a number is expected, not str", lambda: model.generate(["a"], temperature="1")),
+            ("--temperature -1; accepted: 0 (greedy) or more", lambda: model.generate(["a"], temperature=-1)),
+            ("--top-p 2; accepted: above 0, to 1", lambda: model.generate(["a"], top_p=2)),
+            ("--top-k -2; accepted: 0 (all) or more", lambda: model.generate(["a"], top_k=-2)),
+            # Settings.
+            ("--gen-kwargs: max_gen_toks is 2.5; accepted: a number of tokens, from 1", lambda: model.answer(["a"], {"max_gen_toks": 2.5})),
+            ("settings, temperature: nan; a finite number is expected", lambda: model.answer(["a"], {"temperature": inf - inf})),
+            ("settings: a mapping is expected, not str", lambda: model.answer(["a"], "do_sample=true")),
+            # What is no text.
+            ("request 1, continuation: not Unicode: character 2 is half of a surrogate pair (U+D800)", lambda: model.score([("a", "b"), ("a", "bc\ud800")])),
+            ("text 0: not Unicode: character 0 is half of a surrogate pair (U+DC80)", lambda: model.score_rolling(["\udc80"])),
+            ("message 0, content: not Unicode: character 0 is half of a surrogate pair (U+D800)", lambda: model.chat_prompt([{"role": "user", "content": "\ud800"}])),
+            ("--model: character 1 is NUL, which no option can have", lambda: self.qeval.load("a\0b")),
+            ("--model: not Unicode: character 0 is half of a surrogate pair (U+D800)", lambda: self.qeval.load("\ud800")),
+            # What the package would not send.
+            ("internal error: a request is not of the form expected (JSON error 101)", lambda: model._native.call("encode", "{", print)),
+            ("internal error: a request is not of the form expected (JSON error 302)", lambda: model._native.call("encode", '{"text": 1}', print)),
+            ("--seed: 1.5; accepted: whole numbers from 0 to 18446744073709551615", lambda: self.generate_raw(seed=1.5)),
+            ("--seed: -1; accepted: whole numbers from 0 to 18446744073709551615", lambda: self.generate_raw(seed=-1)),
+            ("--tokens: true; accepted: whole numbers from -9223372036854775808 to 9223372036854775807", lambda: self.generate_raw(max_tokens=True)),
+        ):
+            self.refuses(self.qeval.UsageError, complaint, call)
+        for call in (lambda: model.answer(["a"], {"beams": 2}), lambda: model.evaluate("sample", gen_kwargs={"beams": 2}),
+                     lambda: model.evaluate("sample", gen_kwargs="beams=2")):
+            self.refuses(self.qeval.UsageError, "--gen-kwargs: beams is unknown; accepted: until, max_gen_toks, do_sample, temperature, "
+                         "top_k, top_p, seed, repeats", call)
+        # A path is bytes.
+        name = os.fsencode("m\udc80.gguf")
+        os.symlink(self.path, name)
+        for path in (name, os.fsdecode(name), Path(os.fsdecode(name))):
+            assert self.qeval.load(path).score(PAIRS) == model.score(PAIRS)
+
+    def generate_raw(self, **changed):
+        request = {"prompts": ["a"], "max_tokens": 1, "stop": [], "temperature": 0, "top_k": 0, "top_p": 1, "seed": 0, "ignore_eos": False,
+                   "composed": False}
+        return self.model._native.call("generate", json.dumps({**request, **changed}), lambda *_: None)
+
+    def check_comparison_that_fails_here(self):
+        # A program that warns, and then goes on until it is interrupted.
+        from qeval import comparing
+
+        program = Path("warns")
+        program.write_text("#!/bin/sh\ntrap 'echo >interrupted; exit 130' INT\necho 'qeval: warning: odd' >&2\n"
+                           "i=0; while [ $i -lt 300 ]; do sleep 0.1; i=$((i + 1)); done\n", encoding="utf-8")
+        program.chmod(0o755)
+        real, comparing.PROGRAM = comparing.PROGRAM, program.resolve()
+        start = time.monotonic()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                self.qeval.compare(self.path, "sample", output="x")
+        except UserWarning as warning:
+            assert str(warning) == "odd", warning
+        else:
+            raise AssertionError("the warning is no error")
+        finally:
+            comparing.PROGRAM = real
+        assert time.monotonic() - start < 20 and Path("interrupted").exists()
 
     def complaint(self, arguments):
         return self.run(*arguments)[1]
