@@ -30,7 +30,8 @@ class Reference {
       }
       x.push_back(row);
     }
-    for (const LayerWeights& layer : m_.layers) run_block(layer, x);
+    for (size_t i = 0; i < m_.layers.size(); ++i)
+      run_block(m_.layers[i], c_.layers.empty() ? 0 : c_.layers[i].window, x);
     for (auto& row : x) {
       row = linear(m_.head, norm(m_.final_norm, row, true));
       double sum = 0;
@@ -102,7 +103,8 @@ class Reference {
       }
     }
   }
-  void run_block(const LayerWeights& layer, Rows& x) const {
+  /// `window`: how many keys a query sees, its own included; 0: all.
+  void run_block(const LayerWeights& layer, int64_t window, Rows& x) const {
     Rows q;
     Rows k;
     Rows v;
@@ -122,10 +124,14 @@ class Reference {
         const size_t kv = h / group * d;
         std::vector<double> p(t + 1);
         double sum = 0;
-        for (size_t s = 0; s <= t; ++s) {
+        const size_t first =
+            window > 0 && std::ssize(p) > window ? p.size() - static_cast<size_t>(window) : 0;
+        for (size_t s = first; s <= t; ++s) {
           double dot = 0;
           for (size_t i = 0; i < d; ++i) dot += q[t][h * d + i] * k[s][kv + i];
-          sum += p[s] = std::exp(dot / std::sqrt(static_cast<double>(d)));
+          double score = dot / std::sqrt(static_cast<double>(d));
+          if (c_.score_softcap > 0) score = c_.score_softcap * std::tanh(score / c_.score_softcap);
+          sum += p[s] = std::exp(score);
         }
         for (size_t s = 0; s <= t; ++s) {
           for (size_t i = 0; i < d; ++i) mixed[h * d + i] += p[s] / sum * v[s][kv + i];
@@ -210,6 +216,11 @@ INSTANTIATE_TEST_SUITE_P(
                               c.activation = Activation::gelu_erf;
                             }},
                     Variant{"layer_norm", [](ModelConfig& c) { c.norm = NormKind::layer; }},
+                    Variant{"window",
+                            [](ModelConfig& c) {
+                              c.layers = {{.window = 7}, {.window = 0}};
+                            }},
+                    Variant{"capped_scores", [](ModelConfig& c) { c.score_softcap = 0.3F; }},
                     Variant{"l2_norm",
                             [](ModelConfig& c) {
                               c.l2norm_as_rmsnorm = true;

@@ -23,7 +23,7 @@ MUTANTS = [
     ("rope", "llama3's mix of frequencies the other way round", "model/rotary.cc",
      "(1 - m) * f / scaling.factor + m * f", "m * f / scaling.factor + (1 - m) * f", "model_test"),
     ("eps", "RMSNorm without eps", "model/kernels/kernels_impl.h",
-     "square_root(mean_square + eps), n, y)", "square_root(mean_square), n, y)", "model_test"),
+     "square_root(mean_square + eps), n, y)", "square_root(mean_square + 0 * eps), n, y)", "model_test"),
     ("window", "a window begins one key late", "model/decoder.cc",
      "first_position + 1 - op.window", "first_position + 2 - op.window", "model_test"),
     ("cap", "the cap of scores in front of their scale", "model/float_arithmetic.cc",

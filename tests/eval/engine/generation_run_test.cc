@@ -133,6 +133,8 @@ TEST(AnswerText, IsWithoutSpecialTokensAndStops) {
   const Letters letters;
   EXPECT_EQ(answer_text(letters, std::vector<int32_t>{0, 60, 1, 59}, {}), "AB");
   EXPECT_EQ(answer_text(letters, std::vector<int32_t>{0, 1, 2, 3}, std::vector<std::string>{"D", "BC"}), "A");
+  EXPECT_EQ(answer_text(letters, std::vector<int32_t>{0, 1, 2, 1, 3}, std::vector<std::string>{"B"}), "A")
+      << "the first one counts";
   // One sign for each stretch that could have begun a character.
   class Bytes final : public model::Tokenizer {
    public:
