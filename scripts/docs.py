@@ -19,7 +19,7 @@ PAGES = ["README.md", "CHANGELOG.md", "SECURITY.md", "docs", "tests/goldens/READ
 NAVIGATION = [
     ("Start", ["README.md", "docs/concepts.md", "docs/commands.md", "docs/building.md", "docs/troubleshooting.md"]),
     ("Evaluate", ["docs/models.md", "docs/quantized.md", "docs/tasks.md", "docs/data.md", "docs/chat.md", "docs/comparing.md",
-                  "docs/reports.md", "docs/serving.md", "docs/scaling.md", "docs/performance.md"]),
+                  "docs/reports.md", "docs/serving.md", "docs/python.md", "docs/scaling.md", "docs/performance.md"]),
     ("Quantize", ["docs/quantization.md", "docs/methods.md", "docs/integer.md", "docs/export.md", "docs/file-formats.md"]),
     ("Specification", ["docs/specification.md", "docs/architectures.md"]),
     ("Contribute", ["docs/architecture.md", "docs/decisions.md", "docs/extending.md", "docs/adding-a-task.md",
