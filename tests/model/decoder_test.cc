@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <memory>
 
 #include <gtest/gtest.h>
 #include <tbb/global_control.h>
@@ -229,14 +230,48 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& variant) { return std::string(variant.param.name); });
 
 TEST(Decoder, AppendingToAKeptSpanGivesTheBitsOfOneBatch) {
+  for (const int64_t window : {0, 7}) {
+    SCOPED_TRACE(window);
+    test::TinyModel tiny;
+    tiny.config.layers = {{.window = window}, {.window = 0}};
+    const Model model = tiny.build();
+    const auto arithmetic = make_float_arithmetic(model, 256);
+    const auto tokens = random_tokens(40, 3);
+    const Rows want = run_decoder(model, tokens);
+    Decoder decoder(model, *arithmetic);
+    KvSpan kv(*arithmetic, 64, model.config.num_layers);
+    for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 17}, {17, 1}, {18, 22}}) {
+      Batch batch;
+      std::vector<TokenQuery> queries;
+      for (int64_t t = first; t < first + count; ++t) {
+        batch.tokens.push_back(tokens[static_cast<size_t>(t)]);
+        batch.positions.push_back(static_cast<int32_t>(t));
+        queries.push_back({t - first, 5});
+      }
+      batch.segments.push_back(
+          {.first_row = 0, .length = count, .first_position = first, .kv = &kv, .kv_at = first});
+      decoder.forward(batch);
+      const auto answers = decoder.answer(queries);
+      for (int64_t i = 0; i < count; ++i) {
+        ASSERT_EQ(answers[static_cast<size_t>(i)].log_probability, want[static_cast<size_t>(first + i)][5]);
+      }
+    }
+  }
+}
+
+/// Pieces that every window has passed are left out; one whose last key is still seen is not.
+TEST(Decoder, AWindowReachesTheLastKeyOfAnAncestor) {
   test::TinyModel tiny;
+  tiny.config.layers.assign(2, {.window = 7});
   const Model model = tiny.build();
   const auto arithmetic = make_float_arithmetic(model, 256);
-  const auto tokens = random_tokens(40, 3);
+  const auto tokens = random_tokens(20, 5);
   const Rows want = run_decoder(model, tokens);
   Decoder decoder(model, *arithmetic);
-  KvSpan kv(*arithmetic, 64, model.config.num_layers);
-  for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 17}, {17, 1}, {18, 22}}) {
+  std::vector<std::unique_ptr<KvSpan>> spans;
+  std::vector<Segment::Ancestor> ancestors;
+  for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 11}, {11, 5}, {16, 4}}) {
+    spans.push_back(std::make_unique<KvSpan>(*arithmetic, count, model.config.num_layers));
     Batch batch;
     std::vector<TokenQuery> queries;
     for (int64_t t = first; t < first + count; ++t) {
@@ -244,13 +279,18 @@ TEST(Decoder, AppendingToAKeptSpanGivesTheBitsOfOneBatch) {
       batch.positions.push_back(static_cast<int32_t>(t));
       queries.push_back({t - first, 5});
     }
-    batch.segments.push_back(
-        {.first_row = 0, .length = count, .first_position = first, .kv = &kv, .kv_at = first});
+    batch.segments.push_back({.first_row = 0,
+                              .length = count,
+                              .first_position = first,
+                              .kv = spans.back().get(),
+                              .ancestors = ancestors});
     decoder.forward(batch);
     const auto answers = decoder.answer(queries);
     for (int64_t i = 0; i < count; ++i) {
-      ASSERT_EQ(answers[static_cast<size_t>(i)].log_probability, want[static_cast<size_t>(first + i)][5]);
+      ASSERT_EQ(answers[static_cast<size_t>(i)].log_probability, want[static_cast<size_t>(first + i)][5])
+          << first + i;
     }
+    ancestors.push_back({spans.back().get(), count});
   }
 }
 
