@@ -60,6 +60,16 @@ TEST_P(SmoothQuantTest, KeepsTheFunction) {
   EXPECT_EQ(log_probabilities(base_), before);
 }
 
+/// At alpha 1 a channel's scale is the largest input, whatever the weights.
+TEST_P(SmoothQuantTest, AlphaIsTheInputsShare) {
+  EditableModel before(base_), edited(base_);
+  smooth(edited, maxima_, Variant::original, 1.0);
+  const EditableModel::Linear w = before.linear(0, Module::q), scaled = edited.linear(0, Module::q);
+  const std::vector<float>& largest = maxima_[{0, Module::q, Slot::input}];
+  for (int64_t j = 0; j < w.cols; ++j)
+    EXPECT_NEAR(scaled.row(0)[j], w.row(0)[j] * largest[static_cast<size_t>(j)], 1e-5) << j;
+}
+
 /// A norm's scales go into the router, the shared expert and all others; every token keeps its experts.
 TEST(SmoothQuantExperts, KeepTheFunction) {
   TinyModel tiny;
