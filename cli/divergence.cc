@@ -34,8 +34,7 @@ po::options_description options() {
   add("file,f", po::value<std::string>()->value_name("FILE"), "the text, UTF-8");
   add("chat", po::value<std::string>()->value_name("FILE"),
       "instead of a text: conversations, a .jsonl with \"messages\" on each line, in the base's chat "
-      "template; "
-      "the assistant's turns alone are scored");
+      "template; the assistant's turns alone are scored");
   add("chat-template-args", template_arguments_value(),
       "variables for the template, with --chat: enable_thinking=false");
   add("context", po::value<int64_t>()->value_name("N")->default_value(512),

@@ -34,9 +34,8 @@ void add_inspect_losses_options(po::options_description& options) {
   auto add = options.add_options();
   add("losses",
       "of a GGUF file, on the calibration text (default: 4 samples): what its weights, its activations as "
-      "llama.cpp rounds them, "
-      "and "
-      "keys and values cost, each alone, by layer and by class of matrices, in nats per token from --base; a "
+      "llama.cpp rounds them, and keys and values cost, each alone, by layer and by class of matrices, in "
+      "nats per token from --base; a "
       "run over the text per figure");
   add("base", po::value<std::string>()->value_name("MODEL"),
       "with --losses: the original, in float (an F16 or BF16 file, or a folder)");
