@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <mutex>
+#include <numeric>
 #include <set>
 
 #include "base/error.h"
@@ -19,11 +20,54 @@ constexpr std::array<std::string_view, 3> kEstimators{"minmax", "percentile", "m
 /// Grids finer than this lose nothing to min and max.
 constexpr int kNarrowedBits = 10;
 
-/// First pass: smallest and largest value per point, largest magnitude per channel.
+/// Where position 0 is apart, a residual stream's range reaches at most so much further than this share of
+/// the tokens: behind the first there are massive activations too, of one token in a few thousand, and a
+/// range that includes them leaves the others a tenth of its steps.
+constexpr float kReach = 4;
+constexpr double kReachedBy = 0.99;
+
+/// How far rows reach: their largest magnitudes, counted by eighths of an octave.
+class Reaches {
+ public:
+  void add(float magnitude) { ++counts_[bin(magnitude)]; }
+  void add(std::span<const float> counts) {
+    for (size_t i = 0; i < kBins; ++i) counts_[i] += static_cast<int64_t>(counts[i]);
+  }
+  /// What this share of the rows stays below.
+  float quantile(double share) const {
+    const auto total = std::accumulate(counts_.begin(), counts_.end(), int64_t{0});
+    int64_t below = 0;
+    size_t i = 0;
+    for (; i + 1 < kBins; ++i) {
+      below += counts_[i];
+      if (static_cast<double>(below) >= share * static_cast<double>(total)) break;
+    }
+    return std::exp2(static_cast<float>(static_cast<int>(i) + 1 - kZero) / kPerOctave);
+  }
+  std::vector<float> counts() const { return {counts_.begin(), counts_.end()}; }
+  static constexpr size_t kBins = 512;
+
+ private:
+  static constexpr int kPerOctave = 8, kZero = 256;  // from 2^-32 to 2^32
+  static size_t bin(float magnitude) {
+    if (!(magnitude > 0)) return 0;
+    const float place = std::floor(std::log2(magnitude) * kPerOctave) + kZero;
+    return static_cast<size_t>(std::clamp(place, 0.0F, static_cast<float>(kBins - 1)));
+  }
+
+  std::array<int64_t, kBins> counts_{};
+};
+
+/// First pass: smallest and largest value per point, largest magnitude per channel; of the points in
+/// `reaching` also how far their rows reach.
 class ExtremesObserver : public PointObserver {
  public:
-  explicit ExtremesObserver(const model::ModelConfig& config)
-      : ranges_(config.num_layers), maxima_(config.num_layers), feeds_a_linear_(config.num_layers, 0) {
+  explicit ExtremesObserver(const model::ModelConfig& config, std::span<const Point> reaching = {})
+      : ranges_(config.num_layers),
+        maxima_(config.num_layers),
+        reaches_(config.num_layers),
+        feeds_a_linear_(config.num_layers, 0) {
+    for (const Point& point : reaching) reaches_[point].emplace();
     for (const Point& point : all_points(config)) {
       const bool of_block = is_linear(point.module) && !is_after_blocks(point.module);
       if (of_block && point.slot == Slot::input) feeds_a_linear_[made_at(config, point)] = 1;
@@ -33,13 +77,16 @@ class ExtremesObserver : public PointObserver {
   void observe(const Point& point, const float* x, int64_t rows, int64_t cols, int64_t stride) override {
     const QuantKernels& kernel = quant_kernels();
     std::optional<Range> range;
+    std::vector<float> reaches;
     for (int64_t r = 0; r < rows; ++r) {
       const Range row = kernel.range(x + r * stride, cols);
       if (std::isnan(row.lo)) fail("{}: calibration met a value that is not finite", point_name(point));
       widen(range, row);
+      if (reaches_[point]) reaches.push_back(std::max(-row.lo, row.hi));
     }
     const std::lock_guard lock(locks_[point]);
     if (range) widen(ranges_[point], *range);
+    for (const float reach : reaches) reaches_[point]->add(reach);
     if (feeds_a_linear_[point] == 0) return;
     std::vector<float>& maxima = maxima_[point];
     if (maxima.empty()) maxima.resize(static_cast<size_t>(cols), 0.0F);
@@ -48,15 +95,22 @@ class ExtremesObserver : public PointObserver {
 
   const PointMap<std::optional<Range>>& ranges() const { return ranges_; }
   const PointMap<std::vector<float>>& maxima() const { return maxima_; }
+  const std::optional<Reaches>& reaches(const Point& point) const { return reaches_[point]; }
 
   /// Takes in what the peers have seen at these points.
   void share(const Peers& peers, const std::vector<Point>& points) {
-    std::vector<float> mine;  // per point: how many ranges (0 or 1), the range, how many maxima, those
+    // Per point: how many ranges (0 or 1), the range, how many maxima, those, the counts of reaches where
+    // wanted.
+    std::vector<float> mine;
     for (const Point& point : points) {
       mine.push_back(ranges_[point] ? 1.0F : 0.0F);
       if (ranges_[point]) mine.insert(mine.end(), {ranges_[point]->lo, ranges_[point]->hi});
       mine.push_back(static_cast<float>(maxima_[point].size()));
       mine.insert(mine.end(), maxima_[point].begin(), maxima_[point].end());
+      if (!reaches_[point]) continue;
+      const std::vector<float> counts = reaches_[point]->counts();
+      mine.insert(mine.end(), counts.begin(), counts.end());
+      reaches_[point].emplace();  // these come back with the others
     }
     const std::span<const float> values(mine);
     for (const std::string& text :
@@ -84,6 +138,7 @@ class ExtremesObserver : public PointObserver {
       std::vector<float>& own = maxima_[point];
       own.resize(std::max(own.size(), maxima.size()), 0.0F);
       for (size_t i = 0; i < maxima.size(); ++i) own[i] = std::max(own[i], maxima[i]);
+      if (reaches_[point]) reaches_[point]->add(take(Reaches::kBins));
     }
   }
 
@@ -93,6 +148,7 @@ class ExtremesObserver : public PointObserver {
 
   PointMap<std::optional<Range>> ranges_;
   PointMap<std::vector<float>> maxima_;
+  PointMap<std::optional<Reaches>> reaches_;
   PointMap<char> feeds_a_linear_;  ///< whether channel maxima are wanted of what is made at this point
   PointLocks locks_;
 };
@@ -127,9 +183,16 @@ bool is_narrowed(const QuantConfig& qcfg, const Point& point) {
   return is_measured(point) && needs_range(qcfg, point) && qcfg[point].bits <= kNarrowedBits;
 }
 
-}  // namespace
-
-namespace {
+/// The residual stream where a norm reads it, rounded to more bits than are narrowed by the spread of values.
+std::vector<Point> wide_residuals(const QuantConfig& qcfg, const model::ModelConfig& config) {
+  std::vector<Point> points;
+  for (const Point& point : all_points(config)) {
+    const bool residual =
+        is_norm(point.module) && point.slot == Slot::input && made_at(config, point) == point;
+    if (residual && needs_range(qcfg, point) && qcfg[point].bits > kNarrowedBits) points.push_back(point);
+  }
+  return points;
+}
 
 /// Narrows the ranges of coarse grids by how the values are spread, which `run` shows an observer.
 template <typename Run>
@@ -212,7 +275,9 @@ Calibration calibrate(const model::Model& model, const Samples& samples, const Q
     }
   };
 
-  ExtremesObserver extremes(model.config);
+  const std::vector<Point> residuals =
+      options.first_token_apart ? wide_residuals(qcfg, model.config) : std::vector<Point>{};
+  ExtremesObserver extremes(model.config, residuals);
   run(extremes, peers.rank, peers.size);
   Calibration result{ActRanges(num_layers), PointMap<std::vector<float>>(num_layers)};
   const std::vector<Point> points = all_points(model.config);
@@ -223,6 +288,11 @@ Calibration calibrate(const model::Model& model, const Samples& samples, const Q
     if (point.slot == Slot::input && is_linear(point.module)) {
       result.channel_maxima[point] = extremes.maxima()[made_at(model.config, point)];
     }
+  }
+  for (const Point& point : residuals) {
+    Range& range = result.ranges[point].value();
+    const float reach = kReach * extremes.reaches(point)->quantile(kReachedBy);
+    range = {std::max(range.lo, -reach), std::min(range.hi, reach)};
   }
   if (options.first_token_apart) result.first = first_token(model, samples, qcfg, options);
   if (options.estimator == RangeEstimator::minmax) return result;

@@ -48,13 +48,14 @@ bool is_any_narrowed(const QuantConfig& qcfg, const model::ModelConfig& config);
 /// Runs the float model over the samples and measures (docs/specification.md#points): ranges cover all that
 /// an operation computes, the scores of future positions included. The same bits for any number of threads.
 /// percentile and mse need a second pass and the points' bits, `qcfg`: they narrow the ranges of points that
-/// are quantized to 10 bits or fewer; finer grids and points left alone keep min and max (a residual stream's
-/// outliers are there to be kept). A value that is not finite is an Error that names the point.
-/// The ranges of position 0, where it is apart, are those of sequences of one token, of every token of the
-/// samples: nothing that stands later can change them, and whatever token comes first becomes the attention's
-/// sink.
-/// `progress`, where given, is called with samples done and in all. `peers`, who must call this together with
-/// the same arguments, share the samples of the first pass; minima and maxima are the same in any order.
+/// are quantized to 10 bits or fewer; finer grids and points left alone keep min and max. Where position 0 is
+/// apart, so are its massive activations, and what norms read of the residual stream in more than 10 bits has
+/// a range of at most 4 times the reach of 99 % of the tokens. A value that is not finite is an Error that
+/// names the point. The ranges of position 0, where it is apart, are those of sequences of one token, of
+/// every token of the samples: nothing that stands later can change them, and whatever token comes first
+/// becomes the attention's sink. `progress`, where given, is called with samples done and in all. `peers`,
+/// who must call this together with the same arguments, share the samples of the first pass; minima and
+/// maxima are the same in any order.
 Calibration calibrate(const model::Model& model, const Samples& samples, const QuantConfig& qcfg,
                       const CalibrationOptions& options,
                       const std::function<void(int64_t, int64_t)>& progress = {}, const Peers& peers = {});

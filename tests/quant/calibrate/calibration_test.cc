@@ -90,15 +90,55 @@ TEST(Calibration, AFirstTokenApartIsMeasuredApart) {
   }
 }
 
-TEST(Calibration, RanksMeasureWhatOneProcessMeasures) {
+/// A model with a token of massive activations, and samples that it stands in once, behind the first
+/// position.
+struct MassiveToken {
+  MassiveToken() : model(tiny.build()), embedding(static_cast<size_t>(61 * 24)) {
+    model.embedding.decode_rows(0, 61, embedding.data());
+    for (size_t i = size_t{60} * 24; i < embedding.size(); ++i) embedding[i] *= 1000;
+    model.embedding.stored =
+        model::StoredWeight(model::DType::f32, 24, reinterpret_cast<const std::byte*>(embedding.data()));
+    for (int64_t i = 0; i < 300; ++i)
+      plain[static_cast<size_t>(i / 100)].push_back(static_cast<int32_t>(i * 17 % 60));
+    massive = plain;
+    massive[1][40] = 60;
+  }
   TinyModel tiny;
-  const model::Model model = tiny.build();
+  model::Model model;
+  std::vector<float> embedding;
+  Samples plain = Samples(3), massive;
+};
+
+/// Nothing of it is left in the range of the others, where position 0 is apart; the paper's ranges include
+/// it.
+TEST(Calibration, OfResidualsTheMassiveTokensBehindTheFirstAreLeftOut) {
+  MassiveToken token;
+  const QuantConfig qcfg = make_qcfg(token.model.config, parse_scheme("w8a8"));
+  const auto reach = [&](const Samples& samples, bool apart, const Point& point) {
+    const Range range =
+        calibrate(token.model, samples, qcfg, {.first_token_apart = apart}).ranges[point].value();
+    return std::max(-range.lo, range.hi);
+  };
+  const Point residual{0, Module::input_norm, Slot::input};
+  const float others = reach(token.plain, true, residual);
+  EXPECT_GT(reach(token.massive, false, residual), 300 * others);
+  EXPECT_GE(reach(token.massive, true, residual), others);
+  EXPECT_LT(reach(token.massive, true, residual), 5 * others);
+  // Once in a hundred tokens it is no exception.
+  for (size_t i : {0, 2}) token.massive[i][40] = token.massive[i][60] = 60;
+  EXPECT_GT(reach(token.massive, true, residual), 300 * others);
+}
+
+TEST(Calibration, RanksMeasureWhatOneProcessMeasures) {
+  MassiveToken token;
+  const model::Model& model = token.model;
   const QuantConfig qcfg = make_qcfg(model.config, parse_scheme("w8a8"));
-  for (const RangeEstimator estimator : {RangeEstimator::minmax, RangeEstimator::mse}) {
-    const Calibration alone = calibrate(model, samples(), qcfg, {.estimator = estimator});
+  for (const CalibrationOptions& options :
+       {CalibrationOptions{}, {.estimator = RangeEstimator::mse}, {.first_token_apart = true}}) {
+    const Calibration alone = calibrate(model, token.massive, qcfg, options);
     for (const int64_t ranks : {2, 5}) {  // more than there are samples
       test::run_ranks(ranks, [&](const Peers& peers) {
-        const Calibration shared = calibrate(model, samples(), qcfg, {.estimator = estimator}, {}, peers);
+        const Calibration shared = calibrate(model, token.massive, qcfg, options, {}, peers);
         EXPECT_EQ(shared.ranges, alone.ranges);
         for (const Point& point : all_points(model.config))
           EXPECT_EQ(shared.channel_maxima[point], alone.channel_maxima[point]) << point_name(point);
