@@ -15,8 +15,8 @@
 #include "cli/option_values.h"
 #include "eval/engine/session.h"
 #include "model/kernels/cpu.h"
-#include "quant/arithmetic/integer/integer_arithmetic.h"
 #include "quant/arithmetic/integer/run/cpu.h"
+#include "quant/arithmetic/prefix.h"
 #include "quant/calibrate/calibration.h"
 
 namespace qeval::cli {
@@ -96,6 +96,7 @@ quant::ActRanges some_ranges(const model::Model& model, const quant::QuantConfig
 /// Loads, prepares and measures one scheme, in a process of its own.
 ordered_json measure(const Job& job) {
   const model::Model model = model::load_model(job.model);
+  LatencySettings settings = job.settings;
   const int64_t positions =
       std::max(job.settings.prompt, job.settings.contexts.empty() ? 0 : job.settings.contexts.back());
   std::unique_ptr<model::Arithmetic> arithmetic;
@@ -112,19 +113,18 @@ ordered_json measure(const Job& job) {
       q.known_ranges = some_ranges(model, q.qcfg);
       q.ranges = quant::complete_ranges(q.qcfg, q.known_ranges, model.config, "made-up text");
     }
+    if (q.prefix) settings.start = q.prefix->token;
     if (job.arithmetic == "integer") {
-      arithmetic = std::make_unique<quant::IntegerArithmetic>(model, q.qcfg, q.known_ranges, positions,
-                                                              quant::kStreamGuardBits, q.first);
+      arithmetic = quant::make_integer_arithmetic(model, q, positions);
     } else {
-      arithmetic = std::make_unique<quant::FakeArithmetic>(model, q.qcfg, q.ranges, positions, q.first);
+      arithmetic = quant::make_fake_arithmetic(model, q, positions);
     }
   }
 #if defined(__GLIBC__)
   ::malloc_trim(0);  // what preparing needed is no part of the model's memory
 #endif
   model::Decoder decoder(model, *arithmetic);
-  ordered_json result =
-      to_json(measure_latency(decoder, job.settings, EnergyCounters(job.settings.powercap)));
+  ordered_json result = to_json(measure_latency(decoder, settings, EnergyCounters(job.settings.powercap)));
   result["weights_read_in_place_bytes"] = read_in_place;
   return result;
 }

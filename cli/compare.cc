@@ -157,9 +157,10 @@ eval::CompareOptions compare_options(const po::variables_map& arguments, const T
   options.rotated.method = quant::Method::rotate;
   read_rotation_options(arguments, options.rotated);
   for (const std::string& scheme : options.schemes) {
-    if (quant::parse_scheme(scheme).activation_bits > 16 &&
-        optional<std::string>(arguments, "first-token") == "ranges") {
-      refuse("first-token", fmt::format("ranges: not with scheme {}, whose activations have none", scheme));
+    if (quant::parse_scheme(scheme).activation_bits > 16 && options.rotated.calibration.first_token_apart &&
+        given(arguments, "first-token")) {
+      refuse("first-token", fmt::format("{}: not with scheme {}, whose activations have no ranges",
+                                        arguments["first-token"].as<std::string>(), scheme));
     }
   }
   quantize.save_interval = save_interval(arguments);
@@ -183,8 +184,11 @@ eval::CommandSpelling spelling(const po::variables_map& arguments, const eval::C
     return method == quant::Method::rotate || (near_lossless && method == quant::Method::mobilequant);
   };
   const auto with_space = [](const std::string& text) { return text.empty() ? "" : " " + text; };
-  return {[evaluation = repeated(arguments, kEvaluationOptions)](const auto& model, const auto& arithmetic,
-                                                                 const auto& base, const auto& output) {
+  std::string evaluated = repeated(arguments, kEvaluationOptions);
+  if (options.evaluation.add_bos && !given(arguments, "add-bos-token"))
+    evaluated += " --add-bos-token always";
+  return {[evaluation = evaluated](const auto& model, const auto& arithmetic, const auto& base,
+                                   const auto& output) {
             return eval_command_text(model, evaluation, arithmetic, base, output);
           },
           [=](const auto& model, const quant::QuantizeRun& run, const auto& output) {
@@ -245,6 +249,17 @@ void read_model_options(const po::variables_map& arguments, eval::CompareOptions
   warn_of_own_rounding(model, keeps ? fmt::format(", but under the scheme {}", quant::kStoredScheme) : "");
   if (options.text && arguments["context"].defaulted())
     options.text->context = std::min(options.text->context, model.config.context());
+  std::unique_ptr<model::Tokenizer> tokenizer;
+  options.rotated.calibration.prefix_token = prefix_token_of(arguments, [&]() -> const model::Tokenizer& {
+    if (!tokenizer) tokenizer = model::load_tokenizer(model.path, model.config.vocab_size);
+    return *tokenizer;
+  });
+  if (options.rotated.calibration.prefix_token) {
+    // The base and the other methods are scored on the same sequences.
+    if (options.evaluation.add_bos.value_or(eval::AddBos::always) != eval::AddBos::always)
+      refuse("add-bos-token", "not what --first-token prefix needs; accepted with it: always");
+    options.evaluation.add_bos = eval::AddBos::always;
+  }
   options.quantize.samples =
       read_samples(arguments, model, default_samples(arguments, options.methods), &options.quantize.warnings);
   options.quantize.calibration = calibration_json(arguments, options.quantize.samples);

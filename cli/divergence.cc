@@ -180,7 +180,7 @@ void print(const eval::DivergenceResults& results, const std::vector<eval::Measu
 
 int run(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
-  const eval::TextProtocol protocol = eval::parse_text_protocol(arguments["protocol"].as<std::string>());
+  eval::TextProtocol protocol = eval::parse_text_protocol(arguments["protocol"].as<std::string>());
   const bool llama = protocol == eval::TextProtocol::llama_cpp;
   check(arguments, llama);
   const auto stored_file = optional<std::string>(arguments, "kl-divergence-base");
@@ -211,6 +211,10 @@ int run(const po::variables_map& arguments) {
   std::vector<eval::Session*> others;
   for (const ComparedModel& model : with)
     others.push_back(&models.open(model.path, model.arithmetic, context));
+  // Models with a prefix know no other windows, and the others are compared on the same.
+  const bool prefixed = std::ranges::any_of(
+      others, [](const eval::Session* other) { return other->prefix_token().has_value(); });
+  if (prefixed && protocol == eval::TextProtocol::qeval) protocol = eval::TextProtocol::qeval_bos;
   eval::Session& first = base != nullptr ? *base : *others.front();
   if (stored && stored->header().vocabulary != first.model().config.vocab_size) {
     fail("{}: made with a vocabulary of {} tokens; {} has {}", *stored_file, stored->header().vocabulary,

@@ -135,6 +135,7 @@ int run(const po::variables_map& arguments) {
   std::vector<int32_t> ids = chat ? tokenizer.encode_prompt(chat_text(arguments, std::move(variables), text))
                                   : tokenizer.encode(text);
   if (!chat) model::put_in_front(tokenizer.leading_ids(), ids);  // a chat template writes them itself
+  if (const auto start = session.prefix_token()) model::put_in_front({&*start, 1}, ids);
   if (ids.empty()) fail("the prompt is empty: there is nothing to continue; -p gives one");
   if (count > session.max_length() - std::ssize(ids)) {
     fail("{} tokens of prompt and {} new ones; accepted: {} in all, or a longer --max-length", ids.size(),

@@ -6,6 +6,7 @@
 #include "cli/calibration_options.h"
 #include "cli/progress.h"
 #include "quant/arithmetic/integer/comparison.h"
+#include "quant/arithmetic/prefix.h"
 #include "quant/methods/mixed_precision.h"
 
 namespace qeval::cli {
@@ -22,10 +23,13 @@ void inspect_compare(const po::variables_map& arguments, const model::Model& mod
   size_t longest = 1;
   for (const auto& sample : samples) longest = std::max(longest, sample.size());
   const auto positions = static_cast<int64_t>(longest);
-  const quant::FakeArithmetic fake(model, quantization.qcfg, quantization.ranges, positions,
-                                   quantization.first);
+  // What integers compute at position 0 of a prefix, nobody uses; the operations are compared all the same.
+  const auto first = quantization.prefix
+                         ? std::optional(quant::prefix_grids_of_integers(quantization, model.config))
+                         : quantization.first;
+  const quant::FakeArithmetic fake(model, quantization.qcfg, quantization.ranges, positions, first);
   const quant::IntegerArithmetic integer(model, quantization.qcfg, quantization.known_ranges, positions,
-                                         quant::kStreamGuardBits, quantization.first);
+                                         quant::kStreamGuardBits, first);
   Progress progress;
   const auto differences = quant::compare_operations(
       model, fake, integer, samples,

@@ -40,8 +40,11 @@ void print_summary(const model::Model& model, const quant::Quantization& quantiz
   }
   std::cout << fmt::format("{:<22} {}\n", "quantization hash", quantization.hash);
   if (quantization.first) {
-    std::cout << fmt::format("{:<22} {}\n", "first token",
-                             "ranges of its own at position 0 (--points lists them)");
+    const std::string what =
+        quantization.prefix
+            ? fmt::format("a prefix: the key and value of token {} at position 0", quantization.prefix->token)
+            : "ranges of its own at position 0 (--points lists them)";
+    std::cout << fmt::format("{:<22} {}\n", "first token", what);
   }
   for (const auto& [spec, count] : counts) {
     std::cout << fmt::format("{:<22} {}: {} weights, {} activations\n", "quantized", spec, count.first,

@@ -69,8 +69,9 @@ Latency measure_latency(model::Decoder& decoder, const LatencySettings& settings
                         const EnergyCounters& energy) {
   Latency result;
   const int64_t longest = settings.contexts.empty() ? 0 : settings.contexts.back();
-  const std::vector<int32_t> ids =
+  std::vector<int32_t> ids =
       made_up_ids(std::max(settings.prompt, longest), decoder.model().config.vocab_size);
+  if (settings.start && !ids.empty()) ids.front() = *settings.start;
 
   std::vector<double> times;
   EnergyCounters::Reading before = energy.now();

@@ -19,6 +19,7 @@ struct LatencySettings {
   std::vector<int64_t> contexts;   ///< ascending; generation ends at each of these lengths
   int64_t generate = 16;           ///< tokens timed at each of them
   int64_t repeat = 5;              ///< prompts timed
+  std::optional<int32_t> start{};  ///< the token that sequences begin with, where it matters
   int64_t warmup = 1;              ///< prompts before, and tokens before each context's
   std::filesystem::path powercap;  ///< where the energy counters are
 };

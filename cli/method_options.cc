@@ -75,8 +75,8 @@ void add_rotation_options(po::options_description& options) {
       "channels of a block of the online rotation (default: all, where there is a Hadamard matrix of that "
       "order)");
   add("first-token", po::value<std::string>()->value_name("MODE"),
-      "position 0: shared (default), or ranges (its own 16-bit ranges; all others are measured without "
-      "it)");
+      "position 0: shared (default), ranges (its own 16-bit ranges; all others are measured without it) or "
+      "prefix (every sequence begins with BOS, whose keys and values are constants of the checkpoint)");
 }
 
 void read_rotation_options(const po::variables_map& arguments, quant::QuantizeOptions& options) {
@@ -97,14 +97,27 @@ void read_rotation_options(const po::variables_map& arguments, quant::QuantizeOp
   const bool ranges = options.scheme.activation_bits <= 16 && !options.scheme.dynamic_activations;
   options.calibration.first_token_apart =
       quant::parse_first_token(
-          optional<std::string>(arguments, "first-token").value_or(method && ranges ? "ranges" : "shared")) ==
-      quant::FirstTokenMode::ranges;
+          optional<std::string>(arguments, "first-token").value_or(method && ranges ? "ranges" : "shared")) !=
+      quant::FirstTokenMode::shared;
   if (!method) return;
   if (!given(arguments, "range")) options.calibration.estimator = quant::RangeEstimator::mse;
   options.scheme.weight.per_channel = true;
   if (!near_lossless) return;
   options.smooth = false;
   options.rounding = quant::Rounding::gptq;
+}
+
+std::optional<int32_t> prefix_token_of(const po::variables_map& arguments,
+                                       const std::function<const model::Tokenizer&()>& tokenizer) {
+  const auto mode = optional<std::string>(arguments, "first-token");
+  if (!mode || quant::parse_first_token(*mode) != quant::FirstTokenMode::prefix) return std::nullopt;
+  const auto bos = tokenizer().bos_id();
+  const auto token = bos ? bos : tokenizer().eos_id();
+  if (!token)
+    refuse("first-token",
+           "prefix: the tokenizer names neither a BOS nor an EOS token, which every sequence "
+           "would begin with; accepted: shared, ranges");
+  return token;
 }
 
 bool is_near_lossless(const po::variables_map& arguments, Method method) {

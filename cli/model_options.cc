@@ -58,9 +58,10 @@ void add_encoding_options(po::options_description& options) {
   add_protocol_option(options);
   add("prefix-token", one_of("T", "auto, bos, eos, none")->default_value("auto"),
       "what an empty context becomes: auto (BOS if the tokenizer has one, else EOS), bos, eos, none");
-  add("add-bos-token", one_of("WHETHER", "true, false"),
+  add("add-bos-token", one_of("WHETHER", "true, false, always"),
       "put BOS before every text that does not begin with it (true), or nothing (false), instead of what the "
-      "tokenizer's own files say; as the harness's model argument add_bos_token");
+      "tokenizer's own files say; as the harness's model argument add_bos_token. always: in front of every "
+      "sequence, windows and cut texts too (EOS without a BOS); the default of a checkpoint with a prefix");
 }
 
 void add_scoring_options(po::options_description& options, bool several) {
@@ -126,13 +127,14 @@ eval::PrefixToken prefix_token(const po::variables_map& arguments) {
   return name == "none" ? eval::PrefixToken::none : eval::PrefixToken::automatic;
 }
 
-std::optional<bool> add_bos_token(const po::variables_map& arguments) {
+std::optional<eval::AddBos> add_bos_token(const po::variables_map& arguments) {
   const auto value = optional<std::string>(arguments, "add-bos-token");
   if (!value) return std::nullopt;
+  if (*value == "always") return eval::AddBos::always;
   if (protocol(arguments) == eval::Protocol::lm_eval_0_3)
     throw UsageError(
-        "--add-bos-token: protocol lm-eval-0.3 adds no special tokens; accepted with lm-eval-0.4");
-  return *value == "true";
+        "--add-bos-token: protocol lm-eval-0.3 adds no special tokens; accepted with it: always");
+  return *value == "true" ? eval::AddBos::texts : eval::AddBos::never;
 }
 
 void print_warnings(const model::Tokenizer& tokenizer) {
@@ -144,7 +146,7 @@ std::unique_ptr<eval::RequestEncoder> make_encoder(eval::Session& session,
   print_warnings(session.tokenizer());
   return std::make_unique<eval::RequestEncoder>(session.tokenizer(), protocol(arguments),
                                                 prefix_token(arguments), session.max_length(),
-                                                add_bos_token(arguments));
+                                                add_bos_for(session, add_bos_token(arguments)));
 }
 
 }  // namespace qeval::cli

@@ -34,7 +34,7 @@ void print_warnings(const eval::Session& session);
 int64_t batch_tokens(const po::variables_map& arguments);
 eval::Protocol protocol(const po::variables_map& arguments);
 eval::PrefixToken prefix_token(const po::variables_map& arguments);
-std::optional<bool> add_bos_token(const po::variables_map& arguments);
+std::optional<eval::AddBos> add_bos_token(const po::variables_map& arguments);
 /// Prints what is odd about a tokenizer's files on stderr.
 void print_warnings(const model::Tokenizer& tokenizer);
 std::unique_ptr<eval::RequestEncoder> make_encoder(eval::Session& session,

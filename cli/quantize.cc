@@ -190,7 +190,8 @@ void require_samples(const quant::Samples& samples, const quant::QuantizeOptions
   const auto need = [&](std::string_view what) {
     throw UsageError(fmt::format("--calibration or --calibration-ids is required: {}", what));
   };
-  if (options.calibration.first_token_apart) need("ranges of position 0 are measured");
+  if (options.calibration.first_token_apart)
+    need("position 0 is told apart from the others, which are measured");
   if (options.method == quant::Method::smoothquant) need("smoothquant measures channel maxima");
   if (options.method == quant::Method::awq) need("awq measures activations");
   if (quant::is_learned(options.method)) need("learned methods learn on it");
@@ -220,6 +221,11 @@ int run(const po::variables_map& arguments) {
     model = load_model(arguments);
     run.options = quantize_options(arguments, model.config);
     if (!run.options.scheme.stored) warn_of_own_rounding(model);
+    std::unique_ptr<model::Tokenizer> tokenizer;
+    run.options.calibration.prefix_token = prefix_token_of(arguments, [&]() -> const model::Tokenizer& {
+      if (!tokenizer) tokenizer = model::load_tokenizer(model.path, model.config.vocab_size);
+      return *tokenizer;
+    });
     run.scheme = arguments["scheme"].as<std::string>();
     run.format = quant::parse_checkpoint_format(arguments["format"].as<std::string>());
     run.act_ranges_file = optional<std::string>(arguments, "act-ranges").value_or("");

@@ -146,7 +146,7 @@ EncodedTasks encode_tasks(Session& session, const EvaluationOptions& options) {
   EncodedTasks out{resolve_tasks(options.tasks, options.protocol), {}, {}, {}, {}, {}};
   require_generation(out.selection, options);
   const RequestEncoder encoder(session.tokenizer(), options.protocol, options.prefix, session.max_length(),
-                               options.add_bos, options.chat.has_value());
+                               add_bos_for(session, options.add_bos), options.chat.has_value());
   LoadOptions load = options.load;
   out.chat.system_instruction = load.style.system_instruction;
   std::shared_ptr<ChatRenderer> chat;

@@ -24,7 +24,7 @@ struct EvaluationOptions {
   std::string tasks;  ///< as -t takes them
   Protocol protocol = Protocol::lm_eval_0_4;
   PrefixToken prefix = PrefixToken::automatic;
-  std::optional<bool> add_bos = {};      ///< as RequestEncoder takes it
+  std::optional<AddBos> add_bos = {};    ///< as RequestEncoder takes it
   LoadOptions load;                      ///< its style's `chat` and `fewshot_as_multiturn` follow from `chat`
   std::optional<ChatOptions> chat = {};  ///< put prompts into the model's chat template
   std::string limit;                     ///< as given, for the results

@@ -6,11 +6,12 @@
 #include "base/hash.h"
 #include "base/setting.h"
 #include "base/unicode.h"
+#include "eval/engine/session.h"
 
 namespace qeval::eval {
 
 RequestEncoder::RequestEncoder(const model::Tokenizer& tokenizer, Protocol protocol, PrefixToken prefix,
-                               int64_t max_length, std::optional<bool> add_bos, bool composed)
+                               int64_t max_length, std::optional<AddBos> add_bos, bool composed)
     : tokenizer_(tokenizer),
       protocol_(protocol),
       max_length_(max_length),
@@ -18,12 +19,20 @@ RequestEncoder::RequestEncoder(const model::Tokenizer& tokenizer, Protocol proto
       composed_(composed) {
   if (max_length < 1) fail("{} {}: at least 1", setting("max-length"), max_length);
   if (protocol == Protocol::lm_eval_0_4) {
-    if (add_bos.value_or(false) && !tokenizer.bos_id()) {
-      fail("{} true: the tokenizer names no BOS token; accepted with it: false", setting("add-bos-token"));
+    if (add_bos == AddBos::texts && !tokenizer.bos_id()) {
+      fail("{} true: the tokenizer names no BOS token; accepted with it: false, always",
+           setting("add-bos-token"));
     }
     const auto own = tokenizer.leading_ids();
     if (!add_bos) leading_ids_.assign(own.begin(), own.end());
-    if (add_bos.value_or(false) && tokenizer.bos_id()) leading_ids_ = {*tokenizer.bos_id()};
+    if (add_bos == AddBos::texts) leading_ids_ = {*tokenizer.bos_id()};
+  }
+  if (add_bos == AddBos::always) {
+    start_id_ = tokenizer.bos_id() ? tokenizer.bos_id() : tokenizer.eos_id();
+    if (!start_id_)
+      fail("{} always: the tokenizer names neither a BOS nor an EOS token; accepted with it: false",
+           setting("add-bos-token"));
+    leading_ids_ = {*start_id_};
   }
   const bool chosen = prefix != PrefixToken::automatic;
   if (!chosen) {
@@ -59,7 +68,8 @@ std::string RequestEncoder::prefix_policy() const {
 }
 
 std::string RequestEncoder::add_bos_policy() const {
-  return add_bos_ ? *add_bos_ ? "true" : "false" : "";
+  if (!add_bos_) return "";
+  return *add_bos_ == AddBos::always ? "always" : *add_bos_ == AddBos::texts ? "true" : "false";
 }
 
 std::vector<int32_t> RequestEncoder::encode_text(std::string_view text) const {
@@ -80,6 +90,13 @@ int64_t truncate_left(TokenRequest& request, int64_t max_length) {
   const int64_t excess = std::max<int64_t>(0, std::ssize(request.tokens) - (max_length + 1));
   request.tokens.erase(request.tokens.begin(), request.tokens.begin() + excess);
   return excess;
+}
+
+int64_t RequestEncoder::truncate(TokenRequest& request, int64_t max_length) const {
+  if (start_id_) model::put_in_front({&*start_id_, 1}, request.tokens);
+  const int64_t truncated = truncate_left(request, max_length);
+  if (start_id_) request.tokens.front() = *start_id_;
+  return truncated;
 }
 
 EncodedRequest RequestEncoder::encode(const TextRequest& request) const {
@@ -113,7 +130,7 @@ EncodedRequest RequestEncoder::encode(const TextRequest& request) const {
   out.tokens.scored = std::ssize(scored);
   out.tokens.tokens = std::move(context);
   out.tokens.tokens.insert(out.tokens.tokens.end(), scored.begin(), scored.end());
-  out.truncated = truncate_left(out.tokens, max_length_);
+  out.truncated = truncate(out.tokens, max_length_);
   return out;
 }
 
@@ -126,11 +143,13 @@ EncodedRequest RequestEncoder::encode_prompt(std::string_view prompt, int64_t ma
         setting("max-length"), max_length_, max_tokens, max_tokens);
   }
   EncodedRequest out;
-  out.tokens.tokens = protocol_ == Protocol::lm_eval_0_3 ? encode_text(prompt) : encode_with_special(prompt);
+  const bool plain = protocol_ == Protocol::lm_eval_0_3 && !start_id_;
+  out.tokens.tokens = plain ? encode_text(prompt) : encode_with_special(prompt);
   std::vector<int32_t>& ids = out.tokens.tokens;
   if (ids.empty()) fail("the prompt has no tokens: there is nothing to continue");
   out.truncated = std::max<int64_t>(0, std::ssize(ids) - room);
   ids.erase(ids.begin(), ids.begin() + out.truncated);
+  if (start_id_) ids.front() = *start_id_;
   ids.push_back(0);
   out.tokens.scored = 1;
   return out;
@@ -149,7 +168,7 @@ EncodedRequest RequestEncoder::encode_answer(std::string_view prompt, std::strin
   out.tokens.scored = std::ssize(whole) - first;
   if (out.tokens.scored == 0) fail("the answer has no tokens: nothing to score");
   out.tokens.tokens = std::move(whole);
-  out.truncated = truncate_left(out.tokens, max_length_);
+  out.truncated = truncate(out.tokens, max_length_);
   return out;
 }
 
@@ -161,14 +180,21 @@ std::vector<TokenRequest> RequestEncoder::windows(std::string_view document) con
   // With a prefix, ids[i] is predicted from the prefix and ids[0 … i); without, the first token stays
   // unscored.
   if (prefix_id_) ids.insert(ids.begin(), *prefix_id_);
+  if (start_id_ && !prefix_id_) ids.insert(ids.begin(), *start_id_);
   const int64_t count = std::ssize(ids);
   for (int64_t scored_end = 1; scored_end < count;) {
     const int64_t end = std::min(count, scored_end + max_length_);
     const int64_t begin = std::max<int64_t>(0, end - (max_length_ + 1));
     windows.push_back({.tokens = {ids.begin() + begin, ids.begin() + end}, .scored = end - scored_end});
+    // Nothing that is scored: a window's first token is only read.
+    if (start_id_) windows.back().tokens.front() = *start_id_;
     scored_end = end;
   }
   return windows;
+}
+
+std::optional<AddBos> add_bos_for(const Session& session, std::optional<AddBos> given) {
+  return given || !session.prefix_token() ? given : AddBos::always;
 }
 
 std::string token_hash(std::span<const TokenRequest> requests) {

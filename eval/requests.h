@@ -13,8 +13,17 @@
 
 namespace qeval::eval {
 
+class Session;
+
 /// What an empty context becomes (`--prefix-token`).
 enum class PrefixToken : uint8_t { automatic, bos, eos, none };
+
+/// Whether BOS goes in front of texts (`--add-bos-token`) instead of what the tokenizer puts there.
+enum class AddBos : uint8_t {
+  never,
+  texts,  ///< of every text
+  always  ///< of every sequence: windows of a long text and what a cut left over begin with it as well
+};
 
 /// A request in tokens. Where max_length cut the context, `truncated` tokens are missing from its left.
 struct EncodedRequest {
@@ -32,11 +41,11 @@ class RequestEncoder {
  public:
   /// Input length is limited to `max_length` ≥ 1 tokens. A prefix token that is asked for and that the
   /// tokenizer lacks is an Error; where the choice is left open and there is neither BOS nor EOS, only a
-  /// request that needs it is. `add_bos`: whether BOS goes in front of every text (protocol lm-eval-0.4)
-  /// instead of what the tokenizer puts there. `composed`: texts are a chat template's, whose control tokens
+  /// request that needs it is. `add_bos`: AddBos, of protocol lm-eval-0.4 but for `always`, which without a
+  /// BOS takes EOS. `composed`: texts are a chat template's, whose control tokens
   /// are meant.
   RequestEncoder(const model::Tokenizer& tokenizer, Protocol protocol, PrefixToken prefix, int64_t max_length,
-                 std::optional<bool> add_bos = std::nullopt, bool composed = false);
+                 std::optional<AddBos> add_bos = std::nullopt, bool composed = false);
 
   /// Throws Error where there is nothing to score or no context, or the continuation alone exceeds
   /// max_length.
@@ -58,12 +67,14 @@ class RequestEncoder {
 
   /// For the results: "bos (1)", "eos (2)", "none".
   std::string prefix_policy() const;
-  /// For the results: "true", "false"; empty where it is left to the tokenizer.
+  /// For the results: "true", "false", "always"; empty where it is left to the tokenizer.
   std::string add_bos_policy() const;
 
  private:
   std::vector<int32_t> encode_text(std::string_view text) const;
   std::vector<int32_t> encode_with_special(std::string_view text) const;
+  /// truncate_left; what is left begins as every sequence must.
+  int64_t truncate(TokenRequest& request, int64_t max_length) const;
   [[noreturn]] void fail_without_prefix(std::string_view what) const;
 
   const model::Tokenizer& tokenizer_;
@@ -72,10 +83,14 @@ class RequestEncoder {
   std::optional<int32_t> prefix_id_;
   std::string prefix_name_;
   bool prefix_refused_ = false;  // by --prefix-token none
-  std::optional<bool> add_bos_;
+  std::optional<AddBos> add_bos_;
   bool composed_;
+  std::optional<int32_t> start_id_;   // of every sequence
   std::vector<int32_t> leading_ids_;  // what goes in front of every text
 };
+
+/// The setting that a session's scores need: `given`, or always where the model has a prefix.
+std::optional<AddBos> add_bos_for(const Session& session, std::optional<AddBos> given);
 
 /// First 16 hexadecimal digits of a SHA-256 over the token ids of requests: equal only for the same ids and
 /// the same scored part.

@@ -91,7 +91,7 @@ Fingerprint run_fingerprint(Session& session, const EvaluationOptions& options, 
   }
   print["fewshot"] = fewshot_setting(examples);
   print.merge(tasks.chat.by_name());
-  if (options.add_bos) print["add_bos_token"] = tasks.add_bos_policy;
+  if (!tasks.add_bos_policy.empty()) print["add_bos_token"] = tasks.add_bos_policy;
   if (options.keep_logprobs) print["logprobs"] = std::to_string(kKeptTokens);
   if (options.shard) print["shard"] = name(*options.shard);
   return print;

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "model/decoder.h"
+#include "model/forwarding_arithmetic.h"
 
 namespace qeval::model {
 namespace {
@@ -33,9 +34,9 @@ std::string fault_of(const LinearWeights& linear) {
 }
 
 /// Another arithmetic, the output of every operation looked at until one has a value that is not finite.
-class Watch final : public Arithmetic {
+class Watch final : public ForwardingArithmetic {
  public:
-  Watch(const Model& model, const Arithmetic& inner) : model_(model), inner_(inner) {}
+  Watch(const Model& model, const Arithmetic& inner) : ForwardingArithmetic(inner), model_(model) {}
 
   struct Found {
     std::string what;
@@ -45,21 +46,18 @@ class Watch final : public Arithmetic {
   /// The row of the batch that is the first of those whose logits are asked next.
   void head_rows_from(int64_t row) { first_head_row_ = row; }
 
-  std::string name() const override { return inner_.name(); }
-  bool has_float_tensors() const override { return inner_.has_float_tensors(); }
-
   void embed(std::span<const int32_t> tokens, const RowPositions& rows, Tensor& residual) const override {
-    inner_.embed(tokens, rows, residual);
+    inner().embed(tokens, rows, residual);
     look(residual, [&] { return "the output of " + model_.embedding.name; });
   }
   void norm(int64_t layer, const NormOp& op, const Tensor& in, Tensor& out) const override {
-    inner_.norm(layer, op, in, out);
+    inner().norm(layer, op, in, out);
     look(out, [&] { return "the output of " + name_of(layer, op.module); });
   }
   void linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const override {
     if (targets.front().op->in == Value::mixed)
       look(in, [&] { return "the attention before " + name_of(layer, targets.front().op->module); });
-    inner_.linear(layer, in, targets);
+    inner().linear(layer, in, targets);
     for (const Target& target : targets) {
       const Module module = target.op->module;
       look(*target.out, [&] {
@@ -69,96 +67,58 @@ class Watch final : public Arithmetic {
     }
   }
   void rotate(int64_t layer, const RotateOp& op, const RowPositions& rows, Tensor& heads) const override {
-    inner_.rotate(layer, op, rows, heads);
+    inner().rotate(layer, op, rows, heads);
     look(heads, [&] {
       return "the rotary embedding behind " + name_of(layer, op.value == Value::q ? Module::q : Module::k);
     });
   }
-  void split_latent(int64_t layer, const SplitLatentOp& op, const Tensor& latent, const Tensor& heads,
-                    Tensor& k, Tensor& v) const override {
-    inner_.split_latent(layer, op, latent, heads, k, v);
-  }
-  void route(int64_t layer, const RouteOp& op, const Tensor& logits, Routing& routing) const override {
-    inner_.route(layer, op, logits, routing);
-  }
-  void dispatch(int64_t layer, const DispatchOp& op, const Tensor& in, const Routing& routing,
-                Tensor& out) const override {
-    inner_.dispatch(layer, op, in, routing, out);
-  }
-  void expert_linear(int64_t layer, const Tensor& in, const Routing& routing,
-                     std::span<const Target> targets) const override {
-    inner_.expert_linear(layer, in, routing, targets);
-  }
   void mix_experts(int64_t layer, const MixExpertsOp& op, const ExpertResults& results,
                    const Routing& routing, Tensor& out) const override {
-    inner_.mix_experts(layer, op, results, routing, out);
+    inner().mix_experts(layer, op, results, routing, out);
     look(out, [&] { return "the output of " + name_of(layer, op.module); });
   }
   void gate(int64_t layer, const GateOp& op, const Tensor& gate, Tensor& value) const override {
-    inner_.gate(layer, op, gate, value);
+    inner().gate(layer, op, gate, value);
     look(value, [&] { return fmt::format("the gated mixer of block {}", layer); });
-  }
-  void scale(int64_t layer, const ScaleOp& op, const Tensor& in, Tensor& out) const override {
-    inner_.scale(layer, op, in, out);
-  }
-  void clamp(int64_t layer, const ClampOp& op, Tensor& value) const override {
-    inner_.clamp(layer, op, value);
   }
   void convolve(int64_t layer, const ConvolveOp& op, std::span<const StateSegment> segments,
                 Tensor& value) const override {
-    inner_.convolve(layer, op, segments, value);
+    inner().convolve(layer, op, segments, value);
     look(value, [&] { return "the output of " + name_of(layer, op.module); });
   }
   void delta_rule(int64_t layer, const DeltaRuleOp& op, const MixerInputs& in,
                   std::span<const StateSegment> segments, Tensor& out) const override {
-    inner_.delta_rule(layer, op, in, segments, out);
+    inner().delta_rule(layer, op, in, segments, out);
     look(out, [&] { return "the output of " + name_of(layer, Module::mixer_state); });
   }
   void state_space(int64_t layer, const StateSpaceOp& op, const MixerInputs& in,
                    std::span<const StateSegment> segments, Tensor& out) const override {
-    inner_.state_space(layer, op, in, segments, out);
+    inner().state_space(layer, op, in, segments, out);
     look(out, [&] { return "the output of " + name_of(layer, Module::mixer_state); });
-  }
-  int64_t state_offset(int64_t layer, int64_t tokens) const override {
-    return inner_.state_offset(layer, tokens);
   }
   void altup(int64_t layer, const AltupOp& op, const Tensor& predicted, const Tensor& update, Tensor& active,
              Tensor& others) const override {
-    inner_.altup(layer, op, predicted, update, active, others);
+    inner().altup(layer, op, predicted, update, active, others);
     look(active, [&] { return fmt::format("the residual streams of block {}", layer); });
   }
   void embed_layers(std::span<const int32_t> tokens, const Tensor& embedded, Tensor& out) const override {
-    inner_.embed_layers(tokens, embedded, out);
+    inner().embed_layers(tokens, embedded, out);
     look(out, [&] { return "the output of " + model_.layer_embedding.name; });
   }
-  bool lends_kv(int64_t layer) const override { return inner_.lends_kv(layer); }
-  int64_t layers() const override { return inner_.layers(); }
-  int64_t kv_bytes(int64_t layer, int64_t tokens) const override { return inner_.kv_bytes(layer, tokens); }
-  void store_kv(int64_t layer, const Tensor& k, const Tensor& v, int64_t first_row, int64_t count,
-                const KvBlock& block, int64_t at) const override {
-    inner_.store_kv(layer, k, v, first_row, count, block, at);
-  }
-  bool wants_all_keys() const override { return inner_.wants_all_keys(); }
-  void scores(const AttentionTile& tile, const Tensor& q) const override { inner_.scores(tile, q); }
-  void softmax(const AttentionTile& tile) const override { inner_.softmax(tile); }
-  void mix(const AttentionTile& tile, Tensor& out) const override { inner_.mix(tile, out); }
-  void shape_mixed(const AttentionOp& op, int64_t rows, Tensor& out) const override {
-    inner_.shape_mixed(op, rows, out);
-  }
   void add(int64_t layer, const AddOp& op, const Tensor& update, Tensor& residual) const override {
-    inner_.add(layer, op, update, residual);
+    inner().add(layer, op, update, residual);
     look(residual, [&] { return "the residual stream behind " + name_of(layer, op.module); });
   }
   void activate(int64_t layer, const ActivateOp& op, Tensor& gate) const override {
-    inner_.activate(layer, op, gate);
+    inner().activate(layer, op, gate);
     look(gate, [&] { return "the output of " + name_of(layer, op.module); });
   }
   void multiply(int64_t layer, const MultiplyOp& op, const Tensor& up, Tensor& gate) const override {
-    inner_.multiply(layer, op, up, gate);
+    inner().multiply(layer, op, up, gate);
     look(gate, [&] { return "the product before " + name_of(layer, op.module); });
   }
   void hadamard(int64_t layer, const HadamardOp& op, Tensor& value) const override {
-    inner_.hadamard(layer, op, value);
+    inner().hadamard(layer, op, value);
     const std::string_view behind =
         op.value == Value::gate ? "the product before " : "the rotary embedding behind ";
     const Module module = op.value == Value::gate ? Module::down
@@ -167,16 +127,13 @@ class Watch final : public Arithmetic {
     look(value, [&] { return fmt::format("the rotation of {}{}", behind, name_of(layer, module)); });
   }
   void finish(const Tensor& residual, Tensor& out) const override {
-    inner_.finish(residual, out);
+    inner().finish(residual, out);
     // Behind the head's input an arithmetic may keep it in a form of its own.
     look(
         out, [&] { return "the output of " + model_.final_norm.name; }, model_.head.weight.cols);
   }
-  void gather(const Tensor& residual, std::span<const int64_t> rows, Tensor& out) const override {
-    inner_.gather(residual, rows, out);
-  }
   void logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const override {
-    inner_.logits(normed, first, count, logits);
+    inner().logits(normed, first, count, logits);
     const std::scoped_lock lock(mutex_);  // tiles come from many threads
     for (int64_t r = 0; r < normed.rows; ++r) {
       const int64_t row = first_head_row_ + r;
@@ -199,7 +156,7 @@ class Watch final : public Arithmetic {
   /// At the first `cols` columns.
   template <typename What>
   void look(const Tensor& tensor, const What& what, int64_t cols) const {
-    if (found_ || !inner_.has_float_tensors()) return;
+    if (found_ || !inner().has_float_tensors()) return;
     for (int64_t r = 0; r < tensor.rows; ++r) {
       if (all_finite({tensor.row<float>(r), static_cast<size_t>(cols)})) continue;
       found_ = {what(), r};
@@ -208,7 +165,6 @@ class Watch final : public Arithmetic {
   }
 
   const Model& model_;
-  const Arithmetic& inner_;
   int64_t first_head_row_ = 0;
   mutable std::optional<Found> found_;
   mutable bool found_in_head_ = false;

@@ -12,7 +12,7 @@
 #include "base/memory.h"
 #include "base/setting.h"
 #include "model/export.h"
-#include "quant/arithmetic/fake_arithmetic.h"
+#include "quant/arithmetic/prefix.h"
 #include "quant/checkpoint/checkpoint.h"
 #include "quant/grid/stored_codes.h"
 #include "quant/methods/gptq.h"
@@ -67,7 +67,8 @@ ordered_json settings_json(const QuantizeRun& run) {
     json["rotate_block"] = options.rotation.block;
     json["rotate_seed"] = options.rotation.seed;
   }
-  if (options.calibration.first_token_apart) json["first_token"] = name(FirstTokenMode::ranges);
+  if (options.calibration.first_token_apart)
+    json["first_token"] = name(first_token_mode(options.calibration));
   if (!options.keep_16bit.empty()) json["keep_16bit"] = options.keep_16bit;
   return json;
 }
@@ -355,7 +356,9 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
   QuantizedModel quantized = quantize(model, run.samples, run.options, report, observations, run.peers);
   ordered_json settings = settings_json(run);
   const auto hash = [&] {
-    return quantization_hash(quantized.qcfg, quantized.ranges, quantized.model().config, quantized.first);
+    const model::ModelConfig& config = quantized.model().config;
+    return quantized.prefix ? quantization_hash(quantized.qcfg, quantized.ranges, config, *quantized.prefix)
+                            : quantization_hash(quantized.qcfg, quantized.ranges, config, quantized.first);
   };
   if (run.learning) {
     settings.update(learn_json(applied_settings(run)));
@@ -363,6 +366,9 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
                                              model.weight_hash(), samples_hash(run.samples), hash());
     learn_in_folder(run, sha256_hex(identity), folder, resume, progress, report, quantized);
     if (!run.learning->round_first) round_weights(quantized, run.samples, run.options, report);
+    // Position 0 was computed in float with the weights that learned, and so are its constants.
+    if (quantized.prefix)
+      take_prefix(make_prefix(quantized.model(), quantized.qcfg, quantized.prefix->token), quantized);
   }
   ordered_json record{
       {"method", name(run.options.method)},

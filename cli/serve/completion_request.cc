@@ -166,6 +166,11 @@ nlohmann::ordered_json template_arguments(const json& value) {
 
 std::vector<int32_t> Completions::with_bos(std::vector<int32_t> ids) const {
   model::put_in_front(tokenizer_.leading_ids(), ids);
+  return with_start(std::move(ids));
+}
+
+std::vector<int32_t> Completions::with_start(std::vector<int32_t> ids) const {
+  if (const auto start = session_.prefix_token()) model::put_in_front({&*start, 1}, ids);
   return ids;
 }
 
@@ -176,6 +181,9 @@ void Completions::add_prompts(const json& value, CompletionRequest& request) con
   };
   const auto add_ids = [&](const json& list) {
     std::vector<int32_t> prompt = ids(list, "prompt", session_.model().config.vocab_size);
+    const std::optional<int32_t> start = session_.prefix_token();
+    if (start && (prompt.empty() || prompt.front() != *start))
+      fail("\"prompt\": the model computes only sequences that begin with its prefix, token {}", *start);
     std::string decoded;
     if (request.echo) decoded = tokenizer_.decode(prompt);
     request.prompts.push_back({std::move(prompt), std::move(decoded)});
@@ -277,7 +285,7 @@ CompletionRequest Completions::parse_chat(std::string_view body) const {
   for (const auto& [field, value] : request.items()) read_field(field, value, out);
   if (!most.is_null()) out.max_tokens = integer(most, "max_completion_tokens", 0, max_length());
   // Templates write the special tokens themselves.
-  out.prompts.push_back({tokenizer_.encode(prompt), std::move(prompt)});
+  out.prompts.push_back({with_start(tokenizer_.encode(prompt)), std::move(prompt)});
   if (most.is_null() && !request.contains("max_tokens"))
     out.max_tokens = std::max<int64_t>(1, max_length() - std::ssize(out.prompts.front().ids));
   (void)eval::Sampler(out.sampling);
@@ -312,7 +320,7 @@ std::string Completions::tokenizer_info() const {
   return json{{"tokenizer_class", tokenizer_.kind()},
               {"bos_token", spelt(tokenizer_.bos_id())},
               {"eos_token", spelt(tokenizer_.eos_id())},
-              {"add_bos_token", tokenizer_.adds_bos()},
+              {"add_bos_token", tokenizer_.adds_bos() || session_.prefix_token()},
               {"model_max_length", max_length()}}
       .dump(-1, ' ', false, json::error_handler_t::replace);
 }

@@ -94,6 +94,8 @@ class Completions {
   std::string text_behind(size_t bytes, const std::vector<int32_t>& ids) const;
   std::string token_bytes(int32_t token) const;
   std::vector<int32_t> with_bos(std::vector<int32_t> ids) const;
+  /// Begins with the model's prefix, where it has one.
+  std::vector<int32_t> with_start(std::vector<int32_t> ids) const;
 
   void read_field(const std::string& field, const nlohmann::json& value, CompletionRequest& request) const;
   void add_prompts(const nlohmann::json& value, CompletionRequest& request) const;

@@ -45,7 +45,10 @@ CompareWork::CompareWork(CompareOptions options)
       base_session_(std::make_unique<Session>(options_.session, base_)) {
   resolve_given();
   layout_.emplace(options_, base_->model().config, run_label(*base_session_));
-  if (options_.text) text_.emplace(*options_.text, *base_session_, layout_->base());
+  if (options_.text)
+    text_.emplace(
+        *options_.text, *base_session_, layout_->base(),
+        options_.evaluation.add_bos == AddBos::always ? TextProtocol::qeval_bos : TextProtocol::qeval);
   // Reads all data and prompts: what is missing is missed before the work starts.
   base_tasks_ = encode_tasks(*base_session_, options_.evaluation);
   EvaluationOptions evaluation = options_.evaluation;

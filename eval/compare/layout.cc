@@ -128,7 +128,10 @@ quant::QuantizeRun CompareLayout::quantize_run(const MadeModel& made) const {
     run.options.rotation = options_.rotated.rotation;
     run.options.calibration = options_.rotated.calibration;
     // Weights alone have no ranges.
-    if (run.options.scheme.activation_bits > 16) run.options.calibration.first_token_apart = false;
+    if (run.options.scheme.activation_bits > 16) {
+      run.options.calibration.first_token_apart = false;
+      run.options.calibration.prefix_token.reset();
+    }
     run.options.scheme.weight.per_channel = options_.rotated.scheme.weight.per_channel;
   }
   if (options_.learns_from_codes(made.method) && run.options.rotation.kind == quant::RotationKind::online)
@@ -218,7 +221,7 @@ Fingerprint compare_fingerprint(const CompareOptions& compare, const std::string
     print["rotate-keys"] = rotation.keys ? "yes" : "no";
     print["rotate-block"] = fmt::format("{}", rotation.block);
     print["rotate seed"] = fmt::format("{}", rotation.seed);
-    print["first-token"] = compare.rotated.calibration.first_token_apart ? "ranges" : "shared";
+    print["first-token"] = std::string(quant::name(quant::first_token_mode(compare.rotated.calibration)));
     print["rotate range"] = std::string(quant::name(compare.rotated.calibration.estimator));
   }
   for (const auto& [key, value] : evaluation) print["evaluation " + key] = value;

@@ -25,13 +25,14 @@ DivergenceRun describe(Session& session, const std::string& label, std::string p
 
 }  // namespace
 
-TextStage::TextStage(const ComparedText& text, Session& base, const ComparisonEntry& entry)
+TextStage::TextStage(const ComparedText& text, Session& base, const ComparisonEntry& entry,
+                     TextProtocol protocol)
     : text_(read_file(text.file)) {
   if (text.context > base.max_length()) {
     throw UsageError(fmt::format("{} {}: accepted: 1 to {}, the longest input ({})", setting("context"),
                                  text.context, base.max_length(), setting("max-length")));
   }
-  windows_ = text_windows(base.tokenizer(), {text.file.string(), text_}, TextProtocol::qeval, text.context);
+  windows_ = text_windows(base.tokenizer(), {text.file.string(), text_}, protocol, text.context);
   results_.text = {.file = text.file.filename().string(),
                    .sha256 = sha256_hex(text_),
                    .bytes = std::ssize(text_),

@@ -29,7 +29,8 @@ struct TextRun {
 class TextStage {
  public:
   /// Reads and encodes the text by the base's tokenizer. Throws Error for a text that has no tokens.
-  TextStage(const ComparedText& text, Session& base, const ComparisonEntry& entry);
+  TextStage(const ComparedText& text, Session& base, const ComparisonEntry& entry,
+            TextProtocol protocol = TextProtocol::qeval);
 
   /// Takes over what OUT/divergence.json holds of this text and base.
   void resume(const std::filesystem::path& output);

@@ -148,6 +148,7 @@ class Measurement {
 
 TextProtocol parse_text_protocol(std::string_view name) {
   if (name == "qeval") return TextProtocol::qeval;
+  if (name == "qeval-bos") return TextProtocol::qeval_bos;
   if (name == "llama.cpp") return TextProtocol::llama_cpp;
   fail("{} {}: unknown; accepted: {}", setting("protocol"), printable(name), kTextProtocolNames);
 }
@@ -156,6 +157,8 @@ std::string_view name(TextProtocol protocol) {
   switch (protocol) {
     case TextProtocol::qeval:
       return "qeval";
+    case TextProtocol::qeval_bos:
+      return "qeval-bos";
     case TextProtocol::llama_cpp:
       return "llama.cpp";
     case TextProtocol::chat:
@@ -169,8 +172,10 @@ TextWindows text_windows(const model::Tokenizer& tokenizer, const NamedText& tex
   if (protocol == TextProtocol::llama_cpp && context < 4)
     fail("{} {}: accepted: 4 or more", setting("context"), context);
   try {
-    if (protocol == TextProtocol::qeval) {
-      const RequestEncoder encoder(tokenizer, Protocol::lm_eval_0_4, PrefixToken::automatic, context);
+    if (protocol != TextProtocol::llama_cpp) {
+      const bool from_bos = protocol == TextProtocol::qeval_bos;
+      const RequestEncoder encoder(tokenizer, Protocol::lm_eval_0_4, PrefixToken::automatic, context,
+                                   from_bos ? std::optional(AddBos::always) : std::nullopt);
       TextWindows out{protocol, context, encoder.windows(text.text), {}};
       if (out.windows.empty()) fail("its {} bytes have no token to predict", text.text.size());
       return out;

@@ -19,11 +19,12 @@ namespace qeval::eval {
 /// How a text is cut into windows.
 enum class TextProtocol : uint8_t {
   qeval,      ///< as rolling log-likelihoods are: every token is predicted once (RequestEncoder::windows)
+  qeval_bos,  ///< the same, every window beginning with BOS (AddBos::always), as models with a prefix need
   llama_cpp,  ///< llama-perplexity's: whole chunks, BOS in the place of a chunk's first token where the
               ///< tokenizer adds it, the second half scored without its last token
   chat,       ///< no text but conversations: the assistant's turns, a window each (chat_windows.h)
 };
-inline constexpr std::string_view kTextProtocolNames = "qeval, llama.cpp";
+inline constexpr std::string_view kTextProtocolNames = "qeval, qeval-bos, llama.cpp";
 /// Throws Error for another name; conversations are none of them.
 TextProtocol parse_text_protocol(std::string_view name);
 std::string_view name(TextProtocol protocol);

@@ -8,8 +8,8 @@
 #include "model/kernels/cpu.h"
 #include "quant/arithmetic/checkpoint_arithmetic.h"
 #include "quant/arithmetic/ggml_arithmetic.h"
-#include "quant/arithmetic/integer/integer_arithmetic.h"
 #include "quant/arithmetic/integer/prepare.h"
+#include "quant/arithmetic/prefix.h"
 #include "quant/methods/warnings.h"
 
 namespace qeval::eval {
@@ -103,15 +103,12 @@ Session::Session(const SessionOptions& options, std::shared_ptr<LoadedModel> loa
   } else if (arithmetic == "fake") {
     quantization_ = quant::load_quantization(model(), options.qcfg, options.act_ranges);
     add_warnings(grid_warning_lines(model(), quantization_->qcfg, quantization_->ranges));
-    arithmetic_ = std::make_unique<quant::FakeArithmetic>(model(), quantization_->qcfg, quantization_->ranges,
-                                                          max_length_, quantization_->first);
+    arithmetic_ = quant::make_fake_arithmetic(model(), *quantization_, max_length_);
   } else if (arithmetic == "integer") {
     quantization_ = quant::load_quantization(model(), options.qcfg, options.act_ranges);
     add_warnings(
         grid_warning_lines(model(), quant::integer_config(quantization_->qcfg), quantization_->ranges));
-    arithmetic_ = std::make_unique<quant::IntegerArithmetic>(model(), quantization_->qcfg,
-                                                             quantization_->known_ranges, max_length_,
-                                                             quant::kStreamGuardBits, quantization_->first);
+    arithmetic_ = quant::make_integer_arithmetic(model(), *quantization_, max_length_);
   } else if (const auto kv_type = quant::parse_ggml_arithmetic(arithmetic)) {
     arithmetic_ = std::make_unique<quant::GgmlArithmetic>(model(), max_length_, *kv_type, arithmetic);
   } else {

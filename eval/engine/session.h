@@ -75,6 +75,12 @@ class Session {
   /// How the model is quantized, nothing in float arithmetic.
   const std::optional<quant::Quantization>& quantization() const { return quantization_; }
 
+  /// The token that every sequence must begin with, whose keys and values the checkpoint holds.
+  std::optional<int32_t> prefix_token() const {
+    return quantization_ && quantization_->prefix ? std::optional(quantization_->prefix->token)
+                                                  : std::nullopt;
+  }
+
   /// What to know before the scores are believed: tensors that their grids hold badly (quant::grid_warnings),
   /// a line each.
   const std::vector<std::string>& warnings() const { return warnings_; }

@@ -188,8 +188,9 @@ void write_own_sections(const RunResults& run, ordered_json& out) {
                   {"details", run.model.details}};
   out["protocol"] = run.protocol;
   out["prefix_policy"] = run.prefix_policy;
-  out["add_bos_token"] =
-      run.add_bos_token.empty() ? ordered_json(nullptr) : ordered_json(run.add_bos_token == "true");
+  out["add_bos_token"] = run.add_bos_token.empty()       ? ordered_json(nullptr)
+                         : run.add_bos_token == "always" ? ordered_json(run.add_bos_token)
+                                                         : ordered_json(run.add_bos_token == "true");
   out["tokenizer_hash"] = run.tokenizer_hash;
   out["tasks"] = ordered_json::object();
   out["task_order"] = ordered_json::array();
@@ -270,8 +271,9 @@ RunResults run_results_from_json(const ordered_json& json, const std::string& wh
   // Files of earlier versions could not choose.
   if (const auto value = fields.value().find("add_bos_token");
       value != fields.value().end() && !value->is_null()) {
-    if (!value->is_boolean()) fields.refuse("add_bos_token", "true, false or null");
-    run.add_bos_token = value->get<bool>() ? "true" : "false";
+    if (!value->is_boolean() && *value != "always")
+      fields.refuse("add_bos_token", "true, false, \"always\" or null");
+    run.add_bos_token = value->is_string() ? "always" : value->get<bool>() ? "true" : "false";
   }
   run.chat = ChatSettings::read(json, where);
   run.tokenizer_hash = fields.string("tokenizer_hash");

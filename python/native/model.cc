@@ -127,8 +127,12 @@ ordered_json Model::describe() {
 }
 
 eval::RequestEncoder Model::encoder(bool composed) {
-  return {session_->tokenizer(),  cli::protocol(arguments_),      cli::prefix_token(arguments_),
-          session_->max_length(), cli::add_bos_token(arguments_), composed};
+  return {session_->tokenizer(),
+          cli::protocol(arguments_),
+          cli::prefix_token(arguments_),
+          session_->max_length(),
+          eval::add_bos_for(*session_, cli::add_bos_token(arguments_)),
+          composed};
 }
 
 ordered_json Model::score(const ordered_json& request, const Observer& observer) {

@@ -215,7 +215,7 @@ class Model:
 def load(path: PathLike, arithmetic: Optional[str] = None, *, kv_type: Optional[str] = None,
          precision: Optional[str] = None, qcfg: Optional[PathLike] = None, act_ranges: Optional[PathLike] = None,
          gptq_zeros: Optional[str] = None, max_length: Optional[int] = None, batch_tokens: Optional[int] = None,
-         protocol: Optional[str] = None, prefix_token: Optional[str] = None, add_bos_token: Optional[bool] = None,
+         protocol: Optional[str] = None, prefix_token: Optional[str] = None, add_bos_token: Union[bool, str, None] = None,
          threads: Optional[int] = None, progress: Optional[bool] = None) -> Model:
     """Reads a model: a Hugging Face folder, a checkpoint of `qeval quantize`, or a GGUF file. The arithmetic is
     "float", "fake" (quantization simulated), "integer" or "ggml"; without one a quantized checkpoint is simulated

@@ -123,7 +123,8 @@ struct Quantization {
   /// All that act_dict.json holds: the integer residual takes its last range from the final norm's input.
   ActRanges known_ranges;
   std::optional<FirstToken> first{};
-  std::string hash;  ///< quantization_hash: the identity of the settings in results
+  std::optional<Prefix> prefix{};  ///< `first` then has the grids of its keys and values (prefix.h)
+  std::string hash;                ///< quantization_hash: the identity of the settings in results
 };
 
 /// Whether a model folder holds act_dict.json and default_qcfg.json.
@@ -140,5 +141,8 @@ Quantization load_quantization(const model::Model& model, const std::optional<st
 std::string quantization_hash(const QuantConfig& qcfg, const ActRanges& known,
                               const model::ModelConfig& config,
                               const std::optional<FirstToken>& first = std::nullopt);
+/// The same with a prefix, which decides its own grids.
+std::string quantization_hash(const QuantConfig& qcfg, const ActRanges& known,
+                              const model::ModelConfig& config, const Prefix& prefix);
 
 }  // namespace qeval::quant

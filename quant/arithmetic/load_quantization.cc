@@ -4,8 +4,10 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/json_object.h"
 #include "base/setting.h"
 #include "quant/arithmetic/fake_arithmetic.h"
+#include "quant/arithmetic/prefix.h"
 #include "quant/grid/stored_codes.h"
 
 namespace qeval::quant {
@@ -28,7 +30,27 @@ std::string quantization_hash(const QuantConfig& qcfg, const ActRanges& known,
                     act_ranges_json(used, config, &used_first).dump());
 }
 
+std::string quantization_hash(const QuantConfig& qcfg, const ActRanges& known,
+                              const model::ModelConfig& config, const Prefix& prefix) {
+  return sha256_hex(quantization_hash(qcfg, known, config) + prefix_json(prefix).dump());
+}
+
 namespace {
+
+/// The prefix of a checkpoint. One that was made with a prefix is nothing without it.
+std::optional<Prefix> load_prefix(const model::Model& model) {
+  const std::filesystem::path file = model.path / kPrefixFile;
+  std::error_code code;
+  if (std::filesystem::exists(file, code)) return read_prefix(file, model.config);
+  const std::filesystem::path record = model.path / "quantize.json";
+  if (!std::filesystem::exists(record, code)) return std::nullopt;
+  const nlohmann::json json = read_json_object(record);
+  const nlohmann::json* settings = find_field(json, "settings");
+  const nlohmann::json* mode = settings == nullptr ? nullptr : find_field(*settings, "first_token");
+  if (mode != nullptr && *mode == "prefix")
+    fail("{}: quantized with a prefix, but {} is missing", model.path.string(), kPrefixFile);
+  return std::nullopt;
+}
 
 /// A checkpoint's codes are what its configuration asks for: any other would be a second rounding.
 void check_stored_codes(const model::Model& model, const QuantConfig& qcfg,
@@ -77,6 +99,12 @@ Quantization load_quantization(const model::Model& model, const std::optional<st
         fmt::format("{}: no act_dict.json and no {}", model.path.string(), setting("act-ranges")));
   }
   const std::filesystem::path& qcfg_file = qcfg ? *qcfg : own_qcfg;
+  result.prefix = load_prefix(model);
+  if (result.prefix) {
+    result.first = prefix_grids(*result.prefix, result.qcfg, model.config);
+    result.hash = quantization_hash(result.qcfg, result.known_ranges, model.config, *result.prefix);
+    return result;
+  }
   if (std::optional<QuantConfig> first = read_first_qcfg(qcfg_file, result.qcfg, model.config)) {
     const std::filesystem::path& ranges_file = act_ranges ? *act_ranges : own_ranges;
     ActRanges known = read_first_ranges(ranges_file, model.config);

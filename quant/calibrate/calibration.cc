@@ -294,7 +294,8 @@ Calibration calibrate(const model::Model& model, const Samples& samples, const Q
     const float reach = kReach * extremes.reaches(point)->quantile(kReachedBy);
     range = {std::max(range.lo, -reach), std::min(range.hi, reach)};
   }
-  if (options.first_token_apart) result.first = first_token(model, samples, qcfg, options);
+  if (options.first_token_apart && !options.prefix_token)
+    result.first = first_token(model, samples, qcfg, options);
   if (options.estimator == RangeEstimator::minmax) return result;
   narrow(model.config, qcfg, options, result.ranges, [&](PointObserver& observer) { run(observer, 0, 1); });
   return result;

@@ -31,6 +31,8 @@ struct CalibrationOptions {
   double percentile = 99.99;
   /// Position 0 has ranges of its own, and no part in the others.
   bool first_token_apart = false;
+  /// Where it is apart: the token that every sample begins with, of which nothing is measured (Prefix).
+  std::optional<int32_t> prefix_token{};
 };
 
 /// What calibration measures. Ranges of every input, input2 and output point of the model, the sigmoid's
@@ -38,7 +40,7 @@ struct CalibrationOptions {
 struct Calibration {
   ActRanges ranges;
   PointMap<std::vector<float>> channel_maxima;  ///< at {layer, linear, input}: [input features]
-  /// Where the first token is apart: its configuration and ranges.
+  /// Where the first token is apart, and no prefix: its configuration and ranges.
   std::optional<FirstToken> first{};
 };
 

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/strict_json.h"
 #include "model/export.h"
+#include "quant/arithmetic/prefix.h"
 #include "quant/checkpoint/packed.h"
 
 namespace qeval::quant {
@@ -34,8 +35,8 @@ void remove(const std::filesystem::path& folder, const char* name) {
 
 bool is_of_a_checkpoint(std::string_view name) {
   std::vector<const char*> ours = model::exported_files();
-  ours.insert(ours.end(),
-              {kQcfgFile, kRangesFile, kNgramFile, kRecordFile, kUnfinishedFile, kStateFile, kTrainingFile});
+  ours.insert(ours.end(), {kQcfgFile, kRangesFile, kPrefixFile, kNgramFile, kRecordFile, kUnfinishedFile,
+                           kStateFile, kTrainingFile});
   return std::ranges::find(ours, name) != ours.end();
 }
 
@@ -92,7 +93,7 @@ void prepare_checkpoint_folder(const std::filesystem::path& folder, const model:
   write_file_atomically(folder / kUnfinishedFile, "qeval quantize has not finished here.\n");
   remove(folder, kRecordFile);
   for (const char* name : model::exported_files()) remove(folder, name);
-  for (const char* name : {kQcfgFile, kRangesFile, kNgramFile}) remove(folder, name);
+  for (const char* name : {kQcfgFile, kRangesFile, kPrefixFile, kNgramFile}) remove(folder, name);
   if (keep_learning) return;
   for (const char* name : {kStateFile, kTrainingFile}) remove(folder, name);
 }
@@ -101,10 +102,12 @@ void write_checkpoint(const std::filesystem::path& folder, const QuantizedModel&
                       const Samples& samples, const nlohmann::ordered_json& record, CheckpointFormat format) {
   const model::ModelConfig& config = model.model().config;
   model::copy_tokenizer(model.model(), folder);
-  const FirstToken* first = model.first ? &*model.first : nullptr;
+  // A prefix decides its grids.
+  const FirstToken* first = model.first && !model.prefix ? &*model.first : nullptr;
   write_json(folder / kQcfgFile, qcfg_json(model.qcfg, config, first == nullptr ? nullptr : &first->qcfg), 1);
   write_json(folder / kRangesFile,
              act_ranges_json(model.ranges, config, first == nullptr ? nullptr : &first->ranges), 1);
+  if (model.prefix) write_json(folder / kPrefixFile, prefix_json(*model.prefix), -1);
   if (!samples.empty()) write_json(folder / kNgramFile, NgramSketch(samples).to_json(), -1);
   if (format == CheckpointFormat::packed) {
     write_packed(model.model(), model.qcfg, folder);

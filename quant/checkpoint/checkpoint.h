@@ -34,9 +34,9 @@ void prepare_checkpoint_folder(const std::filesystem::path& folder, const model:
                                bool keep_learning = false);
 
 /// Writes a complete checkpoint into a folder that was made ready: the tokenizer's files, act_dict.json,
-/// default_qcfg.json, the calibration's n-gram sketch, model.safetensors (codes, see packed.h, or float32 in
-/// the paper's layout), config.json, and last `record` as quantize.json. Before config.json the folder loads
-/// as no model.
+/// default_qcfg.json, prefix.json where there is a prefix, the calibration's n-gram sketch, model.safetensors
+/// (codes, see packed.h, or float32 in the paper's layout), config.json, and last `record` as quantize.json.
+/// Before config.json the folder loads as no model.
 void write_checkpoint(const std::filesystem::path& folder, const QuantizedModel& model,
                       const Samples& samples, const nlohmann::ordered_json& record, CheckpointFormat format);
 

@@ -23,12 +23,17 @@ std::string GraphBuilder::rounded(const Point& point, const std::string& value) 
     return value == name ? value : g_.node("Identity", {value}, name);
   }
   const std::string others = rounded(point, value, spec, quantization_.ranges[point].value(), name);
-  if (!quantization_.first) return others;
+  if (!quantization_.first || prefix_) return others;  // a prefix stands in the place of what is rounded
   const QuantSpec& first = quantization_.first->qcfg[point];
   const Range range = quantization_.first->ranges[point].value();
   if (first == spec && range == quantization_.ranges[point]) return others;
   const std::string own = rounded(point, value, first, range, name + kFirstToken);
   return g_.node("Where", {"is_first_token", own, others}, name + ".chosen");
+}
+
+std::string GraphBuilder::with_constant(const std::string& value, const std::vector<float>& constant,
+                                        const std::vector<int64_t>& shape, const std::string& name) {
+  return g_.node("Where", {"is_first_token", g_.constant(name, constant, shape), value}, name + ".chosen");
 }
 
 std::string GraphBuilder::rounded(const Point& point, const std::string& value, const QuantSpec& spec,
@@ -227,10 +232,16 @@ std::string GraphBuilder::attention_operand(Value value, int64_t head_dim, int64
 
 void GraphBuilder::add(const model::AttentionOp& op) {
   const std::string queries = attention_operand(Value::q, op.head_dim, op.heads, attention_name("queries"));
-  const std::string keys =
-      attention_operand(Value::k, op.head_dim, op.kv_heads, attention_name("keys_by_head"));
-  const std::string values =
+  std::string keys = attention_operand(Value::k, op.head_dim, op.kv_heads, attention_name("keys_by_head"));
+  std::string values =
       attention_operand(Value::v, op.value_dim, op.kv_heads, attention_name("values_by_head"));
+  if (prefix_) {
+    const auto layer = static_cast<size_t>(layer_);
+    keys = with_constant(keys, prefix_->keys[layer], {1, op.kv_heads, 1, op.head_dim},
+                         attention_name("prefix_keys"));
+    values = with_constant(values, prefix_->values[layer], {1, op.kv_heads, 1, op.value_dim},
+                           attention_name("prefix_values"));
+  }
   g_.node("Transpose", {repeat_heads(op, keys, attention_name("keys"))}, attention_name("keys_transposed"),
           {OnnxGraph::integers("perm", {0, 1, 3, 2})});
 

@@ -197,7 +197,8 @@ void GraphBuilder::head(const std::string& normed) {
         "MatMul", {normed, add_matrix(g_, "model.embedding_out.weight", model_.embedding_out.weight, true)},
         "embedding.narrowed");
   }
-  const std::string x = rounded({0, Module::head, Slot::input}, narrow);
+  std::string x = rounded({0, Module::head, Slot::input}, narrow);
+  if (prefix_) x = with_constant(x, prefix_->normed, {1, 1, std::ssize(prefix_->normed)}, "prefix_normed");
   const Point out{0, Module::head, Slot::output};
   const bool quantized = quantization_.qcfg[{0, Module::head, Slot::weight}].enabled();
   std::string logits;

@@ -55,10 +55,10 @@ void write_encodings(const model::Model& model, const Quantization& quantization
                      const std::filesystem::path& file) {
   if (quantization.first) {
     fail(
-        "{}: position 0 has ranges of its own, which encodings have no place for; accepted: a checkpoint "
+        "{}: position 0 has {} of its own, which encodings have no place for; accepted: a checkpoint "
         "that "
         "shares them ({} shared), or ONNX",
-        model.path.string(), setting("first-token"));
+        model.path.string(), quantization.prefix ? "keys and values" : "ranges", setting("first-token"));
   }
   ordered_json activations = ordered_json::object();
   ordered_json parameters = ordered_json::object();

@@ -13,6 +13,7 @@
 #include <fmt/ranges.h>
 
 #include "model/weights.h"
+#include "quant/arithmetic/prefix.h"
 #include "quant/export/decoder_graph.h"
 
 namespace qeval::quant {
@@ -31,7 +32,9 @@ struct Stand {
 class GraphBuilder {
  public:
   GraphBuilder(OnnxGraph& graph, const model::Model& model, const Quantization& quantization, PointForm form)
-      : g_(graph), model_(model), config_(model.config), quantization_(quantization), form_(form) {}
+      : g_(graph), model_(model), config_(model.config), quantization_(quantization), form_(form) {
+    if (quantization.prefix) prefix_ = rounded_prefix(quantization);
+  }
 
   void build(int64_t max_positions);
 
@@ -55,6 +58,9 @@ class GraphBuilder {
   /// The same by one class of positions' grid; `name` is what its nodes' begin with.
   std::string rounded(const Point& point, const std::string& value, const QuantSpec& spec, const Range& range,
                       const std::string& name);
+  /// `value`, whose row at position 0 is `constant` instead, in a shape that fits the value's.
+  std::string with_constant(const std::string& value, const std::vector<float>& constant,
+                            const std::vector<int64_t>& shape, const std::string& name);
   /// Whether a row is at position 0, [sequence, 1].
   void add_first_token(int64_t max_positions);
   /// Name of the residual stream behind operation `next` − 1 of this block: the point of the first that reads
@@ -118,6 +124,7 @@ class GraphBuilder {
   const ModelConfig& config_;
   const Quantization& quantization_;
   PointForm form_;
+  std::optional<Prefix> prefix_;  ///< rounded
   int64_t layer_ = 0;
   std::array<Stand, model::kValues> values_;
   bool has_length_ = false;

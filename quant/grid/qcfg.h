@@ -77,6 +77,14 @@ struct FirstToken {
   ActRanges ranges;  ///< of every point that needs one
 };
 
+/// What a sequence that begins with `token` keeps of it, computed once in float: constants in its place
+/// (docs/specification.md#the-first-token).
+struct Prefix {
+  int32_t token = 0;
+  std::vector<std::vector<float>> keys, values;  ///< by layer, as the attention reads them, all heads
+  std::vector<float> normed;                     ///< what the head reads, [hidden]
+};
+
 /// The configuration of position 0 beside `qcfg`: 16 bits at every point that is rounded, but for keys and
 /// values as the attention reads them, which keep their bits; points outside the blocks stay as they are.
 QuantConfig make_first_qcfg(const QuantConfig& qcfg, const model::ModelConfig& config);

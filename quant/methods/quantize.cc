@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/setting.h"
 #include "quant/arithmetic/fake_arithmetic.h"
+#include "quant/arithmetic/prefix.h"
 #include "quant/grid/stored_points.h"
 #include "quant/methods/awq.h"
 #include "quant/methods/learn/learn.h"
@@ -50,14 +51,25 @@ void require_method(const model::ModelConfig& config, Method method, const Schem
 FirstTokenMode parse_first_token(std::string_view name) {
   if (name == "shared") return FirstTokenMode::shared;
   if (name == "ranges") return FirstTokenMode::ranges;
-  if (name == "prefix")
-    fail("{} prefix: there is no checkpoint with keys and values of its own yet; accepted: {}",
-         setting("first-token"), kFirstTokenModes);
+  if (name == "prefix") return FirstTokenMode::prefix;
   fail("{} {}: accepted: {}", setting("first-token"), printable(name), kFirstTokenModes);
 }
 
 std::string_view name(FirstTokenMode mode) {
-  return mode == FirstTokenMode::shared ? "shared" : "ranges";
+  switch (mode) {
+    case FirstTokenMode::shared:
+      return "shared";
+    case FirstTokenMode::ranges:
+      return "ranges";
+    case FirstTokenMode::prefix:
+      break;
+  }
+  return "prefix";
+}
+
+FirstTokenMode first_token_mode(const CalibrationOptions& options) {
+  if (!options.first_token_apart) return FirstTokenMode::shared;
+  return options.prefix_token ? FirstTokenMode::prefix : FirstTokenMode::ranges;
 }
 
 bool has_variant(Method method) {
@@ -142,16 +154,25 @@ class Measurer {
   const Peers& peers_;
 };
 
-/// Refuses ranges of position 0 where nothing is measured that they would be.
+/// Refuses ranges or constants of position 0 where nothing is measured that they would be.
 void require_apart(const QuantizeOptions& options, const QuantConfig& qcfg, const model::ModelConfig& config,
                    const Samples& samples) {
   if (!options.calibration.first_token_apart) return;
-  const std::string what = setting("first-token") + " ranges";
+  const std::string what =
+      fmt::format("{} {}", setting("first-token"), name(first_token_mode(options.calibration)));
   if (options.act_ranges) fail("{}: not used with {}, which holds the ranges", what, setting("act-ranges"));
   if (samples.empty()) fail("{}: needs calibration text to measure them on", what);
   const bool any =
       std::ranges::any_of(all_points(config), [&](const Point& point) { return needs_range(qcfg, point); });
   if (!any) fail("{}: no activation has a static range here; accepted: shared", what);
+  const std::optional<int32_t> token = options.calibration.prefix_token;
+  for (size_t i = 0; token && i < samples.size(); ++i) {
+    if (samples[i].front() == *token) continue;
+    fail(
+        "{}: sample {} of the calibration begins with token {}; accepted: {}, with which every sequence "
+        "begins",
+        what, i + 1, samples[i].front(), *token);
+  }
 }
 
 /// Stored codes and ranges stay what they are.
@@ -165,8 +186,8 @@ void require_stored_scheme(const QuantizeOptions& options) {
     fail("{}: {} and {} make new codes; accepted: those that are stored", what, setting("rounding"),
          setting("weight-range"));
   if (options.calibration.first_token_apart)
-    fail("{}: {} ranges: the ranges that are stored are of every position; accepted: {}", what,
-         setting("first-token"), name(FirstTokenMode::shared));
+    fail("{}: {} {}: the ranges that are stored are of every position; accepted: {}", what,
+         setting("first-token"), name(first_token_mode(options.calibration)), name(FirstTokenMode::shared));
   if (options.act_ranges) fail("{}: not used with {}", what, setting("act-ranges"));
 }
 
@@ -193,6 +214,7 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
                         std::nullopt,
                         make_qcfg(model.config, options.scheme),
                         ActRanges(model.config.num_layers),
+                        std::nullopt,
                         std::nullopt,
                         {}};
   if (options.scheme.stored) require_stored_scheme(options);
@@ -262,9 +284,17 @@ QuantizedModel quantize(const model::Model& model, const Samples& samples, const
   for (const Point& point : all_points(config)) {
     if (stored && stored->ranges[point]) result.ranges[point] = stored->ranges[point];
   }
+  if (options.calibration.prefix_token)
+    take_prefix(make_prefix(result.model(), *options.calibration.prefix_token), result);
   for (const int64_t count : most_sensitive) raise(result, count, samples, options, measurer);
+  if (result.prefix) take_prefix(std::move(*result.prefix), result);  // raised points have more bits
   if (!is_learned(options.method)) round_weights(result, samples, options, progress);
   return result;
+}
+
+void take_prefix(Prefix prefix, QuantizedModel& model) {
+  model.first = prefix_grids(prefix, model.qcfg, model.model().config);
+  model.prefix = std::move(prefix);
 }
 
 std::optional<FirstToken> completed_first(const QuantizedModel& model) {
@@ -275,7 +305,7 @@ std::optional<FirstToken> completed_first(const QuantizedModel& model) {
 
 void round_weights(QuantizedModel& model, const Samples& samples, const QuantizeOptions& options,
                    const ProgressFunction& progress) {
-  const WeightRounding rounding = weight_rounding(options);
+  WeightRounding rounding = weight_rounding(options);
   if (!rounding.makes_codes()) return;
   if (!has_codes(model.qcfg, model.base.config)) {
     fail("{} {}, {} {}: makes codes of weights of 8 bits or fewer, of which there are none; accepted: {}, {}",
@@ -283,6 +313,8 @@ void round_weights(QuantizedModel& model, const Samples& samples, const Quantize
          name(Rounding::nearest), name(WeightRange::minmax));
   }
   if (!model.edited) model.edited.emplace(model.base);
+  // A prefix is nothing that a weight computes.
+  rounding.skip_first = options.calibration.prefix_token.has_value();
   round_weights(*model.edited, model.qcfg, samples, rounding, [&](int64_t done, int64_t total) {
     if (progress) progress(rounding.rounding == Rounding::gptq ? "GPTQ" : "weights\' grids", done, total);
   });

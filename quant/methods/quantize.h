@@ -26,12 +26,13 @@ bool is_learned(Method method);
 bool has_variant(Method method);
 
 /// Position 0, where whatever token stands becomes the attention's sink: ranges shared with the other
-/// positions, or ranges of its own (docs/specification.md#the-first-token).
-enum class FirstTokenMode : uint8_t { shared, ranges };
-/// Refuses "prefix", which there is no checkpoint for, by its name.
+/// positions, ranges of its own, or constants for the one token that every sequence begins with
+/// (docs/specification.md#the-first-token).
+enum class FirstTokenMode : uint8_t { shared, ranges, prefix };
 FirstTokenMode parse_first_token(std::string_view name);
 std::string_view name(FirstTokenMode mode);
-inline constexpr std::string_view kFirstTokenModes = "shared, ranges";
+FirstTokenMode first_token_mode(const CalibrationOptions& options);
+inline constexpr std::string_view kFirstTokenModes = "shared, ranges, prefix";
 
 /// Throws Error, before anything is computed, where a method or the points of a scheme lack an operation of
 /// the model: naming it.
@@ -70,6 +71,7 @@ struct QuantizedModel {
   QuantConfig qcfg;
   ActRanges ranges;
   std::optional<FirstToken> first;  ///< where position 0 has grids of its own
+  std::optional<Prefix> prefix;     ///< where it is a constant; `first` are the grids of that
   std::vector<Warning> warnings;    ///< of what the method did
 
   const model::Model& model() const { return edited ? edited->model() : base; }
@@ -77,6 +79,9 @@ struct QuantizedModel {
 
 /// The grids of position 0, as an arithmetic takes them.
 std::optional<FirstToken> completed_first(const QuantizedModel& model);
+
+/// The prefix and its grids, which follow from the model's points as they are.
+void take_prefix(Prefix prefix, QuantizedModel& model);
 
 /// Progress of the longer steps: what is being done, how much of it, how much in all.
 using ProgressFunction = std::function<void(const std::string& step, int64_t done, int64_t total)>;

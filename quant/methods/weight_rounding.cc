@@ -63,7 +63,9 @@ void round_by_inputs(EditableModel& model, const QuantConfig& qcfg, const Sample
   };
   const BlockInputs visitor{
       [&](int64_t layer, std::span<const model::Arithmetic::Target> targets, const model::Tensor& input) {
-        add(layer, targets, 0, input.row<float>(0), input.rows, input.cols);
+        const int64_t skipped = rounding.skip_first ? 1 : 0;
+        if (input.rows > skipped)
+          add(layer, targets, 0, input.row<float>(skipped), input.rows - skipped, input.cols);
       },
       [&](int64_t layer) {
         std::vector<MapOfBlock> inputs;

@@ -22,6 +22,7 @@ inline constexpr std::string_view kRoundingNames = "nearest, gptq";
 struct WeightRounding {
   Rounding rounding = Rounding::nearest;
   WeightRange range = WeightRange::minmax;
+  bool skip_first = false;  ///< leave the inputs at position 0 of each sample out of account
 
   /// Whether codes are made here and kept; else they are what the float weights round to, whoever does it.
   bool needs_samples() const { return rounding == Rounding::gptq || range == WeightRange::output; }

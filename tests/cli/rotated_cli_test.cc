@@ -43,9 +43,47 @@ TEST_F(RotatedCli, RotationsAndTheFirstTokenAreSettings) {
   EXPECT_EQ(json("weights/quantize.json")["settings"]["rounding"], "gptq");
   expect_success(quantize("weights-nearest", {"--method", "rotate", "--scheme", "w4a16", "--first-token",
                                               "shared", "--rounding", "nearest"}));
-  expect_one_line(quantize("out", {"--first-token", "prefix"}), 1, "prefix");
   expect_one_line(quantize("out", {"--rotate", "offline", "--rotate-block", "4"}), 2, "--rotate-block");
   expect_one_line(quantize("out", {"--scheme", "w4a16", "--first-token", "ranges"}), 1, "--first-token");
+}
+
+/// A prefix is part of the checkpoint, of every sequence that it computes, and of what it is compared with.
+TEST_F(RotatedCli, APrefixStandsBeforeEverySequence) {
+  expect_success(quantize("prefix", {"--method", "rotate", "--rotate-keys", "--first-token", "prefix"}));
+  EXPECT_EQ(json("prefix/quantize.json")["settings"]["first_token"], "prefix");
+  const int token = json("prefix/prefix.json")["token"];
+  EXPECT_FALSE(json("prefix/act_dict.json")["model.layers.0.mlp.w2"].contains("first_token"));
+  EXPECT_THAT(run({"inspect", "-m", path("prefix")}).output,
+              HasSubstr("a prefix: the key and value of token " + std::to_string(token)));
+  const auto score = [&](const std::string& arithmetic, int first) {
+    return run(
+        {"score", "-m", path("prefix"), "--arithmetic", arithmetic},
+        "{\"id\": 1, \"context_ids\": [" + std::to_string(first) + ", 3], \"continuation_ids\": [4, 5]}\n");
+  };
+  for (const std::string arithmetic : {"fake", "integer"}) {
+    expect_success(score(arithmetic, token));
+    const Outcome other = score(arithmetic, token - 1);
+    EXPECT_THAT(other.output + other.error,
+                HasSubstr("prefix is the key and value of token " + std::to_string(token)));
+    expect_success(run({"eval", "-m", path("prefix"), "-d", path("data"), "-t", "piqa", "--arithmetic",
+                        arithmetic, "-o", path("prefix-" + arithmetic)}));
+    EXPECT_EQ(json("prefix-" + arithmetic + "/results.json")["add_bos_token"], "always");
+    expect_success(run({"generate", "-m", path("prefix"), "--arithmetic", arithmetic, "-p", "a", "-n", "3"}));
+  }
+  // The base has another token in front, unless it is told to have the same.
+  expect_success(run({"eval", "-m", path("model"), "-d", path("data"), "-t", "piqa", "-o", path("base")}));
+  expect_success(run({"eval", "-m", path("model"), "-d", path("data"), "-t", "piqa", "-o", path("base-bos"),
+                      "--add-bos-token", "always"}));
+  expect_one_line(run({"report", path("base"), path("prefix-fake"), "-o", path("report.md")}), 1,
+                  "add-bos-token");
+  expect_success(run({"report", path("base-bos"), path("prefix-fake"), "-o", path("report.md")}));
+  expect_success(run({"divergence", "-m", path("model"), "--with", path("prefix"), "--with",
+                      path("prefix") + "@integer", "-f", path("calibration.txt"), "--context", "32"}));
+  // Without its constants it is not what was measured.
+  std::filesystem::remove(path("prefix/prefix.json"));
+  expect_one_line(run({"inspect", "-m", path("prefix")}), 1, "prefix.json");
+  expect_one_line(quantize("out", {"--scheme", "w4a16", "--first-token", "prefix"}), 1,
+                  "--first-token prefix");
 }
 
 /// Learning behind rotations, with position 0 apart, before rounding and behind it.
@@ -71,6 +109,12 @@ TEST_F(RotatedCli, LearningTakesRotatedModelsAndCodes) {
   // Groups are no grids that clipping is learned of; a range for each channel is.
   expect_one_line(quantize("out", settings(learned)), 1,
                   "learned methods take weights per tensor or per channel");
+  std::vector<std::string> prefixed = settings(first);
+  std::ranges::replace(prefixed, "ranges", "prefix");
+  expect_success(quantize("prefixed", prefixed));
+  EXPECT_NE(json("prefixed/prefix.json")["layers"][0]["key"],
+            json("prefixed/prefix.json")["layers"][0]["value"]);
+  scores("prefixed", "prefixed-eval");
   std::vector<std::string> last = learned;
   last.insert(last.end(),
               {"--scheme", "w4a8", "--first-token", "ranges", "--rotate", "online", "--rounding", "gptq"});

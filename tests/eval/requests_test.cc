@@ -117,16 +117,52 @@ TEST(RequestEncoder, AMissingPrefixTokenMattersOnlyWhereItIsNeeded) {
 }
 
 TEST(RequestEncoder, BosIsAddedAsToldInsteadOfWhatTheTokenizerAdds) {
-  const auto told = [](const model::Tokenizer& tokenizer, std::optional<bool> add) {
+  const auto told = [](const model::Tokenizer& tokenizer, std::optional<AddBos> add) {
     return RequestEncoder(tokenizer, Protocol::lm_eval_0_4, PrefixToken::automatic, 100, add);
   };
-  EXPECT_EQ(told(kNamesBos, true).encode({"q", "x"}).tokens.tokens, (Ids{1, 'q', 'x'}));
-  EXPECT_EQ(told(kNamesBos, true).encode({"\x01q", "x"}).tokens.tokens, (Ids{1, 'q', 'x'}));  // never twice
-  EXPECT_EQ(told(kWithBos, false).encode({"q", "x"}).tokens.tokens, (Ids{'q', 'x'}));
-  EXPECT_THROW(told(kOnlyEos, true), Error);                                        // there is none to add
-  EXPECT_EQ(told(kWithBos, false).encode({"", "x"}).tokens.tokens, (Ids{1, 'x'}));  // the prefix stays
-  EXPECT_EQ(told(kWithBos, false).add_bos_policy(), "false");
+  EXPECT_EQ(told(kNamesBos, AddBos::texts).encode({"q", "x"}).tokens.tokens, (Ids{1, 'q', 'x'}));
+  EXPECT_EQ(told(kNamesBos, AddBos::texts).encode({"\x01q", "x"}).tokens.tokens,
+            (Ids{1, 'q', 'x'}));  // never twice
+  EXPECT_EQ(told(kWithBos, AddBos::never).encode({"q", "x"}).tokens.tokens, (Ids{'q', 'x'}));
+  EXPECT_THROW(told(kOnlyEos, AddBos::texts), Error);  // there is none to add
+  EXPECT_EQ(told(kWithBos, AddBos::never).encode({"", "x"}).tokens.tokens,
+            (Ids{1, 'x'}));  // the prefix stays
+  EXPECT_EQ(told(kWithBos, AddBos::never).add_bos_policy(), "false");
   EXPECT_EQ(told(kWithBos, std::nullopt).add_bos_policy(), "");
+}
+
+/// A sequence is whatever the model computes from position 0 on.
+TEST(RequestEncoder, BosStandsBeforeEverySequence) {
+  const auto always = [](const model::Tokenizer& tokenizer, int64_t length = 100,
+                         Protocol protocol = Protocol::lm_eval_0_4,
+                         PrefixToken prefix = PrefixToken::automatic) {
+    return RequestEncoder(tokenizer, protocol, prefix, length, AddBos::always);
+  };
+  EXPECT_EQ(always(kNamesBos).add_bos_policy(), "always");
+  EXPECT_EQ(always(kNamesBos).encode({"q", "x"}).tokens.tokens, (Ids{1, 'q', 'x'}));
+  EXPECT_EQ(always(kNamesBos).encode({"\x01q", "x"}).tokens.tokens, (Ids{1, 'q', 'x'}));
+  EXPECT_EQ(always(kNamesBos).encode({"", "x"}).tokens.tokens, (Ids{1, 'x'}));
+  EXPECT_EQ(always(kNamesBos, 100, Protocol::lm_eval_0_4, PrefixToken::eos).encode({"", "x"}).tokens.tokens,
+            (Ids{1, 2, 'x'}));
+  EXPECT_EQ(always(kNamesBos, 100, Protocol::lm_eval_0_3).encode({"q", "x"}).tokens.tokens,
+            (Ids{1, 'q', 'x'}));
+  EXPECT_EQ(always(kOnlyEos).encode({"q", "x"}).tokens.tokens, (Ids{2, 'q', 'x'}));
+  // A cut takes what stands behind it.
+  const auto cut = always(kNamesBos, 3).encode({"abcdef", "xy"});
+  EXPECT_EQ(cut.tokens.tokens, (Ids{1, 'f', 'x', 'y'}));
+  EXPECT_EQ(cut.tokens.scored, 2);
+  EXPECT_EQ(always(kNamesBos, 3).encode({"abc", "xyz"}).tokens.tokens, (Ids{1, 'x', 'y', 'z'}));
+  EXPECT_EQ(always(kNamesBos, 6).encode_prompt("abcdef", 2).tokens.tokens, (Ids{1, 'd', 'e', 'f', 0}));
+  const auto windows = always(kNamesBos, 4).windows("0123456789");
+  ASSERT_EQ(windows.size(), 3);
+  EXPECT_EQ(windows[0].tokens, (Ids{1, '0', '1', '2', '3'}));
+  EXPECT_EQ(windows[1].tokens, (Ids{1, '4', '5', '6', '7'}));
+  EXPECT_EQ(windows[1].scored, 4);
+  EXPECT_EQ(windows[2].tokens, (Ids{1, '6', '7', '8', '9'}));
+  EXPECT_EQ(windows[2].scored, 2);
+  const auto unprefixed = always(kNamesBos, 4, Protocol::lm_eval_0_4, PrefixToken::none).windows("01");
+  EXPECT_EQ(unprefixed[0].tokens, (Ids{1, '0', '1'}));
+  EXPECT_THROW(always(ByteTokenizer(std::nullopt, std::nullopt, false)), Error);
 }
 
 TEST(RequestEncoder, TheOldProtocolEncodesApartWithoutSpecialTokensAndStartsWithEos) {

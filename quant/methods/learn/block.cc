@@ -93,6 +93,7 @@ namespace {
 template <typename Real>
 LeafGrid<Real> first_grid(const FirstToken& first, const Point& point) {
   const QuantSpec& spec = first.qcfg[point];
+  if (!spec.enabled()) return {};  // of a prefix, which is computed in float
   const Grid grid = make_grid(spec, first.ranges[point].value());
   const CodeLimits limits = code_limits(spec.bits, spec.symmetric);
   return {static_cast<Real>(grid.scale), static_cast<Real>(grid.zero_point), static_cast<Real>(limits.q_min),

@@ -98,6 +98,23 @@ TEST_F(MeasureTest, PredictsWhatARollingDocumentIsScoredBy) {
               1e-6);
 }
 
+/// The same tokens are predicted, all behind the token that a model with a prefix begins with.
+TEST_F(MeasureTest, BeginsEveryWindowAsToldTo) {
+  const model::Tokenizer& tokenizer = session_->tokenizer();
+  const int32_t start = tokenizer.bos_id() ? *tokenizer.bos_id() : tokenizer.eos_id().value();
+  const TextWindows plain = text_windows(tokenizer, {"a.txt", text_}, parse_text_protocol("qeval"), 24),
+                    told = text_windows(tokenizer, {"a.txt", text_}, parse_text_protocol("qeval-bos"), 24);
+  EXPECT_EQ(name(told.protocol), "qeval-bos");
+  ASSERT_EQ(plain.windows.size(), told.windows.size());
+  EXPECT_NE(plain.windows[1].tokens.front(), start);
+  for (size_t i = 0; i < told.windows.size(); ++i) {
+    TokenRequest expected = plain.windows[i];
+    expected.tokens.front() = start;
+    EXPECT_EQ(told.windows[i].tokens, expected.tokens);
+    EXPECT_EQ(told.windows[i].scored, expected.scored);
+  }
+}
+
 /// Chunks of c tokens; the positions c/2 … c − 2 of each are scored; the rest of the text is left out.
 TEST_F(MeasureTest, CutsATextAsLlamaDoes) {
   const TextWindows windows =

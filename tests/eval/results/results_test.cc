@@ -34,7 +34,7 @@ TEST(Results, ReadBackAsWritten) {
 TEST(Results, SayWhetherBosWasAdded) {
   RunResults run = example_run();
   EXPECT_TRUE(to_json(run)["add_bos_token"].is_null());
-  for (const char* told : {"true", "false"}) {
+  for (const char* told : {"true", "false", "always"}) {
     run.add_bos_token = told;
     EXPECT_EQ(run_results_from_json(to_json(run), "x").add_bos_token, told);
   }

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "model/decoder.h"
+#include "quant/arithmetic/prefix.h"
 #include "quant/calibrate/calibration.h"
 #include "quant/export/point_codes.h"
 #include "quant/export/weight_codes.h"
@@ -77,8 +78,8 @@ double difference_of_export(const model::Model& model, const Quantization& q,
                             const std::filesystem::path& folder, const std::vector<int32_t>& ids) {
   export_onnx(model, q, 64, "0", folder);
   auto tensors = test::run_onnx(test::read_onnx(folder / kOnnxFile), folder, {{"input_ids", as_input(ids)}});
-  const FakeArithmetic fake(model, q.qcfg, q.ranges, 64, q.first);
-  return mean_difference(tensors["logits"].values, decoder_logits(model, fake, ids));
+  const auto fake = make_fake_arithmetic(model, q, 64);
+  return mean_difference(tensors["logits"].values, decoder_logits(model, *fake, ids));
 }
 
 using Case = test::FormCase;
@@ -180,6 +181,23 @@ TEST(Export, AFirstTokenApartHasGridsByPosition) {
     EXPECT_LT(difference_of_export(model, q, folder.path(), tokens(25, 9)), 1e-4);
     EXPECT_THAT(error_of([&] { export_encodings(model, q, 64, "0", folder.path()); }),
                 HasSubstr("position 0"));
+  }
+}
+
+/// Constants at position 0 are constants of the graph.
+TEST(Export, APrefixIsAConstant) {
+  for (const bool rotated : {false, true}) {
+    TinyModel tiny;
+    if (rotated) tiny.config.rotation = model::Rotation{.down_block = 40, .query_key_block = 2};
+    const model::Model model = tiny.build();
+    Quantization q = quantization(model, make_qcfg(model.config, parse_scheme("w8a8")));
+    const std::vector<int32_t> ids = tokens(25, 9);
+    q.prefix = make_prefix(model, ids.front());
+    q.first = prefix_grids(*q.prefix, q.qcfg, model.config);
+    const TemporaryFolder folder;
+    EXPECT_LT(difference_of_export(model, q, folder.path(), ids), 1e-4);
+    EXPECT_THAT(error_of([&] { export_encodings(model, q, 64, "0", folder.path()); }),
+                HasSubstr("keys and values of its own"));
   }
 }
 
