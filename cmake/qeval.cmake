@@ -50,6 +50,8 @@ endif()
 # Headers that nearly every file reads take longer to read than the files to compile. Compiler caches, which serve
 # developers better, cannot see through them.
 option(QEVAL_PRECOMPILE "Read common headers once: for builds from nothing" OFF)
+set(QEVAL_COMMON_HEADERS <algorithm> <filesystem> <functional> <map> <memory> <optional> <span> <string> <vector>
+                         <fmt/format.h> <fmt/ranges.h> <nlohmann/json.hpp>)
 
 # qeval_library(NAME [DIRS sub...] LINK target...): one static library per folder, made of the *.cc files of
 # that folder and of the named sub-folders. What is not linked cannot be used, so a forbidden include across
@@ -66,8 +68,7 @@ function(qeval_library name)
     add_library(${name} STATIC ${sources})
     target_link_libraries(${name} PUBLIC qeval_settings ${ARG_LINK})
     if(QEVAL_PRECOMPILE)
-      target_precompile_headers(${name} PRIVATE <algorithm> <filesystem> <functional> <map> <memory> <optional> <span>
-                                <string> <vector> <fmt/format.h> <fmt/ranges.h> <nlohmann/json.hpp>)
+      target_precompile_headers(${name} PRIVATE ${QEVAL_COMMON_HEADERS})
     endif()
   else()
     add_library(${name} INTERFACE)

@@ -8,14 +8,15 @@ step() {
   echo "== $*"
 }
 
-# build PRESET [TARGET...]: configures and builds, with ccache where it is installed.
+# build PRESET [TARGET...]: configures and builds; where no compiler cache was asked for (CMAKE_CXX_COMPILER_LAUNCHER),
+# with the common headers read once, which is the faster of the two for a first build.
 build() {
-  local preset=$1
+  local preset=$1 precompile=ON
   shift
-  if command -v ccache >/dev/null; then
-    export CMAKE_CXX_COMPILER_LAUNCHER=ccache
+  if [ -n "${CMAKE_CXX_COMPILER_LAUNCHER:-}" ]; then
+    precompile=OFF
   fi
-  cmake --preset "$preset" >/dev/null
+  cmake --preset "$preset" -DQEVAL_PRECOMPILE="$precompile" >/dev/null
   local targets=()
   if (($# > 0)); then
     targets=(--target "$@")

@@ -139,10 +139,6 @@ build/release/bin/fuzz_corpus "$inputs/seeds"
 run_check "inputs kept from fuzzing, models" build/asan/bin/fuzz_replay_models "$inputs" "$inputs/seeds"
 run_check "inputs kept from fuzzing, runs" build/release/bin/fuzz_replay_runs "$inputs" "$inputs/seeds"
 
-step "Tests of several ranks"
-build mpi qeval mpi_test
-run_ctest mpi -R '^mpi\.'
-
 if [ -n "$shared" ]; then
   step "Reference data of $shared"
   if [ -n "$skipped_in_release" ]; then

@@ -74,9 +74,9 @@ TEST(Grid, KeepsAZeroPointOutsideTheCodes) {
 }
 
 TEST(Grid, ClampsTheScale) {
-  EXPECT_EQ(make_grid({.bits = 8}, {0.0F, 0.0F}).scale, kMinScale);
-  EXPECT_EQ(make_grid({.bits = 4}, {-3e38F, 3e38F}).scale, kMaxScale);
-  EXPECT_EQ(make_grid({.bits = 8}, {1e30F, 1e30F}).scale, kMinScale);  // and no overflow in z
+  EXPECT_EQ(make_grid({.bits = 8}, {0.0F, 0.0F}).scale, 1e-5F);
+  EXPECT_EQ(make_grid({.bits = 4}, {-3e38F, 3e38F}).scale, 1e6F);
+  EXPECT_EQ(make_grid({.bits = 8}, {1e30F, 1e30F}).scale, 1e-5F);  // and no overflow in z
   EXPECT_TRUE(std::isnan(make_grid({.bits = 8}, {NAN, NAN}).scale));
 }
 
