@@ -64,6 +64,10 @@ void run(const Range& all, RangeBody call, const void* body, const Partitioner& 
 }  // namespace
 
 void run_ranges(int64_t count, int64_t grain, RangeBody call, const void* body) {
+  if (count <= grain) {  // one piece: a task would cost more than many a row
+    if (count > 0) call(body, 0, count);
+    return;
+  }
   run(Range(0, count, static_cast<size_t>(grain)), call, body, tbb::auto_partitioner());
 }
 

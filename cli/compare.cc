@@ -71,6 +71,9 @@ po::options_description options() {
       "--arithmetic fake,integer)");
   add("text", text("FILE"),
       "a text, not that of the calibration, on which every run's predictions are compared with the base's");
+  add("losses",
+      "with --text: what the weights of GGUF files, their activations as llama.cpp rounds them, and keys and "
+      "values cost, each alone; five more runs over the text per file");
   add("context", po::value<int64_t>()->value_name("N")->default_value(512), "tokens per window of --text");
   add("plan",
       "check everything, the output folder included, print what would be done and how long it would "
@@ -134,7 +137,13 @@ eval::CompareOptions compare_options(const po::variables_map& arguments, const T
   for (const ComparedModel& model : compared_models(arguments))
     options.given.push_back({model.path, model.arithmetic, model.label});
   if (const auto text = optional<std::string>(arguments, "text")) {
-    options.text = {*text, in_range<int64_t>("context", arguments["context"].as<int64_t>(), 1, 1 << 24)};
+    options.text = {*text, in_range<int64_t>("context", arguments["context"].as<int64_t>(), 1, 1 << 24),
+                    given(arguments, "losses")};
+    const bool has_file = std::ranges::any_of(
+        options.given, [](const auto& model) { return !std::filesystem::is_directory(model.path); });
+    if (options.text->losses && !has_file) refuse("losses", "none of the --with models is a GGUF file");
+  } else if (given(arguments, "losses")) {
+    refuse("losses", "not used without --text");
   } else if (!arguments["context"].defaulted()) {
     refuse("context", "not used without --text");
   }

@@ -177,13 +177,16 @@ class Measurement {
   void plan() {
     const Where everywhere = [](int64_t, Module) { return true; };
     std::set<Module> modules;
+    if (!in_.details) {
+      add_whole();
+      return;
+    }
     for (const model::LayerWeights& layer : in_.file.layers)
       layer.visit_linears([&](Module module, const model::LinearWeights&) { modules.insert(module); });
     // Results are written through pointers: no row moves any more.
     out_.layers.resize(static_cast<size_t>(layers_) + 2);
     out_.classes.resize(modules.size() + 3);
-    add_parts(out_.parts, everywhere, Variant::Rest::all, true, true);
-    variants_.push_back({everywhere, Variant::Rest::all, true, true, true, &out_.together});
+    add_whole();
     for (int64_t i = 0; i < layers_; ++i) {
       NamedLosses& row = out_.layers[static_cast<size_t>(i)];
       row.name = "layer " + std::to_string(i);
@@ -216,6 +219,12 @@ class Measurement {
           head.losses, [](int64_t, Module module) { return module == Module::head; }, Variant::Rest::base,
           true, false);
     }
+  }
+
+  void add_whole() {
+    const Where everywhere = [](int64_t, Module) { return true; };
+    add_parts(out_.parts, everywhere, Variant::Rest::all, true, true);
+    variants_.push_back({everywhere, Variant::Rest::all, true, true, true, &out_.together});
   }
 
   void add_parts(PartLosses& losses, const Where& where, Variant::Rest rest, bool inputs, bool kv) {

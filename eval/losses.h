@@ -46,6 +46,7 @@ struct LossInput {
   const model::Model& file;  ///< GGUF, of the same shape and vocabulary
   quant::GgmlRow kv_type = quant::GgmlRow::f16;
   std::span<const std::vector<int32_t>> samples;                ///< token ids, two or more each
+  bool details = true;                                          ///< layers and classes, too
   std::function<void(int64_t done, int64_t total)> progress{};  ///< runs over a sample
 };
 

@@ -24,6 +24,14 @@ Measures on_text(const SourceList& sources, size_t runs) {
   return out;
 }
 
+/// What the parts of run i's file cost on the text, where that was measured.
+std::optional<eval::SplitLoss> losses_on_text(const SourceList& sources, size_t i) {
+  for (const eval::DivergenceRun& run : sources.text->runs) {
+    if (!sources.runs[i + 1].name.empty() && run.label == sources.runs[i + 1].name) return run.losses;
+  }
+  return {};
+}
+
 /// Documents of all tasks as blocks.
 Measures on_tasks(const eval::Comparison& comparison) {
   Measures out(comparison.runs.size());
@@ -107,6 +115,7 @@ void add_nearness(const SourceList& sources, const eval::Comparison& comparison,
       row.nearness->perplexity_ratio = measures[i]->perplexity_ratio();
       row.nearness->acceptance = measures[i]->acceptance();
       row.nearness->top1_agreement = measures[i]->top1_agreement();
+      row.nearness->losses = losses_on_text(sources, i);
     }
     add_pooled(report, row);
   }

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "eval/results/block_statistics.h"
+#include "eval/results/divergence_results.h"
 #include "eval/results/model_details.h"
 #include "eval/results/statistics.h"
 
@@ -81,6 +82,7 @@ struct Nearness {
   eval::Estimate kl;  ///< mean KL(baseline ‖ run) in nats, with its interval
   /// Only of a text: PPL(run) / PPL(baseline), and shares of positions.
   std::optional<eval::Estimate> perplexity_ratio{}, acceptance{}, top1_agreement{};
+  std::optional<eval::SplitLoss> losses{};  ///< of a GGUF file, on the text
   bool tied = false;  ///< with the nearest run: the interval of their paired difference holds 0
 };
 

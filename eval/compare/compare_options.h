@@ -45,6 +45,7 @@ struct GivenModel {
 struct ComparedText {
   std::filesystem::path file;
   int64_t context = 512;
+  bool losses = false;  ///< split those of GGUF files into what weights, activations, keys and values cost
 };
 
 /// A comparison: a base in float, ready-made checkpoints, and every method in every scheme.

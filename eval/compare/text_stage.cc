@@ -7,7 +7,9 @@
 #include "base/hash.h"
 #include "base/setting.h"
 #include "eval/describe_model.h"
+#include "eval/losses.h"
 #include "eval/run_settings.h"
+#include "quant/arithmetic/ggml_rounding.h"
 
 namespace qeval::eval {
 namespace {
@@ -27,7 +29,7 @@ DivergenceRun describe(Session& session, const std::string& label, std::string p
 
 TextStage::TextStage(const ComparedText& text, Session& base, const ComparisonEntry& entry,
                      TextProtocol protocol)
-    : text_(read_file(text.file)) {
+    : text_(read_file(text.file)), losses_(text.losses) {
   if (text.context > base.max_length()) {
     throw UsageError(fmt::format("{} {}: accepted: 1 to {}, the longest input ({})", setting("context"),
                                  text.context, base.max_length(), setting("max-length")));
@@ -55,13 +57,36 @@ bool TextStage::is_measured(const std::string& entry) const {
 }
 
 std::string TextStage::identity() const {
-  return fmt::format("{} in windows of {}", results_.text.sha256, results_.text.context);
+  return fmt::format("{} in windows of {}{}", results_.text.sha256, results_.text.context,
+                     losses_ ? ", losses split" : "");
 }
 
 int64_t TextStage::tokens() const {
   int64_t tokens = 0;
   for (const TokenRequest& window : windows_.windows) tokens += std::ssize(window.input());
   return tokens;
+}
+
+SplitLoss TextStage::split(const Session& base, const Session& session,
+                           const std::function<void(int64_t done, int64_t total)>& progress) const {
+  std::vector<std::vector<int32_t>> samples;
+  samples.reserve(windows_.windows.size());
+  for (const TokenRequest& window : windows_.windows) samples.push_back(window.tokens);
+  // "ggml-TYPE" says that of keys and values; "ggml", and float arithmetics, which know of none, take f16.
+  const std::string arithmetic = session.arithmetic().name();
+  const std::string type = arithmetic.starts_with("ggml-") ? arithmetic.substr(5) : "f16";
+  const FileLosses losses = file_losses({.base = base.model(),
+                                         .file = session.model(),
+                                         .kv_type = quant::find_kv_type(type).value(),
+                                         .samples = samples,
+                                         .details = false,
+                                         .progress = progress});
+  return {.weights = losses.parts.weights,
+          .activations = losses.parts.inputs,
+          .kv = losses.parts.kv,
+          .together = losses.together,
+          .kv_type = type,
+          .tokens = losses.tokens};
 }
 
 void TextStage::measure(Session& base, std::span<const TextRun> runs, const Open& open,
@@ -100,6 +125,14 @@ void TextStage::measure(Session& base, std::span<const TextRun> runs, const Open
       results_.runs.push_back(
           describe(*sessions[i], entry.name, entry.model.empty() ? entry.checkpoint : entry.model));
       results_.runs.back().divergence = std::move(measured[i].divergence);
+    }
+    for (size_t i = 0; i < count && losses_; ++i) {
+      const Session& session = *sessions[i];
+      if (fs::is_directory(session.model().path)) continue;
+      results_.runs[results_.runs.size() - count + i].losses =
+          split(base, session, [&](int64_t done, int64_t all) {
+            progress(finished + tokens() * (static_cast<int64_t>(i) * all + done) / all, total);
+          });
     }
     finished += tokens() * static_cast<int64_t>(count);
     write_divergence_results(output, results_);

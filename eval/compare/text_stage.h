@@ -42,7 +42,8 @@ class TextStage {
   /// Opens a session for an entry.
   using Open = std::function<std::unique_ptr<Session>(const TextRun& run)>;
   /// Measures those of `runs` that are not measured yet and writes OUT/divergence.json; `progress` gets
-  /// tokens done and in all, of this call.
+  /// tokens done and in all, of this call. Throws Error for a GGUF file whose losses are wanted and cannot be
+  /// split (file_losses).
   void measure(Session& base, std::span<const TextRun> runs, const Open& open,
                const std::filesystem::path& output,
                const std::function<void(int64_t done, int64_t total)>& progress);
@@ -55,7 +56,12 @@ class TextStage {
   void write(const std::filesystem::path& output, std::span<const std::string> names);
 
  private:
+  /// What the parts of a GGUF file cost; `progress` as in file_losses().
+  SplitLoss split(const Session& base, const Session& session,
+                  const std::function<void(int64_t done, int64_t total)>& progress) const;
+
   std::string text_;
+  bool losses_;
   TextWindows windows_;
   DivergenceResults results_;
 };

@@ -28,12 +28,27 @@ std::string choose_arithmetic(const SessionOptions& options, const model::Model&
   return quantized ? "fake" : "float";
 }
 
+/// The largest matrix of the first block.
+const model::Matrix* largest_matrix(const model::Model& model) {
+  const model::Matrix* largest = nullptr;
+  model.layers.front().visit_linears([&](model::Module, const model::LinearWeights& w) {
+    if (largest == nullptr || w.weight.rows * w.weight.cols > largest->rows * largest->cols)
+      largest = &w.weight;
+  });
+  return largest;
+}
+
 std::unique_ptr<model::Arithmetic> float_arithmetic(const model::Model& model, int64_t max_length,
                                                     const std::string& precision) {
   if (precision == "f32") return model::make_float_arithmetic(model, max_length);
-  if (precision != "bf16")
-    fail("{} {}: unknown; accepted: f32, bf16", setting("precision"), printable(precision));
+  if (precision != "bf16" && precision != "auto")
+    fail("{} {}: unknown; accepted: f32, bf16, auto", setting("precision"), printable(precision));
   const model::Bf16Kernel kernel = model::bf16_kernel();
+  if (precision == "auto") {
+    const model::Matrix* matrix = largest_matrix(model);
+    if (kernel == nullptr || matrix == nullptr || !model::bf16_is_faster(kernel, view(*matrix)))
+      return model::make_float_arithmetic(model, max_length);
+  }
   if (kernel == nullptr) {
     fail("{} bf16: this CPU ({}, path {}) has no bfloat16 dot products; accepted here: f32",
          setting("precision"), model::cpu_name(), name(model::cpu_path()));

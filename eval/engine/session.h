@@ -20,7 +20,8 @@ struct SessionOptions {
   /// "float", "fake", "integer", "ggml"; empty: fake where the folder has act_dict.json and
   /// default_qcfg.json or its weights' format rounds activations, else float.
   std::string arithmetic;
-  /// "f32", or "bf16": float arithmetic by bfloat16 dot products.
+  /// "f32"; "bf16": float arithmetic by bfloat16 dot products; "auto": the faster of both by a measurement at
+  /// the start. The arithmetic's name says which it is.
   std::string precision = "f32";
   /// Instead of the folder's default_qcfg.json and act_dict.json.
   std::optional<std::filesystem::path> qcfg{}, act_ranges{};

@@ -42,6 +42,20 @@ DivergenceRun run_from_json(const ordered_json& json, const std::string& where) 
   return run;
 }
 
+ordered_json losses_json(const SplitLoss& losses) {
+  return {{"weights", losses.weights},   {"activations", losses.activations}, {"keys_and_values", losses.kv},
+          {"together", losses.together}, {"kv_type", losses.kv_type},         {"tokens", losses.tokens}};
+}
+
+SplitLoss losses_from_json(const OrderedJsonObject& fields) {
+  return {.weights = fields.number("weights"),
+          .activations = fields.number("activations"),
+          .kv = fields.number("keys_and_values"),
+          .together = fields.number("together"),
+          .kv_type = fields.string("kv_type"),
+          .tokens = fields.count("tokens")};
+}
+
 std::vector<TextDivergence> divergences(const DivergenceResults& results) {
   std::vector<TextDivergence> out;
   for (const DivergenceRun& run : results.runs) out.push_back(run.divergence);
@@ -133,6 +147,7 @@ void write_divergence_results(const std::filesystem::path& folder, const Diverge
     ordered_json run = run_json(results.runs[i]);
     run["tied_for_best"] = static_cast<bool>(tied[i]);
     run["divergence"] = to_json(results.runs[i].divergence);
+    if (results.runs[i].losses) run["losses"] = losses_json(*results.runs[i].losses);
     json["runs"].push_back(std::move(run));
   }
   qeval::create_directories(folder);
@@ -153,8 +168,9 @@ DivergenceResults read_divergence_results(const std::filesystem::path& folder) {
   for (size_t i = 0; i < runs.size(); ++i) {
     const std::string where = fmt::format("{}, run {}", path.string(), i);
     out.runs.push_back(run_from_json(runs[i], where));
-    out.runs.back().divergence =
-        text_divergence_from_json(OrderedJsonObject(runs[i], where).at("divergence"), where);
+    const OrderedJsonObject run(runs[i], where);
+    out.runs.back().divergence = text_divergence_from_json(run.at("divergence"), where);
+    if (run.has("losses")) out.runs.back().losses = losses_from_json(run.object("losses"));
   }
   return out;
 }

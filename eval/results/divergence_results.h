@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,12 +21,23 @@ struct TextSettings {
   bool operator==(const TextSettings&) const = default;
 };
 
+/// What roundings of a GGUF file cost on the text: mean KL(base ‖ the base with the part), nats per token.
+struct SplitLoss {
+  double weights = 0, activations = 0, kv = 0;  ///< each alone
+  double together = 0;                          ///< all three at once
+  std::string kv_type;                          ///< of keys and values
+  int64_t tokens = 0;
+
+  double interaction() const { return together - weights - activations - kv; }
+};
+
 /// A model on a text: the base, or another with its divergence from it.
 struct DivergenceRun {
   std::string label;
   std::string path;  ///< of the checkpoint, as given
   ModelInfo model;
   TextDivergence divergence;  ///< of the base: empty
+  std::optional<SplitLoss> losses{};
 };
 
 /// What `qeval divergence` finds.
@@ -46,8 +58,8 @@ std::string interval_text(const Estimate& estimate, int digits);
 std::string render_divergence(const DivergenceResults& results);
 
 /// FOLDER/divergence.json, replaced atomically: {"divergence": 1, "text": {…}, "base": {"label", "path",
-/// "model"}, "runs": [{…, "tied_for_best", "divergence": to_json(TextDivergence)}]}. No times: the same
-/// models and text give the same bytes.
+/// "model"}, "runs": [{…, "tied_for_best", "divergence": to_json(TextDivergence), "losses" where they
+/// were split}]}. No times: the same models and text give the same bytes.
 void write_divergence_results(const std::filesystem::path& folder, const DivergenceResults& results);
 DivergenceResults read_divergence_results(const std::filesystem::path& folder);
 

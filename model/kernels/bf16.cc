@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cstring>
+#include <limits>
+#include <vector>
 
 #include "base/parallel.h"
 #include "model/kernels/cpu.h"
@@ -97,6 +100,27 @@ void multiply_bf16(Bf16Kernel kernel, const float* a, int64_t m, std::span<const
                    narrow.as<uint32_t>() + block.first_input * stride, block.rows, block.out(),
                    block.stride());
   });
+}
+
+bool bf16_is_faster(Bf16Kernel kernel, const WeightView& w) {
+  constexpr int64_t kInputs = 256, kMostRows = 2048;
+  constexpr int kTries = 4;
+  WeightView part = w;
+  part.rows = std::min(w.rows, kMostRows);
+  const std::vector<float> input(static_cast<size_t>(kInputs * w.cols), 0.5F);
+  std::vector<float> out(static_cast<size_t>(kInputs * part.rows));
+  const Product product{part, out.data()};
+  const auto seconds = [](const auto& multiply_once) {
+    const auto start = std::chrono::steady_clock::now();
+    multiply_once();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  double narrow = std::numeric_limits<double>::infinity(), wide = narrow;
+  for (int i = 0; i < kTries; ++i) {  // in turns; the best of each is the least disturbed
+    wide = std::min(wide, seconds([&] { multiply(input.data(), kInputs, {&product, 1}); }));
+    narrow = std::min(narrow, seconds([&] { multiply_bf16(kernel, input.data(), kInputs, {&product, 1}); }));
+  }
+  return narrow < wide;
 }
 
 void multiply_rows_bf16(Bf16Kernel kernel, std::span<const RowsProduct> products) {

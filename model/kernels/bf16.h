@@ -37,6 +37,10 @@ void multiply_block_bf16(Bf16Kernel kernel, const WeightView& w, int64_t first, 
 void multiply_bf16(Bf16Kernel kernel, const float* a, int64_t m, std::span<const Product> products);
 void multiply_rows_bf16(Bf16Kernel kernel, std::span<const RowsProduct> products);
 
+/// Whether `w`'s product with some hundred rows takes less time by `kernel` than in float32 here and now.
+/// Runs each a few times: a fraction of a second.
+bool bf16_is_faster(Bf16Kernel kernel, const WeightView& w);
+
 /// The kernel that bf16_kernel() answers where the CPU runs it.
 void bf16_gemm_avx512(const Bf16Gemm& g);
 

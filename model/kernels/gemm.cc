@@ -13,6 +13,8 @@ namespace {
 // Rows of W per task: with kColumnBlock columns, 192 KiB of packed panels, which stay in the second-level
 // cache while the rows of A stream past.
 constexpr int64_t kRowsOfWeight = 64;
+// Rows of W that a single row of A is multiplied by at once; decoded, 96 KiB.
+constexpr int64_t kRowsAtOnce = 4 * kRowDots;
 // Rows of A per task: decoding and packing the weights again costs a few percent at this many.
 constexpr int64_t kRowsOfInput = 1024;
 
@@ -35,7 +37,7 @@ std::optional<DType> row_type(const WeightView& w) {
 /// multiply_block for one row of A. Weights are read once, in their stored type where the kernels can, else a
 /// few rows are decoded at a time; nothing is packed.
 void multiply_row(const WeightView& w, int64_t first, int64_t count, const float* a, float* c) {
-  constexpr int64_t kRows = 4 * kRowDots;  // decoded at once: 96 KiB, which stay in the second-level cache
+  constexpr int64_t kRows = kRowsAtOnce;
   thread_local Scratch scratch;
   const std::optional<DType> stored = row_type(w);
   for (int64_t row = 0; row < count; row += kRows) {
@@ -152,16 +154,45 @@ void for_each_block(int64_t m, std::span<const Product> products,
   for_each_rows_block(all, [&](const float*, const ProductBlock& block) { body(block); });
 }
 
+namespace {
+
+/// Rows of weights [first, first + count) of a product, finished.
+void multiply_part(const RowsProduct& own, int64_t first, int64_t count, int64_t first_input, int64_t rows) {
+  const WeightView& weight = own.product.weight;
+  const Epilogue& epilogue = own.product.epilogue;
+  float* out = own.product.out + first_input * weight.rows + first;
+  multiply_block(weight, first, count, own.a + first_input * weight.cols, weight.cols, rows, out,
+                 weight.rows);
+  if (epilogue.apply == nullptr) return;
+  for (int64_t r = 0; r < rows; ++r) epilogue.apply(epilogue.context, out + r * weight.rows, count);
+}
+
+/// Products of a row each: every thread a stretch of weights, since a product takes as long as the longest.
+void multiply_single_rows(std::span<const RowsProduct> products) {
+  int64_t stretches = 0;
+  for (const RowsProduct& own : products)
+    stretches += (own.product.weight.rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  parallel_ranges(stretches, 1, [&](int64_t begin, int64_t end) {
+    int64_t before = 0;
+    for (const RowsProduct& own : products) {
+      const int64_t rows = own.product.weight.rows;
+      const int64_t first = std::max<int64_t>(0, (begin - before) * kRowsAtOnce);
+      const int64_t last = std::min(rows, (end - before) * kRowsAtOnce);
+      if (first < last) multiply_part(own, first, last - first, 0, 1);
+      before += (rows + kRowsAtOnce - 1) / kRowsAtOnce;
+    }
+  });
+}
+
+}  // namespace
+
 void multiply_rows(std::span<const RowsProduct> products) {
+  if (has_row_dots() && std::ranges::all_of(products, [](const RowsProduct& own) { return own.m == 1; })) {
+    multiply_single_rows(products);
+    return;
+  }
   for_each_rows_block(products, [](const float* a, const ProductBlock& block) {
-    const WeightView& weight = block.product->weight;
-    float* out = block.out();
-    multiply_block(weight, block.first_weight, block.count, a + block.first_input * weight.cols, weight.cols,
-                   block.rows, out, block.stride());
-    const Epilogue& epilogue = block.product->epilogue;
-    if (epilogue.apply == nullptr) return;
-    for (int64_t r = 0; r < block.rows; ++r)
-      epilogue.apply(epilogue.context, out + r * block.stride(), block.count);
+    multiply_part({*block.product, a, 0}, block.first_weight, block.count, block.first_input, block.rows);
   });
 }
 

@@ -139,10 +139,22 @@ inline float row_sum(const float* x, int64_t n, F term) {
 void softmax(float* x, int64_t n, float scale) {
   const Vec s = broadcast(scale);
   const Vec shift = broadcast(row_max(x, n) * scale);
-  map(x, n, x, [&](Vec v) { return exp(v * s - shift); });
+  // The sum is row_sum's of what is stored.
+  Vec lanes = broadcast(0.0F);
+  int64_t i = 0;
+  for (; i + Vec::width <= n; i += Vec::width) {
+    const Vec e = exp(load(x + i) * s - shift);
+    lanes = lanes + e;
+    store(x + i, e);
+  }
+  float tail = 0.0F;
+  if (i < n) {
+    store_partial(x + i, n - i, exp(load_partial(x + i, n - i, 0.0F) * s - shift));
+    for (; i < n; ++i) tail += x[i];
+  }
   // Divided, not multiplied by the inverse: one rounding less, so that calibrated ranges lie as close to the
   // true ones as float32 can.
-  const Vec sum = broadcast(row_sum(x, n, [](Vec v) { return v; }));
+  const Vec sum = broadcast(horizontal_sum(lanes) + tail);
   map(x, n, x, [&](Vec v) { return v / sum; });
 }
 

@@ -34,4 +34,7 @@ inline bool reads_rows_of(DType type) {
 /// Precondition: has_row_dots(), reads_rows_of(product.type).
 void row_dots(const RowDots& product);
 
+/// The first rows of the product, as many as the answer says: those that AVX-512 does better.
+int64_t row_dots_avx512(const RowDots& product);
+
 }  // namespace qeval::model

@@ -1,7 +1,8 @@
-// Compiled for AVX2, F16C and FMA; the AVX-512 path runs it, too: it waits for memory, not for the width of a
-// register. No standard library call below, for the reason given in kernels_impl.h.
+// Compiled for AVX2, F16C and FMA; the AVX-512 path runs it, too, for what row_dots_avx512.cc leaves. No
+// standard library call below, for the reason given in kernels_impl.h.
 #include <immintrin.h>
 
+#include "model/kernels/cpu.h"
 #include "model/kernels/row_dots_impl.h"
 
 namespace qeval::model {
@@ -65,6 +66,18 @@ struct WidenBf16 {
 }  // namespace
 
 void row_dots(const RowDots& d) {
+  if (cpu_path() == CpuPath::avx512) {
+    const int64_t done = row_dots_avx512(d);
+    if (done == d.count) return;
+    if (done > 0) {
+      RowDots rest = d;
+      rest.count -= done;
+      rest.rows += done;
+      rest.sums += done;
+      row_dots(rest);
+      return;
+    }
+  }
   row_dots_by_type<F32Rows, Rows16<WidenF16>, Rows16<WidenBf16>>(d);
 }
 

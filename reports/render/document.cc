@@ -64,6 +64,8 @@ Document make_document(const Report& report) {
   if (Table table = nearness_table(report); !table.rows.empty()) {
     nearness.paragraphs = front_paragraph(report);
     nearness.tables.push_back(std::move(table));
+    if (Table losses = losses_table(report); !losses.rows.empty())
+      nearness.tables.push_back(std::move(losses));
     out.sections.insert(out.sections.begin(), std::move(nearness));
   }
   Section comparisons{.id = "differences", .heading = "Differences from the baseline"};

@@ -257,6 +257,25 @@ Table nearness_table(const Report& report) {
   return table;
 }
 
+Table losses_table(const Report& report) {
+  Table table{.id = "losses"};
+  table.caption = "What the roundings of a GGUF file cost on " + report.nearness_of +
+                  ": KL from the baseline in nats per token with each part put into it alone (activations as "
+                  "llama.cpp rounds them), and with all three. The interaction is what they have over their "
+                  "sum, which may be less than nothing.";
+  table.headings = {words("Run"),        figure("Weights"),     figure("Activations"), figure("Keys, values"),
+                    words("Their type"), figure("Interaction"), figure("Together")};
+  for (const Row& row : report.rows) {
+    if (!row.nearness || !row.nearness->losses) continue;
+    const eval::SplitLoss& losses = *row.nearness->losses;
+    const auto loss = [](double value) { return number_cell(kl_text(value), value); };
+    table.rows.push_back({text_cell(row.label), loss(losses.weights), loss(losses.activations),
+                          loss(losses.kv), text_cell(losses.kv_type), loss(losses.interaction()),
+                          loss(losses.together)});
+  }
+  return table;
+}
+
 Table divergence_table(const Report& report) {
   Table table{.id = "divergence"};
   table.caption =

@@ -44,6 +44,7 @@ Table cost_table(const Report& report);
 Table flip_table(const Report& report);
 /// What every run loses and takes: divergence with its interval, size, speed, recovery; the nearest first.
 Table nearness_table(const Report& report);
+Table losses_table(const Report& report);
 Table divergence_table(const Report& report);
 Table text_table(const Report& report);
 Table layer_table(const Report& report);

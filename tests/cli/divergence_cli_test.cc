@@ -189,6 +189,11 @@ TEST_F(DivergenceCli, ReadyMadeModelsAreComparedByOneCommand) {
   other[6] = path("another") + "@float=near";
   expect_one_line(run(other), kFailed, "other settings");
   std::vector<std::string> calibrated = arguments;
+  std::vector<std::string> split = arguments;
+  split.emplace_back("--losses");
+  expect_one_line(run(split), kWrongUsage, "--losses: none of the --with models is a GGUF file");
+  split.erase(split.begin() + 11, split.begin() + 15);  // --text and --context
+  expect_one_line(run(split), kWrongUsage, "--losses: not used without --text");
   calibrated.insert(calibrated.end(), {"--calibration", path("page.txt")});
   expect_one_line(run(calibrated), kWrongUsage, "--calibration: not used without --methods");
   expect_success(run({"report", path("out"), "--card", path("card.md")}));

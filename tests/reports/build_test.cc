@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "reports/render/document.h"
+#include "reports/render/table.h"
 #include "tests/message_of.h"
 #include "tests/reports/report_fixture.h"
 
@@ -148,6 +149,7 @@ TEST(BuildReport, TheSharpestMeasureLeadsTheVerdict) {
     text.runs.emplace_back().label = sources.runs[i].name;
     text.runs.back().divergence = std::move(tally).finish();
   }
+  text.runs.back().losses = eval::SplitLoss{.weights = 0.5, .together = 0.75, .kv_type = "f16"};
   sources.text = text;
   const Report report = build_report(sources);
   EXPECT_LE(report.verdict.size(), 5U);
@@ -156,6 +158,14 @@ TEST(BuildReport, TheSharpestMeasureLeadsTheVerdict) {
   EXPECT_THAT(report.verdict[1], HasSubstr("Nearest: RTN w8a8, and no other run is tied with it"));
   ASSERT_TRUE(report.rows[1].nearness && report.rows[2].nearness);
   EXPECT_FALSE(report.rows[2].nearness->tied);
+  EXPECT_FALSE(report.rows[1].nearness->losses);
+  ASSERT_TRUE(report.rows[2].nearness->losses);
+  EXPECT_EQ(report.rows[2].nearness->losses->interaction(), 0.25);
+  const Table losses = losses_table(report);
+  ASSERT_EQ(losses.rows.size(), 1U);
+  std::vector<std::string> cells;
+  for (const TableCell& cell : losses.rows[0]) cells.push_back(cell.text);
+  EXPECT_THAT(cells, testing::ElementsAre(report.rows[2].label, "0.500", "0", "0", "f16", "0.250", "0.750"));
   ASSERT_TRUE(report.rows[1].recovery);
   EXPECT_LT(*report.rows[1].recovery, 1);
 }

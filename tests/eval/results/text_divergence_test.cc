@@ -135,8 +135,19 @@ TEST(DivergenceResults, AreReadAsTheyWereWritten) {
     run.divergence = text(random, 4, 64);
     results.runs.back().model.details = {{"size_bytes", 1000}, {"weight_bits", 4.5}};
   }
+  results.runs[1].losses = SplitLoss{
+      .weights = 0.25, .activations = 0.125, .kv = -0.5, .together = 1, .kv_type = "q8_0", .tokens = 7};
   write_divergence_results(folder.path(), results);
   const DivergenceResults read = read_divergence_results(folder.path());
+  EXPECT_FALSE(read.runs.at(0).losses);
+  ASSERT_TRUE(read.runs.at(1).losses);
+  const SplitLoss& losses = *read.runs[1].losses;
+  EXPECT_EQ(losses.weights, 0.25);
+  EXPECT_EQ(losses.activations, 0.125);
+  EXPECT_EQ(losses.kv, -0.5);
+  EXPECT_EQ(losses.interaction(), 1.125);
+  EXPECT_EQ(losses.kv_type, "q8_0");
+  EXPECT_EQ(losses.tokens, 7);
   EXPECT_EQ(read.text, results.text);
   EXPECT_EQ(read.base.label, "F16");
   ASSERT_EQ(read.runs.size(), 2U);

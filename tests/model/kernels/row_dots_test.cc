@@ -9,8 +9,8 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/model/block_halves.h"
 #include "model/kernels/gemm.h"
+#include "tests/model/block_halves.h"
 
 namespace qeval::model {
 namespace {
@@ -87,6 +87,7 @@ INSTANTIATE_TEST_SUITE_P(Types, RowProduct,
                          testing::Values(Case{DType::f32, 61, 1541, 0}, Case{DType::f32, 1, 3, 0},
                                          Case{DType::f16, 64, 1600, 0}, Case{DType::f16, 37, 777, 0},
                                          Case{DType::f16, 40, 48, 20}, Case{DType::bf16, 45, 801, 0},
+                                         Case{DType::f16, 100, 48, 50}, Case{DType::bf16, 75, 592, 0},
                                          Case{DType::f32, 44, 24, 22}, Case{DType::q4_0, 35, 1600, 0},
                                          Case{DType::q8_0, 12, 800, 0}, Case{DType::q4_1, 45, 96, 0},
                                          Case{DType::q5_0, 43, 160, 0}, Case{DType::q5_1, 65, 64, 0},
@@ -95,6 +96,42 @@ INSTANTIATE_TEST_SUITE_P(Types, RowProduct,
                                          Case{DType::q6_k, 41, 768, 0}, Case{DType::iq4_nl, 40, 96, 20},
                                          Case{DType::iq4_xs, 36, 256, 0}, Case{DType::mxfp4, 38, 224, 0},
                                          Case{DType::iq2_xs, 7, 256, 0}));
+
+/// Several products of one row, which threads share by stretches of their weights, and what follows them.
+TEST(RowProducts, AreThoseOfABatchWithWhatFollows) {
+  std::mt19937 random(7);
+  constexpr int64_t kCols = 96;
+  constexpr int64_t kRows[] = {70, 1, 33};
+  std::normal_distribution<float> normal;
+  std::vector<float> input(2 * kCols);
+  for (float& x : input) x = normal(random);
+  const Epilogue halve{nullptr, [](const void*, float* x, int64_t n) {
+                         for (int64_t i = 0; i < n; ++i) x[i] *= 0.5F;
+                       }};
+  std::vector<std::vector<std::byte>> bytes;
+  std::vector<Matrix> matrices;
+  for (const int64_t rows : kRows) {
+    bytes.push_back(weight_bytes(DType::f16, rows * kCols, random));
+    matrices.push_back({.name = "w",
+                        .rows = rows,
+                        .cols = kCols,
+                        .stored = StoredWeight(DType::f16, kCols, bytes.back().data())});
+  }
+  std::vector<std::vector<float>> batch(3), single(3);
+  std::vector<Product> of_batch, of_single;
+  for (size_t i = 0; i < 3; ++i) {
+    batch[i].resize(static_cast<size_t>(2 * kRows[i]));
+    single[i].resize(static_cast<size_t>(kRows[i]), 7.0F);
+    of_batch.push_back({view(matrices[i]), batch[i].data(), halve});
+    of_single.push_back({view(matrices[i]), single[i].data(), halve});
+  }
+  multiply(input.data(), 2, of_batch);
+  multiply(input.data(), 1, of_single);
+  for (size_t i = 0; i < 3; ++i) {
+    batch[i].resize(single[i].size());  // the first row
+    EXPECT_EQ(single[i], batch[i]) << i;
+  }
+}
 
 /// The kernel itself against the chain written down.
 TEST(RowDots, AreChainsOfFusedMultiplyAdds) {
