@@ -70,6 +70,12 @@ class FloatArithmetic : public Arithmetic {
   void gather(const Tensor& tensor, std::span<const int64_t> rows, Tensor& out) const override;
   void finish(const Tensor& residual, Tensor& out) const override;
   void logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const override;
+  /// Distance between the rows of a score tile: an odd number of cache lines, since rows a power of two apart
+  /// would share the few places of the first-level cache that one address has.
+  static int64_t score_stride(const AttentionTile& tile) {
+    constexpr int64_t kLine = 64 / sizeof(float);
+    return ((tile.key_count + kLine - 1) / kLine | 1) * kLine;
+  }
 
  protected:
   const Model& model() const { return model_; }
@@ -112,12 +118,6 @@ class FloatArithmetic : public Arithmetic {
   /// The head's plain product, and what follows it: the logits' factor and soft cap.
   void head_product(const Tensor& normed, int64_t first, int64_t count, float* logits) const;
   void finish_logits(float* logits, int64_t n) const { model::finish_logits(config(), logits, n); }
-  /// Distance between the rows of a score tile: an odd number of cache lines, since rows a power of two apart
-  /// would share the few places of the first-level cache that one address has.
-  static int64_t score_stride(const AttentionTile& tile) {
-    constexpr int64_t kLine = 64 / sizeof(float);
-    return ((tile.key_count + kLine - 1) / kLine | 1) * kLine;
-  }
   /// q · kᵀ over the first `keys` keys of the path.
   void score_keys(const AttentionTile& tile, const Tensor& q, int64_t keys) const;
 

@@ -8,15 +8,14 @@ step() {
   echo "== $*"
 }
 
-# build PRESET [TARGET...]: configures and builds; where no compiler cache was asked for (CMAKE_CXX_COMPILER_LAUNCHER),
-# with the common headers read once, which is the faster of the two for a first build.
+# build PRESET [TARGET...]: configures and builds, with ccache where it is installed.
 build() {
-  local preset=$1 precompile=ON
+  local preset=$1
   shift
-  if [ -n "${CMAKE_CXX_COMPILER_LAUNCHER:-}" ]; then
-    precompile=OFF
+  if command -v ccache >/dev/null; then
+    export CMAKE_CXX_COMPILER_LAUNCHER=ccache
   fi
-  cmake --preset "$preset" -DQEVAL_PRECOMPILE="$precompile" >/dev/null
+  cmake --preset "$preset" >/dev/null
   local targets=()
   if (($# > 0)); then
     targets=(--target "$@")

@@ -78,7 +78,11 @@ void ObservedArithmetic::scores(const AttentionTile& tile, const Tensor& q) cons
   observer_.observe({tile.layer, Module::qk_product, Slot::output}, scores, rows, tile.key_count,
                     score_stride(tile));
   if (tile.op->softcap == 0) return;
-  std::vector<float> capped(scores, scores + rows * tile.key_count);
+  std::vector<float> capped;
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* row = scores + r * score_stride(tile);
+    capped.insert(capped.end(), row, row + tile.key_count);
+  }
   cap_scores(*tile.op, capped.data(), std::ssize(capped));
   observer_.observe({tile.layer, Module::softcap, Slot::output}, capped.data(), rows, tile.key_count,
                     tile.key_count);

@@ -346,7 +346,7 @@ TEST_P(IntegerOperations, Attention) {
     for (int64_t j = 0; j < keys; ++j) {
       if (!sees(r, j)) continue;
       const int16_t code = scores.as<int16_t>()[r * keys + j];
-      float& fake = fake_scores.as<float>()[r * keys + j];
+      float& fake = fake_scores.as<float>()[r * model::FloatArithmetic::score_stride(fake_tile) + j];
       ASSERT_NEAR(code, grid.scores.code(fake), 1) << "score " << r << "," << j;
       fake = grid.scores.value(code);  // the same scores for the softmax
     }
@@ -356,7 +356,7 @@ TEST_P(IntegerOperations, Attention) {
   for (int64_t r = 0; r < 13 * group; ++r) {
     for (int64_t j = 0; j < keys; ++j) {
       const int16_t code = scores.as<int16_t>()[r * keys + j];
-      float& fake = fake_scores.as<float>()[r * keys + j];
+      float& fake = fake_scores.as<float>()[r * model::FloatArithmetic::score_stride(fake_tile) + j];
       if (!sees(r, j)) {
         // Hidden: a probability of 0, or where no code says that, the code 0.
         const int32_t zero = grid.probabilities.codes.zero_point;
