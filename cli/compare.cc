@@ -21,6 +21,7 @@
 #include "cli/ranks.h"
 #include "eval/compare/compare_work.h"
 #include "eval/results/comparison_table.h"
+#include "quant/arithmetic/prefix.h"
 #include "reports/build.h"
 #include "reports/render/scatter.h"
 #include "reports/render/write.h"
@@ -267,6 +268,14 @@ void read_model_options(const po::variables_map& arguments, eval::CompareOptions
     // The base and the other methods are scored on the same sequences.
     if (options.evaluation.add_bos.value_or(eval::AddBos::always) != eval::AddBos::always)
       refuse("add-bos-token", "not what --first-token prefix needs; accepted with it: always");
+    options.evaluation.add_bos = eval::AddBos::always;
+  }
+  for (const eval::GivenModel& other : options.given) {
+    if (!std::filesystem::exists(other.path / quant::kPrefixFile)) continue;
+    if (options.evaluation.add_bos.value_or(eval::AddBos::always) != eval::AddBos::always)
+      refuse("add-bos-token",
+             fmt::format("not what {} needs, which was quantized with a prefix; accepted with it: always",
+                         printable(other.path.string())));
     options.evaluation.add_bos = eval::AddBos::always;
   }
   options.quantize.samples =

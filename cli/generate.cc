@@ -127,6 +127,7 @@ int run(const po::variables_map& arguments) {
   }
   eval::Sampler sampler = make_sampler(arguments);
 
+  refuse_measured_precision(arguments);
   eval::Session session(session_options(arguments));
   print_warnings(session);
   const model::Tokenizer& tokenizer = session.tokenizer();

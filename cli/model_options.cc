@@ -40,7 +40,9 @@ void add_arithmetic_options(po::options_description& options, bool several) {
       "of --arithmetic ggml: how keys and values are stored, as llama.cpp's -ctk and -ctv (default: f16)");
   add("precision", one_of("P", "f32, bf16, auto")->default_value("f32"),
       "of float arithmetic: f32; bf16 (less exact: linear maps by bfloat16 dot products, where the CPU has "
-      "them; results call it float-bf16); auto (the one that is faster here for the model's matrices)");
+      "them; results call it float-bf16); auto (the one that is faster here for the model's matrices, of "
+      "many "
+      "tokens together; not of generate and serve)");
   add("qcfg", po::value<std::string>()->value_name("FILE"),
       "what is quantized and to how many bits, instead of the model's default_qcfg.json");
   add("act-ranges", po::value<std::string>()->value_name("FILE"),
@@ -83,6 +85,11 @@ std::vector<std::string> arithmetics(const po::variables_map& arguments) {
   if (ggml == names.end()) refuse("kv-type", fmt::format("{}: used by --arithmetic ggml only", *type));
   *ggml = quant::canonical_arithmetic("ggml-" + *type);
   return names;
+}
+
+void refuse_measured_precision(const po::variables_map& arguments) {
+  if (optional<std::string>(arguments, "precision") == "auto")
+    refuse("precision auto", "measures many tokens together, not one at a time; accepted here: f32, bf16");
 }
 
 eval::SessionOptions session_options(const po::variables_map& arguments) {

@@ -26,6 +26,8 @@ void add_protocol_option(po::options_description& options);
 std::vector<std::string> arithmetics(const po::variables_map& arguments);
 /// With the first of arithmetics().
 eval::SessionOptions session_options(const po::variables_map& arguments);
+/// Refuses --precision auto for commands that compute single rows, which it does not measure.
+void refuse_measured_precision(const po::variables_map& arguments);
 /// Says on stderr that a model which asks for rounded activations is taken as its weights alone; `but` ends
 /// the sentence.
 void warn_of_own_rounding(const model::Model& model, std::string_view but = "");

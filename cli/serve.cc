@@ -112,6 +112,7 @@ int run(const po::variables_map& arguments) {
   const auto seconds =
       in_range<int64_t>("client-seconds", arguments["client-seconds"].as<int64_t>(), 1, 86400);
   const int64_t batch = batch_tokens(arguments);
+  refuse_measured_precision(arguments);
   const eval::SessionOptions settings = session_options(arguments);
 
   const sigset_t signals = block_signals();

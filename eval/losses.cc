@@ -30,42 +30,15 @@ struct Variant {
   double* result = nullptr;
 };
 
-void require_same(const model::Matrix& base, const model::Matrix& file, const LossInput& in) {
+/// The two models of a message.
+struct Pair {
+  const model::Model &base, &file;
+};
+
+void require_same(const model::Matrix& base, const model::Matrix& file, const Pair& in) {
   if (base.rows == file.rows && base.cols == file.cols) return;
   fail("{}: {} is {} × {}, in the base {} {} × {}: losses are of one model in two types",
        in.file.path.string(), file.name, file.rows, file.cols, in.base.path.string(), base.rows, base.cols);
-}
-
-void require_same_models(const LossInput& in) {
-  const model::ModelConfig &base = in.base.config, &file = in.file.config;
-  if (base.architecture != file.architecture || base.num_layers != file.num_layers ||
-      base.vocab_size != file.vocab_size) {
-    fail(
-        "{}: {} of {} layers, {} tokens; the base {}: {} of {} layers, {} tokens: losses are of one model in "
-        "two types",
-        in.file.path.string(), file.architecture, file.num_layers, file.vocab_size, in.base.path.string(),
-        base.architecture, base.num_layers, base.vocab_size);
-  }
-  require_same(in.base.embedding, in.file.embedding, in);
-  require_same(in.base.head.weight, in.file.head.weight, in);
-  for (size_t i = 0; i < in.base.layers.size(); ++i) {
-    std::vector<std::pair<Module, const model::Matrix*>> own, other;
-    in.base.layers[i].visit_linears(
-        [&](Module module, const model::LinearWeights& w) { own.emplace_back(module, &w.weight); });
-    in.file.layers[i].visit_linears(
-        [&](Module module, const model::LinearWeights& w) { other.emplace_back(module, &w.weight); });
-    if (own.size() != other.size()) {
-      fail("{}: layer {} has {} matrices, in the base {} {}: losses are of one model in two types",
-           in.file.path.string(), i, other.size(), in.base.path.string(), own.size());
-    }
-    for (size_t m = 0; m < own.size(); ++m) {
-      if (own[m].first != other[m].first) {
-        fail("{}: has {}, the base {} {}: losses are of one model in two types", in.file.path.string(),
-             other[m].second->name, in.base.path.string(), own[m].second->name);
-      }
-      require_same(*own[m].second, *other[m].second, in);
-    }
-  }
 }
 
 /// The base with the variant's weights of the file: views of both.
@@ -114,11 +87,12 @@ class Pass {
   model::Decoder decoder_;
 };
 
-/// Adds up KL(base ‖ other) over a sample's predictions.
-double divergence(Pass& base, Pass& other, const std::vector<int32_t>& tokens, size_t vocabulary) {
+/// Adds up KL(base ‖ other) over a sample's last `scored` predictions.
+double divergence(Pass& base, Pass& other, const std::vector<int32_t>& tokens, int64_t scored,
+                  size_t vocabulary) {
   const int64_t count = std::ssize(tokens) - 1;
   double sum = 0;
-  for (int64_t first = 0; first < count; first += kRowsAtOnce) {
+  for (int64_t first = count - scored; first < count; first += kRowsAtOnce) {
     std::vector<int64_t> rows(static_cast<size_t>(std::min(kRowsAtOnce, count - first)));
     std::iota(rows.begin(), rows.end(), first);
     const std::vector<float> p = base.logits(rows), q = other.logits(rows);
@@ -149,8 +123,10 @@ class Measurement {
     const model::FloatArithmetic base_arithmetic(in_.base, longest);
     const int64_t total = std::ssize(in_.samples) * std::ssize(variants_);
     int64_t done = 0;
-    for (const auto& sample : in_.samples) {
-      out_.tokens += std::ssize(sample) - 1;
+    for (size_t i = 0; i < in_.samples.size(); ++i) {
+      const auto& sample = in_.samples[i];
+      const int64_t scored = in_.scored.empty() ? std::ssize(sample) - 1 : in_.scored[i];
+      out_.tokens += scored;
       Pass base(in_.base, base_arithmetic, sample);
       for (const Variant& variant : variants_) {
         if (in_.progress) in_.progress(done++, total);
@@ -164,7 +140,8 @@ class Measurement {
                  [&](int64_t layer) { return variant.kv && variant.where(layer, Module::qk_product); },
              .kv_type = in_.kv_type});
         Pass other(model, arithmetic, sample);
-        *variant.result += divergence(base, other, sample, static_cast<size_t>(in_.base.config.vocab_size));
+        *variant.result +=
+            divergence(base, other, sample, scored, static_cast<size_t>(in_.base.config.vocab_size));
       }
     }
     for (const Variant& variant : variants_) *variant.result /= static_cast<double>(out_.tokens);
@@ -251,8 +228,41 @@ PartLosses interaction(const PartLosses& whole, std::span<const NamedLosses> row
   return left;
 }
 
+void require_comparable(const model::Model& original, const model::Model& file_model) {
+  const Pair in{original, file_model};
+  const model::ModelConfig &base = in.base.config, &file = in.file.config;
+  if (base.architecture != file.architecture || base.num_layers != file.num_layers ||
+      base.vocab_size != file.vocab_size) {
+    fail(
+        "{}: {} of {} layers, {} tokens; the base {}: {} of {} layers, {} tokens: losses are of one model in "
+        "two types",
+        in.file.path.string(), file.architecture, file.num_layers, file.vocab_size, in.base.path.string(),
+        base.architecture, base.num_layers, base.vocab_size);
+  }
+  require_same(in.base.embedding, in.file.embedding, in);
+  require_same(in.base.head.weight, in.file.head.weight, in);
+  for (size_t i = 0; i < in.base.layers.size(); ++i) {
+    std::vector<std::pair<Module, const model::Matrix*>> own, other;
+    in.base.layers[i].visit_linears(
+        [&](Module module, const model::LinearWeights& w) { own.emplace_back(module, &w.weight); });
+    in.file.layers[i].visit_linears(
+        [&](Module module, const model::LinearWeights& w) { other.emplace_back(module, &w.weight); });
+    if (own.size() != other.size()) {
+      fail("{}: layer {} has {} matrices, in the base {} {}: losses are of one model in two types",
+           in.file.path.string(), i, other.size(), in.base.path.string(), own.size());
+    }
+    for (size_t m = 0; m < own.size(); ++m) {
+      if (own[m].first != other[m].first) {
+        fail("{}: has {}, the base {} {}: losses are of one model in two types", in.file.path.string(),
+             other[m].second->name, in.base.path.string(), own[m].second->name);
+      }
+      require_same(*own[m].second, *other[m].second, in);
+    }
+  }
+}
+
 FileLosses file_losses(const LossInput& input) {
-  require_same_models(input);
+  require_comparable(input.base, input.file);
   for (const auto& sample : input.samples) {
     if (sample.size() < 2)
       fail("a sample of {} token{} has none to predict; at least 2 are needed", sample.size(),

@@ -34,7 +34,7 @@ struct FileLosses {
   /// Each class in all layers alone; keys and values are one.
   std::vector<NamedLosses> classes;
 
-  /// What the whole has over the sum of its parts, which may be less than nothing.
+  /// What the whole has over the sum of its parts, negative where parts cancel one another.
   double interaction() const { return together - parts.weights - parts.inputs - parts.kv; }
 };
 /// `whole` less the sum of the rows, part by part.
@@ -45,7 +45,9 @@ struct LossInput {
   const model::Model& base;  ///< the original, in float
   const model::Model& file;  ///< GGUF, of the same shape and vocabulary
   quant::GgmlRow kv_type = quant::GgmlRow::f16;
-  std::span<const std::vector<int32_t>> samples;                ///< token ids, two or more each
+  std::span<const std::vector<int32_t>> samples;  ///< token ids, two or more each
+  /// How many predictions at the end of each sample count, where not all do: windows overlap.
+  std::span<const int64_t> scored{};
   bool details = true;                                          ///< layers and classes, too
   std::function<void(int64_t done, int64_t total)> progress{};  ///< runs over a sample
 };
@@ -54,5 +56,7 @@ struct LossInput {
 /// values rounded. A run over the text for every number. Throws Error where the models differ in more than
 /// the types of their weights, or where llama.cpp has no such products (quant::GgmlArithmetic).
 FileLosses file_losses(const LossInput& input);
+/// The first of these Errors by itself, in front of other work.
+void require_comparable(const model::Model& base, const model::Model& file);
 
 }  // namespace qeval::eval

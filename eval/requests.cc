@@ -194,7 +194,12 @@ std::vector<TokenRequest> RequestEncoder::windows(std::string_view document) con
 }
 
 std::optional<AddBos> add_bos_for(const Session& session, std::optional<AddBos> given) {
-  return given || !session.prefix_token() ? given : AddBos::always;
+  if (!session.prefix_token()) return given;
+  if (given.value_or(AddBos::always) != AddBos::always) {
+    throw UsageError(fmt::format("{}: not what {} needs, which was quantized with a prefix; accepted: always",
+                                 setting("add-bos-token"), session.model().path.string()));
+  }
+  return AddBos::always;
 }
 
 std::string token_hash(std::span<const TokenRequest> requests) {

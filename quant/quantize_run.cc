@@ -343,7 +343,7 @@ std::vector<Warning> quantize_to_folder(const model::Model& model, const Quantiz
     resume = continues(run, folder);
     // Before anything is written:
     model::read_tokenizer_files(model);
-    make_qcfg(model.config, run.options.scheme);
+    require_apart(run.options, make_qcfg(model.config, run.options.scheme), model.config, run.samples);
     qeval::create_directories(folder);
     lock.emplace(folder);
     prepare_checkpoint_folder(folder, model, resume);

@@ -71,7 +71,11 @@ SplitLoss TextStage::split(const Session& base, const Session& session,
                            const std::function<void(int64_t done, int64_t total)>& progress) const {
   std::vector<std::vector<int32_t>> samples;
   samples.reserve(windows_.windows.size());
-  for (const TokenRequest& window : windows_.windows) samples.push_back(window.tokens);
+  std::vector<int64_t> scored;
+  for (const TokenRequest& window : windows_.windows) {
+    samples.push_back(window.tokens);
+    scored.push_back(window.scored);
+  }
   // "ggml-TYPE" says that of keys and values; "ggml", and float arithmetics, which know of none, take f16.
   const std::string arithmetic = session.arithmetic().name();
   const std::string type = arithmetic.starts_with("ggml-") ? arithmetic.substr(5) : "f16";
@@ -79,6 +83,7 @@ SplitLoss TextStage::split(const Session& base, const Session& session,
                                          .file = session.model(),
                                          .kv_type = quant::find_kv_type(type).value(),
                                          .samples = samples,
+                                         .scored = scored,
                                          .details = false,
                                          .progress = progress});
   return {.weights = losses.parts.weights,
@@ -111,6 +116,8 @@ void TextStage::measure(Session& base, std::span<const TextRun> runs, const Open
                                           windows_.context),
                              left[i]->model);
       }
+      if (losses_ && !fs::is_directory(session.model().path))
+        require_comparable(base.model(), session.model());
       others.push_back(&session);
     }
     std::vector<Measured> measured = measure_divergence(

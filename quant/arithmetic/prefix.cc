@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "base/error.h"
@@ -166,7 +168,10 @@ class PrefixedArithmetic final : public model::ForwardingArithmetic {
 
 std::vector<float> read_numbers(const JsonObject& fields, std::string_view key, int64_t count) {
   std::vector<float> numbers;
-  for (const double number : fields.numbers(key)) numbers.push_back(static_cast<float>(number));
+  for (const double number : fields.numbers(key)) {
+    if (!(std::abs(number) <= std::numeric_limits<float>::max())) fields.refuse(key, "numbers of 32 bits");
+    numbers.push_back(static_cast<float>(number));
+  }
   if (std::ssize(numbers) != count) fields.refuse(key, fmt::format("{} numbers", count));
   return numbers;
 }

@@ -154,27 +154,6 @@ class Measurer {
   const Peers& peers_;
 };
 
-/// Refuses ranges or constants of position 0 where nothing is measured that they would be.
-void require_apart(const QuantizeOptions& options, const QuantConfig& qcfg, const model::ModelConfig& config,
-                   const Samples& samples) {
-  if (!options.calibration.first_token_apart) return;
-  const std::string what =
-      fmt::format("{} {}", setting("first-token"), name(first_token_mode(options.calibration)));
-  if (options.act_ranges) fail("{}: not used with {}, which holds the ranges", what, setting("act-ranges"));
-  if (samples.empty()) fail("{}: needs calibration text to measure them on", what);
-  const bool any =
-      std::ranges::any_of(all_points(config), [&](const Point& point) { return needs_range(qcfg, point); });
-  if (!any) fail("{}: no activation has a static range here; accepted: shared", what);
-  const std::optional<int32_t> token = options.calibration.prefix_token;
-  for (size_t i = 0; token && i < samples.size(); ++i) {
-    if (samples[i].front() == *token) continue;
-    fail(
-        "{}: sample {} of the calibration begins with token {}; accepted: {}, with which every sequence "
-        "begins",
-        what, i + 1, samples[i].front(), *token);
-  }
-}
-
 /// Stored codes and ranges stay what they are.
 void require_stored_scheme(const QuantizeOptions& options) {
   const std::string what = fmt::format("{} {}", setting("scheme"), kStoredScheme);
@@ -207,6 +186,28 @@ void raise(QuantizedModel& model, int64_t count, const Samples& samples, const Q
 }
 
 }  // namespace
+
+void require_apart(const QuantizeOptions& options, const QuantConfig& qcfg, const model::ModelConfig& config,
+                   const Samples& samples) {
+  if (!options.calibration.first_token_apart) return;
+  const std::string what =
+      fmt::format("{} {}", setting("first-token"), name(first_token_mode(options.calibration)));
+  if (options.act_ranges) fail("{}: not used with {}, which holds the ranges", what, setting("act-ranges"));
+  if (samples.empty()) fail("{}: needs calibration text to measure them on", what);
+  const bool any =
+      std::ranges::any_of(all_points(config), [&](const Point& point) { return needs_range(qcfg, point); });
+  if (!any) fail("{}: no activation has a static range here; accepted: shared", what);
+  if (std::ranges::all_of(samples, [](const auto& sample) { return sample.size() < 2; }))
+    fail("{}: samples of one token have no other positions to measure; accepted: longer ones", what);
+  const std::optional<int32_t> token = options.calibration.prefix_token;
+  for (size_t i = 0; token && i < samples.size(); ++i) {
+    if (samples[i].front() == *token) continue;
+    fail(
+        "{}: sample {} of the calibration begins with token {}; accepted: {}, with which every sequence "
+        "begins",
+        what, i + 1, samples[i].front(), *token);
+  }
+}
 
 QuantizedModel quantize(const model::Model& model, const Samples& samples, const QuantizeOptions& options,
                         const ProgressFunction& progress, Observations* observations, const Peers& peers) {

@@ -103,6 +103,12 @@ struct Observations {
 void round_weights(QuantizedModel& model, const Samples& samples, const QuantizeOptions& options,
                    const ProgressFunction& progress = {});
 
+/// Refuses ranges or constants of position 0 (`--first-token`) where nothing is measured that they would be,
+/// or what is measured leaves no other position. Before any work; quantize() asks again for the configuration
+/// that it makes.
+void require_apart(const QuantizeOptions& options, const QuantConfig& qcfg, const model::ModelConfig& config,
+                   const Samples& samples);
+
 /// Quantizes `model` with the samples as calibration text (none where nothing is measured: weights alone,
 /// dynamic activations or given ranges; else an Error that names a point without a range); for a learned
 /// method, what learning starts from, its weights not rounded yet. The result refers to the model's

@@ -262,7 +262,7 @@ Table losses_table(const Report& report) {
   table.caption = "What the roundings of a GGUF file cost on " + report.nearness_of +
                   ": KL from the baseline in nats per token with each part put into it alone (activations as "
                   "llama.cpp rounds them), and with all three. The interaction is what they have over their "
-                  "sum, which may be less than nothing.";
+                  "sum, negative where parts cancel one another.";
   table.headings = {words("Run"),        figure("Weights"),     figure("Activations"), figure("Keys, values"),
                     words("Their type"), figure("Interaction"), figure("Together")};
   for (const Row& row : report.rows) {

@@ -44,7 +44,12 @@ TEST_F(RotatedCli, RotationsAndTheFirstTokenAreSettings) {
   expect_success(quantize("weights-nearest", {"--method", "rotate", "--scheme", "w4a16", "--first-token",
                                               "shared", "--rounding", "nearest"}));
   expect_one_line(quantize("out", {"--rotate", "offline", "--rotate-block", "4"}), 2, "--rotate-block");
-  expect_one_line(quantize("out", {"--scheme", "w4a16", "--first-token", "ranges"}), 1, "--first-token");
+  expect_one_line(quantize("rotated", {"--scheme", "w4a16", "--first-token", "ranges"}), 1, "--first-token");
+  EXPECT_EQ(json("rotated/quantize.json")["settings"], settings);  // a refusal leaves what was finished
+  expect_one_line(
+      run({"quantize", "-m", path("model"), "--method", "rotate", "--scheme", "w8a8", "--calibration",
+           path("calibration.txt"), "--samples", "2", "--sequence-length", "1", "-o", path("out")}),
+      1, "samples of one token");
 }
 
 /// A prefix is part of the checkpoint, of every sequence that it computes, and of what it is compared with.
@@ -79,6 +84,18 @@ TEST_F(RotatedCli, APrefixStandsBeforeEverySequence) {
   expect_success(run({"report", path("base-bos"), path("prefix-fake"), "-o", path("report.md")}));
   expect_success(run({"divergence", "-m", path("model"), "--with", path("prefix"), "--with",
                       path("prefix") + "@integer", "-f", path("calibration.txt"), "--context", "32"}));
+  // A comparison with it scores its base so from the start; what would not is refused before anything is
+  // scored.
+  expect_success(run({"compare", "-m", path("model"), "--with", path("prefix"), "-d", path("data"), "-t",
+                      "piqa", "-o", path("compared")}));
+  EXPECT_EQ(json("compared/results/fp/results.json")["add_bos_token"], "always");
+  expect_one_line(run({"compare", "-m", path("model"), "--with", path("prefix"), "-d", path("data"), "-t",
+                       "piqa", "--add-bos-token", "true", "-o", path("other")}),
+                  2, path("prefix"));
+  EXPECT_FALSE(std::filesystem::exists(path("other/results")));
+  expect_one_line(
+      run({"eval", "-m", path("prefix"), "-d", path("data"), "-t", "piqa", "--add-bos-token", "false"}), 2,
+      "--add-bos-token");
   // Without its constants it is not what was measured.
   std::filesystem::remove(path("prefix/prefix.json"));
   expect_one_line(run({"inspect", "-m", path("prefix")}), 1, "prefix.json");

@@ -104,6 +104,22 @@ TEST(FileLosses, ArePartByPartWhatTheModelsThemselvesDiffer) {
   EXPECT_GT(runs, 12);
 }
 
+/// Of windows that overlap only what is scored counts: the last predictions of a sample are those that its
+/// beginning lacks.
+TEST(FileLosses, CountWhatIsScored) {
+  const model::Model base = golden("gguf-iq4-nl"), file = golden("gguf-mxfp4");
+  const std::vector<std::vector<int32_t>> whole{kSamples[0]},
+      begin{{kSamples[0].begin(), kSamples[0].end() - 3}};
+  const std::vector<int64_t> scored{3};
+  const auto losses = [&](const std::vector<std::vector<int32_t>>& samples, std::span<const int64_t> last) {
+    return file_losses({.base = base, .file = file, .samples = samples, .scored = last, .details = false});
+  };
+  const FileLosses all = losses(whole, {}), first = losses(begin, {}), last = losses(whole, scored);
+  EXPECT_EQ(last.tokens, 3);
+  EXPECT_NEAR(last.parts.weights * 3, all.parts.weights * 8 - first.parts.weights * 5, 1e-9);
+  EXPECT_NEAR(last.together * 3, all.together * 8 - first.together * 5, 1e-9);
+}
+
 TEST(FileLosses, OfAModelFromItselfAreItsActivationsOnly) {
   const model::Model file = golden("gguf-iq4-nl");
   const FileLosses losses =

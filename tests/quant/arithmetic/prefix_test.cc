@@ -213,6 +213,7 @@ TEST(Prefix, IsReadAsWritten) {
   EXPECT_THAT(error_with("/layers", nlohmann::ordered_json::array()), HasSubstr("layers"));
   EXPECT_THAT(error_with("/layers/1/key", {1.0}), HasSubstr("layers[1]"));
   EXPECT_THAT(error_with("/final_norm_output", "x"), HasSubstr("final_norm_output"));
+  EXPECT_THAT(error_with("/layers/0/value/0", 1e39), HasSubstr("value"));
 }
 
 }  // namespace
