@@ -259,11 +259,7 @@ void read_model_options(const po::variables_map& arguments, eval::CompareOptions
   warn_of_own_rounding(model, keeps ? fmt::format(", but under the scheme {}", quant::kStoredScheme) : "");
   if (options.text && arguments["context"].defaulted())
     options.text->context = std::min(options.text->context, model.config.context());
-  std::unique_ptr<model::Tokenizer> tokenizer;
-  options.rotated.calibration.prefix_token = prefix_token_of(arguments, [&]() -> const model::Tokenizer& {
-    if (!tokenizer) tokenizer = model::load_tokenizer(model.path, model.config.vocab_size);
-    return *tokenizer;
-  });
+  options.rotated.calibration.prefix_token = prefix_token_of(arguments, model);
   if (options.rotated.calibration.prefix_token) {
     // The base and the other methods are scored on the same sequences.
     if (options.evaluation.add_bos.value_or(eval::AddBos::always) != eval::AddBos::always)

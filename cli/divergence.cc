@@ -40,7 +40,9 @@ po::options_description options() {
   add("context", po::value<int64_t>()->value_name("N")->default_value(512),
       "tokens per window; the default is less where a model's context is, and 2048 with --chat");
   add("protocol", one_of("NAME", eval::kTextProtocolNames)->default_value("qeval"),
-      "qeval: every token of the text is predicted once; llama.cpp: what llama-perplexity --kl-divergence "
+      "qeval: every token of the text is predicted once; qeval-bos: the same, every window beginning with "
+      "BOS (the "
+      "default where a model has a prefix); llama.cpp: what llama-perplexity --kl-divergence "
       "does and prints (whole chunks, the second half of each, predictions of the base in 16 bits)");
   add("kl-divergence-base", po::value<std::string>()->value_name("FILE"),
       "with --protocol llama.cpp: llama.cpp's file of the base's predictions, which is written from -m and "
@@ -214,7 +216,11 @@ int run(const po::variables_map& arguments) {
   // Models with a prefix know no other windows, and the others are compared on the same.
   const bool prefixed = std::ranges::any_of(
       others, [](const eval::Session* other) { return other->prefix_token().has_value(); });
-  if (prefixed && protocol == eval::TextProtocol::qeval) protocol = eval::TextProtocol::qeval_bos;
+  if (prefixed && protocol == eval::TextProtocol::qeval) {
+    if (!arguments["protocol"].defaulted())
+      refuse("protocol qeval", "not of models with a prefix; accepted with them: qeval-bos");
+    protocol = eval::TextProtocol::qeval_bos;
+  }
   eval::Session& first = base != nullptr ? *base : *others.front();
   if (stored && stored->header().vocabulary != first.model().config.vocab_size) {
     fail("{}: made with a vocabulary of {} tokens; {} has {}", *stored_file, stored->header().vocabulary,

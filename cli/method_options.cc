@@ -5,6 +5,7 @@
 #include <cassert>
 
 #include "base/error.h"
+#include "model/tokenizer/tokenizer.h"
 #include "quant/methods/learn/preset.h"
 #include "quant/quantize_run.h"
 
@@ -107,12 +108,11 @@ void read_rotation_options(const po::variables_map& arguments, quant::QuantizeOp
   options.rounding = quant::Rounding::gptq;
 }
 
-std::optional<int32_t> prefix_token_of(const po::variables_map& arguments,
-                                       const std::function<const model::Tokenizer&()>& tokenizer) {
+std::optional<int32_t> prefix_token_of(const po::variables_map& arguments, const model::Model& model) {
   const auto mode = optional<std::string>(arguments, "first-token");
   if (!mode || quant::parse_first_token(*mode) != quant::FirstTokenMode::prefix) return std::nullopt;
-  const auto bos = tokenizer().bos_id();
-  const auto token = bos ? bos : tokenizer().eos_id();
+  const auto tokenizer = model::load_tokenizer(model.path, model.config.vocab_size);
+  const auto token = tokenizer->bos_id() ? tokenizer->bos_id() : tokenizer->eos_id();
   if (!token)
     refuse("first-token",
            "prefix: the tokenizer names neither a BOS nor an EOS token, which every sequence "

@@ -1,12 +1,11 @@
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "cli/option_values.h"
-#include "model/tokenizer/tokenizer.h"
+#include "model/weights.h"
 #include "quant/methods/quantize.h"
 
 namespace qeval::cli {
@@ -18,10 +17,9 @@ void add_rotation_options(po::options_description& options);
 /// least squared error, a grid for each output channel of the weights; of the preset GPTQ, no
 /// smoothing and, with rotations online, that of queries and keys.
 void read_rotation_options(const po::variables_map& arguments, quant::QuantizeOptions& options);
-/// The token that --first-token prefix stands for, of the model's `tokenizer`: BOS, or EOS where there is
-/// none.
-std::optional<int32_t> prefix_token_of(const po::variables_map& arguments,
-                                       const std::function<const model::Tokenizer&()>& tokenizer);
+/// The token that --first-token prefix stands for, of the model's tokenizer: BOS, or EOS where there is none.
+/// Nothing where another mode is asked for.
+std::optional<int32_t> prefix_token_of(const po::variables_map& arguments, const model::Model& model);
 /// Whether --preset near-lossless is that of this method.
 bool is_near_lossless(const po::variables_map& arguments, quant::Method method);
 /// Whether a rotation draws signs by --seed.

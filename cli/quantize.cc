@@ -221,11 +221,7 @@ int run(const po::variables_map& arguments) {
     model = load_model(arguments);
     run.options = quantize_options(arguments, model.config);
     if (!run.options.scheme.stored) warn_of_own_rounding(model);
-    std::unique_ptr<model::Tokenizer> tokenizer;
-    run.options.calibration.prefix_token = prefix_token_of(arguments, [&]() -> const model::Tokenizer& {
-      if (!tokenizer) tokenizer = model::load_tokenizer(model.path, model.config.vocab_size);
-      return *tokenizer;
-    });
+    run.options.calibration.prefix_token = prefix_token_of(arguments, model);
     run.scheme = arguments["scheme"].as<std::string>();
     run.format = quant::parse_checkpoint_format(arguments["format"].as<std::string>());
     run.act_ranges_file = optional<std::string>(arguments, "act-ranges").value_or("");

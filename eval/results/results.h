@@ -85,8 +85,8 @@ struct RunResults {
   Environment environment;
   std::string protocol;       ///< "lm-eval-0.4"
   std::string prefix_policy;  ///< what an empty context becomes: "bos", "eos", "none"
-  std::string
-      add_bos_token;  ///< --add-bos-token: "true", "false", "always"; empty: as the tokenizer's files have it
+  /// --add-bos-token: "true", "false", "always"; empty: as the tokenizer's files have it.
+  std::string add_bos_token;
   ChatSettings chat;
   std::string tokenizer_hash;
   int64_t max_length = 0;

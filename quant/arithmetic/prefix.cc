@@ -42,11 +42,6 @@ class Recorder final : public model::ForwardingArithmetic {
   Prefix& prefix_;
 };
 
-void require_prefix(const model::ModelConfig& config) {
-  require_operations(config, "a prefix",
-                     [](const model::Operation& operation) { return !model::is_beyond_dense(operation); });
-}
-
 Prefix record(const model::Model& model, const model::Arithmetic& arithmetic, int32_t token) {
   Prefix prefix{.token = token, .keys = {}, .values = {}, .normed = {}};
   run_first_tokens(model, Recorder(arithmetic, prefix), std::array{token});
@@ -177,6 +172,16 @@ std::vector<float> read_numbers(const JsonObject& fields, std::string_view key, 
 }
 
 }  // namespace
+
+void require_prefix(const model::ModelConfig& config) {
+  for (const model::BlockGraph& block : config.graph.blocks) {
+    for (const model::Operation& operation : block.operations) {
+      if (!model::is_beyond_dense(operation)) continue;
+      fail("{} model: a prefix has no {}; accepted for it: {} {}, {}", config.architecture,
+           operation_name(operation), setting("first-token"), "shared", "ranges");
+    }
+  }
+}
 
 Prefix make_prefix(const model::Model& model, int32_t token) {
   require_prefix(model.config);

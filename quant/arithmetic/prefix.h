@@ -10,6 +10,8 @@
 
 namespace qeval::quant {
 
+/// Refuses a model of whose operations a prefix has none (experts, recurrent mixers and the like).
+void require_prefix(const model::ModelConfig& config);
 /// Runs the token alone and takes what there is to keep of it: of the float model.
 Prefix make_prefix(const model::Model& model, int32_t token);
 /// The same where weights are rounded as `qcfg` says, and activations are not: of a model that has learned

@@ -200,6 +200,7 @@ void require_apart(const QuantizeOptions& options, const QuantConfig& qcfg, cons
   if (std::ranges::all_of(samples, [](const auto& sample) { return sample.size() < 2; }))
     fail("{}: samples of one token have no other positions to measure; accepted: longer ones", what);
   const std::optional<int32_t> token = options.calibration.prefix_token;
+  if (token) require_prefix(config);
   for (size_t i = 0; token && i < samples.size(); ++i) {
     if (samples[i].front() == *token) continue;
     fail(

@@ -84,6 +84,9 @@ TEST_F(RotatedCli, APrefixStandsBeforeEverySequence) {
   expect_success(run({"report", path("base-bos"), path("prefix-fake"), "-o", path("report.md")}));
   expect_success(run({"divergence", "-m", path("model"), "--with", path("prefix"), "--with",
                       path("prefix") + "@integer", "-f", path("calibration.txt"), "--context", "32"}));
+  expect_one_line(run({"divergence", "-m", path("model"), "--with", path("prefix"), "--protocol", "qeval",
+                       "-f", path("calibration.txt")}),
+                  2, "accepted with them: qeval-bos");
   // A comparison with it scores its base so from the start; what would not is refused before anything is
   // scored.
   expect_success(run({"compare", "-m", path("model"), "--with", path("prefix"), "-d", path("data"), "-t",

@@ -164,7 +164,7 @@ std::vector<int32_t> random_tokens(size_t count, unsigned seed) {
 
 /// Log-probabilities of every token at every position of one sequence, through the decoder in one batch.
 Rows run_decoder(const Model& model, const std::vector<int32_t>& tokens) {
-  const auto arithmetic = make_float_arithmetic(model, 256);
+  const auto arithmetic = make_float_arithmetic(model, model.config.max_position_embeddings);
   Decoder decoder(model, *arithmetic);
   KvSpan kv(*arithmetic, std::ssize(tokens), 1);
   Batch batch{.tokens = tokens, .positions = {}, .segments = {}};
@@ -194,6 +194,19 @@ TEST_P(DecoderTest, AgreesWithATextbookForwardPass) {
   GetParam().change(tiny.config);
   const Model model = tiny.build();
   const auto tokens = random_tokens(50, 2);
+  const Rows want = Reference(model).run(tokens);
+  const Rows got = run_decoder(model, tokens);
+  for (size_t t = 0; t < want.size(); ++t) {
+    for (size_t v = 0; v < want[t].size(); ++v) ASSERT_NEAR(got[t][v], want[t][v], 2e-4) << t << " " << v;
+  }
+}
+
+/// Keys and values are multiplied a stretch at a time: here more than a stretch of either.
+TEST(Decoder, ALongContextIsATextbooksToo) {
+  test::TinyModel tiny;
+  tiny.config.max_position_embeddings = 640;
+  const Model model = tiny.build();
+  const auto tokens = random_tokens(601, 4);
   const Rows want = Reference(model).run(tokens);
   const Rows got = run_decoder(model, tokens);
   for (size_t t = 0; t < want.size(); ++t) {

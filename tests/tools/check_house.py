@@ -118,8 +118,17 @@ def check_tests():
     return wrong
 
 
+def check_mutants():
+    """Code moves: what tests/tools/mutate.py breaks must still stand in its file, once."""
+    sys.path.insert(0, str(ROOT / "tests" / "tools"))
+    from mutate import MUTANTS
+    return [f"tests/tools/mutate.py: {name}: its line stands {count} times in {file}"
+            for name, _, file, line, *_ in MUTANTS
+            if (count := (ROOT / file).read_text(encoding="utf-8").count(line)) != 1]
+
+
 def main():
-    wrong = check_documents() + check_tests()
+    wrong = check_documents() + check_tests() + check_mutants()
     files = [p.relative_to(ROOT) for top in {name.split("/")[0] for name in MAY_KNOW}
              for p in (ROOT / top).rglob("*") if p.suffix in (".h", ".cc")]
     graph, folders = {}, Counter()

@@ -26,7 +26,7 @@ MUTANTS = [
      "square_root(mean_square + eps), n, y)", "square_root(mean_square + 0 * eps), n, y)", "model_test"),
     ("window", "a window begins one key late", "model/decoder.cc",
      "first_position + 1 - op.window", "first_position + 2 - op.window", "model_test"),
-    ("cap", "the cap of scores in front of their scale", "model/float_arithmetic.cc",
+    ("cap", "the cap of scores in front of their scale", "model/float_attention.cc",
      "op.softcap * std::tanh(row[i] * op.scale / op.softcap)", "op.softcap * std::tanh(row[i] / op.softcap) * op.scale",
      "model_test"),
     ("experts", "of equal router logits the higher expert", "model/expert_choice.h",

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "model/decoder.h"
 #include "quant/methods/quantize.h"
+#include "tests/quant/integer_forms.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_model.h"
 
@@ -180,6 +181,20 @@ TEST(Prefix, OfAnotherTokenIsRefused) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("sample 2 of the calibration begins with token 6"));
+  }
+}
+
+TEST(Prefix, OfExpertsIsRefusedBeforeAnyWork) {
+  TinyModel tiny;
+  test::experts(tiny.config);
+  const model::Model model = tiny.build();
+  QuantizeOptions options;
+  options.calibration = {.first_token_apart = true, .prefix_token = kStart};
+  try {
+    require_apart(options, make_qcfg(model.config, options.scheme), model.config, {{kStart, 4, 5}});
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::AllOf(HasSubstr("a prefix has no"), HasSubstr("ranges")));
   }
 }
 
