@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
 
-std::optional<int64_t> number(std::string_view text) {
+std::optional<int64_t> number_in(std::string_view text) {
   int64_t value = 0;
   const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (code != std::errc() || end == text.data() || value < 0) return {};
@@ -34,7 +34,7 @@ std::optional<int64_t> field(const fs::path& file, std::string_view key) {
   for (std::string line; std::getline(lines, line);) {
     if (!line.starts_with(key)) continue;
     const size_t digit = line.find_first_of("0123456789", key.size());
-    if (digit != std::string::npos) return number(std::string_view(line).substr(digit));
+    if (digit != std::string::npos) return number_in(std::string_view(line).substr(digit));
   }
   return {};
 }
@@ -43,7 +43,7 @@ std::optional<int64_t> only_number(const fs::path& file) {
   std::ifstream stream(file);
   std::string word;
   stream >> word;
-  return number(word);  // "max" is none
+  return number_in(word);  // "max" is none
 }
 
 /// The files of a version of control groups.

@@ -32,6 +32,17 @@ void parallel_ranges(int64_t count, int64_t grain, const Body& body) {
       &body);
 }
 
+/// Rows per task of row-wise operations on floats: enough to outweigh its start.
+inline constexpr int64_t kRowGrain = 16;
+
+/// Calls body(row) for every row in [0, rows), in parallel, `grain` of them per task. Otherwise as above.
+template <typename Body>
+void for_each_row(int64_t rows, const Body& body, int64_t grain = kRowGrain) {
+  parallel_ranges(rows, grain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) body(r);
+  });
+}
+
 /// Calls body(i) for every i in [0, count), in parallel, one task each. Otherwise as above.
 template <typename Body>
 void parallel_tasks(int64_t count, const Body& body) {

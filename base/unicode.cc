@@ -270,6 +270,16 @@ std::string_view strip_right(std::string_view text) {
   return text;
 }
 
+std::vector<std::string> split_at(std::string_view text, std::string_view separator) {
+  std::vector<std::string> out;
+  for (size_t begin = 0;;) {
+    const size_t end = text.find(separator, begin);
+    out.emplace_back(text.substr(begin, end == std::string_view::npos ? end : end - begin));
+    if (end == std::string_view::npos) return out;
+    begin = end + separator.size();
+  }
+}
+
 std::string_view strip(std::string_view text) {
   return strip_right(strip_left(text));
 }

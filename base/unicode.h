@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace qeval {
 
@@ -31,6 +32,8 @@ bool is_python_space(char32_t code_point);
 std::string_view strip(std::string_view text);
 std::string_view strip_left(std::string_view text);
 std::string_view strip_right(std::string_view text);
+/// The parts between the separators, at least one, empty ones too; as str.split(separator).
+std::vector<std::string> split_at(std::string_view text, std::string_view separator);
 
 /// How every text file is read, wherever it was written: without the byte order mark in front, and with line
 /// ends CRLF as LF. A carriage return by itself stays.

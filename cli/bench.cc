@@ -26,7 +26,7 @@ using nlohmann::ordered_json;
 
 constexpr std::string_view kOwn = "own";
 
-po::options_description options() {
+po::options_description bench_options() {
   po::options_description options("Options");
   add_model_options(options);
   auto add = options.add_options();
@@ -169,7 +169,7 @@ ordered_json measure_apart(const Job& job) {
   return answer.at("latency");
 }
 
-int run(const po::variables_map& arguments) {
+int run_bench(const po::variables_map& arguments) {
   const std::filesystem::path path = require(arguments, "model");
   const auto arithmetic = arguments["arithmetic"].as<std::string>();
   LatencySettings settings{.prompt = at_least(arguments, "prompt", 1, 256),
@@ -235,8 +235,8 @@ const Command bench_command{
     .summary = "Latency, speed and memory of a model, float and quantized, at MobileQuant's settings",
     .usage = "-m MODEL [--schemes LIST] [options]",
     .example = "qeval bench -m model.gguf -o bench.json",
-    .options = options,
-    .run = run,
+    .options = bench_options,
+    .run = run_bench,
 };
 
 }  // namespace qeval::cli

@@ -49,7 +49,7 @@ constexpr std::array kEvaluationOptions{"tasks",
 constexpr std::array kRotationOptions{"rotate", "rotate-keys", "rotate-block", "first-token"};
 constexpr std::array kQuantizeOptions{"calibration", "calibration-ids", "samples", "sequence-length", "seed"};
 
-po::options_description options() {
+po::options_description compare_options() {
   po::options_description options("Options");
   add_model_options(options);
   add_with_option(options);
@@ -334,7 +334,7 @@ void write_reports(const std::filesystem::path& output, const eval::Comparison& 
   std::cout << fmt::format("Report:  {}, {}\n", outputs.markdown->string(), outputs.html->string());
 }
 
-int run(const po::variables_map& arguments) {
+int run_compare(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   eval::CompareOptions options = compare_options(arguments, limit);
   options.evaluation.peers = peers();
@@ -384,8 +384,8 @@ const Command compare_command{
         "-m MODEL -t TASKS [--with PATH[@A][=LABEL]]... [--methods LIST --calibration FILE] -o OUT [options]",
     .example =
         "qeval compare -m model.gguf -t sample --calibration text.txt --methods rtn,smoothquant -o compared",
-    .options = options,
-    .run = run,
+    .options = compare_options,
+    .run = run_compare,
     .shared = true,
 };
 

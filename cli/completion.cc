@@ -70,14 +70,14 @@ std::string zsh_option(const OptionText& option) {
   return out + ":" + name + ": ";
 }
 
-po::options_description options() {
+po::options_description completion_options() {
   po::options_description options("Options");
   options.add_options()("shell", one_of("SHELL", "bash, zsh"),
                         "bash or zsh; may be given without the option's name");
   return options;
 }
 
-int run(const po::variables_map& arguments) {
+int run_completion(const po::variables_map& arguments) {
   const std::string shell = require(arguments, "shell");
   std::cout << (shell == "bash" ? bash_completion() : zsh_completion());
   return 0;
@@ -173,8 +173,8 @@ const Command completion_command{
     .summary = "A script that completes qeval's commands and options in bash or zsh",
     .usage = "bash|zsh",
     .example = "qeval completion bash > ~/.qeval-completion && echo '. ~/.qeval-completion' >> ~/.bashrc",
-    .options = options,
-    .run = run,
+    .options = completion_options,
+    .run = run_completion,
     .positional = "shell",
 };
 

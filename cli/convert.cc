@@ -11,7 +11,7 @@
 namespace qeval::cli {
 namespace {
 
-po::options_description options() {
+po::options_description convert_options() {
   po::options_description options("Options");
   add_model_options(options);
   add_weight_options(options);
@@ -37,7 +37,7 @@ std::string lost_by_expanding(const model::Model& model) {
   return text;
 }
 
-int run(const po::variables_map& arguments) {
+int run_convert(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   const std::filesystem::path output = require(arguments, "output");
   const model::DType dtype = parse_dtype(arguments["dtype"].as<std::string>());
@@ -62,8 +62,8 @@ const Command convert_command{
     .summary = "Rewrite a model in the unified layout: config.json, model.safetensors, tokenizer",
     .usage = "-m MODEL -o DIR [--dtype f32|f16|bf16]",
     .example = "qeval convert -m model.gguf -o unified --dtype bf16",
-    .options = options,
-    .run = run,
+    .options = convert_options,
+    .run = run_convert,
 };
 
 }  // namespace qeval::cli

@@ -26,7 +26,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-po::options_description options() {
+po::options_description divergence_options() {
   po::options_description options("Options");
   add_model_options(options);
   add_with_option(options);
@@ -180,7 +180,7 @@ void print(const eval::DivergenceResults& results, const std::vector<eval::Measu
             << eval::render_divergence(results);
 }
 
-int run(const po::variables_map& arguments) {
+int run_divergence(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   eval::TextProtocol protocol = eval::parse_text_protocol(arguments["protocol"].as<std::string>());
   const bool llama = protocol == eval::TextProtocol::llama_cpp;
@@ -294,8 +294,8 @@ const Command divergence_command{
     .summary = "How far models' predictions of a text are from a base's, side by side",
     .usage = "-m BASE --with PATH[@A][=LABEL]... -f TEXT | --chat CONVERSATIONS [options]",
     .example = "qeval divergence -m model.gguf --with smoothed -f page.txt",
-    .options = options,
-    .run = run,
+    .options = divergence_options,
+    .run = run_divergence,
 };
 
 }  // namespace qeval::cli

@@ -15,7 +15,7 @@
 namespace qeval::cli {
 namespace {
 
-po::options_description options() {
+po::options_description eval_options() {
   po::options_description options("Options");
   add_model_options(options);
   add_task_options(options);
@@ -41,7 +41,7 @@ po::options_description options() {
   return options;
 }
 
-void print_plan(const eval::Evaluation& evaluation) {
+void print_task_plan(const eval::Evaluation& evaluation) {
   std::cout << fmt::format("{:<34} {:>10} {:>16} {:>15} {:>6} {:>20}\n", "task", "documents",
                            "tokens requested", "computed", "ratio", "scored");
   for (const eval::Evaluation::TaskPlan& plan : evaluation.plan()) {
@@ -78,7 +78,7 @@ void run_one(const eval::SessionOptions& session_options, const eval::Evaluation
 std::string shared_arguments(const po::variables_map& arguments) {
   constexpr std::array<std::string_view, 9> kOwn{
       "arithmetic", "kv-type", "output", "resume", "keep-logprobs", "base", "shard", "plan", "log-samples"};
-  const po::options_description all = options();
+  const po::options_description all = eval_options();
   std::vector<const char*> names;
   for (const auto& option : all.options()) {
     const std::string& name = option->long_name();
@@ -91,7 +91,7 @@ void plan(const eval::SessionOptions& session_options, const eval::EvaluationOpt
   eval::Session session(session_options);
   eval::Evaluation evaluation(session, options);
   evaluation.check_folder();
-  print_plan(evaluation);
+  print_task_plan(evaluation);
 }
 
 /// What --keep-logprobs does not do.
@@ -109,7 +109,7 @@ void warn_of_texts(const eval::EvaluationOptions& options) {
       names);
 }
 
-int run(const po::variables_map& arguments) {
+int run_eval(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   const eval::EvaluationOptions options = run_options(arguments, limit);
   warn_of_texts(options);
@@ -141,8 +141,8 @@ const Command eval_command{
     .summary = "Score a model on tasks",
     .usage = "-m MODEL -t TASKS [-d DATA] [-o OUT] [options]",
     .example = "qeval eval -m model.gguf -t sample",
-    .options = options,
-    .run = run,
+    .options = eval_options,
+    .run = run_eval,
     .shared = true,
 };
 

@@ -12,7 +12,7 @@
 namespace qeval::cli {
 namespace {
 
-po::options_description options() {
+po::options_description export_options() {
   po::options_description options("Options");
   add_model_options(options);
   add_weight_options(options);
@@ -51,7 +51,7 @@ void prepare_folder(const std::filesystem::path& folder) {
   for (const char* name : ours) std::filesystem::remove(folder / name, code);
 }
 
-int run(const po::variables_map& arguments) {
+int run_export(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   const std::string format = require(arguments, "format");
   const std::filesystem::path folder = require(arguments, "output");
@@ -79,8 +79,8 @@ const Command export_command{
     .summary = "Write a quantized model for another runtime: ONNX, or encodings for NPU tool-chains",
     .usage = "-m CHECKPOINT --format onnx|encodings -o DIR [options]",
     .example = "qeval export -m smoothed --format onnx -o smoothed-onnx",
-    .options = options,
-    .run = run,
+    .options = export_options,
+    .run = run_export,
 };
 
 }  // namespace qeval::cli

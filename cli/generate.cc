@@ -18,7 +18,7 @@
 namespace qeval::cli {
 namespace {
 
-po::options_description options() {
+po::options_description generate_options() {
   po::options_description options("Options");
   add_model_options(options);
   add_arithmetic_options(options);
@@ -112,7 +112,7 @@ eval::Sampler make_sampler(const po::variables_map& arguments) {
   }
 }
 
-int run(const po::variables_map& arguments) {
+int run_generate(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   const auto count = in_range<int64_t>("tokens", arguments["tokens"].as<int64_t>(), 1, int64_t{1} << 32);
   const bool chat = arguments.count("chat") != 0;
@@ -178,8 +178,8 @@ const Command generate_command{
     .summary = "Continue a text, or answer a message to a chat model",
     .usage = "-m MODEL [-p TEXT] [-n N] [--chat] [options]",
     .example = "qeval generate -m model.gguf -p \"Once upon a time\" -n 40",
-    .options = options,
-    .run = run,
+    .options = generate_options,
+    .run = run_generate,
 };
 
 }  // namespace qeval::cli

@@ -17,7 +17,7 @@
 namespace qeval::cli {
 namespace {
 
-po::options_description options() {
+po::options_description inspect_options() {
   po::options_description options("Options");
   add_model_options(options);
   add_weight_options(options);
@@ -247,7 +247,7 @@ void print_tensors(const model::Model& model) {
   }
 }
 
-int run(const po::variables_map& arguments) {
+int run_inspect(const po::variables_map& arguments) {
   if (arguments.count("supported") != 0) {
     std::cout << supported_table();
     return 0;
@@ -271,8 +271,8 @@ const Command inspect_command{
         "--supported | -m MODEL [--tensors] [--points [PATTERN]] [--errors | --sensitivity | --compare "
         "fake,integer | --losses --base MODEL --calibration FILE]",
     .example = "qeval inspect -m model.gguf",
-    .options = options,
-    .run = run,
+    .options = inspect_options,
+    .run = run_inspect,
 };
 
 }  // namespace qeval::cli

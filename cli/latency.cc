@@ -33,7 +33,7 @@ std::vector<int32_t> made_up_ids(int64_t count, int64_t vocab_size) {
   return ids;
 }
 
-ordered_json to_json(const Spread& s) {
+ordered_json spread_json(const Spread& s) {
   return {
       {"median_ms", 1e3 * s.median}, {"min_ms", 1e3 * s.least}, {"max_ms", 1e3 * s.most}, {"count", s.count}};
 }
@@ -118,10 +118,10 @@ ordered_json to_json(const Latency& latency) {
   ordered_json generation = ordered_json::array();
   for (const Latency::Generation& g : latency.generation) {
     generation.push_back({{"context", g.context},
-                          {"token", to_json(g.token)},
+                          {"token", spread_json(g.token)},
                           {"token_joules", optional_number(g.token_joules)}});
   }
-  return {{"prompt", to_json(latency.prompt)},
+  return {{"prompt", spread_json(latency.prompt)},
           {"prompt_joules", optional_number(latency.prompt_joules)},
           {"generation", std::move(generation)},
           {"memory_bytes", latency.memory_bytes},

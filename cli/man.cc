@@ -33,11 +33,11 @@ std::string section_of(const Command& command) {
   return out + fmt::format(".PP\nExample:\n.PP\n.nf\n.RS\n{}\n.RE\n.fi\n", plain(command.example));
 }
 
-po::options_description options() {
+po::options_description man_options() {
   return po::options_description("Options");
 }
 
-int run(const po::variables_map&) {
+int run_man(const po::variables_map&) {
   std::cout << manual_page();
   return 0;
 }
@@ -73,8 +73,8 @@ const Command man_command{
     .summary = "The manual page, made from the options of every command",
     .usage = "",
     .example = "qeval man > qeval.1 && man ./qeval.1",
-    .options = options,
-    .run = run,
+    .options = man_options,
+    .run = run_man,
 };
 
 }  // namespace qeval::cli

@@ -9,7 +9,7 @@
 namespace qeval::cli {
 namespace {
 
-po::options_description options() {
+po::options_description merge_options() {
   po::options_description options("Options");
   auto add = options.add_options();
   add("shards", po::value<std::vector<std::string>>()->value_name("DIR..."),
@@ -19,7 +19,7 @@ po::options_description options() {
   return options;
 }
 
-int run(const po::variables_map& arguments) {
+int run_merge(const po::variables_map& arguments) {
   const auto names = optional<std::vector<std::string>>(arguments, "shards");
   if (!names) throw UsageError("the folders of all shards are required");
   const std::filesystem::path output = require(arguments, "output");
@@ -38,8 +38,8 @@ const Command merge_command{
     .summary = "Put the shards of a run together",
     .usage = "SHARD_DIR... -o OUT",
     .example = "qeval merge shard-1 shard-2 shard-3 -o results",
-    .options = options,
-    .run = run,
+    .options = merge_options,
+    .run = run_merge,
     .positional = "shards",
 };
 

@@ -17,7 +17,7 @@
 namespace qeval::cli {
 namespace {
 
-po::options_description options() {
+po::options_description quantize_options() {
   po::options_description options("Options");
   add_model_options(options);
   add_weight_options(options);
@@ -211,7 +211,7 @@ void require_samples(const quant::Samples& samples, const quant::QuantizeOptions
   }
 }
 
-int run(const po::variables_map& arguments) {
+int run_quantize(const po::variables_map& arguments) {
   const ThreadLimit limit(arguments);
   const auto gradients = optional<std::string>(arguments, "gradients-only");
   const std::filesystem::path output = gradients ? "" : require(arguments, "output");
@@ -277,8 +277,8 @@ const Command quantize_command{
     .example =
         "qeval quantize -m model.gguf --method smoothquant --scheme w8a8 --calibration text.txt -o "
         "smoothed",
-    .options = options,
-    .run = run,
+    .options = quantize_options,
+    .run = run_quantize,
     .shared = true,
 };
 

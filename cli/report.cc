@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-po::options_description options() {
+po::options_description report_options() {
   po::options_description options("Options");
   auto add = options.add_options();
   const auto file = [] { return po::value<std::string>()->value_name("FILE"); };
@@ -94,7 +94,7 @@ void announce(const reports::Report& report, const reports::Outputs& outputs) {
   }
 }
 
-int run(const po::variables_map& arguments) {
+int run_report(const po::variables_map& arguments) {
   if (arguments.count("folder") == 0) throw UsageError("which results? name at least one folder");
   std::vector<fs::path> folders;
   for (const std::string& folder : arguments["folder"].as<std::vector<std::string>>())
@@ -133,8 +133,8 @@ const Command report_command{
     .summary = "Compare finished results and write the report: Markdown, HTML, CSV, LaTeX",
     .usage = "DIR... [-o FILE.md] [--html FILE] [--baseline DIR] [options]",
     .example = "qeval report results/fp results/w8a8 -o report.md --html report.html",
-    .options = options,
-    .run = run,
+    .options = report_options,
+    .run = run_report,
     .positional = "folder",
 };
 

@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-po::options_description options() {
+po::options_description score_options() {
   po::options_description options("Options");
   add_model_options(options);
   add_scoring_options(options);
@@ -60,7 +60,7 @@ class TextEncoder {
 /// What the two ways of scoring do not share is refused.
 void check_options(const po::variables_map& arguments) {
   const bool texts = arguments.count("task") != 0;
-  const po::options_description all = options();
+  const po::options_description all = score_options();
   for (const auto& option : all.options()) {
     const std::string& name = option->long_name();
     if (!given(arguments, name.c_str()) || name == "task" || name == "protocol") continue;
@@ -70,7 +70,7 @@ void check_options(const po::variables_map& arguments) {
   }
 }
 
-int run(const po::variables_map& arguments) {
+int run_score(const po::variables_map& arguments) {
   check_options(arguments);
   if (arguments.count("task") != 0) return score_texts(arguments);
   const ThreadLimit limit(arguments);
@@ -135,8 +135,8 @@ const Command score_command{
     .usage = "-m MODEL [options] < requests.jsonl > scores.jsonl, or --task TASK [-d DATA] < texts.jsonl",
     .example =
         R"(echo '{"id": 1, "context": "The capital of France is", "continuation": " Paris"}' | qeval score -m model.gguf)",
-    .options = options,
-    .run = run,
+    .options = score_options,
+    .run = run_score,
 };
 
 }  // namespace qeval::cli

@@ -18,7 +18,7 @@ namespace {
 using serve::HttpRequest;
 using serve::HttpResponse;
 
-po::options_description options() {
+po::options_description serve_options() {
   po::options_description options("Options");
   add_model_options(options);
   add_arithmetic_options(options);
@@ -107,7 +107,7 @@ sigset_t block_signals() {
   return signals;
 }
 
-int run(const po::variables_map& arguments) {
+int run_serve(const po::variables_map& arguments) {
   const int port = in_range("port", arguments["port"].as<int>(), 0, 65535);
   const auto seconds =
       in_range<int64_t>("client-seconds", arguments["client-seconds"].as<int64_t>(), 1, 86400);
@@ -153,8 +153,8 @@ const Command serve_command{
     .summary = "Answer requests of the completions API over HTTP, for lm-evaluation-harness and others",
     .usage = "-m MODEL [--port N] [options]",
     .example = "qeval serve -m smoothed --port 8000",
-    .options = options,
-    .run = run,
+    .options = serve_options,
+    .run = run_serve,
 };
 
 }  // namespace qeval::cli

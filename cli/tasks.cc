@@ -10,14 +10,14 @@
 namespace qeval::cli {
 namespace {
 
-po::options_description options() {
+po::options_description tasks_options() {
   po::options_description options("Options");
   options.add_options()("json", "as JSON, for programs");
   add_protocol_option(options);
   return options;
 }
 
-int run(const po::variables_map& arguments) {
+int run_tasks(const po::variables_map& arguments) {
   const eval::Protocol conventions = protocol(arguments);
   const auto tasks = eval::builtin_tasks(conventions);
   const auto groups = eval::builtin_groups(conventions);
@@ -58,8 +58,8 @@ const Command tasks_command{
     .summary = "The tasks and groups that eval knows",
     .usage = "[--json]",
     .example = "qeval tasks",
-    .options = options,
-    .run = run,
+    .options = tasks_options,
+    .run = run_tasks,
 };
 
 }  // namespace qeval::cli

@@ -14,7 +14,7 @@
 namespace qeval::cli {
 namespace {
 
-po::options_description options() {
+po::options_description template_options() {
   po::options_description options("Options");
   auto add = options.add_options();
   add("model,m", po::value<std::string>()->value_name("FILE.jinja|MODEL"),
@@ -94,7 +94,7 @@ Parsed parse(const std::string& source) {
   return out;
 }
 
-int run(const po::variables_map& arguments) {
+int run_template(const po::variables_map& arguments) {
   const eval::ChatTemplate chat = eval::load_chat_template(
       require(arguments, "model"), optional<std::string>(arguments, "name").value_or(""));
   for (const std::string& warning : chat.warnings)
@@ -133,8 +133,8 @@ const Command template_command{
         "echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], \"add_generation_prompt\": true}' "
         "| "
         "qeval template model.gguf",
-    .options = options,
-    .run = run,
+    .options = template_options,
+    .run = run_template,
     .positional = "model",
 };
 

@@ -11,7 +11,7 @@
 namespace qeval::cli {
 namespace {
 
-po::options_description options() {
+po::options_description tokenize_options() {
   po::options_description options("Options");
   auto add = options.add_options();
   add("model,m", po::value<std::string>()->value_name("MODEL"),
@@ -20,7 +20,7 @@ po::options_description options() {
   return options;
 }
 
-int run(const po::variables_map& arguments) {
+int run_tokenize(const po::variables_map& arguments) {
   const auto tokenizer = model::load_tokenizer(require(arguments, "model"));
   print_warnings(*tokenizer);
   const bool json_lines = arguments.count("json-lines") != 0;
@@ -49,8 +49,8 @@ const Command tokenize_command{
     .summary = "Token ids of text, a JSON list per line of standard input, without special tokens",
     .usage = "-m MODEL [--json-lines] < text",
     .example = "echo 'Once upon a time' | qeval tokenize -m model.gguf",
-    .options = options,
-    .run = run,
+    .options = tokenize_options,
+    .run = run_tokenize,
 };
 
 }  // namespace qeval::cli

@@ -8,7 +8,7 @@
 namespace qeval::cli {
 namespace {
 
-po::options_description options() {
+po::options_description verify_options() {
   po::options_description options("Options");
   options.add_options()("folder", po::value<std::vector<std::string>>()->value_name("DIR"),
                         "folder of results (qeval eval -o, also with --shard), or of a comparison (qeval "
@@ -16,7 +16,7 @@ po::options_description options() {
   return options;
 }
 
-int run(const po::variables_map& arguments) {
+int run_verify(const po::variables_map& arguments) {
   if (arguments.count("folder") == 0) throw UsageError("which results? name at least one folder");
   std::string first;  // of what is wrong
   int64_t checked = 0, wrong = 0;
@@ -50,8 +50,8 @@ const Command verify_command{
     .summary = "Check that results are as they were written, and follow from their samples",
     .usage = "DIR...",
     .example = "qeval verify results/first",
-    .options = options,
-    .run = run,
+    .options = verify_options,
+    .run = run_verify,
     .positional = "folder",
 };
 

@@ -47,11 +47,26 @@ if(QEVAL_FUZZ)  # coverage for the fuzzer, whose main() only the fuzz targets li
   target_compile_options(qeval_settings INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
-# Headers that nearly every file reads take longer to read than the files to compile. Compiler caches, which serve
-# developers better, cannot see through them.
-option(QEVAL_PRECOMPILE "Read common headers once: for builds from nothing" OFF)
-set(QEVAL_COMMON_HEADERS <algorithm> <filesystem> <functional> <map> <memory> <optional> <span> <string> <vector>
-                         <fmt/format.h> <fmt/ranges.h> <nlohmann/json.hpp>)
+# Headers take longer to read than most files to compile: several files of a folder become one translation unit, and
+# read them once. A change then compiles all of them again, so this is for builds from nothing.
+option(QEVAL_UNITY "Compile several files as one: for builds from nothing" OFF)
+if(QEVAL_UNITY)
+  set(CMAKE_UNITY_BUILD ON)
+  if(NOT DEFINED CMAKE_UNITY_BUILD_BATCH_SIZE)
+    set(CMAKE_UNITY_BUILD_BATCH_SIZE 16)
+  endif()
+  # A variable may have the name of a constant in a file beside it; and what stands in an included file looks to GCC as
+  # if a header had an unnamed namespace.
+  target_compile_options(qeval_settings INTERFACE -Wno-shadow -Wno-subobject-linkage)
+endif()
+# CMake leaves out what has compiler options of its own. The other kernels share their names with those.
+macro(qeval_compile_alone list)
+  foreach(source IN LISTS ${list})
+    if(source MATCHES "_(portable|smooth)\\.cc$")
+      set_source_files_properties(${source} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+    endif()
+  endforeach()
+endmacro()
 
 # qeval_library(NAME [DIRS sub...] LINK target...): one static library per folder, made of the *.cc files of
 # that folder and of the named sub-folders. What is not linked cannot be used, so a forbidden include across
@@ -67,12 +82,7 @@ function(qeval_library name)
   if(sources)
     add_library(${name} STATIC ${sources})
     target_link_libraries(${name} PUBLIC qeval_settings ${ARG_LINK})
-    if(QEVAL_PRECOMPILE)
-      target_precompile_headers(${name} PRIVATE ${QEVAL_COMMON_HEADERS})
-      # Headers read for one instruction set cannot be used for another.
-      list(FILTER sources INCLUDE REGEX "_(avx|neon)[a-z0-9_]*\\.cc$")
-      set_source_files_properties(${sources} PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
-    endif()
+    qeval_compile_alone(sources)
   else()
     add_library(${name} INTERFACE)
     target_link_libraries(${name} INTERFACE qeval_settings ${ARG_LINK})

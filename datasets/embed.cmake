@@ -20,12 +20,12 @@ namespace {
 
 using namespace std::string_view_literals;
 
-constexpr auto kFiles = std::to_array<SampleFile>({
+constexpr auto embedded_${FUNCTION} = std::to_array<SampleFile>({
 ${entries}});
 
 }  // namespace
 
-std::span<const SampleFile> ${FUNCTION}() { return kFiles; }
+std::span<const SampleFile> ${FUNCTION}() { return embedded_${FUNCTION}; }
 
 }  // namespace qeval::datasets
 ")

@@ -14,7 +14,7 @@
 namespace qeval::eval {
 namespace {
 
-using quant::Module;
+using model::Module;
 using quant::Slot;
 
 constexpr int64_t kScaleBytes = 4, kBiasBytes = 4, kFloat16Bytes = 2;

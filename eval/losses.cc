@@ -15,7 +15,7 @@ namespace {
 
 using model::Module;
 
-constexpr int64_t kRowsAtOnce = 64;  // whose logits are held
+constexpr int64_t kLogitRowsAtOnce = 64;  // whose logits are held
 
 /// Where the embedding and the head are, behind the layers.
 int64_t head_layer(const model::Model& model) {
@@ -92,8 +92,8 @@ double divergence(Pass& base, Pass& other, const std::vector<int32_t>& tokens, i
                   size_t vocabulary) {
   const int64_t count = std::ssize(tokens) - 1;
   double sum = 0;
-  for (int64_t first = count - scored; first < count; first += kRowsAtOnce) {
-    std::vector<int64_t> rows(static_cast<size_t>(std::min(kRowsAtOnce, count - first)));
+  for (int64_t first = count - scored; first < count; first += kLogitRowsAtOnce) {
+    std::vector<int64_t> rows(static_cast<size_t>(std::min(kLogitRowsAtOnce, count - first)));
     std::iota(rows.begin(), rows.end(), first);
     const std::vector<float> p = base.logits(rows), q = other.logits(rows);
     std::vector<double> kl(rows.size());
@@ -112,9 +112,9 @@ double divergence(Pass& base, Pass& other, const std::vector<int32_t>& tokens, i
   return sum;
 }
 
-class Measurement {
+class LossMeasurement {
  public:
-  explicit Measurement(const LossInput& input) : in_(input), layers_(head_layer(input.base)) {}
+  explicit LossMeasurement(const LossInput& input) : in_(input), layers_(head_layer(input.base)) {}
 
   FileLosses run() {
     plan();
@@ -268,7 +268,7 @@ FileLosses file_losses(const LossInput& input) {
       fail("a sample of {} token{} has none to predict; at least 2 are needed", sample.size(),
            sample.size() == 1 ? "" : "s");
   }
-  return Measurement(input).run();
+  return LossMeasurement(input).run();
 }
 
 }  // namespace qeval::eval

@@ -6,7 +6,7 @@
 namespace qeval::eval {
 namespace {
 
-std::string_view name(Protocol protocol) {
+std::string_view protocol_name(Protocol protocol) {
   return protocol == Protocol::lm_eval_0_4 ? "lm-eval-0.4" : "lm-eval-0.3";
 }
 
@@ -35,7 +35,7 @@ ModelInfo model_info(Session& session) {
 RunResults run_settings(Session& session, const EvaluationOptions& options, const EncodedTasks& tasks) {
   RunResults run;
   run.model = model_info(session);
-  run.protocol = name(options.protocol);
+  run.protocol = protocol_name(options.protocol);
   run.prefix_policy = tasks.prefix_policy;
   run.add_bos_token = tasks.add_bos_policy;
   run.chat = tasks.chat;
@@ -71,7 +71,7 @@ Fingerprint run_fingerprint(Session& session, const EvaluationOptions& options, 
                     {"tokenizer", session.tokenizer().hash()},
                     {"arithmetic", session.arithmetic().name()},
                     {"quantization", quantization_hash(session)},
-                    {"protocol", std::string(name(options.protocol))},
+                    {"protocol", std::string(protocol_name(options.protocol))},
                     {"prefix", tasks.prefix_policy},
                     {"max_length", std::to_string(session.max_length())},
                     {"seed", std::to_string(options.load.seed)},

@@ -13,7 +13,7 @@ namespace {
 
 // Query rows (queries × heads of a group) of an attention tile: with 2048 keys the scores fill half of a
 // typical second-level cache.
-constexpr int64_t kTileRows = 24;
+constexpr int64_t kAttentionTileRows = 24;
 struct AttentionTask {
   const Segment* segment;
   int64_t first_query, query_count, kv_head;
@@ -22,7 +22,7 @@ struct AttentionTask {
 /// Tiles of all rows, or those that hold one of `rows`.
 std::vector<AttentionTask> attention_tasks(const Batch& batch, const AttentionOp& op,
                                            const std::vector<int64_t>* rows) {
-  const int64_t queries = std::max<int64_t>(1, kTileRows / op.group());
+  const int64_t queries = std::max<int64_t>(1, kAttentionTileRows / op.group());
   std::vector<AttentionTask> tasks;
   for (const Segment& segment : batch.segments) {
     for (int64_t first = 0; first < segment.length; first += queries) {
@@ -119,14 +119,6 @@ void Decoder::advance(int64_t layer, const Batch& batch, Tensor& residual) {
 }
 
 namespace {
-
-/// One visitor from lambdas.
-template <typename... Functions>
-struct Overloaded : Functions... {
-  using Functions::operator()...;
-};
-template <typename... Functions>
-Overloaded(Functions...) -> Overloaded<Functions...>;
 
 /// Whether rows of other tokens take part in an operation.
 bool mixes_tokens(const Operation& operation) {

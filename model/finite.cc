@@ -12,7 +12,7 @@ namespace qeval::model {
 namespace {
 
 /// Rows of the head that are asked at once: a row of its output is then one of these.
-constexpr int64_t kHeadRows = 256;
+constexpr int64_t kCheckedHeadRows = 256;
 
 bool all_finite(std::span<const float> values) {
   return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
@@ -189,9 +189,10 @@ std::string first_not_finite(const Model& model, const Arithmetic& arithmetic,
   batch.segments.push_back({.length = length, .kv = &kv});
   Decoder decoder(model, watch);
   decoder.forward(batch);
-  for (int64_t first = 0; first < length && !watch.found(); first += kHeadRows) {
+  for (int64_t first = 0; first < length && !watch.found(); first += kCheckedHeadRows) {
     std::vector<TokenQuery> queries;
-    for (int64_t row = first; row < std::min(length, first + kHeadRows); ++row) queries.push_back({row, 0});
+    for (int64_t row = first; row < std::min(length, first + kCheckedHeadRows); ++row)
+      queries.push_back({row, 0});
     watch.head_rows_from(first);
     decoder.answer(queries);
   }

@@ -10,18 +10,6 @@
 #include "model/kernels/kernels.h"
 
 namespace qeval::model {
-namespace {
-
-constexpr int64_t kRowGrain = 16;  // rows per task of row-wise operations: enough to outweigh its start
-
-template <typename Body>
-void for_each_row(int64_t rows, const Body& body) {
-  parallel_ranges(rows, kRowGrain, [&](int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r) body(r);
-  });
-}
-
-}  // namespace
 
 std::unique_ptr<Arithmetic> make_float_arithmetic(const Model& model, int64_t max_positions) {
   return std::make_unique<FloatArithmetic>(model, max_positions);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -13,6 +14,10 @@
 #include "model/rotary.h"
 
 namespace qeval::model {
+
+inline float sigmoid(float x) {
+  return 1.0F / (1.0F + std::exp(-x));
+}
 
 /// What follows the head's product: the logits' factor and soft cap.
 void finish_logits(const ModelConfig& config, float* logits, int64_t n);

@@ -13,12 +13,7 @@
 namespace qeval::model {
 namespace {
 
-constexpr int64_t kRowGrain = 16;
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
-
-float sigmoid(float x) {
-  return 1.0F / (1.0F + std::exp(-x));
-}
 
 /// One row's choice.
 class Choice {

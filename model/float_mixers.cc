@@ -13,21 +13,8 @@
 namespace qeval::model {
 namespace {
 
-constexpr int64_t kRowGrain = 16;
-
 float softplus(float x) {
   return x > 20.0F ? x : std::log1p(std::exp(x));
-}
-
-float sigmoid(float x) {
-  return 1.0F / (1.0F + std::exp(-x));
-}
-
-template <typename Body>
-void for_each_row(int64_t rows, const Body& body) {
-  parallel_ranges(rows, kRowGrain, [&](int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r) body(r);
-  });
 }
 
 /// `size` numbers from `at` on of a block's state.

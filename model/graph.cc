@@ -75,14 +75,6 @@ constexpr std::array<std::string_view, kBlockModules + kModelModules> kModuleNam
     "model.embedding_in",
     "model.embedding_out"};
 
-/// One visitor from lambdas.
-template <typename... Functions>
-struct Overloaded : Functions... {
-  using Functions::operator()...;
-};
-template <typename... Functions>
-Overloaded(Functions...) -> Overloaded<Functions...>;
-
 }  // namespace
 
 std::string_view module_name(Module module) {

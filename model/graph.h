@@ -337,6 +337,14 @@ struct AltupOp {
   double eps = 0;  ///< of the router's norm
 };
 
+/// One visitor of a variant from lambdas.
+template <typename... Functions>
+struct Overloaded : Functions... {
+  using Functions::operator()...;
+};
+template <typename... Functions>
+Overloaded(Functions...) -> Overloaded<Functions...>;
+
 using Operation = std::variant<NormOp, LinearOp, RotateOp, SplitLatentOp, AttentionOp, ActivateOp, MultiplyOp,
                                HadamardOp, RouteOp, DispatchOp, MixExpertsOp, GateOp, ScaleOp, ClampOp,
                                ConvolveOp, DeltaRuleOp, StateSpaceOp, AltupOp, AddOp>;

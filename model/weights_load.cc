@@ -350,7 +350,7 @@ class Loader : public NamedTensors {
   }
 };
 
-Model load_gguf(const std::filesystem::path& path) {
+Model load_gguf_model(const std::filesystem::path& path) {
   Model model;
   const auto file = std::make_shared<GgufFile>(path);
   model.checkpoint = file;
@@ -419,7 +419,7 @@ Model load_model(const std::filesystem::path& path, const std::string& gptq_zero
   if (!directory && !gptq_zeros.empty())
     fail("{} {}: {} is a GGUF file; accepted with GPTQ folders", setting("gptq-zeros"), gptq_zeros,
          path.string());
-  Model model = directory ? load_directory(path, gptq_zeros) : load_gguf(path);
+  Model model = directory ? load_directory(path, gptq_zeros) : load_gguf_model(path);
   model.path = path;
   // A trailing slash leaves an empty last part.
   const auto normal = std::filesystem::absolute(path).lexically_normal();

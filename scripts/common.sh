@@ -8,6 +8,8 @@ step() {
   echo "== $*"
 }
 
+first_build=()  # what a folder is configured with that does not exist yet
+
 # build PRESET [TARGET...]: configures and builds, with ccache where it is installed.
 build() {
   local preset=$1
@@ -15,8 +17,9 @@ build() {
   if command -v ccache >/dev/null; then
     export CMAKE_CXX_COMPILER_LAUNCHER=ccache
   fi
-  cmake --preset "$preset" >/dev/null
-  local targets=()
+  local targets=() options=()
+  [ -e "build/$preset/CMakeCache.txt" ] || options=("${first_build[@]}")
+  cmake --preset "$preset" "${options[@]}" >/dev/null
   if (($# > 0)); then
     targets=(--target "$@")
   fi

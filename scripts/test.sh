@@ -18,6 +18,8 @@ compared_packages=(safetensors numpy jinja2 pyyaml pytablewriter requests sacreb
 model_file=""
 skipped_tests=""                          # of the last run_ctest, one a line
 
+first_build=(-DQEVAL_UNITY=ON)            # a folder of one's own stays as it was configured
+
 passed=0
 failed=0
 summary=""
@@ -67,22 +69,38 @@ run_check() {
 step "Debian packages"
 scripts/install_deps.sh
 
-step "What tests compare with"
-if QEVAL_PYTHON=$(python3 scripts/packages.py "${compared_packages[@]}"); then
+step "Build, and meanwhile fetch what tests compare with"
+# fetch NAME COMMAND...: the command prints what build/fetched/NAME then holds; that is missing where it failed.
+fetch() {
+  local name=$1
+  shift
+  if "$@" >build/fetching </dev/null; then
+    mv build/fetching "build/fetched/$name"
+  fi
+}
+rm -rf build/fetched
+mkdir -p build/fetched
+{
+  fetch python python3 scripts/packages.py "${compared_packages[@]}"
+  fetch model scripts/fetch_model.py
+  fetch mkdocs python3 scripts/packages.py mkdocs pymdown-extensions
+} &
+build release
+wait
+if [ -e build/fetched/python ]; then
+  QEVAL_PYTHON=$(<build/fetched/python)
   export QEVAL_PYTHON
 else
   note "tests of Python's readers: left out, its packages cannot be installed" 0 0
   unset QEVAL_PYTHON
 fi
-if model_file=$(scripts/fetch_model.py); then
+if [ -e build/fetched/model ]; then
+  model_file=$(<build/fetched/model)
   QEVAL_SMOLLM2_GGUF=$(realpath "$model_file")
   export QEVAL_SMOLLM2_GGUF
 else
   note "tests of a real model: left out, it cannot be fetched" 0 0
 fi
-
-step "Build"
-build release
 
 step "Tests"
 unset QEVAL_SHARED_DIR
@@ -96,7 +114,7 @@ done
 run_check "goldens, families" python3 tests/tools/check_families.py build/release/bin/qeval
 
 step "Documents"
-if python3 scripts/packages.py mkdocs pymdown-extensions >/dev/null; then
+if [ -e build/fetched/mkdocs ]; then
   run_check "documents as a site" python3 scripts/docs.py build/release/bin/qeval
 else
   note "documents as a site: left out, mkdocs cannot be installed" 0 0

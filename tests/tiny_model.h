@@ -10,6 +10,22 @@
 
 namespace qeval::test {
 
+/// Tokens in no order that a position could be told from.
+inline std::vector<int32_t> tokens(int64_t count, int64_t start = 5, int64_t vocabulary = 61) {
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < count; ++i)
+    ids.push_back(static_cast<int32_t>((i * i * 7 + 3 * i + start) % vocabulary));
+  return ids;
+}
+
+/// Two texts to calibrate with, of a TinyModel's vocabulary.
+inline std::vector<std::vector<int32_t>> two_samples() {
+  std::vector<std::vector<int32_t>> all(2);
+  for (int64_t i = 0; i < 40; ++i) all[0].push_back(static_cast<int32_t>((i * 17 + 3) % 61));
+  for (int64_t i = 0; i < 30; ++i) all[1].push_back(static_cast<int32_t>((i * i + 5) % 61));
+  return all;
+}
+
 /// A random model of a few thousand parameters, in memory: for tests that need a forward pass and no file.
 class TinyModel {
  public:

@@ -16,7 +16,7 @@ using nlohmann::json;
 namespace {
 
 /// Bytes as an answer shows them: those that are no characters as `bytes:\xe2\x80`.
-std::string shown(const std::string& bytes) {
+std::string shown_bytes(const std::string& bytes) {
   if (find_invalid_utf8(bytes) == std::string::npos) return bytes;
   std::string out = "bytes:";
   for (const char c : bytes) out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
@@ -89,7 +89,7 @@ class Completions::LogprobLists {
   void add(const Token& token) {
     const std::string bytes = completions_.token_bytes(token.id);
     const model::Tokenizer& tokenizer = completions_.tokenizer_;
-    const std::string text = shown(bytes);
+    const std::string text = shown_bytes(bytes);
     tokens_.push_back(text);
     offsets_.push_back(places_.next(bytes, token.id == tokenizer.bos_id() || token.id == tokenizer.eos_id()));
     values_.push_back(token.log_probability ? json(*token.log_probability) : json(nullptr));
@@ -108,7 +108,7 @@ class Completions::LogprobLists {
     if (!token.log_probability || likeliest_ == 0) return nullptr;
     json top = json::object();
     for (const auto& [id, value] : token.likeliest) {
-      const std::string name = shown(completions_.token_bytes(id));
+      const std::string name = shown_bytes(completions_.token_bytes(id));
       if (!top.contains(name)) top[name] = value;  // of two with the same text, the likelier
     }
     if (!top.contains(text)) top[text] = *token.log_probability;

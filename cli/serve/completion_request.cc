@@ -47,7 +47,7 @@ bool boolean(const json& value, const std::string& field) {
   return value.get<bool>();
 }
 
-std::string text(const json& value, const std::string& field) {
+std::string string_of(const json& value, const std::string& field) {
   if (!value.is_string()) fail("\"{}\": {}; accepted: a string", field, shown(value));
   return value.get<std::string>();
 }
@@ -71,7 +71,7 @@ std::vector<std::string> stop_strings(const json& value) {
   if (value.is_string()) {
     out.push_back(value.get<std::string>());
   } else if (value.is_array() && value.size() <= kMostStops) {
-    for (const json& entry : value) out.push_back(text(entry, "stop"));
+    for (const json& entry : value) out.push_back(string_of(entry, "stop"));
   } else {
     fail("\"stop\": {}; accepted: a string, or a list of at most {}", shown(value), kMostStops);
   }
@@ -124,7 +124,7 @@ std::string content_text(const json& content, const std::string& field) {
     const json type = content[i].value("type", json());
     if (type != "text") fail("\"{}.type\": {}; accepted: \"text\"", part, shown(type));
     if (i > 0) out += '\n';
-    out += text(content[i].value("text", json()), part + ".text");
+    out += string_of(content[i].value("text", json()), part + ".text");
   }
   return out;
 }
@@ -138,7 +138,7 @@ nlohmann::ordered_json conversation(const json& messages) {
     const std::string at = fmt::format("messages[{}]", i);
     if (!message.is_object())
       fail("\"{}\": {}; accepted: {{\"role\": ..., \"content\": ...}}", at, shown(message));
-    if (text(message.value("role", json()), at + ".role").empty())
+    if (string_of(message.value("role", json()), at + ".role").empty())
       fail("\"{}.role\": an empty string; accepted: \"user\", or another that the template knows", at);
     const json content = message.value("content", json());
     // An answer that is nothing but calls of tools has no text.
@@ -149,7 +149,7 @@ nlohmann::ordered_json conversation(const json& messages) {
 }
 
 /// Variables for the template besides those that the request itself gives it.
-nlohmann::ordered_json template_arguments(const json& value) {
+nlohmann::ordered_json chat_arguments(const json& value) {
   if (value.is_null()) return nlohmann::ordered_json::object();
   if (!value.is_object())
     fail("\"chat_template_kwargs\": {}; accepted: an object of variables for the template", shown(value));
@@ -176,7 +176,7 @@ std::vector<int32_t> Completions::with_start(std::vector<int32_t> ids) const {
 
 void Completions::add_prompts(const json& value, CompletionRequest& request) const {
   const auto add_text = [&](const json& entry) {
-    std::string prompt = text(entry, "prompt");
+    std::string prompt = string_of(entry, "prompt");
     request.prompts.push_back({with_bos(tokenizer_.encode(prompt)), std::move(prompt)});
   };
   const auto add_ids = [&](const json& list) {
@@ -211,7 +211,7 @@ void Completions::read_field(const std::string& field, const json& value, Comple
   if (field == "prompt") {
     add_prompts(value, request);
   } else if (field == "model") {
-    if (text(value, "model") != name_) {
+    if (string_of(value, "model") != name_) {
       fail("\"model\": {}; accepted: {}, the one that is served", shown(value), name_);
     }
   } else if (field == "max_tokens") {
@@ -277,7 +277,7 @@ CompletionRequest Completions::parse_chat(std::string_view body) const {
     if (request.contains(field)) fail("\"{}\": not supported of conversations", field);
   }
   const eval::ChatRequest chat{.messages = conversation(messages),
-                               .arguments = template_arguments(arguments),
+                               .arguments = chat_arguments(arguments),
                                .now = eval::local_time_now()};
   std::string prompt = eval::chat_prompt(eval::load_chat_template(session_.model().path), chat);
   CompletionRequest out;
@@ -298,7 +298,7 @@ std::string Completions::tokenize(std::string_view body) const {
   const auto prompt = request.find("prompt");
   if (prompt == request.end()) fail("\"prompt\" is missing");
   const auto special = request.find("add_special_tokens");
-  std::vector<int32_t> tokens = tokenizer_.encode(text(*prompt, "prompt"));
+  std::vector<int32_t> tokens = tokenizer_.encode(string_of(*prompt, "prompt"));
   if (special == request.end() || boolean(*special, "add_special_tokens"))
     tokens = with_bos(std::move(tokens));
   return json{{"count", tokens.size()}, {"max_model_len", max_length()}, {"tokens", tokens}}.dump();

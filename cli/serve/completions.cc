@@ -26,7 +26,7 @@ double log_sum_exp(std::span<const float> logits) {
   return most + std::log(sum);
 }
 
-void check(const std::function<bool()>& cancelled) {
+void stop_if(const std::function<bool()>& cancelled) {
   if (cancelled()) throw Cancelled();
 }
 
@@ -100,7 +100,7 @@ void Completions::score_prompts(const CompletionRequest& request, std::vector<An
                               std::move(found);
                         }});
   while (!run.done()) {
-    check(cancelled);
+    stop_if(cancelled);
     for (const int64_t done : run.step()) {
       const auto i = static_cast<size_t>(done);
       const eval::TokenScores scores = run.take(done);
@@ -133,7 +133,7 @@ void Completions::score_prompts(const CompletionRequest& request, std::vector<An
 
 void Completions::generate(const CompletionRequest& request, const std::vector<int32_t>& prompt,
                            Answer& answer, const std::function<bool()>& cancelled) {
-  const auto check_it = [&] { check(cancelled); };
+  const auto check_it = [&] { stop_if(cancelled); };
   eval::SharedDecoder::Text text(shared_, std::ssize(prompt) + request.max_tokens, check_it);
   eval::Sampler sampler(request.sampling);
   std::vector<int32_t> all = prompt;
@@ -202,7 +202,7 @@ void Completions::generate_all(const CompletionRequest& request, std::vector<Ans
   }
   for (std::thread& thread : threads) thread.join();
   if (error) std::rethrow_exception(error);
-  check(cancelled);
+  stop_if(cancelled);
 }
 
 std::string Completions::text_behind(size_t bytes, const std::vector<int32_t>& ids) const {
@@ -225,7 +225,7 @@ void Completions::take_scored(const CompletionRequest& request, const std::vecto
 std::vector<Completions::Answer> Completions::compute(const CompletionRequest& request,
                                                       const std::function<bool()>& cancelled) {
   std::vector<Answer> answers(request.prompts.size());
-  check(cancelled);
+  stop_if(cancelled);
   const bool score = request.echo && request.logprobs;
   if (score) {
     const eval::SharedDecoder::Alone alone(shared_);

@@ -113,7 +113,7 @@ class Exchange : public httplib::Server {
   const HttpLimits& limits_;
 };
 
-std::string describe(const sockaddr* address, socklen_t length, bool& loopback) {
+std::string describe_address(const sockaddr* address, socklen_t length, bool& loopback) {
   char host[NI_MAXHOST] = "", port[NI_MAXSERV] = "";
   ::getnameinfo(address, length, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
   if (address->sa_family == AF_INET6) {
@@ -234,7 +234,7 @@ HttpServer::HttpServer(const std::string& host, int port, const HttpLimits& limi
   sockaddr_storage bound{};
   socklen_t length = sizeof bound;
   ::getsockname(state_->listener, reinterpret_cast<sockaddr*>(&bound), &length);
-  state_->address = describe(reinterpret_cast<sockaddr*>(&bound), length, state_->loopback);
+  state_->address = describe_address(reinterpret_cast<sockaddr*>(&bound), length, state_->loopback);
 }
 
 HttpServer::~HttpServer() = default;

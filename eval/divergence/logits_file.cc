@@ -10,7 +10,7 @@
 namespace qeval::eval {
 namespace {
 
-constexpr std::string_view kMagic = "_logits_";
+constexpr std::string_view kLogitsMagic = "_logits_";
 constexpr float kDeepest = 16;  ///< log-probabilities that are kept apart, below the largest
 
 /// To the nearest integer, halves to even: adding 1.5 · 2^23 leaves it in the low bits.
@@ -47,7 +47,7 @@ double quantize_row(std::span<const float> logits, int32_t token, std::span<uint
 }
 
 LogitsWriter::LogitsWriter(const std::filesystem::path& path, const LogitsHeader& header) : file_(path) {
-  file_.write(kMagic);
+  file_.write(kLogitsMagic);
   for (const int32_t value : {header.context, header.vocabulary, header.chunks}) file_.write(bytes_of(value));
   file_.write(std::as_bytes(std::span(header.tokens)));
 }
@@ -59,9 +59,9 @@ void LogitsWriter::add(std::span<const uint16_t> row) {
 LogitsReader::LogitsReader(const std::filesystem::path& path) : file_(path) {
   const std::span<const std::byte> bytes = file_.bytes();
   const std::string where = path.string();
-  if (!file_.text().starts_with(kMagic) || bytes.size() < kMagic.size() + 3 * sizeof(int32_t))
-    fail("{}: no file of log-probabilities: it should begin with \"{}\"", where, kMagic);
-  size_t at = kMagic.size();
+  if (!file_.text().starts_with(kLogitsMagic) || bytes.size() < kLogitsMagic.size() + 3 * sizeof(int32_t))
+    fail("{}: no file of log-probabilities: it should begin with \"{}\"", where, kLogitsMagic);
+  size_t at = kLogitsMagic.size();
   for (int32_t* value : {&header_.context, &header_.vocabulary, &header_.chunks}) {
     std::memcpy(value, bytes.data() + at, sizeof *value);
     at += sizeof *value;

@@ -178,7 +178,7 @@ std::string render_chat(const jinja::Template& parsed, const ChatTemplate& chat,
 
 namespace {
 
-[[noreturn]] void refuse(const ChatTemplate& chat, const jinja::TemplateError& error) {
+[[noreturn]] void refuse_template(const ChatTemplate& chat, const jinja::TemplateError& error) {
   fail("{}, line {}: {}", chat.where, error.line, printable(error.what(), 400));
 }
 
@@ -186,7 +186,7 @@ jinja::Template parse(const ChatTemplate& chat) {
   try {
     return jinja::Template(chat.source);
   } catch (const jinja::TemplateError& error) {
-    refuse(chat, error);
+    refuse_template(chat, error);
   }
 }
 
@@ -196,7 +196,7 @@ std::string chat_prompt(const ChatTemplate& chat, const ChatRequest& request) {
   try {
     return render_chat(parse(chat), chat, request);
   } catch (const jinja::TemplateError& error) {
-    refuse(chat, error);
+    refuse_template(chat, error);
   }
 }
 
@@ -217,14 +217,14 @@ std::string ChatRenderer::operator()(const nlohmann::ordered_json& messages, boo
     request.messages = nlohmann::ordered_json::array();
     std::ranges::copy_if(messages, std::back_inserter(request.messages),
                          [](const nlohmann::ordered_json& message) { return message["role"] != "system"; });
-    if (request.messages.size() == messages.size()) refuse(chat_, error);
+    if (request.messages.size() == messages.size()) refuse_template(chat_, error);
   }
   try {
     std::string prompt = render_chat(parsed_, chat_, request);
     dropped_system_ = true;
     return prompt;
   } catch (const jinja::TemplateError& error) {
-    refuse(chat_, error);
+    refuse_template(chat_, error);
   }
 }
 

@@ -101,7 +101,7 @@ class Comparer {
   const BootstrapOptions& options_;
 };
 
-const MetricComparison* find_metric(const TaskComparison& comparison, std::string_view metric) {
+const MetricComparison* find_compared_metric(const TaskComparison& comparison, std::string_view metric) {
   return find_named(comparison.metrics, metric, [](const MetricComparison& item) { return item.metric; });
 }
 
@@ -114,7 +114,7 @@ std::vector<HeadlineTest> headline_tests(const Comparison& comparison) {
   for (size_t run = 0; run < comparison.runs.size(); ++run) {
     const RunDifference& difference = comparison.differences[run];
     const auto add = [&](const TaskComparison& compared, const std::string& metric) {
-      if (const MetricComparison* found = find_metric(compared, metric))
+      if (const MetricComparison* found = find_compared_metric(compared, metric))
         tests.push_back({run, compared.task, metric, found->difference.p_value, 1});
     };
     std::set<std::string> covered;

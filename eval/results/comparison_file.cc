@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr int format_version = 1;
+constexpr int comparison_file_version = 1;
 constexpr size_t most_entries = 10'000;
 
 /// A relative folder that stays below the one it is relative to.
@@ -62,7 +62,7 @@ const ComparisonEntry& ComparisonFile::base_entry() const {
 
 void write_comparison_file(const std::filesystem::path& directory, const ComparisonFile& comparison) {
   ordered_json json = {
-      {"comparison", format_version}, {"base", comparison.base}, {"entries", ordered_json::array()}};
+      {"comparison", comparison_file_version}, {"base", comparison.base}, {"entries", ordered_json::array()}};
   for (const ComparisonEntry& entry : comparison.entries) {
     json["entries"].push_back({{"name", entry.name},
                                {"method", entry.method},
@@ -84,8 +84,8 @@ ComparisonFile read_comparison_file(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / comparison_file;
   const ordered_json json = parse_ordered_json(read_file(path), path.string());
   const OrderedJsonObject fields(json, path.string());
-  if (fields.count("comparison") != format_version)
-    fields.refuse("comparison", fmt::format("{}, the version that is known", format_version));
+  if (fields.count("comparison") != comparison_file_version)
+    fields.refuse("comparison", fmt::format("{}, the version that is known", comparison_file_version));
   const ordered_json& entries = fields.at("entries");
   if (!entries.is_array() || entries.empty() || entries.size() > most_entries)
     fields.refuse("entries", fmt::format("an array of 1 to {} entries", most_entries));

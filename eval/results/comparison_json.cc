@@ -11,7 +11,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr int format_version = 3;  // 1 had no documents and blocks, 2 no texts
+constexpr int comparison_version = 3;  // 1 had no documents and blocks, 2 no texts
 
 ordered_json interval_json(const std::optional<Interval>& interval) {
   if (!interval) return nullptr;
@@ -70,7 +70,7 @@ double number_in(const ordered_json& element, const OrderedJsonObject& fields, c
   return OrderedJsonObject(object, fields.where()).any_number(key);
 }
 
-std::vector<MetricComparison> metrics_from_json(const OrderedJsonObject& fields, int64_t documents) {
+std::vector<MetricComparison> compared_metrics_from_json(const OrderedJsonObject& fields, int64_t documents) {
   std::vector<MetricComparison> out;
   for (const auto& [metric, json] : fields.at("metrics").items()) {
     const OrderedJsonObject own(json, fmt::format("{}, {}", fields.where(), printable(metric)));
@@ -98,7 +98,7 @@ std::vector<MetricComparison> metrics_from_json(const OrderedJsonObject& fields,
 
 TaskComparison comparison_from_json(const std::string& name, const OrderedJsonObject& fields) {
   const int64_t documents = fields.count("documents");
-  return {name, documents, metrics_from_json(fields, documents)};
+  return {name, documents, compared_metrics_from_json(fields, documents)};
 }
 
 WrittenTexts texts_from_json(const OrderedJsonObject& fields) {
@@ -108,7 +108,7 @@ WrittenTexts texts_from_json(const OrderedJsonObject& fields) {
                    .first_difference = {},
                    .habits = {}};
   if (!fields.at("first_difference").is_null()) out.first_difference = fields.any_number("first_difference");
-  out.habits = metrics_from_json(fields, out.documents);
+  out.habits = compared_metrics_from_json(fields, out.documents);
   return out;
 }
 
@@ -132,7 +132,7 @@ DivergenceSummary divergence_from_json(const OrderedJsonObject& fields) {
 
 ordered_json to_json(const Comparison& comparison) {
   ordered_json out = {
-      {"comparison", format_version},
+      {"comparison", comparison_version},
       {"base", {{"name", comparison.base.name}, {"results", to_json(comparison.base.results)}}},
       {"runs", ordered_json::array()},
       {"tests", ordered_json::array()}};
@@ -174,7 +174,7 @@ std::optional<Comparison> read_comparison(const std::filesystem::path& directory
   if (std::error_code code; !std::filesystem::exists(path, code)) return {};
   const ordered_json json = parse_ordered_json(read_file(path), path.string());
   const OrderedJsonObject fields(json, path.string());
-  if (fields.find("comparison") == nullptr || fields.integer("comparison") != format_version) return {};
+  if (fields.find("comparison") == nullptr || fields.integer("comparison") != comparison_version) return {};
   // A run, if its results are still those that were compared.
   const auto unchanged = [&](const OrderedJsonObject& stored) -> std::optional<ComparedRun> {
     const std::string name = stored.string("name");

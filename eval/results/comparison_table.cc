@@ -22,7 +22,7 @@ std::string difference_text(std::string_view metric, double delta) {
                              : fmt::format("{:+.4f}", delta);
 }
 
-std::string interval_text(std::string_view metric, const std::optional<Interval>& interval) {
+std::string metric_interval_text(std::string_view metric, const std::optional<Interval>& interval) {
   if (!interval) return "–";
   return difference_text(metric, interval->low) + " … " + difference_text(metric, interval->high);
 }
@@ -32,8 +32,8 @@ std::string p_text(double p) {
   return p < 0.001 ? "<0.001" : fmt::format("{:.3f}", p);
 }
 
-std::vector<std::string> row(const std::string& run, const TaskComparison& comparison,
-                             const HeadlineTest& test, const DivergenceSummary* divergence) {
+std::vector<std::string> comparison_row(const std::string& run, const TaskComparison& comparison,
+                                        const HeadlineTest& test, const DivergenceSummary* divergence) {
   const auto metric = std::ranges::find(comparison.metrics, test.metric, &MetricComparison::metric);
   const PairedDifference& difference = metric->difference;
   std::vector<std::string> out{printable(run, 40),
@@ -42,7 +42,7 @@ std::vector<std::string> row(const std::string& run, const TaskComparison& compa
                                format_score(metric->base),
                                format_score(metric->other),
                                difference_text(test.metric, difference.delta),
-                               interval_text(test.metric, difference.interval),
+                               metric_interval_text(test.metric, difference.interval),
                                p_text(test.adjusted_p),
                                "",
                                "",
@@ -91,9 +91,10 @@ std::string render_comparison(const Comparison& comparison) {
     const RunDifference& difference = comparison.differences[test.run];
     const std::string& run = comparison.runs[test.run].name;
     if (const TaskDifference* task = difference.find_task(test.name)) {
-      rows.push_back(row(run, task->comparison, test, task->divergence ? &*task->divergence : nullptr));
+      rows.push_back(
+          comparison_row(run, task->comparison, test, task->divergence ? &*task->divergence : nullptr));
     } else {
-      rows.push_back(row(run, *difference.find_group(test.name), test, nullptr));
+      rows.push_back(comparison_row(run, *difference.find_group(test.name), test, nullptr));
     }
   }
   return render_rows(rows, {false, false, false, true, true, true, true, true, true, true, true, true}) +

@@ -16,7 +16,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr int format_version = 1;
+constexpr int divergence_version = 1;
 
 /// Nine significant digits, which give any float back, as a double whose shortest text they are.
 ordered_json floats_to_json(std::span<const float> values) {
@@ -52,7 +52,7 @@ std::vector<float> floats(const OrderedJsonObject& line, const char* key) {
 }  // namespace
 
 std::string divergence_header(std::string_view task, const DivergenceBase& base, int64_t kept) {
-  return checked_line({{"divergence", format_version},
+  return checked_line({{"divergence", divergence_version},
                        {"task", task},
                        {"kept", kept},
                        {"base",
@@ -124,8 +124,8 @@ TaskDivergence read_divergence(const std::filesystem::path& path, std::string_vi
     }
     const ordered_json json = parse_checked_line(line.text, line.where);
     const OrderedJsonObject header(json, line.where);
-    if (header.count("divergence") != format_version)
-      header.refuse("divergence", fmt::format("{}, the version that is known", format_version));
+    if (header.count("divergence") != divergence_version)
+      header.refuse("divergence", fmt::format("{}, the version that is known", divergence_version));
     if (header.string("task") != task) header.refuse("task", printable(task));
     out.kept = header.count("kept");
     const OrderedJsonObject base = header.object("base");

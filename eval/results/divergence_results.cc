@@ -18,7 +18,7 @@ constexpr size_t kLabelWidth = 72;  // of tables
 
 using nlohmann::ordered_json;
 
-constexpr int format_version = 1;
+constexpr int divergence_results_version = 1;
 
 ordered_json run_json(const DivergenceRun& run) {
   return {{"label", run.label},
@@ -72,7 +72,7 @@ std::string percent(double value, int digits) {
   return std::isfinite(value) ? fmt::format("{:.{}f} %", 100 * value, digits) : format_score(value);
 }
 
-std::vector<std::string> row(const DivergenceRun& run, bool tied) {
+std::vector<std::string> divergence_row(const DivergenceRun& run, bool tied) {
   const ModelDetails details = model_details(run.model, run.label);
   const TextDivergence& measured = run.divergence;
   const Estimate kl = measured.kl(), ratio = measured.perplexity_ratio(), top = measured.top1_agreement();
@@ -113,7 +113,7 @@ std::string render_divergence(const DivergenceResults& results) {
   std::vector<std::vector<std::string>> quantiles{{"KL at quantile"}};
   for (const double share : kDivergenceShares) quantiles.front().push_back(share_name(share));
   for (const size_t i : order) {
-    rows.push_back(row(results.runs[i], marks && tied[i]));
+    rows.push_back(divergence_row(results.runs[i], marks && tied[i]));
     quantiles.push_back({printable(results.runs[i].label, kLabelWidth)});
     for (const double value : measured[i].kl_quantiles)
       quantiles.back().push_back(fmt::format("{:.4f}", value));
@@ -137,7 +137,7 @@ TextSettings text_settings_from_json(const ordered_json& json, const std::string
 }
 
 void write_divergence_results(const std::filesystem::path& folder, const DivergenceResults& results) {
-  ordered_json json = {{"divergence", format_version},
+  ordered_json json = {{"divergence", divergence_results_version},
                        {"text", to_json(results.text)},
                        {"base", run_json(results.base)},
                        {"runs", ordered_json::array()}};
@@ -159,8 +159,8 @@ DivergenceResults read_divergence_results(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / divergence_results_file;
   const ordered_json json = parse_ordered_json(read_file(path), path.string());
   const OrderedJsonObject fields(json, path.string());
-  if (fields.count("divergence") != format_version)
-    fields.refuse("divergence", fmt::format("{}, the version that is known", format_version));
+  if (fields.count("divergence") != divergence_results_version)
+    fields.refuse("divergence", fmt::format("{}, the version that is known", divergence_results_version));
   DivergenceResults out{text_settings_from_json(fields.at("text"), path.string() + ", text"),
                         run_from_json(fields.at("base"), path.string() + ", base"),
                         {}};

@@ -11,8 +11,6 @@
 namespace qeval::eval {
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
 constexpr auto mean = Aggregation::mean;
 constexpr auto perplexity = Aggregation::perplexity;
 constexpr auto bits = Aggregation::bits_per_unit;

@@ -14,7 +14,7 @@ namespace qeval::eval {
 namespace {
 
 template <typename Items>
-auto find_named(Items& items, std::string_view name) {
+auto find_by_name(Items& items, std::string_view name) {
   const auto found =
       std::ranges::find(items, name, [](const auto& item) { return std::string_view(item.name); });
   return found == items.end() ? nullptr : &*found;
@@ -42,16 +42,16 @@ std::vector<std::string> tasks_below(const RunResults& run, const std::vector<st
 }  // namespace
 
 const MetricValue* TaskResults::find(std::string_view metric_name) const {
-  return find_named(metrics, metric_name);
+  return find_by_name(metrics, metric_name);
 }
 const MetricValue* GroupResults::find(std::string_view metric_name) const {
-  return find_named(metrics, metric_name);
+  return find_by_name(metrics, metric_name);
 }
 const TaskResults* RunResults::find_task(std::string_view name) const {
-  return find_named(tasks, name);
+  return find_by_name(tasks, name);
 }
 const GroupResults* RunResults::find_group(std::string_view name) const {
-  return find_named(groups, name);
+  return find_by_name(groups, name);
 }
 
 int64_t RunResults::tokens_requested() const {

@@ -106,14 +106,14 @@ RunRecord prepare(const fs::path& directory, const Fingerprint& here, bool resum
   return record;
 }
 
-std::string joined(const std::vector<std::string>& names) {
+std::string joined_names(const std::vector<std::string>& names) {
   std::string out;
   for (const std::string& name : names) out += (out.empty() ? "" : ",") + name;
   return out;
 }
 
 Fingerprint with_tasks(Fingerprint fingerprint, const std::vector<std::string>& tasks) {
-  fingerprint["tasks"] = joined(tasks);
+  fingerprint["tasks"] = joined_names(tasks);
   return fingerprint;
 }
 

@@ -13,8 +13,6 @@
 namespace qeval::eval {
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
 /// r = Σv / Σw as an aggregation shows it.
 double transform_ratio(Aggregation aggregation, double ratio) {
   switch (aggregation) {

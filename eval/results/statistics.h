@@ -2,11 +2,15 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <span>
 #include <vector>
 
 namespace qeval::eval {
+
+/// A value that is not defined: the standard error of one document, the score of an answer that is no number.
+inline constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 /// How the documents' terms (value v, weight w) become one number. In all of them r = Σv / Σw, in document
 /// order.

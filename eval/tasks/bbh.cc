@@ -148,7 +148,7 @@ AnswerFilter::Step sort_step() {
   return {"WordSortFilter", take};
 }
 
-AnswerFilter flexible(const Json& filter, bool last) {
+AnswerFilter flexible_filter(const Json& filter, bool last) {
   const std::string function = filter.at("function").get<std::string>();
   const std::string pattern = filter.value("regex_pattern", "");
   if (function == "regex") return {"flexible-extract", {regex_step(pattern, last ? -1 : 0)}};
@@ -159,7 +159,7 @@ AnswerFilter flexible(const Json& filter, bool last) {
   return {"flexible-extract", {choice_step(pattern, last)}};
 }
 
-Question ask(const Row& row, const char* ending, const std::string& join, const ExactMatchRules& rules) {
+Question ask_bbh(const Row& row, const char* ending, const std::string& join, const ExactMatchRules& rules) {
   Question question{
       .contexts = {"Q: " + row.text("input") + ending}, .target = row.text("target"), .join = join};
   question.references = {question.target};
@@ -182,7 +182,7 @@ std::vector<Json> rows(const Json& examples) {
   return {examples.begin(), examples.end()};
 }
 
-std::string words_of(std::string name) {
+std::string name_in_words(std::string name) {
   std::ranges::replace(name, '_', ' ');
   return name;
 }
@@ -197,10 +197,10 @@ Task with_examples(Task task, const Json& examples) {
 Task thought_through(const Json& definition) {
   Task task = with_examples(stem(definition), definition.at("thought"));
   task.description =
-      "BIG-Bench Hard, " + words_of(task.name) + ": thought through behind three worked examples";
+      "BIG-Bench Hard, " + name_in_words(task.name) + ": thought through behind three worked examples";
   task.name = "bbh_cot_fewshot_" + task.name;
   task.version = 4;
-  task.ask = [](const Row& row) { return ask(row, "\nA: Let's think step by step.\n", "", {}); };
+  task.ask = [](const Row& row) { return ask_bbh(row, "\nA: Let's think step by step.\n", "", {}); };
   task.generation = generating(
       {{"get-answer", {regex_step("(?<=the answer is )(.*)(?=.)")}}}, {"exact_match"},
       {{"max_gen_toks", 1024}, {"until", {"</s>", "Q", "\n\n"}}, {"do_sample", false}, {"temperature", 0.0}},
@@ -210,10 +210,11 @@ Task thought_through(const Json& definition) {
 
 Task answered(const Json& definition) {
   Task task = with_examples(stem(definition), definition.at("answered"));
-  task.description = "BIG-Bench Hard, " + words_of(task.name) + ": answered at once, behind three examples";
+  task.description =
+      "BIG-Bench Hard, " + name_in_words(task.name) + ": answered at once, behind three examples";
   task.name = "bbh_fewshot_" + task.name;
   task.version = 2;
-  task.ask = [](const Row& row) { return ask(row, "\nA:", " ", {}); };
+  task.ask = [](const Row& row) { return ask_bbh(row, "\nA:", " ", {}); };
   task.generation = generating({{"none", {}}}, {"exact_match"},
                                {{"until", {"</s>", "Q", "\n\n"}}, {"do_sample", false}, {"temperature", 0.0}},
                                "exact_match");
@@ -224,15 +225,15 @@ Task answered(const Json& definition) {
 Task bare(const Json& definition, bool thought) {
   Task task = stem(definition);
   task.description =
-      "BIG-Bench Hard, " + words_of(task.name) +
+      "BIG-Bench Hard, " + name_in_words(task.name) +
       (thought ? ": thought through, without an example" : ": answered at once, without an example");
   task.name = (thought ? "bbh_cot_zeroshot_" : "bbh_zeroshot_") + task.name;
   task.version = 3;
   const ExactMatchRules rules{.regexes_to_ignore = {"\\.$", ",", "\n", "\\\\", "\""}, .ignore_case = true};
   task.ask = [thought, rules](const Row& row) {
-    return ask(row, thought ? "\nA: Let's think step by step." : "\nA:", " ", rules);
+    return ask_bbh(row, thought ? "\nA: Let's think step by step." : "\nA:", " ", rules);
   };
-  std::vector<AnswerFilter> filters{flexible(definition.at("flexible"), thought)};
+  std::vector<AnswerFilter> filters{flexible_filter(definition.at("flexible"), thought)};
   if (thought) {
     filters.push_back(
         {"strict-match",
@@ -252,7 +253,7 @@ Task leaderboard(const Json& definition) {
   const Json& board = definition.at("leaderboard");
   Task task = with_examples(stem(definition), board.at("examples"));
   task.description =
-      "BIG-Bench Hard, " + words_of(task.name) + ": choices, as the second Open LLM Leaderboard asks it";
+      "BIG-Bench Hard, " + name_in_words(task.name) + ": choices, as the second Open LLM Leaderboard asks it";
   task.name = "leaderboard_bbh_" + task.name;
   task.scoring = Scoring::multiple_choice;
   task.metrics = {"acc_norm"};

@@ -39,7 +39,7 @@ Table read_running_text(const Task& task, const DataText& data) {
   return table;
 }
 
-Table parse(const Task& task, const DataText& data) {
+Table parse_table(const Task& task, const DataText& data) {
   if (task.text_has_pages || (task.scoring == Scoring::rolling && data.name.ends_with(".txt")))
     return read_running_text(task, data);
   if (data.name.ends_with(".csv")) {
@@ -57,7 +57,7 @@ const std::filesystem::path& root_of(const Task& task, const LoadOptions& option
 }
 
 Table read_rows(const Task& task, const std::filesystem::path& path) {
-  Table table = parse(task, datasets::read_text(path));
+  Table table = parse_table(task, datasets::read_text(path));
   const std::filesystem::path labels = datasets::locate_labels(path);
   if (!labels.empty() && !table.rows.front().has("label") && !table.rows.front().has("answer")) {
     datasets::attach_labels(table, datasets::read_text(labels));
@@ -107,7 +107,7 @@ FewShot load_examples(const Task& task, const LoadOptions& options, int64_t coun
   const std::string& split = task.fewshot_split;
   Table table;
   if (task.shipped) {
-    table = parse(task, datasets::shipped_sample(files, split));
+    table = parse_table(task, datasets::shipped_sample(files, split));
   } else {
     const std::filesystem::path& root = root_of(task, options);
     const std::filesystem::path path = datasets::find_split(root, files, split, task.dev_is_other);
@@ -272,7 +272,7 @@ LoadedTask load_documents(const Task& task, const LoadOptions& options) {
                     .num_fewshot = options.num_fewshot.value_or(task.num_fewshot),
                     .prompt_hash = {},
                     .answer_hash = {}};
-  Table table = task.shipped ? parse(task, datasets::shipped_sample(files, loaded.split))
+  Table table = task.shipped ? parse_table(task, datasets::shipped_sample(files, loaded.split))
                              : read_rows(task, datasets::locate_split(root_of(task, options), files,
                                                                       loaded.split, task.dev_is_other));
   loaded.files = table.files;

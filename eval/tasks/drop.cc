@@ -68,7 +68,7 @@ std::vector<std::string> words_of(std::string_view text) {
   return out;
 }
 
-std::string joined(const std::vector<std::string>& words) {
+std::string joined_words(const std::vector<std::string>& words) {
   std::string out;
   for (const std::string& word : words) out += (out.empty() ? "" : " ") + word;
   return out;
@@ -81,7 +81,7 @@ std::string normalized_token(std::string token) {
   if (!python_float(token))
     std::erase_if(token, [&](char c) { return kPunctuation.find(c) != std::string_view::npos; });
   if (const auto number = python_float(token)) token = jinja::repr_of_real(*number);
-  return joined(words_of(articles.replace_all(token, " ")));
+  return joined_words(words_of(articles.replace_all(token, " ")));
 }
 
 std::string normalized(const std::string& text) {
@@ -92,7 +92,7 @@ std::string normalized(const std::string& text) {
     if (!token.empty()) tokens.push_back(std::move(token));
     begin = end + 1;
   }
-  return joined(tokens);
+  return joined_words(tokens);
 }
 
 using Bag = std::set<std::string>;

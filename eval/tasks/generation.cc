@@ -16,7 +16,7 @@ namespace {
 constexpr std::string_view kPunctuation = R"(!"#$%&'()*+,-./:;<=>?@[\]^_`{|}~)";
 
 /// What a match stands for: its only group, or the first of several that is not empty.
-std::string text_of(const std::vector<std::string>& groups, const std::string& fallback) {
+std::string text_of_groups(const std::vector<std::string>& groups, const std::string& fallback) {
   if (groups.size() == 1) return std::string(strip(groups.front()));
   const auto found = std::ranges::find_if(groups, [](const std::string& group) { return !group.empty(); });
   return std::string(strip(found == groups.end() ? fallback : *found));
@@ -86,7 +86,7 @@ AnswerFilter::Step regex_step(const std::string& pattern, int64_t select, const 
     if (at < 0 || at >= std::ssize(matches))
       fail("the pattern {} has {} in the text, of which number {} is to be taken", printable(pattern, 80),
            matches.size() == 1 ? "one match" : fmt::format("{} matches", matches.size()), select);
-    return text_of(matches[static_cast<size_t>(at)], fallback);
+    return text_of_groups(matches[static_cast<size_t>(at)], fallback);
   };
   return each_step(fmt::format("regex {} {} {}", pattern, select, fallback), take);
 }

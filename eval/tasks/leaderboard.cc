@@ -20,7 +20,7 @@ namespace {
 
 using datasets::Row;
 
-Question ask_mmlu_pro(const Row& row) {
+Question ask_leaderboard_mmlu_pro(const Row& row) {
   std::string prompt = row.text("question") + "\n";
   const std::vector<std::string> options = row.texts("options");
   if (options.size() > 26) row.fail_at("options", "26 choices at most, which have letters");
@@ -146,7 +146,7 @@ std::vector<Task> leaderboard_tasks() {
                  .folder = "mmlu_pro",
                  .split = "test",
                  .metrics = {"acc"},
-                 .ask = ask_mmlu_pro,
+                 .ask = ask_leaderboard_mmlu_pro,
                  .num_fewshot = 5,
                  .fewshot_split = "validation",
                  .fewshot_first = true});

@@ -14,10 +14,10 @@ namespace {
 
 using datasets::Row;
 
-struct Subject {
+struct MathSubject {
   const char *name, *folder, *leaderboard;
 };
-constexpr std::array<Subject, 7> kSubjects = {
+constexpr std::array<MathSubject, 7> kMathSubjects = {
     {{"algebra", "algebra", "algebra"},
      {"counting_and_prob", "counting_and_probability", "counting_and_prob"},
      {"geometry", "geometry", "geometry"},
@@ -70,7 +70,7 @@ Question ask_minerva(const Row& row, bool leaderboard) {
   return question;
 }
 
-Task minerva(const Subject& subject, bool leaderboard) {
+Task minerva(const MathSubject& subject, bool leaderboard) {
   Task task{.name = leaderboard ? fmt::format("leaderboard_math_{}_hard", subject.leaderboard)
                                 : fmt::format("minerva_math_{}", subject.name),
             .description = leaderboard
@@ -92,7 +92,7 @@ Task minerva(const Subject& subject, bool leaderboard) {
   return task;
 }
 
-Task hendrycks(const Subject& subject) {
+Task hendrycks(const MathSubject& subject) {
   return {.name = fmt::format("hendrycks_math_{}", subject.name),
           .description = "MATH, asked without an example",
           .folder = fmt::format("hendrycks_math/{}", subject.folder),
@@ -109,9 +109,9 @@ Task hendrycks(const Subject& subject) {
 
 std::vector<Task> math_tasks() {
   std::vector<Task> out;
-  for (const Subject& subject : kSubjects) out.push_back(hendrycks(subject));
-  for (const Subject& subject : kSubjects) out.push_back(minerva(subject, false));
-  for (const Subject& subject : kSubjects) out.push_back(minerva(subject, true));
+  for (const MathSubject& subject : kMathSubjects) out.push_back(hendrycks(subject));
+  for (const MathSubject& subject : kMathSubjects) out.push_back(minerva(subject, false));
+  for (const MathSubject& subject : kMathSubjects) out.push_back(minerva(subject, true));
   return out;
 }
 
@@ -123,7 +123,7 @@ std::vector<Group> math_groups() {
   Group hard{.name = "leaderboard_math_hard",
              .description = "MATH: the hardest problems of seven subjects",
              .metrics = {"exact_match_original"}};
-  for (const Subject& subject : kSubjects) {
+  for (const MathSubject& subject : kMathSubjects) {
     plain.tasks.push_back(hendrycks(subject).name);
     worked.tasks.push_back(fmt::format("minerva_math_{}", subject.name));
     hard.tasks.push_back(fmt::format("leaderboard_math_{}_hard", subject.leaderboard));

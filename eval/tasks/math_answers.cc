@@ -18,16 +18,6 @@ void replace(std::string& text, std::string_view from, std::string_view to) {
     text.replace(at, from.size(), to);
 }
 
-std::vector<std::string> split_at(std::string_view text, std::string_view separator) {
-  std::vector<std::string> out;
-  for (size_t begin = 0;;) {
-    const size_t end = text.find(separator, begin);
-    out.emplace_back(text.substr(begin, end == std::string_view::npos ? end : end - begin));
-    if (end == std::string_view::npos) return out;
-    begin = end + separator.size();
-  }
-}
-
 /// The first character of a text that is not empty.
 std::string_view letter(std::string_view text) {
   return text.substr(0, code_point_length(text));

@@ -100,7 +100,7 @@ pid_t fork_into(uint64_t flags) {
   return static_cast<pid_t>(syscall(SYS_clone3, &arguments, sizeof arguments));
 }
 
-[[noreturn]] void refuse(const Job& job, const char* what) {
+[[noreturn]] void refuse_job(const Job& job, const char* what) {
   [[maybe_unused]] const ssize_t written = write(job.refusal, what, std::strlen(what));
   _exit(1);
 }
@@ -263,9 +263,9 @@ bool arrange_files(Job& job) {
 }
 
 [[noreturn]] void become_python(Job& job) {
-  if (!arrange_files(job)) refuse(job, "files");
-  if (!drop_capabilities()) refuse(job, "dropping of capabilities");
-  if (!filter_calls()) refuse(job, "filter of system calls");
+  if (!arrange_files(job)) refuse_job(job, "files");
+  if (!drop_capabilities()) refuse_job(job, "dropping of capabilities");
+  if (!filter_calls()) refuse_job(job, "filter of system calls");
   const auto seconds = static_cast<rlim_t>((job.limits.time.count() + 999) / 1000);
   limit(RLIMIT_CPU, seconds);
   limit(RLIMIT_AS, static_cast<rlim_t>(job.limits.memory_bytes));
@@ -277,7 +277,7 @@ bool arrange_files(Job& job) {
   const char* const environment[] = {"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", nullptr};
   for (const char* path : {"/usr/bin/python3", "/usr/local/bin/python3", "/bin/python3"})
     execve(path, const_cast<char* const*>(arguments), const_cast<char* const*>(environment));
-  refuse(job, "python3");
+  refuse_job(job, "python3");
 }
 
 /// The first process of the namespaces: prepares them and waits for the program. All that is left of what the
@@ -286,11 +286,11 @@ bool arrange_files(Job& job) {
 [[noreturn]] void be_first(Job& job) {
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (!take_identity(job)) refuse(job, "user namespace");
-  if (!shut_files(job)) refuse(job, "mount namespace");
+  if (!take_identity(job)) refuse_job(job, "user namespace");
+  if (!shut_files(job)) refuse_job(job, "mount namespace");
   prctl(PR_SET_DUMPABLE, 0);
   const pid_t program = fork_into(0);
-  if (program < 0) refuse(job, "process namespace");
+  if (program < 0) refuse_job(job, "process namespace");
   if (program == 0) become_python(job);
   for (;;) {
     const pid_t ended = waitpid(-1, nullptr, 0);

@@ -32,7 +32,7 @@ using MatchData = std::unique_ptr<pcre2_match_data, Freed<pcre2_match_data_free>
 /// Where a match and its groups lie: pairs of begin and end, PCRE2_UNSET for a group that took no part.
 using Visit = std::function<void(const PCRE2_SIZE* places)>;
 
-[[noreturn]] void refuse(const std::string& source, std::string_view text, int code) {
+[[noreturn]] void refuse_pattern(const std::string& source, std::string_view text, int code) {
   fail("pattern '{}' cannot be sought in a text of {} bytes: {}", printable(source, 200), text.size(),
        message_of(code));
 }
@@ -46,7 +46,7 @@ void for_each_match(const pcre2_code* code, std::string_view text, const std::st
   while (start <= text.size()) {
     const int found = pcre2_match(code, subject, text.size(), start, options, data.get(), nullptr);
     if (found == PCRE2_ERROR_NOMATCH) return;
-    if (found < 0) refuse(source, text, found);
+    if (found < 0) refuse_pattern(source, text, found);
     const PCRE2_SIZE* places = pcre2_get_ovector_pointer(data.get());
     visit(places);
     // Behind an empty match only one that is not empty may begin at its place.
@@ -112,7 +112,7 @@ bool PythonPattern::is_in(std::string_view text) const {
   const MatchData data(pcre2_match_data_create_from_pattern(code_->code.get(), nullptr));
   const int found = pcre2_match(code_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0,
                                 PCRE2_NO_UTF_CHECK, data.get(), nullptr);
-  if (found < 0 && found != PCRE2_ERROR_NOMATCH) refuse(source_, text, found);
+  if (found < 0 && found != PCRE2_ERROR_NOMATCH) refuse_pattern(source_, text, found);
   return found >= 0;
 }
 

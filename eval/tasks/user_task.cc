@@ -189,7 +189,7 @@ struct GoldSource {
   }
 };
 
-GoldSource gold_of(const Description& description) {
+GoldSource gold_source(const Description& description) {
   GoldSource source{.field = description.text("gold"), .labels = description.text_or("labels", "")};
   // A gold in braces says the same.
   if (source.field.starts_with("{{") && source.field.ends_with("}}")) {
@@ -239,7 +239,7 @@ std::string name_of(const Description& description) {
 
 std::function<Question(const Row&)> choice_question(const Description& description) {
   return [prompt = description.template_at("prompt", description.text("prompt")),
-          choices = choices_of(description), gold = gold_of(description)](const Row& row) {
+          choices = choices_of(description), gold = gold_source(description)](const Row& row) {
     std::vector<std::string> texts = choices.read(row);
     const int64_t right = gold.read(row, texts);
     return choose(prompt.fill(row), std::move(texts), right);

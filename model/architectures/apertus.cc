@@ -35,7 +35,7 @@ nlohmann::json translate_apertus(const GgufSettings& settings) {
 }
 
 /// xIELU's numbers are metadata: a number each, or one per layer.
-void rename_gguf(const GgufFile& file, const ModelConfig& config, TensorNames& names) {
+void rename_gguf_apertus(const GgufFile& file, const ModelConfig& config, TensorNames& names) {
   names.xielu.resize(static_cast<size_t>(config.num_layers));
   size_t field = 0;
   for (const char* key : {"xielu.alpha_p", "xielu.alpha_n", "xielu.beta", "xielu.eps"}) {
@@ -58,7 +58,7 @@ void rename_gguf(const GgufFile& file, const ModelConfig& config, TensorNames& n
 }  // namespace
 
 std::vector<Architecture> apertus_family() {
-  return {{"apertus", read_apertus, rename_apertus, "apertus", translate_apertus, rename_gguf}};
+  return {{"apertus", read_apertus, rename_apertus, "apertus", translate_apertus, rename_gguf_apertus}};
 }
 
 }  // namespace qeval::model

@@ -4,7 +4,7 @@
 namespace qeval::model {
 namespace {
 
-ModelConfig read_any(const JsonObject& fields, double theta, bool windows) {
+ModelConfig read_any_cohere(const JsonObject& fields, double theta, bool windows) {
   const ConfigDefaults defaults{.context = 8192,
                                 .theta = theta,
                                 .eps_key = "layer_norm_eps",
@@ -22,7 +22,7 @@ ModelConfig read_any(const JsonObject& fields, double theta, bool windows) {
 }
 
 ModelConfig read_cohere(const JsonObject& fields) {
-  ModelConfig config = read_any(fields, 500000.0, false);
+  ModelConfig config = read_any_cohere(fields, 500000.0, false);
   if (fields.boolean("use_qk_norm", false)) {
     config.qk_norm = QkNorm::head_own;
     config.qk_norm_kind = NormKind::layer;
@@ -32,7 +32,7 @@ ModelConfig read_cohere(const JsonObject& fields) {
 
 /// Full layers have no rotary embedding.
 ModelConfig read_cohere2(const JsonObject& fields) {
-  ModelConfig config = read_any(fields, 10000.0, true);
+  ModelConfig config = read_any_cohere(fields, 10000.0, true);
   const int64_t pattern =
       fields.integer("sliding_window_pattern", fields.integer("_sliding_window_pattern", 4));
   if (pattern < 1) fields.refuse("sliding_window_pattern", "1 or more");
@@ -47,7 +47,7 @@ void rename_cohere(const ModelConfig&, TensorNames& names) {
   names.interleaved = true;
 }
 
-nlohmann::json translate_any(const GgufSettings& settings, const char* model_type) {
+nlohmann::json translate_any_cohere(const GgufSettings& settings, const char* model_type) {
   const GgufForm form{.eps_key = "layer_norm_eps",
                       .layer_norm = true,
                       .whole_head = true,
@@ -61,13 +61,13 @@ nlohmann::json translate_any(const GgufSettings& settings, const char* model_typ
 nlohmann::json translate_command_r(const GgufSettings& settings) {
   const int64_t window = settings.integer("attention.sliding_window", 0);
   if (window > 0) settings.refuse("attention.sliding_window", window, "0");
-  nlohmann::json document = translate_any(settings, "cohere");
+  nlohmann::json document = translate_any_cohere(settings, "cohere");
   document["use_qk_norm"] = settings.has_tensor("blk.0.attn_q_norm.weight");
   return document;
 }
 
 nlohmann::json translate_cohere2(const GgufSettings& settings) {
-  nlohmann::json document = translate_any(settings, "cohere2");
+  nlohmann::json document = translate_any_cohere(settings, "cohere2");
   translate_windows(settings, settings.integer("attention.sliding_window"), 4, document);
   return document;
 }

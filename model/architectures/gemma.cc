@@ -9,8 +9,8 @@ namespace {
 /// What all Gemmas share. Early files of the first say `hidden_act: gelu`, the erf form, although the model
 /// was trained with the tanh form; `hidden_activation` was added to override it. So the latter counts where
 /// it is set (docs/decisions.md: releases of transformers differ in this).
-ModelConfig read_any(const JsonObject& fields, int64_t context, int64_t kv_heads, const char* fallback_key,
-                     bool windows, bool ropes_by_type = false) {
+ModelConfig read_any_gemma(const JsonObject& fields, int64_t context, int64_t kv_heads,
+                           const char* fallback_key, bool windows, bool ropes_by_type = false) {
   ConfigDefaults defaults{.context = context,
                           .kv_heads = kv_heads,
                           .head_dim = 256,
@@ -28,12 +28,12 @@ ModelConfig read_any(const JsonObject& fields, int64_t context, int64_t kv_heads
 }
 
 ModelConfig read_gemma(const JsonObject& fields) {
-  return read_any(fields, 8192, 0, "hidden_act", false);
+  return read_any_gemma(fields, 8192, 0, "hidden_act", false);
 }
 
 /// Four norms a block, windows, and scores scaled by a number of their own.
 ModelConfig read_sandwich(const JsonObject& fields, int64_t context, bool ropes_by_type) {
-  ModelConfig config = read_any(fields, context, 4, "hidden_activation", true, ropes_by_type);
+  ModelConfig config = read_any_gemma(fields, context, 4, "hidden_activation", true, ropes_by_type);
   config.form = BlockForm::sandwich;
   config.attention_scale = static_cast<float>(std::pow(fields.number("query_pre_attn_scalar", 256.0), -0.5));
   return config;
@@ -100,7 +100,7 @@ ModelConfig read_gemma3(const JsonObject& fields) {
   return config;
 }
 
-nlohmann::json translate_any(const GgufSettings& settings, const char* model_type) {
+nlohmann::json translate_any_gemma(const GgufSettings& settings, const char* model_type) {
   const GgufForm form{.whole_head = true, .windows = GgufForm::Windows::known};
   nlohmann::json document = translate_common(settings, model_type, form);
   document["hidden_activation"] = "gelu_pytorch_tanh";
@@ -110,7 +110,7 @@ nlohmann::json translate_any(const GgufSettings& settings, const char* model_typ
 nlohmann::json translate_gemma(const GgufSettings& settings) {
   const auto window = settings.integer("attention.sliding_window", 0);
   if (window > 0) settings.refuse("attention.sliding_window", window, "0");
-  return translate_any(settings, "gemma");
+  return translate_any_gemma(settings, "gemma");
 }
 
 /// Files do not say by what scores are scaled; llama.cpp knows the largest model, the only one that is not
@@ -123,7 +123,7 @@ void translate_scale(const GgufSettings& settings, int64_t layers_of_largest, nl
 }
 
 nlohmann::json translate_gemma2(const GgufSettings& settings) {
-  nlohmann::json document = translate_any(settings, "gemma2");
+  nlohmann::json document = translate_any_gemma(settings, "gemma2");
   translate_windows(settings, 4096, 2, document);
   translate_scale(settings, 46, document);
   document["attn_logit_softcapping"] = settings.number("attn_logit_softcapping", 50.0);
@@ -136,7 +136,7 @@ nlohmann::json translate_gemma2(const GgufSettings& settings) {
 }
 
 nlohmann::json translate_gemma3(const GgufSettings& settings) {
-  nlohmann::json document = translate_any(settings, "gemma3_text");
+  nlohmann::json document = translate_any_gemma(settings, "gemma3_text");
   translate_windows(settings, 0, 6, document);
   translate_scale(settings, 62, document);
   document["final_logit_softcapping"] = settings.number("final_logit_softcapping", 0.0);

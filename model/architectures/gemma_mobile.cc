@@ -16,8 +16,8 @@ namespace {
 constexpr const char* kLayerScalarKey = "qeval_layer_scalar";
 
 /// What both share; layers slide but for every `pattern`-th.
-ModelConfig read_any(const JsonObject& fields, const ConfigDefaults& sizes, int64_t pattern,
-                     bool last_is_full) {
+ModelConfig read_any_gemma_mobile(const JsonObject& fields, const ConfigDefaults& sizes, int64_t pattern,
+                                  bool last_is_full) {
   ConfigDefaults defaults = sizes;
   defaults.head_dim = 256;
   defaults.activation_key = fields.find("hidden_activation") != nullptr ? "hidden_activation" : "hidden_act";
@@ -143,7 +143,7 @@ int64_t head_dim_of(const JsonObject& fields, bool local, const ModelConfig& con
 }
 
 ModelConfig read_gemma4(const JsonObject& fields) {
-  ModelConfig config = read_any(fields, {.context = 131072, .kv_heads = 4}, 6, true);
+  ModelConfig config = read_any_gemma_mobile(fields, {.context = 131072, .kv_heads = 4}, 6, true);
   read_heads(fields, config);
   config.rotary =
       read_rope_of(fields, "full_attention", 1e6, 0.25, head_dim_of(fields, false, config), config);
@@ -313,8 +313,8 @@ ModelConfig read_gemma3n(const JsonObject& fields) {
     if (inner.empty()) fields.refuse("intermediate_size", "a number, or one per layer");
     document["intermediate_size"] = inner.front();
   }
-  ModelConfig config =
-      read_any(JsonObject(document, fields.where()), {.context = 32768, .kv_heads = 2}, 5, false);
+  ModelConfig config = read_any_gemma_mobile(JsonObject(document, fields.where()),
+                                             {.context = 32768, .kv_heads = 2}, 5, false);
   config.rotary = read_rope_of(fields, "full_attention", 1e6, 1, config.head_dim, config);
   config.local_rotary = read_rope_of(fields, "sliding_attention", 10000.0, 1, config.head_dim, config);
   share_kv(fields, 15, config);

@@ -393,6 +393,10 @@ void fuse_gguf_gate_up(const GgufFile&, const ModelConfig& config, TensorNames& 
   fuse_gate_up(config, "ffn_up", names);
 }
 
+void rename_gguf_post_attention_norm(const GgufFile&, const ModelConfig&, TensorNames& names) {
+  rename_module(names, Module::post_attention_norm, "post_attention_norm");
+}
+
 void pair_rotary_rows(const GgufFile&, const ModelConfig&, TensorNames& names) {
   names.interleaved = true;
 }

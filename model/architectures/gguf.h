@@ -95,6 +95,8 @@ TensorNames gguf_names(const GgufFile& file, const ModelConfig& config);
 
 /// gate and up are halves of ffn_up.
 void fuse_gguf_gate_up(const GgufFile& file, const ModelConfig& config, TensorNames& names);
+/// The norm between attention and MLP, whose usual name is ffn_norm, is called post_attention_norm.
+void rename_gguf_post_attention_norm(const GgufFile& file, const ModelConfig& config, TensorNames& names);
 /// Rows of q and k lie in pairs (2i, 2i + 1): those that the converter has permuted, and those that were so
 /// before.
 void pair_rotary_rows(const GgufFile& file, const ModelConfig& config, TensorNames& names);

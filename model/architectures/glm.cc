@@ -32,7 +32,7 @@ nlohmann::json translate_glm4(const GgufSettings& settings) {
   return translate_common(settings, "glm4");
 }
 
-void rename_gguf(const GgufFile& file, const ModelConfig& config, TensorNames& names) {
+void rename_gguf_glm(const GgufFile& file, const ModelConfig& config, TensorNames& names) {
   // In the text part of a model for images (sections of rotary channels), the converter has undone the pairs.
   const std::vector<int64_t>* sections = file.find_integers("glm4.rope.dimension_sections");
   const bool halves =
@@ -44,8 +44,8 @@ void rename_gguf(const GgufFile& file, const ModelConfig& config, TensorNames& n
 }  // namespace
 
 std::vector<Architecture> glm_family() {
-  return {{"glm", read_glm, rename_glm, "chatglm", translate_chatglm, rename_gguf},
-          {"glm4", read_glm4, rename_glm, "glm4", translate_glm4, rename_gguf}};
+  return {{"glm", read_glm, rename_glm, "chatglm", translate_chatglm, rename_gguf_glm},
+          {"glm4", read_glm4, rename_glm, "glm4", translate_glm4, rename_gguf_glm}};
 }
 
 }  // namespace qeval::model

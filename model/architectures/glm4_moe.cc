@@ -61,14 +61,11 @@ nlohmann::json translate_glm4_moe(const GgufSettings& settings) {
   return document;
 }
 
-void rename_gguf(const GgufFile&, const ModelConfig&, TensorNames& names) {
-  rename_module(names, Module::post_attention_norm, "post_attention_norm");
-}
-
 }  // namespace
 
 std::vector<Architecture> glm4_moe_family() {
-  return {{"glm4_moe", read_glm4_moe, rename_glm4_moe, "glm4moe", translate_glm4_moe, rename_gguf}};
+  return {{"glm4_moe", read_glm4_moe, rename_glm4_moe, "glm4moe", translate_glm4_moe,
+           rename_gguf_post_attention_norm}};
 }
 
 }  // namespace qeval::model

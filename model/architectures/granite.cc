@@ -87,7 +87,8 @@ void rename_hybrid(const ModelConfig& config, TensorNames& names) {
 }
 
 /// llama.cpp takes a factor of 0 for none, of scores for the usual one. Only the logits' must be there.
-nlohmann::json translate_any(const GgufSettings& settings, const char* model_type, const GgufForm& form) {
+nlohmann::json translate_any_granite(const GgufSettings& settings, const char* model_type,
+                                     const GgufForm& form) {
   if (!form.by_layer && !settings.boolean("rope.scaling.finetuned", true)) {
     settings.refuse("rope.scaling.finetuned", "false", "true (a rotary embedding)");
   }
@@ -106,11 +107,12 @@ nlohmann::json translate_any(const GgufSettings& settings, const char* model_typ
 }
 
 nlohmann::json translate_granite(const GgufSettings& settings) {
-  return translate_any(settings, "granite", {.whole_head = true});
+  return translate_any_granite(settings, "granite", {.whole_head = true});
 }
 
 nlohmann::json translate_granitemoe(const GgufSettings& settings) {
-  nlohmann::json document = translate_any(settings, "granitemoe", {.whole_head = true, .experts = true});
+  nlohmann::json document =
+      translate_any_granite(settings, "granitemoe", {.whole_head = true, .experts = true});
   translate_experts(settings, document);
   if (document.contains("shared_expert_intermediate_size")) {
     settings.refuse("expert_shared_feed_forward_length",
@@ -121,8 +123,8 @@ nlohmann::json translate_granitemoe(const GgufSettings& settings) {
 }
 
 nlohmann::json translate_hybrid(const GgufSettings& settings) {
-  nlohmann::json document =
-      translate_any(settings, "granitemoehybrid", {.whole_head = true, .by_layer = true, .experts = true});
+  nlohmann::json document = translate_any_granite(settings, "granitemoehybrid",
+                                                  {.whole_head = true, .by_layer = true, .experts = true});
   translate_mamba(settings, document);
   const auto hidden = document["hidden_size"].get<int64_t>();
   if (const int64_t inner = settings.integer("ssm.inner_size"); inner != 2 * hidden) {

@@ -5,7 +5,7 @@ namespace qeval::model {
 namespace {
 
 /// Norms of updates only, and of whole projected queries and keys.
-ModelConfig read_any(const JsonObject& fields, const ConfigDefaults& defaults) {
+ModelConfig read_any_olmo(const JsonObject& fields, const ConfigDefaults& defaults) {
   ModelConfig config = read_common(fields, defaults);
   read_attention_bias(fields, config);
   config.form = BlockForm::update_norms;
@@ -14,12 +14,12 @@ ModelConfig read_any(const JsonObject& fields, const ConfigDefaults& defaults) {
 }
 
 ModelConfig read_olmo2(const JsonObject& fields) {
-  return read_any(fields, {.context = 2048, .eps = 1e-5});
+  return read_any_olmo(fields, {.context = 2048, .eps = 1e-5});
 }
 
 ModelConfig read_olmo3(const JsonObject& fields) {
   constexpr double kTheta = 500000.0;
-  ModelConfig config = read_any(
+  ModelConfig config = read_any_olmo(
       fields, {.context = 65536, .theta = kTheta, .eps = 1e-5, .windows = true, .ropes_by_type = true});
   if (!config.local_rotary) {
     // The older spelling: scaling is of the full layers only, and transformers gives the others this base

@@ -12,7 +12,7 @@ namespace {
 constexpr const char* kTiledKey = "qeval_tiled_value_heads";
 
 /// Gated delta rule on three layers of four, and attention with a gated result on the others.
-ModelConfig read_any(const JsonObject& fields, int64_t kv_heads) {
+ModelConfig read_any_qwen_hybrid(const JsonObject& fields, int64_t kv_heads) {
   ModelConfig config = read_common(
       fields,
       {.context = 32768, .kv_heads = kv_heads, .head_dim = 256, .rotary_factor = 0.25, .windows = true});
@@ -45,7 +45,7 @@ ModelConfig read_any(const JsonObject& fields, int64_t kv_heads) {
 }
 
 ModelConfig read_qwen3_5(const JsonObject& fields) {
-  return read_any(fields, 4);
+  return read_any_qwen_hybrid(fields, 4);
 }
 
 /// On every layer, and a shared one.
@@ -53,7 +53,7 @@ ModelConfig read_qwen3_5_moe(const JsonObject& fields) {
   nlohmann::json document = fields.value();
   if (fields.find("intermediate_size") == nullptr)
     document["intermediate_size"] = fields.integer("moe_intermediate_size", 512);
-  ModelConfig config = read_any(JsonObject(document, fields.where()), 2);
+  ModelConfig config = read_any_qwen_hybrid(JsonObject(document, fields.where()), 2);
   Experts experts = read_experts(fields, {.count = 256, .used = 8, .inner = 512});
   experts.route.normalize = true;
   experts.shared_inner = fields.integer("shared_expert_intermediate_size", 512);
@@ -64,7 +64,7 @@ ModelConfig read_qwen3_5_moe(const JsonObject& fields) {
 }
 
 ModelConfig read_qwen3_next(const JsonObject& fields) {
-  ModelConfig config = read_any(fields, 2);
+  ModelConfig config = read_any_qwen_hybrid(fields, 2);
   Experts experts = read_experts(fields, {.count = 512, .used = 10, .inner = 512});
   experts.route.normalize = fields.boolean("norm_topk_prob", true);
   experts.shared_inner = fields.integer("shared_expert_intermediate_size", 512);
@@ -153,7 +153,7 @@ void rename_qwen3_next(const ModelConfig& config, TensorNames& names) {
   name_shared_expert(names);
 }
 
-nlohmann::json translate_any(const GgufSettings& settings, const char* model_type, bool experts) {
+nlohmann::json translate_any_qwen_hybrid(const GgufSettings& settings, const char* model_type, bool experts) {
   nlohmann::json document = translate_common(settings, model_type, {.by_layer = true, .experts = experts});
   document["linear_conv_kernel_dim"] = settings.integer("ssm.conv_kernel");
   document["linear_key_head_dim"] = settings.integer("ssm.state_size");
@@ -179,20 +179,20 @@ nlohmann::json translate_any(const GgufSettings& settings, const char* model_typ
 }
 
 nlohmann::json translate_qwen3_next(const GgufSettings& settings) {
-  return translate_any(settings, "qwen3_next", true);
+  return translate_any_qwen_hybrid(settings, "qwen3_next", true);
 }
 nlohmann::json translate_qwen3_5(const GgufSettings& settings) {
-  nlohmann::json document = translate_any(settings, "qwen3_5_text", false);
+  nlohmann::json document = translate_any_qwen_hybrid(settings, "qwen3_5_text", false);
   document[kTiledKey] = true;
   return document;
 }
 nlohmann::json translate_qwen3_5_moe(const GgufSettings& settings) {
-  nlohmann::json document = translate_any(settings, "qwen3_5_moe_text", true);
+  nlohmann::json document = translate_any_qwen_hybrid(settings, "qwen3_5_moe_text", true);
   document[kTiledKey] = true;
   return document;
 }
 
-void rename_gguf(const GgufFile&, const ModelConfig& config, TensorNames& names) {
+void rename_gguf_qwen_hybrid(const GgufFile&, const ModelConfig& config, TensorNames& names) {
   rename_any(config, names);
   const Recurrence& r = *config.recurrence;
   const int64_t keys = r.key_heads * r.key_dim, values = r.value_heads * r.value_dim;
@@ -233,10 +233,12 @@ void rename_gguf(const GgufFile&, const ModelConfig& config, TensorNames& names)
 }  // namespace
 
 std::vector<Architecture> qwen_hybrid_family() {
-  return {{"qwen3_5_text", read_qwen3_5, rename_qwen3_5, "qwen35", translate_qwen3_5, rename_gguf},
-          {"qwen3_5_moe_text", read_qwen3_5_moe, rename_qwen3_5_moe, "qwen35moe", translate_qwen3_5_moe,
-           rename_gguf},
-          {"qwen3_next", read_qwen3_next, rename_qwen3_next, "qwen3next", translate_qwen3_next, rename_gguf}};
+  return {
+      {"qwen3_5_text", read_qwen3_5, rename_qwen3_5, "qwen35", translate_qwen3_5, rename_gguf_qwen_hybrid},
+      {"qwen3_5_moe_text", read_qwen3_5_moe, rename_qwen3_5_moe, "qwen35moe", translate_qwen3_5_moe,
+       rename_gguf_qwen_hybrid},
+      {"qwen3_next", read_qwen3_next, rename_qwen3_next, "qwen3next", translate_qwen3_next,
+       rename_gguf_qwen_hybrid}};
 }
 
 }  // namespace qeval::model

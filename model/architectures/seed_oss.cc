@@ -19,14 +19,11 @@ nlohmann::json translate_seed_oss(const GgufSettings& settings) {
   return document;
 }
 
-void rename_gguf(const GgufFile&, const ModelConfig&, TensorNames& names) {
-  rename_module(names, Module::post_attention_norm, "post_attention_norm");
-}
-
 }  // namespace
 
 std::vector<Architecture> seed_oss_family() {
-  return {{"seed_oss", read_seed_oss, nullptr, "seed_oss", translate_seed_oss, rename_gguf}};
+  return {
+      {"seed_oss", read_seed_oss, nullptr, "seed_oss", translate_seed_oss, rename_gguf_post_attention_norm}};
 }
 
 }  // namespace qeval::model

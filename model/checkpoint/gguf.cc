@@ -22,7 +22,7 @@
 namespace qeval::model {
 namespace {
 
-constexpr uint32_t kMaxDimensions = 4;
+constexpr uint32_t kMaxGgufDimensions = 4;
 constexpr uint64_t kMaxNameBytes = 65535;
 constexpr int64_t kDefaultAlignment = 32;
 
@@ -246,8 +246,8 @@ Description read_description(GgufReader& reader, const std::string& file) {
   tensor.name = reader.name("a tensor name");
   const std::string where = fmt::format("tensor {}", printable(tensor.name));
   const auto dimensions = reader.bytes().read<uint32_t>(where);
-  if (dimensions == 0 || dimensions > kMaxDimensions) {
-    fail("{}: {} has {} dimensions; accepted: 1 to {}", file, where, dimensions, kMaxDimensions);
+  if (dimensions == 0 || dimensions > kMaxGgufDimensions) {
+    fail("{}: {} has {} dimensions; accepted: 1 to {}", file, where, dimensions, kMaxGgufDimensions);
   }
   for (uint32_t i = 0; i < dimensions; ++i) {
     const auto extent = reader.bytes().read<uint64_t>(where);

@@ -20,12 +20,23 @@ using Index = uint32_t;
 /// values are shared through the memo, so a small file can refer to a large one many times.
 constexpr size_t kMaxValues = 1U << 20;
 constexpr size_t kMaxStorageKeyBytes = 64;
-constexpr size_t kMaxDimensions = 8;
+constexpr size_t kMaxPickleDimensions = 8;
 
-enum class Kind : uint8_t { mark, constant, integer, string, tuple, list, dict, global, storage, tensor };
+enum class PickleKind : uint8_t {
+  mark,
+  constant,
+  integer,
+  string,
+  tuple,
+  list,
+  dict,
+  global,
+  storage,
+  tensor
+};
 
-struct Value {
-  Kind kind = Kind::constant;
+struct PickleValue {
+  PickleKind kind = PickleKind::constant;
   int64_t integer = 0;
   std::string text;                              // string, global ("module name"), storage (key)
   std::vector<Index> items;                      // tuple; list
@@ -80,7 +91,7 @@ class Interpreter {
 
   // Stack
 
-  Value& push(Kind kind) {
+  PickleValue& push(PickleKind kind) {
     if (values_.size() >= kMaxValues) damaged("makes more than a million values");
     stack_.push_back(static_cast<Index>(values_.size()));
     values_.emplace_back().kind = kind;
@@ -91,33 +102,33 @@ class Interpreter {
     if (stack_.empty()) damaged("takes from an empty stack");
     const Index top = stack_.back();
     stack_.pop_back();
-    if (values_[top].kind == Kind::mark) damaged("uses a mark as a value");
+    if (values_[top].kind == PickleKind::mark) damaged("uses a mark as a value");
     return top;
   }
 
   /// Everything above the latest mark, which goes too.
   std::vector<Index> pop_to_mark() {
     const auto mark = std::find_if(stack_.rbegin(), stack_.rend(),
-                                   [&](Index index) { return values_[index].kind == Kind::mark; });
+                                   [&](Index index) { return values_[index].kind == PickleKind::mark; });
     if (mark == stack_.rend()) damaged("takes to a mark that is missing");
     std::vector<Index> items(mark.base(), stack_.end());
     stack_.erase(mark.base() - 1, stack_.end());
     return items;
   }
 
-  Value& top(Kind kind, std::string_view complaint) {
+  PickleValue& top(PickleKind kind, std::string_view complaint) {
     if (stack_.empty() || values_[stack_.back()].kind != kind) damaged(complaint);
     return values_[stack_.back()];
   }
 
-  const Value& typed(Index index, Kind kind, std::string_view complaint) const {
+  const PickleValue& typed(Index index, PickleKind kind, std::string_view complaint) const {
     if (values_[index].kind != kind) damaged(complaint);
     return values_[index];
   }
 
-  void push_integer(int64_t value) { push(Kind::integer).integer = value; }
+  void push_integer(int64_t value) { push(PickleKind::integer).integer = value; }
 
-  void push_tuple(std::vector<Index> items) { push(Kind::tuple).items = std::move(items); }
+  void push_tuple(std::vector<Index> items) { push(PickleKind::tuple).items = std::move(items); }
 
   void push_short_tuple(size_t count) {
     std::vector<Index> items(count);
@@ -137,10 +148,10 @@ class Interpreter {
       case '.':
         return false;
       case '(':
-        push(Kind::mark);
+        push(PickleKind::mark);
         break;
       case 'N':
-        push(Kind::constant);
+        push(PickleKind::constant);
         break;
       case 0x88:
         push_integer(1);
@@ -162,12 +173,12 @@ class Interpreter {
         break;
       case 'G':  // a float, of which nothing here needs the value
         reader_.take(8, "a float");
-        push(Kind::constant);
+        push(PickleKind::constant);
         break;
       case 'X': {
         const auto length = reader_.read<uint32_t>("a string");
         const auto text = reader_.take_text(length, "a string");
-        push(Kind::string).text = text;
+        push(PickleKind::string).text = text;
         break;
       }
       case ')':
@@ -186,7 +197,7 @@ class Interpreter {
         push_tuple(pop_to_mark());
         break;
       case ']':
-        push(Kind::list);
+        push(PickleKind::list);
         break;
       case 'a':
         append({pop()});
@@ -195,7 +206,7 @@ class Interpreter {
         append(pop_to_mark());
         break;
       case '}':
-        push(Kind::dict);
+        push(PickleKind::dict);
         break;
       case 's': {
         const Index value = pop();
@@ -275,17 +286,17 @@ class Interpreter {
       fail("{}: the pickle names the global {}.{}, which is refused; accepted: {}", where_, printable(module),
            printable(name), kAcceptedGlobals);
     }
-    push(Kind::global).text = std::move(global);
+    push(PickleKind::global).text = std::move(global);
   }
 
   void append(const std::vector<Index>& items) {
-    Value& list = top(Kind::list, "appends to what is no list");
+    PickleValue& list = top(PickleKind::list, "appends to what is no list");
     list.items.insert(list.items.end(), items.begin(), items.end());
   }
 
   void set_items(const std::vector<Index>& items) {
     if (items.size() % 2 != 0) damaged("sets a key without a value");
-    Value& dict = top(Kind::dict, "sets items of what is no dict");
+    PickleValue& dict = top(PickleKind::dict, "sets items of what is no dict");
     for (size_t i = 0; i < items.size(); i += 2) dict.entries.emplace_back(items[i], items[i + 1]);
   }
 
@@ -304,14 +315,14 @@ class Interpreter {
   /// BINPERSID: ('storage', storage type, key, device, element count).
   void read_storage() {
     constexpr std::string_view kComplaint = "describes a storage in another way than torch.save";
-    const std::vector<Index> fields = typed(pop(), Kind::tuple, kComplaint).items;
-    if (fields.size() != 5 || typed(fields[0], Kind::string, kComplaint).text != "storage")
+    const std::vector<Index> fields = typed(pop(), PickleKind::tuple, kComplaint).items;
+    if (fields.size() != 5 || typed(fields[0], PickleKind::string, kComplaint).text != "storage")
       damaged(kComplaint);
-    const auto dtype = storage_type(typed(fields[1], Kind::global, kComplaint).text);
-    std::string key = typed(fields[2], Kind::string, kComplaint).text;
-    const int64_t elements = typed(fields[4], Kind::integer, kComplaint).integer;
+    const auto dtype = storage_type(typed(fields[1], PickleKind::global, kComplaint).text);
+    std::string key = typed(fields[2], PickleKind::string, kComplaint).text;
+    const int64_t elements = typed(fields[4], PickleKind::integer, kComplaint).integer;
     if (!dtype || elements < 0 || key.size() > kMaxStorageKeyBytes) damaged(kComplaint);
-    Value& storage = push(Kind::storage);
+    PickleValue& storage = push(PickleKind::storage);
     storage.dtype = *dtype;
     storage.text = std::move(key);
     storage.integer = elements;
@@ -319,18 +330,18 @@ class Interpreter {
 
   /// A call of one of the known globals, "performed" on descriptions.
   void reduce() {
-    const Value& tuple = typed(pop(), Kind::tuple, "calls without a tuple of arguments");
+    const PickleValue& tuple = typed(pop(), PickleKind::tuple, "calls without a tuple of arguments");
     constexpr size_t kMostArguments =
         7;  // of _rebuild_tensor_v2; a long tuple could be passed again and again
     if (tuple.items.size() > kMostArguments) damaged("calls with more than 7 arguments");
     const std::vector<Index> arguments = tuple.items;
-    const std::string callee = typed(pop(), Kind::global, "calls what is no global").text;
+    const std::string callee = typed(pop(), PickleKind::global, "calls what is no global").text;
     if (callee == kOrderedDict && arguments.empty()) {
-      push(Kind::dict);
+      push(PickleKind::dict);
     } else if (callee == kRebuildTensor) {
       rebuild_tensor(arguments);
     } else if (callee == kRebuildParameter && !arguments.empty()) {
-      typed(arguments[0], Kind::tensor, "wraps what is no tensor as a parameter");
+      typed(arguments[0], PickleKind::tensor, "wraps what is no tensor as a parameter");
       stack_.push_back(arguments[0]);
     } else {
       fail(
@@ -344,11 +355,11 @@ class Interpreter {
   void rebuild_tensor(const std::vector<Index>& arguments) {
     constexpr std::string_view kComplaint = "describes a tensor in another way than torch.save";
     if (arguments.size() < 6 || arguments.size() > 7) damaged(kComplaint);
-    typed(arguments[0], Kind::storage, kComplaint);
-    const int64_t offset = typed(arguments[1], Kind::integer, kComplaint).integer;
+    typed(arguments[0], PickleKind::storage, kComplaint);
+    const int64_t offset = typed(arguments[1], PickleKind::integer, kComplaint).integer;
     std::vector<int64_t> shape = integers(arguments[2]), stride = integers(arguments[3]);
     if (offset < 0 || shape.size() != stride.size()) damaged(kComplaint);
-    Value& tensor = push(Kind::tensor);
+    PickleValue& tensor = push(PickleKind::tensor);
     tensor.storage = arguments[0];
     tensor.offset = offset;
     tensor.shape = std::move(shape);
@@ -356,33 +367,33 @@ class Interpreter {
   }
 
   std::vector<int64_t> integers(Index index) const {
-    const auto& items = typed(index, Kind::tuple, "has a shape that is no tuple").items;
-    if (items.size() > kMaxDimensions) damaged("has a shape of more than 8 dimensions");
+    const auto& items = typed(index, PickleKind::tuple, "has a shape that is no tuple").items;
+    if (items.size() > kMaxPickleDimensions) damaged("has a shape of more than 8 dimensions");
     std::vector<int64_t> result;
     result.reserve(items.size());
     for (const Index item : items) {
-      result.push_back(typed(item, Kind::integer, "has a shape that is not of integers").integer);
+      result.push_back(typed(item, PickleKind::integer, "has a shape that is not of integers").integer);
     }
     return result;
   }
 
   /// BUILD sets an object's attributes; a state dict has one, `_metadata`, of which no tensor depends.
   void build() {
-    typed(pop(), Kind::dict, "sets attributes from what is no dict");
-    top(Kind::dict, "sets attributes of what is no dict");
+    typed(pop(), PickleKind::dict, "sets attributes from what is no dict");
+    top(PickleKind::dict, "sets attributes of what is no dict");
   }
 
   std::vector<PickledTensor> tensors_of(Index root) const {
     std::vector<PickledTensor> tensors;
     std::unordered_set<std::string_view> names;
-    for (const auto& [key, item] : typed(root, Kind::dict, "does not hold a dict").entries) {
-      const std::string& name = typed(key, Kind::string, "has a key that is no string").text;
+    for (const auto& [key, item] : typed(root, PickleKind::dict, "does not hold a dict").entries) {
+      const std::string& name = typed(key, PickleKind::string, "has a key that is no string").text;
       if (!names.insert(name).second) fail("{}: tensor {} occurs twice", where_, printable(name));
-      const Value& value = values_[item];
-      if (value.kind != Kind::tensor) {
+      const PickleValue& value = values_[item];
+      if (value.kind != PickleKind::tensor) {
         fail("{}: {} is not a tensor; accepted: a dict of tensors and nothing else", where_, printable(name));
       }
-      const Value& storage = values_[value.storage];
+      const PickleValue& storage = values_[value.storage];
       // Not reserved beforehand: the number of entries is a stranger's.
       // NOLINTNEXTLINE(performance-inefficient-vector-operation)
       tensors.push_back({.name = name,
@@ -398,7 +409,7 @@ class Interpreter {
 
   ByteReader reader_;
   const std::string& where_;
-  std::vector<Value> values_;
+  std::vector<PickleValue> values_;
   std::vector<Index> stack_;
   std::unordered_map<uint32_t, Index> memo_;
 };

@@ -15,7 +15,7 @@
 namespace qeval::model {
 namespace {
 
-constexpr int64_t kValuesAtATime = int64_t{1} << 18;
+constexpr int64_t kExportedAtATime = int64_t{1} << 18;
 
 int64_t row_size(const TensorSource& tensor) {
   return tensor.shape.back();
@@ -73,7 +73,7 @@ void write_values(AtomicFile& file, std::span<const float> values, const TensorS
 }
 
 void write_tensor(AtomicFile& file, const TensorSource& tensor, DType dtype) {
-  const int64_t at_a_time = std::max<int64_t>(1, kValuesAtATime / row_size(tensor));
+  const int64_t at_a_time = std::max<int64_t>(1, kExportedAtATime / row_size(tensor));
   std::vector<float> values;
   std::vector<std::byte> elements;
   for (int64_t first = 0; first < row_count(tensor); first += at_a_time) {

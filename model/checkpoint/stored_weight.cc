@@ -44,7 +44,7 @@ void gather(const std::byte* data, int64_t first, int64_t step, int64_t n, T* ou
 }
 
 /// Working memory of a decoded tile, one for each thread.
-struct Scratch {
+struct DecodingScratch {
   AlignedBuffer codes, scales, zeros, raw, column_scales, column_zeros;
 
   template <typename T>
@@ -55,7 +55,8 @@ struct Scratch {
 };
 
 /// Scales of groups [group, group + n) of a row.
-void read_scales(const StoredScales& s, int64_t row, int64_t group, int64_t n, Scratch& scratch, float* out) {
+void read_scales(const StoredScales& s, int64_t row, int64_t group, int64_t n, DecodingScratch& scratch,
+                 float* out) {
   const int64_t first = row / s.rows_per_scale * s.row_step + group * s.group_step;
   switch (s.type) {
     case StoredScales::Type::one:
@@ -66,7 +67,7 @@ void read_scales(const StoredScales& s, int64_t row, int64_t group, int64_t n, S
       break;
     case StoredScales::Type::f16:
     case StoredScales::Type::bf16: {
-      auto* raw = Scratch::sized<uint16_t>(scratch.raw, n);
+      auto* raw = DecodingScratch::sized<uint16_t>(scratch.raw, n);
       gather(s.data, first, s.group_step, n, raw);
       (s.type == StoredScales::Type::f16 ? kernels().widen_f16 : kernels().widen_bf16)(raw, n, out);
       break;
@@ -143,14 +144,14 @@ float e8m0_value(uint8_t byte) {
 
 void CodedWeight::decode(int64_t row, int64_t count_rows, int64_t col, int64_t count, float* out,
                          int64_t stride) const {
-  thread_local Scratch scratch;
+  thread_local DecodingScratch scratch;
   const uint8_t* unpacked = nullptr;
   int64_t unpacked_stride = count;
   if (codes.is_bytes()) {
     unpacked = reinterpret_cast<const uint8_t*>(codes.data) + row * codes.stride + col;
     unpacked_stride = codes.stride;
   } else {
-    auto* buffer = Scratch::sized<uint8_t>(scratch.codes, count_rows * count);
+    auto* buffer = DecodingScratch::sized<uint8_t>(scratch.codes, count_rows * count);
     unpack(codes, row, count_rows, col, count, buffer, count);
     unpacked = buffer;
   }
@@ -160,13 +161,13 @@ void CodedWeight::decode(int64_t row, int64_t count_rows, int64_t col, int64_t c
     const int64_t at = (flat ? (row + r) * cols : 0) + col;
     const int64_t first = group_of != nullptr ? 0 : at / group;
     const int64_t n = group_of != nullptr ? groups : (at + count - 1) / group - first + 1;
-    auto* scale = Scratch::sized<float>(scratch.scales, n);
-    auto* zero = Scratch::sized<int32_t>(scratch.zeros, n);
+    auto* scale = DecodingScratch::sized<float>(scratch.scales, n);
+    auto* zero = DecodingScratch::sized<int32_t>(scratch.zeros, n);
     read_scales(scales, row + r, first, n, scratch, scale);
     if (values == nullptr) read_zeros(zeros, row + r, first, n, zero);
     if (group_of != nullptr) {
-      auto* column_scale = Scratch::sized<float>(scratch.column_scales, count);
-      auto* column_zero = Scratch::sized<int32_t>(scratch.column_zeros, count);
+      auto* column_scale = DecodingScratch::sized<float>(scratch.column_scales, count);
+      auto* column_zero = DecodingScratch::sized<int32_t>(scratch.column_zeros, count);
       for (int64_t c = 0; c < count; ++c) {
         column_scale[c] = scale[group_of[col + c]];
         column_zero[c] = zero[group_of[col + c]];
@@ -190,7 +191,7 @@ void CodedWeight::decode(int64_t row, int64_t count_rows, int64_t col, int64_t c
 
 void CodedWeight::read_grids(int64_t row, int64_t first, int64_t n, float* grid_scales,
                              int32_t* grid_zeros) const {
-  thread_local Scratch scratch;
+  thread_local DecodingScratch scratch;
   read_scales(scales, row, first, n, scratch, grid_scales);
   read_zeros(zeros, row, first, n, grid_zeros);
 }

@@ -15,14 +15,13 @@ namespace qeval::model {
 namespace {
 
 // Rows per task of the rounding: enough work to outweigh a task's start.
-constexpr int64_t kRowGrain = 16;
 
 int64_t words(int64_t columns) {
   return (columns + 1) / 2;
 }
 
 /// Rows [rows ≤ kBf16Panel, k] of floats as one panel of words; missing rows become zeros.
-void pack(const float* rows, int64_t row_count, int64_t k, uint32_t* panel) {
+void pack_bf16(const float* rows, int64_t row_count, int64_t k, uint32_t* panel) {
   thread_local AlignedBuffer narrow;
   const int64_t pairs = words(k);
   narrow.resize(static_cast<size_t>(2 * pairs) * sizeof(uint16_t));
@@ -47,7 +46,7 @@ void multiply_words(Bf16Kernel kernel, const WeightView& w, int64_t first, int64
     for (int64_t p = 0; p < count; p += kBf16Panel) {
       const int64_t in_panel = std::min(kBf16Panel, count - p);
       w.decode(w.context, {first + p, in_panel, col, k, rows.as<float>(), k});
-      pack(rows.as<float>(), in_panel, k, panels.as<uint32_t>() + p * words(k));
+      pack_bf16(rows.as<float>(), in_panel, k, panels.as<uint32_t>() + p * words(k));
     }
     kernel({.m = m,
             .n = count,

@@ -23,7 +23,7 @@ void decode_matrix(const void* context, const WeightView::Tile& tile) {
                                               tile.stride);
 }
 
-struct Scratch {
+struct GemmScratch {
   AlignedBuffer rows, panels;
 };
 
@@ -38,7 +38,7 @@ std::optional<DType> row_type(const WeightView& w) {
 /// few rows are decoded at a time; nothing is packed.
 void multiply_row(const WeightView& w, int64_t first, int64_t count, const float* a, float* c) {
   constexpr int64_t kRows = kRowsAtOnce;
-  thread_local Scratch scratch;
+  thread_local GemmScratch scratch;
   const std::optional<DType> stored = row_type(w);
   for (int64_t row = 0; row < count; row += kRows) {
     const int64_t in_block = std::min(kRows, count - row);
@@ -92,7 +92,7 @@ void multiply_block(const WeightView& w, int64_t first, int64_t count, const flo
     multiply_row(w, first, count, a, c);
     return;
   }
-  thread_local Scratch scratch;
+  thread_local GemmScratch scratch;
   const Kernels& kernel = kernels();
   const int64_t panel = kernel.panel;
   const int64_t panels = (count + panel - 1) / panel;

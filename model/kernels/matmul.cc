@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kTileColumns = 96;
 constexpr int64_t kDepth = 512;
 // Rows of a tile: packing B again for every tile costs a few percent at this many.
-constexpr int64_t kTileRows = 768;
+constexpr int64_t kProductTileRows = 768;
 
 /// Rows [first, first + depth) of columns [col, col + count) of b as panels [depth, panel].
 void pack(const FloatMatrix& b, int64_t first, int64_t depth, int64_t col, int64_t count, float* packed) {
@@ -74,13 +74,13 @@ void matmul_block(const FloatMatrix& a, const FloatMatrix& b, float* c, int64_t 
 
 void matmul(const FloatMatrix& a, const FloatMatrix& b, float* c, int64_t ldc, bool accumulate) {
   assert(a.cols == b.rows);
-  const int64_t row_tiles = (a.rows + kTileRows - 1) / kTileRows;
+  const int64_t row_tiles = (a.rows + kProductTileRows - 1) / kProductTileRows;
   const int64_t col_tiles = (b.cols + kTileColumns - 1) / kTileColumns;
   parallel_tasks(row_tiles * col_tiles, [&](int64_t t) {
-    const int64_t row = t / col_tiles * kTileRows;
+    const int64_t row = t / col_tiles * kProductTileRows;
     const int64_t col = t % col_tiles * kTileColumns;
-    multiply_tile(a, b, row, std::min(kTileRows, a.rows - row), col, std::min(kTileColumns, b.cols - col), c,
-                  ldc, accumulate);
+    multiply_tile(a, b, row, std::min(kProductTileRows, a.rows - row), col,
+                  std::min(kTileColumns, b.cols - col), c, ldc, accumulate);
   });
 }
 

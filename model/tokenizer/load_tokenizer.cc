@@ -10,7 +10,7 @@ std::unique_ptr<Tokenizer> load_json(const std::filesystem::path& file, const st
   return make_pipeline_tokenizer(read_tokenizer_json(file, folder), file.string());
 }
 
-std::unique_ptr<Tokenizer> load_gguf(const std::filesystem::path& file) {
+std::unique_ptr<Tokenizer> load_gguf_tokenizer(const std::filesystem::path& file) {
   const GgufFile gguf(file);
   const std::string name = gguf.path().string();  // of a model in parts, the one with the keys
   if (gguf.find_value("tokenizer.ggml.model") == nullptr) {
@@ -30,7 +30,8 @@ std::unique_ptr<Tokenizer> load_folder(const std::filesystem::path& folder) {
   if (const auto file = folder / "tokenizer.model"; std::filesystem::exists(file)) {
     return make_pipeline_tokenizer(read_sentencepiece_folder(folder), file.string());
   }
-  if (const auto file = folder / "tokenizer.gguf"; std::filesystem::exists(file)) return load_gguf(file);
+  if (const auto file = folder / "tokenizer.gguf"; std::filesystem::exists(file))
+    return load_gguf_tokenizer(file);
   fail("{}: the folder has no tokenizer; tokenizer.json, tokenizer.model or tokenizer.gguf is expected",
        folder.string());
 }
@@ -101,7 +102,7 @@ void put_in_front(std::span<const int32_t> leading, std::vector<int32_t>& ids) {
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path)) return load_folder(path);
   if (!std::filesystem::exists(path)) fail("{}: no such file or folder", path.string());
-  if (path.extension() == ".gguf") return load_gguf(path);
+  if (path.extension() == ".gguf") return load_gguf_tokenizer(path);
   if (path.extension() == ".json") return load_json(path, {});
   if (path.extension() == ".model") return load_sentencepiece(path);
   fail(

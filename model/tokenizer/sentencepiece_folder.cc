@@ -22,7 +22,7 @@ constexpr int kNormal = 1, kControl = 3, kUserDefined = 4;
 using Step = NormalizerStep;
 using Stage = PreTokenizerStage;
 
-SentencePieceModel read_model(const std::filesystem::path& file) {
+SentencePieceModel read_checked_sentencepiece(const std::filesystem::path& file) {
   const std::string name = file.string();
   const MappedFile mapped(file);
   refuse_lfs_pointer(mapped.text(), file);
@@ -211,7 +211,7 @@ void add_special_pieces(const SentencePieceModel& model, const TokenizerConfig& 
 TokenizerDefinition read_sentencepiece_folder(const std::filesystem::path& folder) {
   const std::filesystem::path file = folder / "tokenizer.model";
   const std::string name = file.string(), where = (folder / "tokenizer_config.json").string();
-  const SentencePieceModel model = read_model(file);
+  const SentencePieceModel model = read_checked_sentencepiece(file);
   TokenizerConfig config = read_tokenizer_config(folder);
   if (config.add_eos_token)
     fail("{}: 'add_eos_token' is true; accepted: false, since a score continues the text", where);

@@ -199,7 +199,7 @@ void read_trainer(WireReader message, SentencePieceModel& model) {
   }
 }
 
-void read_normalizer(WireReader message, SentencePieceModel& model) {
+void read_normalizer_message(WireReader message, SentencePieceModel& model) {
   while (const auto field = message.next()) {
     switch (field->number) {
       case kNormalizerCharsmap:
@@ -234,7 +234,7 @@ SentencePieceModel read_sentencepiece(std::string_view serialized, const std::st
     const WireReader message(field->bytes, name);
     if (field->number == kModelPieces) model.pieces.push_back(read_piece(message));
     if (field->number == kModelTrainer) read_trainer(message, model);
-    if (field->number == kModelNormalizer) read_normalizer(message, model);
+    if (field->number == kModelNormalizer) read_normalizer_message(message, model);
   }
   if (!model.character_map.empty()) CharacterMap::check(model.character_map, name);
   return model;

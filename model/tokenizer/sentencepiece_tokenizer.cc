@@ -45,7 +45,7 @@ std::string refusal_of(const Call& call) {
   }
 }
 
-LoadedModel load_model(std::string_view serialized, const std::string& name) {
+LoadedModel load_processor(std::string_view serialized, const std::string& name) {
   // Reading it ourselves first keeps hostile bytes from the library.
   LoadedModel loaded{read_sentencepiece(serialized, name), std::make_unique<Processor>()};
   const std::string refusal =
@@ -215,7 +215,7 @@ std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file)
   const std::string serialized = read_file(file);
   refuse_lfs_pointer(serialized, file);
   if (serialized.empty()) fail("{}: the file is empty; a SentencePiece model is expected", name);
-  LoadedModel loaded = load_model(serialized, name);
+  LoadedModel loaded = load_processor(serialized, name);
   const Surroundings around{.bos_id = id_or_none(loaded.processor->bos_id()),
                             .eos_id = id_or_none(loaded.processor->eos_id())};
   return std::make_unique<SentencePieceTokenizer>(std::move(loaded), serialized, around, name);
@@ -275,7 +275,7 @@ std::unique_ptr<Tokenizer> load_sentencepiece_gguf(const GgufFile& gguf, const s
                             .adds_bos = gguf.boolean_or("tokenizer.ggml.add_bos_token", true),
                             .warnings = vocabulary.warnings};
   const std::string serialized = serialize_sentencepiece(model);
-  return std::make_unique<SentencePieceTokenizer>(load_model(serialized, name), serialized, around, name);
+  return std::make_unique<SentencePieceTokenizer>(load_processor(serialized, name), serialized, around, name);
 }
 
 }  // namespace qeval::model

@@ -14,8 +14,6 @@ namespace {
 using model::ActivationRounding;
 using model::Tensor;
 
-constexpr int64_t kRowGrain = 16;
-
 void round_rows(const ActivationRounding& rounding, Tensor& tensor) {
   parallel_ranges(tensor.rows, kRowGrain, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) round_activation(rounding, tensor.row<float>(r), tensor.cols);

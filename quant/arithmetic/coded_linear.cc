@@ -22,8 +22,7 @@ constexpr int32_t kFarthestWeightZero = 128;
 // 255 · 256 · 32768 < 2^31.
 constexpr int64_t kLongestSegment = 32768;
 // A task's outputs by inputs, and the rows whose sums stay in the first-level cache meanwhile.
-constexpr int64_t kColumns = 4 * kPanel, kTaskRows = 1024, kRows = 48;
-constexpr int64_t kRowGrain = 16;
+constexpr int64_t kCodedColumns = 4 * kPanel, kCodedTaskRows = 1024, kCodedRows = 48;
 
 /// Columns of a product, where the weights' codes are integers on grids of whole stretches of columns.
 std::optional<int64_t> segment_of(const CodedWeight& w) {
@@ -137,23 +136,23 @@ void CodedLinear::multiply(const CodedInput& in, int64_t first, int64_t count, i
                            int64_t row_count, float* out, int64_t ld) const {
   assert(in.segment_ == segment_ && first % kPanel == 0);
   thread_local AlignedBuffer sum_buffer, total_buffer;
-  sum_buffer.resize(static_cast<size_t>(kRows * kColumns) * sizeof(int32_t));
-  total_buffer.resize(static_cast<size_t>(kRows * kColumns) * sizeof(double));
+  sum_buffer.resize(static_cast<size_t>(kCodedRows * kCodedColumns) * sizeof(int32_t));
+  total_buffer.resize(static_cast<size_t>(kCodedRows * kCodedColumns) * sizeof(double));
   auto* sums = sum_buffer.as<int32_t>();
   auto* totals = total_buffer.as<double>();
-  for (int64_t column = first; column < first + count; column += kColumns) {
-    const int64_t columns = std::min(kColumns, first + count - column);
+  for (int64_t column = first; column < first + count; column += kCodedColumns) {
+    const int64_t columns = std::min(kCodedColumns, first + count - column);
     const float* bias = weights_->bias.empty() ? nullptr : weights_->bias.data() + column;
-    for (int64_t begin = first_row; begin < first_row + row_count; begin += kRows) {
-      const int64_t rows = std::min(kRows, first_row + row_count - begin);
-      std::fill_n(totals, rows * kColumns, 0.0);
+    for (int64_t begin = first_row; begin < first_row + row_count; begin += kCodedRows) {
+      const int64_t rows = std::min(kCodedRows, first_row + row_count - begin);
+      std::fill_n(totals, rows * kCodedColumns, 0.0);
       for (size_t s = 0; s < segments_.size(); ++s) {
         const Segment& part = segments_[s];
         const LinearInput input{.rows = in.rows_,
                                 .cols = in.cols_,
                                 .codes = in.codes_.as<int16_t>() + static_cast<int64_t>(s) * segment_,
                                 .bytes = in.bytes_.as<uint8_t>() + in.bytes_first_[s]};
-        linear_sums(*kernels_, part.matrix, column, columns, input, begin, rows, sums, kColumns);
+        linear_sums(*kernels_, part.matrix, column, columns, input, begin, rows, sums, kCodedColumns);
         const int32_t* zero_points = part.matrix.zero_points.data() + column;
         const int32_t* weight_sums = part.sums.data() + column;
         const double* scales = part.scales.data() + column;
@@ -166,8 +165,8 @@ void CodedLinear::multiply(const CodedInput& in, int64_t first, int64_t count, i
               part.matrix.has_zero_points
                   ? static_cast<uint32_t>(in.sums_[s * static_cast<size_t>(in.rows_) + row])
                   : 0U;
-          const int32_t* own = sums + r * kColumns;
-          double* total = totals + r * kColumns;
+          const int32_t* own = sums + r * kCodedColumns;
+          double* total = totals + r * kCodedColumns;
           for (int64_t j = 0; j < columns; ++j) {
             // Modulo 2^32; what comes out fits.
             const auto exact = static_cast<int32_t>(static_cast<uint32_t>(own[j]) -
@@ -179,7 +178,7 @@ void CodedLinear::multiply(const CodedInput& in, int64_t first, int64_t count, i
       }
       for (int64_t r = 0; r < rows; ++r) {
         float* y = out + (begin - first_row + r) * ld + column - first;
-        const double* total = totals + r * kColumns;
+        const double* total = totals + r * kCodedColumns;
         for (int64_t j = 0; j < columns; ++j) y[j] = static_cast<float>(total[j]);
         if (bias == nullptr) continue;
         for (int64_t j = 0; j < columns; ++j) y[j] += bias[j];
@@ -195,16 +194,16 @@ void CodedLinear::multiply(const CodedInput& in, std::span<const Target> targets
   };
   std::vector<Task> tasks;
   for (const Target& target : targets) {
-    for (int64_t row = 0; row < in.rows_; row += kTaskRows) {
-      for (int64_t first = 0; first < target.linear->rows(); first += kColumns)
+    for (int64_t row = 0; row < in.rows_; row += kCodedTaskRows) {
+      for (int64_t first = 0; first < target.linear->rows(); first += kCodedColumns)
         tasks.push_back({&target, first, row});
     }
   }
   parallel_tasks(std::ssize(tasks), [&](int64_t t) {
     const Task& task = tasks[static_cast<size_t>(t)];
     const int64_t width = task.target->linear->rows();
-    task.target->linear->multiply(in, task.first, std::min(kColumns, width - task.first), task.row,
-                                  std::min(kTaskRows, in.rows_ - task.row),
+    task.target->linear->multiply(in, task.first, std::min(kCodedColumns, width - task.first), task.row,
+                                  std::min(kCodedTaskRows, in.rows_ - task.row),
                                   task.target->out + task.row * width + task.first, width);
   });
 }

@@ -14,10 +14,8 @@ using model::Tensor;
 
 namespace {
 
-constexpr int64_t kRowGrain = 16;
-
 template <typename Body>
-void for_each_row(Tensor& tensor, const Body& body) {
+void for_each_float_row(Tensor& tensor, const Body& body) {
   parallel_ranges(tensor.rows, kRowGrain, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) body(tensor.row<float>(r));
   });
@@ -163,7 +161,7 @@ void FakeArithmetic::finish(const Tensor& residual, Tensor& out) const {
   FloatArithmetic::finish(residual, out);  // whose norm is this one's
   if (config().graph.final_norm) return;
   const ActivationQuantizer& reader = points_.at(0, Module::head, Slot::input);
-  if (reader.enabled()) for_each_row(out, [&](float* row) { reader(row, out.cols); });
+  if (reader.enabled()) for_each_float_row(out, [&](float* row) { reader(row, out.cols); });
 }
 
 model::WeightView FakeArithmetic::weight_view(int64_t layer, const model::LinearOp& op) const {
@@ -255,7 +253,7 @@ void FakeArithmetic::linear(const Points& points, int64_t layer, const Tensor& i
       const OutputQuantizers& q =
           points.linears[static_cast<size_t>(layer)].at(targets[members[i]].op->module);
       if (!q.first.enabled() && !q.second.enabled()) continue;
-      for_each_row(out, [&](float* row) {
+      for_each_float_row(out, [&](float* row) {
         q.first(row, out.cols);
         quantize_heads(q.second, config().head_dim, row, out.cols);
       });
@@ -393,7 +391,7 @@ void FakeArithmetic::expert_linear(int64_t layer, const Tensor& in, const model:
       rounded.resize(in.rows, in.cols, sizeof(float));
       std::memcpy(rounded.row<float>(0), in.row<float>(0),
                   static_cast<size_t>(in.rows * in.cols) * sizeof(float));
-      for_each_row(rounded, [&](float* row) { point(row, in.cols); });
+      for_each_float_row(rounded, [&](float* row) { point(row, in.cols); });
     }
     std::vector<model::RowsProduct> products =
         expert_products(layer, rounds ? rounded : in, routing, {&target, 1});
@@ -409,7 +407,7 @@ void FakeArithmetic::expert_linear(int64_t layer, const Tensor& in, const model:
     }
     model::multiply_rows(products);
     const ActivationQuantizer& output = points_.linears[static_cast<size_t>(layer)].at(module).first;
-    if (output.enabled()) for_each_row(*target.out, [&](float* row) { output(row, target.out->cols); });
+    if (output.enabled()) for_each_float_row(*target.out, [&](float* row) { output(row, target.out->cols); });
   }
 }
 
@@ -417,7 +415,7 @@ void FakeArithmetic::mix_experts(int64_t layer, const model::MixExpertsOp& op, c
                                  const model::Routing& routing, Tensor& out) const {
   FloatArithmetic::mix_experts(layer, op, results, routing, out);
   const ActivationQuantizer& output = points_.at(layer, op.module, Slot::output);
-  if (output.enabled()) for_each_row(out, [&](float* row) { output(row, out.cols); });
+  if (output.enabled()) for_each_float_row(out, [&](float* row) { output(row, out.cols); });
 }
 
 void FakeArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {

@@ -14,11 +14,10 @@ namespace {
 
 using model::Tensor;
 
-constexpr int64_t kRowGrain = 16;
 constexpr std::string_view kName = "ggml", kPrefix = "ggml-";
 constexpr int64_t kLeastRotation = 64;  // llama.cpp rotates heads of a multiple of so many channels
 
-Tensor rounded(GgmlRow type, const Tensor& in) {
+Tensor ggml_rounded(GgmlRow type, const Tensor& in) {
   Tensor out;
   out.resize(in.rows, in.cols, sizeof(float));
   parallel_ranges(in.rows, kRowGrain, [&](int64_t first, int64_t last) {
@@ -176,7 +175,7 @@ void GgmlArithmetic::linear(int64_t layer, const Tensor& in, std::span<const Tar
     } else if (type == GgmlRow::f32) {
       FloatArithmetic::linear(layer, in, alike);
     } else {
-      FloatArithmetic::linear(layer, rounded(type, in), alike);
+      FloatArithmetic::linear(layer, ggml_rounded(type, in), alike);
     }
     left.erase(left.begin(), others);
   }
@@ -189,7 +188,7 @@ void GgmlArithmetic::expert_linear(int64_t layer, const Tensor& in, const model:
     const std::vector<model::LinearWeights>& experts = weights(layer).experts.at(target.op->module);
     const GgmlRow type = input_type(experts.front());
     if (blocks(experts.front()) == nullptr) {
-      FloatArithmetic::expert_linear(layer, rounded(type, in), routing, {&target, 1});
+      FloatArithmetic::expert_linear(layer, ggml_rounded(type, in), routing, {&target, 1});
       continue;
     }
     Tensor buffer;
@@ -262,7 +261,7 @@ void GgmlArithmetic::project_layers(const Tensor& embedded, Tensor& out) const {
   const model::LinearWeights& projection = model().layer_projection;
   const GgmlRow type = input_type(projection);
   const BlockMatrix* matrix = blocks(projection);
-  if (matrix == nullptr) return FloatArithmetic::project_layers(rounded(type, embedded), out);
+  if (matrix == nullptr) return FloatArithmetic::project_layers(ggml_rounded(type, embedded), out);
   Tensor buffer;
   const BlockTarget target{matrix, bias_of(projection), out.row<float>(0),
                            encode_rows(type, embedded, buffer)};
@@ -273,7 +272,7 @@ void GgmlArithmetic::finish(const Tensor& residual, Tensor& out) const {
   FloatArithmetic::finish(residual, out);
   const GgmlRow type = input_type(model().head);
   if (blocks(model().head) == nullptr) {
-    if (type != GgmlRow::f32) out = rounded(type, out);
+    if (type != GgmlRow::f32) out = ggml_rounded(type, out);
     return;
   }
   const BlockRowLayout layout(type, out.cols);

@@ -8,8 +8,6 @@
 namespace qeval::quant {
 namespace {
 
-constexpr int64_t kRowGrain = 16;
-
 /// Calls body(row, values) for each decoded row, in parallel.
 template <typename Body>
 void for_each_decoded_row(const model::Matrix& matrix, const Body& body) {

@@ -77,7 +77,6 @@ QuantizedMatrix quantized_weight(const model::Matrix& matrix, const QuantSpec& s
     coded.read_grids(matrix.stored_row(r), 0, groups, &result.scales[at], &result.zero_points[at]);
   }
   for (int32_t& zero : result.zero_points) zero -= half;
-  constexpr int64_t kRowGrain = 16;
   parallel_ranges(matrix.rows, kRowGrain, [&](int64_t first, int64_t last) {
     std::vector<uint8_t> unpacked(static_cast<size_t>(matrix.cols));
     for (int64_t r = first; r < last; ++r) {
@@ -117,7 +116,6 @@ model::StoredWeight store_codes(const QuantizedMatrix& matrix) {
   auto owned = std::make_shared<OwnedCodes>();
   const int64_t words = (matrix.cols * bits + 31) / 32;
   owned->codes.resize(static_cast<size_t>(matrix.rows * words) * sizeof(uint32_t));
-  constexpr int64_t kRowGrain = 16;
   parallel_ranges(matrix.rows, kRowGrain, [&](int64_t first, int64_t last) {
     std::vector<uint8_t> row(static_cast<size_t>(matrix.cols));
     for (int64_t r = first; r < last; ++r) {

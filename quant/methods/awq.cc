@@ -13,9 +13,9 @@
 namespace qeval::quant {
 namespace {
 
-constexpr int kMostBits = 8;
+constexpr int kMostScaledBits = 8;
 constexpr int kRatios = 20, kClippings = 11;
-constexpr int64_t kRows = 64;  // of one task
+constexpr int64_t kSearchRows = 64;  // of one task
 
 /// H of inputs [first, first + count), both triangles, in float32.
 std::vector<float> square(const RowMatrix& lower, int64_t first, int64_t count) {
@@ -67,7 +67,7 @@ class EdgeSearch {
       : h_(square(input.products.lower(), 0, input.products.lower().rows())), input_(input) {
     for (const Module module : edge.consumers) {
       const QuantSpec& spec = qcfg[{layer, module, Slot::weight}];
-      if (spec.bits <= kMostBits) consumers_.push_back({model.linear(layer, module), spec});
+      if (spec.bits <= kMostScaledBits) consumers_.push_back({model.linear(layer, module), spec});
     }
   }
 
@@ -148,7 +148,7 @@ class EdgeSearch {
     const auto& linear = consumer.linear;
     const int64_t cols = linear.cols;
     std::vector<float> scaled(static_cast<size_t>(linear.rows * cols));
-    parallel_ranges(linear.rows, kRows, [&](int64_t first, int64_t last) {
+    parallel_ranges(linear.rows, kSearchRows, [&](int64_t first, int64_t last) {
       for (int64_t i = first * cols; i < last * cols; ++i)
         scaled[static_cast<size_t>(i)] = linear.weight[i] * scales[static_cast<size_t>(i % cols)];
     });
@@ -160,8 +160,8 @@ class EdgeSearch {
     const int64_t groups = consumer.spec.group_size > 0 ? cols / consumer.spec.group_size : int64_t{1};
     const bool per_tensor = grids.size() == 1 && !consumer.spec.per_channel;
     std::vector<double> errors(static_cast<size_t>(linear.rows));
-    parallel_tasks((linear.rows + kRows - 1) / kRows, [&](int64_t task) {
-      const int64_t first = task * kRows, rows = std::min(kRows, linear.rows - first);
+    parallel_tasks((linear.rows + kSearchRows - 1) / kSearchRows, [&](int64_t task) {
+      const int64_t first = task * kSearchRows, rows = std::min(kSearchRows, linear.rows - first);
       std::vector<float> d(static_cast<size_t>(rows * cols)), products(d.size());
       for (int64_t r = 0; r < rows; ++r) {
         float* out = d.data() + r * cols;
@@ -231,8 +231,8 @@ std::vector<Grid> output_grids(const model::Matrix& matrix, const QuantSpec& spe
   std::vector<double> errors(static_cast<size_t>(matrix.rows * groups * kClippings));
   std::vector<std::vector<float>> h;
   for (int64_t g = 0; g < groups; ++g) h.push_back(square(lower, g * group, group));
-  parallel_tasks((matrix.rows + kRows - 1) / kRows, [&](int64_t task) {
-    const int64_t first = task * kRows, rows = std::min(kRows, matrix.rows - first);
+  parallel_tasks((matrix.rows + kSearchRows - 1) / kSearchRows, [&](int64_t task) {
+    const int64_t first = task * kSearchRows, rows = std::min(kSearchRows, matrix.rows - first);
     std::vector<float> w(static_cast<size_t>(rows * matrix.cols));
     std::vector<float> d(static_cast<size_t>(rows * group)), products(d.size());
     std::vector<double> own(static_cast<size_t>(rows));

@@ -13,7 +13,6 @@ namespace {
 /// `matrix` ← a view of its values in `buffer`.
 void decode_into(model::Matrix& matrix, AlignedBuffer& buffer) {
   buffer.resize(static_cast<size_t>(matrix.rows * matrix.cols) * sizeof(float));
-  constexpr int64_t kRowGrain = 16;
   parallel_ranges(matrix.rows, kRowGrain, [&](int64_t first, int64_t last) {
     matrix.decode_rows(first, last - first, buffer.as<float>() + first * matrix.cols);
   });

@@ -11,7 +11,7 @@ namespace qeval::quant {
 namespace {
 
 // Rows that are rounded by one task, and columns whose errors reach the columns behind them in one product.
-constexpr int64_t kRows = 64, kColumns = 128;
+constexpr int64_t kRoundedRows = 64, kRoundedColumns = 128;
 
 }  // namespace
 
@@ -72,8 +72,8 @@ QuantizedMatrix gptq_round(const model::Matrix& matrix, const QuantSpec& spec, c
   const int64_t n = matrix.cols;
   const RowMatrix& upper = factor.upper;
   const int32_t offset = result.code_offset();
-  parallel_tasks((matrix.rows + kRows - 1) / kRows, [&](int64_t task) {
-    const int64_t first = task * kRows, rows = std::min(kRows, matrix.rows - first);
+  parallel_tasks((matrix.rows + kRoundedRows - 1) / kRoundedRows, [&](int64_t task) {
+    const int64_t first = task * kRoundedRows, rows = std::min(kRoundedRows, matrix.rows - first);
     std::vector<float> row(static_cast<size_t>(n));
     RowMatrix w(rows, n);
     for (int64_t r = 0; r < rows; ++r) {
@@ -81,9 +81,9 @@ QuantizedMatrix gptq_round(const model::Matrix& matrix, const QuantSpec& spec, c
       for (int64_t j = 0; j < n; ++j)
         w(r, j) = static_cast<double>(row[static_cast<size_t>(factor.order[static_cast<size_t>(j)])]);
     }
-    RowMatrix errors(rows, kColumns);
-    for (int64_t begin = 0; begin < n; begin += kColumns) {
-      const int64_t end = std::min(begin + kColumns, n);
+    RowMatrix errors(rows, kRoundedColumns);
+    for (int64_t begin = 0; begin < n; begin += kRoundedColumns) {
+      const int64_t end = std::min(begin + kRoundedColumns, n);
       for (int64_t r = 0; r < rows; ++r) {
         int8_t* codes = result.codes.as<int8_t>() + (first + r) * n;
         for (int64_t j = begin; j < end; ++j) {

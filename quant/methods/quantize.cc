@@ -15,8 +15,8 @@
 namespace qeval::quant {
 namespace {
 
-constexpr std::array<std::string_view, 8> kNames{"rtn",       "gptq", "awq",         "smoothquant",
-                                                 "omniquant", "lrl",  "mobilequant", "rotate"};
+constexpr std::array<std::string_view, 8> kMethodWords{"rtn",       "gptq", "awq",         "smoothquant",
+                                                       "omniquant", "lrl",  "mobilequant", "rotate"};
 
 /// From these on, rounding to nearest loses what GPTQ would hardly give back.
 constexpr int kBitsRoundedToNearest = 8;
@@ -24,14 +24,14 @@ constexpr int kBitsRoundedToNearest = 8;
 }  // namespace
 
 Method parse_method(std::string_view name) {
-  for (size_t i = 0; i < kNames.size(); ++i) {
-    if (kNames[i] == name) return static_cast<Method>(i);
+  for (size_t i = 0; i < kMethodWords.size(); ++i) {
+    if (kMethodWords[i] == name) return static_cast<Method>(i);
   }
   fail("{}: unknown method; accepted: {}", printable(name), kMethodNames);
 }
 
 std::string_view name(Method method) {
-  return kNames[static_cast<size_t>(method)];
+  return kMethodWords[static_cast<size_t>(method)];
 }
 
 bool is_learned(Method method) {

@@ -19,8 +19,7 @@ using model::NormOp;
 using model::Operation;
 using model::Value;
 
-constexpr std::array<std::string_view, 3> kNames{"none", "offline", "online"};
-constexpr int64_t kRowGrain = 16;
+constexpr std::array<std::string_view, 3> kRotationNames{"none", "offline", "online"};
 
 /// R = H · diag(signs) / √order on blocks of a row.
 class BlockRotation {
@@ -294,14 +293,14 @@ int64_t down_block(const model::ModelConfig& config, int64_t wanted) {
 }  // namespace
 
 RotationKind parse_rotation_kind(std::string_view name) {
-  for (size_t i = 0; i < kNames.size(); ++i) {
-    if (kNames[i] == name) return static_cast<RotationKind>(i);
+  for (size_t i = 0; i < kRotationNames.size(); ++i) {
+    if (kRotationNames[i] == name) return static_cast<RotationKind>(i);
   }
   fail("{}: unknown rotation; accepted: {}", printable(name), kRotationKinds);
 }
 
 std::string_view name(RotationKind kind) {
-  return kNames[static_cast<size_t>(kind)];
+  return kRotationNames[static_cast<size_t>(kind)];
 }
 
 void require_rotatable(const model::ModelConfig& config) {

@@ -25,7 +25,7 @@ const TaskProtocol* protocol_of(const Report& report, const std::string& task) {
 }
 
 /// The value as cards give it: percent of accuracies, all else as it is.
-double shown(double value, Unit unit) {
+double card_value(double value, Unit unit) {
   return unit == Unit::fraction ? 100 * value : value;
 }
 
@@ -39,10 +39,10 @@ std::string metric_lines(const Report& report, const Column& column, const Cell&
                        quoted(protocol->split), protocol->num_fewshot, protocol->documents);
   }
   out += fmt::format("    metrics:\n    - type: {}\n      value: {:.4f}\n      name: {}\n",
-                     quoted(column.metric), shown(cell.value, column.unit),
+                     quoted(column.metric), card_value(cell.value, column.unit),
                      quoted(column.metric + (column.unit == Unit::fraction ? ", percent" : "")));
   if (cell.standard_error && std::isfinite(*cell.standard_error))
-    out += fmt::format("      stderr: {:.4f}\n", shown(*cell.standard_error, column.unit));
+    out += fmt::format("      stderr: {:.4f}\n", card_value(*cell.standard_error, column.unit));
   out += fmt::format(
       "      verified: false\n    source:\n      name: {}\n",
       quoted("qeval " + program_text(report.version, report.commit) + ", protocol " + report.protocol.name));
@@ -61,7 +61,7 @@ std::string front_matter(const Report& report) {
   return out + "---\n";
 }
 
-std::string cell_text(const std::optional<Cell>& cell, Unit unit) {
+std::string card_cell(const std::optional<Cell>& cell, Unit unit) {
   return cell ? score_text(cell->value, unit) : "–";
 }
 
@@ -85,7 +85,7 @@ std::string table(const Report& report) {
     const Column& column = report.columns[c];
     out += fmt::format("| {} ({}{}) |", markdown_text(clean(column.title, 60)),
                        markdown_text(clean(column.metric, 40)), column.unit == Unit::fraction ? ", %" : "");
-    for (const Row& row : report.rows) out += fmt::format(" {} |", cell_text(row.cells[c], column.unit));
+    for (const Row& row : report.rows) out += fmt::format(" {} |", card_cell(row.cells[c], column.unit));
     out += "\n";
   }
   const auto add = [&](const std::string& name, const auto& text) {
@@ -174,8 +174,8 @@ std::string to_evaluation_results(const Report& report, const Row& row) {
     if (hub == kHubTasks.end() || !row.cells[c] || !std::isfinite(row.cells[c]->value)) continue;
     out +=
         fmt::format("- dataset:\n    id: {}\n    task_id: {}\n  value: {:.4f}\n  date: \"{}\"\n  notes: {}\n",
-                    hub->dataset, hub->task_id, shown(row.cells[c]->value, column.unit), iso_date(row.date),
-                    quoted(setup_text(report, row, column)));
+                    hub->dataset, hub->task_id, card_value(row.cells[c]->value, column.unit),
+                    iso_date(row.date), quoted(setup_text(report, row, column)));
   }
   return out;
 }

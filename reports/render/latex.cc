@@ -7,7 +7,7 @@
 namespace qeval::reports {
 namespace {
 
-std::string cell_text(const TableCell& cell) {
+std::string latex_cell(const TableCell& cell) {
   std::string out = latex_text(cell.text);
   if (!cell.error.empty()) out += " {\\scriptsize " + latex_text(cell.error) + "}";
   if (cell.second.empty()) return out;
@@ -41,7 +41,7 @@ std::string to_latex(const Report& report) {
     // A rule between schemes, as papers set them apart.
     if (r > 0 && table.rows[r][1].text != table.rows[r - 1][1].text) out += "\\midrule\n";
     for (size_t i = 0; i < table.rows[r].size(); ++i)
-      out += (i > 0 ? " & " : "") + cell_text(table.rows[r][i]);
+      out += (i > 0 ? " & " : "") + latex_cell(table.rows[r][i]);
     out += " \\\\\n";
   }
   return out + "\\bottomrule\n\\end{tabular}\n\\caption{" + latex_text(report.title) + ". " +

@@ -8,7 +8,7 @@
 namespace qeval::reports {
 namespace {
 
-std::string cell_text(const TableCell& cell) {
+std::string markdown_cell(const TableCell& cell) {
   std::string out = markdown_inline(cell.text);
   if (!cell.error.empty()) out.append(" ").append(markdown_inline(cell.error));
   if (!cell.second.empty()) out.append("<br>").append(markdown_inline(cell.second));
@@ -26,7 +26,7 @@ std::string table_text(const Table& table) {
   out += "\n" + rule + "\n";
   for (const auto& row : table.rows) {
     out += "|";
-    for (const TableCell& cell : row) out += fmt::format(" {} |", cell_text(cell));
+    for (const TableCell& cell : row) out += fmt::format(" {} |", markdown_cell(cell));
     out += "\n";
   }
   return out + "\n" + (table.caption.empty() ? "" : markdown_text(table.caption) + "\n\n");

@@ -19,7 +19,7 @@ std::string short_label(const Row& row, size_t points) {
 }
 
 /// The value as a plot shows it: percent or points, as tables do.
-double shown(double value, Unit unit) {
+double plotted_value(double value, Unit unit) {
   return unit == Unit::bits ? value : 100 * value;
 }
 
@@ -44,10 +44,10 @@ std::optional<Plot> differences(const Report& report, size_t c) {
     if (!report.rows[i].cells[c] || !report.rows[i].cells[c]->difference) continue;
     const Difference& difference = *report.rows[i].cells[c]->difference;
     rows.push_back(i);
-    range.add(shown(difference.delta, column.unit));
+    range.add(plotted_value(difference.delta, column.unit));
     if (difference.interval) {
-      range.add(shown(difference.interval->low, column.unit));
-      range.add(shown(difference.interval->high, column.unit));
+      range.add(plotted_value(difference.interval->low, column.unit));
+      range.add(plotted_value(difference.interval->high, column.unit));
     }
   }
   if (rows.empty()) return {};
@@ -83,11 +83,11 @@ std::optional<Plot> differences(const Report& report, size_t c) {
     const char* fill = difference.significance == 0 ? "hollow" : difference.worse ? "f1" : "f0";
     if (difference.interval && std::isfinite(difference.interval->low) &&
         std::isfinite(difference.interval->high))
-      plot.body +=
-          svg_line(x(shown(difference.interval->low, column.unit)), y,
-                   x(shown(difference.interval->high, column.unit)), y, std::string("whisker ") + colour);
-    plot.body +=
-        svg_circle(x(shown(difference.delta, column.unit)), y, 4, fmt::format("dot {} {}", colour, fill));
+      plot.body += svg_line(x(plotted_value(difference.interval->low, column.unit)), y,
+                            x(plotted_value(difference.interval->high, column.unit)), y,
+                            std::string("whisker ") + colour);
+    plot.body += svg_circle(x(plotted_value(difference.delta, column.unit)), y, 4,
+                            fmt::format("dot {} {}", colour, fill));
   }
   return plot;
 }

@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path whole(const fs::path& path) {
+fs::path whole_path(const fs::path& path) {
   std::error_code code;
   fs::path out = fs::weakly_canonical(path, code);
   return code ? path.lexically_normal() : out;
@@ -40,11 +40,11 @@ bool is_of_results(const fs::path& path) {
 /// An output in a result folder may not take the name of what the results are made of.
 void check_outputs(const Outputs& outputs, std::span<const fs::path> sources) {
   std::set<fs::path> seen, folders;
-  for (const fs::path& source : sources) folders.insert(whole(source));
+  for (const fs::path& source : sources) folders.insert(whole_path(source));
   for (const auto* output :
        {&outputs.markdown, &outputs.html, &outputs.csv, &outputs.latex, &outputs.json, &outputs.card}) {
     if (!*output) continue;
-    const fs::path path = whole(**output);
+    const fs::path path = whole_path(**output);
     if (!path.has_filename() || fs::is_directory(path))
       fail("{}: is a folder; the name of a file is expected", (*output)->string());
     if (!seen.insert(path).second) fail("{}: two outputs have this name", (*output)->string());

@@ -177,6 +177,12 @@ std::string raw(const std::vector<float>& values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
 }
 
+std::vector<float> values_of(const TensorView& tensor) {
+  std::vector<float> values(static_cast<size_t>(tensor.element_count()));
+  decode(tensor.dtype, tensor.bytes.data(), tensor.element_count(), values.data());
+  return values;
+}
+
 std::vector<float> random_values(size_t count, uint32_t seed) {
   std::vector<float> values(count);
   uint32_t state = seed * 2654435761U + 1;

@@ -43,6 +43,9 @@ std::string raw(const std::vector<float>& values);
 /// `count` reproducible values in [-1, 1), multiples of 1/128 (exact in every float type).
 std::vector<float> random_values(size_t count, uint32_t seed);
 
+/// What a tensor of any float type holds.
+std::vector<float> values_of(const TensorView& tensor);
+
 struct Tensor {
   std::string name;
   DType dtype = DType::f32;

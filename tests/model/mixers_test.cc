@@ -21,7 +21,7 @@ namespace {
 using testing::ElementsAre;
 using testing::FloatNear;
 
-std::vector<int32_t> random_tokens(int64_t count, unsigned seed) {
+std::vector<int32_t> uniform_tokens(int64_t count, unsigned seed) {
   std::mt19937 random(seed);
   std::uniform_int_distribution<int32_t> token(0, 60);
   std::vector<int32_t> tokens(static_cast<size_t>(count));
@@ -29,12 +29,12 @@ std::vector<int32_t> random_tokens(int64_t count, unsigned seed) {
   return tokens;
 }
 
-struct Variant {
+struct MixerVariant {
   const char* name;
   std::function<void(ModelConfig&)> change;
 };
 
-void PrintTo(const Variant& variant, std::ostream* out) {
+void PrintTo(const MixerVariant& variant, std::ostream* out) {
   *out << variant.name;
 }
 
@@ -73,7 +73,7 @@ Recurrence mamba() {
           .norm_own_weights = true};
 }
 
-const Variant kVariants[] = {
+const MixerVariant kVariants[] = {
     {"experts", make_sparse},
     {"experts_in_both_layers_with_clamp",
      [](ModelConfig& c) {
@@ -127,7 +127,7 @@ const Variant kVariants[] = {
      }},
 };
 
-class MixersTest : public testing::TestWithParam<Variant> {
+class MixersTest : public testing::TestWithParam<MixerVariant> {
  protected:
   MixersTest() {
     GetParam().change(tiny_.config);
@@ -161,7 +161,7 @@ class MixersTest : public testing::TestWithParam<Variant> {
 };
 
 TEST_P(MixersTest, PiecesAndSingleTokensGiveTheBitsOfOneBatch) {
-  const auto tokens = random_tokens(40, 3);
+  const auto tokens = uniform_tokens(40, 3);
   const std::vector<float> want = whole(tokens);
   for (const std::vector<int64_t>& cuts :
        {std::vector<int64_t>{17, 1, 1, 2, 19}, std::vector<int64_t>(40, 1)}) {
@@ -184,7 +184,7 @@ TEST_P(MixersTest, PiecesAndSingleTokensGiveTheBitsOfOneBatch) {
 }
 
 TEST_P(MixersTest, BranchesContinueFromTheStateOfTheirStem) {
-  const auto stem = random_tokens(20, 4), left = random_tokens(9, 5), right = random_tokens(13, 6);
+  const auto stem = uniform_tokens(20, 4), left = uniform_tokens(9, 5), right = uniform_tokens(13, 6);
   const auto joined = [&](const std::vector<int32_t>& branch) {
     std::vector<int32_t> all = stem;
     all.insert(all.end(), branch.begin(), branch.end());
@@ -210,7 +210,7 @@ TEST_P(MixersTest, BranchesContinueFromTheStateOfTheirStem) {
   };
   Batch first, second;
   add(first, stem, 0, trunk, {});
-  add(first, random_tokens(7, 9), 0, stranger, {});
+  add(first, uniform_tokens(7, 9), 0, stranger, {});
   add(first, left, 20, one, {{&trunk, 20}});
   add(second, right, 20, two, {{&trunk, 20}});
   decoder.forward(first);
@@ -225,7 +225,7 @@ TEST_P(MixersTest, BranchesContinueFromTheStateOfTheirStem) {
 }
 
 TEST_P(MixersTest, ThreadsChangeNoBit) {
-  const auto tokens = random_tokens(50, 8);
+  const auto tokens = uniform_tokens(50, 8);
   const std::vector<float> want = whole(tokens);
   const tbb::global_control one(tbb::global_control::max_allowed_parallelism, 1);
   EXPECT_EQ(whole(tokens), want);

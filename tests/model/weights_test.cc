@@ -14,7 +14,6 @@ namespace qeval::model {
 namespace {
 
 using fixtures::error_of;
-using fixtures::TinyModel;
 using testing::HasSubstr;
 
 std::vector<float> rows_of(const Matrix& matrix) {
@@ -31,7 +30,7 @@ class Weights : public testing::Test {
     fixtures::write(folder_ / "model.safetensors", fixtures::safetensors(tensors));
     return load_model(folder_.path());
   }
-  Model load(const TinyModel& options, const std::string& config_extra) {
+  Model load(const fixtures::TinyModel& options, const std::string& config_extra) {
     return load(fixtures::tiny_model(options), fixtures::tiny_config(config_extra));
   }
   Model load_gguf(const fixtures::GgufParts& parts) {
@@ -54,7 +53,7 @@ std::vector<float> stored(const std::vector<fixtures::Tensor>& tensors, const st
 }
 
 TEST_F(Weights, EveryNameReachesItsPlace) {
-  const TinyModel options{.qkv_bias = true, .o_bias = true, .mlp_bias = true};
+  const fixtures::TinyModel options{.qkv_bias = true, .o_bias = true, .mlp_bias = true};
   const auto tensors = fixtures::tiny_model(options);
   const Model model = load(options, R"("attention_bias": true, "mlp_bias": true,)");
   EXPECT_EQ(model.name, folder_.path().filename());
@@ -85,7 +84,7 @@ TEST_F(Weights, EveryNameReachesItsPlace) {
 }
 
 TEST_F(Weights, GgufIsTheSameModelAsItsSource) {
-  const TinyModel options{.qkv_bias = true, .o_bias = true, .mlp_bias = true};
+  const fixtures::TinyModel options{.qkv_bias = true, .o_bias = true, .mlp_bias = true};
   const Model source = load(options, R"("attention_bias": true, "mlp_bias": true,)");
   const Model converted = load_gguf(fixtures::tiny_gguf(options));
   EXPECT_EQ(converted.format, "gguf");
@@ -138,10 +137,10 @@ TEST_F(Weights, LayerNormHasABias) {
 }
 
 TEST_F(Weights, TiedHeadIsTheEmbedding) {
-  const Model tied = load(TinyModel{.head = false}, R"("tie_word_embeddings": true,)");
+  const Model tied = load(fixtures::TinyModel{.head = false}, R"("tie_word_embeddings": true,)");
   EXPECT_TRUE(tied.head.weight.stored.is_same(tied.embedding.stored));
   EXPECT_EQ(tied.head.weight.name, "lm_head");
-  const Model untied = load(TinyModel{}, "");
+  const Model untied = load(fixtures::TinyModel{}, "");
   const int64_t head_bytes = fixtures::kTinyVocab * fixtures::kTinyHidden * 4;
   EXPECT_EQ(untied.weight_bytes() - tied.weight_bytes(), head_bytes);
   int64_t stored_bytes = 0;
@@ -149,7 +148,7 @@ TEST_F(Weights, TiedHeadIsTheEmbedding) {
     stored_bytes += static_cast<int64_t>(tensor.bytes.size());
   }
   EXPECT_EQ(untied.weight_bytes(), stored_bytes);
-  EXPECT_THAT(error_of([&] { load(TinyModel{.head = false}, ""); }),
+  EXPECT_THAT(error_of([&] { load(fixtures::TinyModel{.head = false}, ""); }),
               HasSubstr("tensor lm_head.weight is missing"));
 }
 
@@ -240,7 +239,7 @@ TEST_F(Weights, IgnoresKnownLeftOversOnly) {
   EXPECT_THAT(error_of([&] { load(tensors, fixtures::tiny_config()); }),
               HasSubstr("tensor model.layers.2.mlp.up_proj.weight [1] belongs to no part"));
   // A bias that the configuration does not speak of would change the result.
-  EXPECT_THAT(error_of([&] { load(TinyModel{.qkv_bias = true}, ""); }),
+  EXPECT_THAT(error_of([&] { load(fixtures::TinyModel{.qkv_bias = true}, ""); }),
               HasSubstr("_proj.bias [16] belongs to no part"));
 }
 
@@ -313,7 +312,7 @@ TEST_F(Weights, RefusesOtherPaths) {
 }
 
 TEST_F(Weights, NameIgnoresATrailingSlash) {
-  load(TinyModel{}, "");
+  load(fixtures::TinyModel{}, "");
   EXPECT_EQ(load_model(folder_.path() / "").name, folder_.path().filename());
 }
 

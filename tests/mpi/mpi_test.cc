@@ -37,9 +37,18 @@ class Mpi : public Cli {
   }
 
   std::vector<std::string> mpirun(int ranks, const std::vector<std::string>& arguments) const {
-    std::vector<std::string> words{
-        QEVAL_MPIRUN, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none",
-        "-n",         std::to_string(ranks), QEVAL_BINARY};
+    // Where a rank has died, the others are killed at once, not a second after they were told.
+    std::vector<std::string> words{QEVAL_MPIRUN,
+                                   "--allow-run-as-root",
+                                   "--oversubscribe",
+                                   "--bind-to",
+                                   "none",
+                                   "--mca",
+                                   "odls_base_sigkill_timeout",
+                                   "0",
+                                   "-n",
+                                   std::to_string(ranks),
+                                   QEVAL_BINARY};
     words.insert(words.end(), arguments.begin(), arguments.end());
     return words;
   }

@@ -30,7 +30,7 @@ std::string file_content(const std::filesystem::path& path) {
 }
 
 template <typename T>
-std::vector<float> numbers(const std::string& bytes) {
+std::vector<float> floats_of(const std::string& bytes) {
   std::vector<T> typed(bytes.size() / sizeof(T));
   std::memcpy(typed.data(), bytes.data(), typed.size() * sizeof(T));
   std::vector<float> out;
@@ -41,13 +41,13 @@ std::vector<float> numbers(const std::string& bytes) {
 std::vector<float> from_bytes(int type, const std::string& bytes) {
   switch (type) {
     case onnx::TensorProto::FLOAT:
-      return numbers<float>(bytes);
+      return floats_of<float>(bytes);
     case onnx::TensorProto::INT8:
-      return numbers<int8_t>(bytes);
+      return floats_of<int8_t>(bytes);
     case onnx::TensorProto::INT16:
-      return numbers<int16_t>(bytes);
+      return floats_of<int16_t>(bytes);
     case onnx::TensorProto::INT32:
-      return numbers<int32_t>(bytes);
+      return floats_of<int32_t>(bytes);
     default:
       refuse("external data of type " + std::to_string(type));
   }

@@ -3,7 +3,7 @@
 (docs/architecture.md), no file of more than 500 lines, no link in the documents and no reference to them in the code that leads
 nowhere, no document that
 README.md does not name, no text of others' data sets in the example of a report, no test that lies elsewhere than what it
-tests: the test of a/b/c.cc is tests/a/b/c_test.cc. With --draw: the graph of folders,
+tests: the test of a/b/c.cc is tests/a/b/c_test.cc, no local name that a file beside it has too (QEVAL_UNITY). With --draw: the graph of folders,
 for Graphviz."""
 
 import re
@@ -37,6 +37,8 @@ MAY_KNOW = {
     "python": ["cli", "model", "quant", "datasets", "eval", "base"],
 }
 MOST_LINES = 500
+# What CMake compiles alone, whatever QEVAL_UNITY says (cmake/qeval.cmake): one path of the CPU each.
+COMPILED_ALONE = r"_(avx|neon|portable|smooth)[a-z0-9_]*\.cc$"
 # Tests of several sources, in the folder of what they have in common.
 TESTS_OF_SEVERAL = {
     "base/base", "eval/evaluation_parts", "eval/tasks/generating", "model/mixers", "model/architectures/expert_architectures",
@@ -118,6 +120,63 @@ def check_tests():
     return wrong
 
 
+def defined_names(text, local):
+    """Names that the lines of a file define outside of classes and functions, with those lines: in its unnamed namespaces
+    (`local`), or anywhere. Files are laid out by clang-format, so such lines alone begin in the first column."""
+    text = re.sub(r'R"(\w*)\(.*?\)\1"', '""', text, flags=re.S)
+    inside = not local
+    for line in text.split("\n"):
+        if local and line in ("namespace {", "}  // namespace"):
+            inside = line == "namespace {"
+        if not inside or not re.match(r"[A-Za-z_\[]", line) or re.match(r"(template|namespace|extern|TEST|using (?!\w+ =))", line):
+            continue
+        if found := re.match(r"(?:struct|class|enum class|enum|using|MATCHER\w*\() ?(\w+)(?![\w;])", line):
+            yield found[1], line
+            continue
+        head = re.sub(r"^\[\[.*?\]\] *", "", line)
+        while "<" in (shorter := re.sub(r"<[^<>]*>", "", head)) and shorter != head:
+            head = shorter
+        if found := re.search(r"[ *&](\w+)$", re.split(r"[({=;\[]", shorter)[0].rstrip()):
+            yield found[1], line
+            yield from ((name, line) for name in re.findall(r", (k[A-Z]\w*) = ", line))
+
+
+def check_local_names():
+    """With QEVAL_UNITY the files of a library or test program are compiled together, and what is local to one of them is
+    known to those behind it. The same alias may stand in several."""
+    wrong, local, shared, types, used = [], {}, {}, {}, {}
+    for path in sorted(p.relative_to(ROOT) for top in {*(name.split("/")[0] for name in MAY_KNOW), "tests"}
+                       for p in (ROOT / top).rglob("*") if p.suffix in (".cc", ".h")):
+        if "emulated" in path.parts or re.search(COMPILED_ALONE, path.name):
+            continue
+        text = (ROOT / path).read_text(encoding="utf-8")
+        if path.parts[0] == "tests":
+            target = path.parts[:2]
+        else:
+            target = next(parent for parent in path.parents if (ROOT / parent / "CMakeLists.txt").exists())
+        if path.suffix == ".cc":
+            for name, line in defined_names(text, True):
+                local.setdefault((target, name), {})[path] = line
+            for name in re.findall(r"^using ([\w:]+::\w+);", text, re.M):
+                used.setdefault((target, name.split("::")[-1]), {})["::".join(name.split("::")[-2:])] = path
+        elif "namespace {" not in text:
+            for name, line in defined_names(text, False):
+                shared.setdefault((target, name), path)
+                if re.match(r"struct|class|enum|using", line):
+                    types.setdefault((("tests", path.parts[0]), name), path)
+    for (target, name), places in sorted(used.items(), key=str):
+        if len(places) > 1:
+            wrong.append(f"{name} is {' and '.join(f'{known} in {path}' for known, path in places.items())}: use one in all")
+    for (target, name), places in sorted(local.items(), key=str):
+        if name == "PrintTo":  # GoogleTest's, which it calls by the type
+            continue
+        if len(places) > 1 and (len(set(places.values())) > 1 or not all(l.startswith("using ") for l in places.values())):
+            wrong.append(f"{name} is a local name of {' and of '.join(map(str, places))}: share it, or give them two")
+        elif (header := shared.get((target, name), types.get((target, name)))) is not None:
+            wrong.append(f"{name} is a local name of {next(iter(places))} and stands in {header}")
+    return wrong
+
+
 def check_mutants():
     """Code moves: what tests/tools/mutate.py breaks must still stand in its file, once."""
     sys.path.insert(0, str(ROOT / "tests" / "tools"))
@@ -128,7 +187,7 @@ def check_mutants():
 
 
 def main():
-    wrong = check_documents() + check_tests() + check_mutants()
+    wrong = check_documents() + check_tests() + check_local_names() + check_mutants()
     files = [p.relative_to(ROOT) for top in {name.split("/")[0] for name in MAY_KNOW}
              for p in (ROOT / top).rglob("*") if p.suffix in (".h", ".cc")]
     graph, folders = {}, Counter()

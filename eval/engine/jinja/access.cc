@@ -63,7 +63,7 @@ std::optional<int64_t> bound(const Value& value) {
 struct Selection {
   int64_t start = 0, step = 1, count = 0;
 };
-Selection select(int64_t length, const Value& from, const Value& to, const Value& by) {
+Selection select_slice(int64_t length, const Value& from, const Value& to, const Value& by) {
   Selection out;
   out.step = bound(by).value_or(1);
   if (out.step == 0) raise("slice step cannot be zero");
@@ -86,7 +86,7 @@ Value slice_text(Runtime& runtime, const Value& value, const Value& from, const 
   const std::string_view text = value.string();
   runtime.bytes(text.size() / 2);
   const auto length = static_cast<int64_t>(count_code_points(text));
-  const Selection wanted = select(length, from, to, by);
+  const Selection wanted = select_slice(length, from, to, by);
   if (length == static_cast<int64_t>(text.size()) && wanted.step == 1) {
     return runtime.text(std::string(text.substr(static_cast<size_t>(wanted.count == 0 ? 0 : wanted.start),
                                                 static_cast<size_t>(wanted.count))),
@@ -199,7 +199,7 @@ Value get_slice(Runtime& runtime, const Value& value, const Value& from, const V
   if (value.is_string()) return slice_text(runtime, value, from, to, step);
   if (value.is_sequence()) {
     const auto& items = value.list().items;
-    const Selection wanted = select(std::ssize(items), from, to, step);
+    const Selection wanted = select_slice(std::ssize(items), from, to, step);
     runtime.bytes_of(wanted.count, sizeof(Value));
     std::vector<Value> out;
     for (int64_t i = 0; i < wanted.count; ++i) {
@@ -208,7 +208,7 @@ Value get_slice(Runtime& runtime, const Value& value, const Value& from, const V
     return runtime.list(std::move(out), value.kind() == Kind::list ? List::Type::list : List::Type::tuple);
   }
   if (const auto* range = value.as<Range>()) {
-    const Selection wanted = select(range->count(), from, to, step);
+    const Selection wanted = select_slice(range->count(), from, to, step);
     const int64_t stride = range->step * wanted.step;
     const int64_t start = range->at(wanted.start);
     return runtime.make<Range>(start, start + wanted.count * stride, stride);

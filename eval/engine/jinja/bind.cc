@@ -10,7 +10,7 @@ namespace qeval::jinja {
 namespace {
 
 /// Where code stands: the names it sees and what may be written there.
-struct Frame {
+struct BindingFrame {
   Symbols* symbols = nullptr;
   int function = 0;
   bool top_level = false;
@@ -51,17 +51,17 @@ class Binder {
  private:
   using Type = Statement::Type;
 
-  void bind(Body& body, const Frame& frame) {
+  void bind(Body& body, const BindingFrame& frame) {
     for (auto& statement : body) bind(*statement, frame);
   }
 
-  void bind(Statement& statement, const Frame& frame) {
+  void bind(Statement& statement, const BindingFrame& frame) {
     switch (statement.type) {
       case Type::output:
         for (auto& expression : statement.expressions) bind(expression.get(), frame);
         break;
       case Type::branch: {
-        Frame soft = frame;
+        BindingFrame soft = frame;
         soft.soft = true;
         for (auto& [test, body] : statement.branches) {
           bind(test.get(), soft);
@@ -129,14 +129,14 @@ class Binder {
     if (statement.function != nullptr) refuse_loop_targets(statement.function->body);
   }
 
-  void bind_loop(Statement& statement, const Frame& frame) {
+  void bind_loop(Statement& statement, const BindingFrame& frame) {
     refuse_loop_target(*statement.target);
     const int function = statement.recursive ? functions_.add(frame.function) : frame.function;
     Symbols inside(functions_, function, frame.symbols);
     inside.declare_parameter("loop");
     inside.store_names(*statement.target, true);
     inside.analyze(statement.body);
-    const Frame loop{.symbols = &inside, .function = function, .in_loop = true};
+    const BindingFrame loop{.symbols = &inside, .function = function, .in_loop = true};
     bind(statement.expression.get(), frame);
     bind_target(*statement.target, loop);
     if (statement.test != nullptr) {
@@ -144,7 +144,7 @@ class Binder {
       Symbols ahead(functions_, function, frame.symbols);
       ahead.store_names(*statement.target, true);
       ahead.load_names(statement.test.get());
-      const Frame test{.symbols = &ahead, .function = function};
+      const BindingFrame test{.symbols = &ahead, .function = function};
       statement.test_target = copy_of_target(*statement.target);
       bind_target(*statement.test_target, test);
       bind(statement.test.get(), test);
@@ -162,7 +162,7 @@ class Binder {
     statement.slots = functions_.entries[static_cast<size_t>(function)].slots;
   }
 
-  void bind_function(Function& function, const Frame& frame, int line) {
+  void bind_function(Function& function, const BindingFrame& frame, int line) {
     const int id = functions_.add(frame.function);
     Symbols inside(functions_, id, frame.symbols);
     const auto analyze = [&] {
@@ -203,7 +203,7 @@ class Binder {
       special("varargs", function.takes_rest, function.rest_slot);
     }
     analyze();
-    const Frame body{.symbols = &inside, .function = id};
+    const BindingFrame body{.symbols = &inside, .function = id};
     for (auto& parameter : function.parameters) bind_target(*parameter, body);
     for (auto& value : function.defaults) bind(value.get(), body);
     bind(function.body, body);
@@ -220,7 +220,7 @@ class Binder {
   }
 
   /// A set block, filter block, with or autoescape: variables of its own in the same function.
-  void bind_scope(Statement& statement, const Frame& frame) {
+  void bind_scope(Statement& statement, const BindingFrame& frame) {
     Symbols inside(functions_, frame.function, frame.symbols);
     for (const auto& target : statement.targets) inside.store_names(*target, true);
     inside.analyze(statement.body);
@@ -229,7 +229,7 @@ class Binder {
     } else {
       inside.load_names(statement.expression.get());
     }
-    const Frame body{.symbols = &inside, .function = frame.function, .in_loop = frame.in_loop};
+    const BindingFrame body{.symbols = &inside, .function = frame.function, .in_loop = frame.in_loop};
     for (auto& target : statement.targets) bind_target(*target, body);
     bind(statement.body, body);
     bind(statement.expression.get(), body);
@@ -240,7 +240,7 @@ class Binder {
     statement.loads = inside.loads();
   }
 
-  void bind_block(Statement& statement, const Frame& frame) {
+  void bind_block(Statement& statement, const BindingFrame& frame) {
     if (!blocks_.emplace(statement.name, &statement).second) {
       throw TemplateError("block '" + statement.name + "' defined twice", statement.line);
     }
@@ -256,16 +256,16 @@ class Binder {
     }
   }
 
-  void bind_target(Expression& target, const Frame& frame) {
+  void bind_target(Expression& target, const BindingFrame& frame) {
     if (target.type == Expression::Type::name || target.type == Expression::Type::field) {
       target.slot = functions_.slot(frame.function, frame.symbols->find(target.name));
     }
     for (auto& part : target.parts) bind_target(*part, frame);
   }
 
-  void bind(Expression* expression, const Frame& frame) {
+  void bind(Expression* expression, const BindingFrame& frame) {
     if (expression == nullptr) return;
-    Frame inner = frame;
+    BindingFrame inner = frame;
     switch (expression->type) {
       case Expression::Type::name:
         expression->slot = functions_.slot(frame.function, frame.symbols->find(expression->name));

@@ -46,7 +46,7 @@ Value partition(Runtime& runtime, const Value& text, std::string_view name, cons
   return runtime.tuple({part(all.substr(0, at)), part(separator), part(all.substr(at + separator.size()))});
 }
 
-Value join(Runtime& runtime, const Value& text, const Call& call) {
+Value join_method(Runtime& runtime, const Value& text, const Call& call) {
   if (call.positional.size() != 1 || !call.named.empty()) {
     raise("str.join() takes exactly one argument ({} given)", call.positional.size() + call.named.size());
   }
@@ -72,7 +72,7 @@ std::optional<Value> call_split_method(Runtime& runtime, const Value& text, std:
                                        const Call& call) {
   if (name == "split" || name == "rsplit") return split_method(runtime, text, name, call);
   if (name == "partition" || name == "rpartition") return partition(runtime, text, name, call);
-  if (name == "join") return join(runtime, text, call);
+  if (name == "join") return join_method(runtime, text, call);
   if (name == "splitlines") {
     const auto arguments = bind_arguments("splitlines keepends?", call);
     const bool keep = !arguments[0].is_missing() && truth(runtime, arguments[0]);

@@ -58,7 +58,7 @@ bool holds(Order order, int comparison) {
   return false;
 }
 
-std::string_view sign_of(Order order) {
+std::string_view order_sign(Order order) {
   constexpr std::string_view kSigns[] = {"<", "<=", ">", ">="};
   return kSigns[static_cast<size_t>(order)];
 }
@@ -242,7 +242,8 @@ bool ordered(Runtime& runtime, Order order, const Value& a, const Value& b) {
     }
     return holds(order, x.size() < y.size() ? -1 : x.size() > y.size() ? 1 : 0);
   }
-  raise("'{}' not supported between instances of '{}' and '{}'", sign_of(order), type_name(a), type_name(b));
+  raise("'{}' not supported between instances of '{}' and '{}'", order_sign(order), type_name(a),
+        type_name(b));
 }
 
 void require_hashable(const Value& value) {

@@ -28,7 +28,7 @@ std::vector<std::string> loose_responses(const std::string& response) {
   return out;
 }
 
-Question ask(const Row& row, const std::shared_ptr<LanguageData>& data) {
+Question ask_ifeval(const Row& row, const std::shared_ptr<LanguageData>& data) {
   Question question{.contexts = {row.text("prompt")}, .target = "0"};
   const std::vector<InstructionCheck> checks = instruction_checks(row, data);
   const std::vector<std::string> ids = row.texts("instruction_id_list");
@@ -54,21 +54,22 @@ Question ask(const Row& row, const std::shared_ptr<LanguageData>& data) {
 }  // namespace
 
 std::vector<Task> ifeval_tasks() {
-  Task task{.name = "ifeval",
-            .description = "IFEval: instructions that a program can check, such as a length or a format",
-            .folder = "ifeval",
-            .split = "train",
-            .version = 4,
-            .scoring = Scoring::generation,
-            .ask = [data = std::make_shared<LanguageData>()](const Row& row) { return ask(row, data); },
-            .generation = generating({{"none", {}}},
-                                     {"prompt_level_strict_acc", "inst_level_strict_acc",
-                                      "prompt_level_loose_acc", "inst_level_loose_acc"},
-                                     {{"until", nlohmann::ordered_json::array()},
-                                      {"do_sample", false},
-                                      {"temperature", 0.0},
-                                      {"max_gen_toks", 1280}},
-                                     "instructions followed, strictly and loosely")};
+  Task task{
+      .name = "ifeval",
+      .description = "IFEval: instructions that a program can check, such as a length or a format",
+      .folder = "ifeval",
+      .split = "train",
+      .version = 4,
+      .scoring = Scoring::generation,
+      .ask = [data = std::make_shared<LanguageData>()](const Row& row) { return ask_ifeval(row, data); },
+      .generation = generating({{"none", {}}},
+                               {"prompt_level_strict_acc", "inst_level_strict_acc", "prompt_level_loose_acc",
+                                "inst_level_loose_acc"},
+                               {{"until", nlohmann::ordered_json::array()},
+                                {"do_sample", false},
+                                {"temperature", 0.0},
+                                {"max_gen_toks", 1280}},
+                               "instructions followed, strictly and loosely")};
   Task leaderboard = task;
   leaderboard.name = "leaderboard_ifeval";
   leaderboard.description = "IFEval, as the second Open LLM Leaderboard asks it";

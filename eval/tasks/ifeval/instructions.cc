@@ -100,16 +100,6 @@ std::string_view strip_of(std::string_view text, char c) {
   return text;
 }
 
-std::vector<std::string> split_at(std::string_view text, std::string_view separator) {
-  std::vector<std::string> out;
-  for (size_t begin = 0;;) {
-    const size_t end = text.find(separator, begin);
-    out.emplace_back(text.substr(begin, end == std::string_view::npos ? end : end - begin));
-    if (end == std::string_view::npos) return out;
-    begin = end + separator.size();
-  }
-}
-
 InstructionCheck keywords(const Arguments& arguments) {
   std::vector<PythonPattern> wanted;
   for (const std::string& word : arguments.texts("keywords"))

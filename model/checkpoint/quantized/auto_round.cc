@@ -17,7 +17,7 @@ struct Scheme {
   bool symmetric = true;
 };
 
-struct Settings {
+struct AutoRoundSettings {
   std::string where, packing;
   Scheme usual;
   bool head = false;
@@ -52,9 +52,9 @@ Scheme read_scheme(const JsonObject& fields, const Scheme& usual) {
   return scheme;
 }
 
-Settings read_settings(const QuantizationConfig& config) {
+AutoRoundSettings read_auto_round_settings(const QuantizationConfig& config) {
   const JsonObject fields = config.object();
-  Settings settings;
+  AutoRoundSettings settings;
   settings.where = config.where;
   fields.integer("bits");  // must be there
   if (fields.string("data_type", "int") != "int") fields.refuse("data_type", "int");
@@ -96,7 +96,8 @@ Settings read_settings(const QuantizationConfig& config) {
   return settings;
 }
 
-std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTensors& tensors) {
+std::optional<QuantizedModule> read_auto_round_module(const AutoRoundSettings& settings,
+                                                      ModuleTensors& tensors) {
   const ModuleRequest& request = tensors.request();
   using Kind = ModuleRequest::Kind;
   const auto begins = [&](const std::string& name) { return request.name.starts_with(name); };
@@ -105,13 +106,14 @@ std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTenso
   quantized = quantized || (request.kind == Kind::head && settings.head);
   std::string rule = settings.where;
   Scheme scheme = settings.usual;
-  const auto exact = std::ranges::find(settings.overrides, request.name, &Settings::Override::name);
-  const auto found = exact != settings.overrides.end()
-                         ? exact
-                         : std::ranges::find_if(settings.overrides, [&](const Settings::Override& own) {
-                             return own.pattern ? own.pattern->occurs_in(request.name)
-                                                : request.name.find(own.name) != std::string::npos;
-                           });
+  const auto exact = std::ranges::find(settings.overrides, request.name, &AutoRoundSettings::Override::name);
+  const auto found =
+      exact != settings.overrides.end()
+          ? exact
+          : std::ranges::find_if(settings.overrides, [&](const AutoRoundSettings::Override& own) {
+              return own.pattern ? own.pattern->occurs_in(request.name)
+                                 : request.name.find(own.name) != std::string::npos;
+            });
   if (found != settings.overrides.end() && request.kind != Kind::embedding) {
     scheme = found->scheme;
     quantized = scheme.bits < 16;
@@ -134,9 +136,9 @@ std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTenso
 }  // namespace
 
 Quantization open_auto_round(const QuantizationConfig& config) {
-  auto settings = std::make_shared<const Settings>(read_settings(config));
+  auto settings = std::make_shared<const AutoRoundSettings>(read_auto_round_settings(config));
   Quantization result;
-  result.read = [settings](ModuleTensors& tensors) { return read_module(*settings, tensors); };
+  result.read = [settings](ModuleTensors& tensors) { return read_auto_round_module(*settings, tensors); };
   return result;
 }
 

@@ -14,20 +14,20 @@
 namespace qeval::model {
 namespace {
 
-struct Settings {
+struct BitsAndBytesSettings {
   std::string where;
   bool four_bits = false;
   bool lists_skipped = false;
   SkippedNames skipped;
 };
 
-Settings read_settings(const QuantizationConfig& config) {
+BitsAndBytesSettings read_bitsandbytes_settings(const QuantizationConfig& config) {
   config.refuse_unknown({"_load_in_4bit", "_load_in_8bit", "load_in_4bit", "load_in_8bit",
                          "bnb_4bit_compute_dtype", "bnb_4bit_quant_storage", "bnb_4bit_quant_type",
                          "bnb_4bit_use_double_quant", "llm_int8_enable_fp32_cpu_offload",
                          "llm_int8_skip_modules", "llm_int8_threshold"});
   const JsonObject fields = config.object();
-  Settings settings;
+  BitsAndBytesSettings settings;
   settings.where = config.where;
   settings.four_bits = fields.boolean("load_in_4bit", fields.boolean("_load_in_4bit", false));
   const bool eight_bits = fields.boolean("load_in_8bit", fields.boolean("_load_in_8bit", false));
@@ -109,7 +109,8 @@ std::shared_ptr<CodedWeight> read_eight_bits(ModuleTensors& tensors) {
   return weight;
 }
 
-std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTensors& tensors) {
+std::optional<QuantizedModule> read_bitsandbytes_module(const BitsAndBytesSettings& settings,
+                                                        ModuleTensors& tensors) {
   const ModuleRequest& request = tensors.request();
   const bool four = tensors.has("weight.absmax"), eight = tensors.has("SCB");
   if ((four && !settings.four_bits) || (eight && settings.four_bits)) {
@@ -131,9 +132,9 @@ std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTenso
 }  // namespace
 
 Quantization open_bitsandbytes(const QuantizationConfig& config) {
-  auto settings = std::make_shared<const Settings>(read_settings(config));
+  auto settings = std::make_shared<const BitsAndBytesSettings>(read_bitsandbytes_settings(config));
   Quantization result;
-  result.read = [settings](ModuleTensors& tensors) { return read_module(*settings, tensors); };
+  result.read = [settings](ModuleTensors& tensors) { return read_bitsandbytes_module(*settings, tensors); };
   return result;
 }
 

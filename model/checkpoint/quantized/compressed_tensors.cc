@@ -339,8 +339,9 @@ std::optional<ActivationRounding> read_rounding(ModuleTensors& tensors, const Ct
   return rounding;
 }
 
-std::optional<QuantizedModule> read_module(const CtConfig& config, std::vector<std::string>& notes,
-                                           ModuleTensors& tensors) {
+std::optional<QuantizedModule> read_compressed_tensors_module(const CtConfig& config,
+                                                              std::vector<std::string>& notes,
+                                                              ModuleTensors& tensors) {
   const ModuleRequest& request = tensors.request();
   const CtGroup* group = config.find(request, [&](std::string note) { notes.push_back(std::move(note)); });
   const TensorView* weight = tensors.find("weight");
@@ -369,7 +370,9 @@ Quantization open_compressed_tensors(const QuantizationConfig& config) {
   auto settings = std::make_shared<const CtConfig>(read_compressed_tensors_config(config));
   Quantization result;
   auto notes = std::make_shared<std::vector<std::string>>();
-  result.read = [settings, notes](ModuleTensors& tensors) { return read_module(*settings, *notes, tensors); };
+  result.read = [settings, notes](ModuleTensors& tensors) {
+    return read_compressed_tensors_module(*settings, *notes, tensors);
+  };
   result.cache = settings->cache;
   result.notes = notes;
   return result;

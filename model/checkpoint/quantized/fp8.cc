@@ -9,7 +9,7 @@
 namespace qeval::model {
 namespace {
 
-struct Settings {
+struct Fp8Settings {
   std::string where, skip_rule;
   std::optional<std::pair<int64_t, int64_t>> block;  ///< rows, columns
   bool fixed = false;                                ///< activation_scheme: static
@@ -21,12 +21,12 @@ bool is_fp8(const ModuleTensors& tensors) {
   return weight != nullptr && weight->dtype == DType::f8_e4m3;
 }
 
-Settings read_settings(const QuantizationConfig& config) {
+Fp8Settings read_fp8_settings(const QuantizationConfig& config) {
   config.refuse_unknown({"activation_scheme", "weight_block_size", "fmt", "scale_fmt",
                          "modules_to_not_convert", "ignored_layers", "dequantize", "kv_cache_scheme",
                          "weight_per_tensor", "act_per_tensor"});
   const JsonObject fields = config.object();
-  Settings settings;
+  Fp8Settings settings;
   settings.where = config.where;
   if (fields.string("fmt", "e4m3") != "e4m3") fields.refuse("fmt", "e4m3");
   config.refuse({"scale_fmt"}, "scales that are powers of two are not read");
@@ -47,7 +47,7 @@ Settings read_settings(const QuantizationConfig& config) {
   return settings;
 }
 
-std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTensors& tensors) {
+std::optional<QuantizedModule> read_fp8_module(const Fp8Settings& settings, ModuleTensors& tensors) {
   const ModuleRequest& request = tensors.request();
   const auto [rows, cols] = std::pair(request.rows, request.cols);
   const bool usual = request.kind == ModuleRequest::Kind::linear;
@@ -99,9 +99,9 @@ std::shared_ptr<CodedWeight> read_fp8(ModuleTensors& tensors, const std::string&
 }
 
 Quantization open_fp8(const QuantizationConfig& config) {
-  auto settings = std::make_shared<const Settings>(read_settings(config));
+  auto settings = std::make_shared<const Fp8Settings>(read_fp8_settings(config));
   Quantization result;
-  result.read = [settings](ModuleTensors& tensors) { return read_module(*settings, tensors); };
+  result.read = [settings](ModuleTensors& tensors) { return read_fp8_module(*settings, tensors); };
   return result;
 }
 

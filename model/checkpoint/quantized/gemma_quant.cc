@@ -15,7 +15,7 @@
 namespace qeval::model {
 namespace {
 
-struct Settings {
+struct GemmaQuantSettings {
   std::string where;
   int64_t bits = 0;
   bool embeddings = false;
@@ -33,11 +33,11 @@ int64_t read_bits(const JsonObject& fields) {
   return bits;
 }
 
-Settings read_settings(const QuantizationConfig& config) {
+GemmaQuantSettings read_gemma_quant_settings(const QuantizationConfig& config) {
   config.refuse_unknown(
       {"num_bits", "quantize_embeddings", "modules_to_not_convert", "module_quant_configs"});
   const JsonObject fields = config.object();
-  Settings settings;
+  GemmaQuantSettings settings;
   settings.where = config.where;
   settings.bits = read_bits(fields);
   settings.embeddings = fields.boolean("quantize_embeddings", false);
@@ -57,13 +57,14 @@ Settings read_settings(const QuantizationConfig& config) {
   return settings;
 }
 
-std::optional<ActivationRounding> read_rounding(ModuleTensors& tensors, std::string_view suffix) {
+std::optional<ActivationRounding> read_gemma_rounding(ModuleTensors& tensors, std::string_view suffix) {
   const float scale = tensors.scalar(suffix, true);
   if (scale == 0) return std::nullopt;
   return ActivationRounding{.scale = scale};
 }
 
-std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTensors& tensors) {
+std::optional<QuantizedModule> read_gemma_quant_module(const GemmaQuantSettings& settings,
+                                                       ModuleTensors& tensors) {
   const ModuleRequest& request = tensors.request();
   const auto [rows, cols] = std::pair(request.rows, request.cols);
   const bool embedding = request.kind == ModuleRequest::Kind::embedding;
@@ -79,7 +80,7 @@ std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTenso
                                                                            : ": modules_to_not_convert")))
     return std::nullopt;
   int64_t bits = settings.bits;
-  for (const Settings::Rule& rule : settings.rules) {
+  for (const GemmaQuantSettings::Rule& rule : settings.rules) {
     if (!rule.pattern.occurs_in(request.name)) continue;
     bits = rule.bits;
     break;
@@ -99,8 +100,8 @@ std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTenso
   const StoredScales scales = tensors.scales(scale_suffix, {rows, parts}, parts, 1);
   QuantizedModule result;
   if (!embedding) {
-    result.input = read_rounding(tensors, "input_activation_scale");
-    result.output = read_rounding(tensors, "output_activation_scale");
+    result.input = read_gemma_rounding(tensors, "input_activation_scale");
+    result.output = read_gemma_rounding(tensors, "output_activation_scale");
   }
   result.weight = make_coded(
       tensors, fmt::format("Gemma QAT {}-bit {}", bits, group_text(parts == 1 ? -1 : cols / parts)),
@@ -120,9 +121,9 @@ std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTenso
 }  // namespace
 
 Quantization open_gemma(const QuantizationConfig& config) {
-  auto settings = std::make_shared<const Settings>(read_settings(config));
+  auto settings = std::make_shared<const GemmaQuantSettings>(read_gemma_quant_settings(config));
   Quantization result;
-  result.read = [settings](ModuleTensors& tensors) { return read_module(*settings, tensors); };
+  result.read = [settings](ModuleTensors& tensors) { return read_gemma_quant_module(*settings, tensors); };
   result.ignored_suffixes = {".self_attn.k_cache_scale", ".self_attn.v_cache_scale"};
   result.ignored_note = "scales of the key and value cache are not used, as transformers does not";
   return result;

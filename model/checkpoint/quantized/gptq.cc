@@ -92,7 +92,7 @@ std::vector<Rule> read_dynamic(const QuantizationConfig& config) {
   return rules;
 }
 
-struct Settings {
+struct GptqSettings {
   GptqLayout layout;
   bool head = false;
   std::vector<std::string> only;  ///< ends of the names of the modules that are quantized; empty: all
@@ -113,7 +113,7 @@ void read_values(const JsonObject& fields, GptqLayout& layout) {
   if (layout.group_size != -1 && layout.group_size < 1) fields.refuse("group_size", "-1 or at least 1");
 }
 
-Settings read_settings(const QuantizationConfig& config) {
+GptqSettings read_gptq_settings(const QuantizationConfig& config) {
   config.refuse_unknown({"bits",
                          "group_size",
                          "sym",
@@ -161,7 +161,7 @@ Settings read_settings(const QuantizationConfig& config) {
                          "weight_only"});
   config.refuse({"is_marlin_format"}, "Marlin's layout is another one");
   const JsonObject fields = config.object();
-  Settings settings;
+  GptqSettings settings;
   settings.where = config.where;
   if (const std::string type = fields.string("pack_dtype", "int32"); type != "int32")
     fields.refuse("pack_dtype", "int32");
@@ -200,7 +200,7 @@ Settings read_settings(const QuantizationConfig& config) {
   return settings;
 }
 
-std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTensors& tensors) {
+std::optional<QuantizedModule> read_gptq_module(const GptqSettings& settings, ModuleTensors& tensors) {
   const ModuleRequest& request = tensors.request();
   GptqLayout layout = settings.layout;
   bool quantized = request.kind == ModuleRequest::Kind::linear;
@@ -270,9 +270,9 @@ std::shared_ptr<CodedWeight> read_gptq_layout(ModuleTensors& tensors, const Gptq
 }
 
 Quantization open_gptq(const QuantizationConfig& config) {
-  auto settings = std::make_shared<const Settings>(read_settings(config));
+  auto settings = std::make_shared<const GptqSettings>(read_gptq_settings(config));
   Quantization result;
-  result.read = [settings](ModuleTensors& tensors) { return read_module(*settings, tensors); };
+  result.read = [settings](ModuleTensors& tensors) { return read_gptq_module(*settings, tensors); };
   return result;
 }
 

@@ -13,9 +13,9 @@
 namespace qeval::model {
 namespace {
 
-constexpr int64_t kGroup = 16;
+constexpr int64_t kNvfp4Group = 16;
 
-struct Settings {
+struct ModelOptSettings {
   std::string where, key;
   bool fp4 = false;
   std::vector<std::string> skipped;  ///< names with wildcards
@@ -30,7 +30,7 @@ void refuse_cache(const nlohmann::json& fields, const std::string& where) {
   }
 }
 
-Settings read_settings(const QuantizationConfig& config) {
+ModelOptSettings read_modelopt_settings(const QuantizationConfig& config) {
   config.refuse_unknown({"ignore", "exclude_modules", "quant_algo", "producer", "config_groups", "group_size",
                          "kv_cache_quant_algo", "kv_cache_scheme", "quantization", "has_zero_point",
                          "pre_quant_scale"});
@@ -49,12 +49,13 @@ Settings read_settings(const QuantizationConfig& config) {
       refuse_cache(*nested, other.string() + ": quantization");
   }
   const JsonObject fields(values, where);
-  Settings settings;
+  ModelOptSettings settings;
   settings.where = where;
   const std::string algorithm = fields.string("quant_algo");
   if (algorithm != "FP8" && algorithm != "NVFP4") fields.refuse("quant_algo", "FP8, NVFP4");
   settings.fp4 = algorithm == "NVFP4";
-  if (settings.fp4 && fields.integer("group_size", kGroup) != kGroup) fields.refuse("group_size", "16");
+  if (settings.fp4 && fields.integer("group_size", kNvfp4Group) != kNvfp4Group)
+    fields.refuse("group_size", "16");
   for (const char* key : {"has_zero_point", "pre_quant_scale"}) {
     if (fields.boolean(key, false)) fields.refuse(key, "false");
   }
@@ -63,7 +64,8 @@ Settings read_settings(const QuantizationConfig& config) {
   return settings;
 }
 
-std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTensors& tensors) {
+std::optional<QuantizedModule> read_modelopt_module(const ModelOptSettings& settings,
+                                                    ModuleTensors& tensors) {
   const ModuleRequest& request = tensors.request();
   const auto [rows, cols] = std::pair(request.rows, request.cols);
   const TensorView* codes = tensors.find("weight");
@@ -84,18 +86,19 @@ std::optional<QuantizedModule> read_module(const Settings& settings, ModuleTenso
     result.input = {.type = ActivationRounding::Type::e4m3, .scale = input};
     return result;
   }
-  const TensorView& scale = tensors.take("weight_scale", {rows, divide_up(cols, kGroup)}, {DType::f8_e4m3});
+  const TensorView& scale =
+      tensors.take("weight_scale", {rows, divide_up(cols, kNvfp4Group)}, {DType::f8_e4m3});
   const float global = tensors.scalar("weight_scale_2"), input = tensors.scalar("input_scale");
   result.weight = read_e2m1(tensors, "weight", "ModelOpt NVFP4",
                             {.type = StoredScales::Type::f8_e4m3,
                              .data = scale.bytes.data(),
-                             .row_step = divide_up(cols, kGroup),
+                             .row_step = divide_up(cols, kNvfp4Group),
                              .group_step = 1,
                              .global = global},
-                            kGroup);
+                            kNvfp4Group);
   result.input = {.type = ActivationRounding::Type::e2m1,
                   .source = ActivationRounding::Scale::two_level,
-                  .group = kGroup,
+                  .group = kNvfp4Group,
                   .global = input};
   return result;
 }
@@ -118,9 +121,9 @@ std::shared_ptr<CodedWeight> read_e2m1(ModuleTensors& tensors, std::string_view 
 }
 
 Quantization open_modelopt(const QuantizationConfig& config) {
-  auto settings = std::make_shared<const Settings>(read_settings(config));
+  auto settings = std::make_shared<const ModelOptSettings>(read_modelopt_settings(config));
   Quantization result;
-  result.read = [settings](ModuleTensors& tensors) { return read_module(*settings, tensors); };
+  result.read = [settings](ModuleTensors& tensors) { return read_modelopt_module(*settings, tensors); };
   return result;
 }
 

@@ -9,7 +9,7 @@
 namespace qeval::model {
 namespace {
 
-constexpr int64_t kGroup = 32;
+constexpr int64_t kMxfp4Group = 32;
 
 const TensorView& require(const Checkpoint& checkpoint, const std::string& name,
                           const std::vector<int64_t>& shape) {
@@ -35,12 +35,12 @@ TensorView part(const TensorView& tensor, int64_t i, int64_t count) {
 std::vector<std::shared_ptr<CodedWeight>> read_mxfp4_experts(const Checkpoint& checkpoint,
                                                              const std::string& name, int64_t experts,
                                                              int64_t rows, int64_t cols) {
-  if (cols % kGroup != 0) {
+  if (cols % kMxfp4Group != 0) {
     fail("{}: tensor {}_blocks: {} columns; accepted: a multiple of {}", checkpoint.path().string(),
-         printable(name), cols, kGroup);
+         printable(name), cols, kMxfp4Group);
   }
-  const int64_t groups = cols / kGroup;
-  const TensorView& blocks = require(checkpoint, name + "_blocks", {experts, rows, groups, kGroup / 2});
+  const int64_t groups = cols / kMxfp4Group;
+  const TensorView& blocks = require(checkpoint, name + "_blocks", {experts, rows, groups, kMxfp4Group / 2});
   const TensorView& scales = require(checkpoint, name + "_scales", {experts, rows, groups});
   std::vector<std::shared_ptr<CodedWeight>> result;
   for (int64_t e = 0; e < experts; ++e) {
@@ -48,7 +48,7 @@ std::vector<std::shared_ptr<CodedWeight>> read_mxfp4_experts(const Checkpoint& c
     weight->format = "MXFP4";
     weight->rows = rows;
     weight->cols = cols;
-    weight->group = kGroup;
+    weight->group = kMxfp4Group;
     weight->tensors = {part(blocks, e, experts), part(scales, e, experts)};
     weight->codes = {.bits = 4, .data = weight->tensors[0].bytes.data(), .cols = cols, .stride = cols / 2};
     weight->values = e2m1_values();

@@ -10,7 +10,7 @@
 namespace qeval::model {
 namespace {
 
-constexpr uint32_t kMatchLimit = 1'000'000;
+constexpr uint32_t kNameMatchLimit = 1'000'000;
 
 }  // namespace
 
@@ -35,7 +35,7 @@ bool NamePattern::match(std::string_view name, uint32_t options) const {
   const std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> context(
       pcre2_match_context_create(nullptr), pcre2_match_context_free);
   if (data == nullptr || context == nullptr) throw std::bad_alloc();
-  pcre2_set_match_limit(context.get(), kMatchLimit);
+  pcre2_set_match_limit(context.get(), kNameMatchLimit);
   const int found = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(name.data()), name.size(), 0,
                                 options, data.get(), context.get());
   if (found >= 0) return true;

@@ -39,8 +39,8 @@ std::string known_methods() {
 }
 
 /// The config at `key` of a file, or the file itself where key is empty.
-std::optional<QuantizationConfig> read_config(const std::filesystem::path& file,
-                                              std::initializer_list<const char*> keys) {
+std::optional<QuantizationConfig> read_quantization_config(const std::filesystem::path& file,
+                                                           std::initializer_list<const char*> keys) {
   std::error_code code;
   if (!std::filesystem::exists(file, code)) return std::nullopt;
   const std::string text = read_file(file);
@@ -66,19 +66,19 @@ std::optional<QuantizationConfig> read_config(const std::filesystem::path& file,
 }
 
 std::optional<QuantizationConfig> find_config(const std::filesystem::path& folder) {
-  if (auto config =
-          read_config(folder / "config.json", {"quantization_config", "compression_config", kWeightCodes})) {
+  if (auto config = read_quantization_config(folder / "config.json",
+                                             {"quantization_config", "compression_config", kWeightCodes})) {
     const bool old = config->where.ends_with("compression_config");
     if (old && config->fields.is_object() && !config->fields.contains("quant_method"))
       config->fields["quant_method"] = "compressed-tensors";
     return config;
   }
-  if (auto config = read_config(folder / "quantize_config.json", {})) {
+  if (auto config = read_quantization_config(folder / "quantize_config.json", {})) {
     if (config->fields.is_object() && !config->fields.contains("quant_method"))
       config->fields["quant_method"] = "gptq";  // AutoGPTQ, which wrote such files, knew no other
     return config;
   }
-  if (auto config = read_config(folder / "hf_quant_config.json", {"quantization"})) {
+  if (auto config = read_quantization_config(folder / "hf_quant_config.json", {"quantization"})) {
     if (config->fields.is_object() && !config->fields.contains("quant_method"))
       config->fields["quant_method"] = "modelopt";
     return config;

@@ -12,7 +12,7 @@
 namespace qeval::model {
 namespace {
 
-std::optional<QuantizedModule> read_module(ModuleTensors& tensors) {
+std::optional<QuantizedModule> read_torchao_module(ModuleTensors& tensors) {
   const ModuleRequest& request = tensors.request();
   const auto [rows, cols] = std::pair(request.rows, request.cols);
   const auto& metadata = tensors.checkpoint().metadata();
@@ -83,7 +83,7 @@ std::optional<QuantizedModule> read_module(ModuleTensors& tensors) {
 /// The config says how torchao was asked to quantize; the tensors' own metadata say what came of it.
 Quantization open_torchao(const QuantizationConfig&) {
   Quantization result;
-  result.read = read_module;
+  result.read = read_torchao_module;
   return result;
 }
 

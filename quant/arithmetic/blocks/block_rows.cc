@@ -9,7 +9,7 @@
 namespace qeval::quant {
 namespace {
 
-constexpr int64_t kAlign = 64, kRowGrain = 16, kSubBlock = 16;
+constexpr int64_t kAlign = 64, kSubBlock = 16;
 
 int64_t aligned(int64_t bytes) {
   return (bytes + kAlign - 1) / kAlign * kAlign;

@@ -12,12 +12,6 @@ namespace qeval::quant {
 
 using model::Tensor;
 
-namespace {
-
-constexpr int64_t kRowGrain = 16;
-
-}  // namespace
-
 ComparingArithmetic::ComparingArithmetic(const model::Model& model, const FakeArithmetic& fake,
                                          const IntegerArithmetic& integer, Choice take_integer)
     : fake_(fake),

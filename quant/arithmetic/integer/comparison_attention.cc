@@ -42,7 +42,7 @@ AttentionTile integer_tile(const AttentionTile& tile, std::span<const KvPiece> p
 /// begin among the simulation's, whose rows are `stride` apart, and among the codes, whose rows follow one
 /// another.
 template <typename Body>
-void for_each_row(const AttentionTile& tile, int64_t stride, const Body& body) {
+void for_each_score_row(const AttentionTile& tile, int64_t stride, const Body& body) {
   const int64_t group = tile.op->group();
   for (int64_t r = 0; r < tile.query_count * group; ++r) {
     const int64_t begin = tile.begin(r / group);
@@ -89,24 +89,25 @@ void ComparingArithmetic::scores(const AttentionTile& tile, const Tensor& q) con
   const std::vector<KvPiece> path = integer_path(tile);
   integer_.scores(integer_tile(tile, path), codes);
   fake_.scores(tile, q);
-  for_each_row(tile, fake_.score_stride(tile), [&](int64_t r, int64_t first, int64_t code, int64_t count) {
-    if (is_alone(tile, r)) return;
-    compare({tile.layer, Module::qk_product, Slot::output}, grid.scores,
-            tile_scratch().scores.as<int16_t>() + code, tile.scores.as<float>() + first, count);
-  });
+  for_each_score_row(
+      tile, fake_.score_stride(tile), [&](int64_t r, int64_t first, int64_t code, int64_t count) {
+        if (is_alone(tile, r)) return;
+        compare({tile.layer, Module::qk_product, Slot::output}, grid.scores,
+                tile_scratch().scores.as<int16_t>() + code, tile.scores.as<float>() + first, count);
+      });
 }
 
 void ComparingArithmetic::softmax(const AttentionTile& tile) const {
   const AttentionGrids& grid = grids(tile.layer).attention;
   int16_t* codes = tile_scratch().scores.as<int16_t>();
   const int64_t stride = fake_.score_stride(tile);
-  for_each_row(tile, stride, [&](int64_t, int64_t first, int64_t code, int64_t count) {
+  for_each_score_row(tile, stride, [&](int64_t, int64_t first, int64_t code, int64_t count) {
     to_codes(grid.scores, tile.scores.as<float>() + first, count, codes + code);
   });
   const std::vector<KvPiece> path = integer_path(tile);
   integer_.softmax(integer_tile(tile, path));
   fake_.softmax(tile);
-  for_each_row(tile, stride, [&](int64_t r, int64_t first, int64_t code, int64_t count) {
+  for_each_score_row(tile, stride, [&](int64_t r, int64_t first, int64_t code, int64_t count) {
     if (is_alone(tile, r)) return;
     compare({tile.layer, Module::pv_product, Slot::input}, grid.probabilities, codes + code,
             tile.scores.as<float>() + first, count);
@@ -118,12 +119,13 @@ void ComparingArithmetic::mix(const AttentionTile& tile, Tensor& out) const {
   const std::vector<KvPiece> path = integer_path(tile);
   const AttentionTile integers = integer_tile(tile, path);
   int64_t* sums = integer_.probability_sums(integers);
-  for_each_row(tile, fake_.score_stride(tile), [&](int64_t r, int64_t first, int64_t code, int64_t count) {
-    int16_t* codes = integers.scores.as<int16_t>() + code;
-    sums[r] -= std::accumulate(codes, codes + count, int64_t{0});
-    to_codes(grid.probabilities, tile.scores.as<float>() + first, count, codes);
-    sums[r] += std::accumulate(codes, codes + count, int64_t{0});
-  });
+  for_each_score_row(tile, fake_.score_stride(tile),
+                     [&](int64_t r, int64_t first, int64_t code, int64_t count) {
+                       int16_t* codes = integers.scores.as<int16_t>() + code;
+                       sums[r] -= std::accumulate(codes, codes + count, int64_t{0});
+                       to_codes(grid.probabilities, tile.scores.as<float>() + first, count, codes);
+                       sums[r] += std::accumulate(codes, codes + count, int64_t{0});
+                     });
   Tensor mixed;
   mixed.resize(out.rows, out.cols, sizeof(int16_t));
   integer_.mix(integers, mixed);

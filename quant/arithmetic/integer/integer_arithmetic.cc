@@ -75,7 +75,6 @@ void IntegerArithmetic::route(int64_t layer, const model::RouteOp& op, const mod
   routing.used = op.used;
   routing.experts.resize(static_cast<size_t>(logits.rows * op.used));
   routing.codes.resize(routing.experts.size());
-  constexpr int64_t kRowGrain = 16;
   parallel_ranges(logits.rows, kRowGrain, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       choose_experts(router, logits.row<int16_t>(r), routing.experts.data() + r * op.used,

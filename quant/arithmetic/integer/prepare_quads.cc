@@ -14,7 +14,7 @@ constexpr int64_t kLanes = 2 * kPanel;  ///< 16-bit sums of an entry: two of eac
 // Entries beyond those that the inputs need, as a share of them, that the layout may cost in memory.
 constexpr double kMostOverflow = 0.2;
 // Relative cost of an entry by group, as measured with AVX2: 96, 120 and 130 products a nanosecond.
-constexpr std::array<std::pair<int32_t, double>, 3> kGroups{{{4, 1.0}, {2, 1.08}, {1, 1.35}}};
+constexpr std::array<std::pair<int32_t, double>, 3> kGroupCosts{{{4, 1.0}, {2, 1.08}, {1, 1.35}}};
 
 /// The entries of one panel.
 struct QuadPanel {
@@ -66,7 +66,8 @@ struct LaneWeights {
 };
 
 /// Moves as much of the codes into `taken` as the lanes have room for; without branches, for vectors.
-void take(std::array<int16_t, kLanes>& codes, LaneWeights& lanes, std::array<int16_t, kLanes>& taken) {
+void take_lane_codes(std::array<int16_t, kLanes>& codes, LaneWeights& lanes,
+                     std::array<int16_t, kLanes>& taken) {
   constexpr auto kMost = static_cast<int16_t>(kLaneWeight);
   for (size_t lane = 0; lane < kLanes; ++lane) {
     const int16_t code = codes[lane];
@@ -101,8 +102,8 @@ void emit(std::span<const int64_t> quads, int32_t group, std::vector<Quad>& rest
     if (e % static_cast<size_t>(group) == 0) lanes = {};
     Quad& quad = rest[static_cast<size_t>(quads[e])];
     std::array<int16_t, kLanes> first, second;
-    take(quad.first, lanes, first);
-    take(quad.second, lanes, second);
+    take_lane_codes(quad.first, lanes, first);
+    take_lane_codes(quad.second, lanes, second);
     std::array<uint16_t, kLanes> pairs;
     for (size_t lane = 0; lane < kLanes; ++lane) {
       pairs[lane] = static_cast<uint16_t>((first[lane] & 0xFF) | static_cast<uint16_t>(second[lane]) << 8);
@@ -131,7 +132,7 @@ std::optional<int32_t> choose_group(const QuantizedMatrix& w, const IntegerMatri
   std::optional<int32_t> best;
   double least = 0;
   const int64_t panels = matrix.panel_count();
-  for (const auto& [group, cost] : kGroups) {
+  for (const auto& [group, cost] : kGroupCosts) {
     double entries = 0;
     double needed = 0;
     for (int64_t p = 0; p < panels; p += std::max<int64_t>(1, panels / 3)) {
@@ -146,7 +147,7 @@ std::optional<int32_t> choose_group(const QuantizedMatrix& w, const IntegerMatri
       least = entries * cost;
     }
     // No other group needs fewer entries than the inputs do.
-    if (least <= needed * kGroups[1].second) return best;
+    if (least <= needed * kGroupCosts[1].second) return best;
   }
   return best;
 }

@@ -37,7 +37,8 @@ struct Header {
   std::vector<size_t> moments;  // their sizes
 };
 
-std::span<const std::byte> take(std::span<const std::byte>& rest, size_t size, const std::string& file) {
+std::span<const std::byte> take_bytes(std::span<const std::byte>& rest, size_t size,
+                                      const std::string& file) {
   if (size > rest.size()) fail("{}: damaged: it ends too early", file);
   const auto part = rest.first(size);
   rest = rest.subspan(size);
@@ -48,10 +49,11 @@ Header take_header(std::span<const std::byte>& rest, const std::string& file) {
   const auto text = [](std::span<const std::byte> bytes) {
     return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   };
-  if (text(take(rest, kMagic.size(), file)) != kMagic) fail("{}: not the state of a learning run", file);
+  if (text(take_bytes(rest, kMagic.size(), file)) != kMagic)
+    fail("{}: not the state of a learning run", file);
   uint64_t length = 0;
-  std::memcpy(&length, take(rest, sizeof length, file).data(), sizeof length);
-  const auto json = parse_strict_json(text(take(rest, length, file)), file + ": damaged header");
+  std::memcpy(&length, take_bytes(rest, sizeof length, file).data(), sizeof length);
+  const auto json = parse_strict_json(text(take_bytes(rest, length, file)), file + ": damaged header");
   try {
     Header header{json.at("fingerprint").get<std::string>(), json.at("step").get<int64_t>(),
                   json.at("optimizer_steps").get<int64_t>(), json.at("moments").get<std::vector<size_t>>()};
@@ -122,7 +124,7 @@ void load_state(const std::filesystem::path& file, const std::string& fingerprin
   state.step = header.step;
   state.optimizer_steps = header.optimizer_steps;
   const auto read = [&](std::vector<float>& values) {
-    const auto bytes = take(rest, values.size() * sizeof(float), file.string());
+    const auto bytes = take_bytes(rest, values.size() * sizeof(float), file.string());
     if (!bytes.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
   };
   visit_values(state, read);

@@ -109,8 +109,8 @@ namespace {
 
 /// Those of LearnOptions::codes.
 template <typename Real>
-void add_factors(const model::BlockGraph& block, const LearnOptions& options, const Point& weight,
-                 const std::string& name, BlockParameters<Real>& parameters) {
+void add_learned_factors(const model::BlockGraph& block, const LearnOptions& options, const Point& weight,
+                         const std::string& name, BlockParameters<Real>& parameters) {
   const QuantConfig& codes = *options.codes;
   if (const auto* norm = block.find<model::NormOp>(weight.module); norm != nullptr && norm->weighted) {
     parameters.let.push_back(
@@ -155,7 +155,7 @@ BlockParameters<Real> initial_parameters(const model::ModelConfig& config, const
     const auto module = static_cast<Module>(m);
     const std::string name = short_name(layer, module);
     if (options.codes != nullptr)
-      add_factors(block, options, {layer, module, Slot::weight}, name, parameters);
+      add_learned_factors(block, options, {layer, module, Slot::weight}, name, parameters);
     for (int64_t s = 0; s < kSlots; ++s) {
       const auto slot = static_cast<Slot>(s);
       const Point point{layer, module, slot};

@@ -22,8 +22,8 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-const Fingerprint settings{{"arithmetic", "float"}, {"weights", "abc"}};
-const std::vector<std::string> tasks{"arc", "pages"};
+const Fingerprint merged_settings{{"arithmetic", "float"}, {"weights", "abc"}};
+const std::vector<std::string> merged_tasks{"arc", "pages"};
 
 /// A companion whose records are lines "ID TEXT".
 const CompanionFormat lines{
@@ -44,9 +44,9 @@ TEST(RankFolders, AreTakenOverByWhoeverResumes) {
   const TemporaryFolder folder, whole;
   const auto samples = choice_samples(7);
   {
-    RunDirectory first(folder.path(), settings, tasks, false, {lines});
-    RunDirectory second(rank_folder(folder.path(), 1), settings, tasks, true, {lines});
-    RunDirectory third(rank_folder(folder.path(), 12), settings, tasks, true, {lines});
+    RunDirectory first(folder.path(), merged_settings, merged_tasks, false, {lines});
+    RunDirectory second(rank_folder(folder.path(), 1), merged_settings, merged_tasks, true, {lines});
+    RunDirectory third(rank_folder(folder.path(), 12), merged_settings, merged_tasks, true, {lines});
     add(second, samples[6]);
     add(first, samples[2]);
     add(second, samples[0]);
@@ -54,16 +54,16 @@ TEST(RankFolders, AreTakenOverByWhoeverResumes) {
   }
   std::ofstream(rank_folder(folder.path(), 12) / journal_file("arc"), std::ios::app) << "half a li";
   fs::create_directories(rank_folder(folder.path(), 3));  // killed before it had written anything
-  EXPECT_THAT(message_of([&] { RunDirectory(folder.path(), settings, tasks, false, {lines}); }),
+  EXPECT_THAT(message_of([&] { RunDirectory(folder.path(), merged_settings, merged_tasks, false, {lines}); }),
               HasSubstr("continue it with resume"));
-  RunDirectory resumed(folder.path(), settings, tasks, true, {lines});
+  RunDirectory resumed(folder.path(), merged_settings, merged_tasks, true, {lines});
   for (const int64_t id : {0, 2, 4, 6}) EXPECT_TRUE(resumed.is_finished("arc", id)) << id;
   EXPECT_EQ(resumed.finished_documents("arc"), 4);
   for (const int rank : {1, 3, 12}) EXPECT_FALSE(fs::exists(rank_folder(folder.path(), rank)));
   for (const size_t i : {5, 1, 3}) add(resumed, samples[i]);
   const std::string hash = resumed.finish("arc").samples_hash;
 
-  RunDirectory unbroken(whole.path(), settings, tasks, false, {lines});
+  RunDirectory unbroken(whole.path(), merged_settings, merged_tasks, false, {lines});
   for (const Sample& sample : samples) add(unbroken, sample);
   EXPECT_EQ(unbroken.finish("arc").samples_hash, hash);
   for (const std::string file : {"samples_arc.jsonl", "divergence_arc.jsonl"})
@@ -75,29 +75,29 @@ TEST(RankFolders, ADocumentThatTwoOfThemHaveIsTakenOnce) {
   const TemporaryFolder folder;
   const auto samples = choice_samples(2);
   {
-    RunDirectory first(folder.path(), settings, tasks, false, {lines});
-    RunDirectory second(rank_folder(folder.path(), 1), settings, tasks, true, {lines});
+    RunDirectory first(folder.path(), merged_settings, merged_tasks, false, {lines});
+    RunDirectory second(rank_folder(folder.path(), 1), merged_settings, merged_tasks, true, {lines});
     add(first, samples[0]);
     add(second, samples[0]);
     add(second, samples[1]);
   }
-  RunDirectory resumed(folder.path(), settings, tasks, true, {lines});
+  RunDirectory resumed(folder.path(), merged_settings, merged_tasks, true, {lines});
   EXPECT_EQ(resumed.finished_documents("arc"), 2);
 }
 
 TEST(RankFolders, OfAnotherRunOrInUseAreRefused) {
   const TemporaryFolder folder;
   const auto samples = choice_samples(1);
-  RunDirectory first(folder.path(), settings, tasks, false, {lines});
+  RunDirectory first(folder.path(), merged_settings, merged_tasks, false, {lines});
   {
-    RunDirectory second(rank_folder(folder.path(), 1), settings, tasks, true, {lines});
+    RunDirectory second(rank_folder(folder.path(), 1), merged_settings, merged_tasks, true, {lines});
     add(second, samples[0]);
     EXPECT_THAT(message_of([&] { first.absorb_ranks(); }), HasSubstr("in use by"));
   }
-  Fingerprint other = settings;
+  Fingerprint other = merged_settings;
   other["arithmetic"] = "fake";
   {
-    RunDirectory foreign(rank_folder(folder.path(), 2), other, tasks, true, {lines});
+    RunDirectory foreign(rank_folder(folder.path(), 2), other, merged_tasks, true, {lines});
     add(foreign, samples[0]);
   }
   EXPECT_THAT(message_of([&] { first.absorb_ranks(); }), HasSubstr("arithmetic (fake there, float here)"));
@@ -119,7 +119,7 @@ TEST(ShardRecord, NamesOfTasksStayInTheFolder) {
   for (const std::string name : {"/../../samples_x", "../x", "a/b"}) {
     ShardRecord record;
     record.shard = {1, 1};
-    record.fingerprint = settings;
+    record.fingerprint = merged_settings;
     record.run = example_run();
     record.run.groups.clear();
     record.run.tasks.resize(1);

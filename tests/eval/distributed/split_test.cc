@@ -37,7 +37,7 @@ std::vector<DocumentCost> costs(const std::vector<std::vector<TokenRequest>>& do
   return document_costs(all, kCosts);
 }
 
-using Tasks = std::vector<std::vector<DocumentCost>>;
+using TaskCosts = std::vector<std::vector<DocumentCost>>;
 
 /// What a part computes by the plan itself.
 int64_t planned_tokens(const std::vector<std::vector<TokenRequest>>& documents,
@@ -54,7 +54,7 @@ int64_t planned_tokens(const std::vector<std::vector<TokenRequest>>& documents,
 
 TEST(Split, PartsAreEven) {
   const auto documents = make_documents(400, 4, 0, 20, 200, 1);
-  const Tasks tasks{costs(documents)};
+  const TaskCosts tasks{costs(documents)};
   for (const int64_t parts : {1, 2, 3, 5, 8}) {
     const std::vector<double> loads = part_costs(tasks, parts);
     const double mean = std::accumulate(loads.begin(), loads.end(), 0.0) / static_cast<double>(parts);
@@ -69,7 +69,7 @@ TEST(Split, PartsAreEven) {
 
 TEST(Split, AFewLongDocumentsAreDealtOutSingly) {
   std::vector<std::vector<TokenRequest>> documents = make_documents(9, 1, 0, 300, 300, 2);
-  const auto part_of = split_documents(Tasks{costs(documents)}, 3);
+  const auto part_of = split_documents(TaskCosts{costs(documents)}, 3);
   for (int64_t part = 0; part < 3; ++part) EXPECT_EQ(std::ranges::count(part_of[0], part), 3);
 }
 
@@ -79,7 +79,7 @@ TEST(Split, EveryDocumentIsInOneOfThePartsWhateverTheOrderItIsReadIn) {
   std::vector<bool> seen(documents.size());
   for (const DocumentCost& cost : list) seen[cost.document] = true;
   EXPECT_EQ(std::ranges::count(seen, true), 60);
-  const auto part_of = split_documents(Tasks{list}, 7);
+  const auto part_of = split_documents(TaskCosts{list}, 7);
   EXPECT_EQ(part_of[0].size(), list.size());
   for (const int64_t part : part_of[0]) EXPECT_TRUE(part >= 0 && part < 7);
 
@@ -91,14 +91,14 @@ TEST(Split, EveryDocumentIsInOneOfThePartsWhateverTheOrderItIsReadIn) {
     EXPECT_EQ(documents[list[i].document].front().tokens, reversed[other[i].document].front().tokens);
     EXPECT_EQ(list[i].alone, other[i].alone);
   }
-  EXPECT_EQ(split_documents(Tasks{other}, 7), part_of);
+  EXPECT_EQ(split_documents(TaskCosts{other}, 7), part_of);
 }
 
 TEST(Split, ASharedPrefixIsNotComputedByEveryDocument) {
   const auto documents = make_documents(200, 1, 1000, 20, 60, 4);  // a thousand tokens of examples
   const auto list = costs(documents);
   constexpr int64_t kParts = 4;
-  const auto part_of = split_documents(Tasks{list}, kParts);
+  const auto part_of = split_documents(TaskCosts{list}, kParts);
   int64_t computed = 0;
   for (int64_t part = 0; part < kParts; ++part) computed += planned_tokens(documents, list, part_of[0], part);
   const int64_t together = planned_tokens(documents, list, std::vector<int64_t>(list.size()), 0);
@@ -108,7 +108,7 @@ TEST(Split, ASharedPrefixIsNotComputedByEveryDocument) {
 
 TEST(Split, MorePartsThanDocumentsLeaveSomeEmpty) {
   const auto documents = make_documents(2, 2, 0, 5, 9, 5);
-  const auto part_of = split_documents(Tasks{costs(documents), {}}, 5);
+  const auto part_of = split_documents(TaskCosts{costs(documents), {}}, 5);
   EXPECT_NE(part_of[0][0], part_of[0][1]);
   EXPECT_TRUE(part_of[1].empty());
 }

@@ -35,7 +35,7 @@ class Letters final : public model::Tokenizer {
   static char letter(int32_t id) { return static_cast<char>('A' + id); }
 };
 
-struct Fixture {
+struct GenerationRunFixture {
   test::TinyModel tiny{3};
   model::Model model = tiny.build();
   std::unique_ptr<model::Arithmetic> arithmetic = model::make_float_arithmetic(model, 256);
@@ -44,7 +44,7 @@ struct Fixture {
   /// Prompts that share beginnings, one of them twice, one within another.
   std::vector<TokenRequest> prompts;
 
-  Fixture() {
+  GenerationRunFixture() {
     std::vector<int32_t> shared;
     for (int32_t i = 0; i < 30; ++i) shared.push_back((i * 7 + 3) % 58);
     for (const std::vector<int32_t>& end :
@@ -88,7 +88,7 @@ struct Fixture {
 constexpr int64_t kLong = 150;
 
 TEST(GenerationRun, TextsAreThoseOfEachPromptAlone) {
-  Fixture f;
+  GenerationRunFixture f;
   const auto texts = f.run({.stops = {}, .end_ids = {}, .max_tokens = kLong});
   for (size_t i = 0; i < f.prompts.size(); ++i) {
     EXPECT_EQ(texts.at(static_cast<int64_t>(i)).tokens, f.alone(f.prompts[i], kLong)) << i;
@@ -98,7 +98,7 @@ TEST(GenerationRun, TextsAreThoseOfEachPromptAlone) {
 
 /// Bit for bit: the hashes are of all logits.
 TEST(GenerationRun, TextsDependOnNoBatchOrMemory) {
-  Fixture f;
+  GenerationRunFixture f;
   const TextLimits limits{.stops = {}, .end_ids = {}, .max_tokens = kLong};
   const auto expected = f.run(limits);
   for (const auto& [batch, bytes] :
@@ -113,7 +113,7 @@ TEST(GenerationRun, TextsDependOnNoBatchOrMemory) {
 }
 
 TEST(GenerationRun, ATextEndsWhereItsTaskSaysSo) {
-  Fixture f;
+  GenerationRunFixture f;
   const std::vector<int32_t> whole = f.alone(f.prompts[0], 40);
   // Over three tokens, whose letters may have come before in another order.
   const std::string all = f.letters.decode(whole), stop = all.substr(20, 3);
@@ -148,7 +148,7 @@ TEST(AnswerText, IsWithoutSpecialTokensAndStops) {
 }
 
 TEST(GenerationRun, WhatDoesNotFitIsRefused) {
-  Fixture f;
+  GenerationRunFixture f;
   EXPECT_THAT(message_of([&] { f.run({.stops = {}, .end_ids = {}, .max_tokens = 250}); }),
               HasSubstr("tokens of prompt and 250 of answer; accepted: 256 in all"));
 }

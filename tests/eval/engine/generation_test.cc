@@ -23,7 +23,7 @@ using model::Model;
 using model::Module;
 using model::NotFinite;
 
-struct Fixture {
+struct GenerationFixture {
   test::TinyModel tiny{3};
   Model model = tiny.build();
   std::unique_ptr<Arithmetic> arithmetic = make_float_arithmetic(model, 64);
@@ -32,7 +32,7 @@ struct Fixture {
 
 /// However a text is cut into calls, what follows has the same bits.
 TEST(Generator, ATextMayComeInAnyPieces) {
-  Fixture f;
+  GenerationFixture f;
   const std::vector<int32_t> text{5, 60, 0, 17, 17, 3, 44, 9, 21};
   Generator whole(f.decoder, 16);
   const std::vector<float> expected = whole.extend(text);
@@ -51,7 +51,7 @@ TEST(Generator, ATextMayComeInAnyPieces) {
 /// Finite weights whose products overflow: the operation where that begins is named, and the token.
 TEST(Generator, SaysWhereAModelOverflows) {
   const auto says = [](const std::function<void(Model&)>& damage) {
-    Fixture f;
+    GenerationFixture f;
     damage(f.model);
     Generator generator(f.decoder, 4);
     try {
@@ -75,7 +75,7 @@ TEST(Generator, SaysWhereAModelOverflows) {
 
 // The system promises any amount, and ends the process when it is used.
 TEST(KvSpan, RefusesMoreThanMemory) {
-  Fixture f;
+  GenerationFixture f;
   EXPECT_NO_THROW(KvSpan(*f.arithmetic, 4096, 2));
   try {
     const KvSpan span(*f.arithmetic, int64_t{1} << 45, 2);
@@ -88,7 +88,7 @@ TEST(KvSpan, RefusesMoreThanMemory) {
 }
 
 TEST(Generator, RefusesWhatDoesNotFit) {
-  Fixture f;
+  GenerationFixture f;
   EXPECT_THROW(Generator(f.decoder, 0), Error);
   EXPECT_THROW(Generator(f.decoder, 257), Error);
   Generator generator(f.decoder, 2);

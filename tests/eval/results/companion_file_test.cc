@@ -18,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-const Fingerprint settings{{"weights", "a"}};
+const Fingerprint companion_settings{{"weights", "a"}};
 
 std::vector<CompanionFormat> formats() {
   return {divergence_format({{"arc", {"w", "float", "", "s"}}}, 256)};
@@ -35,9 +35,9 @@ void work(RunDirectory& run) {
   }
 }
 
-std::string error_of(const fs::path& folder) {
+std::string companion_error(const fs::path& folder) {
   return message_of([&] {
-    RunDirectory run(folder, settings, {"arc"}, true, formats());
+    RunDirectory run(folder, companion_settings, {"arc"}, true, formats());
     work(run);
     run.finish("arc");
   });
@@ -51,7 +51,7 @@ TEST(CompanionFile, CutAnywhereItResumesToTheSameBytes) {
   const TemporaryFolder whole;
   std::string unfinished, journal;
   {
-    RunDirectory run(whole.path(), settings, {"arc"}, false, formats());
+    RunDirectory run(whole.path(), companion_settings, {"arc"}, false, formats());
     work(run);
     unfinished = read_file(whole.path() / "unfinished_divergence_arc.jsonl");
     journal = read_file(whole.path() / "journal_arc.jsonl");
@@ -76,12 +76,12 @@ TEST(CompanionFile, CutAnywhereItResumesToTheSameBytes) {
       fs::copy_file(whole.path() / "run.json", folder.path() / "run.json");
       write(folder.path() / "unfinished_divergence_arc.jsonl", unfinished.substr(0, length));
       if (n > 0) write(folder.path() / "journal_arc.jsonl", journal.substr(0, samples[n]));
-      ASSERT_EQ(error_of(folder.path()), "") << n << " samples, " << length << " bytes";
+      ASSERT_EQ(companion_error(folder.path()), "") << n << " samples, " << length << " bytes";
       ASSERT_EQ(read_file(folder.path() / "divergence_arc.jsonl"), expected);
       ASSERT_EQ(read_file(folder.path() / "samples_arc.jsonl"),
                 read_file(whole.path() / "samples_arc.jsonl"));
       ASSERT_FALSE(fs::exists(folder.path() / "unfinished_divergence_arc.jsonl"));
-      ASSERT_EQ(error_of(folder.path()), "");  // and once more with everything there
+      ASSERT_EQ(companion_error(folder.path()), "");  // and once more with everything there
       ASSERT_EQ(read_file(folder.path() / "divergence_arc.jsonl"), expected);
     }
   }
@@ -90,26 +90,26 @@ TEST(CompanionFile, CutAnywhereItResumesToTheSameBytes) {
 TEST(CompanionFile, ASampleWithoutItsRecordIsDamage) {
   const TemporaryFolder folder;
   {
-    RunDirectory run(folder.path(), settings, {"arc"}, false, formats());
+    RunDirectory run(folder.path(), companion_settings, {"arc"}, false, formats());
     work(run);
   }
   const fs::path file = folder.path() / "unfinished_divergence_arc.jsonl";
   const std::string text = read_file(file);
   fs::remove(file);
-  EXPECT_THAT(error_of(folder.path()), HasSubstr("has a sample but no record"));
+  EXPECT_THAT(companion_error(folder.path()), HasSubstr("has a sample but no record"));
   write(file, "something else\n");
-  EXPECT_THAT(error_of(folder.path()), HasSubstr("does not begin as this run's would"));
+  EXPECT_THAT(companion_error(folder.path()), HasSubstr("does not begin as this run's would"));
   std::string edited = text;
   edited[edited.size() / 2] ^= 1;
   write(file, edited);
-  EXPECT_NE(error_of(folder.path()), "");
+  EXPECT_NE(companion_error(folder.path()), "");
 }
 
 TEST(CompanionFile, ANewRunRemovesTheOldRecords) {
   const TemporaryFolder folder;
-  EXPECT_EQ(error_of(folder.path()), "");
+  EXPECT_EQ(companion_error(folder.path()), "");
   write(folder.path() / "results.json", "{}");
-  RunDirectory run(folder.path(), settings, {"arc"}, false, formats());
+  RunDirectory run(folder.path(), companion_settings, {"arc"}, false, formats());
   EXPECT_FALSE(fs::exists(folder.path() / "divergence_arc.jsonl"));
 }
 

@@ -24,7 +24,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 /// Right answers in the first `right` of `count` documents.
-std::vector<Sample> choices(int64_t count, int64_t right) {
+std::vector<Sample> choices_with(int64_t count, int64_t right) {
   std::vector<Sample> samples = choice_samples(count);
   for (int64_t i = right; i < count; ++i)
     samples[static_cast<size_t>(i)].scores.answers[0].log_likelihood = -1;
@@ -34,8 +34,8 @@ std::vector<Sample> choices(int64_t count, int64_t right) {
 using Tasks = std::map<std::string, std::vector<Sample>>;
 
 Tasks make_tasks(int64_t right, double log_likelihood) {
-  return {{"alpha", choices(20, right)},
-          {"beta", choices(10, right / 2)},
+  return {{"alpha", choices_with(20, right)},
+          {"beta", choices_with(10, right / 2)},
           {"pages", {rolling_sample(0, log_likelihood, 10, 50, 20), rolling_sample(1, -90, 20, 70, 40)}}};
 }
 
@@ -248,7 +248,7 @@ TEST(Comparison, RefusesAnotherBaseAndOtherDocuments) {
   const auto line = divergence_line({0, "aa", {}, {}, {}});
   write_file_atomically(folder.path() / "a" / divergence_file("beta"), header_of("beta") + line + "\n");
   EXPECT_THAT(message_of([&] { compare_runs(base, {run}); }), HasSubstr("is of other documents"));
-  write_file_atomically(folder.path() / "a" / samples_file("alpha"), text_of(choices(20, 13)));
+  write_file_atomically(folder.path() / "a" / samples_file("alpha"), text_of(choices_with(20, 13)));
   EXPECT_THAT(message_of([&] { compare_runs(base, {run}); }), HasSubstr("samples_alpha.jsonl"));
   ComparedRun other = run;
   other.results.tasks.clear();

@@ -16,7 +16,6 @@
 namespace qeval::eval {
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 constexpr double inf = std::numeric_limits<double>::infinity();
 
 Scores choices(const std::vector<double>& log_likelihoods, std::vector<int64_t> gold,
@@ -183,7 +182,7 @@ json rows_of(const std::string& task) {
 }
 
 /// Gold indices of a reference sample; its target is spelt as the task does: index, letter or text.
-std::vector<int64_t> gold_of(const std::string& task, const json& sample, const json& rows) {
+std::vector<int64_t> gold_in_harness(const std::string& task, const json& sample, const json& rows) {
   const std::string target = sample["target"];
   const auto row = sample["doc_id"].get<size_t>();
   if (task == "winogrande") return {std::stoll(rows[row]["answer"].get<std::string>()) - 1};
@@ -200,8 +199,8 @@ std::vector<int64_t> gold_of(const std::string& task, const json& sample, const 
   return {std::stoll(target)};
 }
 
-Scores scores_of(const std::string& task, const json& sample, const json& rows,
-                 const std::vector<std::string>& metrics) {
+Scores scores_in_harness(const std::string& task, const json& sample, const json& rows,
+                         const std::vector<std::string>& metrics) {
   Scores scores;
   scores.doc_id = sample["doc_id"];
   scores.metrics = metrics;
@@ -222,7 +221,7 @@ Scores scores_of(const std::string& task, const json& sample, const json& rows,
     scores.facts.words = sample["words"];
     scores.facts.bytes = sample["bytes"];
   } else if (scores.scoring != Scoring::last_word) {
-    scores.facts.gold = gold_of(task, sample, rows);
+    scores.facts.gold = gold_in_harness(task, sample, rows);
   }
   return scores;
 }
@@ -243,7 +242,7 @@ TEST(Metrics, EqualTheHarnessOnItsOwnLogLikelihoods) {
     }
     std::vector<Scores> documents;
     for (const json& sample : reference["samples"]) {
-      documents.push_back(scores_of(task, sample, rows, metrics));
+      documents.push_back(scores_in_harness(task, sample, rows, metrics));
       for (const std::string& metric : metrics) {
         if (!sample.contains(metric)) continue;  // wikitext's are not per document
         EXPECT_NEAR(document_term(documents.back(), metric).value, sample[metric].get<double>(), 1e-9)

@@ -17,7 +17,7 @@ namespace {
 using nlohmann::ordered_json;
 using ::testing::HasSubstr;
 
-std::string error_of(std::string_view line) {
+std::string sample_error(std::string_view line) {
   return message_of([&] { parse_line(line, "samples_x.jsonl:7"); });
 }
 
@@ -111,37 +111,39 @@ TEST(SampleLine, EveryFlippedBitIsDetected) {
     for (int bit = 0; bit < 8; ++bit) {
       std::string damaged = line;
       damaged[i] = static_cast<char>(static_cast<unsigned char>(damaged[i]) ^ (1U << bit));
-      const std::string message = error_of(damaged);
+      const std::string message = sample_error(damaged);
       ASSERT_THAT(message, HasSubstr("samples_x.jsonl:7: ")) << "byte " << i << " bit " << bit;
       ASSERT_THAT(message, HasSubstr("checksum"));
     }
   }
   for (size_t length = 0; length < line.size(); ++length) {
-    ASSERT_THAT(error_of(line.substr(0, length)), HasSubstr("checksum"));
+    ASSERT_THAT(sample_error(line.substr(0, length)), HasSubstr("checksum"));
   }
 }
 
 TEST(SampleLine, ContradictionsBehindARightChecksumAreErrors) {
   const std::string line = to_line(choice_sample(1));
-  ASSERT_EQ(error_of(with_field(line, "filter", "none")), "")
+  ASSERT_EQ(sample_error(with_field(line, "filter", "none")), "")
       << "the helper must make lines that are accepted";
-  EXPECT_THAT(error_of(with_field(line, "doc_id", -1)), HasSubstr("doc_id is "));
-  EXPECT_THAT(error_of(with_field(line, "doc_id", nullptr)), HasSubstr("doc_id is missing"));
-  EXPECT_THAT(error_of(with_field(line, "gold", {4})), HasSubstr("gold is "));
-  EXPECT_THAT(error_of(with_field(line, "gold", ordered_json::array())), HasSubstr("gold is "));
-  EXPECT_THAT(error_of(with_field(line, "choice_chars", {1, 2})), HasSubstr("choice_chars is "));
-  EXPECT_THAT(error_of(with_field(line, "truncated", {1, 2})), HasSubstr("truncated is "));
-  EXPECT_THAT(error_of(with_field(line, "request_tokens", {1, 2, 3, 1e300})),
+  EXPECT_THAT(sample_error(with_field(line, "doc_id", -1)), HasSubstr("doc_id is "));
+  EXPECT_THAT(sample_error(with_field(line, "doc_id", nullptr)), HasSubstr("doc_id is missing"));
+  EXPECT_THAT(sample_error(with_field(line, "gold", {4})), HasSubstr("gold is "));
+  EXPECT_THAT(sample_error(with_field(line, "gold", ordered_json::array())), HasSubstr("gold is "));
+  EXPECT_THAT(sample_error(with_field(line, "choice_chars", {1, 2})), HasSubstr("choice_chars is "));
+  EXPECT_THAT(sample_error(with_field(line, "truncated", {1, 2})), HasSubstr("truncated is "));
+  EXPECT_THAT(sample_error(with_field(line, "request_tokens", {1, 2, 3, 1e300})),
               HasSubstr("request_tokens is "));
-  EXPECT_THAT(error_of(with_field(line, "filtered_resps", ordered_json::array())),
+  EXPECT_THAT(sample_error(with_field(line, "filtered_resps", ordered_json::array())),
               HasSubstr("filtered_resps is "));
-  EXPECT_THAT(error_of(with_field(line, "filtered_resps", {1, 2, 3, 4})), HasSubstr("filtered_resps is "));
-  EXPECT_THAT(error_of(with_field(line, "arguments", ordered_json::object())), HasSubstr("arguments is "));
-  EXPECT_THAT(error_of(with_field(line, "arguments", {{"gen_args_9", {{"arg_0", ""}, {"arg_1", ""}}}})),
+  EXPECT_THAT(sample_error(with_field(line, "filtered_resps", {1, 2, 3, 4})),
+              HasSubstr("filtered_resps is "));
+  EXPECT_THAT(sample_error(with_field(line, "arguments", ordered_json::object())),
+              HasSubstr("arguments is "));
+  EXPECT_THAT(sample_error(with_field(line, "arguments", {{"gen_args_9", {{"arg_0", ""}, {"arg_1", ""}}}})),
               HasSubstr("gen_args_0 is "));
-  EXPECT_THAT(error_of(with_field(line, "scoring", "guess")), HasSubstr("guess"));
-  EXPECT_THAT(error_of(with_field(line, "metrics", {"f1"})), HasSubstr("f1"));
-  EXPECT_THAT(error_of(with_field(line, "encoded_apart", {4})), HasSubstr("encoded_apart is "));
+  EXPECT_THAT(sample_error(with_field(line, "scoring", "guess")), HasSubstr("guess"));
+  EXPECT_THAT(sample_error(with_field(line, "metrics", {"f1"})), HasSubstr("f1"));
+  EXPECT_THAT(sample_error(with_field(line, "encoded_apart", {4})), HasSubstr("encoded_apart is "));
 }
 
 Sample generated_sample() {
@@ -180,12 +182,12 @@ TEST(SampleLine, AGeneratedTextIsReadAsItWasWritten) {
 
 TEST(SampleLine, AGeneratedTextsContradictionsAreErrors) {
   const std::string line = to_line(generated_sample());
-  EXPECT_THAT(error_of(with_field(line, "ends", {"never"})), HasSubstr("ends is "));
-  EXPECT_THAT(error_of(with_field(line, "ends", ordered_json::array())), HasSubstr("ends is "));
-  EXPECT_THAT(error_of(with_field(line, "resps", {{1}})), HasSubstr("resps is "));
-  EXPECT_THAT(error_of(with_field(line, "filtered", ordered_json::object())), HasSubstr("filtered is "));
-  EXPECT_THAT(error_of(with_field(line, "f1,loose", "x")), HasSubstr("f1,loose is "));
-  EXPECT_THAT(error_of(with_field(line, "metrics", {"acc"})), HasSubstr("acc"));
+  EXPECT_THAT(sample_error(with_field(line, "ends", {"never"})), HasSubstr("ends is "));
+  EXPECT_THAT(sample_error(with_field(line, "ends", ordered_json::array())), HasSubstr("ends is "));
+  EXPECT_THAT(sample_error(with_field(line, "resps", {{1}})), HasSubstr("resps is "));
+  EXPECT_THAT(sample_error(with_field(line, "filtered", ordered_json::object())), HasSubstr("filtered is "));
+  EXPECT_THAT(sample_error(with_field(line, "f1,loose", "x")), HasSubstr("f1,loose is "));
+  EXPECT_THAT(sample_error(with_field(line, "metrics", {"acc"})), HasSubstr("acc"));
   Sample sample = generated_sample();
   sample.scores.values.pop_back();
   EXPECT_THROW(to_line(sample), Error);
@@ -194,7 +196,7 @@ TEST(SampleLine, AGeneratedTextsContradictionsAreErrors) {
 TEST(SampleLine, DeepNestingIsRefusedBeforeAnythingRecurses) {
   std::string body = R"({"doc":)" + std::string(100000, '[');
   body += ",\"checksum\":\"" + sha256_hex(body).substr(0, 16) + "\"}";
-  EXPECT_THAT(error_of(body), HasSubstr("nested"));
+  EXPECT_THAT(sample_error(body), HasSubstr("nested"));
 }
 
 TEST(SampleLine, TextThatIsNotUtf8IsAnError) {

@@ -10,8 +10,6 @@
 namespace qeval::eval {
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
 TEST(Random, IsXoshiroSeededBySplitMix) {
   // Computed from the published algorithms in Python's integers.
   Random a(1234), b(0);

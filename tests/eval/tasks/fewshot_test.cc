@@ -35,7 +35,7 @@ std::string piqa_row(int number) {
          R"(", "label": 1})" + "\n";
 }
 
-LoadedTask load(const std::string& task, const LoadOptions& options) {
+LoadedTask load_with_examples(const std::string& task, const LoadOptions& options) {
   return load_documents(resolve_tasks(task).tasks.at(0), options);
 }
 
@@ -59,7 +59,7 @@ TEST(FewShot, MmluTakesTheFirstOfDevAfterOneOpeningSentence) {
   const TemporaryFolder folder;
   folder.write("mmlu/virology/test.jsonl", mmlu_row("T?", 0));
   folder.write("mmlu/virology/dev.jsonl", mmlu_row("D1?", 1) + mmlu_row("D2?", 3) + mmlu_row("D3?", 0));
-  const LoadedTask loaded = load("mmlu_virology", {.data = folder.path(), .num_fewshot = 2});
+  const LoadedTask loaded = load_with_examples("mmlu_virology", {.data = folder.path(), .num_fewshot = 2});
   EXPECT_EQ(loaded.documents[0].requests[2].context,
             "The following are multiple choice questions (with answers) about virology.\n\n"
             "D1?\nA. w\nB. x\nC. y\nD. z\nAnswer: B\n\n"
@@ -74,8 +74,10 @@ TEST(FewShot, MmluTakesEqualRowsAndTheScoredRowAsTheyStand) {
   const TemporaryFolder folder;
   folder.write("mmlu/virology/test.jsonl", mmlu_row("D1?", 1));
   folder.write("mmlu/virology/dev.jsonl", mmlu_row("D1?", 1) + mmlu_row("D1?", 1) + mmlu_row("D3?", 0));
-  const std::string context =
-      load("mmlu_virology", {.data = folder.path(), .num_fewshot = 3}).documents[0].requests[0].context;
+  const std::string context = load_with_examples("mmlu_virology", {.data = folder.path(), .num_fewshot = 3})
+                                  .documents[0]
+                                  .requests[0]
+                                  .context;
   EXPECT_EQ(std::count(context.begin(), context.end(), '?'), 4) << context;
 }
 
@@ -86,7 +88,7 @@ TEST(FewShot, ElsewhereASeedDrawsFromTheTrainingSplit) {
   folder.write("piqa/train.jsonl", train);
   folder.write("piqa/validation.jsonl", piqa_row(100) + piqa_row(101));
   const LoadOptions options{.data = folder.path(), .num_fewshot = 3, .seed = 7};
-  const LoadedTask loaded = load("piqa", options);
+  const LoadedTask loaded = load_with_examples("piqa", options);
   const std::string& context = loaded.documents[0].requests[0].context;
   const std::vector<size_t> order = draw_order(50, 7);
   std::string expected;
@@ -97,10 +99,10 @@ TEST(FewShot, ElsewhereASeedDrawsFromTheTrainingSplit) {
   EXPECT_EQ(context, expected + "Question: g100\nAnswer:");
   // All documents share the examples: the model reads them once.
   EXPECT_THAT(loaded.documents[1].requests[0].context, StartsWith(expected));
-  EXPECT_EQ(load("piqa", options).prompt_hash, loaded.prompt_hash);
+  EXPECT_EQ(load_with_examples("piqa", options).prompt_hash, loaded.prompt_hash);
   LoadOptions other = options;
   other.seed = 8;
-  EXPECT_NE(load("piqa", other).prompt_hash, loaded.prompt_hash);
+  EXPECT_NE(load_with_examples("piqa", other).prompt_hash, loaded.prompt_hash);
 }
 
 TEST(FewShot, NeverShowsTheScoredDocument) {
@@ -108,7 +110,8 @@ TEST(FewShot, NeverShowsTheScoredDocument) {
   std::string train;
   for (int i = 0; i < 4; ++i) train += piqa_row(i) + piqa_row(i);  // every row twice
   folder.write("piqa/train.jsonl", train);
-  const LoadedTask loaded = load("piqa", {.data = folder.path(), .split = "train", .num_fewshot = 3});
+  const LoadedTask loaded =
+      load_with_examples("piqa", {.data = folder.path(), .split = "train", .num_fewshot = 3});
   ASSERT_EQ(loaded.documents.size(), 8U);
   for (const Document& document : loaded.documents) {
     const std::string goal = document.row["goal"];
@@ -116,7 +119,9 @@ TEST(FewShot, NeverShowsTheScoredDocument) {
     EXPECT_EQ(context.find(goal + "\n"), context.rfind(goal + "\n")) << context;
     EXPECT_EQ(std::count(context.begin(), context.end(), 'Q'), 4);
   }
-  EXPECT_THAT(message_of([&] { load("piqa", {.data = folder.path(), .split = "train", .num_fewshot = 4}); }),
+  EXPECT_THAT(message_of([&] {
+                load_with_examples("piqa", {.data = folder.path(), .split = "train", .num_fewshot = 4});
+              }),
               HasSubstr("3 usable rows where num_fewshot 4"));
 }
 
@@ -124,22 +129,23 @@ TEST(FewShot, SaysWhatIsMissing) {
   const TemporaryFolder folder;
   folder.write("piqa/validation.jsonl", piqa_row(1));
   const auto error = [&](const std::string& task, int64_t count) {
-    return message_of([&] { load(task, {.data = folder.path(), .num_fewshot = count}); });
+    return message_of([&] { load_with_examples(task, {.data = folder.path(), .num_fewshot = count}); });
   };
   EXPECT_THAT(error("piqa", 1),
               AllOf(HasSubstr("no file of the train split"), HasSubstr("piqa/train.jsonl is expected")));
   EXPECT_THAT(error("piqa", 1), Not(HasSubstr("would read")));
   folder.write("piqa/train.jsonl", piqa_row(2) + piqa_row(2));
   EXPECT_THAT(error("piqa", 2), HasSubstr("piqa/train.jsonl: 1 usable rows where num_fewshot 2"));
-  EXPECT_THROW(load("piqa", {.data = folder.path(), .num_fewshot = -1}), UsageError);
-  EXPECT_THAT(message_of([&] { load("sample_text", {.num_fewshot = 1}); }), HasSubstr("takes no few-shot"));
+  EXPECT_THROW(load_with_examples("piqa", {.data = folder.path(), .num_fewshot = -1}), UsageError);
+  EXPECT_THAT(message_of([&] { load_with_examples("sample_text", {.num_fewshot = 1}); }),
+              HasSubstr("takes no few-shot"));
 }
 
 TEST(FewShot, WorksOnTheShippedSample) {
-  const LoadedTask letters = load("sample_letters", {.num_fewshot = 5});
+  const LoadedTask letters = load_with_examples("sample_letters", {.num_fewshot = 5});
   EXPECT_THAT(letters.documents[0].requests[0].context, HasSubstr("\n\nWhat is 7 times 8?\n"));
   EXPECT_EQ(letters.documents.size(), 30U);
-  EXPECT_EQ(load("sample_qa", {.num_fewshot = 6}).documents.size(), 34U);
+  EXPECT_EQ(load_with_examples("sample_qa", {.num_fewshot = 6}).documents.size(), 34U);
 }
 
 TEST(Limit, IsACountOrAFraction) {
@@ -154,7 +160,7 @@ TEST(Limit, IsACountOrAFraction) {
 }
 
 TEST(Limit, TakesTheFirstDocuments) {
-  const LoadedTask loaded = load("sample_qa", {.limit = 0.1});
+  const LoadedTask loaded = load_with_examples("sample_qa", {.limit = 0.1});
   EXPECT_EQ(loaded.documents.size(), 4U);
   EXPECT_EQ(loaded.documents[3].doc_id, 3);
   EXPECT_EQ(loaded.split_size, 34);

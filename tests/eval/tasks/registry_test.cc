@@ -28,7 +28,7 @@ std::vector<std::string> names_of(const std::vector<Named>& all) {
   return out;
 }
 
-std::string error_of(const std::string& selection) {
+std::string selection_error(const std::string& selection) {
   return message_of([&] { resolve_tasks(selection); });
 }
 
@@ -121,19 +121,19 @@ TEST(Registry, WildcardsCoverTasks) {
   EXPECT_EQ(resolve_tasks("mmlu_pro_*").tasks.size(), 14U);
   EXPECT_THAT(names_of(resolve_tasks("gsm8k*").tasks),
               ElementsAre("gsm8k", "gsm8k_cot", "gsm8k_cot_zeroshot", "gsm8k_cot_llama"));
-  EXPECT_THAT(error_of("nothing_*"), HasSubstr("no task matches \"nothing_*\""));
-  EXPECT_THAT(error_of("arc_*y?"), HasSubstr("no task matches"));
+  EXPECT_THAT(selection_error("nothing_*"), HasSubstr("no task matches \"nothing_*\""));
+  EXPECT_THAT(selection_error("arc_*y?"), HasSubstr("no task matches"));
 }
 
 TEST(Registry, UnknownNamesListTheNearOnes) {
-  EXPECT_THAT(error_of("arc_esy"),
+  EXPECT_THAT(selection_error("arc_esy"),
               AllOf(HasSubstr("unknown task \"arc_esy\""), HasSubstr("near names: arc_easy;")));
-  EXPECT_THAT(error_of("winogrand"), HasSubstr("winogrande"));
-  EXPECT_THAT(error_of("truthfulqa"), AllOf(HasSubstr("truthfulqa_mc1"), HasSubstr("truthfulqa_mc2")));
-  EXPECT_THAT(error_of("zzzzzzzzzz"), Not(HasSubstr("near names")));
-  EXPECT_THAT(error_of(std::string(100000, 'a')), HasSubstr("unknown task"));
-  EXPECT_THAT(error_of(" , "), HasSubstr("no task named"));
-  EXPECT_THAT(error_of(""), HasSubstr("no task named"));
+  EXPECT_THAT(selection_error("winogrand"), HasSubstr("winogrande"));
+  EXPECT_THAT(selection_error("truthfulqa"), AllOf(HasSubstr("truthfulqa_mc1"), HasSubstr("truthfulqa_mc2")));
+  EXPECT_THAT(selection_error("zzzzzzzzzz"), Not(HasSubstr("near names")));
+  EXPECT_THAT(selection_error(std::string(100000, 'a')), HasSubstr("unknown task"));
+  EXPECT_THAT(selection_error(" , "), HasSubstr("no task named"));
+  EXPECT_THAT(selection_error(""), HasSubstr("no task named"));
 }
 
 }  // namespace

@@ -24,8 +24,8 @@ using testing::EndsWith;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-LoadedTask load(const std::string& task, const TemporaryFolder& folder,
-                Protocol protocol = Protocol::lm_eval_0_4) {
+LoadedTask load_from(const std::string& task, const TemporaryFolder& folder,
+                     Protocol protocol = Protocol::lm_eval_0_4) {
   return load_documents(resolve_tasks(task, protocol).tasks.at(0), {.data = folder.path()});
 }
 
@@ -34,7 +34,7 @@ Document document_of(const std::string& task, const std::string& file, const std
                      Protocol protocol = Protocol::lm_eval_0_4) {
   const TemporaryFolder folder;
   folder.write(file, row + "\n");
-  return load(task, folder, protocol).documents.at(0);
+  return load_from(task, folder, protocol).documents.at(0);
 }
 
 std::vector<std::string> continuations(const Document& document) {
@@ -91,7 +91,7 @@ TEST(TaskPrompts, PiqaReadsLabelsFromBeside) {
   folder.write("piqa/valid.jsonl", R"({"goal": "Sit", "sol1": "chair ", "sol2": "lake"})"
                                    "\n");
   folder.write("piqa/valid-labels.lst", "1\n");
-  const LoadedTask loaded = load("piqa", folder);
+  const LoadedTask loaded = load_from("piqa", folder);
   EXPECT_EQ(loaded.documents[0].requests[0].context, "Question: Sit\nAnswer:");
   EXPECT_THAT(continuations(loaded.documents[0]), ElementsAre(" chair ", " lake"));
   EXPECT_THAT(loaded.documents[0].facts.gold, ElementsAre(1));
@@ -199,7 +199,7 @@ TEST(TaskPrompts, LambadaSplitsAtTheLastSpaceOnly) {
 TEST(TaskPrompts, MmluReadsJsonlAndCsv) {
   const TemporaryFolder folder;
   folder.write("mmlu/test/high_school_physics_test.csv", " What? ,w,x,y,z,C\n");
-  const Document document = load("mmlu_high_school_physics", folder).documents.at(0);
+  const Document document = load_from("mmlu_high_school_physics", folder).documents.at(0);
   EXPECT_EQ(document.requests[0].context,
             "The following are multiple choice questions (with answers) about high school physics.\n\n"
             "What?\nA. w\nB. x\nC. y\nD. z\nAnswer:");
@@ -221,7 +221,7 @@ TEST(TaskPrompts, MmluOfTheOlderProtocolScoresTexts) {
 TEST(TaskPrompts, WikitextCountsTheRawPage) {
   const TemporaryFolder folder;
   folder.write("wikitext2/wiki.test.raw", " \n = A = \n One , two . \n");
-  const LoadedTask loaded = load("wikitext", folder);
+  const LoadedTask loaded = load_from("wikitext", folder);
   ASSERT_EQ(loaded.documents.size(), 1U);
   EXPECT_EQ(loaded.documents[0].requests[0].context, "");
   EXPECT_EQ(loaded.documents[0].requests[0].continuation, " = A =\nOne, two. ");
@@ -361,7 +361,7 @@ TEST(TaskRowErrors, NameFileLineAndField) {
   for (const BadRow& bad : cases) {
     const TemporaryFolder folder;
     const auto path = folder.write(bad.file, bad.row);
-    const std::string message = message_of([&] { load(bad.task, folder); });
+    const std::string message = message_of([&] { load_from(bad.task, folder); });
     EXPECT_THAT(message, StartsWith(path.string() + ":1: " + bad.message)) << bad.row;
     EXPECT_EQ(message.find('\n'), std::string::npos);
   }
@@ -378,9 +378,9 @@ TEST(TaskRowErrors, ALongRowIsScored) {
 TEST(TaskRowErrors, AMissingFileNamesThePathAndTheOtherSplit) {
   const TemporaryFolder folder;
   const std::string path = (folder.path() / "sciq/test.jsonl").string();
-  EXPECT_THAT(message_of([&] { load("sciq", folder); }), testing::StartsWith(path + ": not found; "));
+  EXPECT_THAT(message_of([&] { load_from("sciq", folder); }), testing::StartsWith(path + ": not found; "));
   folder.write("sciq/validation.jsonl", "{}");
-  EXPECT_THAT(message_of([&] { load("sciq", folder); }), HasSubstr("split validation would read"));
+  EXPECT_THAT(message_of([&] { load_from("sciq", folder); }), HasSubstr("split validation would read"));
   EXPECT_THAT(message_of([&] { load_documents(resolve_tasks("sciq").tasks[0], {}); }), HasSubstr("with -d"));
 }
 

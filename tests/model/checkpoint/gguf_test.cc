@@ -30,7 +30,7 @@ class Gguf : public testing::Test {
   fixtures::TemporaryFolder folder_;
 };
 
-GgufParts two_tensors() {
+GgufParts two_gguf_tensors() {
   GgufParts parts;
   parts.values = {fixtures::gguf_text("general.architecture", "llama")};
   parts.tensors = {fixtures::f32_tensor("a", {2, 3}, {1, 2, 3, 4, 5, 6}),
@@ -44,7 +44,7 @@ std::string array(uint32_t type, uint64_t count, const std::string& elements) {
 
 TEST_F(Gguf, ReadsTensors) {
   for (const uint32_t version : {2U, 3U}) {
-    GgufParts parts = two_tensors();
+    GgufParts parts = two_gguf_tensors();
     parts.version = version;
     const GgufFile file = open(parts);
     ASSERT_EQ(file.tensors().size(), 2U);
@@ -58,7 +58,7 @@ TEST_F(Gguf, ReadsTensors) {
 }
 
 TEST_F(Gguf, HonoursTheAlignment) {
-  GgufParts parts = two_tensors();
+  GgufParts parts = two_gguf_tensors();
   parts.values.push_back(fixtures::gguf_u32("general.alignment", 256));
   parts.alignment = 256;
   const GgufFile file = open(parts);
@@ -122,7 +122,7 @@ TEST_F(Gguf, LookUpsDefaultMissingKeysOnly) {
 }
 
 TEST_F(Gguf, RefusesEveryTruncation) {
-  GgufParts parts = two_tensors();
+  GgufParts parts = two_gguf_tensors();
   parts.values.push_back(gguf_value("texts", 9, array(8, 2, gguf_string("x") + gguf_string("yz"))));
   parts.values.push_back(gguf_value("integers", 9, array(5, 2, raw(int32_t{-1}) + raw(int32_t{7}))));
   const auto path = folder_ / "x.gguf";
@@ -131,7 +131,7 @@ TEST_F(Gguf, RefusesEveryTruncation) {
 
 TEST_F(Gguf, SurvivesEveryCorruptedByte) {
   const auto path = folder_ / "x.gguf";
-  fixtures::survive_every_corrupted_byte(path, fixtures::gguf(two_tensors()), [&] {
+  fixtures::survive_every_corrupted_byte(path, fixtures::gguf(two_gguf_tensors()), [&] {
     const GgufFile file(path);
     for (const TensorView& tensor : file.tensors()) {
       std::vector<float> values(static_cast<size_t>(tensor.element_count()));
@@ -142,7 +142,7 @@ TEST_F(Gguf, SurvivesEveryCorruptedByte) {
 }
 
 TEST_F(Gguf, RefusesOtherFiles) {
-  GgufParts parts = two_tensors();
+  GgufParts parts = two_gguf_tensors();
   parts.magic = "GGML";
   EXPECT_THAT(refusal(parts), HasSubstr("not a GGUF file"));
   parts.magic = "GGUF";
@@ -156,7 +156,7 @@ TEST_F(Gguf, RefusesOtherFiles) {
 
 TEST_F(Gguf, RefusesBadValues) {
   const auto with = [&](const std::string& value) {
-    GgufParts parts = two_tensors();
+    GgufParts parts = two_gguf_tensors();
     parts.values.push_back(value);
     return refusal(parts);
   };
@@ -294,7 +294,7 @@ TEST_F(SplitGguf, GoesByTheName) {
   fixtures::write(name(0), "");
   EXPECT_THAT(error_of([&] { GgufFile{name(0)}; }), HasSubstr("the name says part 0 of 3"));
   // One file that says nothing of parts, and one part of one.
-  fixtures::write(name(1, 1), fixtures::gguf(two_tensors()));
+  fixtures::write(name(1, 1), fixtures::gguf(two_gguf_tensors()));
   EXPECT_EQ(GgufFile(name(1, 1)).tensors().size(), 2U);
   fixtures::write(name(1, 1), fixtures::gguf(part(1, 1)));
   EXPECT_EQ(GgufFile(name(1, 1)).tensors().size(), 1U);
@@ -310,7 +310,7 @@ TEST_F(Gguf, RefusesAbsurdCounts) {
 }
 
 TEST_F(Gguf, RefusesBadTensors) {
-  const GgufParts good = two_tensors();
+  const GgufParts good = two_gguf_tensors();
   const auto with = [&](auto change) {
     GgufParts parts = good;
     change(parts);

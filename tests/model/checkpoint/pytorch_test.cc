@@ -33,15 +33,9 @@ class PyTorch : public testing::Test {
   fixtures::TemporaryFolder folder_;
 };
 
-std::vector<float> values_of(const TensorView& tensor) {
-  std::vector<float> values(static_cast<size_t>(tensor.element_count()));
-  decode(tensor.dtype, tensor.bytes.data(), tensor.element_count(), values.data());
-  return values;
-}
-
 void read_all(const Checkpoint& checkpoint) {
   for (const TensorView& tensor : checkpoint.tensors()) {
-    if (info(tensor.dtype).is_float) values_of(tensor);
+    if (info(tensor.dtype).is_float) fixtures::values_of(tensor);
   }
 }
 
@@ -59,10 +53,10 @@ TEST_F(PyTorch, ReadsTensorsOfEveryType) {
   EXPECT_EQ(checkpoint->format(), "pytorch");
   ASSERT_EQ(checkpoint->tensors().size(), 6U);
   EXPECT_THAT(checkpoint->require("f32").shape, ElementsAre(2, 2));
-  EXPECT_THAT(values_of(checkpoint->require("f32")), ElementsAre(1, 2, 3, 4));
-  EXPECT_THAT(values_of(checkpoint->require("f64")), ElementsAre(0.5F));
-  EXPECT_THAT(values_of(checkpoint->require("f16")), ElementsAre(1, -2));
-  EXPECT_THAT(values_of(checkpoint->require("bf16")), ElementsAre(1, -2));
+  EXPECT_THAT(fixtures::values_of(checkpoint->require("f32")), ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(fixtures::values_of(checkpoint->require("f64")), ElementsAre(0.5F));
+  EXPECT_THAT(fixtures::values_of(checkpoint->require("f16")), ElementsAre(1, -2));
+  EXPECT_THAT(fixtures::values_of(checkpoint->require("bf16")), ElementsAre(1, -2));
   EXPECT_EQ(checkpoint->require("i64").dtype, DType::i64);
   EXPECT_EQ(checkpoint->require("i32").bytes.size(), 4U);
 }
@@ -70,8 +64,8 @@ TEST_F(PyTorch, ReadsTensorsOfEveryType) {
 TEST_F(PyTorch, TensorsMayShareAStorage) {
   const auto checkpoint = open(file(pickled_tensor("whole", "FloatStorage", "0", 6, 0, {2, 3}, {3, 1}) +
                                     pickled_tensor("row", "FloatStorage", "0", 6, 3, {1, 3}, {99, 1})));
-  EXPECT_THAT(values_of(checkpoint->require("whole")), ElementsAre(1, 2, 3, 4, 5, 6));
-  EXPECT_THAT(values_of(checkpoint->require("row")), ElementsAre(4, 5, 6));
+  EXPECT_THAT(fixtures::values_of(checkpoint->require("whole")), ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_THAT(fixtures::values_of(checkpoint->require("row")), ElementsAre(4, 5, 6));
 }
 
 // nn.Parameter objects and memo references, as a dict saved by hand has them.
@@ -83,7 +77,7 @@ TEST_F(PyTorch, ReadsParametersAndTheMemo) {
                                     "\x88"
                                     "ccollections\nOrderedDict\n)RtRq\x05" +
                                     q + "h\x05"));
-  EXPECT_THAT(values_of(checkpoint->require("p")), ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_THAT(fixtures::values_of(checkpoint->require("p")), ElementsAre(1, 2, 3, 4, 5, 6));
   EXPECT_EQ(checkpoint->require("q").bytes.data(), checkpoint->require("p").bytes.data());
 }
 
@@ -249,7 +243,7 @@ TEST_F(PyTorch, ReadsOlderFilesWithoutByteOrder) {
   const auto tensors = std::vector{fixtures::f32_tensor("a", {1}, {2.5F})};
   const auto checkpoint = open(fixtures::zip(
       {{"archive/data.pkl", fixtures::pickled_dict(tensors)}, {"archive/data/0", tensors[0].bytes}}));
-  EXPECT_THAT(values_of(checkpoint->require("a")), ElementsAre(2.5F));
+  EXPECT_THAT(fixtures::values_of(checkpoint->require("a")), ElementsAre(2.5F));
 }
 
 }  // namespace

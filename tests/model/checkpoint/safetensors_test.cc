@@ -12,12 +12,6 @@ using fixtures::error_of;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-std::vector<float> values_of(const TensorView& tensor) {
-  std::vector<float> values(static_cast<size_t>(tensor.element_count()));
-  decode(tensor.dtype, tensor.bytes.data(), tensor.element_count(), values.data());
-  return values;
-}
-
 std::vector<fixtures::Tensor> two_tensors() {
   return {fixtures::f32_tensor("b", {2, 2}, {1, 2, 3, 4}),
           {.name = "a", .dtype = DType::bf16, .shape = {2}, .bytes = fixtures::raw(uint32_t{0xBF803FC0})}};
@@ -30,9 +24,9 @@ TEST(Safetensors, ReadsTensors) {
   ASSERT_EQ(checkpoint->tensors().size(), 2U);
   EXPECT_EQ(checkpoint->format(), "safetensors");
   EXPECT_THAT(checkpoint->require("b").shape, ElementsAre(2, 2));
-  EXPECT_THAT(values_of(checkpoint->require("b")), ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(fixtures::values_of(checkpoint->require("b")), ElementsAre(1, 2, 3, 4));
   EXPECT_EQ(checkpoint->require("a").dtype, DType::bf16);
-  EXPECT_THAT(values_of(checkpoint->require("a")), ElementsAre(1.5F, -1.0F));
+  EXPECT_THAT(fixtures::values_of(checkpoint->require("a")), ElementsAre(1.5F, -1.0F));
   EXPECT_EQ(checkpoint->find("c"), nullptr);
   EXPECT_THAT(error_of([&] { checkpoint->require("c"); }), HasSubstr("tensor c is missing"));
 }
@@ -45,7 +39,7 @@ TEST(Safetensors, AlignsElementsThatTheFileLeavesUnaligned) {
     const auto checkpoint = open_safetensors(folder / "x.safetensors");
     const TensorView& tensor = checkpoint->require("b");
     EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor.bytes.data()) % 4, 0U);
-    EXPECT_THAT(values_of(tensor), ElementsAre(1, 2, 3, 4));
+    EXPECT_THAT(fixtures::values_of(tensor), ElementsAre(1, 2, 3, 4));
   }
 }
 
@@ -62,7 +56,7 @@ TEST(Safetensors, SurvivesEveryCorruptedByte) {
   fixtures::survive_every_corrupted_byte(path, fixtures::safetensors(two_tensors()), [&] {
     const auto checkpoint = open_safetensors(path);
     for (const TensorView& tensor : checkpoint->tensors()) {
-      if (info(tensor.dtype).is_float) values_of(tensor);
+      if (info(tensor.dtype).is_float) fixtures::values_of(tensor);
     }
   });
 }
@@ -142,8 +136,8 @@ class Sharded : public testing::Test {
 TEST_F(Sharded, ReadsAllShards) {
   write_shards(R"({"metadata": {}, "weight_map": {"b": "one.safetensors", "a": "two.safetensors"}})");
   const auto checkpoint = open_directory(folder_.path());
-  EXPECT_THAT(values_of(checkpoint->require("b")), ElementsAre(1, 2, 3, 4));
-  EXPECT_THAT(values_of(checkpoint->require("a")), ElementsAre(1.5F, -1.0F));
+  EXPECT_THAT(fixtures::values_of(checkpoint->require("b")), ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(fixtures::values_of(checkpoint->require("a")), ElementsAre(1.5F, -1.0F));
   EXPECT_EQ(checkpoint->format(), "safetensors");
 }
 

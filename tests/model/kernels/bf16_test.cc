@@ -83,11 +83,11 @@ TEST(Bf16, RoundsHalfToEven) {
   EXPECT_TRUE(std::isnan(rounded(std::bit_cast<float>(0x7F800001U))));  // a NaN of low bits only
 }
 
-struct Shape {
+struct Bf16Shape {
   int64_t m, n, k;
 };
 
-class Bf16Product : public testing::TestWithParam<Shape> {
+class Bf16Product : public testing::TestWithParam<Bf16Shape> {
  protected:
   std::vector<float> a_ = normals(GetParam().m * GetParam().k, 1);
   std::vector<float> w_ = normals(GetParam().n * GetParam().k, 2);
@@ -147,9 +147,9 @@ TEST_P(Bf16Product, IsWhatTheCpuComputes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Bf16Product,
-                         testing::Values(Shape{1, 1, 1}, Shape{3, 7, 33}, Shape{25, 70, 96},
-                                         Shape{13, 64, 1537}, Shape{40, 200, 24}),
-                         [](const testing::TestParamInfo<Shape>& shape) {
+                         testing::Values(Bf16Shape{1, 1, 1}, Bf16Shape{3, 7, 33}, Bf16Shape{25, 70, 96},
+                                         Bf16Shape{13, 64, 1537}, Bf16Shape{40, 200, 24}),
+                         [](const testing::TestParamInfo<Bf16Shape>& shape) {
                            return fmt::format("{}x{}x{}", shape.param.m, shape.param.n, shape.param.k);
                          });
 

@@ -18,13 +18,13 @@ using Merges = std::vector<std::pair<std::string, std::string>>;
 // Ids 256 "he", 257 "ll", 258 "hell", 259 "hello", 260 " w", 261 "12".
 const Merges kMerges = {{"h", "e"}, {"l", "l"}, {"he", "ll"}, {"hell", "o"}, {" ", "w"}, {"1", "2"}};
 
-std::unique_ptr<Tokenizer> load(const json& file) {
+std::unique_ptr<Tokenizer> load_bpe(const json& file) {
   const TemporaryFolder folder;
   return load_tokenizer(folder.write_json("tokenizer.json", file));
 }
 
-std::string refusal(const json& file) {
-  return message_of([&] { load(file); });
+std::string bpe_refusal(const json& file) {
+  return message_of([&] { load_bpe(file); });
 }
 
 json added(int id, const std::string& content, bool special = true) {
@@ -32,7 +32,7 @@ json added(int id, const std::string& content, bool special = true) {
 }
 
 TEST(BpeTokenizer, EncodesAndDecodes) {
-  const auto tokenizer = load(tiny_bpe(kMerges, {added(300, "<end>")}));
+  const auto tokenizer = load_bpe(tiny_bpe(kMerges, {added(300, "<end>")}));
   EXPECT_THAT(tokenizer->encode("hello w12"), ElementsAre(259, 260, 261));
   EXPECT_THAT(tokenizer->encode("hello<end>hell"), ElementsAre(259, 300, 258));
   EXPECT_TRUE(tokenizer->encode("").empty());
@@ -53,7 +53,7 @@ TEST(BpeTokenizer, EncodesAndDecodes) {
 }
 
 TEST(BpeTokenizer, InvalidUtf8IsAnErrorWithItsPlace) {
-  const auto tokenizer = load(tiny_bpe(kMerges));
+  const auto tokenizer = load_bpe(tiny_bpe(kMerges));
   EXPECT_THAT(message_of([&] { tokenizer->encode("abc\xFFz"); }), HasSubstr("byte 3"));
   EXPECT_THAT(message_of([&] { tokenizer->encode("ab\xC3"); }), HasSubstr("byte 2"));
 }
@@ -64,15 +64,15 @@ TEST(BpeTokenizer, BothSpellingsOfMergesAreOneTokenizer) {
     const auto text = merge.get<std::string>();
     merge = {text.substr(0, text.find(' ')), text.substr(text.find(' ') + 1)};
   }
-  const auto a = load(tiny_bpe(kMerges)), b = load(pairs);
+  const auto a = load_bpe(tiny_bpe(kMerges)), b = load_bpe(pairs);
   EXPECT_EQ(a->hash(), b->hash());
   EXPECT_EQ(b->encode("hello w"), (std::vector<int32_t>{259, 260}));
 }
 
 TEST(BpeTokenizer, HashCoversWhatDecidesIds) {
-  const std::string hash = load(tiny_bpe(kMerges))->hash();
+  const std::string hash = load_bpe(tiny_bpe(kMerges))->hash();
   EXPECT_EQ(hash.size(), 64U);
-  EXPECT_EQ(load(tiny_bpe(kMerges))->hash(), hash);
+  EXPECT_EQ(load_bpe(tiny_bpe(kMerges))->hash(), hash);
   json prefixed = tiny_bpe(kMerges), nfc = tiny_bpe(kMerges), ignoring = tiny_bpe(kMerges),
        renumbered = tiny_bpe(kMerges);
   prefixed["pre_tokenizer"]["add_prefix_space"] = true;
@@ -83,18 +83,18 @@ TEST(BpeTokenizer, HashCoversWhatDecidesIds) {
   std::swap(reversed[2], reversed[3]);
   for (const json& other : {prefixed, nfc, ignoring, renumbered, tiny_bpe(kMerges, {added(300, "<end>")}),
                             tiny_bpe({kMerges.begin(), kMerges.end() - 1})}) {
-    EXPECT_NE(load(other)->hash(), hash);
+    EXPECT_NE(load_bpe(other)->hash(), hash);
   }
 }
 
 TEST(BpeTokenizer, NormalizerAndNormalizedTokens) {
   json file = tiny_bpe({{"\xC3", "\xA9"}}, {added(300, "\u0065\u0301!", false), added(301, "<\u00E9>")});
   const std::string decomposed = "e\u0301";
-  EXPECT_EQ(load(file)->encode(decomposed), byte_ids(decomposed));
+  EXPECT_EQ(load_bpe(file)->encode(decomposed), byte_ids(decomposed));
   for (const json& normalizer :
        {json{{"type", "NFC"}}, json{{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}}}}}) {
     file["normalizer"] = normalizer;
-    const auto tokenizer = load(file);
+    const auto tokenizer = load_bpe(file);
     EXPECT_THAT(tokenizer->encode(decomposed), ElementsAre(256));
     // A normalized token is sought in normalized text, whichever way it is spelt; the others in the raw text.
     EXPECT_THAT(tokenizer->encode("\u00E9!"), ElementsAre(300));
@@ -107,34 +107,34 @@ TEST(BpeTokenizer, PreTokenizerSteps) {
   json file = tiny_bpe(kMerges);
   const json bytes_only = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
   file["pre_tokenizer"] = bytes_only;
-  EXPECT_THAT(load(file)->encode("hello w"), ElementsAre(259, 260));
+  EXPECT_THAT(load_bpe(file)->encode("hello w"), ElementsAre(259, 260));
   file["pre_tokenizer"]["add_prefix_space"] = true;
-  EXPECT_THAT(load(file)->encode("w"), ElementsAre(260));
-  EXPECT_THAT(load(file)->encode(" w"), ElementsAre(260));
+  EXPECT_THAT(load_bpe(file)->encode("w"), ElementsAre(260));
+  EXPECT_THAT(load_bpe(file)->encode(" w"), ElementsAre(260));
 
   const json digits = {{"type", "Digits"}, {"individual_digits", true}};
   file["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {digits, bytes_only}}};
-  EXPECT_THAT(load(file)->encode("12"), ElementsAre('1', '2'));
+  EXPECT_THAT(load_bpe(file)->encode("12"), ElementsAre('1', '2'));
   file["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = false;
-  EXPECT_THAT(load(file)->encode("12"), ElementsAre(261));
+  EXPECT_THAT(load_bpe(file)->encode("12"), ElementsAre(261));
 
   json split = {
       {"type", "Split"}, {"pattern", {{"Regex", "el|lo"}}}, {"behavior", "Isolated"}, {"invert", false}};
   file["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {split, bytes_only}}};
-  EXPECT_THAT(load(file)->encode("hello"), ElementsAre('h', 'e', 'l', 'l', 'o'));
+  EXPECT_THAT(load_bpe(file)->encode("hello"), ElementsAre('h', 'e', 'l', 'l', 'o'));
   json& step = file["pre_tokenizer"]["pretokenizers"][0];
   step["pattern"] = {{"String", "w"}};
   step["behavior"] = "Removed";
-  EXPECT_THAT(load(file)->encode("hellowhe"), ElementsAre(259, 256));
+  EXPECT_THAT(load_bpe(file)->encode("hellowhe"), ElementsAre(259, 256));
   step["invert"] = true;
-  EXPECT_THAT(load(file)->encode("hellowhe"), ElementsAre('w'));
+  EXPECT_THAT(load_bpe(file)->encode("hellowhe"), ElementsAre('w'));
 }
 
 TEST(BpeTokenizer, RefusesByNameWhatItDoesNotKnow) {
   const auto with = [](const std::string& pointer, const json& value) {
     json file = tiny_bpe(kMerges);
     file[json::json_pointer(pointer)] = value;
-    return refusal(file);
+    return bpe_refusal(file);
   };
   EXPECT_THAT(with("/normalizer", {{"type", "Lowercase"}}), AllOf(HasSubstr("Lowercase"), HasSubstr("NFC")));
   EXPECT_THAT(with("/normalizer", {{"type", "NF\nC"}}), HasSubstr("'NF\\x0aC'"));  // fit for a terminal
@@ -159,7 +159,7 @@ TEST(BpeTokenizer, MalformedFilesAreOneLineErrors) {
   const auto with = [](const std::string& pointer, const json& value) {
     json file = tiny_bpe(kMerges);
     file[json::json_pointer(pointer)] = value;
-    return refusal(file);
+    return bpe_refusal(file);
   };
   EXPECT_THAT(with("/model/merges", {"h"}), HasSubstr("merge 0 'h'"));
   EXPECT_THAT(with("/model/merges", {"h e", "h \u4E16"}), AllOf(HasSubstr("merge 1"), HasSubstr("\u4E16")));
@@ -219,15 +219,15 @@ TEST(BpeTokenizer, FolderNamesBosAndEos) {
   EXPECT_FALSE(load_tokenizer(folder.path())->adds_bos());
   const json special = {{"SpecialToken", {{"id", "<s>"}}}};
   file["post_processor"]["single"] = {special, {{"Sequence", {{"id", "A"}}}}};
-  EXPECT_EQ(load(file)->bos_id(), 300);
-  EXPECT_TRUE(load(file)->adds_bos());
+  EXPECT_EQ(load_bpe(file)->bos_id(), 300);
+  EXPECT_TRUE(load_bpe(file)->adds_bos());
   file["post_processor"]["single"] = {{{"Sequence", {{"id", "A"}}}}, special};
-  EXPECT_THAT(refusal(file), HasSubstr("after the text"));
+  EXPECT_THAT(bpe_refusal(file), HasSubstr("after the text"));
 
   // Two tokens before the text, as GLM has.
   file["post_processor"]["single"] = {
       special, {{"SpecialToken", {{"id", "</s>"}}}}, {{"Sequence", {{"id", "A"}}}}};
-  EXPECT_THAT(load(file)->leading_ids(), ElementsAre(300, 301));
+  EXPECT_THAT(load_bpe(file)->leading_ids(), ElementsAre(300, 301));
 
   // A special token that nothing has takes the next id.
   folder.write_json("tokenizer_config.json", json{{"bos_token", "<nowhere>"}});
@@ -255,7 +255,7 @@ TEST(BpeTokenizer, FolderAddsTokens) {
 }
 
 TEST(BpeTokenizer, ThreadsShareOne) {
-  const auto tokenizer = load(tiny_bpe(kMerges, {added(300, "<end>")}));
+  const auto tokenizer = load_bpe(tiny_bpe(kMerges, {added(300, "<end>")}));
   const std::string text = "hello w12 <end> hell 世界";
   const auto expected = tokenizer->encode(text);
   std::vector<std::thread> threads;
@@ -270,7 +270,7 @@ TEST(BpeTokenizer, ThreadsShareOne) {
 }
 
 /// The vocabulary of tiny_bpe(kMerges), then "<ctrl>" 262 (control) and "  " 263 (user-defined).
-GgufWriter tiny_gguf(const std::string& pre) {
+GgufWriter tiny_bpe_gguf(const std::string& pre) {
   std::vector<std::string> tokens, merges;
   const json model = tiny_bpe(kMerges)["model"];
   tokens.resize(model["vocab"].size());
@@ -292,20 +292,20 @@ TEST(BpeTokenizer, FromGguf) {
   const auto open = [&](const GgufWriter& writer) {
     return load_tokenizer(folder.write("vocab.gguf", writer.bytes()));
   };
-  const auto tokenizer = open(tiny_gguf("gpt-2").integer("tokenizer.ggml.bos_token_id", 262));
+  const auto tokenizer = open(tiny_bpe_gguf("gpt-2").integer("tokenizer.ggml.bos_token_id", 262));
   EXPECT_THAT(tokenizer->encode("hello w12<ctrl>  h"), ElementsAre(259, 260, 261, 262, 263, 'h'));
   EXPECT_EQ(tokenizer->decode(tokenizer->encode("hello w12<ctrl>  h")), "hello w12<ctrl>  h");
   EXPECT_EQ(tokenizer->bos_id(), 262);
   EXPECT_FALSE(tokenizer->eos_id());
   EXPECT_FALSE(tokenizer->adds_bos());
   EXPECT_EQ(tokenizer->vocab_size(), 264);
-  EXPECT_THAT(open(tiny_gguf("smollm"))->encode("12"), ElementsAre('1', '2'));
-  EXPECT_TRUE(open(tiny_gguf("llama-bpe").integer("tokenizer.ggml.bos_token_id", 262))->adds_bos());
-  EXPECT_TRUE(open(tiny_gguf("gpt-2")
+  EXPECT_THAT(open(tiny_bpe_gguf("smollm"))->encode("12"), ElementsAre('1', '2'));
+  EXPECT_TRUE(open(tiny_bpe_gguf("llama-bpe").integer("tokenizer.ggml.bos_token_id", 262))->adds_bos());
+  EXPECT_TRUE(open(tiny_bpe_gguf("gpt-2")
                        .integer("tokenizer.ggml.bos_token_id", 262)
                        .boolean("tokenizer.ggml.add_bos_token", true))
                   ->adds_bos());
-  EXPECT_FALSE(open(tiny_gguf("llama-bpe")
+  EXPECT_FALSE(open(tiny_bpe_gguf("llama-bpe")
                         .integer("tokenizer.ggml.bos_token_id", 262)
                         .boolean("tokenizer.ggml.add_bos_token", false))
                    ->adds_bos());
@@ -339,13 +339,13 @@ TEST(BpeTokenizer, MalformedGgufIsRefused) {
     const auto file = folder.write("vocab.gguf", writer.bytes());
     return message_of([&] { load_tokenizer(file); });
   };
-  EXPECT_THAT(refused(tiny_gguf("gpt-9")), AllOf(HasSubstr("gpt-9"), HasSubstr("qwen2")));
-  EXPECT_THAT(refused(tiny_gguf("")), HasSubstr("tokenizer.ggml.pre is missing"));
-  EXPECT_EQ(refused(tiny_gguf("gpt-2").integer("tokenizer.ggml.bos_token_id", 264)), "");
+  EXPECT_THAT(refused(tiny_bpe_gguf("gpt-9")), AllOf(HasSubstr("gpt-9"), HasSubstr("qwen2")));
+  EXPECT_THAT(refused(tiny_bpe_gguf("")), HasSubstr("tokenizer.ggml.pre is missing"));
+  EXPECT_EQ(refused(tiny_bpe_gguf("gpt-2").integer("tokenizer.ggml.bos_token_id", 264)), "");
   const auto beyond = load_tokenizer(folder.path() / "vocab.gguf");
   EXPECT_FALSE(beyond->bos_id());
   EXPECT_THAT(beyond->warnings(), ElementsAre(HasSubstr("bos_token_id is 264")));
-  EXPECT_THAT(refused(tiny_gguf("gpt-2").boolean("tokenizer.ggml.add_space_prefix", true)),
+  EXPECT_THAT(refused(tiny_bpe_gguf("gpt-2").boolean("tokenizer.ggml.add_space_prefix", true)),
               HasSubstr("add_space_prefix"));
   EXPECT_THAT(refused(GgufWriter().string("tokenizer.ggml.model", "bert")), HasSubstr("'bert'"));
   EXPECT_THAT(refused(GgufWriter().string("general.architecture", "llama")), HasSubstr("no tokenizer"));

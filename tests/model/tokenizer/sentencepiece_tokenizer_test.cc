@@ -19,13 +19,13 @@ using testing::HasSubstr;
 // 259 "▁", 260 "a", 261 "b", 262 "▁a", 263 "ab", 264 "▁ab", 265 "▁▁".
 const std::vector<std::string> kWords = {"▁", "a", "b", "▁a", "ab", "▁ab", "▁▁"};
 
-std::unique_ptr<Tokenizer> load(const SentencePieceModel& model) {
+std::unique_ptr<Tokenizer> load_sentencepiece(const SentencePieceModel& model) {
   const TemporaryFolder folder;
   return load_tokenizer(folder.write("tokenizer.model", serialize_sentencepiece(model)));
 }
 
 TEST(SentencePieceTokenizer, EncodesAndDecodes) {
-  const auto tokenizer = load(tiny_sentencepiece(kWords));
+  const auto tokenizer = load_sentencepiece(tiny_sentencepiece(kWords));
   EXPECT_THAT(tokenizer->encode("ab b"), ElementsAre(264, 259, 261));
   EXPECT_THAT(tokenizer->encode("é"), ElementsAre(259, 3 + 0xC3, 3 + 0xA9));
   EXPECT_TRUE(tokenizer->encode("").empty());
@@ -59,23 +59,23 @@ TEST(SentencePieceTokenizer, WhatTheLibraryThrowsIsAnErrorToo) {
 TEST(SentencePieceTokenizer, WithoutDummyPrefix) {
   SentencePieceModel model = tiny_sentencepiece(kWords);
   model.add_dummy_prefix = false;
-  const auto tokenizer = load(model);
+  const auto tokenizer = load_sentencepiece(model);
   EXPECT_THAT(tokenizer->encode("ab a"), ElementsAre(263, 262));
   EXPECT_EQ(tokenizer->decode(std::vector<int32_t>{262, 262}), " a a");
-  EXPECT_NE(tokenizer->hash(), load(tiny_sentencepiece(kWords))->hash());
+  EXPECT_NE(tokenizer->hash(), load_sentencepiece(tiny_sentencepiece(kWords))->hash());
 }
 
 TEST(SentencePieceTokenizer, ControlTokensInTextAreTextAndUserDefinedOnesAreTokens) {
   SentencePieceModel model = tiny_sentencepiece(kWords);
   model.pieces.push_back({"bab", 0, 4});
-  const auto tokenizer = load(model);
+  const auto tokenizer = load_sentencepiece(model);
   EXPECT_THAT(tokenizer->encode("abab"), ElementsAre(262, 266));
   EXPECT_GT(tokenizer->encode("<s>").size(), 3U);
 }
 
 // A chat template spells them out: the prompt of a TinyLlama from GGUF had "</s>" as letters.
 TEST(SentencePieceTokenizer, ControlTokensInPromptsAreTokens) {
-  const auto tokenizer = load(tiny_sentencepiece(kWords));
+  const auto tokenizer = load_sentencepiece(tiny_sentencepiece(kWords));
   EXPECT_THAT(tokenizer->encode_prompt("a</s>a<s>"), ElementsAre(262, 2, 262, 1));
   EXPECT_EQ(tokenizer->encode_prompt("ab b"), tokenizer->encode("ab b"));
 }
@@ -96,7 +96,7 @@ TEST(SentencePieceTokenizer, LongTextsHaveTheLibrarysIds) {
       model.add_dummy_prefix = dummy_prefix;
       sentencepiece::SentencePieceProcessor library;
       ASSERT_TRUE(library.LoadFromSerializedProto(serialize_sentencepiece(model)).ok());
-      const auto tokenizer = load(model);
+      const auto tokenizer = load_sentencepiece(model);
       for (int round = 0; round < 20; ++round) {
         std::string text;
         while (text.size() < 3000) {
@@ -121,11 +121,13 @@ class SentencePieceFolder : public testing::Test {
   void write(const SentencePieceModel& model, const std::string& more = "") {
     folder_.write("tokenizer.model", serialize_sentencepiece(model) + more);
   }
-  std::unique_ptr<Tokenizer> load(const json& config) {
+  std::unique_ptr<Tokenizer> load_sentencepiece(const json& config) {
     folder_.write_json("tokenizer_config.json", config);
     return load_tokenizer(folder_.path());
   }
-  std::vector<int32_t> ids(const json& config, std::string_view text) { return load(config)->encode(text); }
+  std::vector<int32_t> ids(const json& config, std::string_view text) {
+    return load_sentencepiece(config)->encode(text);
+  }
 
   TemporaryFolder folder_;
 };
@@ -137,7 +139,7 @@ TEST_F(SentencePieceFolder, DecidesBosAndAddedTokens) {
   EXPECT_EQ(load_tokenizer(folder_.path())->kind(), "BPE");
   const std::string plain = load_tokenizer(folder_.path())->hash();
   json config = {{"add_bos_token", false}, {"bos_token", {{"content", "</s>"}}}, {"eos_token", "<s>"}};
-  auto tokenizer = load(config);
+  auto tokenizer = load_sentencepiece(config);
   EXPECT_FALSE(tokenizer->adds_bos());
   EXPECT_EQ(tokenizer->bos_id(), 2);
   EXPECT_EQ(tokenizer->eos_id(), 1);
@@ -146,15 +148,15 @@ TEST_F(SentencePieceFolder, DecidesBosAndAddedTokens) {
   // Whatever id a file gives it, a token that is new takes the next one.
   config["added_tokens_decoder"] = {{"1", {{"content", "<s>"}, {"special", true}}},
                                     {"270", {{"content", "<x>"}}}};
-  tokenizer = load(config);
+  tokenizer = load_sentencepiece(config);
   EXPECT_EQ(tokenizer->vocab_size(), 267);
   EXPECT_THAT(tokenizer->encode("a<s>a<x>"), ElementsAre(262, 1, 262, 266));
   config["legacy"] = false;
-  tokenizer = load(config);
+  tokenizer = load_sentencepiece(config);
   EXPECT_THAT(tokenizer->encode("a<s>a a<x>"), ElementsAre(262, 1, 260, 262, 266));
   EXPECT_EQ(tokenizer->decode(std::vector<int32_t>{262, 1, 260, 262, 266}), "a<s>a a<x>");
 
-  tokenizer = load({{"eos_token", "<nowhere>"}, {"add_bos_token", true}});
+  tokenizer = load_sentencepiece({{"eos_token", "<nowhere>"}, {"add_bos_token", true}});
   EXPECT_EQ(tokenizer->eos_id(), 266);  // behind the model's own
   EXPECT_TRUE(tokenizer->adds_bos());
 }
@@ -217,13 +219,17 @@ TEST_F(SentencePieceFolder, AddedTokensRenamePiecesOrContradictThem) {
   json config = {{"added_tokens_decoder", {{"260", {{"content", "<x>"}}}}}};
   EXPECT_THAT(ids(config, "a<x>"), ElementsAre(259, 3 + 'a', 260));
   config["tokenizer_class"] = "LlamaTokenizer";
-  EXPECT_THAT(message_of([&] { load(config); }), HasSubstr("<x>"));
+  EXPECT_THAT(message_of([&] { load_sentencepiece(config); }), HasSubstr("<x>"));
 }
 
 TEST_F(SentencePieceFolder, OtherClassesAreRefused) {
   write(tiny_sentencepiece(kWords));
   for (const char* name : {"GPT2Tokenizer", "T5TokenizerFast", "CodeLlamaTokenizer"}) {
-    EXPECT_THAT(message_of([&] { load({{"tokenizer_class", name}}); }), HasSubstr("tokenizer.json")) << name;
+    EXPECT_THAT(message_of([&] {
+                  load_sentencepiece({{"tokenizer_class", name}});
+                }),
+                HasSubstr("tokenizer.json"))
+        << name;
   }
   folder_.write_json("config.json", json{{"model_type", "mistral"}});  // loads any class by the general one
   EXPECT_THAT(ids({{"tokenizer_class", "T5Tokenizer"}}, "a"), ElementsAre(262));
@@ -238,7 +244,7 @@ TEST_F(SentencePieceFolder, UnigramModels) {
   write(model, std::string("\x12\x02\x18\x01", 4));
   EXPECT_THAT(ids(json::object(), "ab"), ElementsAre(259, 262));
   EXPECT_THAT(ids(json::object(), "aé"), ElementsAre(261, 3 + 0xC3, 3 + 0xA9));
-  EXPECT_EQ(load(json::object())->kind(), "Unigram");
+  EXPECT_EQ(load_sentencepiece(json::object())->kind(), "Unigram");
   // Where no added token is called so, the unknown piece is still one.
   EXPECT_THAT(ids({{"unk_token", nullptr}}, "<unk>"), ElementsAre(259, 0));
 }
@@ -315,7 +321,7 @@ TEST_F(SentencePieceFolder, WhatIsNoModelIsAnError) {
   }
 }
 
-GgufWriter tiny_gguf(const SentencePieceModel& model) {
+GgufWriter tiny_sentencepiece_gguf(const SentencePieceModel& model) {
   std::vector<std::string> tokens;
   std::vector<float> scores;
   std::vector<int32_t> types;
@@ -338,35 +344,39 @@ TEST(SentencePieceTokenizer, FromGguf) {
   };
   SentencePieceModel model = tiny_sentencepiece(kWords);
   model.pieces.push_back({"bab", 0, 4});
-  const auto tokenizer = open(tiny_gguf(model)), original = load(model);
+  const auto tokenizer = open(tiny_sentencepiece_gguf(model)), original = load_sentencepiece(model);
   for (const std::string text : {"ab b", "  a  b ", "é\n世😁", "abab <s>", ""}) {
     EXPECT_EQ(tokenizer->encode(text), original->encode(text)) << text;
   }
   EXPECT_EQ(tokenizer->bos_id(), 1);
   EXPECT_EQ(tokenizer->eos_id(), 2);
   EXPECT_TRUE(tokenizer->adds_bos());
-  EXPECT_THAT(open(tiny_gguf(model).boolean("tokenizer.ggml.add_space_prefix", false))->encode("a"),
-              ElementsAre(260));
-  EXPECT_FALSE(open(tiny_gguf(model).boolean("tokenizer.ggml.add_bos_token", false))->adds_bos());
+  EXPECT_THAT(
+      open(tiny_sentencepiece_gguf(model).boolean("tokenizer.ggml.add_space_prefix", false))->encode("a"),
+      ElementsAre(260));
+  EXPECT_FALSE(
+      open(tiny_sentencepiece_gguf(model).boolean("tokenizer.ggml.add_bos_token", false))->adds_bos());
 
   // Files whose unknown piece is a control token name it.
   SentencePieceModel controlled = model;
   controlled.pieces[0].type = 3;
-  EXPECT_EQ(open(tiny_gguf(controlled).integer("tokenizer.ggml.unknown_token_id", 0))->encode("ab b"),
-            original->encode("ab b"));
+  EXPECT_EQ(
+      open(tiny_sentencepiece_gguf(controlled).integer("tokenizer.ggml.unknown_token_id", 0))->encode("ab b"),
+      original->encode("ab b"));
 
   // Converters write spaces of user-defined tokens unescaped.
   SentencePieceModel spaces = model, escaped = model;
   spaces.pieces.push_back({"   ", 0, 4});
   escaped.pieces.push_back({"\u2581\u2581\u2581", 0, 4});
-  EXPECT_EQ(open(tiny_gguf(spaces))->encode("a   b"), load(escaped)->encode("a   b"));
-  EXPECT_NE(open(tiny_gguf(spaces))->encode("a   b"), original->encode("a   b"));
+  EXPECT_EQ(open(tiny_sentencepiece_gguf(spaces))->encode("a   b"),
+            load_sentencepiece(escaped)->encode("a   b"));
+  EXPECT_NE(open(tiny_sentencepiece_gguf(spaces))->encode("a   b"), original->encode("a   b"));
 
   const auto refused = [&](const GgufWriter& writer) {
     const auto file = folder.write("vocab.gguf", writer.bytes());
     return message_of([&] { load_tokenizer(file); });
   };
-  EXPECT_THAT(refused(tiny_gguf(controlled)), HasSubstr("unk is not defined"));
+  EXPECT_THAT(refused(tiny_sentencepiece_gguf(controlled)), HasSubstr("unk is not defined"));
   EXPECT_THAT(
       refused(GgufWriter().string("tokenizer.ggml.model", "llama").strings("tokenizer.ggml.tokens", {"a"})),
       HasSubstr("scores"));
@@ -375,12 +385,12 @@ TEST(SentencePieceTokenizer, FromGguf) {
                           .strings("tokenizer.ggml.tokens", {"a", "b"})
                           .floats("tokenizer.ggml.scores", {1})),
               HasSubstr("1 values for 2 tokens"));
-  EXPECT_THAT(refused(tiny_gguf(model).boolean("tokenizer.ggml.add_eos_token", true)),
+  EXPECT_THAT(refused(tiny_sentencepiece_gguf(model).boolean("tokenizer.ggml.add_eos_token", true)),
               HasSubstr("add_eos_token is true"));
   // Of two pieces with one text the last is meant, an empty one never.
   model.pieces.push_back({"a", -1, 1});
   model.pieces.push_back({"", 0, 1});
-  const auto doubled = open(tiny_gguf(model).boolean("tokenizer.ggml.add_space_prefix", false));
+  const auto doubled = open(tiny_sentencepiece_gguf(model).boolean("tokenizer.ggml.add_space_prefix", false));
   EXPECT_EQ(doubled->vocab_size(), 269);
   EXPECT_THAT(doubled->encode("a"), ElementsAre(267));
 }

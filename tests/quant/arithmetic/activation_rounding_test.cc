@@ -11,8 +11,6 @@
 namespace qeval::quant {
 namespace {
 
-using Rounding = model::ActivationRounding;
-
 /// The nearest of the values a code has, the even code where two are.
 float nearest(const float* values, int codes, float x) {
   int best = 0;
@@ -46,21 +44,22 @@ TEST(ActivationRounding, FindsTheNearestE4m3AndE2m1Numbers) {
   EXPECT_TRUE(std::isnan(round_e2m1(std::numeric_limits<float>::quiet_NaN())));
 }
 
-std::vector<float> rounded(const Rounding& rounding, std::vector<float> x) {
+std::vector<float> rounded(const model::ActivationRounding& rounding, std::vector<float> x) {
   round_activation(rounding, x.data(), std::ssize(x));
   return x;
 }
 
 TEST(ActivationRounding, OfIntegersByFixedAndOwnScales) {
-  const Rounding fixed{.symmetric = false, .scale = 0.5F, .zero_point = -3};
+  const model::ActivationRounding fixed{.symmetric = false, .scale = 0.5F, .zero_point = -3};
   EXPECT_EQ(rounded(fixed, {0.2F, 0.25F, 0.75F, 100, -100}), (std::vector<float>{0, 0.5F, 0.5F, 65, -62.5F}));
   // 127.5 steps to the largest magnitude, so that it is clamped on one side.
-  const Rounding token{.source = Rounding::Scale::token};
+  const model::ActivationRounding token{.source = model::ActivationRounding::Scale::token};
   EXPECT_EQ(rounded(token, {255, 3, -255, 0}), (std::vector<float>{254, 4, -256, 0}));
-  const Rounding asymmetric{.source = Rounding::Scale::token, .symmetric = false};
+  const model::ActivationRounding asymmetric{.source = model::ActivationRounding::Scale::token,
+                                             .symmetric = false};
   EXPECT_EQ(rounded(asymmetric, {0, 255, 100.4F}), (std::vector<float>{0, 255, 100}));
   EXPECT_EQ(rounded(asymmetric, {10, 510}), (std::vector<float>{10, 510}));  // 0 is in every range
-  for (const Rounding& r : {token, asymmetric})
+  for (const model::ActivationRounding& r : {token, asymmetric})
     EXPECT_EQ(rounded(r, {0, 0, 0}), (std::vector<float>{0, 0, 0}));
   EXPECT_TRUE(std::isnan(rounded(token, {1, std::numeric_limits<float>::quiet_NaN()})[1]));
 }
@@ -71,9 +70,11 @@ TEST(ActivationRounding, CodesAreThoseOfTheRoundedNumbers) {
                                              {-3, -0.01F, 1e-3F}, {1e9F, 0.3F},     {-1e-40F, 0}};
   for (const bool symmetric : {true, false}) {
     for (const int bits : {4, 8}) {
-      for (const Rounding& r :
-           {Rounding{.bits = bits, .source = Rounding::Scale::token, .symmetric = symmetric},
-            Rounding{.bits = bits, .symmetric = symmetric, .scale = 0.5F, .zero_point = symmetric ? 0 : 3}}) {
+      for (const model::ActivationRounding& r :
+           {model::ActivationRounding{
+                .bits = bits, .source = model::ActivationRounding::Scale::token, .symmetric = symmetric},
+            model::ActivationRounding{
+                .bits = bits, .symmetric = symmetric, .scale = 0.5F, .zero_point = symmetric ? 0 : 3}}) {
         ASSERT_TRUE(has_row_codes(r));
         for (const std::vector<float>& x : rows) {
           std::vector<int16_t> codes(x.size());
@@ -89,30 +90,35 @@ TEST(ActivationRounding, CodesAreThoseOfTheRoundedNumbers) {
       }
     }
   }
-  EXPECT_FALSE(has_row_codes({.type = Rounding::Type::e4m3}));
+  EXPECT_FALSE(has_row_codes({.type = model::ActivationRounding::Type::e4m3}));
   EXPECT_FALSE(has_row_codes({.bits = 16}));
   EXPECT_FALSE(has_row_codes({.zero_point = 200}));
-  EXPECT_FALSE(has_row_codes({.source = Rounding::Scale::group, .group = 2}));
+  EXPECT_FALSE(has_row_codes({.source = model::ActivationRounding::Scale::group, .group = 2}));
 }
 
 TEST(ActivationRounding, OfFloatsByTokensGroupsAndTwoLevels) {
-  const Rounding token{.type = Rounding::Type::e4m3, .source = Rounding::Scale::token};
+  const model::ActivationRounding token{.type = model::ActivationRounding::Type::e4m3,
+                                        .source = model::ActivationRounding::Scale::token};
   EXPECT_EQ(rounded(token, {896, 33, 0}), (std::vector<float>{896, 32, 0}));
-  Rounding bound = token;
+  model::ActivationRounding bound = token;
   bound.upper_bound = 448;
   EXPECT_EQ(rounded(bound, {896, 33}), (std::vector<float>{448, 32}));
-  const Rounding group{.type = Rounding::Type::e4m3, .source = Rounding::Scale::group, .group = 2};
+  const model::ActivationRounding group{.type = model::ActivationRounding::Type::e4m3,
+                                        .source = model::ActivationRounding::Scale::group,
+                                        .group = 2};
   EXPECT_EQ(rounded(group, {448, 17.2F, 0, 0, 896, 34.4F}), (std::vector<float>{448, 18, 0, 0, 896, 36}));
   // A mantissa of 1.75 and more counts as the next power of two.
-  const Rounding mx{.type = Rounding::Type::e2m1, .source = Rounding::Scale::power_of_two, .group = 2};
+  const model::ActivationRounding mx{.type = model::ActivationRounding::Type::e2m1,
+                                     .source = model::ActivationRounding::Scale::power_of_two,
+                                     .group = 2};
   EXPECT_EQ(rounded(mx, {6.9F, 1.2F, 7.0F, 1.2F}), (std::vector<float>{6, 1, 8, 1}));
-  const Rounding two{.type = Rounding::Type::e2m1,
-                     .source = Rounding::Scale::two_level,
-                     .group = 2,
-                     .global = 2,
-                     .global_divides = true};
+  const model::ActivationRounding two{.type = model::ActivationRounding::Type::e2m1,
+                                      .source = model::ActivationRounding::Scale::two_level,
+                                      .group = 2,
+                                      .global = 2,
+                                      .global_divides = true};
   EXPECT_EQ(rounded(two, {12, 2.4F, 0, 0}), (std::vector<float>{12, 2, 0, 0}));
-  Rounding reciprocal = two;
+  model::ActivationRounding reciprocal = two;
   reciprocal.global = 0.5F;
   reciprocal.global_divides = false;
   EXPECT_EQ(rounded(reciprocal, {12, 2.4F, 0, 0}), (std::vector<float>{12, 2, 0, 0}));

@@ -20,7 +20,7 @@ using model::ActivationRounding;
 using model::CodedWeight;
 
 /// What this CPU can run, and stronger CPUs' kernels with their instructions emulated.
-std::vector<const IntegerKernels*> paths() {
+std::vector<const IntegerKernels*> coded_paths() {
   std::vector<const IntegerKernels*> paths;
   for (const IntegerCpu cpu : kIntegerCpus) {
     if (cpu_supports(cpu)) paths.push_back(&integer_kernels(cpu));
@@ -30,7 +30,7 @@ std::vector<const IntegerKernels*> paths() {
 }
 
 /// A stored linear map of random codes, and what it is in numbers.
-struct Stored {
+struct StoredCodes {
   int bits;
   bool zero_points;
   int64_t group;  ///< 0: one scale for all
@@ -102,7 +102,7 @@ TEST(CodedLinear, EveryPathRoundsTheExactSumOnceAndSoStaysWithTheSimulation) {
       {.symmetric = false, .scale = 0.03F, .zero_point = -17},
       {.bits = 4, .source = ActivationRounding::Scale::token, .symmetric = false},
   };
-  const auto run = [&](Stored stored, const ActivationRounding& rounding, int64_t m, int64_t rows,
+  const auto run = [&](StoredCodes stored, const ActivationRounding& rounding, int64_t m, int64_t rows,
                        int64_t cols) {
     const bool bias = rows % 2 != 0;
     stored.make(rows, cols, bias, random);
@@ -111,7 +111,7 @@ TEST(CodedLinear, EveryPathRoundsTheExactSumOnceAndSoStaysWithTheSimulation) {
     std::normal_distribution<float> normal;
     for (float& v : x) v = stored.ends && random() % 8 != 0 ? 4.0F : normal(random);
     const std::vector<float> got = products(stored.weights, integer_kernels_portable(), x);
-    for (const IntegerKernels* path : paths())
+    for (const IntegerKernels* path : coded_paths())
       ASSERT_EQ(products(stored.weights, *path, x), got) << name(path->cpu);
 
     std::vector<float> w(static_cast<size_t>(rows * cols));
@@ -163,7 +163,7 @@ TEST(CodedLinear, EveryPathRoundsTheExactSumOnceAndSoStaysWithTheSimulation) {
 
 TEST(CodedLinear, RowsAreIndependentOfOneAnother) {
   std::mt19937 random(29);
-  Stored stored{8, true, 1 << 20, false};
+  StoredCodes stored{8, true, 1 << 20, false};
   stored.make(70, 130, true, random);
   stored.weights.input = ActivationRounding{.source = ActivationRounding::Scale::token, .symmetric = false};
   std::vector<float> x(static_cast<size_t>(61 * 130));
@@ -192,7 +192,7 @@ TEST(CodedLinear, RowsAreIndependentOfOneAnother) {
 
 TEST(CodedLinear, ReadsRowsWhereTheyAreStored) {
   std::mt19937 random(37);
-  Stored stored{8, true, 32, false};
+  StoredCodes stored{8, true, 32, false};
   stored.make(96, 64, true, random);
   stored.weights.input = ActivationRounding{.source = ActivationRounding::Scale::token};
   std::vector<float> x(64);
@@ -215,26 +215,27 @@ TEST(CodedLinear, ReadsRowsWhereTheyAreStored) {
 TEST(CodedLinear, IsNotMadeOfWhatAreNotIntegersByIntegers) {
   std::mt19937 random(31);
   const auto made = [&](const auto& change) {
-    Stored stored{8, true, 32, false};
+    StoredCodes stored{8, true, 32, false};
     stored.make(20, 64, false, random);
     stored.weights.input = ActivationRounding{.source = ActivationRounding::Scale::token};
     change(stored);
     return CodedLinear::make(stored.weights).has_value();
   };
   const std::vector<int32_t> order(64, 1);
-  EXPECT_TRUE(made([](Stored&) {}));
-  EXPECT_FALSE(made([](Stored& s) { s.weights.input.reset(); }));
-  EXPECT_FALSE(made([](Stored& s) { s.weights.input->type = ActivationRounding::Type::e4m3; }));
-  EXPECT_FALSE(made([](Stored& s) { s.weights.input->bits = 16; }));
-  EXPECT_FALSE(made([](Stored& s) {
+  EXPECT_TRUE(made([](StoredCodes&) {}));
+  EXPECT_FALSE(made([](StoredCodes& s) { s.weights.input.reset(); }));
+  EXPECT_FALSE(made([](StoredCodes& s) { s.weights.input->type = ActivationRounding::Type::e4m3; }));
+  EXPECT_FALSE(made([](StoredCodes& s) { s.weights.input->bits = 16; }));
+  EXPECT_FALSE(made([](StoredCodes& s) {
     s.weights.input->source = ActivationRounding::Scale::group;
     s.weights.input->group = 32;
   }));
-  EXPECT_FALSE(made([](Stored& s) { s.coded->values = model::e4m3_values(); }));
-  EXPECT_FALSE(made([](Stored& s) { s.coded->flat = true; }));
-  EXPECT_FALSE(made([&](Stored& s) { s.coded->group_of = order.data(); }));
-  EXPECT_FALSE(made([](Stored& s) { s.coded->zeros.add = 200; }));
-  EXPECT_FALSE(made([](Stored& s) { s.weights.weight.stored = model::StoredWeight(s.scales.data(), 64); }));
+  EXPECT_FALSE(made([](StoredCodes& s) { s.coded->values = model::e4m3_values(); }));
+  EXPECT_FALSE(made([](StoredCodes& s) { s.coded->flat = true; }));
+  EXPECT_FALSE(made([&](StoredCodes& s) { s.coded->group_of = order.data(); }));
+  EXPECT_FALSE(made([](StoredCodes& s) { s.coded->zeros.add = 200; }));
+  EXPECT_FALSE(
+      made([](StoredCodes& s) { s.weights.weight.stored = model::StoredWeight(s.scales.data(), 64); }));
 }
 
 }  // namespace

@@ -22,12 +22,7 @@ namespace {
 
 using test::Rows;
 using test::TinyModel;
-
-std::vector<int32_t> tokens(int64_t count, int64_t start = 5) {
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < count; ++i) ids.push_back(static_cast<int32_t>((i * i * 7 + 3 * i + start) % 61));
-  return ids;
-}
+using test::tokens;
 
 /// docs/specification.md#grids written down once more: n elements on the grid of a range.
 void quantize_in_range(const QuantSpec& spec, Range range, float* x, int64_t n) {

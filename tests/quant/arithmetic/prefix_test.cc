@@ -24,7 +24,7 @@ using testing::HasSubstr;
 
 constexpr int32_t kStart = 5;
 
-std::vector<int32_t> tokens(int64_t count, int64_t salt = 0) {
+std::vector<int32_t> tokens_behind_start(int64_t count, int64_t salt = 0) {
   std::vector<int32_t> ids{kStart};
   for (int64_t i = 1; i < count; ++i) ids.push_back(static_cast<int32_t>((i * i * 7 + 3 * i + salt) % 61));
   return ids;
@@ -69,7 +69,7 @@ QuantizedModel quantized(const model::Model& model, const std::string& scheme, b
   if (rotated) options.rotation = {RotationKind::online, true, 4, 3};
   options.scheme = parse_scheme(scheme);
   options.calibration = {.first_token_apart = true, .prefix_token = kStart};
-  return quantize(model, {tokens(30), tokens(30, 17)}, options);
+  return quantize(model, {tokens_behind_start(30), tokens_behind_start(30, 17)}, options);
 }
 
 /// What is kept is what the float model has: where nothing else is rounded, nothing is lost.
@@ -86,8 +86,9 @@ TEST(Prefix, OfAModelThatIsNotRoundedChangesNothing) {
   eps_free.config.l2norm_as_rmsnorm = model.config.norm == model::NormKind::rms;
   q.prefix = make_prefix(eps_free, kStart);
   const auto fake = make_fake_arithmetic(model, q, 64);
-  const std::vector<float> want = logits(eps_free, model::FloatArithmetic(eps_free, 64), tokens(20)),
-                           got = logits(model, *fake, tokens(20));
+  const std::vector<float> want = logits(eps_free, model::FloatArithmetic(eps_free, 64),
+                                         tokens_behind_start(20)),
+                           got = logits(model, *fake, tokens_behind_start(20));
   EXPECT_LT(largest_difference(want, got, want.size()), 1e-4);
 }
 
@@ -100,7 +101,7 @@ TEST(Prefix, StandsAtPositionZeroInEitherArithmetic) {
     const Quantization q = with_prefix(made);
     const auto fake = make_fake_arithmetic(made.model(), q, 64);
     const auto integer = make_integer_arithmetic(made.model(), q, 64);
-    const std::vector<int32_t> ids = tokens(24, 9);
+    const std::vector<int32_t> ids = tokens_behind_start(24, 9);
     model::Model source = model;
     source.config.l2norm_as_rmsnorm = true;  // as the blocks of all that is quantized
     const std::vector<float> exact = logits(source, model::FloatArithmetic(source, 64), ids);
@@ -126,15 +127,15 @@ TEST(Prefix, IsWhatTheOtherPositionsSee) {
   const QuantizedModel made = quantized(model, "w8a8");
   Quantization q = with_prefix(made);
   const std::vector<float> before =
-      logits(made.model(), *make_fake_arithmetic(made.model(), q, 64), tokens(9));
+      logits(made.model(), *make_fake_arithmetic(made.model(), q, 64), tokens_behind_start(9));
   const std::vector<float> codes =
-      logits(made.model(), *make_integer_arithmetic(made.model(), q, 64), tokens(9));
+      logits(made.model(), *make_integer_arithmetic(made.model(), q, 64), tokens_behind_start(9));
   for (float& x : q.prefix->values[0]) x = -x;
   q.first = prefix_grids(*q.prefix, q.qcfg, model.config);
   const auto vocabulary = static_cast<size_t>(model.config.vocab_size);
   for (const auto& [was, arithmetic] : {std::pair{&before, make_fake_arithmetic(made.model(), q, 64)},
                                         std::pair{&codes, make_integer_arithmetic(made.model(), q, 64)}}) {
-    const std::vector<float> now = logits(made.model(), *arithmetic, tokens(9));
+    const std::vector<float> now = logits(made.model(), *arithmetic, tokens_behind_start(9));
     EXPECT_EQ(largest_difference(*was, now, vocabulary), 0);
     EXPECT_GT(largest_difference(*was, now, now.size()), 1e-2);
   }
@@ -163,7 +164,7 @@ TEST(Prefix, OfAnotherTokenIsRefused) {
   TinyModel tiny;
   const model::Model model = tiny.build();
   const Quantization q = with_prefix(quantized(model, "w8a8"));
-  std::vector<int32_t> ids = tokens(5);
+  std::vector<int32_t> ids = tokens_behind_start(5);
   ids.front() = 6;
   for (const auto& arithmetic : {make_fake_arithmetic(model, q, 64), make_integer_arithmetic(model, q, 64)}) {
     try {
@@ -177,7 +178,7 @@ TEST(Prefix, OfAnotherTokenIsRefused) {
   options.scheme = parse_scheme("w8a8");
   options.calibration = {.first_token_apart = true, .prefix_token = kStart};
   try {
-    quantize(model, {tokens(8), ids}, options);
+    quantize(model, {tokens_behind_start(8), ids}, options);
     FAIL();
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("sample 2 of the calibration begins with token 6"));

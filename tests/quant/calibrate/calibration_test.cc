@@ -19,7 +19,7 @@ namespace {
 using test::Rows;
 using test::TinyModel;
 
-Samples samples() {
+Samples uneven_samples() {
   Samples all(3);
   for (int64_t i = 0; i < 45; ++i) all[0].push_back(static_cast<int32_t>((i * 17 + 3) % 61));
   for (int64_t i = 0; i < 70; ++i) all[1].push_back(static_cast<int32_t>((i * i + 5) % 61));
@@ -44,7 +44,7 @@ struct Expected {
         }
       }
     });
-    for (const auto& sample : samples()) forward.logits(sample);
+    for (const auto& sample : uneven_samples()) forward.logits(sample);
   }
   ActRanges ranges;
   PointMap<std::vector<float>> maxima;
@@ -70,13 +70,13 @@ TEST(Calibration, AFirstTokenApartIsMeasuredApart) {
     forward.logits(ids);
   };
   std::set<int32_t> seen;
-  for (const auto& sample : samples()) {
+  for (const auto& sample : uneven_samples()) {
     measure(sample, others, false);
     seen.insert(sample.begin(), sample.end());
   }
   for (const int32_t token : seen) measure({token}, firsts, true);
-  const Calibration measured =
-      calibrate(model, samples(), make_qcfg(model.config, parse_scheme("w8a8")), {.first_token_apart = true});
+  const Calibration measured = calibrate(
+      model, uneven_samples(), make_qcfg(model.config, parse_scheme("w8a8")), {.first_token_apart = true});
   const auto expect_near = [](const Range& got, const Range& want, const Point& point) {
     const float tolerance = 1e-4F * (1 + std::abs(want.lo) + std::abs(want.hi));
     EXPECT_NEAR(got.lo, want.lo, tolerance) << point_name(point);
@@ -151,7 +151,7 @@ TEST(Calibration, MeasuresWhatTheSlowReferenceComputes) {
   TinyModel tiny;
   tiny.config.l2norm_as_rmsnorm = true;
   const model::Model model = tiny.build();
-  const Calibration found = calibrate(model, samples(), make_qcfg(model.config, {}), {});
+  const Calibration found = calibrate(model, uneven_samples(), make_qcfg(model.config, {}), {});
   const Expected expected(model);
   for (const Point& point : all_points(model.config)) {
     if (point.slot == Slot::weight || is_after_blocks(point.module)) continue;
@@ -178,7 +178,7 @@ TEST(Calibration, ScoresOfFuturePositionsCount) {
   TinyModel tiny;
   const model::Model model = tiny.build();
   const Point scores{0, Module::qk_product, Slot::output};
-  const Calibration found = calibrate(model, samples(), make_qcfg(model.config, {}), {});
+  const Calibration found = calibrate(model, uneven_samples(), make_qcfg(model.config, {}), {});
   // The same without what the mask hides.
   std::optional<Range> visible;
   test::ReferenceForward forward(model, [&](const Point& point, Rows& x) {
@@ -190,7 +190,7 @@ TEST(Calibration, ScoresOfFuturePositionsCount) {
       }
     }
   });
-  for (const auto& sample : samples()) forward.logits(sample);
+  for (const auto& sample : uneven_samples()) forward.logits(sample);
   ASSERT_TRUE(found.ranges[scores]);
   EXPECT_GT(visible->lo - found.ranges[scores]->lo + found.ranges[scores]->hi - visible->hi, 0.1F);
 }
@@ -202,9 +202,9 @@ TEST(Calibration, GivesTheSameBitsForAnyNumberOfThreads) {
   for (const RangeEstimator estimator :
        {RangeEstimator::minmax, RangeEstimator::percentile, RangeEstimator::mse}) {
     const CalibrationOptions options{.estimator = estimator, .percentile = 99};
-    const Calibration many = calibrate(model, samples(), qcfg, options);
+    const Calibration many = calibrate(model, uneven_samples(), qcfg, options);
     const tbb::global_control one(tbb::global_control::max_allowed_parallelism, 1);
-    const Calibration single = calibrate(model, samples(), qcfg, options);
+    const Calibration single = calibrate(model, uneven_samples(), qcfg, options);
     EXPECT_EQ(many.ranges, single.ranges) << name(estimator);
     EXPECT_EQ(many.channel_maxima, single.channel_maxima) << name(estimator);
   }
@@ -214,9 +214,9 @@ TEST(Calibration, NarrowsCoarsePointsOnly) {
   TinyModel tiny;
   const model::Model model = tiny.build();
   const QuantConfig qcfg = make_qcfg(model.config, {});
-  const Calibration whole = calibrate(model, samples(), qcfg, {});
+  const Calibration whole = calibrate(model, uneven_samples(), qcfg, {});
   const Calibration narrow =
-      calibrate(model, samples(), qcfg, {.estimator = RangeEstimator::percentile, .percentile = 98});
+      calibrate(model, uneven_samples(), qcfg, {.estimator = RangeEstimator::percentile, .percentile = 98});
   const auto width = [](const Calibration& c, Point point) {
     return c.ranges[point]->hi - c.ranges[point]->lo;
   };
@@ -230,7 +230,7 @@ TEST(Calibration, NamesThePointWhereAValueIsNotFinite) {
   model::Model model = tiny.build();
   model.layers[1].norms[Module::input_norm].weight[3] = INFINITY;
   try {
-    calibrate(model, samples(), make_qcfg(model.config, {}), {});
+    calibrate(model, uneven_samples(), make_qcfg(model.config, {}), {});
     FAIL();
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), testing::HasSubstr("model.layers.1.input_layernorm.output"));

@@ -15,8 +15,8 @@ namespace qeval::quant {
 namespace {
 
 using model::fixtures::error_of;
-using model::fixtures::TemporaryFolder;
 using model::fixtures::write;
+using test::TemporaryFolder;
 using testing::HasSubstr;
 
 /// A token per byte.

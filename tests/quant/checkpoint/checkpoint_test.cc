@@ -28,11 +28,11 @@ namespace qeval::quant {
 namespace {
 
 using model::fixtures::error_of;
-using model::fixtures::TemporaryFolder;
+using test::TemporaryFolder;
 using test::TinyModel;
 using testing::HasSubstr;
 
-Samples samples() {
+Samples one_sample() {
   Samples all(1);
   for (int64_t i = 0; i < 40; ++i) all[0].push_back(static_cast<int32_t>((i * 17 + 3) % 61));
   return all;
@@ -77,7 +77,7 @@ class CheckpointTest : public testing::Test {
     QuantizeOptions options;
     options.method = Method::smoothquant;
     options.keep_16bit = {"mlp.w2.input"};
-    quantized_.emplace(quantize(base_, samples(), options));
+    quantized_.emplace(quantize(base_, one_sample(), options));
   }
   TinyModel tiny_;
   TemporaryFolder folder_;
@@ -88,7 +88,8 @@ class CheckpointTest : public testing::Test {
 TEST_F(CheckpointTest, ReadsBackAsItWasWritten) {
   const auto out = folder_ / "out";
   prepare_checkpoint_folder(out, base_);
-  write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}}, CheckpointFormat::mobilequant);
+  write_checkpoint(out, *quantized_, one_sample(), {{"method", "smoothquant"}},
+                   CheckpointFormat::mobilequant);
   EXPECT_TRUE(is_quantized_checkpoint(out));
   const model::Model loaded = model::load_model(out);
   EXPECT_EQ(loaded.config.rotary.scaling.factor, 8.0);
@@ -100,7 +101,7 @@ TEST_F(CheckpointTest, ReadsBackAsItWasWritten) {
   const auto sketch = read_ngram_sketch(out);
   ASSERT_TRUE(sketch);
   NgramSketch::Overlap overlap;
-  sketch->look_up(samples()[0], overlap);
+  sketch->look_up(one_sample()[0], overlap);
   EXPECT_EQ(overlap.share(), 1.0);
 }
 
@@ -110,7 +111,7 @@ TEST_F(CheckpointTest, ARotatedModelComputesAsItDidBeforeItWasWritten) {
   options.method = Method::rotate;
   options.rotation = {RotationKind::online, true, 4, 3};
   options.calibration = {.estimator = RangeEstimator::mse, .first_token_apart = true};
-  const QuantizedModel rotated = quantize(base_, samples(), options);
+  const QuantizedModel rotated = quantize(base_, one_sample(), options);
   const model::ModelConfig& config = rotated.model().config;
   const FirstToken first{rotated.first->qcfg,
                          complete_ranges(rotated.first->qcfg, rotated.first->ranges, config, "")};
@@ -120,7 +121,7 @@ TEST_F(CheckpointTest, ARotatedModelComputesAsItDidBeforeItWasWritten) {
     SCOPED_TRACE(std::string(name(format)));
     const auto out = folder_ / std::string(name(format));
     prepare_checkpoint_folder(out, base_);
-    write_checkpoint(out, rotated, samples(), {{"method", "rotate"}}, format);
+    write_checkpoint(out, rotated, one_sample(), {{"method", "rotate"}}, format);
     const model::Model loaded = model::load_model(out);
     EXPECT_EQ(loaded.config.rotation, config.rotation);
     EXPECT_EQ(loaded.config.rotation->down_block, 4);
@@ -132,8 +133,8 @@ TEST_F(CheckpointTest, ARotatedModelComputesAsItDidBeforeItWasWritten) {
     EXPECT_EQ(read.hash, quantization_hash(rotated.qcfg, rotated.ranges, config, rotated.first));
     EXPECT_NE(read.hash, quantization_hash(rotated.qcfg, rotated.ranges, config));
     const FakeArithmetic after(loaded, read.qcfg, read.ranges, 64, read.first);
-    const auto want = run_sample(rotated.model(), before, samples()[0]),
-               got = run_sample(loaded, after, samples()[0]);
+    const auto want = run_sample(rotated.model(), before, one_sample()[0]),
+               got = run_sample(loaded, after, one_sample()[0]);
     for (size_t i = 0; i < want.size(); ++i) EXPECT_EQ(want[i].log_probability, got[i].log_probability);
   }
   // What is missing or wrong of position 0 is named.
@@ -166,18 +167,18 @@ TEST_F(CheckpointTest, AFoldedLayerNormIsReadAsWhatIsLeftOfIt) {
   base.format = "safetensors";
   QuantizeOptions options;
   options.rotation = {RotationKind::offline, false, 0, 0};
-  const QuantizedModel rotated = quantize(base, samples(), options);
+  const QuantizedModel rotated = quantize(base, one_sample(), options);
   const auto out = folder_ / "out";
   prepare_checkpoint_folder(out, base);
-  write_checkpoint(out, rotated, samples(), {{"method", "rtn"}}, CheckpointFormat::mobilequant);
+  write_checkpoint(out, rotated, one_sample(), {{"method", "rtn"}}, CheckpointFormat::mobilequant);
   const model::Model loaded = model::load_model(out);
   EXPECT_EQ(loaded.config.norm, model::NormKind::rms);
   EXPECT_TRUE(loaded.config.qkv_bias && loaded.config.mlp_bias);
   EXPECT_FALSE(loaded.head.bias.empty());
   const auto exact = model::make_float_arithmetic(rotated.model(), 64),
              read = model::make_float_arithmetic(loaded, 64);
-  const auto want = run_sample(rotated.model(), *exact, samples()[0]),
-             got = run_sample(loaded, *read, samples()[0]);
+  const auto want = run_sample(rotated.model(), *exact, one_sample()[0]),
+             got = run_sample(loaded, *read, one_sample()[0]);
   for (size_t i = 0; i < want.size(); ++i) EXPECT_EQ(want[i].log_probability, got[i].log_probability);
 }
 
@@ -187,7 +188,8 @@ TEST_F(CheckpointTest, NeverWritesOverSomethingElse) {
   EXPECT_THAT(error_of([&] { prepare_checkpoint_folder(folder_.path(), base_); }), HasSubstr("not empty"));
   const auto out = folder_ / "out";
   prepare_checkpoint_folder(out, base_);
-  write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}}, CheckpointFormat::mobilequant);
+  write_checkpoint(out, *quantized_, one_sample(), {{"method", "smoothquant"}},
+                   CheckpointFormat::mobilequant);
   prepare_checkpoint_folder(out, base_);  // an earlier checkpoint may go
   EXPECT_FALSE(std::filesystem::exists(out / kRecordFile));
 }
@@ -204,7 +206,8 @@ TEST_F(CheckpointTest, NothingOfAnEarlierRunIsLeft) {
   const auto out = folder_ / "out";
   const auto make = [&] {
     prepare_checkpoint_folder(out, base_);
-    write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}}, CheckpointFormat::mobilequant);
+    write_checkpoint(out, *quantized_, one_sample(), {{"method", "smoothquant"}},
+                     CheckpointFormat::mobilequant);
     for (const char* name : {kTrainingFile, kStateFile, "tokenizer.json", "notes.txt"})
       model::fixtures::write(out / name, "of the earlier run");
   };
@@ -223,7 +226,7 @@ TEST_F(CheckpointTest, AnUnfinishedFolderLoadsAsNoModelAndIsTakenAgain) {
   const auto out = folder_ / "out";
   prepare_checkpoint_folder(out, base_);
   std::filesystem::create_directories(out / "config.json" / "in the way");
-  EXPECT_ANY_THROW(write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}},
+  EXPECT_ANY_THROW(write_checkpoint(out, *quantized_, one_sample(), {{"method", "smoothquant"}},
                                     CheckpointFormat::mobilequant));
   EXPECT_THAT(names_in(out), testing::IsSupersetOf({"model.safetensors", "act_dict.json", kUnfinishedFile}));
   EXPECT_FALSE(std::filesystem::exists(out / kRecordFile));
@@ -284,7 +287,8 @@ TEST_F(CheckpointTest, LoadsInPython) {
     GTEST_SKIP() << python << " has no safetensors and numpy";
   const auto out = folder_ / "out";
   prepare_checkpoint_folder(out, base_);
-  write_checkpoint(out, *quantized_, samples(), {{"method", "smoothquant"}}, CheckpointFormat::mobilequant);
+  write_checkpoint(out, *quantized_, one_sample(), {{"method", "smoothquant"}},
+                   CheckpointFormat::mobilequant);
   std::ofstream sums(folder_ / "sums.txt");
   const auto checkpoint = model::open_directory(out);
   for (const auto& tensor : checkpoint->tensors()) {
@@ -361,9 +365,9 @@ TEST(Export, ConvertsEveryLayoutToTheSameModel) {
 
 namespace {
 
-std::vector<double> log_probabilities(const model::Model& model, const model::Arithmetic& arithmetic) {
+std::vector<double> fake_log_probabilities(const model::Model& model, const model::Arithmetic& arithmetic) {
   std::vector<double> all;
-  for (const auto& answer : run_sample(model, arithmetic, samples()[0]))
+  for (const auto& answer : run_sample(model, arithmetic, one_sample()[0]))
     all.push_back(answer.log_probability);
   return all;
 }
@@ -377,7 +381,7 @@ class ExportedFamily : public testing::TestWithParam<const char*> {
   ExportedFamily() : source_(model::load_model(test::goldens() / "architectures" / GetParam())) {}
 
   std::vector<double> in_float(const model::Model& model) const {
-    return log_probabilities(model, *model::make_float_arithmetic(model, 64));
+    return fake_log_probabilities(model, *model::make_float_arithmetic(model, 64));
   }
   TemporaryFolder folder_;
   model::Model source_;
@@ -395,14 +399,14 @@ TEST_P(ExportedFamily, WeightsAloneMayBeQuantized) {
     options.scheme = parse_scheme("w4a16-sym");
     const QuantizedModel made = quantize(source_, {}, options);
     const FakeArithmetic fake(made.model(), made.qcfg, made.ranges, 64);
-    const std::vector<double> want = log_probabilities(made.model(), fake);
+    const std::vector<double> want = fake_log_probabilities(made.model(), fake);
     EXPECT_NE(want, in_float(source_));
     const auto out = folder_ / name(format);
     prepare_checkpoint_folder(out, source_);
     write_checkpoint(out, made, {}, {{"method", "rtn"}}, format);
     const model::Model read = model::load_model(out);
     const Quantization q = load_quantization(read, {}, {});
-    EXPECT_EQ(log_probabilities(read, FakeArithmetic(read, q.qcfg, q.ranges, 64)), want);
+    EXPECT_EQ(fake_log_probabilities(read, FakeArithmetic(read, q.qcfg, q.ranges, 64)), want);
   }
 }
 

@@ -26,8 +26,8 @@ namespace qeval::quant {
 namespace {
 
 using model::fixtures::error_of;
-using model::fixtures::TemporaryFolder;
 using nlohmann::json;
+using test::TemporaryFolder;
 using test::TinyModel;
 using testing::AllOf;
 using testing::HasSubstr;
@@ -77,7 +77,7 @@ void expect_same_codes(const QuantizedMatrix& a, const QuantizedMatrix& b, const
   EXPECT_EQ(a.zero_points, b.zero_points) << name;
 }
 
-struct Case {
+struct PackedCase {
   const char* name;
   Scheme scheme;
   Method method = Method::rtn;
@@ -91,10 +91,10 @@ Scheme scheme(std::string_view name, int64_t group = -1, int bits = 0) {
   return scheme;
 }
 
-class Packed : public testing::TestWithParam<Case> {};
+class Packed : public testing::TestWithParam<PackedCase> {};
 
 TEST_P(Packed, ComputesAsTheFloatLayoutDoes) {
-  const Case& given = GetParam();
+  const PackedCase& given = GetParam();
   TinyModel tiny(3);
   tiny.config.qkv_bias = true;
   tiny.config.tie_word_embeddings = given.tied;
@@ -139,18 +139,18 @@ TEST_P(Packed, ComputesAsTheFloatLayoutDoes) {
 
 INSTANTIATE_TEST_SUITE_P(
     Schemes, Packed,
-    testing::Values(Case{"w8a8", scheme("w8a8")}, Case{"w4a8", scheme("w4a8")},
-                    Case{"w4a8_sym", scheme("w4a8-sym"), Method::smoothquant},
-                    Case{"w8a16", scheme("w8a16"), Method::rtn, true},
-                    Case{"w4a16", scheme("w4a16"), Method::rtn, false, false, false},
-                    Case{"w4a16_sym", scheme("w4a16-sym"), Method::rtn, true, false, false},
-                    Case{"w8a16_sym", scheme("w8a16-sym"), Method::smoothquant, false, false, false},
-                    Case{"groups", scheme("w4a16", 8), Method::smoothquant, false, false, false},
-                    Case{"three_bits", scheme("w4a16-sym", 8, 3), Method::rtn, false, false, false},
-                    Case{"five_bits", scheme("w4a16", -1, 5), Method::rtn, false, false, false},
-                    Case{"two_bits_of_activations", scheme("w4a8", -1, 2)},
-                    Case{"head", scheme("w8a8"), Method::rtn, false, true},
-                    Case{"tied_head", scheme("w8a8"), Method::rtn, true, true}),
+    testing::Values(PackedCase{"w8a8", scheme("w8a8")}, PackedCase{"w4a8", scheme("w4a8")},
+                    PackedCase{"w4a8_sym", scheme("w4a8-sym"), Method::smoothquant},
+                    PackedCase{"w8a16", scheme("w8a16"), Method::rtn, true},
+                    PackedCase{"w4a16", scheme("w4a16"), Method::rtn, false, false, false},
+                    PackedCase{"w4a16_sym", scheme("w4a16-sym"), Method::rtn, true, false, false},
+                    PackedCase{"w8a16_sym", scheme("w8a16-sym"), Method::smoothquant, false, false, false},
+                    PackedCase{"groups", scheme("w4a16", 8), Method::smoothquant, false, false, false},
+                    PackedCase{"three_bits", scheme("w4a16-sym", 8, 3), Method::rtn, false, false, false},
+                    PackedCase{"five_bits", scheme("w4a16", -1, 5), Method::rtn, false, false, false},
+                    PackedCase{"two_bits_of_activations", scheme("w4a8", -1, 2)},
+                    PackedCase{"head", scheme("w8a8"), Method::rtn, false, true},
+                    PackedCase{"tied_head", scheme("w8a8"), Method::rtn, true, true}),
     [](const auto& test) { return test.param.name; });
 
 QuantizedModel round_to_nearest(const model::Model& source, const Scheme& scheme) {
@@ -160,7 +160,7 @@ QuantizedModel round_to_nearest(const model::Model& source, const Scheme& scheme
 }
 
 /// Codes that no float of theirs rounds to by itself are kept in both layouts.
-class MadeCodes : public testing::TestWithParam<Case> {};
+class MadeCodes : public testing::TestWithParam<PackedCase> {};
 
 TEST_P(MadeCodes, AreThoseOfEitherLayout) {
   TinyModel tiny(6);
@@ -215,13 +215,14 @@ TEST_P(MadeCodes, AreThoseOfEitherLayout) {
 
 INSTANTIATE_TEST_SUITE_P(
     Schemes, MadeCodes,
-    testing::Values(Case{"gptq_w4a8", scheme("w4a8"), Method::gptq},
-                    Case{"gptq_w8a8", scheme("w8a8"), Method::gptq},
-                    Case{"smooth_gptq_w4a8_groups", scheme("w4a8", 8), Method::smoothquant},
-                    Case{"gptq_w3a16", scheme("w3a16"), Method::gptq, false, false, false},
-                    Case{"gptq_w4a16_sym_groups", scheme("w4a16-sym", 8), Method::gptq, false, false, false},
-                    Case{"awq_w4a16_groups", scheme("w4a16", 8), Method::awq, false, false, false},
-                    Case{"awq_w4a8", scheme("w4a8"), Method::awq}),
+    testing::Values(PackedCase{"gptq_w4a8", scheme("w4a8"), Method::gptq},
+                    PackedCase{"gptq_w8a8", scheme("w8a8"), Method::gptq},
+                    PackedCase{"smooth_gptq_w4a8_groups", scheme("w4a8", 8), Method::smoothquant},
+                    PackedCase{"gptq_w3a16", scheme("w3a16"), Method::gptq, false, false, false},
+                    PackedCase{"gptq_w4a16_sym_groups", scheme("w4a16-sym", 8), Method::gptq, false, false,
+                               false},
+                    PackedCase{"awq_w4a16_groups", scheme("w4a16", 8), Method::awq, false, false, false},
+                    PackedCase{"awq_w4a8", scheme("w4a8"), Method::awq}),
     [](const auto& test) { return test.param.name; });
 
 /// A grid far from 0 has a zero point that no field of the layout holds.
@@ -289,7 +290,8 @@ TEST(PackedLayout, KeepsAGgufsEmbeddingInEightBits) {
   using namespace model::fixtures;
   const TemporaryFolder folder;
   GgufParts parts = tiny_gguf({.head = false});
-  const auto embedding = std::ranges::find(parts.tensors, "token_embd.weight", &Tensor::name);
+  const auto embedding =
+      std::ranges::find(parts.tensors, "token_embd.weight", &model::fixtures::Tensor::name);
   ASSERT_NE(embedding, parts.tensors.end());
   embedding->dtype = model::DType::q8_0;
   embedding->bytes.clear();
@@ -353,7 +355,7 @@ TEST(PackedLayout, HasExpertsOneByOne) {
 }
 
 /// Token log-probabilities of each row of ids behind its first.
-std::vector<double> log_probabilities(const Written& written, const json& rows) {
+std::vector<double> packed_log_probabilities(const Written& written, const json& rows) {
   const FakeArithmetic fake(written.model, written.quantization.qcfg, written.quantization.ranges, 128);
   std::vector<double> values;
   for (const auto& row : rows) {
@@ -373,7 +375,7 @@ TEST(PackedLayout, GivesTheAnswersThatTransformersGave) {
     const Written packed(round_to_nearest(source, scheme(name)), folder / name, CheckpointFormat::packed);
     EXPECT_EQ(sha256_hex(read_file(folder / name / "model.safetensors")), expected["weights_sha256"]) << name;
     const auto want = expected["token_logprobs"].get<std::vector<double>>();
-    const std::vector<double> got = log_probabilities(packed, expected["input_ids"]);
+    const std::vector<double> got = packed_log_probabilities(packed, expected["input_ids"]);
     ASSERT_EQ(got.size(), want.size());
     for (size_t i = 0; i < got.size(); ++i)
       EXPECT_NEAR(got[i], want[i], 2e-3 + 1e-4 * std::abs(want[i])) << name << " " << i;

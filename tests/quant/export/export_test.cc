@@ -25,19 +25,14 @@ namespace qeval::quant {
 namespace {
 
 using model::fixtures::error_of;
-using model::fixtures::TemporaryFolder;
+using test::TemporaryFolder;
 using test::TinyModel;
+using test::tokens;
 using testing::HasSubstr;
 
-std::vector<int32_t> tokens(int64_t count, int64_t start = 5) {
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < count; ++i) ids.push_back(static_cast<int32_t>((i * i * 7 + 3 * i + start) % 61));
-  return ids;
-}
-
 /// What the decoder gives for the ids: logits [ids, vocabulary].
-std::vector<float> decoder_logits(const model::Model& model, const model::Arithmetic& arithmetic,
-                                  const std::vector<int32_t>& ids) {
+std::vector<float> sequence_logits(const model::Model& model, const model::Arithmetic& arithmetic,
+                                   const std::vector<int32_t>& ids) {
   model::Decoder decoder(model, arithmetic);
   const auto length = std::ssize(ids);
   model::KvSpan span(arithmetic, length, model.config.num_layers);
@@ -79,7 +74,7 @@ double difference_of_export(const model::Model& model, const Quantization& q,
   export_onnx(model, q, 64, "0", folder);
   auto tensors = test::run_onnx(test::read_onnx(folder / kOnnxFile), folder, {{"input_ids", as_input(ids)}});
   const auto fake = make_fake_arithmetic(model, q, 64);
-  return mean_difference(tensors["logits"].values, decoder_logits(model, *fake, ids));
+  return mean_difference(tensors["logits"].values, sequence_logits(model, *fake, ids));
 }
 
 using Case = test::FormCase;
@@ -102,11 +97,11 @@ TEST_P(ExportedGraph, ComputesWhatTheSimulationDoes) {
   auto tensors = test::run_onnx(proto, folder.path(), {{"input_ids", as_input(ids)}});
   EXPECT_THAT(tensors["logits"].dims, testing::ElementsAre(1, 25, 61));
   const FakeArithmetic fake(model, q.qcfg, q.ranges, 64);
-  const std::vector<float> ours = decoder_logits(model, fake, ids);
+  const std::vector<float> ours = sequence_logits(model, fake, ids);
   EXPECT_LT(mean_difference(tensors["logits"].values, ours), 1e-4);
   // And quantization is not lost in the comparison.
   const auto exact = model::make_float_arithmetic(model, 64);
-  EXPECT_GT(mean_difference(decoder_logits(model, *exact, ids), ours), 1e-2);
+  EXPECT_GT(mean_difference(sequence_logits(model, *exact, ids), ours), 1e-2);
 }
 
 /// Beside the encodings stands the float model, in which every encoding finds its tensor.
@@ -124,7 +119,7 @@ TEST_P(ExportedGraph, FloatGraphHasATensorForEveryEncoding) {
   // Quantized, the tanh form may be the erf form.
   if (model.config.activation != model::Activation::gelu_tanh || !rounded_gelu_is_erf(model.config)) {
     const auto exact = model::make_float_arithmetic(model, 64);
-    EXPECT_LT(mean_difference(tensors.at("logits").values, decoder_logits(model, *exact, ids)), 1e-4);
+    EXPECT_LT(mean_difference(tensors.at("logits").values, sequence_logits(model, *exact, ids)), 1e-4);
   }
   const auto encodings = nlohmann::json::parse(read_file(folder / kEncodingsFile));
   std::set<std::string> expected;

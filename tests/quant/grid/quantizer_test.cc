@@ -14,7 +14,7 @@ namespace {
 
 using model::CpuPath;
 
-std::vector<CpuPath> paths() {
+std::vector<CpuPath> quantizer_paths() {
   std::vector<CpuPath> supported;
   for (const CpuPath path : {CpuPath::portable, CpuPath::avx2, CpuPath::avx512, CpuPath::neon}) {
     if (model::cpu_supports(path)) supported.push_back(path);
@@ -31,7 +31,7 @@ float reference(float x, const Grid& g) {
   return (q - z) * g.scale;
 }
 
-std::vector<float> values(const Grid& grid) {
+std::vector<float> values_at_ends(const Grid& grid) {
   const float huge = std::numeric_limits<float>::max();
   std::vector<float> x{0.0F, -0.0F, 1e-45F, -1e-45F, huge, -huge, 1e30F, -1e30F, 3.0F, -3.0F};
   // Ties, and their neighbours.
@@ -84,8 +84,8 @@ TEST(Quantizer, EqualsTheFormulaBitForBitOnEveryPath) {
   for (const QuantSpec& spec : specs()) {
     for (const Range range : {Range{-3.0F, 5.0F}, Range{0.25F, 0.5F}, Range{-1e-7F, 1e-7F}}) {
       const Grid grid = make_grid(spec, range);
-      const std::vector<float> x = values(grid);
-      for (const CpuPath path : paths()) {
+      const std::vector<float> x = values_at_ends(grid);
+      for (const CpuPath path : quantizer_paths()) {
         std::vector<float> y(x.size());
         quant_kernels(path).fake_quantize(x.data(), static_cast<int64_t>(x.size()), grid, y.data());
         for (size_t i = 0; i < x.size(); ++i) {
@@ -99,7 +99,7 @@ TEST(Quantizer, EqualsTheFormulaBitForBitOnEveryPath) {
 
 TEST(Quantizer, HandsNanThrough) {
   const Grid grid = make_grid({.bits = 8}, {-1.0F, 1.0F});
-  for (const CpuPath path : paths()) {
+  for (const CpuPath path : quantizer_paths()) {
     std::vector<float> x(37, NAN);
     quant_kernels(path).fake_quantize(x.data(), 37, grid, x.data());
     for (const float v : x) EXPECT_TRUE(std::isnan(v)) << model::name(path);
@@ -110,9 +110,9 @@ TEST(Quantizer, CodesDecodeToTheFakeQuantizedValues) {
   for (const QuantSpec& spec : specs()) {
     const Grid grid = make_grid(spec, {-3.0F, 5.0F});
     const int32_t offset = spec.symmetric ? 0 : 1 << (spec.bits - 1);
-    const std::vector<float> x = values(grid);
+    const std::vector<float> x = values_at_ends(grid);
     const auto n = static_cast<int64_t>(x.size());
-    for (const CpuPath path : paths()) {
+    for (const CpuPath path : quantizer_paths()) {
       const QuantKernels& kernel = quant_kernels(path);
       std::vector<float> want(x.size()), got(x.size());
       kernel.fake_quantize(x.data(), n, grid, want.data());
@@ -131,7 +131,7 @@ TEST(Quantizer, CodesDecodeToTheFakeQuantizedValues) {
 }
 
 TEST(Quantizer, RangeFindsExtremesAndRefusesToHideNan) {
-  for (const CpuPath path : paths()) {
+  for (const CpuPath path : quantizer_paths()) {
     const QuantKernels& kernel = quant_kernels(path);
     for (int64_t n = 1; n < 70; ++n) {
       for (int64_t at = 0; at < n; ++at) {
@@ -160,7 +160,7 @@ TEST(Quantizer, DynamicRowsTakeTheirOwnRange) {
 }
 
 TEST(ChannelMaxima, KeepTheLargestMagnitude) {
-  for (const CpuPath path : paths()) {
+  for (const CpuPath path : quantizer_paths()) {
     std::vector<float> largest(21, 1.0F);
     std::vector<float> row(21, 0.5F);
     row[3] = -4.0F;

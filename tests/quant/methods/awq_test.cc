@@ -13,13 +13,6 @@
 namespace qeval::quant {
 namespace {
 
-Samples samples() {
-  Samples all(2);
-  for (int64_t i = 0; i < 40; ++i) all[0].push_back(static_cast<int32_t>((i * 17 + 3) % 61));
-  for (int64_t i = 0; i < 30; ++i) all[1].push_back(static_cast<int32_t>((i * i + 5) % 61));
-  return all;
-}
-
 /// A model with a few loud channels behind its norms.
 class Awq : public testing::Test {
  protected:
@@ -37,7 +30,7 @@ class Awq : public testing::Test {
   std::vector<double> log_probabilities(const model::Model& model) const {
     const auto arithmetic = model::make_float_arithmetic(model, 64);
     std::vector<double> all;
-    for (const auto& sample : samples()) {
+    for (const auto& sample : test::two_samples()) {
       for (const auto& answer : run_sample(model, *arithmetic, sample)) all.push_back(answer.log_probability);
     }
     return all;
@@ -52,12 +45,12 @@ TEST_F(Awq, ScalesKeepTheFunctionAndLowerTheRoundingsError) {
     SCOPED_TRACE(name);
     const QuantConfig qcfg = make_qcfg(base_.config, parse_scheme(name));
     EditableModel edited(base_);
-    scale_by_activations(edited, qcfg, samples());
+    scale_by_activations(edited, qcfg, test::two_samples());
     const std::vector<double> after = log_probabilities(edited.model());
     for (size_t i = 0; i < before.size(); ++i) EXPECT_NEAR(after[i], before[i], 1e-4);
     // Scaled, channel 3 takes less from the grid that it shares.
     const auto rounded = [&](EditableModel& model) {
-      round_weights(model, qcfg, samples(), {Rounding::nearest, WeightRange::mse}, {});
+      round_weights(model, qcfg, test::two_samples(), {Rounding::nearest, WeightRange::mse}, {});
       double error = 0;
       const std::vector<double> found = log_probabilities(model.model());
       for (size_t i = 0; i < before.size(); ++i) error += (found[i] - before[i]) * (found[i] - before[i]);
@@ -74,7 +67,7 @@ TEST_F(Awq, ALargerMapIsLeftAlone) {
     if (point.slot == Slot::weight && qcfg[point].enabled()) qcfg[point].bits = 16;
   }
   EditableModel edited(base_);
-  EXPECT_TRUE(scale_by_activations(edited, qcfg, samples()).empty());
+  EXPECT_TRUE(scale_by_activations(edited, qcfg, test::two_samples()).empty());
   EXPECT_EQ(log_probabilities(edited.model()), log_probabilities(base_));
 }
 

@@ -11,7 +11,7 @@
 namespace qeval::quant {
 namespace {
 
-Samples samples() {
+Samples short_samples() {
   Samples all(2);
   for (int32_t i = 0; i < 30; ++i) all[0].push_back(i * 17 % 61);
   for (int32_t i = 0; i < 12; ++i) all[1].push_back(i * 5 % 61);
@@ -21,7 +21,7 @@ Samples samples() {
 std::vector<double> errors(const model::Model& model, Scheme scheme) {
   QuantizeOptions options;
   options.scheme = scheme;
-  return layer_errors(quantize(model, samples(), options), samples());
+  return layer_errors(quantize(model, short_samples(), options), short_samples());
 }
 
 TEST(LayerErrors, GrowAsBitsGo) {
@@ -55,7 +55,7 @@ TEST(LayerErrors, AreThoseOfTheSlowReference) {
   scheme.activation_bits = 32;
   const std::vector<double> got = errors(model, scheme);
   std::vector<double> wrong(2), size(2);
-  for (const auto& sample : samples()) {
+  for (const auto& sample : short_samples()) {
     test::ReferenceForward exact(model, [](const Point&, test::Rows&) {});
     test::ReferenceForward rounded(model, [](const Point& point, test::Rows& x) {
       if (point.slot != Slot::weight || x.rows == 1) return;  // norms keep their weights

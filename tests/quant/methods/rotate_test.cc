@@ -18,23 +18,17 @@ namespace {
 
 using model::fixtures::error_of;
 using test::TinyModel;
+using test::tokens;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
 
-std::vector<int32_t> tokens(int64_t count, int64_t vocabulary) {
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < count; ++i)
-    ids.push_back(static_cast<int32_t>((i * i * 7 + 3 * i + 5) % vocabulary));
-  return ids;
-}
-
 std::vector<double> log_probabilities(const model::Model& model) {
   const auto arithmetic = model::make_float_arithmetic(model, 64);
   std::vector<double> all;
-  for (const auto& answer : run_sample(model, *arithmetic, tokens(24, model.config.vocab_size)))
+  for (const auto& answer : run_sample(model, *arithmetic, tokens(24, 5, model.config.vocab_size)))
     all.push_back(answer.log_probability);
   return all;
 }

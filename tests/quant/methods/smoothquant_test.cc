@@ -17,17 +17,10 @@ namespace {
 
 using test::TinyModel;
 
-Samples samples() {
-  Samples all(2);
-  for (int64_t i = 0; i < 40; ++i) all[0].push_back(static_cast<int32_t>((i * 17 + 3) % 61));
-  for (int64_t i = 0; i < 30; ++i) all[1].push_back(static_cast<int32_t>((i * i + 5) % 61));
-  return all;
-}
-
-std::vector<double> log_probabilities(const model::Model& model) {
+std::vector<double> sample_log_probabilities(const model::Model& model) {
   const auto arithmetic = model::make_float_arithmetic(model, 64);
   std::vector<double> all;
-  for (const auto& answer : run_sample(model, *arithmetic, samples()[0]))
+  for (const auto& answer : run_sample(model, *arithmetic, test::two_samples()[0]))
     all.push_back(answer.log_probability);
   return all;
 }
@@ -41,7 +34,7 @@ class SmoothQuantTest : public testing::TestWithParam<bool> {
       tiny_.config.qkv_bias = tiny_.config.mlp_bias = true;
     }
     base_ = tiny_.build();
-    maxima_ = calibrate(base_, samples(), make_qcfg(base_.config, {}), {}).channel_maxima;
+    maxima_ = calibrate(base_, test::two_samples(), make_qcfg(base_.config, {}), {}).channel_maxima;
   }
   TinyModel tiny_;
   model::Model base_;
@@ -49,15 +42,15 @@ class SmoothQuantTest : public testing::TestWithParam<bool> {
 };
 
 TEST_P(SmoothQuantTest, KeepsTheFunction) {
-  const std::vector<double> before = log_probabilities(base_);
+  const std::vector<double> before = sample_log_probabilities(base_);
   for (const Variant variant : {Variant::original, Variant::modified}) {
     EditableModel edited(base_);
     smooth(edited, maxima_, variant, 0.5);
-    const std::vector<double> after = log_probabilities(edited.model());
+    const std::vector<double> after = sample_log_probabilities(edited.model());
     for (size_t i = 0; i < before.size(); ++i) EXPECT_NEAR(before[i], after[i], 1e-4) << name(variant);
   }
   // And never touches the source.
-  EXPECT_EQ(log_probabilities(base_), before);
+  EXPECT_EQ(sample_log_probabilities(base_), before);
 }
 
 /// At alpha 1 a channel's scale is the largest input, whatever the weights.
@@ -80,11 +73,11 @@ TEST(SmoothQuantExperts, KeepTheFunction) {
   tiny.config.experts->shared_gate = true;
   tiny.config.layers.assign(2, {.sparse = true});
   const model::Model base = tiny.build();
-  const auto maxima = calibrate(base, samples(), make_qcfg(base.config, {}), {}).channel_maxima;
-  const std::vector<double> before = log_probabilities(base);
+  const auto maxima = calibrate(base, test::two_samples(), make_qcfg(base.config, {}), {}).channel_maxima;
+  const std::vector<double> before = sample_log_probabilities(base);
   EditableModel edited(base);
   smooth(edited, maxima, Variant::modified, 0.5);
-  const std::vector<double> after = log_probabilities(edited.model());
+  const std::vector<double> after = sample_log_probabilities(edited.model());
   for (size_t i = 0; i < before.size(); ++i) EXPECT_NEAR(before[i], after[i], 1e-4);
   const auto first = [](const model::Model& model, Module module) {
     std::vector<float> row(24);
@@ -100,7 +93,8 @@ TEST_P(SmoothQuantTest, BalancesActivationsAndWeights) {
   // norms, which the model computes as before but for the division.
   EditableModel edited(base_);
   smooth(edited, maxima_, Variant::original, 0.5);
-  const auto after = calibrate(edited.model(), samples(), make_qcfg(base_.config, {}), {}).channel_maxima;
+  const auto after =
+      calibrate(edited.model(), test::two_samples(), make_qcfg(base_.config, {}), {}).channel_maxima;
   const auto gate = edited.linear(1, Module::gate), up = edited.linear(1, Module::up);
   const std::vector<float>& inputs = after[{1, Module::gate, Slot::input}];
   for (int64_t j = 0; j < gate.cols; ++j) {
@@ -156,7 +150,8 @@ TEST_P(SmoothQuantTest, ChannelsWithoutASignalOrWeightsKeepTheirScale) {
   model::NormWeights& norm = model.norm(1, Module::input_norm);
   norm.weight[5] = 0;  // a normed channel that is always 0
   if (!norm.bias.empty()) norm.bias[5] = 0;
-  const auto maxima = calibrate(model.model(), samples(), make_qcfg(base_.config, {}), {}).channel_maxima;
+  const auto maxima =
+      calibrate(model.model(), test::two_samples(), make_qcfg(base_.config, {}), {}).channel_maxima;
   const auto row = [](const EditableModel::Linear& linear, int64_t r) {
     return std::vector<float>(linear.row(r), linear.row(r) + linear.cols);
   };

@@ -87,7 +87,7 @@ void requantize_wide(const Rescale& factor, const CodeRange& codes, int64_t n, c
 }
 
 /// Shares of a thread's scratch, one after the other at 64 bytes each.
-class Scratch {
+class ScratchParts {
  public:
   template <typename T>
   int64_t add(int64_t count) {
@@ -149,7 +149,7 @@ struct ScoreScratch {
   int16_t* queries;      ///< [rows, head_dim]
 
   ScoreScratch(AlignedBuffer& buffer, int64_t rows, int64_t head_dim) {
-    Scratch shares;
+    ScratchParts shares;
     const int64_t products_at = shares.add<int64_t>(rows * kKeyBlock);
     const int64_t constants_at = shares.add<int64_t>(kKeyBlock);
     const int64_t terms_at = shares.add<int64_t>(rows);
@@ -350,7 +350,7 @@ struct MixScratch {
 
   MixScratch(AlignedBuffer& buffer, int64_t rows, int64_t mask_count, int64_t keys, int64_t group,
              int64_t head_dim) {
-    Scratch shares;
+    ScratchParts shares;
     const int64_t products_at = shares.add<int64_t>(rows * head_dim);
     const int64_t value_sums_at = shares.add<int64_t>(mask_count * head_dim);
     const int64_t masks_at = shares.add<int16_t>(mask_count * keys);

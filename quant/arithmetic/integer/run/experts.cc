@@ -150,8 +150,7 @@ void IntegerArithmetic::mix_experts(int64_t layer, const model::MixExpertsOp& op
                                     Tensor& out) const {
   const IntegerMix& mix = layer_at(layer).mix;
   out.resize(routing.rows, op.width, sizeof(int16_t));
-  constexpr int64_t kRowGrain = 8;
-  parallel_ranges(routing.rows, kRowGrain, [&](int64_t first, int64_t last) {
+  parallel_ranges(routing.rows, kIntegerRowGrain, [&](int64_t first, int64_t last) {
     std::vector<int64_t> sums(static_cast<size_t>(op.width));
     for (int64_t r = first; r < last; ++r) {
       std::ranges::fill(sums, 0);

@@ -8,9 +8,8 @@
 namespace qeval::quant {
 namespace {
 
-constexpr int64_t kRowGrain = 8;
-constexpr int64_t kTaskColumns = 64;
-constexpr int64_t kTaskRows = 1024;
+constexpr int64_t kReadingTaskColumns = 64;
+constexpr int64_t kReadingTaskRows = 1024;
 
 /// Codes of one row for this map, in `copy` where they are not those of the input.
 void read_row(const IntegerMatrix& w, const model::Tensor& in, int64_t r, model::Tensor& copy) {
@@ -50,7 +49,7 @@ const LinearInput& LinearInputs::read(const IntegerMatrix& map) {
     input.bytes.resize(in_.rows, byte_stride(in_.cols), 1);
     input.view.bytes = input.bytes.row<uint8_t>(0);
   }
-  parallel_ranges(in_.rows, kRowGrain, [&](int64_t first, int64_t last) {
+  parallel_ranges(in_.rows, kIntegerRowGrain, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       if (!made_before) read_row(map, in_, r, input.copy);
       const int16_t* codes = input.view.codes + r * in_.cols;
@@ -63,9 +62,9 @@ const LinearInput& LinearInputs::read(const IntegerMatrix& map) {
 
 void add_tasks(const IntegerMatrix& map, const LinearInput& input, int64_t first_row, int64_t last_row,
                model::Tensor& out, std::vector<LinearTask>& tasks) {
-  for (int64_t row = first_row; row < last_row; row += kTaskRows) {
-    for (int64_t column = 0; column < map.rows; column += kTaskColumns)
-      tasks.push_back({&map, &input, &out, column, row, std::min(kTaskRows, last_row - row)});
+  for (int64_t row = first_row; row < last_row; row += kReadingTaskRows) {
+    for (int64_t column = 0; column < map.rows; column += kReadingTaskColumns)
+      tasks.push_back({&map, &input, &out, column, row, std::min(kReadingTaskRows, last_row - row)});
   }
 }
 
@@ -73,8 +72,8 @@ void run(const std::vector<LinearTask>& tasks) {
   parallel_tasks(static_cast<int64_t>(tasks.size()), [&](int64_t t) {
     const LinearTask& task = tasks[static_cast<size_t>(t)];
     linear_codes(*task.matrix, task.first_column,
-                 std::min(kTaskColumns, task.matrix->rows - task.first_column), *task.input, task.first_row,
-                 task.row_count, task.out->row<int16_t>(task.first_row) + task.first_column,
+                 std::min(kReadingTaskColumns, task.matrix->rows - task.first_column), *task.input,
+                 task.first_row, task.row_count, task.out->row<int16_t>(task.first_row) + task.first_column,
                  task.matrix->rows);
   });
 }

@@ -8,6 +8,9 @@
 
 namespace qeval::quant {
 
+/// Rows per task of row-wise operations on integers: enough to outweigh its start.
+inline constexpr int64_t kIntegerRowGrain = 8;
+
 /// What linear maps of one tensor read. Those that round the shared input again get a copy of their own, and
 /// so do those that read the residual stream on different grids.
 class LinearInputs {

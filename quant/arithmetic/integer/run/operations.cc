@@ -15,13 +15,9 @@ using model::Tensor;
 
 namespace {
 
-constexpr int64_t kRowGrain = 8;
-
 template <typename Body>
-void for_each_row(int64_t rows, const Body& body) {
-  parallel_ranges(rows, kRowGrain, [&](int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r) body(r);
-  });
+void for_each_integer_row(int64_t rows, const Body& body) {
+  for_each_row(rows, body, kIntegerRowGrain);
 }
 
 }  // namespace
@@ -35,7 +31,7 @@ void IntegerArithmetic::norm(int64_t layer, const model::NormOp& op, const Tenso
                   : &model_.first->layers[static_cast<size_t>(layer)].norms.at(op.module);
   }
   if (&in != &out) out.resize(in.rows, in.cols, sizeof(int16_t));
-  for_each_row(in.rows, [&](int64_t r) {
+  for_each_integer_row(in.rows, [&](int64_t r) {
     const IntegerNorm& norm = first != nullptr && in.is_first(r) ? *first : main;
     if (norm.source == NormSource::codes) {
       norm_row(norm, in.row<int16_t>(r), in.cols, out.row<int16_t>(r));
@@ -106,7 +102,7 @@ void IntegerArithmetic::main_linear(int64_t layer, const Tensor& in, std::span<c
 
 void IntegerArithmetic::rotate_rows(int64_t layer, const model::RotateOp& op, int64_t half,
                                     std::span<const int32_t* const> angles, Tensor& heads) const {
-  for_each_row(heads.rows, [&](int64_t r) {
+  for_each_integer_row(heads.rows, [&](int64_t r) {
     const IntegerRotary& rotary = layer_of(layer, heads, r).rotations.at(op.value);
     const int32_t* cosines = angles[static_cast<size_t>(r)];
     for (int64_t h = 0; h < heads.cols; h += op.head_dim) {
@@ -120,7 +116,7 @@ void IntegerArithmetic::add(int64_t layer, const model::AddOp& op, const Tensor&
                             Tensor& residual) const {
   if (op.to != model::Value::residual) {
     const IntegerSum& sum = layer_at(layer).sums.at(op.module);
-    for_each_row(residual.rows, [&](int64_t r) {
+    for_each_integer_row(residual.rows, [&](int64_t r) {
       auto* to = residual.row<int16_t>(r);
       const auto* in = update.row<int16_t>(r);
       for (int64_t i = 0; i < residual.cols; ++i) {
@@ -132,7 +128,7 @@ void IntegerArithmetic::add(int64_t layer, const model::AddOp& op, const Tensor&
     });
     return;
   }
-  for_each_row(residual.rows, [&](int64_t r) {
+  for_each_integer_row(residual.rows, [&](int64_t r) {
     const IntegerAdd& add = layer_of(layer, residual, r).adds.at(op.module);
     integer_kernels().add_row(add, update.row<int16_t>(r), residual.cols, residual.row<int32_t>(r));
   });
@@ -140,14 +136,14 @@ void IntegerArithmetic::add(int64_t layer, const model::AddOp& op, const Tensor&
 
 void IntegerArithmetic::scale(int64_t layer, const model::ScaleOp&, const Tensor&, Tensor& out) const {
   if (!layer_at(layer).negates) return;
-  for_each_row(out.rows, [&](int64_t r) {
+  for_each_integer_row(out.rows, [&](int64_t r) {
     auto* stream = out.row<int32_t>(r);
     for (int64_t i = 0; i < out.cols; ++i) stream[i] = -stream[i];
   });
 }
 
 void IntegerArithmetic::activate(int64_t layer, const model::ActivateOp& op, Tensor& gate) const {
-  for_each_row(gate.rows, [&](int64_t r) {
+  for_each_integer_row(gate.rows, [&](int64_t r) {
     apply_table(layer_of(layer, gate, r).activations.at(op.module), gate.cols, gate.row<int16_t>(r));
   });
 }
@@ -155,7 +151,7 @@ void IntegerArithmetic::activate(int64_t layer, const model::ActivateOp& op, Ten
 void IntegerArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, const Tensor& up,
                                  Tensor& gate) const {
   if (!layer_at(layer).products.at(op.module).exact) {
-    for_each_row(gate.rows, [&](int64_t r) {
+    for_each_integer_row(gate.rows, [&](int64_t r) {
       const IntegerProduct& product = layer_of(layer, gate, r).products.at(op.module);
       integer_kernels().multiply_row(product, up.row<int16_t>(r) + op.first, gate.cols, gate.row<int16_t>(r));
     });
@@ -164,7 +160,7 @@ void IntegerArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, con
   Tensor products;
   products.resize(gate.rows, gate.cols, sizeof(int64_t));
   products.first_rows = gate.first_rows;
-  for_each_row(gate.rows, [&](int64_t r) {
+  for_each_integer_row(gate.rows, [&](int64_t r) {
     const IntegerProduct& product = layer_of(layer, gate, r).products.at(op.module);
     const auto* a = gate.row<int16_t>(r);
     const auto* b = up.row<int16_t>(r);
@@ -238,7 +234,7 @@ void IntegerArithmetic::hadamard(int64_t layer, const model::HadamardOp& op, Ten
     return layer_of(layer, value, r).hadamards.at(op.value);
   };
   if (layer_at(layer).hadamards.at(op.value).source == RotationSource::codes) {
-    for_each_row(value.rows, [&](int64_t r) {
+    for_each_integer_row(value.rows, [&](int64_t r) {
       const IntegerHadamard& h = of_row(r);
       auto* codes = value.row<int16_t>(r);
       if (h.wide) {
@@ -252,7 +248,7 @@ void IntegerArithmetic::hadamard(int64_t layer, const model::HadamardOp& op, Ten
   Tensor codes;
   codes.resize(value.rows, value.cols, sizeof(int16_t));
   codes.first_rows = value.first_rows;
-  for_each_row(value.rows, [&](int64_t r) {
+  for_each_integer_row(value.rows, [&](int64_t r) {
     const IntegerHadamard& h = of_row(r);
     auto* products = value.row<int64_t>(r);
     if (h.wide) {

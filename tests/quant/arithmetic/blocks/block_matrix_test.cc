@@ -24,11 +24,11 @@ constexpr DType kTypes[] = {DType::q8_0,   DType::q4_0,   DType::q4_1, DType::q5
                             DType::iq4_nl, DType::iq4_xs, DType::mxfp4};
 
 /// A stored matrix of random blocks whose scales are numbers.
-struct Stored {
+struct StoredBlocks {
   std::vector<std::byte> bytes{};
   model::Matrix matrix{};
 
-  Stored(DType type, int64_t rows, int64_t cols, std::mt19937& random) {
+  StoredBlocks(DType type, int64_t rows, int64_t cols, std::mt19937& random) {
     const model::DTypeInfo& info = model::info(type);
     const int64_t blocks = rows * cols / info.block_size;
     for (int64_t b = 0; b < blocks * info.block_bytes; ++b) {
@@ -62,7 +62,7 @@ GgmlRow row_type(DType type) {
 }
 
 /// Every CPU's kernels that can run here, one with its instructions emulated.
-std::vector<const BlockKernels*> paths() {
+std::vector<const BlockKernels*> block_paths() {
   std::vector<const BlockKernels*> paths;
   for (const IntegerCpu cpu : kIntegerCpus) {
     if (cpu_supports(cpu)) paths.push_back(&block_kernels(cpu));
@@ -139,11 +139,11 @@ TEST(BlockMatrix, EveryPathHasTheBitsOfThePlainChain) {
   for (const DType type : kTypes) {
     SCOPED_TRACE(model::info(type).name);
     const int64_t cols = model::info(type).block_size == 256 ? 768 : 608, rows = 70;
-    const Stored stored(type, rows, cols, random);
+    const StoredBlocks stored(type, rows, cols, random);
     const auto matrix = BlockMatrix::make(stored.matrix);
     ASSERT_TRUE(matrix);
     const Encoded in(row_type(type), inputs(15, cols, random), cols);
-    for (const BlockKernels* path : paths()) {
+    for (const BlockKernels* path : block_paths()) {
       const std::vector<float> got = product(*matrix, in.rows, *path);
       for (int64_t i = 0; i < in.rows.rows; ++i) {
         for (int64_t r = 0; r < rows; ++r) {
@@ -160,7 +160,7 @@ TEST(BlockMatrix, IsTheProductOfTheRoundedNumbers) {
   for (const DType type : kTypes) {
     SCOPED_TRACE(model::info(type).name);
     const int64_t cols = 512, rows = 33;
-    const Stored stored(type, rows, cols, random);
+    const StoredBlocks stored(type, rows, cols, random);
     const auto matrix = BlockMatrix::make(stored.matrix);
     ASSERT_TRUE(matrix);
     std::vector<float> x = inputs(3, cols, random);
@@ -240,7 +240,7 @@ TEST(BlockMatrix, RowsDoNotDependOnTheirBatch) {
   for (const DType type : {DType::q8_0, DType::q4_1, DType::q6_k}) {
     SCOPED_TRACE(model::info(type).name);
     const int64_t cols = 768, rows = 161, m = 530;
-    const Stored stored(type, rows, cols, random);
+    const StoredBlocks stored(type, rows, cols, random);
     const auto matrix = BlockMatrix::make(stored.matrix);
     ASSERT_TRUE(matrix);
     std::vector<float> x = inputs(m, cols, random);
@@ -275,7 +275,7 @@ TEST(BlockMatrix, RowsDoNotDependOnTheirBatch) {
 
 TEST(BlockMatrix, ReadsRowsWhereTheyAreStored) {
   std::mt19937 random(53);
-  Stored stored(DType::q5_0, 64, 96, random);
+  StoredBlocks stored(DType::q5_0, 64, 96, random);
   const Encoded in(GgmlRow::q8_0, inputs(1, 96, random), 96);
   const std::vector<float> plain = product(*BlockMatrix::make(stored.matrix), in.rows, block_kernels());
   stored.matrix.interleaved_head_dim = 16;
@@ -287,7 +287,7 @@ TEST(BlockMatrix, ReadsRowsWhereTheyAreStored) {
 TEST(BlockMatrix, IsNotMadeOfOtherTypes) {
   std::mt19937 random(59);
   for (const DType type : {DType::f16, DType::bf16, DType::f32, DType::nvfp4, DType::tq2_0, DType::iq2_xs})
-    EXPECT_FALSE(BlockMatrix::make(Stored(type, 8, 256, random).matrix));
+    EXPECT_FALSE(BlockMatrix::make(StoredBlocks(type, 8, 256, random).matrix));
   std::string names;
   for (const DType type : kTypes) names += (names.empty() ? "" : ", ") + std::string(model::info(type).name);
   for (const DType type : kTypes)
@@ -359,7 +359,7 @@ TEST(BlockRows, EveryPathEncodesAlike) {
   const Result expected = run(block_kernels_portable());
   EXPECT_TRUE(std::isnan(expected.scales[9]) && std::isnan(expected.scales_k[1]));
   EXPECT_FALSE(std::isnan(expected.scales[8]) || std::isnan(expected.scales_k[0]));
-  for (const BlockKernels* path : paths()) {
+  for (const BlockKernels* path : block_paths()) {
     const Result got = run(*path);
     EXPECT_EQ(got.codes, expected.codes) << name(path->cpu);
     EXPECT_EQ(got.codes_k, expected.codes_k);

@@ -19,16 +19,16 @@ namespace {
 const std::filesystem::path kGoldens = test::goldens() / "mobilequant";
 
 template <typename T>
-std::vector<T> values(const model::TensorView& tensor) {
+std::vector<T> typed_values(const model::TensorView& tensor) {
   std::vector<T> out(tensor.bytes.size() / sizeof(T));
   std::memcpy(out.data(), tensor.bytes.data(), out.size() * sizeof(T));
   return out;
 }
 
-std::vector<std::vector<int32_t>> samples(const std::filesystem::path& directory) {
+std::vector<std::vector<int32_t>> golden_samples(const std::filesystem::path& directory) {
   const auto file = model::open_safetensors(directory / "expected.safetensors");
   const model::TensorView& ids = file->require("calibration_ids");
-  const auto flat = values<int64_t>(ids);
+  const auto flat = typed_values<int64_t>(ids);
   const auto length = static_cast<size_t>(ids.shape[1]);
   std::vector<std::vector<int32_t>> rows;
   for (size_t i = 0; i < flat.size(); i += length) {
@@ -38,14 +38,14 @@ std::vector<std::vector<int32_t>> samples(const std::filesystem::path& directory
   return rows;
 }
 
-struct Case {
+struct GoldenCase {
   std::vector<std::unique_ptr<std::vector<float>>> weights;
   std::unique_ptr<model::Model> model;
   LearnProblem problem;
 };
 
-Case load(const std::string& name, const std::string& scheme) {
-  Case c;
+GoldenCase load_golden(const std::string& name, const std::string& scheme) {
+  GoldenCase c;
   c.model = std::make_unique<model::Model>(model::load_model(kGoldens / name));
   const model::ModelConfig& config = c.model->config;
   c.problem.model = c.model.get();
@@ -63,7 +63,7 @@ Case load(const std::string& name, const std::string& scheme) {
   c.problem.qcfg = make_qcfg(config, parse_scheme(scheme));
   c.problem.ranges = complete_ranges(
       c.problem.qcfg, read_act_ranges(kGoldens / name / "act_dict.json", config), config, "act_dict.json");
-  c.problem.samples = samples(kGoldens / name);
+  c.problem.samples = golden_samples(kGoldens / name);
   return c;
 }
 
@@ -87,22 +87,22 @@ double distance(const std::vector<T>& a, const std::vector<U>& b) {
 }
 
 /// Values of a parameter file, in double whatever the stored type.
-std::vector<double> numbers(const model::TensorView& tensor) {
+std::vector<double> as_doubles(const model::TensorView& tensor) {
   std::vector<double> out;
   if (tensor.dtype == model::DType::f32) {
-    for (const float v : values<float>(tensor)) out.push_back(static_cast<double>(v));
+    for (const float v : typed_values<float>(tensor)) out.push_back(static_cast<double>(v));
   } else {
-    out = values<double>(tensor);
+    out = typed_values<double>(tensor);
   }
   return out;
 }
 
 TEST_P(TrainGolden, GradientsOfEveryParameter) {
   const std::string name = GetParam();
-  Case c = load(name, name.substr(name.find('-') + 1));
+  GoldenCase c = load_golden(name, name.substr(name.find('-') + 1));
   Gradients gradients = end_to_end_gradients(c.problem, {});
   const auto expected = model::open_safetensors(kGoldens / name / "expected_gradients.safetensors");
-  EXPECT_NEAR(gradients.loss, numbers(expected->require("loss"))[0], 1e-3 * gradients.loss);
+  EXPECT_NEAR(gradients.loss, as_doubles(expected->require("loss"))[0], 1e-3 * gradients.loss);
   std::map<std::string, const Parameter<float>*> ours;
   for (BlockParameters<float>& block : gradients.parameters) {
     block.ranges_learned = true;
@@ -112,8 +112,8 @@ TEST_P(TrainGolden, GradientsOfEveryParameter) {
   int bad = 0;
   for (const model::TensorView& tensor : expected->tensors()) {
     if (tensor.name == "loss" || tensor.name.starts_with("f64.")) continue;
-    const auto want = numbers(tensor);
-    const auto exact = numbers(expected->require("f64." + std::string(tensor.name)));
+    const auto want = as_doubles(tensor);
+    const auto exact = as_doubles(expected->require("f64." + std::string(tensor.name)));
     const double size = norm(want);
     if (size < 1e-8 || distance(want, exact) > 0.02 * size) continue;  // unstable in the reference itself
     ASSERT_TRUE(ours.contains(std::string(tensor.name))) << tensor.name;
@@ -145,7 +145,7 @@ TEST(TrainGoldenRuns, Losses) {
       std::ifstream file(run.path() / "settings.json");
       const auto s = nlohmann::json::parse(file);
       const std::string name = directory.path().filename();
-      Case c = load(name, name.substr(name.find('-') + 1));
+      GoldenCase c = load_golden(name, name.substr(name.find('-') + 1));
       LearnSettings settings;
       settings.method = s["mode"] == "e2e" ? LearnMethod::mobilequant
                         : s["lrl"]         ? LearnMethod::lrl
@@ -158,7 +158,7 @@ TEST(TrainGoldenRuns, Losses) {
       const LearnObserver observer{[&](const StepRecord& record) { losses.push_back(record.loss); }, {}};
       learn(c.problem, settings, observer);
       const auto expected = model::open_safetensors(run.path() / "expected_training.safetensors");
-      const auto want = numbers(expected->require("loss"));
+      const auto want = as_doubles(expected->require("loss"));
       ASSERT_EQ(losses.size(), want.size());
       double mean = 0;
       for (size_t i = 0; i < want.size(); ++i) mean += std::abs(losses[i] - want[i]) / want[i];

@@ -369,7 +369,7 @@ TEST(LearnRefusals, NameTheOperationAndTheLength) {
 }
 
 /// The values of every parameter, of all blocks.
-std::vector<float> values(const std::vector<BlockParameters<float>>& blocks) {
+std::vector<float> learned_values(const std::vector<BlockParameters<float>>& blocks) {
   std::vector<float> all;
   for (BlockParameters<float> block : blocks) {
     for (const Parameter<float>* p : block.learned()) all.insert(all.end(), p->value.begin(), p->value.end());
@@ -396,7 +396,8 @@ TEST_P(Learn, ALossThatIsNotFiniteStopsAndKeepsTheLastGoodState) {
   ASSERT_TRUE(kept.has_value());
   // The loss of the first step was finite: the state is the one before it, in all its parts.
   const Problem problem;
-  EXPECT_EQ(values(kept->parameters), values(initial_state(problem.problem, chosen).parameters));
+  EXPECT_EQ(learned_values(kept->parameters),
+            learned_values(initial_state(problem.problem, chosen).parameters));
   EXPECT_EQ(kept->step, 0);
   EXPECT_EQ(kept->optimizer_steps, 0);
   for (const AdamW::Moments& moments : kept->moments) {
@@ -417,7 +418,7 @@ TEST(LearnFailure, ABlocksFirstStepLeavesTheStateBetweenTheBlocks) {
   EXPECT_EQ(kept->step, learning_steps(chosen, 5, 1));
   EXPECT_EQ(last->step, kept->step);
   last->parameters[0].bound_let();
-  EXPECT_EQ(values(kept->parameters), values(last->parameters));
+  EXPECT_EQ(learned_values(kept->parameters), learned_values(last->parameters));
 }
 
 /// Null end to end, as who reads the log expects a layer.

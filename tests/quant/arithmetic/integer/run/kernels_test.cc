@@ -22,7 +22,7 @@ struct Path {
 };
 
 /// What this CPU can run: its own paths, and those of stronger CPUs with their instructions emulated.
-std::vector<Path> paths() {
+std::vector<Path> kernel_paths() {
   std::vector<Path> paths;
   for (const IntegerCpu cpu : kIntegerCpus) {
     if (!cpu_supports(cpu)) continue;
@@ -77,7 +77,7 @@ void expect_exact(const std::string& path, void (*gemm)(const IntegerGemm&), int
 
 TEST(IntegerKernels, EveryPathComputesTheExactProduct) {
   std::mt19937 random(5);
-  for (const auto& [path, kernel] : paths()) {
+  for (const auto& [path, kernel] : kernel_paths()) {
     for (const int64_t m : {1, 5, 6, 7, 8, 13, 25}) {
       for (const int64_t n : {1, 8, 15, 16, 17, 40}) {
         for (const int64_t k : {1, 2, 3, 4, 5, 63, 64, 481, 2049}) {
@@ -159,7 +159,7 @@ TEST(IntegerKernels, GroupedQuadsAreExactOnEveryPathThatReadsThem) {
         const int64_t stride = byte_stride(cols);
         std::vector<uint8_t> a(static_cast<size_t>(m * stride));
         for (uint8_t& x : a) x = random() % 3 == 0 ? static_cast<uint8_t>(random()) : uint8_t{255};
-        for (const auto& [path, kernel] : paths()) {
+        for (const auto& [path, kernel] : kernel_paths()) {
           if (kernel.quad_layout != PanelLayout::grouped_quads) continue;
           const std::vector<int32_t> c = quad_products(kernel, matrix, a, m);
           for (int64_t i = 0; i < m; ++i) {
@@ -197,7 +197,7 @@ TEST(IntegerKernels, QuadsAreExactOnEveryPathThatReadsThem) {
       const int64_t stride = byte_stride(cols);
       std::vector<uint8_t> a(static_cast<size_t>(m * stride));
       for (uint8_t& x : a) x = random() % 3 == 0 ? static_cast<uint8_t>(random()) : uint8_t{255};
-      for (const auto& [path, kernel] : paths()) {
+      for (const auto& [path, kernel] : kernel_paths()) {
         if (kernel.quad_layout != PanelLayout::quads) continue;
         const std::vector<int32_t> c = quad_products(kernel, matrix, a, m);
         for (int64_t i = 0; i < m; ++i) {
@@ -218,7 +218,7 @@ TEST(IntegerKernels, QuadsAreExactOnEveryPathThatReadsThem) {
 
 TEST(IntegerKernels, SumsAtTheirLargestDoNotOverflow) {
   // All products of one sign: −32768 · −128 over a chunk of a wide product, 255 · −128 over the longest row.
-  for (const auto& [path, kernel] : paths()) {
+  for (const auto& [path, kernel] : kernel_paths()) {
     const int64_t k = 65536;
     std::vector<int16_t> a(static_cast<size_t>(k), -32768);
     const std::vector<int8_t> b(static_cast<size_t>(k * kPanel), -128);
