@@ -160,6 +160,20 @@ void check(const po::variables_map& arguments, bool llama) {
     throw UsageError("--with is required: a model to compare with the base");
 }
 
+/// Refuses windows that a model with a prefix does not know.
+void require_prefix(const eval::TextWindows& windows, const eval::Session& session) {
+  const std::optional<int32_t> token = session.prefix_token();
+  if (!token) return;
+  for (size_t i = 0; i < windows.windows.size(); ++i) {
+    const int32_t first = windows.windows[i].tokens.front();
+    if (first == *token) continue;
+    fail(
+        "{}: quantized with a prefix, so that a window begins with token {}; window {} begins with token {}; "
+        "accepted: --file with --protocol qeval-bos",
+        session.model().path.string(), *token, i + 1, first);
+  }
+}
+
 void print(const eval::DivergenceResults& results, const std::vector<eval::Measured>& measured, bool llama) {
   for (size_t i = 0; llama && i < measured.size(); ++i) {
     std::cout << results.runs[i].label << "\n\n" << eval::LlamaStatistics::chunk_head();
@@ -241,6 +255,7 @@ int run_divergence(const po::variables_map& arguments) {
   for (eval::Session* other : others) {
     if (other->tokenizer().hash() != first.tokenizer().hash())
       require_same_windows(windows, windows_of(*other), other->model().path);
+    require_prefix(windows, *other);
   }
 
   std::optional<eval::LogitsWriter> writer;

@@ -36,13 +36,17 @@ RequestEncoder::RequestEncoder(const model::Tokenizer& tokenizer, Protocol proto
   }
   const bool chosen = prefix != PrefixToken::automatic;
   if (!chosen) {
-    const bool bos = protocol == Protocol::lm_eval_0_4 && tokenizer.bos_id().has_value();
+    const bool bos = (protocol == Protocol::lm_eval_0_4 || start_id_) && tokenizer.bos_id().has_value();
     prefix = bos ? PrefixToken::bos : PrefixToken::eos;
   }
   prefix_name_ = prefix == PrefixToken::none ? "none" : prefix == PrefixToken::bos ? "bos" : "eos";
   prefix_refused_ = prefix == PrefixToken::none;
   if (prefix_refused_) return;
   prefix_id_ = prefix == PrefixToken::bos ? tokenizer.bos_id() : tokenizer.eos_id();
+  if (prefix_id_ && start_id_ && *prefix_id_ != *start_id_) {
+    fail("{} {}: with {} always every sequence begins with token {}; accepted with it: bos, none",
+         setting("prefix-token"), prefix_name_, setting("add-bos-token"), *start_id_);
+  }
   if (prefix_id_) return;
   if (chosen) fail_without_prefix(fmt::format("{} {}", setting("prefix-token"), prefix_name_));
   prefix_name_ = "none";

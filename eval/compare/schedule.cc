@@ -14,6 +14,9 @@ namespace {
 /// many tokens (measured on SmolLM2-135M).
 constexpr double kObservedCost = 2.0, kLearningCost = 3.0;
 
+/// Passes over the text that tell a file's losses apart: the base, its three parts, and all of them.
+constexpr int64_t kSplitPasses = 5;
+
 /// Of `count` equal pieces of work the rank with most has this share.
 double share(int64_t count, int64_t ranks) {
   const int64_t most = (count + ranks - 1) / ranks;
@@ -69,10 +72,12 @@ class Scheduler {
     CompareStep step{"compare on the text", 0, 0, 0, true};
     const auto window = static_cast<double>(in_.options.text->context);
     const auto add = [&](const ComparisonEntry& entry) {
-      const double seconds = static_cast<double>(in_.text_tokens) / window *
-                             (in_.costs.tokens(0, window) + window * in_.costs.scored) *
-                             (1 + 1.0 / static_cast<double>(kTextModelsAtOnce));
-      step.tokens += in_.text_tokens;
+      const bool splits = in_.options.text->losses && splits_losses(entry.model);
+      const double pass = static_cast<double>(in_.text_tokens) / window *
+                          (in_.costs.tokens(0, window) + window * in_.costs.scored);
+      const double seconds =
+          pass * (1 + 1.0 / static_cast<double>(kTextModelsAtOnce) + (splits ? kSplitPasses : 0));
+      step.tokens += in_.text_tokens * (splits ? 1 + kSplitPasses : 1);
       step.seconds += seconds;
       if (in_.text_measured(entry.name)) return;
       step.left += seconds;

@@ -27,6 +27,10 @@ DivergenceRun describe(Session& session, const std::string& label, std::string p
 
 }  // namespace
 
+bool splits_losses(const fs::path& model) {
+  return !model.empty() && !fs::is_directory(model);
+}
+
 TextStage::TextStage(const ComparedText& text, Session& base, const ComparisonEntry& entry,
                      TextProtocol protocol)
     : text_(read_file(text.file)), losses_(text.losses) {
@@ -116,7 +120,7 @@ void TextStage::measure(Session& base, std::span<const TextRun> runs, const Open
                                           windows_.context),
                              left[i]->model);
       }
-      if (losses_ && !fs::is_directory(session.model().path))
+      if (losses_ && splits_losses(session.model().path))
         require_comparable(base.model(), session.model());
       others.push_back(&session);
     }
@@ -135,7 +139,7 @@ void TextStage::measure(Session& base, std::span<const TextRun> runs, const Open
     }
     for (size_t i = 0; i < count && losses_; ++i) {
       const Session& session = *sessions[i];
-      if (fs::is_directory(session.model().path)) continue;
+      if (!splits_losses(session.model().path)) continue;
       results_.runs[results_.runs.size() - count + i].losses =
           split(base, session, [&](int64_t done, int64_t all) {
             progress(finished + tokens() * (static_cast<int64_t>(i) * all + done) / all, total);

@@ -24,6 +24,9 @@ struct TextRun {
   std::filesystem::path model;
 };
 
+/// Whether a model's losses can be told apart (--losses): a GGUF file's, not those of a folder.
+bool splits_losses(const std::filesystem::path& model);
+
 /// The divergences of a comparison's runs on its text. What is measured is kept in OUT/divergence.json after
 /// every few models, and not measured again.
 class TextStage {

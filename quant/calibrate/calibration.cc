@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <numeric>
 #include <set>
@@ -20,54 +21,88 @@ constexpr std::array<std::string_view, 3> kEstimators{"minmax", "percentile", "m
 /// Grids finer than this lose nothing to min and max.
 constexpr int kNarrowedBits = 10;
 
-/// Where position 0 is apart, a residual stream's range reaches at most so much further than this share of
-/// the tokens: behind the first there are massive activations too, of one token in a few thousand, and a
-/// range that includes them leaves the others a tenth of its steps.
-constexpr float kReach = 4;
+/// Where position 0 is apart, ranges leave out rows that reach so many octaves further than this share of the
+/// rows: behind the first there are massive activations too, of one token in a few thousand, and a range that
+/// includes them leaves the others a tenth of its steps, or a hundredth.
+constexpr int kOctaves = 2;
 constexpr double kReachedBy = 0.99;
 
-/// How far rows reach: their largest magnitudes, counted by eighths of an octave.
+/// Rows by how far they reach, their largest magnitude, in eighths of an octave: how many there are, and
+/// their smallest and largest values.
 class Reaches {
  public:
-  void add(float magnitude) { ++counts_[bin(magnitude)]; }
-  void add(std::span<const float> counts) {
-    for (size_t i = 0; i < kBins; ++i) counts_[i] += static_cast<int64_t>(counts[i]);
-  }
-  /// What this share of the rows stays below.
-  float quantile(double share) const {
-    const auto total = std::accumulate(counts_.begin(), counts_.end(), int64_t{0});
-    int64_t below = 0;
-    size_t i = 0;
-    for (; i + 1 < kBins; ++i) {
-      below += counts_[i];
-      if (static_cast<double>(below) >= share * static_cast<double>(total)) break;
+  void add(Range row) { add(bin(row), 1, row); }
+  /// Those bins that have rows, each as its number, count and range.
+  std::vector<float> packed() const {
+    std::vector<float> values;
+    for (size_t i = 0; i < bins_.size(); ++i) {
+      const auto& [count, range] = bins_[i];
+      if (count > 0)
+        values.insert(values.end(), {static_cast<float>(i), static_cast<float>(count), range.lo, range.hi});
     }
-    return std::exp2(static_cast<float>(static_cast<int>(i) + 1 - kZero) / kPerOctave);
+    return values;
   }
-  std::vector<float> counts() const { return {counts_.begin(), counts_.end()}; }
-  static constexpr size_t kBins = 512;
+  void add_packed(std::span<const float> values) {
+    for (; values.size() >= 4; values = values.subspan(4))
+      add(std::min(static_cast<size_t>(values[0]), kBins - 1), static_cast<int64_t>(values[1]),
+          {values[2], values[3]});
+  }
 
- private:
-  static constexpr int kPerOctave = 8, kZero = 256;  // from 2^-32 to 2^32
-  static size_t bin(float magnitude) {
+  /// The last bin of rows that are no exceptions.
+  size_t last_common() const {
+    int64_t total = 0, below = 0;
+    for (const Bin& bin : bins_) total += bin.count;
+    for (size_t i = 0; i < bins_.size(); ++i) {
+      below += bins_[i].count;
+      if (static_cast<double>(below) >= kReachedBy * static_cast<double>(total))
+        return std::min(i + kOctaves * kPerOctave, kBins - 1);
+    }
+    return kBins - 1;
+  }
+  /// Of rows up to that bin; of at least one row.
+  Range common_range() const {
+    Range range = kNothing;
+    for (size_t i = 0; i <= last_common() && i < bins_.size(); ++i) widen(range, bins_[i].range);
+    return range;
+  }
+  static size_t bin(Range row) {
+    const float magnitude = std::max(-row.lo, row.hi);
     if (!(magnitude > 0)) return 0;
     const float place = std::floor(std::log2(magnitude) * kPerOctave) + kZero;
     return static_cast<size_t>(std::clamp(place, 0.0F, static_cast<float>(kBins - 1)));
   }
 
-  std::array<int64_t, kBins> counts_{};
+ private:
+  static constexpr size_t kBins = 512;
+  static constexpr int kPerOctave = 8, kZero = 256;  // from 2^-32 to 2^32
+  static constexpr Range kNothing{std::numeric_limits<float>::infinity(),
+                                  -std::numeric_limits<float>::infinity()};
+  struct Bin {
+    int64_t count = 0;
+    Range range = kNothing;
+  };
+  static void widen(Range& range, Range more) {
+    range = {std::min(range.lo, more.lo), std::max(range.hi, more.hi)};
+  }
+  void add(size_t bin, int64_t count, Range range) {
+    if (bins_.empty()) bins_.resize(kBins);
+    bins_[bin].count += count;
+    widen(bins_[bin].range, range);
+  }
+
+  std::vector<Bin> bins_;  ///< kBins, or none yet
 };
 
-/// First pass: smallest and largest value per point, largest magnitude per channel; of the points in
-/// `reaching` also how far their rows reach.
+/// First pass: smallest and largest value per point, largest magnitude per channel; with `reaches`, how far
+/// its rows reach.
 class ExtremesObserver : public PointObserver {
  public:
-  explicit ExtremesObserver(const model::ModelConfig& config, std::span<const Point> reaching = {})
+  explicit ExtremesObserver(const model::ModelConfig& config, bool reaches = false)
       : ranges_(config.num_layers),
         maxima_(config.num_layers),
         reaches_(config.num_layers),
-        feeds_a_linear_(config.num_layers, 0) {
-    for (const Point& point : reaching) reaches_[point].emplace();
+        feeds_a_linear_(config.num_layers, 0),
+        wants_reaches_(reaches) {
     for (const Point& point : all_points(config)) {
       const bool of_block = is_linear(point.module) && !is_after_blocks(point.module);
       if (of_block && point.slot == Slot::input) feeds_a_linear_[made_at(config, point)] = 1;
@@ -77,16 +112,16 @@ class ExtremesObserver : public PointObserver {
   void observe(const Point& point, const float* x, int64_t rows, int64_t cols, int64_t stride) override {
     const QuantKernels& kernel = quant_kernels();
     std::optional<Range> range;
-    std::vector<float> reaches;
+    std::vector<Range> ranges;
     for (int64_t r = 0; r < rows; ++r) {
       const Range row = kernel.range(x + r * stride, cols);
       if (std::isnan(row.lo)) fail("{}: calibration met a value that is not finite", point_name(point));
       widen(range, row);
-      if (reaches_[point]) reaches.push_back(std::max(-row.lo, row.hi));
+      if (wants_reaches_) ranges.push_back(row);
     }
     const std::lock_guard lock(locks_[point]);
     if (range) widen(ranges_[point], *range);
-    for (const float reach : reaches) reaches_[point]->add(reach);
+    for (const Range& row : ranges) reaches_[point].add(row);
     if (feeds_a_linear_[point] == 0) return;
     std::vector<float>& maxima = maxima_[point];
     if (maxima.empty()) maxima.resize(static_cast<size_t>(cols), 0.0F);
@@ -95,22 +130,22 @@ class ExtremesObserver : public PointObserver {
 
   const PointMap<std::optional<Range>>& ranges() const { return ranges_; }
   const PointMap<std::vector<float>>& maxima() const { return maxima_; }
-  const std::optional<Reaches>& reaches(const Point& point) const { return reaches_[point]; }
+  const Reaches& reaches(const Point& point) const { return reaches_[point]; }
 
   /// Takes in what the peers have seen at these points.
   void share(const Peers& peers, const std::vector<Point>& points) {
-    // Per point: how many ranges (0 or 1), the range, how many maxima, those, the counts of reaches where
-    // wanted.
+    // Per point: how many ranges (0 or 1), the range, how many maxima, those, how many numbers of reaches,
+    // those.
     std::vector<float> mine;
     for (const Point& point : points) {
       mine.push_back(ranges_[point] ? 1.0F : 0.0F);
       if (ranges_[point]) mine.insert(mine.end(), {ranges_[point]->lo, ranges_[point]->hi});
       mine.push_back(static_cast<float>(maxima_[point].size()));
       mine.insert(mine.end(), maxima_[point].begin(), maxima_[point].end());
-      if (!reaches_[point]) continue;
-      const std::vector<float> counts = reaches_[point]->counts();
-      mine.insert(mine.end(), counts.begin(), counts.end());
-      reaches_[point].emplace();  // these come back with the others
+      const std::vector<float> reaches = reaches_[point].packed();
+      mine.push_back(static_cast<float>(reaches.size()));
+      mine.insert(mine.end(), reaches.begin(), reaches.end());
+      reaches_[point] = {};  // these come back with the others
     }
     const std::span<const float> values(mine);
     for (const std::string& text :
@@ -138,7 +173,7 @@ class ExtremesObserver : public PointObserver {
       std::vector<float>& own = maxima_[point];
       own.resize(std::max(own.size(), maxima.size()), 0.0F);
       for (size_t i = 0; i < maxima.size(); ++i) own[i] = std::max(own[i], maxima[i]);
-      if (reaches_[point]) reaches_[point]->add(take(Reaches::kBins));
+      reaches_[point].add_packed(take(static_cast<size_t>(take(1)[0])));
     }
   }
 
@@ -148,29 +183,39 @@ class ExtremesObserver : public PointObserver {
 
   PointMap<std::optional<Range>> ranges_;
   PointMap<std::vector<float>> maxima_;
-  PointMap<std::optional<Reaches>> reaches_;
+  PointMap<Reaches> reaches_;
   PointMap<char> feeds_a_linear_;  ///< whether channel maxima are wanted of what is made at this point
+  bool wants_reaches_;
   PointLocks locks_;
 };
 
 /// Second pass: how the values are spread between the extremes, for the points that want to know.
 class HistogramObserver : public PointObserver {
  public:
-  explicit HistogramObserver(int64_t num_layers) : histograms_(num_layers) {}
+  explicit HistogramObserver(int64_t num_layers) : histograms_(num_layers), last_(num_layers) {}
 
-  void want(const Point& point, Range range) { histograms_[point].emplace(range); }
+  /// `last`: rows beyond this bin of reaches are left out.
+  void want(const Point& point, Range range, std::optional<size_t> last) {
+    histograms_[point].emplace(range);
+    last_[point] = last;
+  }
 
   void observe(const Point& point, const float* x, int64_t rows, int64_t cols, int64_t stride) override {
     std::optional<Histogram>& histogram = histograms_[point];
     if (!histogram) return;
     const std::lock_guard lock(locks_[point]);
-    for (int64_t r = 0; r < rows; ++r) histogram->add(x + r * stride, cols);
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* row = x + r * stride;
+      if (last_[point] && Reaches::bin(quant_kernels().range(row, cols)) > *last_[point]) continue;
+      histogram->add(row, cols);
+    }
   }
 
   const std::optional<Histogram>& histogram(const Point& point) const { return histograms_[point]; }
 
  private:
   PointMap<std::optional<Histogram>> histograms_;
+  PointMap<std::optional<size_t>> last_;
   PointLocks locks_;
 };
 
@@ -183,25 +228,18 @@ bool is_narrowed(const QuantConfig& qcfg, const Point& point) {
   return is_measured(point) && needs_range(qcfg, point) && qcfg[point].bits <= kNarrowedBits;
 }
 
-/// The residual stream where a norm reads it, rounded to more bits than are narrowed by the spread of values.
-std::vector<Point> wide_residuals(const QuantConfig& qcfg, const model::ModelConfig& config) {
-  std::vector<Point> points;
-  for (const Point& point : all_points(config)) {
-    const bool residual =
-        is_norm(point.module) && point.slot == Slot::input && made_at(config, point) == point;
-    if (residual && needs_range(qcfg, point) && qcfg[point].bits > kNarrowedBits) points.push_back(point);
-  }
-  return points;
-}
-
-/// Narrows the ranges of coarse grids by how the values are spread, which `run` shows an observer.
+/// Narrows the ranges of coarse grids by how the values are spread, which `run` shows an observer. `seen`,
+/// where given, knows which rows are left out.
 template <typename Run>
 void narrow(const model::ModelConfig& config, const QuantConfig& qcfg, const CalibrationOptions& options,
-            ActRanges& ranges, const Run& run) {
+            const ExtremesObserver* seen, ActRanges& ranges, const Run& run) {
   const std::vector<Point> points = all_points(config);
   HistogramObserver histograms(config.num_layers);
   for (const Point& point : points) {
-    if (is_narrowed(qcfg, point)) histograms.want(made_at(config, point), ranges[point].value());
+    if (!is_narrowed(qcfg, point)) continue;
+    const Point made = made_at(config, point);
+    const auto last = seen == nullptr ? std::nullopt : std::optional(seen->reaches(made).last_common());
+    histograms.want(made, ranges[point].value(), last);
   }
   run(histograms);
   parallel_tasks(std::ssize(points), [&](int64_t i) {
@@ -233,7 +271,7 @@ FirstToken first_token(const model::Model& model, const Samples& samples, const 
     if (point.module == Module::activation && point.slot == Slot::input2) first.ranges[point] = kSigmoidRange;
   }
   if (options.estimator != RangeEstimator::minmax)
-    narrow(model.config, first.qcfg, options, first.ranges, run);
+    narrow(model.config, first.qcfg, options, nullptr, first.ranges, run);
   return first;
 }
 
@@ -275,29 +313,26 @@ Calibration calibrate(const model::Model& model, const Samples& samples, const Q
     }
   };
 
-  const std::vector<Point> residuals =
-      options.first_token_apart ? wide_residuals(qcfg, model.config) : std::vector<Point>{};
-  ExtremesObserver extremes(model.config, residuals);
+  ExtremesObserver extremes(model.config, options.first_token_apart);
   run(extremes, peers.rank, peers.size);
   Calibration result{ActRanges(num_layers), PointMap<std::vector<float>>(num_layers)};
   const std::vector<Point> points = all_points(model.config);
   if (!peers.alone()) extremes.share(peers, points);
   for (const Point& point : points) {
     if (!is_measured(point)) continue;
-    result.ranges[point] = extremes.ranges()[made_at(model.config, point)];
+    const Point made = made_at(model.config, point);
+    result.ranges[point] = extremes.ranges()[made];
+    if (options.first_token_apart && result.ranges[point])
+      result.ranges[point] = extremes.reaches(made).common_range();
     if (point.slot == Slot::input && is_linear(point.module)) {
-      result.channel_maxima[point] = extremes.maxima()[made_at(model.config, point)];
+      result.channel_maxima[point] = extremes.maxima()[made];
     }
-  }
-  for (const Point& point : residuals) {
-    Range& range = result.ranges[point].value();
-    const float reach = kReach * extremes.reaches(point)->quantile(kReachedBy);
-    range = {std::max(range.lo, -reach), std::min(range.hi, reach)};
   }
   if (options.first_token_apart && !options.prefix_token)
     result.first = first_token(model, samples, qcfg, options);
   if (options.estimator == RangeEstimator::minmax) return result;
-  narrow(model.config, qcfg, options, result.ranges, [&](PointObserver& observer) { run(observer, 0, 1); });
+  narrow(model.config, qcfg, options, options.first_token_apart ? &extremes : nullptr, result.ranges,
+         [&](PointObserver& observer) { run(observer, 0, 1); });
   return result;
 }
 

@@ -141,6 +141,28 @@ TEST_F(DivergenceCli, OfConversationsTheAssistantsTurnsAreScored) {
                   kFailed, "page.txt");
 }
 
+TEST_F(DivergenceCli, TheLossesOfAFileAreSplitAndPlanned) {
+  const std::string model = std::string(QEVAL_GOLDENS_DIR) + "/quantized/gguf-iq4-nl/model.gguf";
+  const auto compare = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{
+        "compare", "-m", model,        "--with", model + "@ggml=rounded", "-t",
+        "piqa",    "-d", path("data"), "--text", path("page.txt"),        "--context",
+        "32",      "-o", path("out")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome outcome = run(arguments);
+    expect_success(outcome);
+    return outcome.output;
+  };
+  // Its vocabulary has one token for all of the text; with its parts the base runs again, and four variants.
+  EXPECT_THAT(compare({"--plan"}), testing::ContainsRegex("compare on the text +1 "));
+  EXPECT_THAT(compare({"--plan", "--losses"}), testing::ContainsRegex("compare on the text +6 "));
+  EXPECT_THAT(compare({"--losses"}), HasSubstr("(1 token)"));
+  const ordered_json losses = json("out/divergence.json")["runs"][0]["losses"];
+  EXPECT_EQ(losses["weights"], 0);
+  EXPECT_GT(losses["activations"], 0);
+  EXPECT_GT(losses["keys_and_values"], 0);
+}
+
 /// Who has ready-made files needed a command for each, and a report over all of them.
 TEST_F(DivergenceCli, ReadyMadeModelsAreComparedByOneCommand) {
   const std::vector<std::string> arguments{"compare",

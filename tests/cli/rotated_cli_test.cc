@@ -87,6 +87,9 @@ TEST_F(RotatedCli, APrefixStandsBeforeEverySequence) {
   expect_one_line(run({"divergence", "-m", path("model"), "--with", path("prefix"), "--protocol", "qeval",
                        "-f", path("calibration.txt")}),
                   2, "accepted with them: qeval-bos");
+  expect_one_line(run({"divergence", "-m", path("model"), "--with", path("prefix"), "--protocol", "llama.cpp",
+                       "--context", "8", "-f", path("calibration.txt")}),
+                  1, "window 1 begins with token");
   // A comparison with it scores its base so from the start; what would not is refused before anything is
   // scored.
   expect_success(run({"compare", "-m", path("model"), "--with", path("prefix"), "-d", path("data"), "-t",

@@ -1,5 +1,6 @@
 #include "eval/requests.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -142,8 +143,11 @@ TEST(RequestEncoder, BosStandsBeforeEverySequence) {
   EXPECT_EQ(always(kNamesBos).encode({"q", "x"}).tokens.tokens, (Ids{1, 'q', 'x'}));
   EXPECT_EQ(always(kNamesBos).encode({"\x01q", "x"}).tokens.tokens, (Ids{1, 'q', 'x'}));
   EXPECT_EQ(always(kNamesBos).encode({"", "x"}).tokens.tokens, (Ids{1, 'x'}));
-  EXPECT_EQ(always(kNamesBos, 100, Protocol::lm_eval_0_4, PrefixToken::eos).encode({"", "x"}).tokens.tokens,
-            (Ids{1, 2, 'x'}));
+  EXPECT_EQ(always(kNamesBos, 100, Protocol::lm_eval_0_3).encode({"", "x"}).tokens.tokens, (Ids{1, 'x'}));
+  EXPECT_EQ(always(kNamesBos, 100, Protocol::lm_eval_0_3).prefix_policy(), "bos (1)");
+  EXPECT_THAT([&] { always(kNamesBos, 100, Protocol::lm_eval_0_4, PrefixToken::eos); },
+              testing::ThrowsMessage<Error>(
+                  testing::HasSubstr("every sequence begins with token 1; accepted with it: bos")));
   EXPECT_EQ(always(kNamesBos, 100, Protocol::lm_eval_0_3).encode({"q", "x"}).tokens.tokens,
             (Ids{1, 'q', 'x'}));
   EXPECT_EQ(always(kOnlyEos).encode({"q", "x"}).tokens.tokens, (Ids{2, 'q', 'x'}));
