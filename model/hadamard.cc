@@ -97,7 +97,19 @@ bool has_hadamard(int64_t order) {
 HadamardMatrix make_hadamard(int64_t order) {
   const int64_t base = base_order(order);
   assert(base != 0);
-  return {order, base, base == 1 ? std::vector<int8_t>{1} : paley(base)};
+  HadamardMatrix h{.order = order, .base_order = base};
+  if (base == 1) return h;
+  h.base = paley(base);
+  h.masks.resize(static_cast<size_t>(base * h.padded_order()));
+  h.negatives.resize(static_cast<size_t>(h.padded_order()));
+  for (int64_t i = 0; i < base; ++i) {
+    for (int64_t j = 0; j < base; ++j) {
+      if (h.base[static_cast<size_t>(i * base + j)] > 0) continue;
+      h.masks[static_cast<size_t>(i * h.padded_order() + j)] = -1;
+      ++h.negatives[static_cast<size_t>(j)];
+    }
+  }
+  return h;
 }
 
 int64_t hadamard_order(int64_t width) {

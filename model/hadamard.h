@@ -13,6 +13,11 @@ struct HadamardMatrix {
   int64_t order = 1;
   int64_t base_order = 1;
   std::vector<int8_t> base{1};  ///< B [base_order, base_order]
+  /// For vectors of 32-bit integers, where base_order > 1; rows are padded by 0 to `padded_order`, a multiple
+  /// of kColumns: −1 where B is negative [base_order, padded_order], and how many of a column are.
+  static constexpr int64_t kColumns = 16;
+  int64_t padded_order() const { return (base_order + kColumns - 1) / kColumns * kColumns; }
+  std::vector<int32_t> masks{}, negatives{};
 };
 
 /// Whether there is one of this order, by Sylvester and Paley with primes (orders of B up to 1024).

@@ -21,9 +21,10 @@ constexpr std::array<std::string_view, 3> kEstimators{"minmax", "percentile", "m
 /// Grids finer than this lose nothing to min and max.
 constexpr int kNarrowedBits = 10;
 
-/// Where position 0 is apart, ranges leave out rows that reach so many octaves further than this share of the
-/// rows: behind the first there are massive activations too, of one token in a few thousand, and a range that
-/// includes them leaves the others a tenth of its steps, or a hundredth.
+/// Where position 0 is apart, ranges of few bits leave out rows that reach so many octaves further than this
+/// share of the rows, and that of a residual stream ends there: behind the first there are massive
+/// activations too, of one token in a few thousand, and a range that includes them leaves the others a tenth
+/// of its steps, or a hundredth.
 constexpr int kOctaves = 2;
 constexpr double kReachedBy = 0.99;
 
@@ -64,6 +65,10 @@ class Reaches {
     Range range = kNothing;
     for (size_t i = 0; i <= last_common() && i < bins_.size(); ++i) widen(range, bins_[i].range);
     return range;
+  }
+  /// What those rows stay below.
+  float common_reach() const {
+    return std::exp2((static_cast<float>(last_common()) + 1 - kZero) / kPerOctave);
   }
   static size_t bin(Range row) {
     const float magnitude = std::max(-row.lo, row.hi);
@@ -228,6 +233,19 @@ bool is_narrowed(const QuantConfig& qcfg, const Point& point) {
   return is_measured(point) && needs_range(qcfg, point) && qcfg[point].bits <= kNarrowedBits;
 }
 
+/// Takes rows that are exceptions out of a range of few bits. Where a norm reads the residual stream, in more
+/// bits, the range has room for what they are cut to: at most as far as rows that are none may reach.
+void leave_out_massive(const QuantConfig& qcfg, const Point& point, const Point& made, const Reaches& reaches,
+                       Range& range) {
+  if (!needs_range(qcfg, point)) return;
+  if (is_narrowed(qcfg, point)) {
+    range = reaches.common_range();
+  } else if (is_norm(point.module) && point.slot == Slot::input && made == point) {
+    const float reach = reaches.common_reach();
+    range = {std::max(range.lo, -reach), std::min(range.hi, reach)};
+  }
+}
+
 /// Narrows the ranges of coarse grids by how the values are spread, which `run` shows an observer. `seen`,
 /// where given, knows which rows are left out.
 template <typename Run>
@@ -323,7 +341,7 @@ Calibration calibrate(const model::Model& model, const Samples& samples, const Q
     const Point made = made_at(model.config, point);
     result.ranges[point] = extremes.ranges()[made];
     if (options.first_token_apart && result.ranges[point])
-      result.ranges[point] = extremes.reaches(made).common_range();
+      leave_out_massive(qcfg, point, made, extremes.reaches(made), *result.ranges[point]);
     if (point.slot == Slot::input && is_linear(point.module)) {
       result.channel_maxima[point] = extremes.maxima()[made];
     }

@@ -268,10 +268,8 @@ inline void codes_to_bytes(const int16_t* codes, int64_t n, uint8_t* bytes, int6
 void gemm_narrow(const IntegerGemm& g) {
   // Laying out anew pays for itself over some rows.
   if (g.m < 8) return gemm_modular(g);
-  thread_local AlignedBuffer bytes;
   const int64_t lda = (g.k + 3) / 4 * 4;
-  bytes.resize(static_cast<size_t>(g.m * lda));
-  auto* a = bytes.as<uint8_t>();
+  uint8_t* a = gemm_scratch(g.m * lda);
   for (int64_t i = 0; i < g.m; ++i) codes_to_bytes(g.a + i * g.lda, g.k, a + i * lda, lda);
   const int64_t pairs = (g.k + 1) / 2;
   for (int64_t j = 0; j < g.n; j += kPanel) {

@@ -1,5 +1,7 @@
 #include "quant/arithmetic/integer/run/kernels.h"
 
+#include "base/parallel.h"
+
 namespace qeval::quant {
 
 const IntegerKernels& integer_kernels(IntegerCpu cpu) {
@@ -24,6 +26,12 @@ const IntegerKernels& integer_kernels(IntegerCpu cpu) {
     default:
       return integer_kernels_portable();
   }
+}
+
+uint8_t* gemm_scratch(int64_t size) {
+  thread_local AlignedBuffer bytes;
+  bytes.resize(static_cast<size_t>(size));
+  return bytes.as<uint8_t>();
 }
 
 const IntegerKernels& integer_kernels() {

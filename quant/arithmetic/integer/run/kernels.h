@@ -102,13 +102,17 @@ struct IntegerKernels {
   /// `cosines` and `sines` [half] have the fractional bits that the factor was made for.
   void (*rotate_head)(const IntegerRotary& rotary, const int32_t* cosines, const int32_t* sines, int64_t half,
                       int64_t head_dim, int16_t* head);
-  /// x [matrix.order] ← x · H; `scratch` [base_order].
+  /// x [matrix.order] ← x · H; `scratch` [padded_order()].
   void (*hadamard)(const model::HadamardMatrix& matrix, int32_t* x, int32_t* scratch);
   int64_t (*row_sum)(const int16_t* codes, int64_t n);
 };
 
 const IntegerKernels& integer_kernels();
 const IntegerKernels& integer_kernels(IntegerCpu cpu);
+
+/// `size` bytes that belong to the calling thread until it asks again. Not the paths' own: what frees them at
+/// a thread's end must run on every CPU.
+uint8_t* gemm_scratch(int64_t size);
 
 const IntegerKernels& integer_kernels_portable();
 const IntegerKernels& integer_kernels_avx2();

@@ -207,7 +207,7 @@ void requantize_sums(const IntegerHadamard& h, const int32_t* sums, int64_t n, i
 template <typename T>
 void rotate_sums(const IntegerHadamard& h, T* x, int64_t n, int16_t* out) {
   thread_local std::vector<T> scratch;
-  scratch.resize(static_cast<size_t>(h.matrix.base_order));
+  scratch.resize(static_cast<size_t>(h.matrix.padded_order()));
   for (int64_t c = 0; c < n; c += h.matrix.order) {
     if constexpr (sizeof(T) == sizeof(int32_t)) {
       integer_kernels().hadamard(h.matrix, x + c, scratch.data());

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "quant/arithmetic/integer/run/kernels.h"
 #include "quant/arithmetic/integer/run/lanes.h"
@@ -19,8 +20,35 @@ void read_stream(const StreamFormat& format, int64_t n, const int32_t* stream, i
   for (int64_t i = 0; i < n; ++i) d[i] = std::clamp((stream[i] + half) >> shift, lo, hi);
 }
 
+/// x · H as model::multiply_hadamard() has it, of which a compiler makes one function for all paths.
 void hadamard(const model::HadamardMatrix& matrix, int32_t* x, int32_t* scratch) {
-  model::multiply_hadamard(matrix, x, scratch);
+  const int64_t base = matrix.base_order, padded = matrix.padded_order();
+  for (int64_t half = base; half < matrix.order; half *= 2) {
+    for (int64_t first = 0; first < matrix.order; first += 2 * half) {
+      int32_t* __restrict a = x + first;
+      int32_t* __restrict b = a + half;
+      for (int64_t i = 0; i < half; ++i) {
+        const int32_t sum = a[i] + b[i], difference = a[i] - b[i];
+        a[i] = sum;
+        b[i] = difference;
+      }
+    }
+  }
+  if (base == 1) return;
+  // −x is ~x + 1: the ones of a column are added up beforehand.
+  using Columns = int32_t __attribute__((vector_size(model::HadamardMatrix::kColumns * sizeof(int32_t))));
+  for (int32_t* group = x; group < x + matrix.order; group += base) {
+    for (int64_t j = 0; j < padded; j += model::HadamardMatrix::kColumns) {
+      Columns sums, mask;
+      std::memcpy(&sums, matrix.negatives.data() + j, sizeof sums);
+      for (int64_t i = 0; i < base; ++i) {
+        std::memcpy(&mask, matrix.masks.data() + i * padded + j, sizeof mask);
+        sums += mask ^ group[i];
+      }
+      std::memcpy(scratch + j, &sums, sizeof sums);
+    }
+    std::memcpy(group, scratch, static_cast<size_t>(base) * sizeof(int32_t));
+  }
 }
 
 int64_t sum_of_squares(const int32_t* e, int64_t n) {

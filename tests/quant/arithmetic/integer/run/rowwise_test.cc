@@ -339,21 +339,25 @@ TEST(IntegerRows, ExponentialsAreCloseToTheRealOnesOnEveryPath) {
   }
 }
 
-/// Exact sums: applied twice, a symmetric matrix gives every number times its order.
+/// Exact sums, those of 64 bits.
 TEST(IntegerRows, RotationsAreExactAndTheSameOnEveryPath) {
   std::mt19937 random(23);
-  for (const int64_t order : {1, 2, 8, 12, 48, 96, 1536}) {
+  for (const int64_t order : {1, 2, 8, 12, 20, 48, 88, 96, 1536, 2816}) {
     const model::HadamardMatrix matrix = model::make_hadamard(order);
+    const auto room = static_cast<size_t>(matrix.padded_order());
     const auto x = draw<int32_t>(order, -(1 << 17), 1 << 17, random);
     expect_same(
         [&](const IntegerKernels& kernel) {
-          std::vector<int32_t> out = x, scratch(static_cast<size_t>(order));
+          std::vector<int32_t> out = x, scratch(room);
           kernel.hadamard(matrix, out.data(), scratch.data());
           return out;
         },
         "hadamard");
-    std::vector<int32_t> sums = x, scratch(static_cast<size_t>(order));
+    std::vector<int32_t> sums = x, scratch(room);
     integer_kernels_portable().hadamard(matrix, sums.data(), scratch.data());
+    std::vector<int64_t> wide(x.begin(), x.end()), wide_scratch(room);
+    model::multiply_hadamard(matrix, wide.data(), wide_scratch.data());
+    EXPECT_EQ(std::vector<int64_t>(sums.begin(), sums.end()), wide) << order;
     // Lengths: Σ (x·H)² = order · Σ x².
     double before = 0, after = 0;
     for (const int32_t value : x) before += static_cast<double>(value) * value;

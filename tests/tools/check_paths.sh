@@ -1,0 +1,27 @@
+#!/bin/sh
+# usage: check_paths.sh OBJECT...
+# Fails where an object of one CPU path (*_avx*, *_neon*) defines a function that is not its own alone: an inline
+# function or a template of a header. The linker keeps one copy for the whole program, perhaps this one, which other
+# CPUs cannot run.
+set -eu
+export LC_ALL=C
+seen=0
+bad=""
+for object in "$@"; do
+  case ${object##*/} in
+    *_avx* | *_neon*) ;;
+    *) continue ;;
+  esac
+  seen=$((seen + 1))
+  bad="$bad$("${NM:-nm}" -C --defined-only "$object" | awk -v object="${object##*/}" '
+    $2 ~ /^[WVu]$/ { sub(/^[0-9a-f]* [WVu] /, ""); print object ": " $0 }')"
+done
+if [ "$seen" -eq 0 ]; then
+  echo "no object of a CPU path"
+  exit 1
+fi
+if [ -n "$bad" ]; then
+  echo "defined for one CPU path, but the whole program may use it:"
+  echo "$bad"
+  exit 1
+fi
