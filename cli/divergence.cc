@@ -151,7 +151,8 @@ void check(const po::variables_map& arguments, bool llama) {
     refuse("file", "not used without -m: the file of --kl-divergence-base has the text's tokens");
   if (given(arguments, "chat") && given(arguments, "file"))
     refuse("chat", "not with --file: one text or the other");
-  if (given(arguments, "chat") && (llama || reads)) refuse("chat", "only with --protocol qeval");
+  if (given(arguments, "chat") && (reads || !arguments["protocol"].defaulted()))
+    refuse("chat", "has windows of its own; not with --protocol or --kl-divergence-base");
   if (!given(arguments, "chat") && given(arguments, "chat-template-args"))
     refuse("chat-template-args", "not used without --chat");
   if (reads && !arguments["context"].defaulted())
@@ -169,7 +170,8 @@ void require_prefix(const eval::TextWindows& windows, const eval::Session& sessi
     if (first == *token) continue;
     fail(
         "{}: quantized with a prefix, so that a window begins with token {}; window {} begins with token {}; "
-        "accepted: --file with --protocol qeval-bos",
+        "accepted: --file with --protocol qeval-bos, and conversations that begin with it in a --context that "
+        "holds them",
         session.model().path.string(), *token, i + 1, first);
   }
 }
@@ -219,7 +221,7 @@ int run_divergence(const po::variables_map& arguments) {
   Models models;
   if (!stored) models.load(require(arguments, "model"));
   for (const ComparedModel& model : with) models.load(model.path);
-  // A default that a model is too short for is nobody's wish.
+  // A default that a model is too short for is not asked for.
   const int64_t context = stored       ? stored->header().context
                           : by_default ? std::min(wanted, models.shortest_context())
                                        : wanted;

@@ -85,6 +85,7 @@ mkdir -p build/fetched
   fetch model scripts/fetch_model.py
   fetch mkdocs python3 scripts/packages.py mkdocs pymdown-extensions
 } &
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 build release
 wait
 if [ -e build/fetched/python ]; then

@@ -61,8 +61,9 @@ bool TextStage::is_measured(const std::string& entry) const {
 }
 
 std::string TextStage::identity() const {
-  return fmt::format("{} in windows of {}{}", results_.text.sha256, results_.text.context,
-                     losses_ ? ", losses split" : "");
+  // What differs is to be seen in a message, which cuts long values.
+  return fmt::format("windows of {}{} of {}", results_.text.context, losses_ ? ", losses split," : "",
+                     results_.text.sha256);
 }
 
 int64_t TextStage::tokens() const {
@@ -120,8 +121,7 @@ void TextStage::measure(Session& base, std::span<const TextRun> runs, const Open
                                           windows_.context),
                              left[i]->model);
       }
-      if (losses_ && splits_losses(session.model().path))
-        require_comparable(base.model(), session.model());
+      if (losses_ && splits_losses(session.model().path)) require_comparable(base.model(), session.model());
       others.push_back(&session);
     }
     std::vector<Measured> measured = measure_divergence(

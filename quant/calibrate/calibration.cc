@@ -49,11 +49,13 @@ class Reaches {
           {values[2], values[3]});
   }
 
-  /// The last bin of rows that are no exceptions.
+  /// The last bin of rows that are no exceptions. Rows of zeros (padding, experts without a token) say
+  /// nothing about the others.
   size_t last_common() const {
     int64_t total = 0, below = 0;
-    for (const Bin& bin : bins_) total += bin.count;
-    for (size_t i = 0; i < bins_.size(); ++i) {
+    for (size_t i = 1; i < bins_.size(); ++i) total += bins_[i].count;
+    if (total == 0) return kBins - 1;
+    for (size_t i = 1; i < bins_.size(); ++i) {
       below += bins_[i].count;
       if (static_cast<double>(below) >= kReachedBy * static_cast<double>(total))
         return std::min(i + kOctaves * kPerOctave, kBins - 1);
@@ -63,7 +65,8 @@ class Reaches {
   /// Of rows up to that bin; of at least one row.
   Range common_range() const {
     Range range = kNothing;
-    for (size_t i = 0; i <= last_common() && i < bins_.size(); ++i) widen(range, bins_[i].range);
+    const size_t last = last_common();
+    for (size_t i = 0; i <= last && i < bins_.size(); ++i) widen(range, bins_[i].range);
     return range;
   }
   /// What those rows stay below.

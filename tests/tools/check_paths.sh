@@ -13,8 +13,13 @@ for object in "$@"; do
     *) continue ;;
   esac
   seen=$((seen + 1))
-  bad="$bad$("${NM:-nm}" -C --defined-only "$object" | awk -v object="${object##*/}" '
-    $2 ~ /^[WVu]$/ { sub(/^[0-9a-f]* [WVu] /, ""); print object ": " $0 }')"
+  symbols=$("${NM:-nm}" -C --defined-only "$object")
+  if [ -z "$symbols" ]; then
+    echo "$object: no symbol"
+    exit 1
+  fi
+  bad="$bad$(printf '%s\n' "$symbols" | awk -v object="${object##*/}" '
+    $2 ~ /^[WVu]$/ { sub(/^[0-9a-f]* [WVu] /, ""); printf "%s: %s\\n", object, $0 }')"
 done
 if [ "$seen" -eq 0 ]; then
   echo "no object of a CPU path"
@@ -22,6 +27,6 @@ if [ "$seen" -eq 0 ]; then
 fi
 if [ -n "$bad" ]; then
   echo "defined for one CPU path, but the whole program may use it:"
-  echo "$bad"
+  printf '%b' "$bad"
   exit 1
 fi

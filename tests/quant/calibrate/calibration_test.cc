@@ -144,12 +144,29 @@ TEST(Calibration, MassiveTokensBehindTheFirstAreLeftOut) {
   }
 }
 
+/// Rows of zeros, as padding has, make no exceptions of all others.
+TEST(Calibration, RowsOfZerosDoNotCount) {
+  MassiveToken token;
+  std::fill(token.embedding.begin() + 60 * 24, token.embedding.end(), 0.0F);
+  const QuantConfig qcfg = make_qcfg(token.model.config, parse_scheme("w8a8"));
+  const auto range = [&](const Samples& samples) {
+    return calibrate(token.model, samples, qcfg, {.first_token_apart = true})
+        .ranges[{0, Module::input_norm, Slot::input}]
+        .value();
+  };
+  Samples padded = token.plain;
+  for (auto& sample : padded) sample.insert(sample.end(), 40 * sample.size(), 60);
+  EXPECT_EQ(range(padded), range(token.plain));
+}
+
 TEST(Calibration, RanksMeasureWhatOneProcessMeasures) {
   MassiveToken token;
   const model::Model& model = token.model;
   const QuantConfig qcfg = make_qcfg(model.config, parse_scheme("w8a8"));
-  for (const CalibrationOptions& options :
-       {CalibrationOptions{}, {.estimator = RangeEstimator::mse}, {.first_token_apart = true}}) {
+  for (const CalibrationOptions& options : {CalibrationOptions{},
+                                            {.estimator = RangeEstimator::mse},
+                                            {.first_token_apart = true},
+                                            {.estimator = RangeEstimator::mse, .first_token_apart = true}}) {
     const Calibration alone = calibrate(model, token.massive, qcfg, options);
     for (const int64_t ranks : {2, 5}) {  // more than there are samples
       test::run_ranks(ranks, [&](const Peers& peers) {
