@@ -311,6 +311,8 @@ def main():
     sys.path[:0] = map(str, package)
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # of the Python that a check starts
     warnings.simplefilter("error")
+    # A shell's background job ignores SIGINT, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     failed = ok = 0
 
     def attempt(name, work):
