@@ -41,9 +41,8 @@ po::options_description divergence_options() {
       "tokens per window; the default is less where a model's context is, and 2048 with --chat");
   add("protocol", one_of("NAME", eval::kTextProtocolNames)->default_value("qeval"),
       "qeval: every token of the text is predicted once; qeval-bos: the same, every window beginning with "
-      "BOS (the "
-      "default where a model has a prefix); llama.cpp: what llama-perplexity --kl-divergence "
-      "does and prints (whole chunks, the second half of each, predictions of the base in 16 bits)");
+      "BOS (the default where a model has a prefix); llama.cpp: what llama-perplexity --kl-divergence does "
+      "and prints (whole chunks, the second half of each, predictions of the base in 16 bits)");
   add("kl-divergence-base", po::value<std::string>()->value_name("FILE"),
       "with --protocol llama.cpp: llama.cpp's file of the base's predictions, which is written from -m and "
       "-f; "
@@ -170,7 +169,8 @@ void require_prefix(const eval::TextWindows& windows, const eval::Session& sessi
     if (first == *token) continue;
     fail(
         "{}: quantized with a prefix, so that a window begins with token {}; window {} begins with token {}; "
-        "accepted: --file with --protocol qeval-bos, and conversations that begin with it in a --context that "
+        "accepted: --file with --protocol qeval-bos, and conversations that begin with it in a --context "
+        "that "
         "holds them",
         session.model().path.string(), *token, i + 1, first);
   }
@@ -221,7 +221,7 @@ int run_divergence(const po::variables_map& arguments) {
   Models models;
   if (!stored) models.load(require(arguments, "model"));
   for (const ComparedModel& model : with) models.load(model.path);
-  // A default that a model is too short for is not asked for.
+  // The default gives way where a model's context is shorter.
   const int64_t context = stored       ? stored->header().context
                           : by_default ? std::min(wanted, models.shortest_context())
                                        : wanted;

@@ -57,7 +57,8 @@ void add_encoding_options(po::options_description& options) {
       "tokens computed at once: more needs more memory, fewer are slower; never changes a score");
   add_protocol_option(options);
   add("prefix-token", one_of("T", "auto, bos, eos, none")->default_value("auto"),
-      "what an empty context becomes: auto (BOS if the tokenizer has one, else EOS), bos, eos, none");
+      "what an empty context becomes: auto (BOS if the tokenizer has one, else EOS; EOS under protocol "
+      "lm-eval-0.3), bos, eos, none");
   add("add-bos-token", one_of("WHETHER", "true, false, always"),
       "put BOS before every text that does not begin with it (true), or nothing (false), instead of what the "
       "tokenizer's own files say; as the harness's model argument add_bos_token. always: in front of every "

@@ -44,9 +44,11 @@ RequestEncoder::RequestEncoder(const model::Tokenizer& tokenizer, Protocol proto
   if (prefix_refused_) return;
   prefix_id_ = prefix == PrefixToken::bos ? tokenizer.bos_id() : tokenizer.eos_id();
   if (prefix_id_ && start_id_ && *prefix_id_ != *start_id_) {
-    fail("{} {}: with {} always, the default of a checkpoint with a prefix, every sequence begins with token {}; "
+    fail(
+        "{} {}: with {} always, the default of a checkpoint with a prefix, every sequence begins with token "
+        "{}; "
         "accepted with it: bos, none",
-         setting("prefix-token"), prefix_name_, setting("add-bos-token"), *start_id_);
+        setting("prefix-token"), prefix_name_, setting("add-bos-token"), *start_id_);
   }
   if (prefix_id_) return;
   if (chosen) fail_without_prefix(fmt::format("{} {}", setting("prefix-token"), prefix_name_));

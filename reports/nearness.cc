@@ -102,7 +102,8 @@ void add_nearness(const SourceList& sources, const eval::Comparison& comparison,
     const eval::TextSettings& text = sources.text->text;
     int64_t tokens = 0;
     for (const auto& measure : measures) tokens = std::max(tokens, measure ? measure->tokens() : 0);
-    report.nearness_of = fmt::format("{} ({} token{})", clean(text.file, 60), count_text(tokens), tokens == 1 ? "" : "s");
+    report.nearness_of =
+        fmt::format("{} ({} token{})", clean(text.file, 60), count_text(tokens), tokens == 1 ? "" : "s");
   } else {
     measures = on_tasks(comparison);
     if (any(measures)) report.nearness_of = "the tasks' scored positions";

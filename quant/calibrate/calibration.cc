@@ -6,7 +6,6 @@
 #include <cstring>
 #include <limits>
 #include <mutex>
-#include <numeric>
 #include <set>
 
 #include "base/error.h"
@@ -101,16 +100,16 @@ class Reaches {
   std::vector<Bin> bins_;  ///< kBins, or none yet
 };
 
-/// First pass: smallest and largest value per point, largest magnitude per channel; with `reaches`, how far
-/// its rows reach.
+/// First pass: smallest and largest value per point, largest magnitude per channel; of the points in
+/// `reaching` also how far their rows reach.
 class ExtremesObserver : public PointObserver {
  public:
-  explicit ExtremesObserver(const model::ModelConfig& config, bool reaches = false)
+  explicit ExtremesObserver(const model::ModelConfig& config, std::span<const Point> reaching = {})
       : ranges_(config.num_layers),
         maxima_(config.num_layers),
         reaches_(config.num_layers),
-        feeds_a_linear_(config.num_layers, 0),
-        wants_reaches_(reaches) {
+        feeds_a_linear_(config.num_layers, 0) {
+    for (const Point& point : reaching) reaches_[point].emplace();
     for (const Point& point : all_points(config)) {
       const bool of_block = is_linear(point.module) && !is_after_blocks(point.module);
       if (of_block && point.slot == Slot::input) feeds_a_linear_[made_at(config, point)] = 1;
@@ -125,11 +124,11 @@ class ExtremesObserver : public PointObserver {
       const Range row = kernel.range(x + r * stride, cols);
       if (std::isnan(row.lo)) fail("{}: calibration met a value that is not finite", point_name(point));
       widen(range, row);
-      if (wants_reaches_) ranges.push_back(row);
+      if (reaches_[point]) ranges.push_back(row);
     }
     const std::lock_guard lock(locks_[point]);
     if (range) widen(ranges_[point], *range);
-    for (const Range& row : ranges) reaches_[point].add(row);
+    for (const Range& row : ranges) reaches_[point]->add(row);
     if (feeds_a_linear_[point] == 0) return;
     std::vector<float>& maxima = maxima_[point];
     if (maxima.empty()) maxima.resize(static_cast<size_t>(cols), 0.0F);
@@ -138,22 +137,23 @@ class ExtremesObserver : public PointObserver {
 
   const PointMap<std::optional<Range>>& ranges() const { return ranges_; }
   const PointMap<std::vector<float>>& maxima() const { return maxima_; }
-  const Reaches& reaches(const Point& point) const { return reaches_[point]; }
+  const std::optional<Reaches>& reaches(const Point& point) const { return reaches_[point]; }
 
   /// Takes in what the peers have seen at these points.
   void share(const Peers& peers, const std::vector<Point>& points) {
-    // Per point: how many ranges (0 or 1), the range, how many maxima, those, how many numbers of reaches,
-    // those.
+    // Per point: how many ranges (0 or 1), the range, how many maxima, those; where wanted, how many numbers
+    // of reaches, those.
     std::vector<float> mine;
     for (const Point& point : points) {
       mine.push_back(ranges_[point] ? 1.0F : 0.0F);
       if (ranges_[point]) mine.insert(mine.end(), {ranges_[point]->lo, ranges_[point]->hi});
       mine.push_back(static_cast<float>(maxima_[point].size()));
       mine.insert(mine.end(), maxima_[point].begin(), maxima_[point].end());
-      const std::vector<float> reaches = reaches_[point].packed();
+      if (!reaches_[point]) continue;
+      const std::vector<float> reaches = reaches_[point]->packed();
       mine.push_back(static_cast<float>(reaches.size()));
       mine.insert(mine.end(), reaches.begin(), reaches.end());
-      reaches_[point] = {};  // these come back with the others
+      reaches_[point].emplace();  // these come back with the others
     }
     const std::span<const float> values(mine);
     for (const std::string& text :
@@ -181,7 +181,7 @@ class ExtremesObserver : public PointObserver {
       std::vector<float>& own = maxima_[point];
       own.resize(std::max(own.size(), maxima.size()), 0.0F);
       for (size_t i = 0; i < maxima.size(); ++i) own[i] = std::max(own[i], maxima[i]);
-      reaches_[point].add_packed(take(static_cast<size_t>(take(1)[0])));
+      if (reaches_[point]) reaches_[point]->add_packed(take(static_cast<size_t>(take(1)[0])));
     }
   }
 
@@ -191,9 +191,8 @@ class ExtremesObserver : public PointObserver {
 
   PointMap<std::optional<Range>> ranges_;
   PointMap<std::vector<float>> maxima_;
-  PointMap<Reaches> reaches_;
+  PointMap<std::optional<Reaches>> reaches_;
   PointMap<char> feeds_a_linear_;  ///< whether channel maxima are wanted of what is made at this point
-  bool wants_reaches_;
   PointLocks locks_;
 };
 
@@ -236,17 +235,20 @@ bool is_narrowed(const QuantConfig& qcfg, const Point& point) {
   return is_measured(point) && needs_range(qcfg, point) && qcfg[point].bits <= kNarrowedBits;
 }
 
-/// Takes rows that are exceptions out of a range of few bits. Where a norm reads the residual stream, in more
-/// bits, the range has room for what they are cut to: at most as far as rows that are none may reach.
-void leave_out_massive(const QuantConfig& qcfg, const Point& point, const Point& made, const Reaches& reaches,
-                       Range& range) {
-  if (!needs_range(qcfg, point)) return;
-  if (is_narrowed(qcfg, point)) {
-    range = reaches.common_range();
-  } else if (is_norm(point.module) && point.slot == Slot::input && made == point) {
-    const float reach = reaches.common_reach();
-    range = {std::max(range.lo, -reach), std::min(range.hi, reach)};
+/// The residual stream where a norm reads it, rounded to more bits than are narrowed by the spread of values.
+bool is_wide_residual(const QuantConfig& qcfg, const model::ModelConfig& config, const Point& point) {
+  return is_norm(point.module) && point.slot == Slot::input && made_at(config, point) == point &&
+         needs_range(qcfg, point) && qcfg[point].bits > kNarrowedBits;
+}
+
+/// Where the points are made whose ranges leave out rows that are exceptions.
+std::vector<Point> reaching_points(const QuantConfig& qcfg, const model::ModelConfig& config) {
+  std::vector<Point> points;
+  for (const Point& point : all_points(config)) {
+    if (is_narrowed(qcfg, point) || is_wide_residual(qcfg, config, point))
+      points.push_back(made_at(config, point));
   }
+  return points;
 }
 
 /// Narrows the ranges of coarse grids by how the values are spread, which `run` shows an observer. `seen`,
@@ -259,8 +261,9 @@ void narrow(const model::ModelConfig& config, const QuantConfig& qcfg, const Cal
   for (const Point& point : points) {
     if (!is_narrowed(qcfg, point)) continue;
     const Point made = made_at(config, point);
-    const auto last = seen == nullptr ? std::nullopt : std::optional(seen->reaches(made).last_common());
-    histograms.want(made, ranges[point].value(), last);
+    const std::optional<Reaches>* reaches = seen == nullptr ? nullptr : &seen->reaches(made);
+    histograms.want(made, ranges[point].value(),
+                    reaches != nullptr && *reaches ? std::optional((*reaches)->last_common()) : std::nullopt);
   }
   run(histograms);
   parallel_tasks(std::ssize(points), [&](int64_t i) {
@@ -334,7 +337,8 @@ Calibration calibrate(const model::Model& model, const Samples& samples, const Q
     }
   };
 
-  ExtremesObserver extremes(model.config, options.first_token_apart);
+  ExtremesObserver extremes(
+      model.config, options.first_token_apart ? reaching_points(qcfg, model.config) : std::vector<Point>{});
   run(extremes, peers.rank, peers.size);
   Calibration result{ActRanges(num_layers), PointMap<std::vector<float>>(num_layers)};
   const std::vector<Point> points = all_points(model.config);
@@ -343,8 +347,14 @@ Calibration calibrate(const model::Model& model, const Samples& samples, const Q
     if (!is_measured(point)) continue;
     const Point made = made_at(model.config, point);
     result.ranges[point] = extremes.ranges()[made];
-    if (options.first_token_apart && result.ranges[point])
-      leave_out_massive(qcfg, point, made, extremes.reaches(made), *result.ranges[point]);
+    if (options.first_token_apart && is_narrowed(qcfg, point)) {
+      result.ranges[point] = extremes.reaches(made)->common_range();
+    } else if (options.first_token_apart && is_wide_residual(qcfg, model.config, point)) {
+      // Room for what exceptions are cut to: as far as rows that are none may reach.
+      Range& range = result.ranges[point].value();
+      const float reach = extremes.reaches(made)->common_reach();
+      range = {std::max(range.lo, -reach), std::min(range.hi, reach)};
+    }
     if (point.slot == Slot::input && is_linear(point.module)) {
       result.channel_maxima[point] = extremes.maxima()[made];
     }

@@ -51,9 +51,9 @@ bool is_any_narrowed(const QuantConfig& qcfg, const model::ModelConfig& config);
 /// an operation computes, the scores of future positions included. The same bits for any number of threads.
 /// percentile and mse need a second pass and the points' bits, `qcfg`: they narrow the ranges of points that
 /// are quantized to 10 bits or fewer; finer grids and points left alone keep min and max. Where position 0 is
-/// apart, so are its massive activations, and so are, of points of 10 bits or fewer, rows that reach more than
-/// two octaves further than 99 % of the rows; what norms read of the residual stream in more bits has a range
-/// that ends there. A value that is not finite is an Error that
+/// apart, so are its massive activations, and so are, of points of 10 bits or fewer, rows that reach more
+/// than two octaves further than 99 % of the rows; what norms read of the residual stream in more bits has a
+/// range that ends there (docs/specification.md#the-first-token). A value that is not finite is an Error that
 /// names the point. The ranges of position 0, where it is apart, are those of sequences of one token, of
 /// every token of the samples: nothing that stands later can change them, and whatever token comes first
 /// becomes the attention's sink. `progress`, where given, is called with samples done and in all. `peers`,

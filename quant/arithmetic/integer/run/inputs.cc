@@ -8,8 +8,8 @@
 namespace qeval::quant {
 namespace {
 
-constexpr int64_t kReadingTaskColumns = 64;
-constexpr int64_t kReadingTaskRows = 1024;
+constexpr int64_t kIntegerTaskColumns = 64;
+constexpr int64_t kIntegerTaskRows = 1024;
 
 /// Codes of one row for this map, in `copy` where they are not those of the input.
 void read_row(const IntegerMatrix& w, const model::Tensor& in, int64_t r, model::Tensor& copy) {
@@ -62,9 +62,9 @@ const LinearInput& LinearInputs::read(const IntegerMatrix& map) {
 
 void add_tasks(const IntegerMatrix& map, const LinearInput& input, int64_t first_row, int64_t last_row,
                model::Tensor& out, std::vector<LinearTask>& tasks) {
-  for (int64_t row = first_row; row < last_row; row += kReadingTaskRows) {
-    for (int64_t column = 0; column < map.rows; column += kReadingTaskColumns)
-      tasks.push_back({&map, &input, &out, column, row, std::min(kReadingTaskRows, last_row - row)});
+  for (int64_t row = first_row; row < last_row; row += kIntegerTaskRows) {
+    for (int64_t column = 0; column < map.rows; column += kIntegerTaskColumns)
+      tasks.push_back({&map, &input, &out, column, row, std::min(kIntegerTaskRows, last_row - row)});
   }
 }
 
@@ -72,7 +72,7 @@ void run(const std::vector<LinearTask>& tasks) {
   parallel_tasks(static_cast<int64_t>(tasks.size()), [&](int64_t t) {
     const LinearTask& task = tasks[static_cast<size_t>(t)];
     linear_codes(*task.matrix, task.first_column,
-                 std::min(kReadingTaskColumns, task.matrix->rows - task.first_column), *task.input,
+                 std::min(kIntegerTaskColumns, task.matrix->rows - task.first_column), *task.input,
                  task.first_row, task.row_count, task.out->row<int16_t>(task.first_row) + task.first_column,
                  task.matrix->rows);
   });
