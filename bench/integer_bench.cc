@@ -5,6 +5,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include "base/parallel.h"
 #include "quant/arithmetic/integer/run/kernels.h"
 
 namespace qeval::quant {
@@ -104,25 +105,37 @@ void BM_Quads(benchmark::State& state) {
   const int64_t m = state.range(0);
   const int64_t panels = 4;
   const int64_t k = state.range(1);
-  const std::vector<uint8_t> a(static_cast<size_t>(m * k), 17);
-  const std::vector<int8_t> b(static_cast<size_t>(panels * kPanel * k), -5);
-  std::vector<int32_t> c(static_cast<size_t>(m * panels * kPanel));
+  // Aligned as a model's are: tiles and vectors that straddle lines take up to twice the time.
+  AlignedBuffer a(static_cast<size_t>(m * k)), b(static_cast<size_t>(panels * kPanel * k));
+  AlignedBuffer c(static_cast<size_t>(m * panels * kPanel) * sizeof(int32_t));
+  std::fill_n(a.as<uint8_t>(), m * k, uint8_t{17});
+  std::fill_n(b.as<int8_t>(), panels * kPanel * k, int8_t{-5});
   for (auto _ : state) {
     integer_kernels().gemm_quads({.m = m,
                                   .panels = panels,
-                                  .a = a.data(),
+                                  .a = a.as<uint8_t>(),
                                   .lda = k,
-                                  .b = b.data(),
+                                  .b = b.as<int8_t>(),
                                   .entries = k / 4,
                                   .group = static_cast<int32_t>(state.range(2)),
-                                  .c = c.data(),
+                                  .c = c.as<int32_t>(),
                                   .ldc = panels * kPanel});
     benchmark::ClobberMemory();
   }
   state.counters["MAC/s"] = benchmark::Counter(
       static_cast<double>(state.iterations() * m * panels * kPanel * k), benchmark::Counter::kIsRate);
 }
-BENCHMARK(BM_Quads)->Args({48, 576, 4})->Args({48, 576, 2})->Args({48, 1536, 2})->Args({48, 1536, 1});
+BENCHMARK(BM_Quads)
+    ->Args({48, 576, 4})
+    ->Args({48, 576, 2})
+    ->Args({48, 1536, 2})
+    ->Args({48, 1536, 1})
+    ->Args({128, 576, 2})
+    ->Args({16, 576, 2})
+    ->Args({8, 576, 2})
+    ->Args({4, 576, 2})
+    ->Args({2, 576, 2})
+    ->Args({1, 576, 2});
 
 void BM_Narrow(benchmark::State& state) {
   run(state, false);

@@ -6,6 +6,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 #if defined(__APPLE__)
 #include <sys/sysctl.h>
@@ -26,8 +30,14 @@ constexpr std::array kPaths{CpuPath::portable, CpuPath::neon};
 constexpr std::array kPaths{CpuPath::portable};
 #endif
 
+/// What QEVAL_CPU says, or null.
+const char* wanted_path() {
+  const char* wanted = std::getenv("QEVAL_CPU");
+  return wanted != nullptr && *wanted != '\0' ? wanted : nullptr;
+}
+
 CpuPath choose_path() {
-  if (const char* wanted = std::getenv("QEVAL_CPU"); wanted != nullptr && *wanted != '\0') {
+  if (const char* wanted = wanted_path()) {
     std::string accepted;
     for (const CpuPath path : kPaths) {
       accepted.append(accepted.empty() ? "" : ", ").append(name(path));
@@ -55,6 +65,23 @@ bool has_avx_vnni() {
   constexpr unsigned kLeaf = 7, kSubleaf = 1, kBit = 1U << 4;
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __get_cpuid_count(kLeaf, kSubleaf, &eax, &ebx, &ecx, &edx) != 0 && (eax & kBit) != 0;
+}
+/// Whether the CPU has AMX's tiles and what bit `feature` of the same leaf says, and the kernel has given
+/// this process the tiles' registers, of which threads hold 8 KiB.
+bool has_amx(unsigned feature) {
+#if defined(__linux__)
+  constexpr unsigned kLeaf = 7, kTiles = 1U << 24;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid_count(kLeaf, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  if ((edx & kTiles) == 0 || (edx & (1U << feature)) == 0) return false;
+  // Of Linux's asm/prctl.h and its list of extended states, by their numbers: older headers lack the names.
+  constexpr long kRequestState = 0x1023, kTileData = 18;
+  static const bool permitted = ::syscall(SYS_arch_prctl, kRequestState, kTileData) == 0;
+  return permitted;
+#else
+  static_cast<void>(feature);
+  return false;
+#endif
 }
 #elif defined(__APPLE__)
 bool has(const char* feature) {
@@ -113,6 +140,10 @@ bool cpu_has(CpuFeature feature) {
       return __builtin_cpu_supports("avx512vnni");
     case CpuFeature::avx512_bf16:
       return __builtin_cpu_supports("avx512bf16");
+    case CpuFeature::amx_int8:
+      return has_amx(25);
+    case CpuFeature::amx_bf16:
+      return has_amx(22);
     case CpuFeature::dot_product:
     case CpuFeature::int8_matrix:
       break;
@@ -132,6 +163,11 @@ bool cpu_has(CpuFeature feature) {
 CpuPath cpu_path() {
   static const CpuPath path = choose_path();
   return path;
+}
+
+bool cpu_path_is_forced() {
+  static const bool forced = wanted_path() != nullptr;
+  return forced;
 }
 
 std::string cpu_name() {

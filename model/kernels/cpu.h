@@ -16,12 +16,23 @@ std::string_view name(CpuPath path);
 /// AArch64 portable, neon). A name that is unknown or that the CPU lacks is an Error: nothing falls back by
 /// itself. Decided once per process.
 CpuPath cpu_path();
+/// Whether the variable names it: then nothing beside the path's own instructions is used by itself.
+bool cpu_path_is_forced();
 
 /// Whether this CPU can run `path`.
 bool cpu_supports(CpuPath path);
 
-/// What CPUs of x86-64 or of AArch64 have besides, for single kernels. False on the other architecture.
-enum class CpuFeature : uint8_t { avx_vnni, avx512_vnni, avx512_bf16, dot_product, int8_matrix };
+/// What CPUs of x86-64 or of AArch64 have besides, for single kernels. False on the other architecture. AMX
+/// only where the operating system lets this process use its tiles (Linux 5.16 or later).
+enum class CpuFeature : uint8_t {
+  avx_vnni,
+  avx512_vnni,
+  avx512_bf16,
+  amx_int8,
+  amx_bf16,
+  dot_product,
+  int8_matrix
+};
 bool cpu_has(CpuFeature feature);
 
 /// The processor's model name, for reports.

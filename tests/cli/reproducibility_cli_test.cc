@@ -107,5 +107,30 @@ TEST_F(ReproducibilityCli, FloatScoresOfTheCpuPathsAgreeToATenthOfAThousandth) {
   }
 }
 
+/// Integers do not depend on the CPU's instructions, nor on batches and threads; the hash shows it.
+TEST_F(ReproducibilityCli, IntegerLogitsHaveOneHashOnEveryCpuPath) {
+  expect_success(
+      run({"quantize", "-m", path("model"), "--method", "rtn", "--calibration", path("calibration.txt"),
+           "--samples", "4", "--sequence-length", "24", "-o", path("q")}));
+  const auto hash = [&](const std::string& cpu, const std::string& arithmetic, const std::string& batch) {
+    const std::string out = "out-" + cpu + arithmetic + batch;
+    setenv("QEVAL_CPU", cpu.c_str(), 1);
+    const Outcome outcome = run({"eval", "-m", path("q"), "-d", path("data"), "-t", "piqa", "-o", path(out),
+                                 "--arithmetic", arithmetic, "--batch-tokens", batch});
+    unsetenv("QEVAL_CPU");
+    expect_success(outcome);
+    return results(out)["tasks"]["piqa"]["logits_hash"].get<std::string>();
+  };
+  const std::string portable = hash("portable", "integer", "512");
+  EXPECT_EQ(portable.size(), 16U);
+  EXPECT_EQ(hash("portable", "integer", "7"), portable);
+  for (const model::CpuPath path : {model::CpuPath::avx2, model::CpuPath::avx512, model::CpuPath::neon}) {
+    if (!model::cpu_supports(path)) continue;
+    EXPECT_EQ(hash(std::string(model::name(path)), "integer", "512"), portable);
+  }
+  EXPECT_EQ(hash("", "integer", "512"), portable);  // with the dot products and tiles of this CPU
+  EXPECT_NE(hash("portable", "fake", "512"), portable);
+}
+
 }  // namespace
 }  // namespace qeval::test

@@ -5,6 +5,7 @@ namespace qeval::quant {
 const BlockKernels& block_kernels(IntegerCpu cpu) {
   switch (cpu) {
 #ifdef __x86_64__
+    case IntegerCpu::avx512_amx:
     case IntegerCpu::avx512_vnni:
       return block_kernels_avx512_vnni();
     case IntegerCpu::avx512:

@@ -1,7 +1,5 @@
 #include "model/kernels/cpu.h"
 
-#include <cstdlib>
-
 #include "quant/arithmetic/integer/run/cpu.h"
 
 namespace qeval::quant {
@@ -21,6 +19,8 @@ std::string_view name(IntegerCpu cpu) {
       return "avx512";
     case IntegerCpu::avx512_vnni:
       return "avx512-vnni";
+    case IntegerCpu::avx512_amx:
+      return "avx512-amx";
     case IntegerCpu::neon:
       return "neon";
     case IntegerCpu::neon_dot:
@@ -43,6 +43,8 @@ bool cpu_supports(IntegerCpu cpu) {
       return model::cpu_supports(CpuPath::avx512);
     case IntegerCpu::avx512_vnni:
       return model::cpu_supports(CpuPath::avx512) && model::cpu_has(CpuFeature::avx512_vnni);
+    case IntegerCpu::avx512_amx:
+      return cpu_supports(IntegerCpu::avx512_vnni) && model::cpu_has(CpuFeature::amx_int8);
     case IntegerCpu::neon:
       return model::cpu_supports(CpuPath::neon);
     case IntegerCpu::neon_dot:
@@ -54,10 +56,8 @@ bool cpu_supports(IntegerCpu cpu) {
 }
 
 IntegerCpu integer_cpu() {
-  const char* wanted = std::getenv("QEVAL_CPU");
-  const bool forced = wanted != nullptr && *wanted != '\0';
   const auto unless_forced = [&](IntegerCpu better, IntegerCpu otherwise) {
-    return !forced && cpu_supports(better) ? better : otherwise;
+    return !model::cpu_path_is_forced() && cpu_supports(better) ? better : otherwise;
   };
   switch (model::cpu_path()) {
     case CpuPath::portable:
@@ -65,7 +65,8 @@ IntegerCpu integer_cpu() {
     case CpuPath::avx2:
       return unless_forced(IntegerCpu::avx_vnni, IntegerCpu::avx2);
     case CpuPath::avx512:
-      return unless_forced(IntegerCpu::avx512_vnni, IntegerCpu::avx512);
+      return unless_forced(IntegerCpu::avx512_amx,
+                           unless_forced(IntegerCpu::avx512_vnni, IntegerCpu::avx512));
     case CpuPath::neon:
       return unless_forced(IntegerCpu::neon_i8mm, unless_forced(IntegerCpu::neon_dot, IntegerCpu::neon));
   }

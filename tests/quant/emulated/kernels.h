@@ -11,13 +11,15 @@ namespace qeval::quant {
 const IntegerKernels& emulated_kernels_avx_vnni();
 const IntegerKernels& emulated_kernels_avx512();
 const IntegerKernels& emulated_kernels_avx512_vnni();
+const IntegerKernels& emulated_kernels_avx512_amx();
 const BlockKernels& emulated_block_kernels_avx_vnni();
 
 /// Those that this CPU can emulate.
 inline std::vector<const IntegerKernels*> emulated_kernels() {
 #if defined(__x86_64__)
   if (cpu_supports(IntegerCpu::avx2))
-    return {&emulated_kernels_avx_vnni(), &emulated_kernels_avx512(), &emulated_kernels_avx512_vnni()};
+    return {&emulated_kernels_avx_vnni(), &emulated_kernels_avx512(), &emulated_kernels_avx512_vnni(),
+            &emulated_kernels_avx512_amx()};
 #endif
   return {};
 }

@@ -28,9 +28,9 @@ export LC_ALL=C
     sub(/^v/, "", base)
     # x87, 3DNow and fused multiply-adds.
     if (base ~ /^f/ || base ~ /^pf[a-z0-9]/ || base ~ /^pi2f/) bad = 1
-    # Packed integer instructions begin with p; every other name that ends like these computes in floating
+    # Packed integer instructions begin with p, tiles of bytes are tdpb…d; every other name that ends like these computes in floating
     # point unless it is listed.
-    if (base !~ /^p/ && base ~ /(ps|pd|ss|sd|ph|sh|bf16)[xyz]?$/ &&
+    if (base !~ /^(p|tdpb[su][su]d$)/ && base ~ /(ps|pd|ss|sd|ph|sh|bf16)[xyz]?$/ &&
         base !~ /^(mov(a|u|h|l|nt|msk|hl|lh)?|and|andn|or|xor|shuf|unpckl|unpckh|blend|blendv|broadcast|insert|extract|maskmov)(ps|pd|ss|sd)$/)
       bad = 1
     if (bad) { sub(/:$/, "", object); print "floating point: " object $0; ++found }

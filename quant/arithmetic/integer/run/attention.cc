@@ -473,19 +473,22 @@ void IntegerArithmetic::mix_first_value(const AttentionTile& tile, bool fast, st
   const IntegerAttention& a = layer_at(tile.layer).attention;
   const std::vector<int16_t> value = first_codes(a, tile, false);
   const int64_t group = tile.op->group(), d = a.value_dim;
+  std::vector<int32_t> own, taken;
+  for (const int16_t code : value) {
+    own.push_back(code - a.first->v_zero_point);
+    taken.push_back(code - a.v_zero_point);
+  }
   for (int64_t r = 0; r < tile.query_count * group; ++r) {
     if (tile.begin(r / group) > 0) continue;  // hidden by the window
     const int64_t p = tile.scores.as<int16_t>()[r * tile.key_count] - a.probability_codes.zero_point;
+    if (fast) {
+      integer_kernels().replace_value(static_cast<int32_t>(p), a.first->value_factor, own.data(),
+                                      taken.data(), d, reinterpret_cast<int32_t*>(products) + r * d);
+      continue;
+    }
     for (int64_t j = 0; j < d; ++j) {
-      const int64_t code = value[static_cast<size_t>(j)];
-      const int64_t change =
-          rescale(p * (code - a.first->v_zero_point), a.first->value_factor) - p * (code - a.v_zero_point);
-      if (fast) {
-        auto& sum = reinterpret_cast<int32_t*>(products)[r * d + j];
-        sum = modulo32(sum + change);
-      } else {
-        reinterpret_cast<int64_t*>(products)[r * d + j] += change;
-      }
+      reinterpret_cast<int64_t*>(products)[r * d + j] +=
+          rescale(p * own[static_cast<size_t>(j)], a.first->value_factor) - p * taken[static_cast<size_t>(j)];
     }
   }
 }

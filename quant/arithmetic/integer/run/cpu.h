@@ -14,13 +14,15 @@ enum class IntegerCpu : uint8_t {
   avx_vnni,
   avx512,
   avx512_vnni,
+  avx512_amx,  ///< with tiles of bytes beside VNNI
   neon,
   neon_dot,   ///< with dot products of bytes of one sign (asimddp)
   neon_i8mm,  ///< with those of unsigned by signed bytes (i8mm)
 };
-inline constexpr std::array kIntegerCpus{IntegerCpu::portable, IntegerCpu::avx2,        IntegerCpu::avx_vnni,
-                                         IntegerCpu::avx512,   IntegerCpu::avx512_vnni, IntegerCpu::neon,
-                                         IntegerCpu::neon_dot, IntegerCpu::neon_i8mm};
+inline constexpr std::array kIntegerCpus{
+    IntegerCpu::portable, IntegerCpu::avx2,        IntegerCpu::avx_vnni,
+    IntegerCpu::avx512,   IntegerCpu::avx512_vnni, IntegerCpu::avx512_amx,
+    IntegerCpu::neon,     IntegerCpu::neon_dot,    IntegerCpu::neon_i8mm};
 
 std::string_view name(IntegerCpu cpu);
 bool cpu_supports(IntegerCpu cpu);

@@ -144,6 +144,9 @@ struct TwoPanels {
 #endif
 
 void gemm_modular(const IntegerGemm& g) {
+#ifdef QEVAL_TILES
+  if (g.m >= kTileHeight) return gemm_pairs_by_tiles<int32_t, false>(g);
+#endif
   int64_t j = 0;
 #ifdef __AVX512BW__
   for (; g.k % 2 == 0 && j + 2 * kPanel <= g.n; j += 2 * kPanel) {
@@ -167,6 +170,9 @@ void gemm_modular(const IntegerGemm& g) {
 }
 
 void gemm_wide(const IntegerGemm& g) {
+#ifdef QEVAL_TILES
+  if (g.m >= kTileHeight) return gemm_pairs_by_tiles<int64_t, false>(g);
+#endif
   alignas(64) int32_t sums[kTileRows * kPanel];
   for (int64_t j = 0; j < g.n; j += kPanel) {
     const int8_t* panel = static_cast<const int8_t*>(g.b) + j / kPanel * g.panel_stride;
@@ -266,6 +272,9 @@ inline void codes_to_bytes(const int16_t* codes, int64_t n, uint8_t* bytes, int6
 }
 
 void gemm_narrow(const IntegerGemm& g) {
+#ifdef QEVAL_TILES
+  if (g.m >= kTileHeight) return gemm_pairs_by_tiles<int32_t, true>(g);
+#endif
   // Laying out anew pays for itself over some rows.
   if (g.m < 8) return gemm_modular(g);
   const int64_t lda = (g.k + 3) / 4 * 4;

@@ -7,6 +7,8 @@ namespace qeval::quant {
 const IntegerKernels& integer_kernels(IntegerCpu cpu) {
   switch (cpu) {
 #if defined(__x86_64__)
+    case IntegerCpu::avx512_amx:
+      return integer_kernels_avx512_amx();
     case IntegerCpu::avx512_vnni:
       return integer_kernels_avx512_vnni();
     case IntegerCpu::avx512:

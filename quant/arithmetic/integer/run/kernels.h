@@ -37,14 +37,15 @@ struct QuadGemm {
   bool accumulate = false;
 };
 
-/// Sums to codes, where every total fits 32 bits and every factor is fast(). Totals are computed modulo 2^32:
-/// (sums[j] − weight[j] · weight_factor) · 2^fast.lift + constant[j].
+/// Rows of sums to codes by a factor of each column, where every total fits 32 bits and every factor is
+/// fast(). Totals are computed modulo 2^32: (sums[i, j] + weight[j] · bases[i]) · 2^fast.lift + constant[j].
 struct Requantization {
-  int64_t n = 0;
+  int64_t rows = 0, n = 0;
   const int32_t* sums = nullptr;
-  const int32_t* constant = nullptr;  ///< [n]
+  int64_t ld = 0;
+  const int32_t* bases = nullptr;     ///< [rows], where there are weights
   const int32_t* weight = nullptr;    ///< [n], or null
-  int32_t weight_factor = 0;
+  const int32_t* constant = nullptr;  ///< [n]
   FastRescaleView fast;
   CodeRange output;
 };
@@ -78,10 +79,9 @@ struct IntegerKernels {
   void (*gemm_quads)(const QuadGemm&);
   PanelLayout quad_layout;  ///< what gemm_quads reads
 
-  /// To codes, and to 32-bit numbers that are not clamped.
-  void (*requantize_row)(const Requantization&, int16_t* out);
-  void (*rescale_row)(const Requantization&, int32_t* out);
-  /// out [rows, n], row stride out_ld.
+  /// To codes, and to 32-bit numbers that are not clamped: out [rows, n], row stride out_ld.
+  void (*requantize)(const Requantization&, int16_t* out, int64_t out_ld);
+  void (*rescale)(const Requantization&, int32_t* out, int64_t out_ld);
   void (*requantize_uniform)(const UniformRequantization&, int16_t* out, int64_t out_ld);
 
   /// powers [n ≥ 1] ← exp of the differences to the row's largest code; returns their sum.
@@ -99,6 +99,13 @@ struct IntegerKernels {
                      int32_t shift, int16_t* out);
   void (*add_row)(const IntegerAdd& add, const int16_t* update, int64_t n, int32_t* stream);
   void (*multiply_row)(const IntegerProduct& product, const int16_t* up, int64_t n, int16_t* gate);
+  /// out [n] ← the products themselves, of at most 32 bits.
+  void (*exact_products)(const IntegerProduct& product, const int16_t* up, int64_t n, const int16_t* gate,
+                         int32_t* out);
+  /// sums [n], modulo 2^32, += rescale(p · own) − p · taken: what a probability's products with a value lack
+  /// that has been taken for one on another grid.
+  void (*replace_value)(int32_t p, const Rescale& factor, const int32_t* own, const int32_t* taken, int64_t n,
+                        int32_t* sums);
   /// `cosines` and `sines` [half] have the fractional bits that the factor was made for.
   void (*rotate_head)(const IntegerRotary& rotary, const int32_t* cosines, const int32_t* sines, int64_t half,
                       int64_t head_dim, int16_t* head);
@@ -119,6 +126,7 @@ const IntegerKernels& integer_kernels_avx2();
 const IntegerKernels& integer_kernels_avx_vnni();
 const IntegerKernels& integer_kernels_avx512();
 const IntegerKernels& integer_kernels_avx512_vnni();
+const IntegerKernels& integer_kernels_avx512_amx();
 const IntegerKernels& integer_kernels_neon();
 const IntegerKernels& integer_kernels_neon_dot();
 const IntegerKernels& integer_kernels_neon_i8mm();

@@ -21,33 +21,39 @@ inline Eight load(const void* from) {
 
 /// x / 2^shift, half up, of |x| < 2^62 in 64-bit lanes; 0 ≤ shift ≤ 62. There is no arithmetic shift of
 /// 64-bit lanes before AVX-512: 2^62 makes them positive for the time of a logical one.
+template <typename Of>
 class RoundingShift {
+  using Vector = typename Of::Vector;
+
  public:
   explicit RoundingShift(int32_t shift)
       : count_(shift_count(shift)),
-        before_(Bits256::all64((INT64_C(1) << 62) + (shift == 0 ? 0 : INT64_C(1) << (shift - 1)))),
-        after_(Bits256::all64(INT64_C(1) << (62 - shift))) {}
+        before_(Of::all64((INT64_C(1) << 62) + (shift == 0 ? 0 : INT64_C(1) << (shift - 1)))),
+        after_(Of::all64(INT64_C(1) << (62 - shift))) {}
 
-  Eight operator()(Eight x) const { return sub64(right64(add64(x, before_), count_), after_); }
+  Vector operator()(Vector x) const { return sub64(right64(add64(x, before_), count_), after_); }
 
  private:
   ShiftCount count_;
-  Eight before_, after_;
+  Vector before_, after_;
 };
 
 /// rescale() of 64-bit lanes within the bound of the factor.
+template <typename Of>
 class LaneRescale {
+  using Vector = typename Of::Vector;
+
  public:
   explicit LaneRescale(const Rescale& factor)
-      : pre_(factor.pre_shift), post_(factor.shift), multiplier_(Bits256::all64(factor.multiplier)) {}
+      : pre_(factor.pre_shift), post_(factor.shift), multiplier_(Of::all64(factor.multiplier)) {}
 
-  Eight operator()(Eight x) const { return post_(even_products(pre_(x), multiplier_)); }
+  Vector operator()(Vector x) const { return post_(even_products(pre_(x), multiplier_)); }
   /// The same of what fits 32 bits already, by a factor without a first shift.
-  Eight narrow(Eight x) const { return post_(even_products(x, multiplier_)); }
+  Vector narrow(Vector x) const { return post_(even_products(x, multiplier_)); }
 
  private:
-  RoundingShift pre_, post_;
-  Eight multiplier_;
+  RoundingShift<Of> pre_, post_;
+  Vector multiplier_;
 };
 
 /// What 32-bit lanes hold, raised by a zero point and clamped to 16-bit codes.

@@ -10,8 +10,9 @@
 namespace qeval::quant {
 namespace {
 
-// Rows whose accumulators wait for their requantization at a time: they stay in the first-level cache.
-constexpr int64_t kRows = 48;
+// Rows whose accumulators wait for their requantization at a time: whole tiles of every path, which stay in
+// the first-level cache.
+constexpr int64_t kRows = 96;
 constexpr int64_t kColumns = 4 * kPanel;
 
 /// Two codes a byte: of sixteen bytes first the lower halves, then the upper ones, each less offsets[its
@@ -112,21 +113,23 @@ void accumulate(const IntegerKernels& kernel, const IntegerMatrix& w, int64_t fi
   }
 }
 
-/// Calls finish(row, column, requantization) a stretch of a row at a time, where every total fits 32 bits and
-/// every factor is fast.
-template <typename Finish>
-void requantize_rows(const IntegerMatrix& w, int64_t output, const LinearInput& in, int64_t first_row,
-                     int64_t rows, int64_t columns, const int32_t* sums, const Finish& finish) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const auto input_sum = static_cast<uint32_t>(w.has_zero_points ? in.sums[first_row + r] : int64_t{0});
-    finish(r, Requantization{.n = columns,
-                             .sums = sums + r * kColumns,
-                             .constant = w.fast_constant.data() + output,
-                             .weight = w.has_zero_points ? w.zero_points.data() + output : nullptr,
-                             .weight_factor = static_cast<int32_t>(input_sum),
-                             .fast = w.fast.view(output),
-                             .output = w.output});
-  }
+/// What the zero points of a map's weights add to the sums of rows from `row` on, by weight.
+void row_bases(const LinearInput& in, int64_t row, int64_t rows, int32_t* bases) {
+  for (int64_t r = 0; r < rows; ++r) bases[r] = modulo32(-in.sums[row + r]);
+}
+
+/// The sums of columns from output on, where every total fits 32 bits and every factor is fast.
+Requantization requantization(const IntegerMatrix& w, int64_t output, int64_t rows, int64_t columns,
+                              const int32_t* sums, const int32_t* bases) {
+  return {.rows = rows,
+          .n = columns,
+          .sums = sums,
+          .ld = kColumns,
+          .bases = bases,
+          .weight = w.has_zero_points ? w.zero_points.data() + output : nullptr,
+          .constant = w.fast_constant.data() + output,
+          .fast = w.fast.view(output),
+          .output = w.output};
 }
 
 auto fast_gemm(const IntegerKernels& kernel, const IntegerMatrix& w) {
@@ -221,13 +224,11 @@ void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const Li
     accumulate<int32_t>(kernel, w, first, count, in, first_row, row_count, fast_gemm(kernel, w),
                         [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int32_t* sums) {
                           int16_t* codes = out + row * ld + column;
+                          int32_t bases[kRows];
+                          if (w.has_zero_points) row_bases(in, first_row + row, rows, bases);
                           if (w.uniform) {
-                            int32_t bases[kRows];
-                            if (w.has_zero_points) {
-                              for (int64_t r = 0; r < rows; ++r) {
-                                bases[r] = modulo32(-w.zero_points[0] * in.sums[first_row + row + r]);
-                              }
-                            }
+                            for (int64_t r = 0; w.has_zero_points && r < rows; ++r)
+                              bases[r] = modulo32(int64_t{w.zero_points[0]} * bases[r]);
                             kernel.requantize_uniform({.rows = rows,
                                                        .n = columns,
                                                        .sums = sums,
@@ -239,10 +240,8 @@ void linear_codes(const IntegerMatrix& w, int64_t first, int64_t count, const Li
                                                        .output = w.output},
                                                       codes, ld);
                           } else {
-                            requantize_rows(w, first + column, in, first_row + row, rows, columns, sums,
-                                            [&](int64_t r, const Requantization& totals) {
-                                              kernel.requantize_row(totals, codes + r * ld);
-                                            });
+                            kernel.requantize(requantization(w, first + column, rows, columns, sums, bases),
+                                              codes, ld);
                           }
                           if (w.output_table.identity()) return;
                           for (int64_t r = 0; r < rows; ++r)
@@ -267,10 +266,10 @@ void linear_wide(const IntegerMatrix& w, int64_t first, int64_t count, const Lin
   if (w.fast.usable()) {
     accumulate<int32_t>(kernel, w, first, count, in, 0, in.rows, fast_gemm(kernel, w),
                         [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const int32_t* sums) {
-                          requantize_rows(w, first + column, in, row, rows, columns, sums,
-                                          [&](int64_t r, const Requantization& totals) {
-                                            kernel.rescale_row(totals, out + (row + r) * ld + column);
-                                          });
+                          int32_t bases[kRows];
+                          if (w.has_zero_points) row_bases(in, row, rows, bases);
+                          kernel.rescale(requantization(w, first + column, rows, columns, sums, bases),
+                                         out + row * ld + column, ld);
                         });
     return;
   }

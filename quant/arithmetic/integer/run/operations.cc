@@ -164,18 +164,13 @@ void IntegerArithmetic::multiply(int64_t layer, const model::MultiplyOp& op, con
     const IntegerProduct& product = layer_of(layer, gate, r).products.at(op.module);
     const auto* a = gate.row<int16_t>(r);
     const auto* b = up.row<int16_t>(r);
-    const auto multiply = [&]<typename T>(T* out) {
-      for (int64_t i = 0; i < gate.cols; ++i) {
-        out[i] =
-            static_cast<T>(a[i] - product.gate_zero_point) * static_cast<T>(b[i] - product.up_zero_point);
-      }
-    };
     auto* out = products.row<int64_t>(r);
-    if (product.wide) {
-      multiply(out);
-    } else {
-      multiply(reinterpret_cast<int32_t*>(out));
+    if (!product.wide) {
+      integer_kernels().exact_products(product, b, gate.cols, a, reinterpret_cast<int32_t*>(out));
+      return;
     }
+    for (int64_t i = 0; i < gate.cols; ++i)
+      out[i] = int64_t{a[i] - product.gate_zero_point} * (b[i] - product.up_zero_point);
   });
   gate = std::move(products);
 }

@@ -61,6 +61,20 @@ void gemm_panels(const QuadGemm& g, int64_t panel) {
 }
 
 void gemm_quads(const QuadGemm& g) {
+#ifdef QEVAL_TILES
+  if (g.m >= kLeastTileRows) {
+    return model::multiply_by_tiles<TileProduct::unsigned_bytes>(
+        {.m = g.m,
+         .panels = g.panels,
+         .entries = g.entries,
+         .a = g.a,
+         .lda = g.lda,
+         .b = g.b,
+         .panel_stride = g.entries * kQuadEntry,
+         .c = g.c,
+         .ldc = g.ldc * static_cast<int64_t>(sizeof(int32_t))});
+  }
+#endif
   int64_t p = 0;
   for (; p + kQuadPanels <= g.panels; p += kQuadPanels) gemm_panels<kQuadPanels>(g, p);
   for (; p < g.panels; ++p) gemm_panels<1>(g, p);

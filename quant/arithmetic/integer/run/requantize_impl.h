@@ -11,71 +11,111 @@
 namespace qeval::quant {
 namespace {
 
-/// Calls sink(column, total · factor) one at a time from column `j` on, and before that sink8 with eight
-/// columns at a time as far as there are vectors.
-template <typename Sink, typename Sink8>
-void rescale_totals(const Requantization& r, const Sink& sink, [[maybe_unused]] const Sink8& sink8) {
-  int64_t j = 0;
 #ifdef QEVAL_VECTORS
-  const Eight factor = Bits256::all32(r.weight_factor);
-  const Eight one = Bits256::all64(1);
-  const Eight below = Bits256::all64(31);
-  const ShiftCount lift = shift_count(r.fast.lift);
-  for (; j + 8 <= r.n; j += 8) {
-    Eight sum = load(r.sums + j);
-    if (r.weight != nullptr) sum = sub32(sum, product32(load(r.weight + j), factor));
-    sum = add32(left32(sum, lift), load(r.constant + j));
-    const Eight multiplier = load(r.fast.multiplier + j);
-    const Eight shift = load(r.fast.shift + j);
+
+/// The totals of a vector of columns times their factors, a row at a time.
+template <typename Of>
+class ColumnScale {
+  using Vector = typename Of::Vector;
+
+ public:
+  ColumnScale(const Requantization& r, int64_t column)
+      : multiplier_(Of::load(r.fast.multiplier + column)),
+        shift_(Of::load(r.fast.shift + column)),
+        constant_(Of::load(r.constant + column)),
+        weight_(r.weight == nullptr ? Of::all32(0) : Of::load(r.weight + column)),
+        lift_(shift_count(r.fast.lift)) {
     // 64-bit products of the even and of the odd columns, half a unit added; what counts is above bit 32.
-    const Eight even_half = left64(one, add64(lower32(shift), below));
-    const Eight odd_half = left64(one, add64(odd_lanes(shift), below));
-    const Eight even = add64(even_products(sum, multiplier), even_half);
-    const Eight odd = add64(even_products(odd_lanes(sum), odd_lanes(multiplier)), odd_half);
-    sink8(j, signed_right32(high_words(even, odd), shift));
+    const Vector one = Of::all64(1), below = Of::all64(31);
+    even_half_ = left64(one, add64(lower32(shift_), below));
+    odd_half_ = left64(one, add64(odd_lanes(shift_), below));
+    odd_multiplier_ = odd_lanes(multiplier_);
   }
-#endif
-  for (; j < r.n; ++j) {
-    // Modulo 2^32: the total itself fits.
-    auto sum = static_cast<uint32_t>(r.sums[j]);
-    if (r.weight != nullptr) {
-      sum -= static_cast<uint32_t>(r.weight[j]) * static_cast<uint32_t>(r.weight_factor);
+
+  template <bool WEIGHTS>
+  Vector scaled(const int32_t* sums, int32_t base) const {
+    Vector sum = Of::load(sums);
+    if constexpr (WEIGHTS) sum = add32(sum, product32(weight_, Of::all32(base)));
+    sum = add32(left32(sum, lift_), constant_);
+    const Vector even = add64(even_products(sum, multiplier_), even_half_);
+    const Vector odd = add64(even_products(odd_lanes(sum), odd_multiplier_), odd_half_);
+    return signed_right32(high_words(even, odd), shift_);
+  }
+
+ private:
+  Vector multiplier_, shift_, constant_, weight_;
+  ShiftCount lift_;
+  Vector even_half_, odd_half_, odd_multiplier_;
+};
+
+/// Calls put(row, column, first, second) with the numbers of 2 · lanes columns from `column` on. Returns the
+/// first column that is left.
+template <typename Of, bool WEIGHTS, typename Put>
+int64_t scale_columns(const Requantization& r, int64_t column, const Put& put) {
+  constexpr int64_t kLanes = sizeof(typename Of::Vector) / sizeof(int32_t);
+  for (; column + 2 * kLanes <= r.n; column += 2 * kLanes) {
+    const ColumnScale<Of> first(r, column), second(r, column + kLanes);
+    const int32_t* sums = r.sums + column;
+    for (int64_t i = 0; i < r.rows; ++i, sums += r.ld) {
+      const int32_t base = WEIGHTS ? r.bases[i] : 0;
+      put(i, column, first.template scaled<WEIGHTS>(sums, base),
+          second.template scaled<WEIGHTS>(sums + kLanes, base));
     }
-    sum = (sum << r.fast.lift) + static_cast<uint32_t>(r.constant[j]);
-    const int64_t product = static_cast<int64_t>(static_cast<int32_t>(sum)) * r.fast.multiplier[j];
-    sink(j, shift_rounded(product, r.fast.shift[j] + 32));
+  }
+  return column;
+}
+
+#endif
+
+/// Calls put as above for the columns that fill vectors, then sink(row, column, number) for the others.
+template <typename Put, typename Sink>
+void scale_totals(const Requantization& r, [[maybe_unused]] const Put& put, const Sink& sink) {
+  int64_t first = 0;
+#ifdef QEVAL_VECTORS
+  first =
+      r.weight == nullptr ? scale_columns<Widest, false>(r, 0, put) : scale_columns<Widest, true>(r, 0, put);
+#endif
+  for (int64_t i = 0; i < r.rows; ++i) {
+    for (int64_t j = first; j < r.n; ++j) {
+      // Modulo 2^32: the total itself fits.
+      auto sum = static_cast<uint32_t>(r.sums[i * r.ld + j]);
+      if (r.weight != nullptr) sum += static_cast<uint32_t>(r.weight[j]) * static_cast<uint32_t>(r.bases[i]);
+      sum = (sum << r.fast.lift) + static_cast<uint32_t>(r.constant[j]);
+      const int64_t product = static_cast<int64_t>(static_cast<int32_t>(sum)) * r.fast.multiplier[j];
+      sink(i, j, shift_rounded(product, r.fast.shift[j] + 32));
+    }
   }
 }
 
-#ifndef QEVAL_VECTORS
-using Eight = int64_t;
-#endif
-
-void requantize_row(const Requantization& r, int16_t* out) {
+void requantize_columns(const Requantization& r, int16_t* out, int64_t out_ld) {
 #ifdef QEVAL_VECTORS
-  const LaneCodes to_codes(r.output);
+  const WideCodes to_codes(r.output);
 #endif
-  rescale_totals(
+  scale_totals(
       r,
-      [&](int64_t j, int64_t scaled) {
-        out[j] =
-            static_cast<int16_t>(std::clamp<int64_t>(scaled + r.output.zero_point, r.output.lo, r.output.hi));
-      },
-      [&]([[maybe_unused]] int64_t j, [[maybe_unused]] Eight scaled) {
+      [&]<typename Vector>([[maybe_unused]] int64_t i, [[maybe_unused]] int64_t j,
+                           [[maybe_unused]] Vector first, [[maybe_unused]] Vector second) {
 #ifdef QEVAL_VECTORS
-        store_codes(out + j, to_codes(scaled));
+        store(out + i * out_ld + j, to_codes(first, second));
 #endif
+      },
+      [&](int64_t i, int64_t j, int64_t scaled) {
+        out[i * out_ld + j] =
+            static_cast<int16_t>(std::clamp<int64_t>(scaled + r.output.zero_point, r.output.lo, r.output.hi));
       });
 }
 
-void rescale_row(const Requantization& r, int32_t* out) {
-  rescale_totals(
-      r, [&](int64_t j, int64_t scaled) { out[j] = static_cast<int32_t>(scaled); },
-      [&]([[maybe_unused]] int64_t j, [[maybe_unused]] Eight scaled) {
+void rescale_columns(const Requantization& r, int32_t* out, int64_t out_ld) {
+  scale_totals(
+      r,
+      [&]<typename Vector>([[maybe_unused]] int64_t i, [[maybe_unused]] int64_t j,
+                           [[maybe_unused]] Vector first, [[maybe_unused]] Vector second) {
 #ifdef QEVAL_VECTORS
-        store(out + j, scaled);
+        store(out + i * out_ld + j, first);
+        store(out + i * out_ld + j + static_cast<int64_t>(sizeof(Vector) / sizeof(int32_t)), second);
 #endif
-      });
+      },
+      [&](int64_t i, int64_t j, int64_t scaled) { out[i * out_ld + j] = static_cast<int32_t>(scaled); });
 }
 
 void requantize_uniform(const UniformRequantization& r, int16_t* out, int64_t out_ld) {

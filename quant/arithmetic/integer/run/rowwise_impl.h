@@ -47,7 +47,8 @@ void hadamard(const model::HadamardMatrix& matrix, int32_t* x, int32_t* scratch)
       }
       std::memcpy(scratch + j, &sums, sizeof sums);
     }
-    std::memcpy(group, scratch, static_cast<size_t>(base) * sizeof(int32_t));
+    // Paley's orders are multiples of four; a call for so few would cost as much as the sums.
+    for (int64_t j = 0; j < base; j += 4) std::memcpy(group + j, scratch + j, 4 * sizeof(int32_t));
   }
 }
 
@@ -76,8 +77,8 @@ void scale_norm(const IntegerNorm& norm, int64_t first, const int32_t* e, int64_
 #ifdef QEVAL_VECTORS
   if (norm.factor.shift >= 32) {
     const Eight factor = Bits256::all64(reciprocal);
-    const RoundingShift to_unit(shift);
-    const LaneRescale to_output(norm.factor);
+    const RoundingShift<Bits256> to_unit(shift);
+    const LaneRescale<Bits256> to_output(norm.factor);
     const LaneCodes to_codes(norm.output);
     const auto scaled = [&](Eight x, Eight weight, Eight bias) {
       const Eight unit = to_unit(even_products(x, factor));
@@ -102,31 +103,67 @@ void scale_norm(const IntegerNorm& norm, int64_t first, const int32_t* e, int64_
   }
 }
 
+#ifdef QEVAL_VECTORS
+/// add_row() for what fills vectors, from element i on. Returns the first that is left.
+template <typename Of>
+int64_t add_lanes(const IntegerAdd& add, const int16_t* update, int64_t i, int64_t n, int32_t* stream) {
+  using Vector = typename Of::Vector;
+  constexpr int64_t kLanes = sizeof(Vector) / sizeof(int32_t);
+  const LaneRescale<Of> keep(add.keep);
+  const LaneRescale<Of> join(add.join);
+  const RoundingShift<Of> last(add.bits - add.output.guard_bits);
+  const Vector zero_point = Of::all32(add.update_zero_point);
+  const Vector lo = Of::all64(add.output.lo);
+  const Vector hi = Of::all64(add.output.hi);
+  const auto joined = [&](Vector x, Vector u) {
+    return clamp64(last(add64(keep.narrow(x), join.narrow(u))), lo, hi);
+  };
+  for (; i + kLanes <= n; i += kLanes) {
+    const Vector x = Of::load(stream + i);
+    const Vector u = sub32(Of::widen(update + i), zero_point);
+    store(stream + i, interleave(joined(x, u), joined(odd_lanes(x), odd_lanes(u))));
+  }
+  return i;
+}
+#endif
+
 void add_row(const IntegerAdd& add, const int16_t* update, int64_t n, int32_t* stream) {
   const int32_t shift = add.bits - add.output.guard_bits;
   int64_t i = 0;
 #ifdef QEVAL_VECTORS
-  const LaneRescale keep(add.keep);
-  const LaneRescale join(add.join);
-  const RoundingShift last(shift);
-  const Eight zero_point = Bits256::all32(add.update_zero_point);
-  const Eight lo = Bits256::all64(add.output.lo);
-  const Eight hi = Bits256::all64(add.output.hi);
-  const auto joined = [&](Eight x, Eight u) {
-    return clamp64(last(add64(keep.narrow(x), join.narrow(u))), lo, hi);
-  };
-  if (add.keep.pre_shift == 0 && add.join.pre_shift == 0) {
-    for (; i + 8 <= n; i += 8) {
-      const Eight x = load(stream + i);
-      const Eight u = sub32(Bits256::widen(update + i), zero_point);
-      store(stream + i, interleave(joined(x, u), joined(odd_lanes(x), odd_lanes(u))));
-    }
-  }
+  if (add.keep.pre_shift == 0 && add.join.pre_shift == 0)
+    i = add_lanes<Bits256>(add, update, add_lanes<Widest>(add, update, 0, n, stream), n, stream);
 #endif
   for (; i < n; ++i) {
     const int64_t sum = rescale(stream[i], add.keep) + rescale(update[i] - add.update_zero_point, add.join);
     stream[i] =
         static_cast<int32_t>(std::clamp<int64_t>(shift_rounded(sum, shift), add.output.lo, add.output.hi));
+  }
+}
+
+void exact_products(const IntegerProduct& product, const int16_t* up, int64_t n, const int16_t* gate,
+                    int32_t* out) {
+  for (int64_t i = 0; i < n; ++i)
+    out[i] = (gate[i] - product.gate_zero_point) * (up[i] - product.up_zero_point);
+}
+
+void replace_value(int32_t p, const Rescale& factor, const int32_t* own, const int32_t* taken, int64_t n,
+                   int32_t* sums) {
+  int64_t i = 0;
+#ifdef QEVAL_VECTORS
+  constexpr int64_t kLanes = sizeof(WideVector) / sizeof(int32_t);
+  const LaneScale<Widest> scale(factor);
+  const WideVector probability = Widest::all32(p);
+  for (; factor.fast() && i + kLanes <= n; i += kLanes) {
+    const WideVector right = scale(product32(Widest::load(own + i), probability));
+    const WideVector wrong = product32(Widest::load(taken + i), probability);
+    store(sums + i, add32(Widest::load(sums + i), sub32(right, wrong)));
+  }
+#endif
+  for (; i < n; ++i) {
+    const int64_t change =
+        rescale(static_cast<int64_t>(p) * own[i], factor) - static_cast<int64_t>(p) * taken[i];
+    sums[i] = modulo32(sums[i] + change);
   }
 }
 
@@ -153,7 +190,7 @@ void rotate_head(const IntegerRotary& rotary, const int32_t* cosines, const int3
   int64_t i = 0;
 #ifdef QEVAL_VECTORS
   if (rotary.rotated.shift >= 32) {
-    const LaneRescale to_output(rotary.rotated);
+    const LaneRescale<Bits256> to_output(rotary.rotated);
     const Eight zero_point = Bits256::all32(rotary.zero_point);
     const LaneCodes to_codes(rotary.output);
     const auto put = [&](int16_t* to, Eight even, Eight odd) {

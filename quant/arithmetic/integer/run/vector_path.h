@@ -6,6 +6,9 @@
 #define QEVAL_VECTORS
 #include "quant/arithmetic/integer/run/gemm_x86.h"
 #include "quant/arithmetic/integer/run/vectors_x86.h"
+#ifdef __AMX_INT8__
+#include "quant/arithmetic/integer/run/gemm_tiles.h"
+#endif
 #elif defined(QEVAL_NEON)
 #define QEVAL_VECTORS
 #include "quant/arithmetic/integer/run/gemm_neon.h"

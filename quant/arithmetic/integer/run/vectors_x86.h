@@ -255,6 +255,27 @@ inline __m512i look_up(__m512i table, __m512i x) {
 inline __m512i narrow(__m512i x, __m512i y) {
   return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), _mm512_packs_epi32(x, y));
 }
+inline __m512i interleave(__m512i even, __m512i odd) {
+  return _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+}
+inline __m512i lower32(__m512i x) {
+  return _mm512_and_si512(x, _mm512_set1_epi64(UINT32_MAX));
+}
+inline __m512i sub64(__m512i a, __m512i b) {
+  return _mm512_sub_epi64(a, b);
+}
+inline __m512i left64(__m512i x, __m512i counts) {
+  return _mm512_sllv_epi64(x, counts);
+}
+inline __m512i right64(__m512i x, ShiftCount count) {
+  return _mm512_srl_epi64(x, count);
+}
+inline __m512i signed_right32(__m512i x, __m512i counts) {
+  return _mm512_srav_epi32(x, counts);
+}
+inline __m512i clamp64(__m512i x, __m512i lo, __m512i hi) {
+  return _mm512_min_epi64(_mm512_max_epi64(x, lo), hi);
+}
 inline int64_t sum64(__m512i x) {
   return sum64(_mm256_add_epi64(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1)));
 }

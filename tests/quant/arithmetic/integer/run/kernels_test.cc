@@ -78,7 +78,7 @@ void expect_exact(const std::string& path, void (*gemm)(const IntegerGemm&), int
 TEST(IntegerKernels, EveryPathComputesTheExactProduct) {
   std::mt19937 random(5);
   for (const auto& [path, kernel] : kernel_paths()) {
-    for (const int64_t m : {1, 5, 6, 7, 8, 13, 25}) {
+    for (const int64_t m : {1, 5, 6, 7, 8, 13, 25, 32, 53}) {
       for (const int64_t n : {1, 8, 15, 16, 17, 40}) {
         for (const int64_t k : {1, 2, 3, 4, 5, 63, 64, 481, 2049}) {
           const bool accumulate = (m + n + k) % 2 == 0;

@@ -63,36 +63,51 @@ TEST(IntegerRows, RequantizationIsTheSameOnEveryPath) {
       }
       const FastRescale fast = make_fast(factors);
       ASSERT_TRUE(fast.usable());
-      const auto sums = draw<int32_t>(n, -reach, reach, random);
+      constexpr int64_t kRows = 3;
+      const int64_t ld = n + 5;
+      const auto sums = draw<int32_t>(kRows * ld, -reach, reach, random);
       const auto constant = draw<int32_t>(n, -reach, reach, random);
       const auto weight = draw<int32_t>(n, -300, 300, random);
+      const int32_t row_bases[kRows] = {-77777, 0, 4096};
       for (const bool zero_points : {false, true}) {
-        const Requantization r{.n = n,
+        const Requantization r{.rows = kRows,
+                               .n = n,
                                .sums = sums.data(),
-                               .constant = constant.data(),
+                               .ld = ld,
+                               .bases = row_bases,
                                .weight = zero_points ? weight.data() : nullptr,
-                               .weight_factor = 77777,
+                               .constant = constant.data(),
                                .fast = fast.view(0),
                                .output = n % 2 == 0 ? kByte : kWord};
         expect_same(
             [&](const IntegerKernels& kernel) {
-              std::vector<int32_t> out(static_cast<size_t>(n));
-              kernel.rescale_row(r, out.data());
-              std::vector<int16_t> codes(static_cast<size_t>(n));
-              kernel.requantize_row(r, codes.data());
-              for (size_t j = 0; j < codes.size(); ++j) {
+              const int64_t out_ld = n + 1;
+              std::vector<int32_t> out(static_cast<size_t>(kRows * out_ld), 5);
+              kernel.rescale(r, out.data(), out_ld);
+              std::vector<int16_t> codes(out.size(), 5);
+              kernel.requantize(r, codes.data(), out_ld);
+              for (size_t at = 0; at < codes.size(); ++at) {
+                const auto row = static_cast<int64_t>(at) / out_ld, j = static_cast<int64_t>(at) % out_ld;
+                if (j == n) {
+                  EXPECT_EQ(codes[at], 5) << "behind the row";
+                  EXPECT_EQ(out[at], 5) << "behind the row";
+                  continue;
+                }
                 // Against the definition, the total modulo 2^32.
-                const auto sum = static_cast<uint32_t>(sums[j]) -
-                                 (zero_points ? static_cast<uint32_t>(weight[j]) * 77777U : 0U);
+                const auto column = static_cast<size_t>(j);
+                const auto sum = static_cast<uint32_t>(sums[static_cast<size_t>(row * ld + j)]) +
+                                 (zero_points ? static_cast<uint32_t>(weight[column]) *
+                                                    static_cast<uint32_t>(row_bases[row])
+                                              : 0U);
                 const auto total =
-                    static_cast<int32_t>((sum << fast.lift) + static_cast<uint32_t>(constant[j]));
-                const Rescale factor{factors[j].multiplier, factors[j].shift + fast.lift};
-                EXPECT_EQ(codes[j], requantize(total, factor, r.output));
-                EXPECT_EQ(out[j], rescale(total, factor));
+                    static_cast<int32_t>((sum << fast.lift) + static_cast<uint32_t>(constant[column]));
+                const Rescale factor{factors[column].multiplier, factors[column].shift + fast.lift};
+                EXPECT_EQ(codes[at], requantize(total, factor, r.output));
+                EXPECT_EQ(out[at], rescale(total, factor));
               }
               return out;
             },
-            "requantize_row");
+            "requantize");
         // Raised sums take the room that a factor above 1/2 wants.
         for (const int32_t raise : {0, scale < 0.5 ? 5 : 0}) {
           expect_same(
@@ -202,6 +217,35 @@ TEST(IntegerRows, NormsAdditionsAndProductsAreTheSameOnEveryPath) {
           return out;
         },
         "multiply_row");
+    expect_same(
+        [&](const IntegerKernels& kernel) {
+          std::vector<int32_t> out(static_cast<size_t>(n));
+          const IntegerProduct product = prepare_product(byte, word, byte);
+          kernel.exact_products(product, ups.data(), n, gates.data(), out.data());
+          for (size_t i = 0; i < out.size(); ++i)
+            EXPECT_EQ(out[i], (gates[i] - product.gate_zero_point) * (ups[i] - product.up_zero_point));
+          return out;
+        },
+        "exact_products");
+    const auto own = draw<int32_t>(n, -40000, 40000, random);
+    const auto taken = draw<int32_t>(n, -255, 255, random);
+    const auto mixed = draw<int32_t>(n, INT32_MIN, INT32_MAX, random);
+    for (const double ratio : {0.004, 0.3, 3.0}) {
+      const Rescale factor = make_rescale(ratio, 40000.0 * (ratio > 1 ? 1 << 20 : 20000));
+      ASSERT_EQ(factor.fast(), ratio < 1);
+      expect_same(
+          [&](const IntegerKernels& kernel) {
+            std::vector<int32_t> out = mixed;
+            const int32_t p = n % 2 == 0 ? 20000 : -13;
+            kernel.replace_value(p, factor, own.data(), taken.data(), n, out.data());
+            for (size_t i = 0; i < out.size(); ++i) {
+              const int64_t change = rescale(int64_t{p} * own[i], factor) - int64_t{p} * taken[i];
+              EXPECT_EQ(out[i], modulo32(mixed[i] + change));
+            }
+            return out;
+          },
+          "replace_value");
+    }
     expect_same([&](const IntegerKernels& kernel) { return kernel.row_sum(ups.data(), n); }, "row_sum");
 
     for (const PointGrid& grid : {byte, word}) {
