@@ -154,7 +154,7 @@ class Bf16Arithmetic final : public FloatArithmetic {
  public:
   Bf16Arithmetic(const Model& model, int64_t max_positions, Bf16Kernel kernel);
 
-  std::string name() const override { return "float-bf16"; }
+  std::string name() const override { return std::string(kernel_->arithmetic); }
   void linear(int64_t layer, const Tensor& in, std::span<const Target> targets) const override;
   void expert_linear(int64_t layer, const Tensor& in, const Routing& routing,
                      std::span<const Target> targets) const override;

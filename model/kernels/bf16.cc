@@ -14,49 +14,35 @@
 namespace qeval::model {
 namespace {
 
-// Rows per task of the rounding: enough work to outweigh a task's start.
-
 int64_t words(int64_t columns) {
   return (columns + 1) / 2;
-}
-
-/// Rows [rows ≤ kBf16Panel, k] of floats as one panel of words; missing rows become zeros.
-void pack_bf16(const float* rows, int64_t row_count, int64_t k, uint32_t* panel) {
-  thread_local AlignedBuffer narrow;
-  const int64_t pairs = words(k);
-  narrow.resize(static_cast<size_t>(2 * pairs) * sizeof(uint16_t));
-  std::fill_n(panel, pairs * kBf16Panel, 0U);
-  for (int64_t r = 0; r < row_count; ++r) {
-    narrow_bf16(rows + r * k, k, narrow.as<uint16_t>());
-    const auto* row = narrow.as<uint32_t>();
-    for (int64_t i = 0; i < pairs; ++i) panel[i * kBf16Panel + r] = row[i];
-  }
 }
 
 /// multiply_block_bf16 with A as words.
 void multiply_words(Bf16Kernel kernel, const WeightView& w, int64_t first, int64_t count, const uint32_t* a,
                     int64_t m, float* c, int64_t ldc) {
   thread_local AlignedBuffer rows, panels;
-  const int64_t padded = (count + kBf16Panel - 1) / kBf16Panel * kBf16Panel;
+  constexpr int64_t kTwoPanels = 2 * kBf16Panel;
+  const int64_t padded = (count + kTwoPanels - 1) / kTwoPanels * kTwoPanels;
   rows.resize(static_cast<size_t>(kBf16Panel * kColumnBlock) * sizeof(float));
   panels.resize(static_cast<size_t>(padded * words(kColumnBlock)) * sizeof(uint32_t));
   static_assert(kColumnBlock % 2 == 0, "a block of columns is whole words");
   for (int64_t col = 0; col < w.cols; col += kColumnBlock) {
     const int64_t k = std::min(kColumnBlock, w.cols - col);
-    for (int64_t p = 0; p < count; p += kBf16Panel) {
-      const int64_t in_panel = std::min(kBf16Panel, count - p);
-      w.decode(w.context, {first + p, in_panel, col, k, rows.as<float>(), k});
-      pack_bf16(rows.as<float>(), in_panel, k, panels.as<uint32_t>() + p * words(k));
+    for (int64_t p = 0; p < padded; p += kBf16Panel) {
+      const int64_t in_panel = std::clamp<int64_t>(count - p, 0, kBf16Panel);
+      if (in_panel > 0) w.decode(w.context, {first + p, in_panel, col, k, rows.as<float>(), k});
+      kernel->pack(rows.as<float>(), in_panel, k, panels.as<uint32_t>() + p * words(k));
     }
-    kernel({.m = m,
-            .n = count,
-            .pairs = words(k),
-            .a = a + col / 2,
-            .lda = words(w.cols),
-            .b = panels.as<uint32_t>(),
-            .c = c,
-            .ldc = ldc,
-            .accumulate = col > 0});
+    kernel->multiply({.m = m,
+                      .n = count,
+                      .pairs = words(k),
+                      .a = a + col / 2,
+                      .lda = words(w.cols),
+                      .b = panels.as<uint32_t>(),
+                      .c = c,
+                      .ldc = ldc,
+                      .accumulate = col > 0});
   }
   if (w.bias == nullptr) return;
   for (int64_t r = 0; r < m; ++r) kernels().add(w.bias + first, count, c + r * ldc);
@@ -64,11 +50,32 @@ void multiply_words(Bf16Kernel kernel, const WeightView& w, int64_t first, int64
 
 }  // namespace
 
-Bf16Kernel bf16_kernel() {
+Bf16Kernel bf16_dot_kernel() {
 #if defined(__x86_64__)
-  if (cpu_path() == CpuPath::avx512 && cpu_has(CpuFeature::avx512_bf16)) return bf16_gemm_avx512;
+  static constexpr Bf16Kernels kDots{.arithmetic = "float-bf16",
+                                     .multiply = bf16_gemm_avx512,
+                                     .narrow = narrow_bf16_avx512,
+                                     .pack = pack_bf16_avx512};
+  if (cpu_supports(CpuPath::avx512) && cpu_has(CpuFeature::avx512_bf16)) return &kDots;
 #endif
   return nullptr;
+}
+
+Bf16Kernel bf16_tile_kernel() {
+#if defined(__x86_64__)
+  static constexpr Bf16Kernels kTiles{.arithmetic = "float-bf16-amx",
+                                      .multiply = bf16_gemm_avx512_amx,
+                                      .narrow = narrow_bf16_avx512,
+                                      .pack = pack_bf16_avx512};
+  if (bf16_dot_kernel() != nullptr && cpu_has(CpuFeature::amx_bf16)) return &kTiles;
+#endif
+  return nullptr;
+}
+
+Bf16Kernel bf16_kernel() {
+  if (cpu_path() != CpuPath::avx512) return nullptr;
+  const Bf16Kernel tiles = cpu_path_is_forced() ? nullptr : bf16_tile_kernel();
+  return tiles != nullptr ? tiles : bf16_dot_kernel();
 }
 
 void narrow_bf16(const float* x, int64_t n, uint16_t* out) {
@@ -76,12 +83,24 @@ void narrow_bf16(const float* x, int64_t n, uint16_t* out) {
   if (n % 2 != 0) out[n] = 0;
 }
 
+void pack_bf16(const float* rows, int64_t count, int64_t k, uint32_t* panel) {
+  thread_local AlignedBuffer narrow;
+  const int64_t pairs = words(k);
+  narrow.resize(static_cast<size_t>(2 * pairs) * sizeof(uint16_t));
+  std::fill_n(panel, pairs * kBf16Panel, 0U);
+  for (int64_t r = 0; r < count; ++r) {
+    narrow_bf16(rows + r * k, k, narrow.as<uint16_t>());
+    const auto* row = narrow.as<uint32_t>();
+    for (int64_t i = 0; i < pairs; ++i) panel[i * kBf16Panel + r] = row[i];
+  }
+}
+
 void multiply_block_bf16(Bf16Kernel kernel, const WeightView& w, int64_t first, int64_t count, const float* a,
                          int64_t lda, int64_t m, float* c, int64_t ldc) {
   thread_local AlignedBuffer narrow;
   const int64_t stride = words(w.cols);
   narrow.resize(static_cast<size_t>(m * stride) * sizeof(uint32_t));
-  for (int64_t r = 0; r < m; ++r) narrow_bf16(a + r * lda, w.cols, narrow.as<uint16_t>() + 2 * r * stride);
+  for (int64_t r = 0; r < m; ++r) kernel->narrow(a + r * lda, w.cols, narrow.as<uint16_t>() + 2 * r * stride);
   multiply_words(kernel, w, first, count, narrow.as<uint32_t>(), m, c, ldc);
 }
 
@@ -92,7 +111,7 @@ void multiply_bf16(Bf16Kernel kernel, const float* a, int64_t m, std::span<const
   narrow.resize(static_cast<size_t>(m * stride) * sizeof(uint32_t));
   parallel_ranges(m, kRowGrain, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r)
-      narrow_bf16(a + r * cols, cols, narrow.as<uint16_t>() + 2 * r * stride);
+      kernel->narrow(a + r * cols, cols, narrow.as<uint16_t>() + 2 * r * stride);
   });
   for_each_block(m, products, [&](const ProductBlock& block) {
     multiply_words(kernel, block.product->weight, block.first_weight, block.count,

@@ -25,7 +25,6 @@ float half_of(uint32_t word, bool upper) {
 
 /// vdpbf16ps: two fused multiply-adds a lane, the upper halves first.
 struct Definition {
-  static constexpr int64_t width = 16;
   using Sums = std::array<float, 16>;
   using Words = std::array<uint32_t, 16>;
 
@@ -55,7 +54,34 @@ struct Definition {
   }
 };
 
-constexpr Bf16Kernel kDefinition = bf16_gemm<Definition>;
+/// tdpbf16ps: of each 16 pairs the products of the first halves and of the second ones, added up apart.
+void multiply_by_tile_definition(const Bf16Gemm& g) {
+  for (int64_t i = 0; i < g.m; ++i) {
+    for (int64_t j = 0; j < g.n; ++j) {
+      const uint32_t* panel = g.b + j / kBf16Panel * g.pairs * kBf16Panel + j % kBf16Panel;
+      float& c = g.c[i * g.ldc + j];
+      if (!g.accumulate) c = 0;
+      for (int64_t first = 0; first < g.pairs; first += 16) {
+        float sums[2] = {};
+        for (int64_t p = first; p < std::min(g.pairs, first + 16); ++p) {
+          for (const bool upper : {false, true}) {
+            float& sum = sums[upper ? 1 : 0];
+            sum = std::fma(half_of(g.a[i * g.lda + p], upper), half_of(panel[p * kBf16Panel], upper), sum);
+          }
+        }
+        c += sums[0] + sums[1];
+      }
+    }
+  }
+}
+
+void narrow(const float* x, int64_t n, uint16_t* out) {
+  narrow_bf16(x, n, out);
+}
+constexpr Bf16Kernels kDots{
+    .arithmetic = "dots", .multiply = bf16_gemm<Definition>, .narrow = narrow, .pack = pack_bf16};
+constexpr Bf16Kernels kTiles{
+    .arithmetic = "tiles", .multiply = multiply_by_tile_definition, .narrow = narrow, .pack = pack_bf16};
 
 float rounded(float x) {
   uint16_t narrow[2];
@@ -108,7 +134,7 @@ class Bf16Product : public testing::TestWithParam<Bf16Shape> {
 
 TEST_P(Bf16Product, IsTheProductOfRoundedOperands) {
   const auto [m, n, k] = GetParam();
-  const std::vector<float> got = product(kDefinition, 0, m);
+  const std::vector<float> got = product(&kDots, 0, m), tiles = product(&kTiles, 0, m);
   for (int64_t i = 0; i < m; ++i) {
     for (int64_t j = 0; j < n; ++j) {
       double sum = 0, size = 0;
@@ -118,32 +144,63 @@ TEST_P(Bf16Product, IsTheProductOfRoundedOperands) {
         sum += term;
         size += std::abs(term);
       }
-      EXPECT_NEAR(got[static_cast<size_t>(i * n + j)], sum + bias_[static_cast<size_t>(j)], 1e-6 * size)
-          << i << ", " << j;
+      const auto at = static_cast<size_t>(i * n + j);
+      EXPECT_NEAR(got[at], sum + bias_[static_cast<size_t>(j)], 1e-6 * size) << i << ", " << j;
+      EXPECT_NEAR(tiles[at], sum + bias_[static_cast<size_t>(j)], 1e-6 * size) << i << ", " << j;
     }
   }
 }
 
 TEST_P(Bf16Product, DoesNotDependOnTheBatch) {
   const auto [m, n, k] = GetParam();
-  const std::vector<float> all = product(kDefinition, 0, m);
-  for (int64_t i = 0; i < m; ++i) {
-    const std::vector<float> one = product(kDefinition, i, 1);
-    EXPECT_TRUE(std::equal(one.begin(), one.end(), all.begin() + i * n)) << "row " << i;
-  }
-  std::vector<float> block(static_cast<size_t>(m * 5));
-  if (n < 5) return;
-  multiply_block_bf16(kDefinition, view(matrix_, bias_.data()), n - 5, 5, a_.data(), k, m, block.data(), 5);
-  for (int64_t i = 0; i < m; ++i) {
-    EXPECT_TRUE(std::equal(block.begin() + i * 5, block.begin() + i * 5 + 5, all.begin() + i * n + n - 5))
-        << "row " << i;
+  for (const Bf16Kernel kernel : {&kDots, bf16_dot_kernel(), bf16_tile_kernel()}) {
+    if (kernel == nullptr) continue;
+    const std::vector<float> all = product(kernel, 0, m);
+    for (int64_t i = 0; i < m; ++i) {
+      const std::vector<float> one = product(kernel, i, 1);
+      EXPECT_TRUE(std::equal(one.begin(), one.end(), all.begin() + i * n))
+          << kernel->arithmetic << " row " << i;
+    }
+    std::vector<float> block(static_cast<size_t>(m * 5));
+    if (n < 5) continue;
+    multiply_block_bf16(kernel, view(matrix_, bias_.data()), n - 5, 5, a_.data(), k, m, block.data(), 5);
+    for (int64_t i = 0; i < m; ++i) {
+      EXPECT_TRUE(std::equal(block.begin() + i * 5, block.begin() + i * 5 + 5, all.begin() + i * n + n - 5))
+          << kernel->arithmetic << " row " << i;
+    }
   }
 }
 
 TEST_P(Bf16Product, IsWhatTheCpuComputes) {
-  const Bf16Kernel kernel = bf16_kernel();
+  const Bf16Kernel dots = bf16_dot_kernel(), tiles = bf16_tile_kernel();
+  if (dots == nullptr) GTEST_SKIP() << "this CPU has no bfloat16 dot products";
+  EXPECT_EQ(product(dots, 0, GetParam().m), product(&kDots, 0, GetParam().m));
+  if (tiles != nullptr) {
+    EXPECT_EQ(product(tiles, 0, GetParam().m), product(&kTiles, 0, GetParam().m));
+  }
+}
+
+TEST(Bf16, VectorsNarrowAsNumbersDo) {
+  const Bf16Kernel kernel = bf16_dot_kernel();
   if (kernel == nullptr) GTEST_SKIP() << "this CPU has no bfloat16 dot products";
-  EXPECT_EQ(product(kernel, 0, GetParam().m), product(kDefinition, 0, GetParam().m));
+  std::vector<float> x = normals(400, 9);
+  x[3] = std::numeric_limits<float>::max();
+  x[5] = -std::numeric_limits<float>::infinity();
+  x[7] = std::numeric_limits<float>::quiet_NaN();
+  x[8] = 1.00390625F;
+  for (const int64_t n : {1, 2, 31, 32, 33, 64, 95, 200}) {
+    std::vector<uint16_t> want(202, 7), got = want;
+    narrow_bf16(x.data(), n, want.data());
+    kernel->narrow(x.data(), n, got.data());
+    EXPECT_EQ(got, want) << n;
+  }
+  for (const auto& [rows, k] : {std::pair{16, 12}, {1, 1}, {5, 33}, {0, 7}, {3, 64}}) {
+    const auto words = static_cast<size_t>((k + 1) / 2 * kBf16Panel);
+    std::vector<uint32_t> want(words + 1, 7), got = want;
+    pack_bf16(x.data(), rows, k, want.data());
+    kernel->pack(x.data(), rows, k, got.data());
+    EXPECT_EQ(got, want) << rows << " x " << k;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Bf16Product,
@@ -171,7 +228,7 @@ TEST(Bf16, ModelIsNearTheFloatOne) {
     return out;
   };
   const std::vector<double> exact = log_probabilities(*make_float_arithmetic(model, 64));
-  const std::vector<double> narrow = log_probabilities(Bf16Arithmetic(model, 64, kDefinition));
+  const std::vector<double> narrow = log_probabilities(Bf16Arithmetic(model, 64, &kDots));
   double difference = 0;
   for (size_t i = 0; i < exact.size(); ++i) difference += std::abs(exact[i] - narrow[i]);
   difference /= static_cast<double>(exact.size());
