@@ -22,13 +22,15 @@ void add_calibration_options(po::options_description& options, bool has_presets)
       has_presets
           ? "calibration samples (default: 32, or what --preset asks for, or all of --calibration-ids)"
           : "calibration samples (default: 32, or all of --calibration-ids)");
-  add("sequence-length", count("N"), "tokens per sample (default: 512, or all of --calibration-ids)");
+  add("sequence-length", count("N"),
+      has_presets ? "tokens per sample (default: 512, or what --preset asks for, or all of --calibration-ids)"
+                  : "tokens per sample (default: 512, or all of --calibration-ids)");
   add("seed", po::value<uint64_t>()->value_name("N"),
       "seed of the places that samples are drawn from, and of a rotation's signs (default: 0)");
 }
 
-quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model, int64_t otherwise,
-                            std::vector<quant::Warning>* warnings) {
+quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model,
+                            quant::SampleSize otherwise, std::vector<quant::Warning>* warnings) {
   if (given(arguments, "calibration") && given(arguments, "calibration-ids")) {
     refuse("calibration-ids", "not used with --calibration; one of the two");
   }
@@ -58,7 +60,6 @@ quant::Samples read_samples(const po::variables_map& arguments, const model::Mod
   }
   const auto file = optional<std::string>(arguments, "calibration");
   if (!file) return {};
-  constexpr int64_t kLength = 512;
   const auto tokenizer = model::load_tokenizer(model.path, model.config.vocab_size);
   // A preset's number of samples may overlap in a short text; one that was asked for should not unnoticed.
   std::function<void(const std::string&)> warn;
@@ -68,8 +69,8 @@ quant::Samples read_samples(const po::variables_map& arguments, const model::Mod
       if (warnings != nullptr) warnings->push_back({.what = warning, .places = {}});
     };
   }
-  return quant::sample_text(*file, *tokenizer, samples.value_or(otherwise),
-                            length.value_or(std::min(kLength, context)),
+  return quant::sample_text(*file, *tokenizer, samples.value_or(otherwise.count),
+                            length.value_or(std::min(otherwise.length, context)),
                             optional<uint64_t>(arguments, "seed").value_or(0), warn);
 }
 

@@ -7,6 +7,7 @@
 #include "cli/option_values.h"
 #include "model/weights.h"
 #include "quant/calibrate/calibration.h"
+#include "quant/methods/learn/preset.h"
 #include "quant/methods/warnings.h"
 
 namespace qeval::cli {
@@ -15,15 +16,11 @@ namespace qeval::cli {
 /// --preset decides how many samples are the default.
 void add_calibration_options(po::options_description& options, bool has_presets);
 
-/// Samples that are drawn from a text where nothing says how many.
-inline constexpr int64_t kCalibrationSamples = 32;
-
-/// The calibration text that the options name, empty where they name none; of a text `otherwise` samples
-/// where
-/// --samples says nothing. Options that need another one which is missing are a UsageError. What is wrong
-/// with the text but no error is printed, and appended to `warnings`.
+/// The calibration text that the options name, empty where they name none; of a text samples of the size
+/// `otherwise` where --samples or --sequence-length say nothing. Options that need another one which is
+/// missing are a UsageError. What is wrong with the text but no error is printed, and appended to `warnings`.
 quant::Samples read_samples(const po::variables_map& arguments, const model::Model& model,
-                            int64_t otherwise = kCalibrationSamples,
+                            quant::SampleSize otherwise = {},
                             std::vector<quant::Warning>* warnings = nullptr);
 
 /// What quantize.json says of the samples: file, counts, hash, seed; null where there are none.

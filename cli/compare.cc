@@ -183,11 +183,16 @@ eval::CompareOptions compare_options(const po::variables_map& arguments, const T
 eval::CommandSpelling spelling(const po::variables_map& arguments, const eval::CompareOptions& options) {
   std::string quantize = repeated(arguments, kQuantizeOptions);
   // The preset of one method decides for all, whose commands must say so.
-  if (given(arguments, "preset") && given(arguments, "calibration") && !given(arguments, "samples"))
-    quantize += fmt::format(" --samples {}", options.quantize.samples.size());
+  if (given(arguments, "preset") && given(arguments, "calibration")) {
+    const quant::Samples& samples = options.quantize.samples;
+    if (!given(arguments, "samples")) quantize += fmt::format(" --samples {}", samples.size());
+    if (!given(arguments, "sequence-length"))
+      quantize += fmt::format(" --sequence-length {}", samples.front().size());
+  }
   std::map<quant::Method, std::string> learn;
-  for (const auto& [method, settings] : options.learning)
-    learn[method] = repeated(arguments, applied_learn_options(arguments, method));
+  for (const quant::Method method : options.methods)
+    if (quant::is_learned(method))
+      learn[method] = repeated(arguments, applied_learn_options(arguments, method));
   const std::string rotation = repeated(arguments, kRotationOptions);
   const bool near_lossless = is_near_lossless(arguments, quant::Method::mobilequant);
   const auto is_rotated = [near_lossless](quant::Method method) {
@@ -279,8 +284,11 @@ void read_model_options(const po::variables_map& arguments, eval::CompareOptions
   options.quantize.calibration = calibration_json(arguments, options.quantize.samples);
   for (const quant::Method method : options.methods) {
     if (!quant::is_learned(method)) continue;
-    options.learning[method] =
-        learn_settings(arguments, method, options.quantize.options.variant, model.config);
+    for (const std::string& scheme : options.schemes) {
+      options.learning[{method, scheme}] =
+          learn_settings(arguments, method, options.quantize.options.variant, model.config,
+                         quant::parse_scheme(scheme).weight.bits);
+    }
   }
   options.spelling = spelling(arguments, options);
 }
@@ -355,7 +363,9 @@ int run_compare(const po::variables_map& arguments) {
   } else {
     work.open_folder();
   }
-  if (const auto& learning = work.learning(); !learning.empty()) warn_of_idle_ranks(learning.begin()->second);
+  int64_t fewest = std::numeric_limits<int64_t>::max();
+  for (const auto& [of, settings] : work.options().learning) fewest = std::min(fewest, settings.batch_size);
+  warn_of_idle_ranks(fewest);
   on_first(peers(), [&] { print_plan(work, ranks); });
   if (plan_only) return 0;
   std::cout << '\n';

@@ -141,7 +141,8 @@ void inspect_quantization(const po::variables_map& arguments, const model::Model
     refuse("losses", fmt::format("{} is a folder; a GGUF file is expected", model.path.string()));
   if (losses && !given(arguments, "base")) refuse("losses", "needs --base, the original to measure from");
   const bool list = given(arguments, "points") && !measure;
-  const quant::Samples samples = read_samples(arguments, model, losses ? 4 : kCalibrationSamples);
+  const quant::Samples samples =
+      read_samples(arguments, model, losses ? quant::SampleSize{.count = 4} : quant::SampleSize{});
   if (measure || losses) {
     if (samples.empty()) {
       refuse(errors        ? "errors"

@@ -9,7 +9,6 @@
 #include "cli/option_values.h"
 #include "cli/ranks.h"
 #include "model/checkpoint/safetensors_writer.h"
-#include "quant/methods/learn/preset.h"
 
 namespace qeval::cli {
 namespace {
@@ -54,7 +53,7 @@ void add_learn_options(po::options_description& options) {
       "what mobilequant minimises: output (squared error of the last block's output, the paper's), logits "
       "(divergence of the next-token distributions)");
   add("epochs", number(), "passes over the calibration samples");
-  add("batch-size", number(), "samples per step, whose gradients are averaged (default: 1)");
+  add("batch-size", number(), "samples per step, whose gradients are averaged (default: the preset's)");
   add("warmup-epochs", number(), "passes during which the rates rise from 0 (default: 0)");
   add("let-lr", rate(), "learning rate of the transformations' scales");
   add("let-min-lr", rate(),
@@ -80,15 +79,17 @@ void add_learn_options(po::options_description& options) {
       "(default: 1024)");
 }
 
-int64_t default_samples(const po::variables_map& arguments, std::span<const quant::Method> methods) {
+quant::SampleSize default_samples(const po::variables_map& arguments,
+                                  std::span<const quant::Method> methods) {
   const auto preset = optional<std::string>(arguments, "preset");
-  if (!preset) return kCalibrationSamples;
-  int64_t most = 0;
+  if (!preset) return {};
+  std::optional<quant::SampleSize> most;
   for (const quant::Method method : methods) {
-    if (applies(arguments, "preset", method))
-      most = std::max(most, quant::preset_samples(*preset, quant::learn_method(method).value()));
+    if (!applies(arguments, "preset", method)) continue;
+    const quant::SampleSize size = quant::preset_samples(*preset, quant::learn_method(method).value());
+    if (!most || size.count > most->count) most = size;
   }
-  return most;
+  return most.value_or(quant::SampleSize{});
 }
 
 std::chrono::minutes save_interval(const po::variables_map& arguments) {
@@ -96,26 +97,27 @@ std::chrono::minutes save_interval(const po::variables_map& arguments) {
       count(optional<int64_t>(arguments, "save-minutes"), "save-minutes", 5, 1, 1 << 20));
 }
 
-void warn_of_idle_ranks(const quant::LearnSettings& settings) {
-  if (settings.batch_size >= peers().size) return;
+void warn_of_idle_ranks(int64_t batch_size) {
+  if (batch_size >= peers().size) return;
   std::cerr << fmt::format(
       "qeval: warning: a learning step has {} of {} ranks at work, those that get a sample: --batch-size {} "
       "gives "
       "one to each (and learns otherwise)\n",
-      settings.batch_size, peers().size, peers().size);
+      batch_size, peers().size, peers().size);
 }
 
 quant::LearnSettings learn_settings(const po::variables_map& arguments, quant::Method method,
-                                    quant::Variant variant, const model::ModelConfig& config) {
+                                    quant::Variant variant, const model::ModelConfig& config,
+                                    int weight_bits) {
   const auto number = [&](const char* option) { return applied<int64_t>(arguments, option, method); };
   const auto preset = applied<std::string>(arguments, "preset", method);
-  quant::LearnSettings settings =
-      quant::preset_settings(preset.value_or("laptop"), quant::learn_method(method).value(), config);
+  quant::LearnSettings settings = quant::preset_settings(
+      preset.value_or("laptop"), quant::learn_method(method).value(), config, weight_bits);
   settings.modified = variant == quant::Variant::modified;
   if (const auto loss = applied<std::string>(arguments, "loss", method))
     settings.loss = quant::parse_loss(*loss);
   settings.epochs = count(number("epochs"), "epochs", settings.epochs, 1, 1 << 20);
-  settings.batch_size = count(number("batch-size"), "batch-size", 1, 1, 1 << 20);
+  settings.batch_size = count(number("batch-size"), "batch-size", settings.batch_size, 1, 1 << 20);
   settings.warmup_epochs = count(number("warmup-epochs"), "warmup-epochs", 0, 0, settings.epochs - 1);
   settings.activation_bytes =
       count(number("activation-memory"), "activation-memory", 1024, 0, int64_t{1} << 30) << 20;

@@ -230,10 +230,11 @@ int run_quantize(const po::variables_map& arguments) {
     require_samples(run.samples, run.options, model.config);
     run.calibration = calibration_json(arguments, run.samples);
     if (quant::is_learned(run.options.method)) {
-      run.learning = learn_settings(arguments, run.options.method, run.options.variant, model.config);
+      run.learning = learn_settings(arguments, run.options.method, run.options.variant, model.config,
+                                    run.options.scheme.weight.bits);
       check_code_rate(arguments, *run.learning, run.options.scheme);
       run.save_interval = save_interval(arguments);
-      warn_of_idle_ranks(*run.learning);
+      warn_of_idle_ranks(run.learning->batch_size);
     }
   });
   run.peers = peers();

@@ -63,7 +63,8 @@ struct CompareOptions {
   quant::QuantizeRun quantize;
   /// Rotation and calibration of the methods that begin with them (is_rotated).
   quant::QuantizeOptions rotated{};
-  std::map<quant::Method, quant::LearnSettings> learning;  ///< of the learned methods among `methods`
+  /// Of the learned methods among `methods`, in each scheme: a preset may go by the weights' bits.
+  std::map<std::pair<quant::Method, std::string>, quant::LearnSettings> learning;
   CommandSpelling spelling;
 
   /// Whether a method begins with a rotation: rotate, and one that learns from codes of its own rounding,
@@ -72,8 +73,8 @@ struct CompareOptions {
     return method == quant::Method::rotate || learns_from_codes(method);
   }
   bool learns_from_codes(quant::Method method) const {
-    const auto found = learning.find(method);
-    return found != learning.end() && found->second.round_first;
+    return std::ranges::any_of(
+        learning, [&](const auto& of) { return of.first.first == method && of.second.round_first; });
   }
 };
 

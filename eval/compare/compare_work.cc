@@ -44,7 +44,13 @@ CompareWork::CompareWork(CompareOptions options)
       base_(std::make_shared<LoadedModel>(options_.session.model)),
       base_session_(std::make_unique<Session>(options_.session, base_)) {
   resolve_given();
-  layout_.emplace(options_, base_->model().config, run_label(*base_session_));
+  const model::ModelConfig& config = base_->model().config;
+  layout_.emplace(options_, config, run_label(*base_session_));
+  for (const MadeModel& made : layout_->made()) {
+    const quant::QuantizeOptions quantize = layout_->quantize_run(made).options;
+    quant::require_apart(quantize, quant::make_qcfg(config, quantize.scheme), config,
+                         options_.quantize.samples);
+  }
   if (options_.text)
     text_.emplace(
         *options_.text, *base_session_, layout_->base(),

@@ -39,7 +39,7 @@ class CompareWork {
   CompareWork(const CompareWork&) = delete;
   CompareWork& operator=(const CompareWork&) = delete;
 
-  const std::map<quant::Method, quant::LearnSettings>& learning() const { return options_.learning; }
+  const CompareOptions& options() const { return options_; }
 
   /// Throws Error where the output folder holds something else than this comparison. Only looks, and makes
   /// nothing.

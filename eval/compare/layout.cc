@@ -139,7 +139,7 @@ quant::QuantizeRun CompareLayout::quantize_run(const MadeModel& made) const {
   run.scheme = made.scheme;
   run.resume = quant::QuantizeRun::Resume::if_interrupted;
   run.peers = options_.evaluation.peers;
-  if (const auto found = options_.learning.find(made.method); found != options_.learning.end())
+  if (const auto found = options_.learning.find({made.method, made.scheme}); found != options_.learning.end())
     run.learning = found->second;
   run.command = options_.spelling.quantize(options_.session.model, run, checkpoint(made));
   return run;
@@ -226,10 +226,10 @@ Fingerprint compare_fingerprint(const CompareOptions& compare, const std::string
   }
   for (const auto& [key, value] : evaluation) print["evaluation " + key] = value;
   for (const auto& [key, value] : given) print[key] = value;
-  for (const auto& [method, settings] : compare.learning) {
+  for (const auto& [of, settings] : compare.learning) {
     const auto json = quant::learn_json(settings);
     for (const auto& [key, value] : json.items())
-      print[fmt::format("{} {}", quant::name(method), key)] = value.dump();
+      print[fmt::format("{} {} {}", quant::name(of.first), of.second, key)] = value.dump();
   }
   const auto append = [](std::string& list, std::string_view name) {
     if (!list.empty()) list += ',';

@@ -92,7 +92,7 @@ class Scheduler {
 
   void quantize(const MadeModel& made) {
     CompareStep step{"quantize " + made.name(), 0, 0, 0, in_.layout.is_quantized(made)};
-    const bool rotates = made.method == quant::Method::rotate;
+    const bool rotates = in_.options.is_rotated(made.method);
     const bool smooths = quant::has_variant(made.method);
     Seen& seen = step.finished ? before_ : now_;
     if (rotates) {
@@ -102,7 +102,9 @@ class Scheduler {
     }
     if (smooths && !std::exchange(seen.smoothed, true)) step.tokens += sample_tokens_;
     // Passes of their own for scales, the ranges behind them, and rounding.
-    const bool awq = made.method == quant::Method::awq, gptq = made.method == quant::Method::gptq;
+    const bool from_codes = in_.options.learns_from_codes(made.method);
+    const bool awq = made.method == quant::Method::awq,
+               gptq = made.method == quant::Method::gptq || from_codes;
     step.tokens += sample_tokens_ * (awq ? 3 : gptq ? 1 : 0);
     // Every rank makes the histograms of other ranges than min-max.
     const bool shared =
@@ -113,7 +115,8 @@ class Scheduler {
     step.tokens += compared;
     step.seconds += static_cast<double>(compared) * second_per_token_;
     step.left = step.seconds;
-    if (const auto found = in_.options.learning.find(made.method); found != in_.options.learning.end()) {
+    if (const auto found = in_.options.learning.find({made.method, made.scheme});
+        found != in_.options.learning.end()) {
       const quant::LearnSettings& settings = found->second;
       const int64_t learned = sample_tokens_ * settings.epochs;
       step.tokens += learned;

@@ -12,7 +12,6 @@
 #include "cli_fixture.h"
 #include "eval/results/divergence.h"
 #include "eval/results/statistics.h"
-#include "model/kernels/cpu.h"
 
 namespace qeval::test {
 namespace {
@@ -200,30 +199,6 @@ TEST_F(CompareCli, SeveralArithmeticsGiveAComparison) {
                   "decimal");
 }
 
-/// Integers do not depend on the CPU's instructions, nor on batches and threads; the hash shows it.
-TEST_F(CompareCli, IntegerLogitsHaveOneHashOnEveryCpuPath) {
-  expect_success(
-      run({"quantize", "-m", path("model"), "--method", "rtn", "--calibration", path("calibration.txt"),
-           "--samples", "4", "--sequence-length", "24", "-o", path("q")}));
-  const auto hash = [&](const std::string& cpu, const std::string& arithmetic, const std::string& batch) {
-    const std::string out = "out-" + cpu + arithmetic + batch;
-    setenv("QEVAL_CPU", cpu.c_str(), 1);
-    const Outcome outcome = run({"eval", "-m", path("q"), "-d", path("data"), "-t", "piqa", "-o", path(out),
-                                 "--arithmetic", arithmetic, "--batch-tokens", batch});
-    unsetenv("QEVAL_CPU");
-    expect_success(outcome);
-    return json(out + "/results.json")["tasks"]["piqa"]["logits_hash"].get<std::string>();
-  };
-  const std::string portable = hash("portable", "integer", "512");
-  EXPECT_EQ(portable.size(), 16U);
-  EXPECT_EQ(hash("portable", "integer", "7"), portable);
-  for (const model::CpuPath path : {model::CpuPath::avx2, model::CpuPath::avx512, model::CpuPath::neon}) {
-    if (!model::cpu_supports(path)) continue;
-    EXPECT_EQ(hash(std::string(model::name(path)), "integer", "512"), portable);
-  }
-  EXPECT_NE(hash("portable", "fake", "512"), portable);
-}
-
 TEST_F(CompareCli, NamesAreCheckedBeforeWorkStarts) {
   const std::vector<std::string> task{"-t", "piqa"};
   const auto with = [&](std::vector<std::string> more) {
@@ -332,8 +307,9 @@ TEST_F(CompareCli, OnlySettingsThatDecideResultsAreOthers) {
   const auto refuses = [&](const std::vector<std::string>& more, const std::string& change) {
     expect_one_line(with("calibration.txt", more), kFailed, change);
   };
-  refuses({"--epochs", "2"}, "mobilequant epochs (1 there, 2 here), omniquant epochs (1 there, 2 here)");
-  refuses({"--epochs", "1", "--loss", "logits"}, "mobilequant loss (\"output\" there, \"logits\" here)");
+  refuses({"--epochs", "2"},
+          "mobilequant w8a8 epochs (1 there, 2 here), omniquant w8a8 epochs (1 there, 2 here)");
+  refuses({"--epochs", "1", "--loss", "logits"}, "mobilequant w8a8 loss (\"output\" there, \"logits\" here)");
   refuses({"--epochs", "1", "--alpha", "0.7"}, "alpha (0.5 there, 0.7 here)");
   refuses({"--epochs", "1", "--no-smooth"}, "smooth (yes there, no here)");
   refuses({"--epochs", "1", "--seed", "1"}, "calibration");
@@ -375,6 +351,27 @@ TEST_F(CompareCli, NearLosslessIsMobileQuantOfARotatedModel) {
   const std::string command = json("out/compare.json")["entries"][2]["commands"][0];
   EXPECT_THAT(command, AllOf(HasSubstr("--preset near-lossless"), HasSubstr("--rotate offline"),
                              Not(HasSubstr("--variant")), Not(HasSubstr("--alpha"))));
+}
+
+/// A preset may go by the weights' bits, and then does in every scheme of a comparison.
+TEST_F(CompareCli, APresetIsThatOfEachScheme) {
+  expect_success(compare(calibrated({"-t", "piqa", "--methods", "mobilequant", "--schemes", "w8a8,w4a8",
+                                     "--preset", "near-lossless", "--epochs", "1", "--rotate", "offline"})));
+  const auto settings = [&](const std::string& scheme) {
+    return json("out/checkpoints/mobilequant-" + scheme + "/quantize.json")["settings"];
+  };
+  EXPECT_EQ(settings("w8a8")["lwc_lr"], 2e-4);
+  EXPECT_EQ(settings("w4a8")["lwc_lr"], 2e-3);
+  EXPECT_EQ(settings("w4a8")["batch_size"], 4);
+}
+
+/// What quantizing refuses is refused before the base is scored.
+TEST_F(CompareCli, SamplesThatNoMethodCanUseAreRefusedByThePlan) {
+  write("ids.jsonl", "[5]\n[6]\n");
+  expect_one_line(
+      run({"compare", "-m", path("model"), "-d", path("data"), "-t", "piqa", "--methods", "rotate",
+           "--schemes", "w8a8", "--calibration-ids", path("ids.jsonl"), "-o", path("out"), "--plan"}),
+      1, "--first-token ranges: samples of one token have no other positions to measure");
 }
 
 /// All methods of a comparison share their samples: as many as the preset asks for the most demanding one.

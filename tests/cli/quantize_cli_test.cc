@@ -292,7 +292,7 @@ TEST_F(QuantizeCli, APresetDecidesHowManySamplesAreDrawn) {
   };
   EXPECT_EQ(samples({}), 32);
   EXPECT_EQ(samples({"--preset", "distill"}), 80);
-  EXPECT_EQ(samples({"--preset", "near-lossless"}), 64);
+  EXPECT_EQ(samples({"--preset", "near-lossless"}), 256);
   EXPECT_EQ(samples({"--preset", "paper"}), 1024);
   EXPECT_EQ(samples({"--preset", "paper", "--samples", "3"}), 3);
 }

@@ -50,7 +50,8 @@ bool has_preset(std::string_view preset, LearnMethod method) {
   return find_preset(preset, method).has_value();
 }
 
-LearnSettings preset_settings(std::string_view preset, LearnMethod method, const model::ModelConfig& config) {
+LearnSettings preset_settings(std::string_view preset, LearnMethod method, const model::ModelConfig& config,
+                              int weight_bits) {
   LearnSettings settings;
   settings.method = method;
   const Preset chosen = parse_preset(preset, method);
@@ -59,8 +60,14 @@ LearnSettings preset_settings(std::string_view preset, LearnMethod method, const
     settings.loss = LearnLoss::logits;
     settings.relative_ranges = true;
     settings.round_first = true;
-    settings.rates = {{{2e-4, 2e-5}, {2e-4, 2e-5}, {4e-3, 2e-4}, {2e-2, 1e-3}}};
-    settings.epochs = 4;
+    // Where codes move, the scales that they are rounded on may follow them faster.
+    if (weight_bits < kFewestBitsThatStay) {
+      settings.rates = {{{1e-3, 1e-4}, {2e-3, 2e-4}, {4e-3, 2e-4}, {2e-2, 1e-3}}};
+    } else {
+      settings.rates = {{{2e-4, 2e-5}, {2e-4, 2e-5}, {4e-3, 2e-4}, {2e-2, 1e-3}}};
+    }
+    settings.epochs = 2;
+    settings.batch_size = 4;
   } else if (chosen == Preset::distill) {
     settings.loss = LearnLoss::logits;
     settings.relative_ranges = true;
@@ -76,18 +83,18 @@ LearnSettings preset_settings(std::string_view preset, LearnMethod method, const
   return settings;
 }
 
-int64_t preset_samples(std::string_view preset, LearnMethod method) {
+SampleSize preset_samples(std::string_view preset, LearnMethod method) {
   switch (parse_preset(preset, method)) {
     case Preset::laptop:
-      return 32;
+      return {};
     case Preset::distill:
-      return 80;
+      return {.count = 80};
     case Preset::near_lossless:
-      return 64;
+      return {.count = 256, .length = 256};
     case Preset::paper:
       break;
   }
-  return method == LearnMethod::mobilequant ? 1024 : 128;
+  return {.count = method == LearnMethod::mobilequant ? 1024 : 128};
 }
 
 }  // namespace qeval::quant

@@ -25,7 +25,8 @@ class CompareWorkTest : public testing::Test {
     options_.schemes = {"w8a8"};
     options_.quantize.samples = {{1, 2, 3, 4, 5, 6, 7, 8}, {11, 12, 13, 14, 15, 16, 17, 18}};
     options_.quantize.save_interval = std::chrono::minutes(60);  // an interruption saves, too
-    options_.learning[quant::Method::omniquant] = {.method = quant::LearnMethod::omniquant, .epochs = 4};
+    options_.learning[{quant::Method::omniquant, "w8a8"}] = {.method = quant::LearnMethod::omniquant,
+                                                             .epochs = 4};
   }
 
   std::vector<CompareStep> plan() const { return CompareWork(options_).plan(); }
