@@ -61,17 +61,15 @@ quant::Samples read_samples(const po::variables_map& arguments, const model::Mod
   const auto file = optional<std::string>(arguments, "calibration");
   if (!file) return {};
   const auto tokenizer = model::load_tokenizer(model.path, model.config.vocab_size);
-  // A preset's number of samples may overlap in a short text; one that was asked for should not unnoticed.
-  std::function<void(const std::string&)> warn;
-  if (samples) {
-    warn = [&](const std::string& warning) {
-      std::cerr << "qeval: warning: " << warning << '\n';
-      if (warnings != nullptr) warnings->push_back({.what = warning, .places = {}});
-    };
-  }
+  const auto warn = [&](const std::string& warning) {
+    std::cerr << "qeval: warning: " << warning << '\n';
+    if (warnings != nullptr) warnings->push_back({.what = warning, .places = {}});
+  };
+  // A default's samples may overlap in a short text, within limits; those that were asked for should not
+  // unnoticed.
   return quant::sample_text(*file, *tokenizer, samples.value_or(otherwise.count),
                             length.value_or(std::min(otherwise.length, context)),
-                            optional<uint64_t>(arguments, "seed").value_or(0), warn);
+                            optional<uint64_t>(arguments, "seed").value_or(0), warn, samples ? 1 : 4);
 }
 
 nlohmann::ordered_json calibration_json(const po::variables_map& arguments, const quant::Samples& samples) {

@@ -48,7 +48,7 @@ void add_learn_options(po::options_description& options) {
       "model, "
       "on next-token distributions), near-lossless (selects mobilequant: rotations as in "
       "rotate, "
-      "GPTQ rounding, then half an hour of learning ranges and scales)");
+      "GPTQ rounding, then learning of ranges, scales and, below 8 bits, codes: half an hour on two cores)");
   add("loss", one_of("NAME", "output, logits"),
       "what mobilequant minimises: output (squared error of the last block's output, the paper's), logits "
       "(divergence of the next-token distributions)");

@@ -39,8 +39,9 @@ void add_arithmetic_options(po::options_description& options, bool several) {
   add("kv-type", one_of("TYPE", quant::kGgmlKvTypes),
       "of --arithmetic ggml: how keys and values are stored, as llama.cpp's -ctk and -ctv (default: f16)");
   add("precision", one_of("P", "f32, bf16, auto")->default_value("f32"),
-      "of float arithmetic: f32; bf16 (less exact: linear maps by bfloat16 dot products, where the CPU has "
-      "them; results call it float-bf16); auto (the one that is faster here for the model's matrices, of "
+      "of float arithmetic: f32; bf16 (less exact: linear maps by the CPU's bfloat16 products, where it has "
+      "them; results call it float-bf16, or float-bf16-amx where it has AMX); auto (the one that is faster "
+      "here for the model's matrices, of "
       "many tokens together; not of generate and serve)");
   add("qcfg", po::value<std::string>()->value_name("FILE"),
       "what is quantized and to how many bits, instead of the model's default_qcfg.json");

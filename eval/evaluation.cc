@@ -49,7 +49,7 @@ Evaluation::Evaluation(Session& session, EvaluationOptions options, EncodedTasks
   const std::vector<std::string>& of_tokenizer = session_.tokenizer().warnings();
   warnings_.insert(warnings_.end(), of_tokenizer.begin(), of_tokenizer.end());
   warnings_.insert(warnings_.end(), tasks_.warnings.begin(), tasks_.warnings.end());
-  if (session_.arithmetic().name() == "float" && is_half_checkpoint(session_.model().path)) {
+  if (session_.arithmetic().name().starts_with("float") && is_half_checkpoint(session_.model().path)) {
     warnings_.push_back(
         fmt::format("{}: holds only one of default_qcfg.json and act_dict.json, so it is computed in "
                     "float; a quantized checkpoint has both",

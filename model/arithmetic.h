@@ -122,7 +122,8 @@ class Arithmetic {
  public:
   virtual ~Arithmetic() = default;
 
-  /// "float", "fake" or "integer", as on the command line, or "float-bf16" (--precision bf16).
+  /// "float", "fake" or "integer", as on the command line, or "float-bf16" and "float-bf16-amx"
+  /// (--precision bf16).
   virtual std::string name() const = 0;
   /// Whether the elements of its tensors are float32, so that they can be looked at; else they are codes.
   virtual bool has_float_tensors() const { return false; }

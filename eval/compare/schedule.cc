@@ -11,8 +11,9 @@ namespace qeval::eval {
 namespace {
 
 /// What a pass that observes every point, and a learning step, take of the time of a forward pass over as
-/// many tokens (measured on SmolLM2-135M).
-constexpr double kObservedCost = 2.0, kLearningCost = 3.0;
+/// many tokens (measured on SmolLM2-135M); a step that learns around codes has a rotated float model beside
+/// it.
+constexpr double kObservedCost = 2.0, kLearningCost = 3.0, kCodesCost = 8.0;
 
 /// Passes over the text that tell a file's losses apart: the base, its three parts, and all of them.
 constexpr int64_t kSplitPasses = 5;
@@ -93,7 +94,7 @@ class Scheduler {
   void quantize(const MadeModel& made) {
     CompareStep step{"quantize " + made.name(), 0, 0, 0, in_.layout.is_quantized(made)};
     const bool rotates = in_.options.is_rotated(made.method);
-    const bool smooths = quant::has_variant(made.method);
+    const bool smooths = quant::smooths(in_.layout.quantize_run(made).options);
     Seen& seen = step.finished ? before_ : now_;
     if (rotates) {
       step.tokens += 3 * sample_tokens_;  // extremes, spread, and about as much again for the first tokens
@@ -120,7 +121,8 @@ class Scheduler {
       const quant::LearnSettings& settings = found->second;
       const int64_t learned = sample_tokens_ * settings.epochs;
       step.tokens += learned;
-      const double seconds = static_cast<double>(learned) * second_per_token_ * kLearningCost *
+      const double seconds = static_cast<double>(learned) * second_per_token_ *
+                             (from_codes ? kCodesCost : kLearningCost) *
                              share(std::min(settings.batch_size, std::ssize(samples())), in_.ranks);
       step.left += seconds * in_.layout.learning_left(made, settings, in_.layers);
       step.seconds += seconds;

@@ -50,7 +50,7 @@ std::unique_ptr<model::Arithmetic> float_arithmetic(const model::Model& model, i
       return model::make_float_arithmetic(model, max_length);
   }
   if (kernel == nullptr) {
-    fail("{} bf16: this CPU ({}, path {}) has no bfloat16 dot products; accepted here: f32",
+    fail("{} bf16: this CPU ({}, path {}) has no bfloat16 products; accepted here: f32",
          setting("precision"), model::cpu_name(), name(model::cpu_path()));
   }
   return std::make_unique<model::Bf16Arithmetic>(model, max_length, kernel);

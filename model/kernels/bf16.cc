@@ -52,7 +52,8 @@ void multiply_words(Bf16Kernel kernel, const WeightView& w, int64_t first, int64
 
 Bf16Kernel bf16_dot_kernel() {
 #if defined(__x86_64__)
-  static constexpr Bf16Kernels kDots{.arithmetic = "float-bf16",
+  static constexpr Bf16Kernels kDots{.name = "avx512-bf16",
+                                     .arithmetic = "float-bf16",
                                      .multiply = bf16_gemm_avx512,
                                      .narrow = narrow_bf16_avx512,
                                      .pack = pack_bf16_avx512};
@@ -63,7 +64,8 @@ Bf16Kernel bf16_dot_kernel() {
 
 Bf16Kernel bf16_tile_kernel() {
 #if defined(__x86_64__)
-  static constexpr Bf16Kernels kTiles{.arithmetic = "float-bf16-amx",
+  static constexpr Bf16Kernels kTiles{.name = "avx512-amx",
+                                      .arithmetic = "float-bf16-amx",
                                       .multiply = bf16_gemm_avx512_amx,
                                       .narrow = narrow_bf16_avx512,
                                       .pack = pack_bf16_avx512};

@@ -23,13 +23,15 @@ struct Bf16Gemm {
 };
 inline constexpr int64_t kBf16Panel = 16;
 
-/// How one kind of CPU computes it. Denormal operands may count as zeros.
+/// How one kind of CPU computes it. Denormal numbers, operands and sums, may count as zeros.
 struct Bf16Kernels {
+  std::string_view name;        ///< for reports
   std::string_view arithmetic;  ///< what results call it: other sums, other bits
   void (*multiply)(const Bf16Gemm&) = nullptr;
-  /// n values as bfloat16, rounded half to even; NaN stays NaN. An odd n is padded with a zero.
+  /// out [n, rounded up to even] ← n values as bfloat16, rounded half to even; NaN stays NaN. An odd n is
+  /// padded with a zero.
   void (*narrow)(const float* x, int64_t n, uint16_t* out) = nullptr;
-  /// Rows [count ≤ kBf16Panel, k] as one panel.
+  /// panel [(k + 1) / 2, kBf16Panel] ← rows [count ≤ kBf16Panel, k]; missing rows are zeros.
   void (*pack)(const float* rows, int64_t count, int64_t k, uint32_t* panel) = nullptr;
 };
 using Bf16Kernel = const Bf16Kernels*;

@@ -23,7 +23,8 @@ bool cpu_path_is_forced();
 bool cpu_supports(CpuPath path);
 
 /// What CPUs of x86-64 or of AArch64 have besides, for single kernels. False on the other architecture. AMX
-/// only where the operating system lets this process use its tiles (Linux 5.16 or later).
+/// only where the operating system lets this process use its tiles: Linux 5.16 or later, asked once, which
+/// refuses where a thread has an alternate signal stack too small for them, and such stacks from then on.
 enum class CpuFeature : uint8_t {
   avx_vnni,
   avx512_vnni,

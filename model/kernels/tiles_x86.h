@@ -103,6 +103,8 @@ template <TileProduct PRODUCT>
 void multiply_tiles(const TileGemm& g, int64_t first, int64_t count, int64_t height, int64_t from,
                     int64_t width, int64_t steps, bool accumulate) {
   const TileConfiguration configuration(height, width);
+  // GCC's intrinsics do not say what they read: what was stored before must be in memory.
+  asm volatile("" : : "r"(&configuration) : "memory");
   _tile_loadconfig(&configuration);
   for (int64_t p = 0; p < g.panels; p += 2) {
     const auto* b = static_cast<const uint8_t*>(g.b) + p * g.panel_stride + from * kEntryBytes;

@@ -133,7 +133,7 @@ uint64_t hash_ngram(std::span<const int32_t> ids) {
 
 Samples sample_text(const std::filesystem::path& file, const model::Tokenizer& tokenizer, int64_t samples,
                     int64_t sequence_length, uint64_t seed,
-                    const std::function<void(const std::string&)>& warn) {
+                    const std::function<void(const std::string&)>& warn, int64_t fold) {
   Documents documents(file, tokenizer);
   const std::optional<int32_t> prefix = tokenizer.bos_id() ? tokenizer.bos_id() : tokenizer.eos_id();
   const int64_t text_length = prefix && sequence_length > 1 ? sequence_length - 1 : sequence_length;
@@ -156,7 +156,7 @@ Samples sample_text(const std::filesystem::path& file, const model::Tokenizer& t
     if (text_length < sequence_length) sample.push_back(*prefix);
     sample.insert(sample.end(), first, first + text_length);
   }
-  if (const int64_t room = warn ? documents.room(text_length, samples) : samples; room < samples) {
+  if (const int64_t room = warn ? documents.room(text_length, samples) : samples; fold * room < samples) {
     warn(
         fmt::format("{}: {} samples of {} tokens are drawn from a text that has room for {} side by side, so "
                     "that they overlap; take a longer text or fewer {}",

@@ -21,11 +21,11 @@ namespace qeval::quant {
 /// none), whose activations are unlike all others; it has no other special tokens. Errors name the file (and
 /// line): another extension, a line without text, a text with no room for a window. Line ends and byte order
 /// mark are read as everywhere (with_unix_line_ends); a string of a .jsonl keeps the line ends that it
-/// escapes. `warn`, where given, is told where more samples are drawn than the text has room for side by
-/// side.
+/// escapes. `warn` is told where more than `fold` times as many samples are drawn as the text has room for
+/// side by side.
 Samples sample_text(const std::filesystem::path& file, const model::Tokenizer& tokenizer, int64_t samples,
                     int64_t sequence_length, uint64_t seed,
-                    const std::function<void(const std::string& warning)>& warn = {});
+                    const std::function<void(const std::string& warning)>& warn = {}, int64_t fold = 1);
 
 /// Token ids from a file: a JSON array of ids per line, or arrays of arrays. Takes the first `samples` of
 /// them, all by default, and of each the first `sequence_length` ids, all by default. Errors name file and

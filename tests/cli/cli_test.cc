@@ -112,7 +112,7 @@ TEST_F(Cli, NamesAreCheckedBeforeWorkStarts) {
                   "--arithmetic analog: unknown");
   expect_one_line(eval({"-t", "piqa", "--precision", "fp4"}), kWrongUsage, "--precision fp4: unknown");
   setenv("QEVAL_CPU", "portable", 1);
-  expect_one_line(eval({"-t", "piqa", "--precision", "bf16"}), kFailed, "has no bfloat16 dot products");
+  expect_one_line(eval({"-t", "piqa", "--precision", "bf16"}), kFailed, "has no bfloat16 products");
   // Where there are none, the faster of both is float32.
   expect_success(eval({"-t", "piqa", "--precision", "auto"}));
   unsetenv("QEVAL_CPU");

@@ -186,5 +186,14 @@ TEST_F(RotatedCli, NearLosslessIsARecipe) {
                   "--round-first");
 }
 
+/// What quantizing refuses is refused before the base is scored.
+TEST_F(RotatedCli, SamplesThatNoMethodCanUseAreRefusedByThePlan) {
+  write("ids.jsonl", "[5]\n[6]\n");
+  expect_one_line(
+      run({"compare", "-m", path("model"), "-d", path("data"), "-t", "piqa", "--methods", "rotate",
+           "--schemes", "w8a8", "--calibration-ids", path("ids.jsonl"), "-o", path("out"), "--plan"}),
+      1, "--first-token ranges: samples of one token have no other positions to measure");
+}
+
 }  // namespace
 }  // namespace qeval::test

@@ -1,5 +1,6 @@
 #include "model/kernels/cpu.h"
 
+#include "model/kernels/bf16.h"
 #include "quant/arithmetic/integer/run/cpu.h"
 
 namespace qeval::quant {
@@ -74,7 +75,9 @@ IntegerCpu integer_cpu() {
 }
 
 std::string kernels_in_force() {
-  return std::string(model::name(model::cpu_path())) + ", integers " + std::string(name(integer_cpu()));
+  const model::Bf16Kernel bf16 = model::bf16_kernel();
+  return std::string(model::name(model::cpu_path())) + ", integers " + std::string(name(integer_cpu())) +
+         (bf16 == nullptr ? "" : ", bfloat16 " + std::string(bf16->name));
 }
 
 }  // namespace qeval::quant

@@ -1,6 +1,6 @@
 #pragma once
 
-// AVX-512 and VNNI instructions that the integer kernels use, by their definitions in plain C++: so that
+// AVX-512, VNNI and AMX instructions that the integer kernels use, by their definitions in plain C++: so that
 // those kernels' code runs on a CPU that lacks them. To be included once everything else is; the macros make
 // kernels_impl.h compile its stronger paths.
 
@@ -124,49 +124,6 @@ inline Register512 permuted(const Register512& order, const Register512& x) {
   return as<Register512>(out);
 }
 
-/// AMX: eight tiles of up to 16 rows of 64 bytes, and their shapes (Intel's manual, volume 1, chapter 18).
-struct Tiles {
-  struct Shape {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-  } shape;
-  std::array<std::array<std::array<uint8_t, 64>, 16>, 8> tile;
-
-  void configure(const void* from) {
-    std::memcpy(&shape, from, sizeof(shape));
-    tile = {};
-  }
-  void zero(size_t t) { tile[t] = {}; }
-  void load(size_t t, const void* from, size_t stride) {
-    tile[t] = {};
-    for (size_t r = 0; r < shape.rows[t]; ++r)
-      std::memcpy(tile[t][r].data(), static_cast<const uint8_t*>(from) + r * stride, shape.row_bytes[t]);
-  }
-  void store(size_t t, void* to, size_t stride) const {
-    for (size_t r = 0; r < shape.rows[t]; ++r)
-      std::memcpy(static_cast<uint8_t*>(to) + r * stride, tile[t][r].data(), shape.row_bytes[t]);
-  }
-  /// tdpbusd and tdpbssd: sums [rows, columns] += a [rows, inputs] · b [inputs / 4, columns, 4], B signed.
-  template <typename A>
-  void multiply(size_t sums, size_t a, size_t b) {
-    for (size_t r = 0; r < shape.rows[sums]; ++r) {
-      auto row = as<Lanes<int32_t, 16>>(tile[sums][r]);
-      for (size_t j = 0; j < shape.row_bytes[sums] / 4U; ++j) {
-        int64_t sum = row.lane[j];
-        for (size_t i = 0; i < shape.row_bytes[a]; ++i)
-          sum += static_cast<A>(tile[a][r][i]) * static_cast<int8_t>(tile[b][i / 4][4 * j + i % 4]);
-        row.lane[j] = wrap(sum);
-      }
-      std::memcpy(tile[sums][r].data(), &row, sizeof(row));
-    }
-  }
-};
-inline Tiles& tiles() {
-  thread_local Tiles all;
-  return all;
-}
-
 }  // namespace qeval::quant::emulated
 
 // NOLINTBEGIN(bugprone-reserved-identifier): these stand for the compiler's own names
@@ -196,18 +153,7 @@ inline Tiles& tiles() {
 
 #ifdef QEVAL_EMULATE_AMX
 #define __AMX_INT8__ 1
-#undef _tile_loadd
-#undef _tile_stored
-#undef _tile_zero
-#undef _tile_dpbusd
-#undef _tile_dpbssd
-#define _tile_loadconfig(from) qeval::quant::emulated::tiles().configure(from)
-#define _tile_release() static_cast<void>(0)
-#define _tile_zero(t) qeval::quant::emulated::tiles().zero(t)
-#define _tile_loadd(t, from, stride) qeval::quant::emulated::tiles().load(t, from, stride)
-#define _tile_stored(t, to, stride) qeval::quant::emulated::tiles().store(t, to, stride)
-#define _tile_dpbusd(sums, a, b) qeval::quant::emulated::tiles().multiply<uint8_t>(sums, a, b)
-#define _tile_dpbssd(sums, a, b) qeval::quant::emulated::tiles().multiply<int8_t>(sums, a, b)
+#include "tests/model/emulated/tiles.h"
 #endif
 
 #ifdef QEVAL_EMULATE_AVX_VNNI

@@ -28,10 +28,10 @@ std::string_view name(IntegerCpu cpu);
 bool cpu_supports(IntegerCpu cpu);
 
 /// The best of the path that model::cpu_path() chose: QEVAL_CPU=avx2, avx512 or neon rules nothing stronger
-/// in, and their dot products only where the variable is not set.
+/// in, and their dot products and tiles only where the variable is not set.
 IntegerCpu integer_cpu();
 
-/// "avx512, integers avx512-vnni", for reports: the kernels of this process.
+/// "avx512, integers avx512-vnni, bfloat16 avx512-bf16", for reports: the kernels of this process.
 std::string kernels_in_force();
 
 }  // namespace qeval::quant

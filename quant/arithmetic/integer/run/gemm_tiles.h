@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "model/kernels/tiles_x86.h"
 #include "quant/arithmetic/integer/run/gemm_x86.h"

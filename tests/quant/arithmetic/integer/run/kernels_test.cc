@@ -183,7 +183,7 @@ TEST(IntegerKernels, GroupedQuadsAreExactOnEveryPathThatReadsThem) {
 TEST(IntegerKernels, QuadsAreExactOnEveryPathThatReadsThem) {
   std::mt19937 random(16);
   for (const int64_t cols : {1, 3, 4, 30, 577}) {
-    for (const int64_t m : {1, 2, 11, 12, 13, 29}) {
+    for (const int64_t m : {1, 2, 11, 12, 13, 29, 32, 48}) {
       IntegerMatrix matrix;
       matrix.rows = 3 * kPanel;
       matrix.cols = cols;
@@ -218,33 +218,30 @@ TEST(IntegerKernels, QuadsAreExactOnEveryPathThatReadsThem) {
 
 TEST(IntegerKernels, SumsAtTheirLargestDoNotOverflow) {
   // All products of one sign: −32768 · −128 over a chunk of a wide product, 255 · −128 over the longest row.
+  constexpr int64_t k = 65536;
+  const std::vector<int8_t> b(static_cast<size_t>(k * kPanel), -128);
   for (const auto& [path, kernel] : kernel_paths()) {
-    const int64_t k = 65536;
-    std::vector<int16_t> a(static_cast<size_t>(k), -32768);
-    const std::vector<int8_t> b(static_cast<size_t>(k * kPanel), -128);
-    std::vector<int64_t> wide(kPanel);
-    kernel.gemm_wide({.m = 1,
-                      .n = kPanel,
-                      .k = k,
-                      .a = a.data(),
-                      .lda = k,
-                      .b = b.data(),
-                      .panel_stride = k * kPanel,
-                      .c = wide.data(),
-                      .ldc = kPanel});
-    EXPECT_THAT(wide, testing::Each(k * 32768 * 128));
-    a.assign(a.size(), 255);
-    std::vector<int32_t> narrow(kPanel);
-    kernel.gemm_narrow({.m = 1,
-                        .n = kPanel,
-                        .k = k,
-                        .a = a.data(),
-                        .lda = k,
-                        .b = b.data(),
-                        .panel_stride = k * kPanel,
-                        .c = narrow.data(),
-                        .ldc = kPanel});
-    EXPECT_THAT(narrow, testing::Each(-k * 255 * 128));
+    for (const int64_t m : {1, 8, 17}) {  // of vectors, of VNNI's bytes, of tiles
+      SCOPED_TRACE(path + " " + std::to_string(m));
+      std::vector<int16_t> a(static_cast<size_t>(k), -32768);
+      std::vector<int64_t> wide(static_cast<size_t>(m * kPanel));
+      IntegerGemm gemm{.m = m,
+                       .n = kPanel,
+                       .k = k,
+                       .a = a.data(),
+                       .lda = 0,  // every row is the same one
+                       .b = b.data(),
+                       .panel_stride = k * kPanel,
+                       .c = wide.data(),
+                       .ldc = kPanel};
+      kernel.gemm_wide(gemm);
+      EXPECT_THAT(wide, testing::Each(k * 32768 * 128));
+      a.assign(a.size(), 255);
+      std::vector<int32_t> narrow(wide.size());
+      gemm.c = narrow.data();
+      kernel.gemm_narrow(gemm);
+      EXPECT_THAT(narrow, testing::Each(-k * 255 * 128));
+    }
   }
 }
 
