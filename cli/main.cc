@@ -23,7 +23,8 @@ void print_overview(std::ostream& out) {
          "Usage: qeval COMMAND [options]\n\nCommands:\n";
   for (const Command& command : commands())
     out << fmt::format("  {:<10} {}\n", command.name, command.summary);
-  out << "\n`qeval COMMAND --help` shows a command's options, `qeval --version` the version.\n";
+  out << "\n`qeval COMMAND --help` or `qeval help COMMAND` shows a command's options, `qeval --version` the "
+         "version.\n";
 }
 
 void print_help(const Command& command) {
