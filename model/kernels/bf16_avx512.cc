@@ -66,7 +66,7 @@ void narrow_bf16_avx512(const float* x, int64_t n, uint16_t* out) {
   const int64_t padded = n + n % 2;
   for (int64_t i = 0; i < padded; i += 32) {
     const int64_t count = padded - i;
-    const __mmask16 mask = count >= 32 ? 0xFFFF : static_cast<__mmask16>((1 << (count / 2)) - 1);
+    const auto mask = static_cast<__mmask16>(count >= 32 ? 0xFFFF : (1 << (count / 2)) - 1);
     _mm512_mask_storeu_epi32(out + i, mask, narrow_words(x + i, n - i));
   }
 }
