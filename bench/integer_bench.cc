@@ -1,6 +1,7 @@
 // Integer matrix products against the peak of this machine's integer multipliers, in one run: the ratio of
 // the two "MAC/s" counters is the kernel's efficiency.
 
+#include <algorithm>
 #include <vector>
 
 #include <benchmark/benchmark.h>
@@ -101,7 +102,11 @@ void run(benchmark::State& state, bool wide) {
 }
 
 /// 8-bit codes in quads: state.range(2) is the group.
-void BM_Quads(benchmark::State& state) {
+void BM_Quads(benchmark::State& state, IntegerCpu cpu) {
+  if (!cpu_supports(cpu)) {
+    state.SkipWithError("this CPU lacks it");
+    return;
+  }
   const int64_t m = state.range(0);
   const int64_t panels = 4;
   const int64_t k = state.range(1);
@@ -111,21 +116,27 @@ void BM_Quads(benchmark::State& state) {
   std::fill_n(a.as<uint8_t>(), m * k, uint8_t{17});
   std::fill_n(b.as<int8_t>(), panels * kPanel * k, int8_t{-5});
   for (auto _ : state) {
-    integer_kernels().gemm_quads({.m = m,
-                                  .panels = panels,
-                                  .a = a.as<uint8_t>(),
-                                  .lda = k,
-                                  .b = b.as<int8_t>(),
-                                  .entries = k / 4,
-                                  .group = static_cast<int32_t>(state.range(2)),
-                                  .c = c.as<int32_t>(),
-                                  .ldc = panels * kPanel});
+    integer_kernels(cpu).gemm_quads({.m = m,
+                                     .panels = panels,
+                                     .a = a.as<uint8_t>(),
+                                     .lda = k,
+                                     .b = b.as<int8_t>(),
+                                     .entries = k / 4,
+                                     .group = static_cast<int32_t>(state.range(2)),
+                                     .c = c.as<int32_t>(),
+                                     .ldc = panels * kPanel});
     benchmark::ClobberMemory();
   }
   state.counters["MAC/s"] = benchmark::Counter(
       static_cast<double>(state.iterations() * m * panels * kPanel * k), benchmark::Counter::kIsRate);
 }
-BENCHMARK(BM_Quads)
+// What the kernels in force are measured against where those are AMX's.
+BENCHMARK_CAPTURE(BM_Quads, vnni, IntegerCpu::avx512_vnni)
+    ->Args({48, 576, 1})
+    ->Args({8, 576, 1})
+    ->Args({2, 576, 1})
+    ->Args({1, 576, 1});
+BENCHMARK_CAPTURE(BM_Quads, here, integer_cpu())
     ->Args({48, 576, 4})
     ->Args({48, 576, 2})
     ->Args({48, 1536, 2})

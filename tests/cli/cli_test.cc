@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli_fixture.h"
+#include "model/kernels/bf16.h"
 
 namespace qeval::test {
 namespace {
@@ -100,8 +101,10 @@ TEST_F(Cli, HalfAQuantizedCheckpointIsNotSilentlyFloat) {
   write("model/default_qcfg.json", "{}");
   const Outcome outcome = eval({"-t", "piqa"});
   EXPECT_EQ(outcome.status, 0);
-  EXPECT_THAT(outcome.error,
-              HasSubstr("warning: " + path("model") + ": holds only one of default_qcfg.json and"));
+  const std::string warning = "warning: " + path("model") + ": holds only one of default_qcfg.json and";
+  EXPECT_THAT(outcome.error, HasSubstr(warning));
+  if (model::bf16_kernel() == nullptr) return;
+  EXPECT_THAT(eval({"-t", "piqa", "--precision", "bf16"}).error, HasSubstr(warning));
 }
 
 TEST_F(Cli, NamesAreCheckedBeforeWorkStarts) {
