@@ -13,9 +13,10 @@
 
 namespace qeval::cli {
 
+const char* const kOutOfMemory = "out of memory; a smaller --batch-tokens or --max-length needs less";
+
 std::string message_of(const std::exception& error) {
-  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr)
-    return "out of memory; a smaller --batch-tokens or --max-length needs less";
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) return kOutOfMemory;
   if (const auto* file = dynamic_cast<const std::filesystem::filesystem_error*>(&error))
     return fmt::format("{}: {}", file->path1().string(), file->code().message());
   return error.what();

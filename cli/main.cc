@@ -1,7 +1,10 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
+#include <exception>
 #include <iostream>
+#include <new>
 
 #include "base/error.h"
 #include "base/mapping_guard.h"
@@ -95,6 +98,23 @@ int dispatch(int argc, char** argv) {
   }
 }
 
+/// What the library does where an exception finds no handler.
+const std::terminate_handler library_terminate = std::get_terminate();
+
+/// Memory may also run out where no exception may pass, such as a destructor of the JSON library, which takes
+/// some to work with. Takes none itself.
+[[noreturn]] void end_without_unwinding() {
+  try {
+    if (std::current_exception() != nullptr) throw;
+  } catch (const std::bad_alloc&) {
+    for (const char* part : {"qeval: ", kOutOfMemory, "\n"}) std::fputs(part, stderr);
+    std::_Exit(kFailed);
+  } catch (...) {
+  }
+  library_terminate();  // a fault of the program
+  std::abort();
+}
+
 }  // namespace
 }  // namespace qeval::cli
 
@@ -103,6 +123,7 @@ int main(int argc, char** argv) {
   try {
     qeval::spell_settings_as_options();
     qeval::report_lost_mappings();
+    std::set_terminate(qeval::cli::end_without_unwinding);
     std::signal(SIGXFSZ, SIG_IGN);  // a file beyond `ulimit -f` is an error of the write instead
     qeval::cli::join_ranks();
     qeval::cli::remember_command_line(argc, argv);

@@ -51,6 +51,9 @@ run_ctest() {
   if ((skipped > 0)); then
     note "$(sed 's/^/  skipped: /' <<<"$skipped_tests")" 0 0
   fi
+  if ((bad > 0)); then
+    note "$(sed -n '/^The following tests FAILED:/,$s/^[[:space:]]*[0-9]* - /  FAILED: /p' "$log")" 0 0
+  fi
 }
 
 # run_check TITLE COMMAND...: the checkers print "ok   case" and "FAIL case".
@@ -64,6 +67,9 @@ run_check() {
     bad=1
   fi
   note "$title: $good ok, $bad failed" "$good" "$bad"
+  if ((bad > 0)); then
+    note "$(sed -nE 's/^FAIL /  FAILED: /p' "$log" | head -n 20)" 0 0
+  fi
 }
 
 step "Debian packages"

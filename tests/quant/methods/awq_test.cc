@@ -47,7 +47,8 @@ TEST_F(Awq, ScalesKeepTheFunctionAndLowerTheRoundingsError) {
     EditableModel edited(base_);
     scale_by_activations(edited, qcfg, test::two_samples());
     const std::vector<double> after = log_probabilities(edited.model());
-    for (size_t i = 0; i < before.size(); ++i) EXPECT_NEAR(after[i], before[i], 1e-4);
+    // Loud channels make scores of hundreds, whose float32 shows: 1.3e-4 at most on the CPU paths.
+    for (size_t i = 0; i < before.size(); ++i) EXPECT_NEAR(after[i], before[i], 4e-4);
     // Scaled, channel 3 takes less from the grid that it shares.
     const auto rounded = [&](EditableModel& model) {
       round_weights(model, qcfg, test::two_samples(), {Rounding::nearest, WeightRange::mse}, {});

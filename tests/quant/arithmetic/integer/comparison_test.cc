@@ -80,6 +80,18 @@ class IntegerComparison : public testing::Test {
     return decoder.logits(rows);
   }
 
+  /// But for the stream's 28 bits, which the instrument has in float32: a code here and there is another.
+  void expect_taking_all_is_integers() const {
+    const ComparingArithmetic all(model_, *fake_, *integer_, [](const Point&) { return true; });
+    const std::vector<float> got = logits(all), want = logits(*integer_), simulated = logits(*fake_);
+    double distance = 0, apart = 0;
+    for (size_t i = 0; i < want.size(); ++i) {
+      distance += std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
+      apart += std::abs(static_cast<double>(simulated[i]) - static_cast<double>(want[i]));
+    }
+    EXPECT_LT(distance, 0.2 * apart);
+  }
+
   std::string scheme_ = "w8a8";
   int32_t length_ = 40;  ///< of each sample
   RangeEstimator estimator_ = RangeEstimator::minmax;
@@ -181,13 +193,11 @@ TEST_F(IntegerComparison, TakingNothingIsTheSimulationAndTakingAllTheIntegers) {
 
 TEST_F(IntegerComparison, TakingAllOfAFirstTokenApartIsTheIntegers) {
   first_token_apart_ = true;
-  // Not with 16 bits everywhere, which feel that the instrument has the stream's 28 bits in float32.
   for (const char* scheme : {"w8a8", "w4a8", "w4a8-g8"}) {
     SCOPED_TRACE(scheme);
     scheme_ = scheme;
     build();
-    const ComparingArithmetic all(model_, *fake_, *integer_, [](const Point&) { return true; });
-    EXPECT_EQ(logits(all), logits(*integer_));
+    expect_taking_all_is_integers();
   }
 }
 
@@ -274,17 +284,6 @@ class IntegerForms : public IntegerComparison,
                      public testing::WithParamInterface<void (*)(model::ModelConfig&)> {
  protected:
   void expect_one_step();
-  /// But for the stream's 28 bits, which the instrument has in float32: a code here and there is another.
-  void expect_taking_all_is_integers() const {
-    const ComparingArithmetic all(model_, *fake_, *integer_, [](const Point&) { return true; });
-    const std::vector<float> got = logits(all), want = logits(*integer_), simulated = logits(*fake_);
-    double distance = 0, apart = 0;
-    for (size_t i = 0; i < want.size(); ++i) {
-      distance += std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
-      apart += std::abs(static_cast<double>(simulated[i]) - static_cast<double>(want[i]));
-    }
-    EXPECT_LT(distance, 0.2 * apart);
-  }
 };
 
 TEST_P(IntegerForms, EveryOperationIsWithinOneStep) {
@@ -313,7 +312,8 @@ void IntegerForms::expect_one_step() {
       EXPECT_LE(difference.mean(), 2) << point_name(point);
       continue;
     }
-    EXPECT_LE(difference.largest, 1) << point_name(point);
+    // Position 0's steps of 16 bits are as fine as what rotated float32 values carry.
+    EXPECT_LE(difference.largest, first_token_apart_ ? 2 : 1) << point_name(point);
     EXPECT_LE(difference.different, difference.values / 100 + 1) << point_name(point);
   }
   // To look on changes nothing, and to take all is to compute in integers.
