@@ -54,6 +54,10 @@ void on_first(const Peers& peers, const std::function<void()>& work) {
 
 void add_in_order(const Peers& peers, const std::vector<bool>& counts, std::span<const float> values,
                   std::span<float> sum) {
+  if (peers.alone()) {
+    for (size_t i = 0; i < sum.size() && counts[0]; ++i) sum[i] += values[i];
+    return;
+  }
   constexpr size_t kChunk = size_t{1} << 18;
   for (size_t begin = 0; begin < sum.size(); begin += kChunk) {
     const auto part = sum.subspan(begin, std::min(kChunk, sum.size() - begin));

@@ -3,6 +3,8 @@
 #include <cassert>
 #include <cstddef>
 
+#include "model/kernels/kernels.h"
+
 namespace qeval::model {
 namespace {
 
@@ -88,6 +90,19 @@ std::vector<int8_t> paley(int64_t order) {
   return h;
 }
 
+void add_masks(HadamardMatrix& h) {
+  const int64_t n = h.base_order;
+  h.masks.resize(static_cast<size_t>(n * h.padded_order()));
+  h.negatives.resize(static_cast<size_t>(h.padded_order()));
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      if (h.base[static_cast<size_t>(i * n + j)] > 0) continue;
+      h.masks[static_cast<size_t>(i * h.padded_order() + j)] = -1;
+      ++h.negatives[static_cast<size_t>(j)];
+    }
+  }
+}
+
 }  // namespace
 
 bool has_hadamard(int64_t order) {
@@ -100,16 +115,22 @@ HadamardMatrix make_hadamard(int64_t order) {
   HadamardMatrix h{.order = order, .base_order = base};
   if (base == 1) return h;
   h.base = paley(base);
-  h.masks.resize(static_cast<size_t>(base * h.padded_order()));
-  h.negatives.resize(static_cast<size_t>(h.padded_order()));
-  for (int64_t i = 0; i < base; ++i) {
-    for (int64_t j = 0; j < base; ++j) {
-      if (h.base[static_cast<size_t>(i * base + j)] > 0) continue;
-      h.masks[static_cast<size_t>(i * h.padded_order() + j)] = -1;
-      ++h.negatives[static_cast<size_t>(j)];
-    }
-  }
+  add_masks(h);
   return h;
+}
+
+HadamardMatrix transposed(const HadamardMatrix& h) {
+  HadamardMatrix turned{.order = h.order, .base_order = h.base_order, .base = h.base};
+  const int64_t n = h.base_order;
+  if (n == 1) return turned;
+  for (int64_t i = 0; i < n * n; ++i)
+    turned.base[static_cast<size_t>(i)] = h.base[static_cast<size_t>(i % n * n + i / n)];
+  add_masks(turned);
+  return turned;
+}
+
+void multiply_hadamard(const HadamardMatrix& h, float* x, float* scratch) {
+  kernels().hadamard(h.order, h.base_order, h.masks.data(), x, scratch);
 }
 
 int64_t hadamard_order(int64_t width) {

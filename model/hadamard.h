@@ -13,7 +13,7 @@ struct HadamardMatrix {
   int64_t order = 1;
   int64_t base_order = 1;
   std::vector<int8_t> base{1};  ///< B [base_order, base_order]
-  /// For vectors of 32-bit integers, where base_order > 1; rows are padded by 0 to `padded_order`, a multiple
+  /// For vectors of 32 bits, where base_order > 1; rows are padded by 0 to `padded_order`, a multiple
   /// of kColumns: −1 where B is negative [base_order, padded_order], and how many of a column are.
   static constexpr int64_t kColumns = 16;
   int64_t padded_order() const { return (base_order + kColumns - 1) / kColumns * kColumns; }
@@ -24,6 +24,8 @@ struct HadamardMatrix {
 bool has_hadamard(int64_t order);
 /// Precondition: has_hadamard(order).
 HadamardMatrix make_hadamard(int64_t order);
+/// Hᵀ, which times H is order · I: of H, the base is the only part that is not symmetric.
+HadamardMatrix transposed(const HadamardMatrix& h);
 /// The largest order of blocks that a row of `width` channels has: `width` itself, else the largest power of
 /// two that divides it.
 int64_t hadamard_order(int64_t width);
@@ -62,5 +64,8 @@ void multiply_hadamard(const HadamardMatrix& h, T* x, T* scratch) {
     for (int64_t j = 0; j < base; ++j) group[j] = scratch[j];
   }
 }
+
+/// The same by the CPU's kernels: the same bits. `scratch`: [order].
+void multiply_hadamard(const HadamardMatrix& h, float* x, float* scratch);
 
 }  // namespace qeval::model

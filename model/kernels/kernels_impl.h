@@ -311,10 +311,100 @@ void widen_bf16(const uint16_t* x, int64_t n, float* y) {
   }
 }
 
+// Sixteen numbers, whatever the registers of the path hold. By reference only: how they are passed depends on
+// those.
+using Sixteen [[gnu::vector_size(64)]] = float;
+using SixteenBits [[gnu::vector_size(64)]] = int32_t;
+
+/// x ← x, negated where a mask is −1.
+inline void negate(const SixteenBits& mask, Sixteen& x) {
+  SixteenBits bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  bits ^= mask & INT32_MIN;
+  std::memcpy(&x, &bits, sizeof bits);
+}
+
+/// x ← (a + b, a − b) of the elements `half` apart, in their places: a − b as a + (−b), which is the same.
+inline void sums_and_differences(int32_t half, const Sixteen& swapped, Sixteen& x) {
+  const SixteenBits lane{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  negate((lane & half) != 0, x);
+  x += swapped;
+}
+
+/// The first four steps of a Sylvester matrix, in registers.
+inline void hadamard_sixteen(float* p) {
+  Sixteen x;
+  std::memcpy(&x, p, sizeof x);
+  sums_and_differences(1, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14),
+                       x);
+  sums_and_differences(2, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13),
+                       x);
+  sums_and_differences(4, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11),
+                       x);
+  sums_and_differences(8, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7),
+                       x);
+  std::memcpy(p, &x, sizeof x);
+}
+
+/// out ← in · B for kGroups neighbours [base] at once, whose sums wait for nothing but their own.
+template <int64_t kGroups>
+inline void multiply_base(int64_t base, const int32_t* masks, const float* in, float* out) {
+  constexpr int64_t kColumns = sizeof(Sixteen) / sizeof(float);
+  const int64_t padded = (base + kColumns - 1) / kColumns * kColumns;
+  for (int64_t j = 0; j < base; j += kColumns) {
+    Sixteen sums[kGroups] = {};
+    for (int64_t i = 0; i < base; ++i) {
+      SixteenBits mask;
+      std::memcpy(&mask, masks + i * padded + j, sizeof mask);
+#pragma GCC unroll 4
+      for (int64_t g = 0; g < kGroups; ++g) {
+        Sixteen term = in[g * base + i] - Sixteen{};
+        negate(mask, term);
+        sums[g] += term;
+      }
+    }
+    const int64_t count = base - j < kColumns ? base - j : kColumns;
+    for (int64_t g = 0; g < kGroups; ++g) {
+      float columns[kColumns];
+      std::memcpy(columns, &sums[g], sizeof columns);
+      // Paley's orders are multiples of four.
+      for (int64_t c = 0; c < count; c += 4)
+        std::memcpy(out + g * base + j + c, columns + c, 4 * sizeof(float));
+    }
+  }
+}
+
+/// The sums of the template of the same name in model/hadamard.h, in its order.
+void multiply_hadamard(int64_t order, int64_t base, const int32_t* masks, float* x, float* scratch) {
+  constexpr int64_t kColumns = sizeof(Sixteen) / sizeof(float);
+  int64_t half = base;
+  if (base == 1 && order >= kColumns) {
+    for (int64_t i = 0; i < order; i += kColumns) hadamard_sixteen(x + i);
+    half = kColumns;
+  }
+  for (; half < order; half *= 2) {
+    for (int64_t first = 0; first < order; first += 2 * half) {
+      float* __restrict a = x + first;
+      float* __restrict b = a + half;
+      for (int64_t i = 0; i < half; ++i) {
+        const float sum = a[i] + b[i], difference = a[i] - b[i];
+        a[i] = sum;
+        b[i] = difference;
+      }
+    }
+  }
+  if (base == 1) return;
+  std::memcpy(scratch, x, static_cast<size_t>(order) * sizeof(float));
+  int64_t i = 0;
+  for (; i + 4 * base <= order; i += 4 * base) multiply_base<4>(base, masks, scratch + i, x + i);
+  for (; i < order; i += base) multiply_base<1>(base, masks, scratch + i, x + i);
+}
+
 constexpr Kernels make_kernels(CpuPath path) {
-  return {path,       kPanel,     gemm,      pack_panel, softmax,    rms_norm,       l2_norm,
-          layer_norm, rotate,     add,       silu,       sigmoid,    gelu_tanh,      gelu_erf,
-          multiply,   logit_tile, widen_f16, widen_bf16, dequantize, dequantize_each};
+  return {
+      path,       kPanel,    gemm,       pack_panel, softmax,        rms_norm, l2_norm,  layer_norm,
+      rotate,     add,       silu,       sigmoid,    gelu_tanh,      gelu_erf, multiply, multiply_hadamard,
+      logit_tile, widen_f16, widen_bf16, dequantize, dequantize_each};
 }
 
 }  // namespace

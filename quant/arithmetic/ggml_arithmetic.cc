@@ -213,7 +213,7 @@ void GgmlArithmetic::round_heads(int64_t layer, GgmlRow type, float* x, int64_t 
   const model::HadamardMatrix h{.order = order};
   const float factor = 1 / std::sqrt(static_cast<float>(order));
   const auto turn = [&](float* block) {  // its own inverse
-    model::multiply_hadamard<float>(h, block, nullptr);
+    model::multiply_hadamard(h, block, nullptr);
     for (int64_t i = 0; i < order; ++i) block[i] *= factor;
   };
   for (float* block = x; block < x + heads * dim; block += order) {

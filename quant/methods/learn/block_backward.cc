@@ -288,9 +288,9 @@ class Backward : public BlockPass<Real> {
     for (const std::vector<Real>& part : parts) {
       for (size_t i = 0; i < part.size(); ++i) d_weight[i] += part[i];
     }
-    quantize_weight_backward(this->weight(op.module), this->block_.spec(op.module, Slot::weight),
-                             this->clipping(op.module), kept_.grids[static_cast<size_t>(op.module)],
-                             d_weight.data(), weight_gradients(op.module));
+    quantize_weight_backward<Real>(this->weight(op.module), this->block_.spec(op.module, Slot::weight),
+                                   this->clipping(op.module), kept_.grids[static_cast<size_t>(op.module)],
+                                   nullptr, d_weight.data(), weight_gradients(op.module));
     if (!op.bias) return;
     std::vector<Real> sums = column_sums(gradients_[step.out], op.width);
     for (size_t i = static_cast<size_t>(op.weights()); i < sums.size(); ++i) {
@@ -359,7 +359,7 @@ class Backward : public BlockPass<Real> {
     product(operand(d_out, this->tokens_, op.rows).transposed(), operand(in, this->tokens_, op.cols),
             d_weight, op.cols);
     quantize_weight_backward(this->weight(op.module), this->block_.spec(op.module, Slot::weight),
-                             this->clipping(op.module), grids, d_weight, weight_gradients(op.module));
+                             this->clipping(op.module), grids, w, d_weight, weight_gradients(op.module));
     if (!this->block_.weights.linear(op.module).bias->empty()) {
       bias_backward(op.module, column_sums(d_out, op.rows));
     }

@@ -197,7 +197,7 @@ void BlockPass<Real>::hadamard_row(const model::HadamardOp& op, Real* row, bool 
   const Turning& turning = hadamards_.at(op.block);
   const model::HadamardMatrix& h = inverse ? turning.back : turning.there;
   thread_local Scratch<Real> scratch;
-  Real* room = scratch.get(h.base_order);
+  Real* room = scratch.get(h.order);
   for (int64_t c = 0; c < op.width; c += op.block) model::multiply_hadamard(h, row + c, room);
   const Real scale = 1 / std::sqrt(static_cast<Real>(op.block));
   for (int64_t c = 0; c < op.width; ++c) row[c] *= scale;

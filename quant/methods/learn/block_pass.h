@@ -66,7 +66,7 @@ class BlockPass {
       const auto* op = step.as<model::HadamardOp>();
       if (op == nullptr || hadamards_.contains(op->block)) continue;
       const model::HadamardMatrix h = model::make_hadamard(op->block);
-      hadamards_.emplace(op->block, Turning{h, transposed(h)});
+      hadamards_.emplace(op->block, Turning{h, model::transposed(h)});
     }
   }
 
@@ -155,14 +155,6 @@ class BlockPass {
   struct Turning {
     model::HadamardMatrix there, back;
   };
-  /// Of H, the base is the only part that is not symmetric.
-  static model::HadamardMatrix transposed(model::HadamardMatrix h) {
-    const model::HadamardMatrix from = h;
-    const int64_t n = h.base_order;
-    for (int64_t i = 0; i < n * n; ++i)
-      h.base[static_cast<size_t>(i)] = from.base[static_cast<size_t>(i % n * n + i / n)];
-    return h;
-  }
   std::map<int64_t, Turning> hadamards_;  ///< by their order
 };
 

@@ -306,25 +306,31 @@ class Learner {
   /// each computed by itself, added in their order.
   template <typename Pass>
   double batch_gradient(const AdamW& optimizer, int64_t layer, int64_t begin, int64_t end, const Pass& pass) {
-    const auto clear = [&] {
+    const auto clear = [&](bool codes) {
       for (int64_t l = 0; l < layers(); ++l) {
-        if (layer < 0 || l == layer) parameters(l).clear_gradients();
+        if (layer < 0 || l == layer) parameters(l).clear_gradients(codes);
       }
     };
     const double share = 1.0 / static_cast<double>(end - begin);
     if (peers_.alone() && end - begin == 1) {
-      clear();
+      clear(true);
       return pass(static_cast<size_t>(begin), share);
     }
+    // To a code's gradient a sample adds once: where all samples are this process's own, their sum is the
+    // same in place. There are as many as weights.
+    const auto stays = [&](const Parameter<float>& p) {
+      return peers_.alone() && p.group == ParameterGroup::code;
+    };
     double loss = 0;
     std::vector<float> gradient, sum;
     for (int64_t first = begin; first < end; first += peers_.size) {
-      clear();
+      clear(!peers_.alone() || first == begin);
       const bool passes = first + peers_.rank < end;
       const double own = passes ? pass(static_cast<size_t>(first + peers_.rank), share) : 0.0;
       gradient.clear();
-      for (const Parameter<float>* p : optimizer.parameters())
-        gradient.insert(gradient.end(), p->gradient.begin(), p->gradient.end());
+      for (const Parameter<float>* p : optimizer.parameters()) {
+        if (!stays(*p)) gradient.insert(gradient.end(), p->gradient.begin(), p->gradient.end());
+      }
       sum.resize(gradient.size());
       std::vector<bool> counts;
       for (int64_t rank = 0; rank < peers_.size; ++rank) counts.push_back(first + rank < end);
@@ -333,6 +339,7 @@ class Learner {
     }
     auto from = sum.begin();
     for (Parameter<float>* p : optimizer.parameters()) {
+      if (stays(*p)) continue;
       const auto count = static_cast<std::ptrdiff_t>(p->gradient.size());
       std::copy(from, from + count, p->gradient.begin());
       from += count;

@@ -63,11 +63,13 @@ template <typename Real>
 class WeightBackward {
  public:
   WeightBackward(const TransformedWeight<Real>& weight, const QuantSpec& spec, const Clipping<Real>& clipping,
-                 const WeightGrids<Real>& grids, Real* gradient, const WeightGradients<Real>& out)
+                 const WeightGrids<Real>& grids, const Real* made, Real* gradient,
+                 const WeightGradients<Real>& out)
       : weight_(weight),
         spec_(spec),
         clipping_(clipping),
         grids_(grids),
+        unrounded_(spec.enabled() ? nullptr : made),
         gradient_(gradient),
         out_(out),
         row_sums_(static_cast<size_t>(weight.rows)),
@@ -80,9 +82,11 @@ class WeightBackward {
       Part<Real>& part = sums[static_cast<size_t>(p)];
       part.columns.assign(static_cast<size_t>(weight_.cols), 0);
       thread_local Scratch<Real> scratch;
-      Real* w = scratch.get(weight_.cols);
-      for (int64_t r = p * kRowsPerPart; r < std::min(weight_.rows, (p + 1) * kRowsPerPart); ++r)
-        add_row(r, w, part);
+      Real* room = scratch.get(weight_.cols);
+      for (int64_t r = p * kRowsPerPart; r < std::min(weight_.rows, (p + 1) * kRowsPerPart); ++r) {
+        if (unrounded_ == nullptr) weight_.row(r, room);
+        add_row(r, unrounded_ == nullptr ? room : unrounded_ + r * weight_.cols, part);
+      }
     });
     double scale = 0;
     for (const Part<Real>& part : sums) {
@@ -96,10 +100,10 @@ class WeightBackward {
   }
 
  private:
-  void add_row(int64_t r, Real* w, Part<Real>& part) {
+  /// w: row r of w'.
+  void add_row(int64_t r, const Real* w, Part<Real>& part) {
     const TrainKernels<Real>& kernel = train_kernels<Real>();
     Real* d = gradient_ + r * weight_.cols;
-    weight_.row(r, w);
     if (spec_.enabled()) {
       const size_t g = spec_.per_channel ? static_cast<size_t>(r) : 0;
       const Real scale = kernel.fake_quantize_backward(w, weight_.cols, grids_.grid[g], d).scale;
@@ -204,6 +208,7 @@ class WeightBackward {
   const QuantSpec& spec_;
   const Clipping<Real>& clipping_;
   const WeightGrids<Real>& grids_;
+  const Real* unrounded_;  ///< w', where it lies in memory
   Real* gradient_;
   const WeightGradients<Real>& out_;
   std::vector<Real> row_sums_, columns_;
@@ -218,12 +223,25 @@ Real logistic(Real x) {
 
 template <typename Real>
 void TransformedWeight<Real>::row(int64_t r, Real* out) const {
-  const RowTransform<Real> transform{column_multiplier, column_divisor,
-                                     row_divisor != nullptr ? row_divisor[r] : 1,
-                                     row_multiplier != nullptr ? row_multiplier[r] : 1};
-  train_kernels<Real>().transform(data + r * cols, cols, transform, out);
-  if (grid_factor == nullptr) return;
-  for (int64_t j = 0; j < cols; ++j) out[j] *= grid_factor[factor_index(r, j / group)];
+  const Real* w = data + r * cols;
+  const bool transformed = column_multiplier != nullptr || column_divisor != nullptr ||
+                           row_divisor != nullptr || row_multiplier != nullptr;
+  if (transformed) {
+    train_kernels<Real>().transform(
+        w, cols,
+        {column_multiplier, column_divisor, row_divisor != nullptr ? row_divisor[r] : 1,
+         row_multiplier != nullptr ? row_multiplier[r] : 1},
+        out);
+    w = out;
+  }
+  if (grid_factor == nullptr) {
+    if (!transformed) std::memcpy(out, w, static_cast<size_t>(cols) * sizeof(Real));
+    return;
+  }
+  for (int64_t first = 0; first < cols; first += group) {
+    const Real factor = grid_factor[factor_index(r, first / group)];
+    for (int64_t j = first; j < std::min(cols, first + group); ++j) out[j] = w[j] * factor;
+  }
 }
 
 template <typename Real>
@@ -274,9 +292,9 @@ void quantize_weight(const TransformedWeight<Real>& weight, const QuantSpec& spe
 
 template <typename Real>
 void quantize_weight_backward(const TransformedWeight<Real>& weight, const QuantSpec& spec,
-                              const Clipping<Real>& clipping, const WeightGrids<Real>& grids, Real* gradient,
-                              const WeightGradients<Real>& out) {
-  WeightBackward<Real>(weight, spec, clipping, grids, gradient, out).run();
+                              const Clipping<Real>& clipping, const WeightGrids<Real>& grids,
+                              const Real* made, Real* gradient, const WeightGradients<Real>& out) {
+  WeightBackward<Real>(weight, spec, clipping, grids, made, gradient, out).run();
 }
 
 // NOLINTBEGIN(bugprone-macro-parentheses): a type takes none
@@ -288,8 +306,8 @@ void quantize_weight_backward(const TransformedWeight<Real>& weight, const Quant
   template void quantize_weight(const TransformedWeight<Real>&, const QuantSpec&, const WeightGrids<Real>&, \
                                 Real*);                                                                     \
   template void quantize_weight_backward(const TransformedWeight<Real>&, const QuantSpec&,                  \
-                                         const Clipping<Real>&, const WeightGrids<Real>&, Real*,            \
-                                         const WeightGradients<Real>&);
+                                         const Clipping<Real>&, const WeightGrids<Real>&, const Real*,      \
+                                         Real*, const WeightGradients<Real>&);
 // NOLINTEND(bugprone-macro-parentheses)
 QEVAL_INSTANTIATE(float)
 QEVAL_INSTANTIATE(double)

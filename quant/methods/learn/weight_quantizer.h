@@ -71,14 +71,15 @@ struct WeightGradients {
   Real* code = nullptr;  ///< [rows, cols], of the weights themselves, factors aside
 };
 
-/// Backward of quantize_weight ∘ weight_grids. `gradient` [rows, cols] is dL/d(quantized weight) on entry and
-/// scratch afterwards. The rounding of the offset passes nothing: the range's ends get their gradient through
-/// the scale alone, shared equally between equal extremes of w'. Deterministic: partial sums over fixed
-/// stretches of rows are added in order. Parallel.
+/// Backward of quantize_weight ∘ weight_grids. `made` is what quantize_weight wrote (null: it is not there
+/// any more); `gradient` [rows, cols] is dL/d(quantized weight) on entry and scratch afterwards. The rounding
+/// of the offset passes nothing: the range's ends get their gradient through the scale alone, shared equally
+/// between equal extremes of w'. Deterministic: partial sums over fixed stretches of rows are added in order.
+/// Parallel.
 template <typename Real>
 void quantize_weight_backward(const TransformedWeight<Real>& weight, const QuantSpec& spec,
-                              const Clipping<Real>& clipping, const WeightGrids<Real>& grids, Real* gradient,
-                              const WeightGradients<Real>& out);
+                              const Clipping<Real>& clipping, const WeightGrids<Real>& grids,
+                              const Real* made, Real* gradient, const WeightGradients<Real>& out);
 
 template <typename Real>
 Real logistic(Real x);

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "model/hadamard.h"
 #include "model/kernels/gemm.h"
 
 namespace qeval::model {
@@ -248,6 +249,19 @@ TEST_P(KernelsTest, HalfPrecisionWidensExactly) {
   kernel().widen_bf16(bits.data(), std::ssize(bits), wide.data());
   EXPECT_EQ(wide[0x3F80], 1.0F);
   EXPECT_EQ(wide[0xC049], -3.140625F);
+}
+
+/// By vectors or by numbers: the same bits.
+TEST_P(KernelsTest, HadamardAddsInTheOrderOfTheTemplate) {
+  for (const int64_t order : {2, 8, 16, 64, 128, 12, 20, 96, 1536}) {
+    for (const HadamardMatrix& h : {make_hadamard(order), transposed(make_hadamard(order))}) {
+      const auto x = random_floats(order, 15);
+      std::vector<float> plain = x, vectors = x, scratch(x.size());
+      multiply_hadamard<float>(h, plain.data(), scratch.data());
+      kernel().hadamard(h.order, h.base_order, h.masks.data(), vectors.data(), scratch.data());
+      EXPECT_EQ(vectors, plain) << order;
+    }
+  }
 }
 
 #if defined(__aarch64__)

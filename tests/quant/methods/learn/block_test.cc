@@ -170,12 +170,12 @@ TEST_P(WeightGradient, OfFactorsAndBounds) {
   std::vector<double> d_upper(upper.size());
   std::vector<double> d_lower(lower.size());
   std::vector<double> gradient = upstream;
-  quantize_weight_backward(weight, spec, clipping, start, gradient.data(),
-                           {.upper = d_upper.data(),
-                            .lower = d_lower.data(),
-                            .column_multiplier = d_columns.data(),
-                            .row_divisor = d_divisors.data(),
-                            .row_multiplier = d_multipliers.data()});
+  quantize_weight_backward<double>(weight, spec, clipping, start, nullptr, gradient.data(),
+                                   {.upper = d_upper.data(),
+                                    .lower = d_lower.data(),
+                                    .column_multiplier = d_columns.data(),
+                                    .row_divisor = d_divisors.data(),
+                                    .row_multiplier = d_multipliers.data()});
   check_gradient("columns", columns, d_columns, loss);
   check_gradient("row divisors", divisors, d_divisors, loss);
   check_gradient("row multipliers", multipliers, d_multipliers, loss);
@@ -197,7 +197,7 @@ TEST(TrainOps, TiesShareTheGradientEqually) {
   const WeightGrids<float> grids = weight_grids<float>(weight, spec, {});
   std::vector<float> gradient{0, 0, 0, 1};
   std::vector<float> d_factor(4);
-  quantize_weight_backward<float>(weight, spec, {}, grids, gradient.data(),
+  quantize_weight_backward<float>(weight, spec, {}, grids, nullptr, gradient.data(),
                                   {.column_multiplier = d_factor.data()});
   EXPECT_EQ(d_factor[0], d_factor[2]);
   EXPECT_NE(d_factor[0], 0.0F);

@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <numeric>
+#include <random>
 
 #include <gtest/gtest.h>
 
@@ -86,6 +87,45 @@ LearnSettings code_settings() {
   chosen.epochs = 12;
   chosen.rates = {{{0, 0}, {0, 0}, {0, 0}, {0.1, 0.01}}};
   return chosen;
+}
+
+/// Codes that stay, in groups, one of them short: with what quantize_weight made and without it, the same.
+TEST(LearnCodes, GradientsDoNotDependOnWhatIsStillInMemory) {
+  constexpr int64_t kRows = 40, kCols = 21, kGroup = 8;
+  std::mt19937 random(5);
+  const auto numbers = [&](int64_t count) {
+    std::vector<double> all(static_cast<size_t>(count));
+    for (double& x : all) x = std::uniform_real_distribution(0.3, 1.3)(random);
+    return all;
+  };
+  const std::vector<double> w = numbers(kRows * kCols), factors = numbers(kRows * 3);
+  const std::vector<double> upstream = numbers(kRows * kCols), columns = numbers(kCols);
+  for (const double* multiplier : {static_cast<const double*>(nullptr), columns.data()}) {
+    TransformedWeight<double> weight{w.data(), kRows, kCols, multiplier, nullptr, nullptr, nullptr};
+    weight.grid_factor = factors.data();
+    weight.group = kGroup;
+    const QuantSpec spec{.bits = 32};
+    std::vector<double> made(w.size());
+    quantize_weight(weight, spec, {}, made.data());
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (int64_t j = 0; j < kCols; ++j) {
+        const auto i = static_cast<size_t>(r * kCols + j);
+        const double scaled = multiplier == nullptr ? w[i] : w[i] * multiplier[j];
+        ASSERT_EQ(made[i], scaled * factors[static_cast<size_t>(r * 3 + j / kGroup)]);
+      }
+    }
+    std::vector<std::vector<double>> found;
+    for (const double* there :
+         {static_cast<const double*>(nullptr), static_cast<const double*>(made.data())}) {
+      std::vector<double> gradient = upstream, code(w.size()), factor(factors.size());
+      quantize_weight_backward<double>(weight, spec, {}, {}, there, gradient.data(),
+                                       {.grid_factor = factor.data(), .code = code.data()});
+      EXPECT_EQ(code, upstream);
+      found.push_back(factor);
+    }
+    EXPECT_EQ(found[0], found[1]);
+    EXPECT_NE(found[0][0], 0.0);
+  }
 }
 
 /// Codes alone learn: within their grids, whose scales stay, and what comes out is what was learned with.
