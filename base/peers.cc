@@ -55,7 +55,8 @@ void on_first(const Peers& peers, const std::function<void()>& work) {
 void add_in_order(const Peers& peers, const std::vector<bool>& counts, std::span<const float> values,
                   std::span<float> sum) {
   if (peers.alone()) {
-    for (size_t i = 0; i < sum.size() && counts[0]; ++i) sum[i] += values[i];
+    if (!counts[0]) return;
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += values[i];
     return;
   }
   constexpr size_t kChunk = size_t{1} << 18;

@@ -35,7 +35,7 @@ extern const Command eval_command, merge_command, score_command, quantize_comman
     serve_command, export_command, tokenize_command, template_command, inspect_command, tasks_command,
     completion_command, man_command;
 
-/// What std::bad_alloc is called.
+/// The message for std::bad_alloc.
 extern const char* const kOutOfMemory;
 
 /// The one line that says why a command failed, behind "qeval: ".

@@ -101,17 +101,23 @@ int dispatch(int argc, char** argv) {
 /// What the library does where an exception finds no handler.
 const std::terminate_handler library_terminate = std::get_terminate();
 
-/// Memory may also run out where no exception may pass, such as a destructor of the JSON library, which takes
-/// some to work with. Takes none itself.
+/// Memory and threads may also run out where no exception may pass: destructors of the JSON library need
+/// memory, that of oneTBB's limit of threads starts one. Such an exception ends in a line like any other;
+/// allocates nothing.
 [[noreturn]] void end_without_unwinding() {
+  const auto end = [](const char* message) {
+    for (const char* part : {"qeval: ", message, "\n"}) std::fputs(part, stderr);
+    std::_Exit(kFailed);
+  };
   try {
     if (std::current_exception() != nullptr) throw;
   } catch (const std::bad_alloc&) {
-    for (const char* part : {"qeval: ", kOutOfMemory, "\n"}) std::fputs(part, stderr);
-    std::_Exit(kFailed);
+    end(kOutOfMemory);
+  } catch (const std::exception& error) {
+    end(error.what());
   } catch (...) {
   }
-  library_terminate();  // a fault of the program
+  library_terminate();  // no exception of ours: a fault of the program
   std::abort();
 }
 

@@ -65,7 +65,8 @@ void multiply_hadamard(const HadamardMatrix& h, T* x, T* scratch) {
   }
 }
 
-/// The same by the CPU's kernels: the same bits. `scratch`: [order].
+/// The same by the CPU's kernels: the same bits, but for a NaN's sign. `scratch`: [order], unused where
+/// base_order is 1.
 void multiply_hadamard(const HadamardMatrix& h, float* x, float* scratch);
 
 }  // namespace qeval::model

@@ -65,6 +65,7 @@ run_check() {
   bad=$(grep -c '^FAIL ' "$log" || true)
   if ((status != 0 && bad == 0)); then
     bad=1
+    echo "FAIL $title: ended with status $status" | tee -a "$log"
   fi
   note "$title: $good ok, $bad failed" "$good" "$bad"
   if ((bad > 0)); then

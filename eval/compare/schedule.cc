@@ -13,7 +13,7 @@ namespace {
 /// What a pass that observes every point, and a learning step, take of the time of a forward pass over as
 /// many tokens (measured on SmolLM2-135M); a step that learns around codes has a rotated float model beside
 /// it.
-constexpr double kObservedCost = 2.0, kLearningCost = 3.0, kCodesCost = 8.0;
+constexpr double kObservedCost = 2.0, kLearningCost = 3.0, kCodesCost = 5.0;
 
 /// Passes over the text that tell a file's losses apart: the base, its three parts, and all of them.
 constexpr int64_t kSplitPasses = 5;

@@ -74,7 +74,8 @@ struct Kernels {
   void (*gelu_erf)(const float* x, int64_t n, float* y);
   /// y ← y · x.
   void (*multiply)(const float* x, int64_t n, float* y);
-  /// x [order] ← x · H of a HadamardMatrix, whose masks these are; `scratch`: [order].
+  /// x [order] ← x · H of a HadamardMatrix, whose masks these are; `scratch`: [order],
+  /// unused where base_order is 1.
   void (*hadamard)(int64_t order, int64_t base_order, const int32_t* masks, float* x, float* scratch);
   /// Over n ≥ 1 logits.
   LogitTile (*logit_tile)(const float* x, int64_t n);

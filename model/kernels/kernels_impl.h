@@ -4,6 +4,7 @@
 // the whole program.
 #pragma once
 
+#include "model/hadamard.h"
 #include "model/kernels/dequantize_impl.h"
 #include "model/kernels/kernels.h"
 #include "model/kernels/simd.h"
@@ -315,6 +316,8 @@ void widen_bf16(const uint16_t* x, int64_t n, float* y) {
 // those.
 using Sixteen [[gnu::vector_size(64)]] = float;
 using SixteenBits [[gnu::vector_size(64)]] = int32_t;
+constexpr int64_t kColumns = HadamardMatrix::kColumns;
+static_assert(sizeof(Sixteen) == kColumns * sizeof(float), "masks are padded to whole vectors");
 
 /// x ← x, negated where a mask is −1.
 inline void negate(const SixteenBits& mask, Sixteen& x) {
@@ -346,10 +349,9 @@ inline void hadamard_sixteen(float* p) {
   std::memcpy(p, &x, sizeof x);
 }
 
-/// out ← in · B for kGroups neighbours [base] at once, whose sums wait for nothing but their own.
+/// out ← in · B for kGroups neighbours [base]: so many independent sums hide the latency of an addition.
 template <int64_t kGroups>
 inline void multiply_base(int64_t base, const int32_t* masks, const float* in, float* out) {
-  constexpr int64_t kColumns = sizeof(Sixteen) / sizeof(float);
   const int64_t padded = (base + kColumns - 1) / kColumns * kColumns;
   for (int64_t j = 0; j < base; j += kColumns) {
     Sixteen sums[kGroups] = {};
@@ -376,7 +378,6 @@ inline void multiply_base(int64_t base, const int32_t* masks, const float* in, f
 
 /// The sums of the template of the same name in model/hadamard.h, in its order.
 void multiply_hadamard(int64_t order, int64_t base, const int32_t* masks, float* x, float* scratch) {
-  constexpr int64_t kColumns = sizeof(Sixteen) / sizeof(float);
   int64_t half = base;
   if (base == 1 && order >= kColumns) {
     for (int64_t i = 0; i < order; i += kColumns) hadamard_sixteen(x + i);

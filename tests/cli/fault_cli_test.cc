@@ -153,12 +153,13 @@ TEST_F(FaultCli, MemoryThatRunsOutEndsInALine) {
   GTEST_SKIP() << "sanitizers reserve terabytes of addresses, which `ulimit -v` refuses";
 #endif
   int good = 0, bad = 0;
-  for (int megabytes = 16; megabytes <= 2048; megabytes += megabytes / 4) {
-    SCOPED_TRACE(megabytes);
+  for (int step = 0, megabytes = 16; megabytes <= 2048; ++step, megabytes += megabytes / 8) {
+    const int threads = 1 + step % 2;
+    SCOPED_TRACE(fmt::format("{} MB, {} threads", megabytes, threads));
     const std::string limited = fmt::format("ulimit -c 0; ulimit -v {} && exec ", megabytes * 1024);
     // What the loader and the libraries need before the program begins is not ours to report.
     if (shell(limited + fmt::format("{} --version", QEVAL_BINARY)).status != 0) continue;
-    const Outcome outcome = shell(limited + command("--limit 200 --threads 2"));
+    const Outcome outcome = shell(limited + command(fmt::format("--limit 200 --threads {}", threads)));
     EXPECT_THAT(outcome.status, AnyOf(0, kFailed)) << outcome.error;
     if (outcome.status == 0) {
       ++good;

@@ -316,8 +316,8 @@ class Learner {
       clear(true);
       return pass(static_cast<size_t>(begin), share);
     }
-    // To a code's gradient a sample adds once: where all samples are this process's own, their sum is the
-    // same in place. There are as many as weights.
+    // A sample adds to a code's gradient once, so that where all samples are this process's own, their sum in
+    // place has the same bits. There are as many such numbers as weights: copying them is dear.
     const auto stays = [&](const Parameter<float>& p) {
       return peers_.alone() && p.group == ParameterGroup::code;
     };

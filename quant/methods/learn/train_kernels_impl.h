@@ -95,11 +95,13 @@ template <typename Real>
 void transform_row(const Real* w, int64_t n, const RowTransform<Real>& t, Real* out) {
   const auto divisor = broadcast(t.row_divisor);
   const auto multiplier = broadcast(t.row_multiplier);
+  const bool changes_rows = t.row_divisor != 1 || t.row_multiplier != 1;  // divisions are most of the time
   for_vectors<Real>(n, [&](int64_t i, int64_t count) {
     auto v = read(w + i, count);
     if (t.multiplier != nullptr) v = v * read(t.multiplier + i, count);
     if (t.divisor != nullptr) v = v / read(t.divisor + i, count, Real{1});
-    write(out + i, count, v / divisor * multiplier);
+    if (changes_rows) v = v / divisor * multiplier;
+    write(out + i, count, v);
   });
 }
 

@@ -81,7 +81,7 @@ class IntegerComparison : public testing::Test {
   }
 
   /// But for the stream's 28 bits, which the instrument has in float32: a code here and there is another.
-  void expect_taking_all_is_integers() const {
+  void expect_taking_all_is_integers(double most = 0.01) const {
     const ComparingArithmetic all(model_, *fake_, *integer_, [](const Point&) { return true; });
     const std::vector<float> got = logits(all), want = logits(*integer_), simulated = logits(*fake_);
     double distance = 0, apart = 0;
@@ -89,7 +89,7 @@ class IntegerComparison : public testing::Test {
       distance += std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
       apart += std::abs(static_cast<double>(simulated[i]) - static_cast<double>(want[i]));
     }
-    EXPECT_LT(distance, 0.2 * apart);
+    EXPECT_LT(distance, most * apart);
   }
 
   std::string scheme_ = "w8a8";
@@ -197,7 +197,7 @@ TEST_F(IntegerComparison, TakingAllOfAFirstTokenApartIsTheIntegers) {
     SCOPED_TRACE(scheme);
     scheme_ = scheme;
     build();
-    expect_taking_all_is_integers();
+    expect_taking_all_is_integers(1e-3);
   }
 }
 
@@ -312,8 +312,9 @@ void IntegerForms::expect_one_step() {
       EXPECT_LE(difference.mean(), 2) << point_name(point);
       continue;
     }
-    // Position 0's steps of 16 bits are as fine as what rotated float32 values carry.
-    EXPECT_LE(difference.largest, first_token_apart_ ? 2 : 1) << point_name(point);
+    // Position 0's steps of 16 bits are as fine as what rotated queries and keys carry in float32.
+    const bool fine = first_token_apart_ && point.module == Module::qk_product;
+    EXPECT_LE(difference.largest, fine ? 2 : 1) << point_name(point);
     EXPECT_LE(difference.different, difference.values / 100 + 1) << point_name(point);
   }
   // To look on changes nothing, and to take all is to compute in integers.

@@ -4,6 +4,7 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -15,6 +16,7 @@
 #include "quant/methods/learn/learn_state.h"
 #include "tests/model/fixtures.h"
 #include "tests/quant/block_weights.h"
+#include "tests/ranks.h"
 #include "tests/tiny_model.h"
 
 namespace qeval::quant {
@@ -125,6 +127,36 @@ TEST(LearnCodes, GradientsDoNotDependOnWhatIsStillInMemory) {
     }
     EXPECT_EQ(found[0], found[1]);
     EXPECT_NE(found[0][0], 0.0);
+  }
+}
+
+/// Of a batch's samples one process adds the codes' gradients in place, ranks through messages: the same
+/// bits.
+TEST(LearnCodes, RanksLearnWhatOneProcessLearns) {
+  const auto run = [](const LearnSettings& settings, const Peers& peers) {
+    CodedProblem coded(4, 8);
+    std::vector<double> losses;
+    const std::vector<BlockParameters<float>> learned =
+        learn(coded.problem, settings, {[&](const StepRecord& r) { losses.push_back(r.loss); }, {}}, nullptr,
+              peers);
+    std::vector<std::vector<float>> all;
+    for (const BlockParameters<float>& block : learned) {
+      for (const Parameter<float>& p : block.code) all.push_back(p.value);
+    }
+    return std::pair(losses, all);
+  };
+  for (const int64_t batch : {2, 3}) {
+    LearnSettings chosen = code_settings();
+    chosen.epochs = 3;
+    chosen.batch_size = batch;
+    const auto alone = run(chosen, {});
+    for (const int64_t ranks : {2, 3}) {
+      test::run_ranks(ranks, [&](const Peers& peers) {
+        const auto together = run(chosen, peers);
+        EXPECT_EQ(together.first, alone.first) << ranks << " ranks, batch " << batch;
+        EXPECT_EQ(together.second, alone.second);
+      });
+    }
   }
 }
 
