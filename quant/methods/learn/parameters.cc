@@ -81,7 +81,7 @@ std::vector<Parameter<Real>*> BlockParameters<Real>::learned() {
 }
 
 template <typename Real>
-void BlockParameters<Real>::clear_gradients(bool codes) {
+void BlockParameters<Real>::clear_gradients(bool of_codes) {
   const auto clear = [](auto& parameters) {
     for (Parameter<Real>& p : parameters) std::fill(p.gradient.begin(), p.gradient.end(), Real{0});
   };
@@ -91,7 +91,7 @@ void BlockParameters<Real>::clear_gradients(bool codes) {
   clear(factor);
   clear(scale);
   clear(offset);
-  if (codes) clear(code);
+  if (of_codes) clear(code);
 }
 
 template <typename Real>

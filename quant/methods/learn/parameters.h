@@ -85,8 +85,8 @@ struct BlockParameters {
   }
   /// Every parameter that is learned, in a fixed order.
   std::vector<Parameter<Real>*> learned();
-  /// `codes`: those of codes too.
-  void clear_gradients(bool codes = true);
+  /// `of_codes`: those of codes too.
+  void clear_gradients(bool of_codes = true);
   /// Keeps transformation scales away from 0: |scale| ≥ 0.01, sign kept.
   void bound_let();
 };
