@@ -1,6 +1,7 @@
 #include "model/kernels/kernels.h"
 
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <vector>
 
