@@ -253,7 +253,8 @@ void FloatArithmetic::hadamard(int64_t, const HadamardOp& op, Tensor& value) con
   const HadamardMatrix& h = hadamards_.at(op.block);
   const float scale = 1.0F / std::sqrt(static_cast<float>(op.block));
   for_each_row(value.rows, [&](int64_t r) {
-    std::vector<float> scratch(static_cast<size_t>(h.order));
+    thread_local std::vector<float> scratch;
+    scratch.resize(static_cast<size_t>(h.order));
     auto* row = value.row<float>(r);
     for (int64_t c = 0; c < op.width; c += op.block) multiply_hadamard(h, row + c, scratch.data());
     for (int64_t c = 0; c < op.width; ++c) row[c] *= scale;
