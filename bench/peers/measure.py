@@ -192,11 +192,11 @@ def run_choice(arguments):
         folder = Path(folder)
         count = 0
 
-        def evaluate():
+        def evaluate(model=arguments.model, *options):
             nonlocal count
             count += 1
             out = folder / str(count)
-            command = [arguments.bin / "qeval", "eval", "-m", arguments.model, "-t", arguments.tasks, "-d", arguments.data]
+            command = [arguments.bin / "qeval", "eval", "-m", model, "-t", arguments.tasks, "-d", arguments.data, *options]
             command += ["--limit", arguments.limit, "--log-samples", "--threads", arguments.threads, "-o", out]
             if not (arguments.data / "arc_easy" / "test.jsonl").exists():
                 command += ["--split", "validation"]
@@ -212,11 +212,15 @@ def run_choice(arguments):
                 "loglikelihood")
             for batch in arguments.harness_batch.split(",")
         }
+        contestants["qeval eval, integer w8a8"] = lambda: evaluate(arguments.work / "w8a8", "--arithmetic", "integer")
         contestants["qeval eval"] = evaluate
         runs = alternate(arguments, contestants)
-        differences = [abs(a - b) for a, b in zip(runs[next(iter(runs))][0].result["answers"], ours)]
+        theirs = runs[next(iter(runs))]
+        differences = [abs(a - b) for a, b in zip(theirs[0].result["answers"], ours)]
+        integers = [a.seconds / b.seconds for a, b in zip(theirs, runs["qeval eval, integer w8a8"])]
         note = (f"{len(requests)} requests, {arguments.limit} documents of each of {arguments.tasks}. Log-likelihoods differ by "
-                f"{statistics.mean(differences):.1e} on average, {max(differences):.1e} at most. qeval's time includes loading.")
+                f"{statistics.mean(differences):.1e} on average, {max(differences):.1e} at most. qeval's time includes loading. "
+                f"The harness takes {mean_range(integers)} times as long as integers.")
         table("Multiple choice", note, len(requests), "requests", runs)
 
 
