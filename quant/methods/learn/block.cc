@@ -34,10 +34,26 @@ class Forward : public BlockPass<Real> {
   }
 
  private:
-  void find_grids(Module module, Kept<Real>& kept) {
+  /// Finds the grids of a weight; `transformed`, if given, may receive w' (weight_grids).
+  void find_grids(Module module, Kept<Real>& kept, Real* transformed = nullptr) {
     if (this->parameters_ == nullptr) return;
-    kept.grids[static_cast<size_t>(module)] =
-        weight_grids(this->weight(module), this->block_.spec(module, Slot::weight), this->clipping(module));
+    kept.grids[static_cast<size_t>(module)] = weight_grids(
+        this->weight(module), this->block_.spec(module, Slot::weight), this->clipping(module), transformed);
+  }
+
+  /// Finds the grids of a linear's weight, and the weight: transformed once, then rounded where it lies.
+  const Real* linear_weight(Module module, Kept<Real>& kept) {
+    const TransformedWeight<Real> w = this->weight(module);
+    const QuantSpec& spec = this->block_.spec(module, Slot::weight);
+    const WeightGrids<Real>& grids = kept.grids[static_cast<size_t>(module)];
+    if (this->parameters_ == nullptr || !spec.enabled() || w.plain()) {
+      find_grids(module, kept);
+      return this->quantized_weight(module, grids, this->work_.weight);
+    }
+    Real* out = this->work_.weight.get(w.rows * w.cols);
+    find_grids(module, kept, out);
+    quantize_weight<Real>({.data = out, .rows = w.rows, .cols = w.cols}, spec, grids, out);
+    return out;
   }
 
   void run_rows(const ProgramPart& part, Kept<Real>& kept) {
@@ -54,9 +70,7 @@ class Forward : public BlockPass<Real> {
   }
 
   void multiply(const model::LinearOp& op, const ProgramStep& step, Kept<Real>& kept) {
-    find_grids(op.module, kept);
-    const Real* weight =
-        this->quantized_weight(op.module, kept.grids[static_cast<size_t>(op.module)], this->work_.weight);
+    const Real* weight = linear_weight(op.module, kept);
     Real* result = this->memory_[step.out];
     product(operand<Real>(this->memory_[step.in[0]], this->tokens_, op.cols),
             operand(weight, op.rows, op.cols).transposed(), result, op.rows);

@@ -89,7 +89,7 @@ int64_t kept_per_token(const model::ModelConfig& config);
 template <typename Real>
 struct Workspace {
   std::vector<Scratch<Real>> values, gradients;  ///< of the program's tensors that are in memory
-  Scratch<Real> weight, weight_gradient, head_gradient_k, head_gradient_v;
+  Scratch<Real> weight, transformed, weight_gradient, head_gradient_k, head_gradient_v;
 };
 
 /// y [tokens, hidden] ← the quantized block of x, the sample's residual stream (y may be x). The norms have

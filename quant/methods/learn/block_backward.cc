@@ -352,14 +352,17 @@ class Backward : public BlockPass<Real> {
     const WeightGrids<Real>& grids = kept_.grids[static_cast<size_t>(op.module)];
     const Real* in = this->memory_[step.in[0]];
     const Real* d_out = gradients_[step.out];
-    const Real* w = this->quantized_weight(op.module, grids, this->work_.weight);
+    const TransformedWeight<Real> weight = this->weight(op.module);
+    const QuantSpec& spec = this->block_.spec(op.module, Slot::weight);
+    Real* kept = spec.enabled() && !weight.plain() ? this->work_.transformed.get(op.rows * op.cols) : nullptr;
+    const Real* w = this->quantized_weight(op.module, grids, this->work_.weight, kept);
     product(operand(d_out, this->tokens_, op.rows), operand(w, op.rows, op.cols), gradients_[step.in[0]],
             op.cols, !step.is_first[0]);
     Real* d_weight = this->work_.weight_gradient.get(op.rows * op.cols);
     product(operand(d_out, this->tokens_, op.rows).transposed(), operand(in, this->tokens_, op.cols),
             d_weight, op.cols);
-    quantize_weight_backward(this->weight(op.module), this->block_.spec(op.module, Slot::weight),
-                             this->clipping(op.module), grids, w, d_weight, weight_gradients(op.module));
+    quantize_weight_backward(weight, spec, this->clipping(op.module), grids, spec.enabled() ? kept : w,
+                             d_weight, weight_gradients(op.module));
     if (!this->block_.weights.linear(op.module).bias->empty()) {
       bias_backward(op.module, column_sums(d_out, op.rows));
     }

@@ -50,11 +50,11 @@ bool BlockPass<Real>::bias(Module module, std::vector<Real>& out) const {
 
 template <typename Real>
 const Real* BlockPass<Real>::quantized_weight(Module module, const WeightGrids<Real>& grids,
-                                              Scratch<Real>& buffer) const {
+                                              Scratch<Real>& buffer, Real* transformed) const {
   const TransformedWeight<Real> w = weight(module);
   if (parameters_ == nullptr) return w.data;
   Real* out = buffer.get(w.rows * w.cols);
-  quantize_weight(w, block_.spec(module, Slot::weight), grids, out);
+  quantize_weight(w, block_.spec(module, Slot::weight), grids, out, transformed);
   return out;
 }
 

@@ -14,7 +14,7 @@ void fold_weight(const TransformedWeight<float>& weight, const QuantSpec& spec,
   parallel_ranges(weight.rows, kRowsPerTask, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       float* row = stored + r * weight.cols;
-      weight.row(r, row);
+      weight.row(r, row);  // where nothing changes it, it is there
       if (!spec.enabled()) continue;
       const MinMax<float> range = grids.clipped[spec.per_channel ? static_cast<size_t>(r) : 0];
       for (int64_t i = 0; i < weight.cols; ++i) row[i] = std::min(std::max(row[i], range.lo), range.hi);

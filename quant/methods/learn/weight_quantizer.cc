@@ -52,6 +52,11 @@ MinMax<Real> range_gradient(const QuantSpec& spec, const MinMax<Real>& clipped, 
   return {d * lo_share * sign(clipped.lo), d * (1 - lo_share) * sign(clipped.hi)};
 }
 
+template <typename Real>
+void copy_row(const Real* from, int64_t n, Real* to) {
+  std::memcpy(to, from, static_cast<size_t>(n) * sizeof(Real));
+}
+
 /// What a stretch of rows adds to the gradients of the columns and of the (per-tensor) grid.
 template <typename Real>
 struct Part {
@@ -63,13 +68,13 @@ template <typename Real>
 class WeightBackward {
  public:
   WeightBackward(const TransformedWeight<Real>& weight, const QuantSpec& spec, const Clipping<Real>& clipping,
-                 const WeightGrids<Real>& grids, const Real* made, Real* gradient,
+                 const WeightGrids<Real>& grids, const Real* transformed, Real* gradient,
                  const WeightGradients<Real>& out)
       : weight_(weight),
         spec_(spec),
         clipping_(clipping),
         grids_(grids),
-        unrounded_(spec.enabled() ? nullptr : made),
+        transformed_(transformed),
         gradient_(gradient),
         out_(out),
         row_sums_(static_cast<size_t>(weight.rows)),
@@ -84,8 +89,7 @@ class WeightBackward {
       thread_local Scratch<Real> scratch;
       Real* room = scratch.get(weight_.cols);
       for (int64_t r = p * kRowsPerPart; r < std::min(weight_.rows, (p + 1) * kRowsPerPart); ++r) {
-        if (unrounded_ == nullptr) weight_.row(r, room);
-        add_row(r, unrounded_ == nullptr ? room : unrounded_ + r * weight_.cols, part);
+        add_row(r, row(r, room), part);
       }
     });
     double scale = 0;
@@ -100,6 +104,11 @@ class WeightBackward {
   }
 
  private:
+  /// Row r of w'.
+  const Real* row(int64_t r, Real* room) const {
+    return transformed_ != nullptr ? transformed_ + r * weight_.cols : weight_.row(r, room);
+  }
+
   /// w: row r of w'.
   void add_row(int64_t r, const Real* w, Part<Real>& part) {
     const TrainKernels<Real>& kernel = train_kernels<Real>();
@@ -169,13 +178,13 @@ class WeightBackward {
     std::vector<Extreme> smallest;
     std::vector<Extreme> largest;
     const MinMax<Real> range = grids_.range[0];
-    std::vector<Real> w(static_cast<size_t>(weight_.cols));
+    std::vector<Real> room(static_cast<size_t>(weight_.cols));
     for (int64_t r = 0; r < weight_.rows; ++r) {
-      weight_.row(r, w.data());
-      const MinMax<Real> row = train_kernels<Real>().min_max(w.data(), weight_.cols);
-      if (row.lo != range.lo && row.hi != range.hi) continue;
+      const MinMax<Real>& ends = grids_.rows[static_cast<size_t>(r)];
+      if (ends.lo != range.lo && ends.hi != range.hi) continue;
+      const Real* w = row(r, room.data());
       for (int64_t j = 0; j < weight_.cols; ++j) {
-        const Real value = w[static_cast<size_t>(j)];
+        const Real value = w[j];
         if (value == range.lo) smallest.push_back({r, j, value});
         if (value == range.hi) largest.push_back({r, j, value});
       }
@@ -208,7 +217,7 @@ class WeightBackward {
   const QuantSpec& spec_;
   const Clipping<Real>& clipping_;
   const WeightGrids<Real>& grids_;
-  const Real* unrounded_;  ///< w', where it lies in memory
+  const Real* transformed_;  ///< w', where it lies in memory
   Real* gradient_;
   const WeightGradients<Real>& out_;
   std::vector<Real> row_sums_, columns_;
@@ -222,46 +231,45 @@ Real logistic(Real x) {
 }
 
 template <typename Real>
-void TransformedWeight<Real>::row(int64_t r, Real* out) const {
+const Real* TransformedWeight<Real>::row(int64_t r, Real* room) const {
   const Real* w = data + r * cols;
-  const bool transformed = column_multiplier != nullptr || column_divisor != nullptr ||
-                           row_divisor != nullptr || row_multiplier != nullptr;
-  if (transformed) {
+  if (column_multiplier != nullptr || column_divisor != nullptr || row_divisor != nullptr ||
+      row_multiplier != nullptr) {
     train_kernels<Real>().transform(
         w, cols,
         {column_multiplier, column_divisor, row_divisor != nullptr ? row_divisor[r] : 1,
          row_multiplier != nullptr ? row_multiplier[r] : 1},
-        out);
-    w = out;
+        room);
+    w = room;
   }
-  if (grid_factor == nullptr) {
-    if (!transformed) std::memcpy(out, w, static_cast<size_t>(cols) * sizeof(Real));
-    return;
-  }
+  if (grid_factor == nullptr) return w;
   for (int64_t first = 0; first < cols; first += group) {
     const Real factor = grid_factor[factor_index(r, first / group)];
-    for (int64_t j = first; j < std::min(cols, first + group); ++j) out[j] = w[j] * factor;
+    for (int64_t j = first; j < std::min(cols, first + group); ++j) room[j] = w[j] * factor;
   }
+  return room;
 }
 
 template <typename Real>
 WeightGrids<Real> weight_grids(const TransformedWeight<Real>& weight, const QuantSpec& spec,
-                               const Clipping<Real>& clipping) {
+                               const Clipping<Real>& clipping, Real* transformed) {
   assert(spec.group_size < 0);
   WeightGrids<Real> grids;
   if (!spec.enabled()) return grids;
-  grids.range.resize(static_cast<size_t>(weight.rows));
+  grids.rows.resize(static_cast<size_t>(weight.rows));
   parallel_ranges(weight.rows, kRowsPerPart, [&](int64_t first, int64_t last) {
     thread_local Scratch<Real> scratch;
-    Real* w = scratch.get(weight.cols);
     for (int64_t r = first; r < last; ++r) {
-      weight.row(r, w);
-      grids.range[static_cast<size_t>(r)] = train_kernels<Real>().min_max(w, weight.cols);
+      Real* room = transformed != nullptr ? transformed + r * weight.cols : scratch.get(weight.cols);
+      const Real* w = weight.row(r, room);
+      if (transformed != nullptr && w != room) copy_row(w, weight.cols, room);
+      grids.rows[static_cast<size_t>(r)] = train_kernels<Real>().min_max(w, weight.cols);
     }
   });
+  grids.range = grids.rows;
   if (!spec.per_channel) {
-    MinMax<Real> all = grids.range[0];
-    for (const MinMax<Real>& row : grids.range) all = {std::min(all.lo, row.lo), std::max(all.hi, row.hi)};
+    MinMax<Real> all = grids.rows[0];
+    for (const MinMax<Real>& row : grids.rows) all = {std::min(all.lo, row.lo), std::max(all.hi, row.hi)};
     grids.range.assign(1, all);
   }
   for (size_t g = 0; g < grids.range.size(); ++g) {
@@ -278,14 +286,19 @@ WeightGrids<Real> weight_grids(const TransformedWeight<Real>& weight, const Quan
 
 template <typename Real>
 void quantize_weight(const TransformedWeight<Real>& weight, const QuantSpec& spec,
-                     const WeightGrids<Real>& grids, Real* out) {
+                     const WeightGrids<Real>& grids, Real* out, Real* transformed) {
   parallel_ranges(weight.rows, kRowsPerPart, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       Real* row = out + r * weight.cols;
-      weight.row(r, row);
-      if (!spec.enabled()) continue;
-      const size_t g = spec.per_channel ? static_cast<size_t>(r) : 0;
-      train_kernels<Real>().fake_quantize(row, weight.cols, grids.grid[g], row);
+      Real* room = transformed != nullptr ? transformed + r * weight.cols : row;
+      const Real* w = weight.row(r, room);
+      if (transformed != nullptr && w != room) copy_row(w, weight.cols, room);
+      if (spec.enabled()) {
+        const size_t g = spec.per_channel ? static_cast<size_t>(r) : 0;
+        train_kernels<Real>().fake_quantize(w, weight.cols, grids.grid[g], row);
+      } else if (w != row) {
+        copy_row(w, weight.cols, row);
+      }
     }
   });
 }
@@ -293,8 +306,8 @@ void quantize_weight(const TransformedWeight<Real>& weight, const QuantSpec& spe
 template <typename Real>
 void quantize_weight_backward(const TransformedWeight<Real>& weight, const QuantSpec& spec,
                               const Clipping<Real>& clipping, const WeightGrids<Real>& grids,
-                              const Real* made, Real* gradient, const WeightGradients<Real>& out) {
-  WeightBackward<Real>(weight, spec, clipping, grids, made, gradient, out).run();
+                              const Real* transformed, Real* gradient, const WeightGradients<Real>& out) {
+  WeightBackward<Real>(weight, spec, clipping, grids, transformed, gradient, out).run();
 }
 
 // NOLINTBEGIN(bugprone-macro-parentheses): a type takes none
@@ -302,9 +315,9 @@ void quantize_weight_backward(const TransformedWeight<Real>& weight, const Quant
   template struct TransformedWeight<Real>;                                                                  \
   template Real logistic(Real);                                                                             \
   template WeightGrids<Real> weight_grids(const TransformedWeight<Real>&, const QuantSpec&,                 \
-                                          const Clipping<Real>&);                                           \
+                                          const Clipping<Real>&, Real*);                                    \
   template void quantize_weight(const TransformedWeight<Real>&, const QuantSpec&, const WeightGrids<Real>&, \
-                                Real*);                                                                     \
+                                Real*, Real*);                                                              \
   template void quantize_weight_backward(const TransformedWeight<Real>&, const QuantSpec&,                  \
                                          const Clipping<Real>&, const WeightGrids<Real>&, const Real*,      \
                                          Real*, const WeightGradients<Real>&);

@@ -28,7 +28,13 @@ struct TransformedWeight {
   int64_t factor_index(int64_t r, int64_t group_index) const {
     return per_tensor ? 0 : r * ((cols + group - 1) / group) + group_index;
   }
-  void row(int64_t r, Real* out) const;
+  /// Whether w' is the stored weight.
+  bool plain() const {
+    return column_multiplier == nullptr && column_divisor == nullptr && row_divisor == nullptr &&
+           row_multiplier == nullptr && grid_factor == nullptr;
+  }
+  /// Row r of w': in `room` [cols], or the stored one where nothing changes it.
+  const Real* row(int64_t r, Real* room) const;
 };
 
 /// Learnable weight clipping: range = [σ(lower) · min w', σ(upper) · max w'], a pair per grid; null: the
@@ -42,21 +48,24 @@ struct Clipping {
 /// The grids of a weight, one per row where per channel, else one.
 template <typename Real>
 struct WeightGrids {
-  std::vector<MinMax<Real>> range;    ///< of w'
+  std::vector<MinMax<Real>> rows;     ///< of each row of w'
+  std::vector<MinMax<Real>> range;    ///< of the part of w' that has the grid
   std::vector<MinMax<Real>> clipped;  ///< after LWC
   std::vector<LeafGrid<Real>> grid;   ///< scale clamped to [1e-5, 1e6], offset rounded
 };
 
 /// Throws nothing; a NaN in the weights shows in the grids. Parallel. Groups and dynamic weights are not
-/// learned: precondition spec.group_size < 0.
+/// learned: precondition spec.group_size < 0. `transformed` [rows, cols], if given, receives w' (where the
+/// spec is disabled, nothing).
 template <typename Real>
 WeightGrids<Real> weight_grids(const TransformedWeight<Real>& weight, const QuantSpec& spec,
-                               const Clipping<Real>& clipping);
+                               const Clipping<Real>& clipping, Real* transformed = nullptr);
 
-/// out [rows, cols] ← the fake-quantized w', or w' itself where the spec is disabled. Parallel.
+/// out [rows, cols] ← the fake-quantized w', or w' itself where the spec is disabled. Parallel. `transformed`
+/// [rows, cols], if given, receives w' in either case; it must not be `out`, which may be the weight itself.
 template <typename Real>
 void quantize_weight(const TransformedWeight<Real>& weight, const QuantSpec& spec,
-                     const WeightGrids<Real>& grids, Real* out);
+                     const WeightGrids<Real>& grids, Real* out, Real* transformed = nullptr);
 
 /// Where the gradients go; null: not wanted. All are added to.
 template <typename Real>
@@ -71,15 +80,15 @@ struct WeightGradients {
   Real* code = nullptr;  ///< [rows, cols], of the weights themselves, factors aside
 };
 
-/// Backward of quantize_weight ∘ weight_grids. `made` is what quantize_weight wrote (null: it is not there
-/// any more); `gradient` [rows, cols] is dL/d(quantized weight) on entry and scratch afterwards. The rounding
-/// of the offset passes nothing: the range's ends get their gradient through the scale alone, shared equally
-/// between equal extremes of w'. Deterministic: partial sums over fixed stretches of rows are added in order.
-/// Parallel.
+/// Backward of quantize_weight ∘ weight_grids. `transformed` is w' as quantize_weight wrote it (null: it is
+/// not there any more); `gradient` [rows, cols] is dL/d(quantized weight) on entry and scratch afterwards.
+/// The rounding of the offset passes nothing: the range's ends get their gradient through the scale alone,
+/// shared equally between equal extremes of w'. Deterministic: partial sums over fixed stretches of rows are
+/// added in order. Parallel.
 template <typename Real>
 void quantize_weight_backward(const TransformedWeight<Real>& weight, const QuantSpec& spec,
                               const Clipping<Real>& clipping, const WeightGrids<Real>& grids,
-                              const Real* made, Real* gradient, const WeightGradients<Real>& out);
+                              const Real* transformed, Real* gradient, const WeightGradients<Real>& out);
 
 template <typename Real>
 Real logistic(Real x);

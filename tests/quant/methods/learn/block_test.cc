@@ -181,6 +181,22 @@ TEST_P(WeightGradient, OfFactorsAndBounds) {
   check_gradient("row multipliers", multipliers, d_multipliers, loss);
   check_gradient("upper", upper, d_upper, loss);
   check_gradient("lower", lower, d_lower, loss);
+
+  // What is kept of the forward pass is what is made anew without it.
+  std::vector<double> kept(w.size()), transformed(w.size()), out(w.size());
+  const WeightGrids<double> with = weight_grids(weight, spec, clipping, kept.data());
+  quantize_weight(weight, spec, with, out.data(), transformed.data());
+  EXPECT_EQ(kept, transformed);
+  EXPECT_NE(kept, w);
+  EXPECT_NE(out, transformed);
+  const TransformedWeight<double> plain{kept.data(), kRows, kCols};
+  quantize_weight(plain, spec, with, kept.data());  // where it lies
+  EXPECT_EQ(kept, out);
+  std::vector<double> again = upstream, columns_again(kCols), upper_again(upper.size());
+  quantize_weight_backward<double>(weight, spec, clipping, with, transformed.data(), again.data(),
+                                   {.upper = upper_again.data(), .column_multiplier = columns_again.data()});
+  EXPECT_EQ(columns_again, d_columns);
+  EXPECT_EQ(upper_again, d_upper);
 }
 
 INSTANTIATE_TEST_SUITE_P(Specs, WeightGradient,
