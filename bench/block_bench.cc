@@ -69,6 +69,23 @@ void BM_FloatRow(benchmark::State& state, DType type) {
   state.counters["weights B/s"] = rate(bytes);
 }
 
+/// Laying out the codes when a model is loaded.
+void BM_Pack(benchmark::State& state, DType type) {
+  const qeval::model::DTypeInfo& info = qeval::model::info(type);
+  const int64_t rows = 512;
+  std::vector<uint32_t> words(static_cast<size_t>(rows * kCols / info.block_size * info.block_bytes / 4 + 1));
+  std::mt19937 random(1);
+  for (uint32_t& word : words) word = random() & 0x3BFF3BFFU;
+  const qeval::model::Matrix matrix{
+      .name = "",
+      .rows = rows,
+      .cols = kCols,
+      .stored = qeval::model::StoredWeight(type, kCols, reinterpret_cast<const std::byte*>(words.data()))};
+  for (auto _ : state) benchmark::DoNotOptimize(BlockMatrix::make(matrix)->byte_count());
+  state.counters["weights/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations() * rows * kCols), benchmark::Counter::kIsRate);
+}
+
 void BM_Encode(benchmark::State& state, GgmlRow type) {
   std::vector<float> x(kCols);
   for (float& v : x) v = static_cast<float>(&v - x.data()) - 700;
@@ -83,14 +100,18 @@ void BM_Encode(benchmark::State& state, GgmlRow type) {
 }
 
 [[maybe_unused]] const bool kRegistered = [] {
-  for (const DType type :
-       {DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::iq4_nl, DType::mxfp4,
-        DType::q2_k, DType::q3_k, DType::q4_k, DType::q5_k, DType::q6_k, DType::iq4_xs}) {
+  for (const DType type : {DType::q8_0,    DType::q4_0,  DType::q4_1,    DType::q5_0,  DType::q5_1,
+                           DType::iq4_nl,  DType::mxfp4, DType::nvfp4,   DType::q1_0,  DType::q2_0,
+                           DType::q2_k,    DType::q3_k,  DType::q4_k,    DType::q5_k,  DType::q6_k,
+                           DType::iq4_xs,  DType::iq3_s, DType::iq3_xxs, DType::iq2_s, DType::iq2_xs,
+                           DType::iq2_xxs, DType::iq1_m, DType::iq1_s,   DType::tq2_0, DType::tq1_0}) {
     for (const int64_t m : {1, 2, 7, 256}) {
       benchmark::RegisterBenchmark(("product/" + std::string(qeval::model::info(type).name)).c_str(),
                                    BM_BlockProduct, type)
           ->Arg(m);
     }
+    benchmark::RegisterBenchmark(("pack/" + std::string(qeval::model::info(type).name)).c_str(), BM_Pack,
+                                 type);
   }
   for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1,
                            DType::q5_0, DType::q4_k, DType::q6_k, DType::iq2_xs})

@@ -27,8 +27,19 @@ inline std::vector<size_t> halves_of(DType type) {
       return {108};
     case DType::q6_k:
       return {208};
+    case DType::q1_0:
+    case DType::q2_0:
+    case DType::iq1_s:
+    case DType::iq2_xxs:
     case DType::iq2_xs:
+    case DType::iq2_s:
+    case DType::iq3_xxs:
+    case DType::iq3_s:
       return {0};
+    case DType::tq1_0:
+      return {52};
+    case DType::tq2_0:
+      return {64};
     default:
       return {};
   }

@@ -21,7 +21,7 @@ constexpr int64_t kTaskRows = 256, kTaskColumns = 2 * kPanelColumns;
 std::optional<BlockMatrix> BlockMatrix::make(const model::Matrix& weights) {
   const model::DType* type = weights.stored.plain_type();
   const PanelForm* form = type == nullptr ? nullptr : panel_form(*type);
-  if (form == nullptr || weights.cols % form->block() != 0) return std::nullopt;
+  if (form == nullptr || weights.cols % model::info(*type).block_size != 0) return std::nullopt;
   return BlockMatrix(*form, weights);
 }
 
@@ -36,7 +36,8 @@ void BlockMatrix::pack_panel(const model::Matrix& weights, int64_t panel) {
   const PanelForm& form = *form_;
   const model::DType type = *weights.stored.plain_type();
   const int64_t blocks = cols_ / form.block(), runs = form.block() / kRun, sub_blocks = form.sub_blocks();
-  const int64_t stored_bytes = model::info(type).block_bytes;
+  const model::DTypeInfo& info = model::info(type);
+  const int64_t parts = info.block_size / form.block();
   auto* out = panels_.as<uint8_t>() + panel * blocks * form.block_bytes();
   // What is missing to a whole panel has scales of 0.
   std::memset(out, 0, static_cast<size_t>(blocks * form.block_bytes()));
@@ -45,8 +46,8 @@ void BlockMatrix::pack_panel(const model::Matrix& weights, int64_t panel) {
   for (int64_t column = 0; column < count; ++column) {
     const int64_t row = weights.stored_row(panel * kPanelColumns + column);
     const auto* source = reinterpret_cast<const uint8_t*>(weights.stored.row(row));
-    for (int64_t b = 0; b < blocks; ++b, source += stored_bytes) {
-      read_block(type, source, block);
+    for (int64_t b = 0; b < blocks; ++b) {
+      read_block(type, source + b / parts * info.block_bytes, b % parts, block);
       uint8_t* to = out + b * form.block_bytes();
       for (int64_t run = 0; run < runs; ++run) {
         for (int64_t quad = 0; quad < kRun / 4; ++quad) {
@@ -69,7 +70,8 @@ void BlockMatrix::pack_panel(const model::Matrix& weights, int64_t panel) {
         to += sub_blocks * kPanelColumns;
       }
       std::memcpy(to + 2 * column, &block.scale, sizeof(block.scale));
-      if (form.minima) std::memcpy(to + 2 * (kPanelColumns + column), &block.minimum, sizeof(block.minimum));
+      if (form.minima || form.pairs)
+        std::memcpy(to + 2 * (kPanelColumns + column), &block.minimum, sizeof(block.minimum));
     }
   }
 }

@@ -1,5 +1,6 @@
 #include "quant/arithmetic/blocks/block_rows.h"
 
+#include <algorithm>
 #include <cassert>
 
 #include "model/checkpoint/block_formats.h"
@@ -9,7 +10,7 @@
 namespace qeval::quant {
 namespace {
 
-constexpr int64_t kAlign = 64, kSubBlock = 16;
+constexpr int64_t kAlign = 64, kSubBlock = 16;  // a float for two sub-blocks is as long as two halves
 
 int64_t aligned(int64_t bytes) {
   return (bytes + kAlign - 1) / kAlign * kAlign;
@@ -26,9 +27,7 @@ BlockRowLayout::BlockRowLayout(GgmlRow row_type, int64_t columns)
       cols(columns),
       scales(aligned(cols)),
       sums(scales + aligned(cols / block_size(type) * static_cast<int64_t>(sizeof(float)))),
-      stride(sums + aligned(type == GgmlRow::q8_k
-                                ? cols / kSubBlock * static_cast<int64_t>(sizeof(int16_t))
-                                : cols / block_size(type) * static_cast<int64_t>(sizeof(int32_t)))) {
+      stride(sums + aligned(cols / kSubBlock * static_cast<int64_t>(sizeof(int16_t)))) {
   assert(has_codes(type) && cols % block_size(type) == 0);
 }
 
@@ -45,7 +44,7 @@ void encode_row(const BlockRowLayout& layout, const float* x, std::byte* out) {
   const bool scaled = layout.type == GgmlRow::q8_1;
   for (int64_t first = 0; first < blocks; first += kAtOnce) {
     const int64_t count = std::min(kAtOnce, blocks - first);
-    int32_t code_sums[kAtOnce];
+    int16_t code_sums[2 * kAtOnce];
     float scaled_sums[kAtOnce];
     block_kernels().encode_q8(x + first * kRun, count, codes + first * kRun, scales + first, code_sums,
                               scaled_sums);
@@ -54,7 +53,7 @@ void encode_row(const BlockRowLayout& layout, const float* x, std::byte* out) {
       if (scaled) {
         reinterpret_cast<float*>(sums)[first + b] = as_half(scaled_sums[b]);
       } else {
-        reinterpret_cast<int32_t*>(sums)[first + b] = code_sums[b];
+        std::copy_n(code_sums + 2 * b, 2, reinterpret_cast<int16_t*>(sums) + 2 * (first + b));
       }
     }
   }

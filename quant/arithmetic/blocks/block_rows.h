@@ -11,9 +11,8 @@ namespace qeval::quant {
 /// the scales. In bytes from the row's beginning, all multiples of 64:
 ///   codes   int8 [cols]
 ///   scales  float [cols / block]; NaN where the block holds what is not finite
-///   sums    of codes: int32 [cols / 32] (Q8_0), int16 [cols / 16] (Q8_K), and of Q8_1 float [cols / 32]:
-///   times
-///           the scale before it was rounded, rounded to a half
+///   sums    of codes: int16 [cols / 16] (Q8_0, Q8_K), and of Q8_1 float [cols / 32]: times the scale before
+///           it was rounded, rounded to a half
 struct BlockRowLayout {
   GgmlRow type;
   int64_t cols, scales, sums, stride;

@@ -14,6 +14,13 @@ const BlockKernels& block_kernels(IntegerCpu cpu) {
       return block_kernels_avx_vnni();
     case IntegerCpu::avx2:
       return block_kernels_avx2();
+#elif defined(__aarch64__)
+    case IntegerCpu::neon_i8mm:
+      return block_kernels_neon_i8mm();
+    case IntegerCpu::neon_dot:
+      return block_kernels_neon_dot();
+    case IntegerCpu::neon:
+      return block_kernels_neon();
 #endif
     default:
       return block_kernels_portable();

@@ -10,8 +10,8 @@ namespace qeval::quant {
 
 /// C [m, kPanelColumns] (+)= inputs · weights, both as codes, over a stretch of blocks. An element is one
 /// chain over the blocks in ascending order, each of which adds, rounded after every operation,
-///   sum · (scale · s) [+ minimum · t]                          blocks of 32
-///   sum · (scale · s) [, then − least · (minimum · s)]         blocks of 256
+///   sum · (scale · s) [+ minimum · t]                          blocks of 32, in pairs twice one of 16
+///   sum · (scale · unit · s) [, then − least · (minimum · s)]  blocks of 256
 /// where s is the input's scale of the block, t its sum (BlockRowLayout), `sum` the exact Σ input · (code −
 /// offset) [· step] and `least` the exact Σ input · least, both rounded to float32. So bits depend neither on
 /// m, nor on how the blocks were cut into stretches, nor on the CPU.
@@ -34,8 +34,8 @@ struct BlockKernels {
   IntegerCpu cpu;
   void (*product)(const BlockProduct&);
   /// Blocks of 32 elements of x as codes [blocks · 32]. `scales` and `scaled_sums` [blocks]: before they are
-  /// rounded to halves; NaN for what is not finite. `sums` [blocks].
-  void (*encode_q8)(const float* x, int64_t blocks, int8_t* codes, float* scales, int32_t* sums,
+  /// rounded to halves; NaN for what is not finite. `sums` [blocks · 2], of 16 elements each.
+  void (*encode_q8)(const float* x, int64_t blocks, int8_t* codes, float* scales, int16_t* sums,
                     float* scaled_sums);
   /// Blocks of 256 elements; `sums` [blocks · 16].
   void (*encode_q8_k)(const float* x, int64_t blocks, int8_t* codes, float* scales, int16_t* sums);
@@ -49,5 +49,8 @@ const BlockKernels& block_kernels_avx2();
 const BlockKernels& block_kernels_avx_vnni();
 const BlockKernels& block_kernels_avx512();
 const BlockKernels& block_kernels_avx512_vnni();
+const BlockKernels& block_kernels_neon();
+const BlockKernels& block_kernels_neon_dot();
+const BlockKernels& block_kernels_neon_i8mm();
 
 }  // namespace qeval::quant

@@ -14,7 +14,7 @@ namespace {
 using Int = Lanes::Int;
 using Float = Lanes::Float;
 
-constexpr int64_t kQuads = kRun / 4, kQuadBytes = 4 * kPanelColumns;
+constexpr int64_t kQuadBytes = 4 * kPanelColumns;
 
 inline int32_t load_int32(const void* from) {
   int32_t x = 0;
@@ -23,18 +23,18 @@ inline int32_t load_int32(const void* from) {
 }
 
 /// What a form's kernel is compiled for.
-template <PanelForm::Codes CODES, int LARGEST, int SUB_BLOCK, bool MINIMA>
+template <PanelForm::Codes CODES, int LARGEST, int SUB_BLOCK, bool MINIMA, bool PAIRS = false>
 struct FormTraits {
   static constexpr PanelForm::Codes kCodes = CODES;
   static constexpr int kLargest = LARGEST, kSubBlock = SUB_BLOCK;
-  static constexpr bool kMinima = MINIMA;
-  static constexpr int kSumQuads = SUB_BLOCK == 16 ? 4 : 8;  ///< under one sum of products
+  static constexpr bool kMinima = MINIMA, kPairs = PAIRS;
+  static constexpr int kSumQuads = SUB_BLOCK == 16 || PAIRS ? 4 : 8;  ///< under one sum of products
   static constexpr int64_t kCodeBytes =
       (SUB_BLOCK == 0 ? kRun : 256) * kPanelColumns / (CODES == PanelForm::Codes::bytes ? 1 : 2);
   static constexpr int64_t kSubBlocks = SUB_BLOCK == 0 ? 0 : 256 / (SUB_BLOCK == 0 ? 1 : SUB_BLOCK);
   static constexpr int64_t kRunBytes = kCodeBytes / (SUB_BLOCK == 0 ? 1 : 8);
   static constexpr int64_t kScales = kCodeBytes + kSubBlocks * kPanelColumns * (MINIMA ? 2 : 1);
-  static constexpr int64_t kBlockBytes = kScales + kPanelColumns * (MINIMA ? 4 : 2);
+  static constexpr int64_t kBlockBytes = kScales + kPanelColumns * (MINIMA || PAIRS ? 4 : 2);
 };
 
 /// Exact sums of products of one column a lane.
@@ -43,23 +43,24 @@ struct Sum {
   Int sums;
 
 #ifdef QEVAL_QUAD_PRODUCTS
-  template <int QUAD>
+  template <int QUAD, typename L = Lanes>  // a parameter, as not all have less_128()
   void add(Int codes, Int x) {
-    sums = Lanes::quad_products(sums, codes, x);
+    if constexpr (L::kSignedBytes && Form::kLargest > 127) codes = L::less_128(codes);
+    sums = L::quad_products(sums, codes, x);
   }
 #else
   // 16-bit lanes hold so many quads' products: 2 · largest · 127 each.
   static constexpr int kFit = Form::kLargest <= 15   ? 8
                               : Form::kLargest <= 31 ? 4
                               : Form::kLargest <= 63 ? 2
-                                                     : 1;
+                                                     : 1;  // 127, or signed
   static constexpr int kGroup = kFit < Form::kSumQuads ? kFit : Form::kSumQuads;
   Int part;
 
   template <int QUAD>
   void add(Int codes, Int x) {
     const Int products =
-        Form::kLargest > 63 ? Lanes::signed_products(codes, x) : Lanes::byte_products(codes, x);
+        Form::kLargest > 127 ? Lanes::signed_products(codes, x) : Lanes::byte_products(codes, x);
     part = QUAD % kGroup == 0 ? products : Lanes::add16(part, products);
     if (QUAD % kGroup == kGroup - 1) sums = Lanes::add_pairs(sums, part);
   }
@@ -111,6 +112,7 @@ inline Float load_scale(const PanelForm& form, const uint8_t* from) {
 template <typename Form, int ROWS, int VECTORS>
 inline void product_of(const BlockProduct& p, int64_t row, int64_t column, int32_t offset) {
   const Int table = Lanes::table(p.form->table);
+  [[maybe_unused]] const Float unit = Lanes::all(p.form->unit);
   const int8_t* x = p.codes + row * p.ld;
   const float* scales = at_row(p.scales, row, p.ld);
   const uint8_t* panel = p.panel;
@@ -127,30 +129,36 @@ inline void product_of(const BlockProduct& p, int64_t row, int64_t column, int32
     const uint8_t* scale_at = panel + Form::kScales + 2 * column;
     const uint8_t* minimum_at = scale_at + 2 * kPanelColumns;
     if constexpr (Form::kSubBlock == 0) {
-      Sum<Form> sums[ROWS][VECTORS];
-#pragma GCC unroll 8
-      for (int r = 0; r < ROWS; ++r) {
-        const int32_t base =
-            Form::kMinima ? 0 : -offset * at_row(static_cast<const int32_t*>(p.sums), row + r, p.ld)[b];
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; ++v) sums[r][v].sums = Lanes::all(base);
-      }
-      add_run<Form, 0>(std::make_index_sequence<kQuads>(), sums, codes, table, x, p.ld);
-#pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; ++v) {
-        const Float scale = load_scale(*p.form, scale_at + v * 2 * Lanes::kCount);
+      const auto add_part = [&]<int PART>(std::integral_constant<int, PART>) __attribute__((always_inline)) {
+        Sum<Form> sums[ROWS][VECTORS];
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
-          const Float factor = Lanes::multiply(scale, Lanes::all(at_row(scales, r, p.ld)[b]));
-          Float term = Lanes::multiply(Lanes::to_float(sums[r][v].sums), factor);
-          if constexpr (Form::kMinima) {
-            const float sum = at_row(static_cast<const float*>(p.sums), row + r, p.ld)[b];
-            term = Lanes::add(
-                term, Lanes::multiply(Lanes::widen_f16(minimum_at + v * 2 * Lanes::kCount), Lanes::all(sum)));
-          }
-          totals[r][v] = Lanes::add(totals[r][v], term);
+          const int16_t* own = at_row(static_cast<const int16_t*>(p.sums), row + r, p.ld) + 2 * b;
+          const int32_t base = Form::kMinima ? 0 : -offset * (Form::kPairs ? own[PART] : own[0] + own[1]);
+#pragma GCC unroll 4
+          for (int v = 0; v < VECTORS; ++v) sums[r][v].sums = Lanes::all(base);
         }
-      }
+        add_run<Form, PART * Form::kSumQuads>(std::make_index_sequence<Form::kSumQuads>(), sums, codes, table,
+                                              x, p.ld);
+        const uint8_t* part_scale_at = scale_at + PART * 2 * kPanelColumns;
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; ++v) {
+          const Float scale = load_scale(*p.form, part_scale_at + v * 2 * Lanes::kCount);
+#pragma GCC unroll 8
+          for (int r = 0; r < ROWS; ++r) {
+            const Float factor = Lanes::multiply(scale, Lanes::all(at_row(scales, r, p.ld)[b]));
+            Float term = Lanes::multiply(Lanes::to_float(sums[r][v].sums), factor);
+            if constexpr (Form::kMinima) {
+              const float sum = at_row(static_cast<const float*>(p.sums), row + r, p.ld)[b];
+              term = Lanes::add(term, Lanes::multiply(Lanes::widen_f16(minimum_at + v * 2 * Lanes::kCount),
+                                                      Lanes::all(sum)));
+            }
+            totals[r][v] = Lanes::add(totals[r][v], term);
+          }
+        }
+      };
+      add_part(std::integral_constant<int, 0>());
+      if constexpr (Form::kPairs) add_part(std::integral_constant<int, 1>());
     } else {
       const uint8_t* steps_at = panel + Form::kCodeBytes + column;
       const int16_t* input_sums = static_cast<const int16_t*>(p.sums);
@@ -197,7 +205,7 @@ inline void product_of(const BlockProduct& p, int64_t row, int64_t column, int32
       }
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; ++v) {
-        const Float scale = load_scale(*p.form, scale_at + v * 2 * Lanes::kCount);
+        const Float scale = Lanes::multiply(Lanes::widen_f16(scale_at + v * 2 * Lanes::kCount), unit);
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
           const Float factor = Lanes::multiply(scale, Lanes::all(at_row(scales, r, p.ld)[b]));
@@ -240,7 +248,7 @@ template <typename Form>
 void product_form(const BlockProduct& p) {
   constexpr int kVectors = static_cast<int>(Lanes::kVectors), kRows = static_cast<int>(Lanes::kRows);
   // Where codes that need all eight bits are read as signed, they are less by 128 already.
-  const int32_t offset = p.form->offset - (Lanes::kSignedBytes && Form::kLargest > 63 ? 128 : 0);
+  const int32_t offset = p.form->offset - (Lanes::kSignedBytes && Form::kLargest > 127 ? 128 : 0);
   for (int64_t column = 0; column < kPanelColumns; column += kVectors * Lanes::kCount) {
     int64_t row = 0;
     for (; row + kRows <= p.m; row += kRows) product_of<Form, kRows, kVectors>(p, row, column, offset);
@@ -256,6 +264,7 @@ void product(const BlockProduct& p) {
     if (f.codes == Codes::nibbles)
       return f.minima ? product_form<FormTraits<Codes::nibbles, 15, 0, true>>(p)
                       : product_form<FormTraits<Codes::nibbles, 15, 0, false>>(p);
+    if (f.pairs) return product_form<FormTraits<Codes::table, 31, 0, false, true>>(p);
     if (f.codes == Codes::table)
       return f.largest > 63 ? product_form<FormTraits<Codes::table, 255, 0, false>>(p)
                             : product_form<FormTraits<Codes::table, 31, 0, false>>(p);
@@ -268,7 +277,9 @@ void product(const BlockProduct& p) {
     if (f.codes == Codes::table) return product_form<FormTraits<Codes::table, 255, 32, false>>(p);
     return product_form<FormTraits<Codes::bytes, 31, 32, true>>(p);
   }
-  if (f.codes == Codes::bytes) return product_form<FormTraits<Codes::bytes, 63, 16, false>>(p);
+  if (f.codes == Codes::bytes)
+    return f.largest > 63 ? product_form<FormTraits<Codes::bytes, 127, 16, false>>(p)
+                          : product_form<FormTraits<Codes::bytes, 63, 16, false>>(p);
   return f.minima ? product_form<FormTraits<Codes::nibbles, 15, 16, true>>(p)
                   : product_form<FormTraits<Codes::nibbles, 15, 16, false>>(p);
 }
@@ -294,22 +305,24 @@ inline int32_t largest_magnitude(const float* x) {
   return most;
 }
 
-void encode_q8(const float* x, int64_t blocks, int8_t* codes, float* scales, int32_t* sums,
+void encode_q8(const float* x, int64_t blocks, int8_t* codes, float* scales, int16_t* sums,
                float* scaled_sums) {
-  for (int64_t b = 0; b < blocks; ++b, x += 32, codes += 32) {
+  for (int64_t b = 0; b < blocks; ++b, x += 32, codes += 32, sums += 2) {
     const int32_t bits = largest_magnitude<32>(x);
     const bool finite = bits < kInfinity;
     const float most = __builtin_bit_cast(float, bits);
     const float inverse = bits == 0 || !finite ? 0 : 127 / most;
-    int32_t sum = 0;
-    for (int i = 0; i < 32; ++i) {
-      const int32_t code = nearest((finite ? x[i] : 0) * inverse);
-      codes[i] = static_cast<int8_t>(code);
-      sum += code;
+    int32_t both[2] = {};
+    for (int half = 0; half < 2; ++half) {
+      for (int i = 16 * half; i < 16 * half + 16; ++i) {
+        const int32_t code = nearest((finite ? x[i] : 0) * inverse);
+        codes[i] = static_cast<int8_t>(code);
+        both[half] += code;
+      }
+      sums[half] = static_cast<int16_t>(both[half]);
     }
     scales[b] = finite ? most / 127 : __builtin_nanf("");
-    sums[b] = sum;
-    scaled_sums[b] = scales[b] * static_cast<float>(sum);
+    scaled_sums[b] = scales[b] * static_cast<float>(both[0] + both[1]);
   }
 }
 

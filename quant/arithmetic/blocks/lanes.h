@@ -6,6 +6,8 @@
 
 #if defined(__AVX2__)
 #include "quant/arithmetic/blocks/lanes_x86.h"
+#elif defined(QEVAL_NEON)
+#include "quant/arithmetic/blocks/lanes_neon.h"
 #else
 
 #include <cstdint>

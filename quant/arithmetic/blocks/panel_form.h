@@ -18,9 +18,9 @@ inline constexpr int64_t kRun = 32;
 ///   steps    [sub-blocks, columns] int8, where the block is 256 elements in sub-blocks
 ///   least    [sub-blocks / 2, columns, 2] uint8, where these have minima
 ///   scale    [columns] halves (or bfloat16)
-///   minimum  [columns] halves, where there are minima
+///   minimum  [columns] halves, where there are minima; in pairs, the scale of the second 16 elements
 /// An element is scale · (code − offset) + minimum, or, in sub-blocks,
-/// scale · step · (code − offset) − minimum · least; of a table, its entry is the code.
+/// scale · unit · step · (code − offset) − minimum · least; of a table, its entry is the code.
 struct PanelForm {
   enum class Codes : uint8_t { bytes, nibbles, table };
 
@@ -28,7 +28,9 @@ struct PanelForm {
   int32_t largest = 255;  ///< code
   int32_t offset = 0;
   bool minima = false;
+  bool pairs = false;        ///< blocks of 32 elements with a scale for each 16 (NVFP4)
   int64_t sub_block = 0;     ///< elements, 16 or 32, or 0: blocks of 32 without sub-blocks
+  float unit = 1;            ///< a power of two, of sub-blocks: what makes their steps whole numbers
   bool bf16_scales = false;  ///< whose exponents a half does not hold
   uint8_t table[16] = {};
 
@@ -36,7 +38,8 @@ struct PanelForm {
   int64_t sub_blocks() const { return sub_block == 0 ? 0 : block() / sub_block; }
   int64_t code_bytes() const { return block() * kPanelColumns / (codes == Codes::bytes ? 1 : 2); }
   int64_t block_bytes() const {
-    return code_bytes() + sub_blocks() * kPanelColumns * (minima ? 2 : 1) + kPanelColumns * (minima ? 4 : 2);
+    return code_bytes() + sub_blocks() * kPanelColumns * (minima ? 2 : 1) +
+           kPanelColumns * (minima || pairs ? 4 : 2);
   }
 };
 

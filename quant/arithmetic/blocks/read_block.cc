@@ -1,5 +1,6 @@
 #include "quant/arithmetic/blocks/read_block.h"
 
+#include <algorithm>
 #include <cassert>
 #include <cmath>
 
@@ -31,12 +32,16 @@ PanelForm iq4_form(int64_t sub_block) {
                     model::decode_iq4_nl, block);
 }
 
-PanelForm mxfp4_form() {
+/// Of MXFP4, and with a scale for each 16 elements of NVFP4.
+PanelForm e2m1_form(bool pairs) {
   uint8_t block[17] = {128};  // 2^0
   for (uint8_t i = 0; i < 16; ++i) block[1 + i] = i;
-  return with_table(
-      {.codes = Codes::table, .largest = 2 * kE2m1Offset, .offset = kE2m1Offset, .bf16_scales = true},
-      model::decode_mxfp4, block);
+  return with_table({.codes = Codes::table,
+                     .largest = 2 * kE2m1Offset,
+                     .offset = kE2m1Offset,
+                     .pairs = pairs,
+                     .bf16_scales = !pairs},
+                    model::decode_mxfp4, block);
 }
 
 void read_nibbles(const uint8_t* from, uint8_t* codes) {
@@ -138,6 +143,101 @@ void read_iq4_xs(const uint8_t* block, StoredBlock& out) {
   }
 }
 
+// Types whose codes stand for entries of a grid, or are digits: decoded with a scale of 1, their elements are
+// whole numbers of unit · step.
+
+constexpr uint16_t kHalfOne = 0x3C00;
+
+/// Steps 2s + 1 of 16 elements each: `s` gives the scale of sub-block k.
+template <typename S>
+void odd_steps(StoredBlock& out, const S& s) {
+  for (unsigned k = 0; k < 16; ++k) out.steps[k] = static_cast<int8_t>(2 * s(k) + 1);
+}
+
+/// The steps of a block of 256 elements, its scale, and where the scale's halves are set to 1 in `block`.
+void read_grid_scales(DType type, uint8_t* block, StoredBlock& out) {
+  const auto take = [&](size_t at) {
+    out.scale = model::load_u16(block + at);
+    std::memcpy(block + at, &kHalfOne, sizeof(kHalfOne));
+  };
+  const auto nibble = [&](size_t first) {  // of 16 elements
+    return [block, first](unsigned k) { return block[first + k / 2] >> (4 * (k % 2)) & 15U; };
+  };
+  switch (type) {
+    case DType::iq2_xxs:
+      take(0);
+      return odd_steps(out, [&](unsigned k) { return model::load_u32(block + 6 + 8 * (k / 2)) >> 28U; });
+    case DType::iq2_xs:
+      take(0);
+      return odd_steps(out, nibble(66));
+    case DType::iq2_s:
+      take(0);
+      return odd_steps(out, nibble(74));
+    case DType::iq3_xxs:
+      take(0);
+      return odd_steps(out, [&](unsigned k) { return model::load_u32(block + 66 + 4 * (k / 2)) >> 28U; });
+    case DType::iq3_s:
+      take(0);
+      return odd_steps(out, [&](unsigned k) { return nibble(106)(k / 2); });
+    case DType::iq1_s:
+      take(0);
+      return odd_steps(out,
+                       [&](unsigned k) { return model::load_u16(block + 34 + 2 * (k / 2)) >> 12U & 7U; });
+    case DType::iq1_m:
+      // The half is in the top nibbles of four words, the lowest first.
+      out.scale = 0;
+      for (size_t i = 0; i < 4; ++i) {
+        uint8_t& top = block[49 + 2 * i];
+        out.scale = static_cast<uint16_t>(out.scale | (top >> 4U) << (4 * i));
+        top = static_cast<uint8_t>((top & 15U) | (kHalfOne >> (4 * i) & 15U) << 4U);
+      }
+      return odd_steps(
+          out, [&](unsigned k) { return model::load_u16(block + 48 + 2 * (k / 4)) >> (3 * (k % 4)) & 7U; });
+    default:  // ternary: one scale
+      take(type == DType::tq1_0 ? 52 : 64);
+      std::fill_n(out.steps, 16, int8_t{1});
+  }
+}
+
+void read_grid(DType type, const uint8_t* stored, StoredBlock& out) {
+  const PanelForm& form = *panel_form(type);
+  uint8_t block[128];
+  std::memcpy(block, stored, static_cast<size_t>(model::info(type).block_bytes));
+  read_grid_scales(type, block, out);
+  float values[256];
+  model::decode(type, reinterpret_cast<const std::byte*>(block), 256, values);
+  for (size_t i = 0; i < 256; ++i) {
+    const float code = values[i] / (form.unit * static_cast<float>(out.steps[i / 16]));  // exact
+    out.codes[i] = static_cast<uint8_t>(static_cast<int32_t>(code) + form.offset);
+  }
+}
+
+/// Part `part` of 32 elements of Q1_0 and Q2_0: −1, 0, 1, 2 in order, the first in the lowest bits.
+void read_bits(DType type, const uint8_t* block, int64_t part, StoredBlock& out) {
+  out.scale = model::load_u16(block);
+  for (int64_t i = 0; i < 32; ++i) {
+    const int64_t at = 32 * part + i;
+    out.codes[i] = static_cast<uint8_t>(type == DType::q1_0 ? (block[2 + at / 8] >> (at % 8) & 1) << 1
+                                                            : block[2 + at / 4] >> (2 * (at % 4)) & 3);
+  }
+}
+
+/// Part `part` of 32 elements of NVFP4.
+void read_nvfp4(const uint8_t* stored, int64_t part, StoredBlock& out) {
+  uint8_t ones[36];  // the scales, with codes of 1
+  std::memcpy(ones, stored, 4);
+  std::memset(ones + 4, 0x11, 32);
+  float scales[64];
+  model::decode_nvfp4(ones, scales);
+  out.scale = model::narrow_f16(scales[32 * part]);  // of four bits, and within a half's exponents
+  out.minimum = model::narrow_f16(scales[32 * part + 16]);
+  const uint8_t* q = stored + 4 + 16 * part;
+  for (int i = 0; i < 32; ++i) {
+    const int byte = q[8 * (i / 16) + i % 8];
+    out.codes[i] = static_cast<uint8_t>(i % 16 < 8 ? byte & 15 : byte >> 4);
+  }
+}
+
 }  // namespace
 
 const PanelForm* panel_form(DType dtype) {
@@ -151,7 +251,14 @@ const PanelForm* panel_form(DType dtype) {
   static const PanelForm q4_k{.codes = Codes::nibbles, .largest = 15, .minima = true, .sub_block = 32};
   static const PanelForm q5_k{.largest = 31, .minima = true, .sub_block = 32};
   static const PanelForm q6_k{.largest = 63, .offset = 32, .sub_block = 16};
-  static const PanelForm iq4_nl = iq4_form(0), iq4_xs = iq4_form(32), mxfp4 = mxfp4_form();
+  static const PanelForm bits{.codes = Codes::nibbles, .largest = 3, .offset = 1};
+  static const PanelForm digits{.codes = Codes::nibbles, .largest = 2, .offset = 1, .sub_block = 16};
+  static const PanelForm iq3_s{.largest = 31, .offset = 16, .sub_block = 16};
+  static const PanelForm iq3_xxs{.largest = 127, .offset = 64, .sub_block = 16, .unit = 0.25F};
+  static const PanelForm iq2{.largest = 127, .offset = 64, .sub_block = 16, .unit = 0.125F};
+  static const PanelForm iq1{.largest = 31, .offset = 16, .sub_block = 16, .unit = 0.125F};
+  static const PanelForm iq4_nl = iq4_form(0), iq4_xs = iq4_form(32), mxfp4 = e2m1_form(false),
+                         nvfp4 = e2m1_form(true);
   switch (dtype) {
     case DType::q8_0:
       return &q8_0;
@@ -179,12 +286,31 @@ const PanelForm* panel_form(DType dtype) {
       return &iq4_xs;
     case DType::mxfp4:
       return &mxfp4;
+    case DType::nvfp4:
+      return &nvfp4;
+    case DType::q1_0:
+    case DType::q2_0:
+      return &bits;
+    case DType::tq1_0:
+    case DType::tq2_0:
+      return &digits;
+    case DType::iq3_s:
+      return &iq3_s;
+    case DType::iq3_xxs:
+      return &iq3_xxs;
+    case DType::iq2_xxs:
+    case DType::iq2_xs:
+    case DType::iq2_s:
+      return &iq2;
+    case DType::iq1_s:
+    case DType::iq1_m:
+      return &iq1;
     default:
       return nullptr;
   }
 }
 
-void read_block(DType type, const uint8_t* block, StoredBlock& out) {
+void read_block(DType type, const uint8_t* block, int64_t part, StoredBlock& out) {
   switch (type) {
     case DType::q8_0:
       out.scale = model::load_u16(block);
@@ -221,6 +347,21 @@ void read_block(DType type, const uint8_t* block, StoredBlock& out) {
       return read_q6_k(block, out);
     case DType::iq4_xs:
       return read_iq4_xs(block, out);
+    case DType::nvfp4:
+      return read_nvfp4(block, part, out);
+    case DType::q1_0:
+    case DType::q2_0:
+      return read_bits(type, block, part, out);
+    case DType::tq1_0:
+    case DType::tq2_0:
+    case DType::iq3_s:
+    case DType::iq3_xxs:
+    case DType::iq2_xxs:
+    case DType::iq2_xs:
+    case DType::iq2_s:
+    case DType::iq1_s:
+    case DType::iq1_m:
+      return read_grid(type, block, out);
     default:
       assert(!"a type that has a panel form");
   }

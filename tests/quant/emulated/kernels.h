@@ -23,5 +23,11 @@ inline std::vector<const IntegerKernels*> emulated_kernels() {
 #endif
   return {};
 }
+inline std::vector<const BlockKernels*> emulated_block_kernels() {
+#if defined(__x86_64__)
+  if (cpu_supports(IntegerCpu::avx2)) return {&emulated_block_kernels_avx_vnni()};
+#endif
+  return {};
+}
 
 }  // namespace qeval::quant

@@ -19,9 +19,31 @@ namespace {
 
 using model::DType;
 
-constexpr DType kTypes[] = {DType::q8_0,   DType::q4_0,   DType::q4_1, DType::q5_0, DType::q5_1,
-                            DType::q2_k,   DType::q3_k,   DType::q4_k, DType::q5_k, DType::q6_k,
-                            DType::iq4_nl, DType::iq4_xs, DType::mxfp4};
+constexpr DType kTypes[] = {DType::q8_0,   DType::q4_0,   DType::q4_1,    DType::q5_0,    DType::q5_1,
+                            DType::q2_k,   DType::q3_k,   DType::q4_k,    DType::q5_k,    DType::q6_k,
+                            DType::q1_0,   DType::q2_0,   DType::iq1_s,   DType::iq1_m,   DType::iq2_s,
+                            DType::iq2_xs, DType::iq3_s,  DType::iq2_xxs, DType::iq3_xxs, DType::iq4_nl,
+                            DType::tq1_0,  DType::iq4_xs, DType::tq2_0,   DType::mxfp4,   DType::nvfp4};
+
+/// Makes the scales of a block of random bytes numbers of a usual size: `half` gives those that are halves.
+template <typename Half, typename Random>
+void set_scales(DType type, std::byte* block, const Half& half, Random&& random) {
+  for (const size_t at : model::fixtures::halves_of(type)) {
+    const uint16_t bits = model::narrow_f16(half());
+    std::memcpy(block + at, &bits, sizeof(bits));
+  }
+  if (type == DType::mxfp4) block[0] = static_cast<std::byte>(115 + random() % 12);
+  if (type == DType::nvfp4) {
+    for (int i = 0; i < 4; ++i) block[i] &= std::byte{0x3F};
+  }
+  if (type == DType::iq1_m) {  // by quarters, in the top nibbles of four words
+    const unsigned bits = model::narrow_f16(half());
+    for (int i = 0; i < 4; ++i) {
+      std::byte& top = block[49 + 2 * i];
+      top = (top & std::byte{15}) | static_cast<std::byte>((bits >> (4 * i) & 15U) << 4U);
+    }
+  }
+}
 
 /// A stored matrix of random blocks whose scales are numbers.
 struct StoredBlocks {
@@ -38,12 +60,8 @@ struct StoredBlocks {
     }
     std::uniform_real_distribution<float> scale(-0.02F, 0.02F);
     for (int64_t b = 0; b < blocks; ++b) {
-      std::byte* block = bytes.data() + b * info.block_bytes;
-      for (const size_t at : model::fixtures::halves_of(type)) {
-        const uint16_t half = model::narrow_f16(scale(random));
-        std::memcpy(block + at, &half, sizeof(half));
-      }
-      if (type == DType::mxfp4) block[0] = static_cast<std::byte>(115 + random() % 12);
+      set_scales(
+          type, bytes.data() + b * info.block_bytes, [&] { return scale(random); }, random);
     }
     matrix = {
         .name = "test", .rows = rows, .cols = cols, .stored = model::StoredWeight(type, cols, bytes.data())};
@@ -67,7 +85,7 @@ std::vector<const BlockKernels*> block_paths() {
   for (const IntegerCpu cpu : kIntegerCpus) {
     if (cpu_supports(cpu)) paths.push_back(&block_kernels(cpu));
   }
-  if (cpu_supports(IntegerCpu::avx2)) paths.push_back(&emulated_block_kernels_avx_vnni());
+  for (const BlockKernels* emulated : emulated_block_kernels()) paths.push_back(emulated);
   return paths;
 }
 
@@ -105,13 +123,23 @@ float plain_product(DType type, const model::Matrix& w, int64_t row, const Encod
   const PanelForm& form = *panel_form(type);
   const BlockRowLayout& layout = in.rows.layout;
   const auto* stored = reinterpret_cast<const uint8_t*>(w.stored.row(w.stored_row(row)));
+  const int64_t parts = model::info(type).block_size / form.block();
   float total = 0;
   StoredBlock block;
-  for (int64_t b = 0; b < w.cols / form.block(); ++b, stored += model::info(type).block_bytes) {
-    read_block(type, stored, block);
+  for (int64_t b = 0; b < w.cols / form.block(); ++b) {
+    read_block(type, stored + b / parts * model::info(type).block_bytes, b % parts, block);
     const float scale = form.bf16_scales ? std::bit_cast<float>(uint32_t{block.scale} << 16U)
-                                         : model::half_to_float(block.scale);
+                                         : model::half_to_float(block.scale) * form.unit;
     const float own = in.at<float>(input_row, layout.scales, b);
+    if (form.pairs) {
+      for (int64_t half = 0; half < 2; ++half) {
+        int64_t sum = 0;
+        for (int64_t i = 16 * half; i < 16 * half + 16; ++i)
+          sum += (form.table[block.codes[i]] - form.offset) * in.at<int8_t>(input_row, 0, b * 32 + i);
+        total += static_cast<float>(sum) * ((half == 0 ? scale : model::half_to_float(block.minimum)) * own);
+      }
+      continue;
+    }
     int64_t sum = 0, least = 0;
     for (int64_t i = 0; i < form.block(); ++i) {
       const int64_t stored_code = block.codes[i];
@@ -138,7 +166,8 @@ TEST(BlockMatrix, EveryPathHasTheBitsOfThePlainChain) {
   std::mt19937 random(41);
   for (const DType type : kTypes) {
     SCOPED_TRACE(model::info(type).name);
-    const int64_t cols = model::info(type).block_size == 256 ? 768 : 608, rows = 70;
+    const int64_t block = model::info(type).block_size, rows = 70;
+    const int64_t cols = block == 256 ? 768 : block > 32 ? 640 : 608;
     const StoredBlocks stored(type, rows, cols, random);
     const auto matrix = BlockMatrix::make(stored.matrix);
     ASSERT_TRUE(matrix);
@@ -194,11 +223,15 @@ TEST(BlockMatrix, IsGgmlsOwnDotProduct) {
     DType type;
     float dot;
   } cases[] = {
-      {DType::q8_0, -24.0221558F}, {DType::q4_0, 1.49805915F},   {DType::q4_1, 8.49112988F},
-      {DType::q5_0, -3.27789831F}, {DType::q5_1, -12.9615021F},  {DType::q2_k, -6.13568544F},
-      {DType::q3_k, -8.02968121F}, {DType::q4_k, -396.709381F},  {DType::q5_k, 924.715942F},
-      {DType::q6_k, -518.908936F}, {DType::iq4_nl, 23.4683437F}, {DType::iq4_xs, -526.491455F},
-      {DType::mxfp4, 78.4056625F},
+      {DType::q8_0, -24.0221558F},    {DType::q4_0, 1.49805915F},    {DType::q4_1, 8.49112988F},
+      {DType::q5_0, -3.27789831F},    {DType::q5_1, -12.9615021F},   {DType::q2_k, -6.13568544F},
+      {DType::q3_k, -8.02968121F},    {DType::q4_k, -396.709381F},   {DType::q5_k, 924.715942F},
+      {DType::q6_k, -518.908936F},    {DType::iq4_nl, 23.4683437F},  {DType::iq4_xs, -526.491455F},
+      {DType::mxfp4, 78.4056625F},    {DType::nvfp4, 96.0937653F},   {DType::q1_0, 0.946753263F},
+      {DType::q2_0, 0.881991267F},    {DType::iq1_s, 0.993517816F},  {DType::iq1_m, -4.48693562F},
+      {DType::iq2_xxs, -21.8706722F}, {DType::iq2_xs, -41.1045456F}, {DType::iq2_s, 17.9040127F},
+      {DType::iq3_xxs, 97.9582062F},  {DType::iq3_s, 32.7135963F},   {DType::tq1_0, -0.0133436918F},
+      {DType::tq2_0, 0.873553753F},
   };
   for (const auto& c : cases) {
     SCOPED_TRACE(model::info(c.type).name);
@@ -216,12 +249,9 @@ TEST(BlockMatrix, IsGgmlsOwnDotProduct) {
     std::vector<std::byte> bytes(static_cast<size_t>(blocks * info.block_bytes));
     for (std::byte& b : bytes) b = static_cast<std::byte>(next() >> 24U);
     for (int64_t b = 0; b < blocks; ++b) {
-      std::byte* block = bytes.data() + b * info.block_bytes;
-      for (const size_t at : model::fixtures::halves_of(c.type)) {
-        const uint16_t half = model::narrow_f16(unit() * 0.01F);
-        std::memcpy(block + at, &half, sizeof(half));
-      }
-      if (c.type == DType::mxfp4) block[0] = static_cast<std::byte>(115 + (next() >> 24U) % 12);
+      set_scales(
+          c.type, bytes.data() + b * info.block_bytes, [&] { return unit() * 0.01F; },
+          [&] { return next() >> 24U; });
     }
     const model::Matrix row{
         .name = "test", .rows = 1, .cols = kCols, .stored = model::StoredWeight(c.type, kCols, bytes.data())};
@@ -286,12 +316,14 @@ TEST(BlockMatrix, ReadsRowsWhereTheyAreStored) {
 
 TEST(BlockMatrix, IsNotMadeOfOtherTypes) {
   std::mt19937 random(59);
-  for (const DType type : {DType::f16, DType::bf16, DType::f32, DType::nvfp4, DType::tq2_0, DType::iq2_xs})
+  for (const DType type : {DType::f16, DType::bf16, DType::f32})
     EXPECT_FALSE(BlockMatrix::make(StoredBlocks(type, 8, 256, random).matrix));
   std::string names;
   for (const DType type : kTypes) names += (names.empty() ? "" : ", ") + std::string(model::info(type).name);
   for (const DType type : kTypes)
-    EXPECT_NE(kCodeProductTypes.find(model::info(type).name), std::string_view::npos) << names;
+    EXPECT_NE((std::string(kCodeProductTypes) + ",").find(std::string(model::info(type).name) + ","),
+              std::string::npos)
+        << names;
 }
 
 TEST(BlockRows, CodesAreThoseThatRoundingGives) {
@@ -319,10 +351,8 @@ TEST(BlockRows, CodesAreThoseThatRoundingGives) {
         int32_t sum = 0;
         for (int64_t j = i; j < i + 32; ++j) sum += in.at<int8_t>(r, 0, j);
         const int64_t sums = in.rows.layout.sums;
-        if (type == GgmlRow::q8_k) {
+        if (type != GgmlRow::q8_1) {
           EXPECT_EQ(in.at<int16_t>(r, sums, i / 16) + in.at<int16_t>(r, sums, i / 16 + 1), sum);
-        } else if (type == GgmlRow::q8_0) {
-          EXPECT_EQ(in.at<int32_t>(r, sums, i / 32), sum);
         } else {
           float most = 0;
           for (int64_t j = i; j < i + 32; ++j)
@@ -343,8 +373,7 @@ TEST(BlockRows, EveryPathEncodesAlike) {
   struct Result {
     std::vector<int8_t> codes = std::vector<int8_t>(1024), codes_k = codes;
     std::vector<float> scales = std::vector<float>(32), scaled = scales, scales_k = scales;
-    std::vector<int32_t> sums = std::vector<int32_t>(32);
-    std::vector<int16_t> sums_k = std::vector<int16_t>(64);
+    std::vector<int16_t> sums = std::vector<int16_t>(64), sums_k = sums;
   };
   const auto run = [&](const BlockKernels& path) {
     Result r;
