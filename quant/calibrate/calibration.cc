@@ -218,6 +218,8 @@ class HistogramObserver : public PointObserver {
     }
   }
 
+  bool wants(const Point& point) const override { return histograms_[point].has_value(); }
+
   const std::optional<Histogram>& histogram(const Point& point) const { return histograms_[point]; }
 
  private:

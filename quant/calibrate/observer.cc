@@ -138,8 +138,13 @@ void ObservedArithmetic::mix_experts(int64_t layer, const model::MixExpertsOp& o
 }
 
 void ObservedArithmetic::logits(const Tensor& normed, int64_t first, int64_t count, float* logits) const {
+  const Point output{0, Module::head, Slot::output};
+  if (!observer_.wants(output)) {
+    std::fill_n(logits, normed.rows * count, 0.0F);
+    return;
+  }
   head_product(normed, first, count, logits);
-  report_rows({0, Module::head, Slot::output}, normed, logits, 0, normed.rows, count);
+  report_rows(output, normed, logits, 0, normed.rows, count);
   finish_logits(logits, normed.rows * count);
 }
 

@@ -19,6 +19,8 @@ class PointObserver {
   virtual ~PointObserver() = default;
   /// `rows` rows of `cols` values, `stride` apart.
   virtual void observe(const Point& point, const float* x, int64_t rows, int64_t cols, int64_t stride) = 0;
+  /// Whether a point matters: logits that do not are not computed.
+  virtual bool wants(const Point&) const { return true; }
 };
 
 /// Locks for observers that keep something per point: different points rarely share one.
@@ -36,7 +38,8 @@ class PointLocks {
 };
 
 /// The float arithmetic, every operation reporting to an observer. Scores are computed and reported over the
-/// whole square of the tile's keys, probabilities with the zeros of the hidden ones.
+/// whole square of the tile's keys, probabilities with the zeros of the hidden ones. Logits are zeros where
+/// the observer does not want them.
 class ObservedArithmetic : public model::FloatArithmetic {
  public:
   /// Both must outlive the arithmetic. `skip_first`: rows at position 0 are not reported.
