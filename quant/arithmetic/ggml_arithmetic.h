@@ -26,7 +26,7 @@ struct GgmlParts {
 /// A GGUF file as llama.cpp's CPU code computes it: inputs of products rounded to the type that the weights'
 /// products read, keys and values stored as a type of their own (llama.cpp's -ctk and -ctv, both), everything
 /// else in float32. Keys and values in blocks are rotated by a Hadamard matrix first, where the head's size
-/// is a multiple of 64, as there. Products of kCodeProductTypes are those of the stored codes with the
+/// is a multiple of 64, as there. Products with blocks are those of the stored codes with the
 /// input's, exact within a block (blocks/kernels.h); others are float32 sums of the rounded numbers.
 class GgmlArithmetic final : public model::FloatArithmetic {
  public:

@@ -69,12 +69,12 @@ TEST_F(QuantizedCli, IntegersAddUpTheCodesThatTheSimulationRounds) {
 }
 
 /// Sums of codes are exact in a block, and of blocks in one order.
-TEST_F(QuantizedCli, GgmlProductsOfCodesAreTheSameOnEveryPath) {
-  for (const char* name : {"gguf-iq4-nl/model.gguf", "gguf-mxfp4/model.gguf"}) {
-    const std::string model = golden(name);
+TEST_F(QuantizedCli, GgmlProductsOfCodesDoNotDependOnTheBatch) {
+  for (const char* name : {"iq4-nl", "mxfp4", "nvfp4", "tq1-0", "iq1-m", "iq2-xs", "iq3-s"}) {
+    const std::string model = golden("gguf-" + std::string(name) + "/model.gguf");
     const std::vector<double> own = scores(model, {"--arithmetic", "ggml"});
     EXPECT_NE(scores(model, {"--arithmetic", "float"}), own);
-    EXPECT_LT(mean_difference(scores(model, {"--arithmetic", "float"}), own), 0.1);
+    EXPECT_LT(mean_difference(scores(model, {"--arithmetic", "float"}), own), 0.25) << name;
     EXPECT_EQ(scores(model, {"--arithmetic", "ggml", "--batch-tokens", "5", "--threads", "1"}), own) << name;
   }
 }

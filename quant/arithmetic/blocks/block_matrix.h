@@ -11,17 +11,12 @@
 
 namespace qeval::quant {
 
-/// Types whose products are computed on their codes, for people.
-inline constexpr std::string_view kCodeProductTypes =
-    "Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, MXFP4, NVFP4, Q1_0, Q2_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, "
-    "IQ3_S, IQ3_XXS, IQ2_S, IQ2_XS, IQ2_XXS, IQ1_M, IQ1_S, TQ2_0, TQ1_0";
-
-/// A weight matrix in ggml's blocks, its codes laid out for the kernels: a second time in memory, 4 bits as 4
-/// and others as 8 (those of grids as their
-/// entries), with the scales as they are stored.
+/// A weight matrix in ggml's blocks, its codes laid out for the kernels: a second time in memory, of up to 4
+/// bits as 4 and others (those of grids as their entries) as 8, with the scales as they are stored.
 class BlockMatrix {
  public:
-  /// Nothing where the type is none of kCodeProductTypes. `weights` is not needed afterwards.
+  /// Nothing where the type is none of GGUF's blocks (panel_form.h), or a row no whole number of them.
+  /// `weights` is not needed afterwards.
   static std::optional<BlockMatrix> make(const model::Matrix& weights);
 
   int64_t rows() const { return rows_; }

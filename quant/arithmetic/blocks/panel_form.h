@@ -43,7 +43,7 @@ struct PanelForm {
   }
 };
 
-/// That of a stored type, or null where products of its codes are not written (block_matrix.h).
+/// That of a stored type, or null where it is none of GGUF's blocks.
 const PanelForm* panel_form(model::DType dtype);
 
 }  // namespace qeval::quant

@@ -206,19 +206,22 @@ void read_grid(DType type, const uint8_t* stored, StoredBlock& out) {
   read_grid_scales(type, block, out);
   float values[256];
   model::decode(type, reinterpret_cast<const std::byte*>(block), 256, values);
-  for (size_t i = 0; i < 256; ++i) {
-    const float code = values[i] / (form.unit * static_cast<float>(out.steps[i / 16]));  // exact
-    out.codes[i] = static_cast<uint8_t>(static_cast<int32_t>(code) + form.offset);
+  for (size_t s = 0; s < 16; ++s) {
+    const float one = form.unit * static_cast<float>(out.steps[s]);
+    for (size_t i = 16 * s; i < 16 * s + 16; ++i)
+      out.codes[i] = static_cast<uint8_t>(static_cast<int32_t>(values[i] / one) + form.offset);  // exact
   }
 }
 
 /// Part `part` of 32 elements of Q1_0 and Q2_0: −1, 0, 1, 2 in order, the first in the lowest bits.
 void read_bits(DType type, const uint8_t* block, int64_t part, StoredBlock& out) {
   out.scale = model::load_u16(block);
-  for (int64_t i = 0; i < 32; ++i) {
-    const int64_t at = 32 * part + i;
-    out.codes[i] = static_cast<uint8_t>(type == DType::q1_0 ? (block[2 + at / 8] >> (at % 8) & 1) << 1
-                                                            : block[2 + at / 4] >> (2 * (at % 4)) & 3);
+  if (type == DType::q1_0) {
+    const uint32_t bits = model::load_u32(block + 2 + 4 * part);
+    for (unsigned i = 0; i < 32; ++i) out.codes[i] = static_cast<uint8_t>((bits >> i & 1U) << 1U);
+  } else {
+    const uint8_t* q = block + 2 + 8 * part;
+    for (int i = 0; i < 32; ++i) out.codes[i] = static_cast<uint8_t>(q[i / 4] >> (2 * (i % 4)) & 3);
   }
 }
 
@@ -252,9 +255,9 @@ const PanelForm* panel_form(DType dtype) {
   static const PanelForm q5_k{.largest = 31, .minima = true, .sub_block = 32};
   static const PanelForm q6_k{.largest = 63, .offset = 32, .sub_block = 16};
   static const PanelForm bits{.codes = Codes::nibbles, .largest = 3, .offset = 1};
-  static const PanelForm digits{.codes = Codes::nibbles, .largest = 2, .offset = 1, .sub_block = 16};
+  static const PanelForm digits{.codes = Codes::nibbles, .largest = 3, .offset = 1, .sub_block = 16};
   static const PanelForm iq3_s{.largest = 31, .offset = 16, .sub_block = 16};
-  static const PanelForm iq3_xxs{.largest = 127, .offset = 64, .sub_block = 16, .unit = 0.25F};
+  static const PanelForm iq3_xxs{.largest = 63, .offset = 32, .sub_block = 16, .unit = 0.5F};  // even entries
   static const PanelForm iq2{.largest = 127, .offset = 64, .sub_block = 16, .unit = 0.125F};
   static const PanelForm iq1{.largest = 31, .offset = 16, .sub_block = 16, .unit = 0.125F};
   static const PanelForm iq4_nl = iq4_form(0), iq4_xs = iq4_form(32), mxfp4 = e2m1_form(false),

@@ -52,9 +52,10 @@ template <typename Real>
 const Real* BlockPass<Real>::quantized_weight(Module module, const WeightGrids<Real>& grids,
                                               Scratch<Real>& buffer, Real* transformed) const {
   const TransformedWeight<Real> w = weight(module);
-  if (parameters_ == nullptr) return w.data;
+  const QuantSpec& spec = block_.spec(module, Slot::weight);
+  if (parameters_ == nullptr || (w.plain() && !spec.enabled())) return w.data;
   Real* out = buffer.get(w.rows * w.cols);
-  quantize_weight(w, block_.spec(module, Slot::weight), grids, out, transformed);
+  quantize_weight(w, spec, grids, out, transformed);
   return out;
 }
 

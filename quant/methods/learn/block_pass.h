@@ -100,7 +100,7 @@ class BlockPass {
   /// The transformed bias of a linear or norm into out; false where there is none.
   bool bias(Module module, std::vector<Real>& out) const;
   /// The quantized weight of a linear or norm: in `buffer`, or the stored one where nothing changes it.
-  /// `transformed`, if given, receives what it was before it was rounded.
+  /// `transformed`, if given, receives what it was before it was rounded (precondition: it is transformed).
   const Real* quantized_weight(Module module, const WeightGrids<Real>& grids, Scratch<Real>& buffer,
                                Real* transformed = nullptr) const;
 

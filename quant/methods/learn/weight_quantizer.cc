@@ -52,11 +52,6 @@ MinMax<Real> range_gradient(const QuantSpec& spec, const MinMax<Real>& clipped, 
   return {d * lo_share * sign(clipped.lo), d * (1 - lo_share) * sign(clipped.hi)};
 }
 
-template <typename Real>
-void copy_row(const Real* from, int64_t n, Real* to) {
-  std::memcpy(to, from, static_cast<size_t>(n) * sizeof(Real));
-}
-
 /// What a stretch of rows adds to the gradients of the columns and of the (per-tensor) grid.
 template <typename Real>
 struct Part {
@@ -253,7 +248,7 @@ const Real* TransformedWeight<Real>::row(int64_t r, Real* room) const {
 template <typename Real>
 WeightGrids<Real> weight_grids(const TransformedWeight<Real>& weight, const QuantSpec& spec,
                                const Clipping<Real>& clipping, Real* transformed) {
-  assert(spec.group_size < 0);
+  assert(spec.group_size < 0 && (transformed == nullptr || !weight.plain()));
   WeightGrids<Real> grids;
   if (!spec.enabled()) return grids;
   grids.rows.resize(static_cast<size_t>(weight.rows));
@@ -262,12 +257,13 @@ WeightGrids<Real> weight_grids(const TransformedWeight<Real>& weight, const Quan
     for (int64_t r = first; r < last; ++r) {
       Real* room = transformed != nullptr ? transformed + r * weight.cols : scratch.get(weight.cols);
       const Real* w = weight.row(r, room);
-      if (transformed != nullptr && w != room) copy_row(w, weight.cols, room);
       grids.rows[static_cast<size_t>(r)] = train_kernels<Real>().min_max(w, weight.cols);
     }
   });
-  grids.range = grids.rows;
-  if (!spec.per_channel) {
+  if (spec.per_channel) {
+    grids.range = std::move(grids.rows);
+    grids.rows.clear();
+  } else {
     MinMax<Real> all = grids.rows[0];
     for (const MinMax<Real>& row : grids.rows) all = {std::min(all.lo, row.lo), std::max(all.hi, row.hi)};
     grids.range.assign(1, all);
@@ -287,17 +283,17 @@ WeightGrids<Real> weight_grids(const TransformedWeight<Real>& weight, const Quan
 template <typename Real>
 void quantize_weight(const TransformedWeight<Real>& weight, const QuantSpec& spec,
                      const WeightGrids<Real>& grids, Real* out, Real* transformed) {
+  assert(transformed == nullptr || !weight.plain());
   parallel_ranges(weight.rows, kRowsPerPart, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       Real* row = out + r * weight.cols;
       Real* room = transformed != nullptr ? transformed + r * weight.cols : row;
       const Real* w = weight.row(r, room);
-      if (transformed != nullptr && w != room) copy_row(w, weight.cols, room);
       if (spec.enabled()) {
         const size_t g = spec.per_channel ? static_cast<size_t>(r) : 0;
         train_kernels<Real>().fake_quantize(w, weight.cols, grids.grid[g], row);
       } else if (w != row) {
-        copy_row(w, weight.cols, row);
+        std::memcpy(row, w, static_cast<size_t>(weight.cols) * sizeof(Real));
       }
     }
   });

@@ -48,7 +48,7 @@ struct Clipping {
 /// The grids of a weight, one per row where per channel, else one.
 template <typename Real>
 struct WeightGrids {
-  std::vector<MinMax<Real>> rows;     ///< of each row of w'
+  std::vector<MinMax<Real>> rows;     ///< of each row of w', where all rows have one grid
   std::vector<MinMax<Real>> range;    ///< of the part of w' that has the grid
   std::vector<MinMax<Real>> clipped;  ///< after LWC
   std::vector<LeafGrid<Real>> grid;   ///< scale clamped to [1e-5, 1e6], offset rounded
@@ -56,13 +56,14 @@ struct WeightGrids {
 
 /// Throws nothing; a NaN in the weights shows in the grids. Parallel. Groups and dynamic weights are not
 /// learned: precondition spec.group_size < 0. `transformed` [rows, cols], if given, receives w' (where the
-/// spec is disabled, nothing).
+/// spec is disabled, nothing); then precondition: the weight is not plain().
 template <typename Real>
 WeightGrids<Real> weight_grids(const TransformedWeight<Real>& weight, const QuantSpec& spec,
                                const Clipping<Real>& clipping, Real* transformed = nullptr);
 
 /// out [rows, cols] ← the fake-quantized w', or w' itself where the spec is disabled. Parallel. `transformed`
-/// [rows, cols], if given, receives w' in either case; it must not be `out`, which may be the weight itself.
+/// [rows, cols], if given, receives w' in either case (precondition: the weight is not plain()); it must not
+/// be `out`, which may be the weight itself.
 template <typename Real>
 void quantize_weight(const TransformedWeight<Real>& weight, const QuantSpec& spec,
                      const WeightGrids<Real>& grids, Real* out, Real* transformed = nullptr);

@@ -33,9 +33,6 @@ void set_scales(DType type, std::byte* block, const Half& half, Random&& random)
     std::memcpy(block + at, &bits, sizeof(bits));
   }
   if (type == DType::mxfp4) block[0] = static_cast<std::byte>(115 + random() % 12);
-  if (type == DType::nvfp4) {
-    for (int i = 0; i < 4; ++i) block[i] &= std::byte{0x3F};
-  }
   if (type == DType::iq1_m) {  // by quarters, in the top nibbles of four words
     const unsigned bits = model::narrow_f16(half());
     for (int i = 0; i < 4; ++i) {
@@ -249,6 +246,8 @@ TEST(BlockMatrix, IsGgmlsOwnDotProduct) {
     std::vector<std::byte> bytes(static_cast<size_t>(blocks * info.block_bytes));
     for (std::byte& b : bytes) b = static_cast<std::byte>(next() >> 24U);
     for (int64_t b = 0; b < blocks; ++b) {
+      for (int i = 0; c.type == DType::nvfp4 && i < 4; ++i)
+        bytes[static_cast<size_t>(b * info.block_bytes + i)] &= std::byte{0x3F};
       set_scales(
           c.type, bytes.data() + b * info.block_bytes, [&] { return unit() * 0.01F; },
           [&] { return next() >> 24U; });
@@ -318,12 +317,49 @@ TEST(BlockMatrix, IsNotMadeOfOtherTypes) {
   std::mt19937 random(59);
   for (const DType type : {DType::f16, DType::bf16, DType::f32})
     EXPECT_FALSE(BlockMatrix::make(StoredBlocks(type, 8, 256, random).matrix));
-  std::string names;
-  for (const DType type : kTypes) names += (names.empty() ? "" : ", ") + std::string(model::info(type).name);
-  for (const DType type : kTypes)
-    EXPECT_NE((std::string(kCodeProductTypes) + ",").find(std::string(model::info(type).name) + ","),
-              std::string::npos)
-        << names;
+  EXPECT_FALSE(BlockMatrix::make(StoredBlocks(DType::q4_0, 8, 48, random).matrix));  // a block and a half
+}
+
+/// Sums at the ends of what 16 bits hold, where a path has such; any bits as scales.
+TEST(BlockMatrix, EveryPathHasTheSameBitsAtTheEnds) {
+  std::mt19937 random(71);
+  constexpr int64_t kCols = 512, kRows = 37, kInputs = 5;
+  std::vector<float> x(kInputs * kCols);
+  for (int64_t c = 0; c < kCols; ++c) {
+    const auto at = [&](int64_t row) -> float& { return x[static_cast<size_t>(row * kCols + c)]; };
+    at(0) = 3;
+    at(1) = -3;
+    at(2) = c % 2 == 0 ? 3.0F : -3.0F;
+    at(3) = random() % 2 == 0 ? 3.0F : -3.0F;
+    at(4) = static_cast<float>(random() % 1000) - 500;
+  }
+  for (const DType type : kTypes) {
+    SCOPED_TRACE(model::info(type).name);
+    for (const unsigned bytes : {0xFFU, 0x7FU, 0x80U, 0U}) {  // the last: any
+      StoredBlocks stored(type, kRows, kCols, random);
+      for (std::byte& byte : stored.bytes)
+        byte = static_cast<std::byte>(bytes == 0                            ? random()
+                                      : bytes == 0x80U && random() % 2 == 0 ? 0xFFU
+                                                                            : bytes);
+      if (bytes != 0) {  // numbers for scales, or all would be NaN
+        const model::DTypeInfo& info = model::info(type);
+        for (size_t b = 0; b < stored.bytes.size(); b += static_cast<size_t>(info.block_bytes))
+          set_scales(
+              type, stored.bytes.data() + b, [] { return 0.01F; }, random);
+      }
+      const auto matrix = BlockMatrix::make(stored.matrix);
+      ASSERT_TRUE(matrix);
+      const Encoded in(row_type(type), x, kCols);
+      const std::vector<float> expected = product(*matrix, in.rows, block_kernels_portable());
+      for (const BlockKernels* path : block_paths()) {
+        const std::vector<float> got = product(*matrix, in.rows, *path);
+        for (size_t i = 0; i < got.size(); ++i) {
+          ASSERT_TRUE(got[i] == expected[i] || (std::isnan(got[i]) && std::isnan(expected[i])))
+              << name(path->cpu) << " " << bytes << " " << i << ": " << got[i] << ", " << expected[i];
+        }
+      }
+    }
+  }
 }
 
 TEST(BlockRows, CodesAreThoseThatRoundingGives) {

@@ -190,6 +190,9 @@ TEST_P(WeightGradient, OfFactorsAndBounds) {
   EXPECT_NE(kept, w);
   EXPECT_NE(out, transformed);
   const TransformedWeight<double> plain{kept.data(), kRows, kCols};
+  quantize_weight(plain, QuantSpec{.bits = 32}, {}, out.data());
+  EXPECT_EQ(out, kept);
+  quantize_weight(weight, spec, with, out.data());
   quantize_weight(plain, spec, with, kept.data());  // where it lies
   EXPECT_EQ(kept, out);
   std::vector<double> again = upstream, columns_again(kCols), upper_again(upper.size());
