@@ -10,7 +10,7 @@
 namespace qeval::quant {
 namespace {
 
-constexpr int64_t kAlign = 64, kSubBlock = 16;  // a float for two sub-blocks is as long as two halves
+constexpr int64_t kAlign = 64, kSubBlock = 16;  // a float of Q8_1 is as long as two sums
 
 int64_t aligned(int64_t bytes) {
   return (bytes + kAlign - 1) / kAlign * kAlign;

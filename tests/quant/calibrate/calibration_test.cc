@@ -211,6 +211,24 @@ TEST(Calibration, MeasuresWhatTheSlowReferenceComputes) {
   }
 }
 
+/// The second pass leaves logits out, but not where their own range is narrowed.
+TEST(Calibration, LogitsOfFewBitsAreNarrowed) {
+  TinyModel tiny;
+  const model::Model model = tiny.build();
+  const Point head{0, Module::head, Slot::output}, input{0, Module::head, Slot::input};
+  const CalibrationOptions options{.estimator = RangeEstimator::percentile, .percentile = 75};
+  const auto ranges = [&](int bits, const CalibrationOptions& chosen) {
+    QuantConfig qcfg = make_qcfg(model.config, parse_scheme("w8a8"));
+    qcfg[head].bits = bits;
+    return calibrate(model, uneven_samples(), qcfg, chosen).ranges;
+  };
+  const ActRanges whole = ranges(8, {}), narrowed = ranges(8, options), wide = ranges(16, options);
+  EXPECT_GT(narrowed[head]->lo, whole[head]->lo);
+  EXPECT_LT(narrowed[head]->hi, whole[head]->hi);
+  EXPECT_EQ(wide[head], whole[head]);
+  EXPECT_EQ(wide[input], narrowed[input]);
+}
+
 TEST(Calibration, ScoresOfFuturePositionsCount) {
   TinyModel tiny;
   const model::Model model = tiny.build();
